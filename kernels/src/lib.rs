@@ -1,0 +1,1 @@
+//! Arithmetic on slices: no I/O, no model names, no layers.

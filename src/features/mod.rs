@@ -1,0 +1,1 @@
+//! Raw media to model input: log-mel frames, resampled audio, resized pictures.

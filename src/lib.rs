@@ -1,0 +1,4 @@
+//! Runs Gemma 3n on small ARM64 boards; the modules stand in the order of the data.
+
+pub mod features;
+pub mod model;

@@ -1,0 +1,3 @@
+//! The `gemmad` command.
+
+fn main() {}

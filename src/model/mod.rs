@@ -1,0 +1,1 @@
+//! Gemma 3n on the CPU: no async runtime, no device, no clock, no socket.
