@@ -1,4 +1,6 @@
 //! Runs Gemma 3n on small ARM64 boards; the modules stand in the order of the data.
 
+#![deny(unsafe_code)]
+
 pub mod features;
 pub mod model;

@@ -1,0 +1,15 @@
+# One line for each thing people do. The scripts behind them are in packaging/ and can be called by themselves.
+
+.PHONY: help lint test deps
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+
+deps: ## install what building and testing need (Debian, Raspberry Pi OS, Ubuntu)
+	packaging/install-build-deps.sh
+
+lint: ## format and clippy, for x86_64 and aarch64; warnings are errors
+	packaging/test.sh lint
+
+test: deps ## everything CI runs: lint, the aarch64 tests on three emulated CPUs, all tests on this machine
+	packaging/test.sh all

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Install what building and testing gemmad need on Debian, Raspberry Pi OS or Ubuntu, and nothing that is there already.
+# Uses sudo only where a package is missing and the caller is not root.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+board_target=aarch64-unknown-linux-gnu
+rustup_command="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "install-build-deps: this needs root and there is no sudo; as root, type: $*" >&2
+        exit 1
+    fi
+}
+
+installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+apt_install() {
+    local missing=()
+    for package in "$@"; do
+        installed "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    echo "install-build-deps: installing ${missing[*]}"
+    as_root apt-get update -q </dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" </dev/null
+}
+
+if command -v dpkg-query >/dev/null; then
+    packages=(
+        gcc libc6-dev # the linker and the C library's start files
+    )
+    # A board builds for itself; a PC also builds for the board, and runs the result under emulation.
+    if [ "$(dpkg --print-architecture)" != arm64 ]; then
+        packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
+    fi
+    apt_install "${packages[@]}"
+else
+    echo "install-build-deps: not a Debian; needed are a C toolchain, one for aarch64-linux-gnu, and qemu-user" >&2
+fi
+
+# cargo may be installed but not yet on the PATH of a shell that is not a login shell.
+[ -d "${HOME-}/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
+if ! command -v cargo >/dev/null; then
+    if apt-cache show rustup >/dev/null 2>&1; then
+        apt_install rustup
+    else
+        echo "install-build-deps: Rust is missing and this release has no rustup package; type: $rustup_command" >&2
+        exit 1
+    fi
+fi
+
+# The first command runs rustup's proxy, which fetches the toolchain that rust-toolchain.toml pins.
+toolchain=$(rustc --print sysroot)
+if [ ! -d "$toolchain/lib/rustlib/$board_target" ]; then
+    rustup target add "$board_target"
+fi
+for tool in fmt clippy; do
+    cargo "$tool" --version >/dev/null || rustup component add rustfmt clippy
+done

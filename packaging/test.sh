@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The checks behind `make lint` and `make test`.   test.sh lint|all
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec 2>&1 # one stream, so that a log shows things in the order in which they happened
+[ -d "${HOME-}/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
+
+board=aarch64-unknown-linux-gnu
+host=$(rustc -vV | sed -n 's/^host: //p')
+
+step() { printf '\n== %s (%d:%02d since the start)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
+
+lint() {
+    step "cargo fmt"
+    cargo fmt --all --check
+    step "clippy, $host"
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    # Without this no NEON line would even be type-checked on a PC.
+    if [ "$host" != $board ]; then
+        step "clippy, $board"
+        cargo clippy --locked --workspace --all-targets --target $board -- -D warnings
+    fi
+}
+
+# The kernels as aarch64 programs, once for each generation of boards:
+# the CPU, the best ISA that must be chosen there, and boards that have such a CPU.
+emulated() {
+    step "build the aarch64 tests"
+    cargo test --locked --target $board --no-run -p gemmad-kernels
+    while read -r cpu isa boards; do
+        step "aarch64 tests on an emulated $cpu ($boards), expecting $isa"
+        export QEMU_CPU=$cpu GEMMAD_EXPECT_ISA=$isa
+        cargo test --locked --target $board -p gemmad-kernels -- --nocapture
+    done <<'CPUS'
+cortex-a72 neon Raspberry Pi 4
+cortex-a76 dotprod Raspberry Pi 5, RK3588, Jetson Orin
+max i8mm newer than all of them
+CPUS
+    unset QEMU_CPU GEMMAD_EXPECT_ISA
+}
+
+native() {
+    step "examples in the documentation, $host"
+    cargo test --locked --workspace --doc
+    step "all tests, $host"
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --locked --workspace
+    else
+        cargo test --locked --workspace --lib --bins --tests
+    fi
+}
+
+case ${1-} in
+lint)
+    lint
+    ;;
+all)
+    lint
+    [ "$host" = $board ] || emulated
+    native # last: its summary ends the log
+    ;;
+*)
+    echo "usage: packaging/test.sh lint|all" >&2
+    exit 64
+    ;;
+esac

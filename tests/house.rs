@@ -1,0 +1,308 @@
+//! The rules of the house, checked on every file: who may name whom, where `unsafe` may stand, and that the documents are true.
+//!
+//! Each rule is first shown a sample that breaks it, so that a checker gone blind fails here.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot read the repository has to stop"
+)]
+
+#[path = "house/rules.rs"]
+mod rules;
+#[path = "house/source.rs"]
+mod source;
+
+use rules::File;
+use std::fs::read_to_string;
+use std::path::Path;
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<File> {
+    let rust = |path: &String| {
+        (path.starts_with("src/") || path.starts_with("kernels/src/")) && path.ends_with(".rs")
+    };
+    let found: Vec<File> = rules::files(top())
+        .iter()
+        .filter(|p| rust(p))
+        .map(|p| File::new(p, &read_to_string(top().join(p)).unwrap()))
+        .collect();
+    assert!(
+        found.iter().any(|f| f.path == "src/main.rs")
+            && found.iter().any(|f| f.path == "kernels/src/lib.rs"),
+        "looked in the wrong place"
+    );
+    found
+}
+
+/// Fails with every breach, not only the first.
+fn assert_none(breaches: Vec<String>) {
+    assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
+}
+
+fn on_every_source(rule: fn(&File) -> Vec<String>) {
+    assert_none(sources().iter().flat_map(rule).collect());
+}
+
+/// How often `rule` finds fault with a file of that name and text.
+fn faults(rule: fn(&File) -> Vec<String>, path: &str, text: &str) -> usize {
+    rule(&File::new(path, text)).len()
+}
+
+#[test]
+fn rooms_name_only_the_rooms_below_them() {
+    let faults = |path, text| faults(rules::direction, path, text);
+    assert_eq!(
+        faults(
+            "src/model/text/mod.rs",
+            "use crate::{daemon::queue, model::state};"
+        ),
+        1
+    );
+    assert_eq!(
+        faults(
+            "src/model/text/mod.rs",
+            "use super::super::features::log_mel;"
+        ),
+        1
+    );
+    assert_eq!(
+        faults(
+            "src/model/text/mod.rs",
+            "fn f() { super::state::new(); crate::publish::send(); }"
+        ),
+        1
+    );
+    assert_eq!(faults("src/media.rs", "use crate::report::Report;"), 1);
+    assert_eq!(
+        faults("src/main.rs", "fn main() { gemmad::daemon::run() }"),
+        1
+    );
+    assert_eq!(
+        faults(
+            "src/pack/writer.rs",
+            "use crate::model::{weights::Table, sampler};"
+        ),
+        1
+    );
+    assert_eq!(
+        faults("src/publish/mqtt.rs", "use crate::config::Config;"),
+        1
+    );
+    assert_eq!(faults("src/publish/mqtt.rs", "use crate::config::Mqtt;"), 0);
+    assert_eq!(faults("src/shed/mod.rs", ""), 1);
+    assert_eq!(faults("src/cli/ask.rs", "use crate::model::sampler;"), 0);
+    assert_eq!(
+        faults(
+            "src/media.rs",
+            "// use crate::report::Report;\nconst A: &str = \"crate::report::B\";"
+        ),
+        0
+    );
+    assert_eq!(
+        faults(
+            "src/media.rs",
+            "#[cfg(test)]\nmod tests { use crate::report::Report; }"
+        ),
+        0
+    );
+    on_every_source(rules::direction);
+}
+
+#[test]
+fn foreign_names_stay_at_home() {
+    let faults = |path, text| faults(rules::at_home, path, text);
+    assert_eq!(faults("src/capture/speech.rs", "use alsa::pcm::PCM;"), 1);
+    assert_eq!(
+        faults("src/capture/microphone.rs", "use alsa::pcm::PCM;"),
+        0
+    );
+    assert_eq!(
+        faults(
+            "src/pipeline.rs",
+            "fn f() -> v4l::Device { v4l::Device::new(0) }"
+        ),
+        2
+    );
+    assert_eq!(faults("src/publish/dbus.rs", "use rumqttc::Client;"), 1);
+    assert_eq!(
+        faults("src/daemon/mod.rs", "#[zbus::interface]\nimpl A {}"),
+        1
+    );
+    assert_eq!(faults("src/pack/writer.rs", "use memmap2::Mmap;"), 1);
+    assert_eq!(faults("src/model/state.rs", "use tokio::sync::mpsc;"), 1);
+    assert_eq!(
+        faults("src/model/state.rs", "use std::{fmt, time::Instant};"),
+        1
+    );
+    assert_eq!(
+        faults("src/model/state.rs", "use core::arch::aarch64::*;"),
+        1
+    );
+    assert_eq!(
+        faults("kernels/src/rope/neon.rs", "use core::arch::aarch64::*;"),
+        0
+    );
+    assert_eq!(
+        faults("kernels/src/rope/neon.rs", "fn f() { asm!(\"nop\") }"),
+        1
+    );
+    assert_eq!(faults("src/features/log_mel.rs", "use kernels::matvec;"), 1);
+    on_every_source(rules::at_home);
+}
+
+#[test]
+fn unsafe_stands_where_it_is_expected() {
+    let sample = "fn f() { unsafe { g() } }";
+    for bad in [
+        "src/model/state.rs",
+        "kernels/src/rope/neon.rs",
+        "kernels/src/quant/q4/mod.rs",
+        "kernels/src/lib.rs",
+    ] {
+        assert_eq!(faults(rules::unsafe_places, bad, sample), 1, "{bad}");
+    }
+    for good in [
+        "src/model/weights/map.rs",
+        "kernels/src/simd/neon.rs",
+        "kernels/src/rope/mod.rs",
+        "kernels/src/pool.rs",
+    ] {
+        assert_eq!(faults(rules::unsafe_places, good, sample), 0, "{good}");
+    }
+    assert_eq!(
+        faults(
+            rules::unsafe_places,
+            "src/model/state.rs",
+            "// unsafe\n#![deny(unsafe_code)]"
+        ),
+        0
+    );
+    on_every_source(rules::unsafe_places);
+    assert!(
+        read_to_string(top().join("src/lib.rs"))
+            .unwrap()
+            .contains("#![deny(unsafe_code)]"),
+        "src/lib.rs must deny unsafe_code"
+    );
+}
+
+#[test]
+fn shipped_code_returns_errors() {
+    let faults = |text| faults(rules::no_panics, "src/model/state.rs", text);
+    assert_eq!(faults("fn f(a: Option<u8>) -> u8 { a.unwrap() }"), 1);
+    assert_eq!(
+        faults("fn f(a: Option<u8>) -> u8 {\n a\n  .expect(\"it is there\") }"),
+        1
+    );
+    assert_eq!(faults("fn f() { todo!() }"), 1);
+    assert_eq!(faults("fn f() { unimplemented!(); dbg!(1); }"), 2);
+    assert_eq!(
+        faults("fn f(a: Option<u8>) -> u8 { a.unwrap_or(1) } // .unwrap()"),
+        0
+    );
+    assert_eq!(
+        faults(
+            "#[cfg(test)]\n#[allow(dead_code)]\nmod tests { fn f() { g().unwrap(); } }\nfn h() { k().unwrap() }"
+        ),
+        1
+    );
+    on_every_source(rules::no_panics);
+}
+
+#[test]
+fn files_are_short() {
+    assert_eq!(
+        faults(rules::length, "src/model/state.rs", &"\n".repeat(451)),
+        1
+    );
+    assert_eq!(
+        faults(rules::length, "src/model/state.rs", &"\n".repeat(450)),
+        0
+    );
+    on_every_source(rules::length);
+}
+
+#[test]
+fn the_architecture_names_every_module() {
+    assert_eq!(
+        rules::on_the_map("src/model/text/altup.rs", "the laurel").len(),
+        1
+    );
+    assert_eq!(
+        rules::on_the_map("src/model/text/altup.rs", "the `altup`, twice").len(),
+        0
+    );
+    let architecture = read_to_string(top().join("ARCHITECTURE.md")).unwrap();
+    let in_src = sources().into_iter().filter(|f| f.path.starts_with("src/"));
+    assert_none(
+        in_src
+            .flat_map(|f| rules::on_the_map(&f.path, &architecture))
+            .collect(),
+    );
+}
+
+#[test]
+fn documents_name_only_what_exists() {
+    assert_eq!(
+        rules::dead_paths("A.md", "see `src/gone.rs`", |_| false).len(),
+        1
+    );
+    assert_eq!(
+        rules::dead_paths("A.md", "see `src/here.rs` and `some words`", |path| path
+            == "src/here.rs")
+        .len(),
+        0
+    );
+    for document in ["README.md", "ARCHITECTURE.md", "tests/fixtures/README.md"] {
+        let text = read_to_string(top().join(document)).unwrap();
+        assert_none(rules::dead_paths(document, &text, |path| {
+            top().join(path).exists()
+        }));
+    }
+}
+
+#[test]
+fn no_file_names_a_place_on_its_authors_machine() {
+    let place = ["/wo", "rk/notes.md"].concat();
+    assert_eq!(
+        rules::stray_places("a.md", &format!("fine\nsee {place}")).len(),
+        1
+    );
+    assert_eq!(
+        rules::stray_places("a.md", &format!("see target{place}, /workshop/")).len(),
+        0
+    );
+    let mut breaches = Vec::new();
+    for path in rules::files(top()) {
+        // What is no UTF-8 is weights, sound or pictures.
+        if let Ok(text) = read_to_string(top().join(&path)) {
+            breaches.extend(rules::stray_places(&path, &text));
+        }
+    }
+    assert_none(breaches);
+}
+
+#[test]
+fn manifests_keep_the_arithmetic_alone() {
+    assert_eq!(
+        rules::manifest(
+            "kernels/Cargo.toml",
+            "[lints]\nworkspace = true\n[dependencies]\ntokio = \"1\"\nhalf = \"2\""
+        )
+        .len(),
+        1
+    );
+    assert_eq!(
+        rules::manifest("Cargo.toml", "[dependencies]\nclap = \"4\"").len(),
+        1
+    );
+    for path in ["Cargo.toml", "kernels/Cargo.toml"] {
+        assert_none(rules::manifest(
+            path,
+            &read_to_string(top().join(path)).unwrap(),
+        ));
+    }
+}

@@ -1,0 +1,348 @@
+//! The rules, each a function from a file to what it does wrong there; the tables are the rules' only knowledge of this project.
+
+use crate::source::{Token, module, paths, tokens, without_tests};
+use std::path::Path;
+
+/// What each room of `src/` may name of the others (ARCHITECTURE.md draws it); `model::weights` allows that part only.
+const MAY_NAME: &[(&str, &[&str])] = &[
+    ("main", &["cli"]),
+    (
+        "cli",
+        &[
+            "daemon", "config", "capture", "pipeline", "publish", "pack", "features", "model",
+            "media", "report",
+        ],
+    ),
+    (
+        "daemon",
+        &[
+            "config", "capture", "pipeline", "publish", "media", "report",
+        ],
+    ),
+    (
+        "pipeline",
+        &["config", "features", "model", "media", "report"],
+    ),
+    ("capture", &["config", "media"]),
+    ("publish", &["config", "report"]),
+    ("pack", &["model::weights"]),
+    ("features", &["media"]),
+    ("model", &[]),
+    ("config", &[]),
+    ("media", &[]),
+    ("report", &[]),
+];
+
+/// Names from outside and the only places that may use them: a change of that dependency then ends where it begins.
+const AT_HOME: &[(&str, &[&str])] = &[
+    ("alsa", &["src/capture/microphone"]),
+    ("v4l", &["src/capture/camera"]),
+    ("rumqttc", &["src/publish/mqtt"]),
+    ("zbus", &["src/publish/dbus"]),
+    ("memmap2", &["src/model/weights"]),
+    ("tokio", &["src/daemon/", "src/publish/", "src/cli/run"]),
+    ("kernels", &["src/model/", "src/pack/", "src/cli/"]),
+    ("core::arch", &["kernels/src/"]),
+    ("std::arch", &["kernels/src/"]),
+];
+
+/// The rooms that compute: the same input gives the same output, so they know no clock and no socket.
+const PURE: &[&str] = &["src/model/", "src/features/", "kernels/src/"];
+const IMPURE: &[&str] = &["std::time", "std::net", "std::process"];
+
+/// What the arithmetic crate may depend on: nothing that does I/O, nothing that knows the model.
+pub(crate) const KERNEL_DEPENDENCIES: &[&str] = &["bytemuck", "half", "gemm", "libc"];
+
+/// Files longer than `LONGEST_LINES`, and why cutting them would scatter one thought.
+const LONG_FILES: &[(&str, &str)] = &[];
+const LONGEST_LINES: usize = 450;
+
+/// A source file under `src/` or `kernels/src/`, ready to be judged.
+pub(crate) struct File {
+    /// From the top of the repository, with `/`.
+    pub(crate) path: String,
+    pub(crate) text: String,
+    tokens: Vec<Token>,
+    paths: Vec<(Vec<String>, usize)>,
+}
+
+impl File {
+    /// Reads the names of a file, its test code left out.
+    pub(crate) fn new(path: &str, text: &str) -> Self {
+        let test_file = path.ends_with("/tests.rs") || path.contains("/tests/");
+        let tokens = if test_file {
+            Vec::new()
+        } else {
+            without_tests(&tokens(text))
+        };
+        let paths = paths(&tokens, &module(path));
+        Self {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            tokens,
+            paths,
+        }
+    }
+
+    fn room(&self) -> &str {
+        let inside = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        inside
+            .split('/')
+            .next()
+            .map_or(inside, |first| first.trim_end_matches(".rs"))
+    }
+
+    fn wrong(&self, line: usize, what: &str) -> String {
+        format!("{}:{line}: {what}", self.path)
+    }
+
+    /// The lines where `words` follow one another.
+    fn lines_with(&self, words: &[&str]) -> Vec<usize> {
+        let same = |w: &&[Token]| w.iter().map(|t| t.text.as_str()).eq(words.iter().copied());
+        self.tokens
+            .windows(words.len())
+            .filter(same)
+            .map(|w| w[0].line)
+            .collect()
+    }
+}
+
+/// Rooms name only the rooms below them.
+pub(crate) fn direction(file: &File) -> Vec<String> {
+    let room = file.room();
+    if !file.path.starts_with("src/") || room == "lib" {
+        return Vec::new();
+    }
+    let Some((_, allowed)) = MAY_NAME.iter().find(|(name, _)| *name == room) else {
+        return vec![file.wrong(
+            1,
+            &format!(
+                "the room `{room}` has no place yet: give it one in ARCHITECTURE.md and in MAY_NAME"
+            ),
+        )];
+    };
+    let mut found = Vec::new();
+    for (path, line) in file
+        .paths
+        .iter()
+        .filter(|(path, _)| path[0] == "crate" && path.len() > 1)
+    {
+        let named = path[1..].join("::");
+        let known = MAY_NAME.iter().any(|(name, _)| *name == path[1]);
+        if known && path[1] != room && !allowed.iter().any(|prefix| below(&named, prefix)) {
+            found.push(file.wrong(
+                *line,
+                &format!("`{room}` names `{named}`; it may name only {allowed:?}"),
+            ));
+        }
+        if path[1..].starts_with(&["config".to_owned(), "Config".to_owned()])
+            && !matches!(room, "config" | "cli" | "daemon")
+        {
+            found.push(file.wrong(
+                *line,
+                "a room receives its own section of the configuration, never the whole",
+            ));
+        }
+    }
+    found
+}
+
+/// Devices, brokers, buses, maps and machine instructions are named in one place each; what computes names no clock and no socket.
+pub(crate) fn at_home(file: &File) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, line) in &file.paths {
+        let named = path.join("::");
+        for (name, homes) in AT_HOME {
+            if below(&named, name) && !homes.iter().any(|home| file.path.starts_with(home)) {
+                found.push(file.wrong(*line, &format!("`{name}` is named in {homes:?} only")));
+            }
+        }
+        let impure = IMPURE.iter().find(|name| below(&named, name));
+        if let (Some(name), true) = (impure, PURE.iter().any(|room| file.path.starts_with(room))) {
+            found.push(file.wrong(*line, &format!("`{name}` has no place in {PURE:?}")));
+        }
+    }
+    for mark in ["asm", "naked_asm", "global_asm"] {
+        for line in file.lines_with(&[mark, "!"]) {
+            if !file.path.starts_with("kernels/src/simd/") {
+                found.push(file.wrong(line, "assembly is written in kernels/src/simd/ only"));
+            }
+        }
+    }
+    found
+}
+
+/// `unsafe` stands in the SIMD wrappers, in the doors of the operations, in the row pool and in the file that maps weights.
+pub(crate) fn unsafe_places(file: &File) -> Vec<String> {
+    let in_kernels = file
+        .path
+        .strip_prefix("kernels/src/")
+        .is_some_and(|inside| {
+            let door = inside.ends_with("/mod.rs") && inside.matches('/').count() == 1;
+            inside.starts_with("simd/") || inside == "pool.rs" || door
+        });
+    if in_kernels || file.path.starts_with("src/model/weights/") {
+        return Vec::new();
+    }
+    file.lines_with(&["unsafe"])
+        .iter()
+        .map(|line| file.wrong(*line, "`unsafe` may not stand here"))
+        .collect()
+}
+
+/// Shipped code returns errors: it neither unwraps nor leaves things to do.
+pub(crate) fn no_panics(file: &File) -> Vec<String> {
+    let forbidden: &[(&[&str], &str)] = &[
+        (
+            &[".", "unwrap", "("],
+            "`unwrap` outside tests: return an error",
+        ),
+        (
+            &[".", "expect", "("],
+            "`expect` outside tests: return an error",
+        ),
+        (&["todo", "!"], "`todo!` in shipped code"),
+        (&["unimplemented", "!"], "`unimplemented!` in shipped code"),
+        (&["dbg", "!"], "`dbg!` in shipped code"),
+    ];
+    let judge = |(words, what): &(&[&str], &str)| -> Vec<String> {
+        file.lines_with(words)
+            .iter()
+            .map(|line| file.wrong(*line, what))
+            .collect()
+    };
+    forbidden.iter().flat_map(judge).collect()
+}
+
+/// A file is one thought.
+pub(crate) fn length(file: &File) -> Vec<String> {
+    let lines = file.text.lines().count();
+    let listed = LONG_FILES.iter().any(|(path, _)| *path == file.path);
+    match (lines > LONGEST_LINES, listed) {
+        (true, false) => vec![file.wrong(lines, &format!("longer than {LONGEST_LINES} lines: split it, or list it in LONG_FILES with the reason"))],
+        (false, true) => vec![file.wrong(lines, "listed in LONG_FILES, but short enough: take it off the list")],
+        _ => Vec::new(),
+    }
+}
+
+/// Every module of the daemon is named in ARCHITECTURE.md.
+pub(crate) fn on_the_map(path: &str, architecture: &str) -> Vec<String> {
+    let unnamed = |name: &&String| {
+        !architecture
+            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .any(|word| word == name.as_str())
+    };
+    let missing = |name: String| format!("{path}: ARCHITECTURE.md does not name `{name}`");
+    module(path)
+        .last()
+        .filter(unnamed)
+        .cloned()
+        .map(missing)
+        .into_iter()
+        .collect()
+}
+
+/// Whatever a document calls by its path exists: `exists` answers for a path from the top of the repository.
+pub(crate) fn dead_paths(document: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let tops = [
+        "src/",
+        "kernels/",
+        "tests/",
+        "packaging/",
+        "models/",
+        "config/",
+        "systemd/",
+        "fuzz/",
+        ".ci/",
+        ".cargo/",
+    ];
+    let quoted = text.split('`').skip(1).step_by(2);
+    let named = quoted.filter(|word| {
+        tops.iter().any(|top| word.starts_with(top)) && !word.contains([' ', '*', '{', '<', '…'])
+    });
+    named
+        .filter(|word| !exists(word))
+        .map(|word| format!("{document}: `{word}` does not exist"))
+        .collect()
+}
+
+/// No file speaks of a place that only its author's machine has.
+pub(crate) fn stray_places(path: &str, text: &str) -> Vec<String> {
+    // Each in two pieces, so that this file does not name them.
+    let places = [
+        ["../sha", "red"],
+        ["/wo", "rk/"],
+        ["/ro", "ot/"],
+        ["/tmp", "/wt"],
+        ["/ho", "me/"],
+    ];
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for place in places.map(|pieces| pieces.concat()) {
+            let alone = |at: usize| {
+                !line[..at].ends_with(|c: char| {
+                    c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '}' | '~')
+                })
+            };
+            if line.match_indices(&place).any(|(at, _)| alone(at)) {
+                found.push(format!("{path}:{}: names {place}", number + 1));
+            }
+        }
+    }
+    found
+}
+
+/// The arithmetic crate depends on `KERNEL_DEPENDENCIES` only, and each crate takes the workspace's lints.
+pub(crate) fn manifest(path: &str, text: &str) -> Vec<String> {
+    let Ok(manifest) = text.parse::<toml::Table>() else {
+        return vec![format!("{path}: is not TOML")];
+    };
+    let mut found = Vec::new();
+    if manifest
+        .get("lints")
+        .and_then(|lints| lints.get("workspace"))
+        != Some(&toml::Value::Boolean(true))
+    {
+        found.push(format!("{path}: needs `[lints] workspace = true`"));
+    }
+    let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
+    for name in dependencies.into_iter().flat_map(|table| table.keys()) {
+        if path == "kernels/Cargo.toml" && !KERNEL_DEPENDENCIES.contains(&name.as_str()) {
+            found.push(format!(
+                "{path}: `{name}` is none of {KERNEL_DEPENDENCIES:?}"
+            ));
+        }
+    }
+    found
+}
+
+/// Every file of the repository but what is built and what git keeps, from the top, with `/`.
+pub(crate) fn files(top: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(top.join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let path = format!("{folder}{name}");
+            if matches!(name.as_str(), "target" | ".git" | "__pycache__") || name.ends_with(".pack")
+            {
+                continue;
+            }
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(path + "/");
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Whether the path `named` is `prefix` or lies inside it.
+fn below(named: &str, prefix: &str) -> bool {
+    named
+        .strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
