@@ -1,0 +1,90 @@
+//! The golden tensors: made by the reference implementation, read here.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, dead_code, reason = "every test binary compiles this module and uses a part of it")]
+
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+
+/// The checkpoint directory under test: `GEMMAD_FIXTURES`, else the one in the repository.
+pub fn fixtures() -> PathBuf {
+    std::env::var_os("GEMMAD_FIXTURES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-a"), PathBuf::from)
+}
+
+/// One file of golden tensors.
+pub struct Golden {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    /// Reads `golden/NAME.safetensors` of the fixtures.
+    pub fn open(name: &str) -> Golden {
+        let path = fixtures().join("golden").join(format!("{name}.safetensors"));
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Golden { name: name.to_owned(), bytes }
+    }
+
+    /// The values and the shape of a float tensor.
+    pub fn f32(&self, tensor: &str) -> (Vec<f32>, Vec<usize>) {
+        let (data, shape) = self.raw(tensor, Dtype::F32);
+        (data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(), shape)
+    }
+
+    /// The values and the shape of an integer tensor of 32 or 64 bits.
+    pub fn i32(&self, tensor: &str) -> (Vec<i32>, Vec<usize>) {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        match file.tensor(tensor).map(|view| view.dtype()) {
+            Ok(Dtype::I64) => {
+                let (data, shape) = self.raw(tensor, Dtype::I64);
+                let wide = data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+                (wide.map(|value| i32::try_from(value).unwrap()).collect(), shape)
+            }
+            _ => {
+                let (data, shape) = self.raw(tensor, Dtype::I32);
+                (data.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(), shape)
+            }
+        }
+    }
+
+    /// The values and the shape of a byte tensor.
+    pub fn u8(&self, tensor: &str) -> (Vec<u8>, Vec<usize>) {
+        self.raw(tensor, Dtype::U8)
+    }
+
+    /// Whether the file has this tensor.
+    pub fn contains(&self, tensor: &str) -> bool {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(tensor).is_ok()
+    }
+
+    fn raw(&self, tensor: &str, dtype: Dtype) -> (Vec<u8>, Vec<usize>) {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let view = file.tensor(tensor).unwrap_or_else(|error| panic!("{} has no {tensor}: {error}", self.name));
+        assert_eq!(view.dtype(), dtype, "{tensor}");
+        (view.data().to_vec(), view.shape().to_vec())
+    }
+}
+
+/// Fails where a value is further than `tolerance` from the golden one, naming the worst place.
+#[track_caller]
+pub fn assert_close(name: &str, got: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), want.len(), "{name}: number of values");
+    let mut worst = (0, 0.0f32);
+    for (at, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let difference = (got - want).abs();
+        // A NaN compares as neither smaller nor larger; it must win.
+        if difference.is_nan() || difference > worst.1 {
+            worst = (at, if difference.is_nan() { f32::INFINITY } else { difference });
+        }
+    }
+    let (at, difference) = worst;
+    assert!(
+        difference <= tolerance,
+        "{name}: {difference} > {tolerance} at {at} of {}: got {}, want {}",
+        got.len(),
+        got[at],
+        want[at]
+    );
+}
