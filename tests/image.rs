@@ -25,15 +25,35 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
 fn against_pillow(name: &str) -> (u8, f64) {
     let got = RgbImage::open(&folder().join(name), &ImageLimits::default()).unwrap();
     let want = decode(&bytes(&format!("{name}.expected.png"))).unwrap();
-    assert_eq!((got.width_px, got.height_px), (want.width_px, want.height_px), "{name}");
-    let differences: Vec<u8> = got.pixels.iter().zip(&want.pixels).map(|(a, b)| a.abs_diff(*b)).collect();
+    assert_eq!(
+        (got.width_px, got.height_px),
+        (want.width_px, want.height_px),
+        "{name}"
+    );
+    let differences: Vec<u8> = got
+        .pixels
+        .iter()
+        .zip(&want.pixels)
+        .map(|(a, b)| a.abs_diff(*b))
+        .collect();
     let sum: f64 = differences.iter().map(|&d| f64::from(d)).sum();
-    (*differences.iter().max().unwrap(), sum / differences.len() as f64)
+    (
+        *differences.iter().max().unwrap(),
+        sum / differences.len() as f64,
+    )
 }
 
 #[test]
 fn png_of_every_kind_is_read_as_pillow_reads_it() {
-    let names = ["orientation_6.png", "rgba.png", "grey_alpha.png", "palette.png", "bilevel.png", "grey_16.png", "animated.png"];
+    let names = [
+        "orientation_6.png",
+        "rgba.png",
+        "grey_alpha.png",
+        "palette.png",
+        "bilevel.png",
+        "grey_16.png",
+        "animated.png",
+    ];
     for name in names {
         assert_eq!(against_pillow(name).0, 0, "{name}");
     }
@@ -42,21 +62,35 @@ fn png_of_every_kind_is_read_as_pillow_reads_it() {
 #[test]
 fn jpeg_of_every_kind_is_read_as_pillow_reads_it() {
     // Decoders may round the inverse DCT and the colour conversion differently, each by about one step.
-    let names = ["grey.jpg", "cmyk_adobe.jpg", "cmyk_plain.jpg", "orientation_1.jpg"];
+    let names = [
+        "grey.jpg",
+        "cmyk_adobe.jpg",
+        "cmyk_plain.jpg",
+        "orientation_1.jpg",
+    ];
     for name in names {
         let (worst, mean) = against_pillow(name);
-        assert!(worst <= 4 && mean < 0.8, "{name}: at most {worst}, {mean} on average");
+        assert!(
+            worst <= 4 && mean < 0.8,
+            "{name}: at most {worst}, {mean} on average"
+        );
     }
     // Halved colour channels are also interpolated differently.
     let (worst, mean) = against_pillow("progressive_420.jpg");
-    assert!(worst <= 16 && mean < 1.5, "at most {worst}, {mean} on average");
+    assert!(
+        worst <= 16 && mean < 1.5,
+        "at most {worst}, {mean} on average"
+    );
 }
 
 #[test]
 fn every_exif_orientation_is_turned_upright() {
     for orientation in 1..=8 {
         let (worst, mean) = against_pillow(&format!("orientation_{orientation}.jpg"));
-        assert!(worst <= 4 && mean < 0.8, "orientation {orientation}: at most {worst}, {mean} on average");
+        assert!(
+            worst <= 4 && mean < 0.8,
+            "orientation {orientation}: at most {worst}, {mean} on average"
+        );
     }
 }
 
@@ -65,16 +99,28 @@ fn the_resize_is_that_of_the_reference_processor() {
     let golden = Golden::open("vision");
     for name in ["photo", "icon"] {
         let (pixels, shape) = golden.u8(&format!("{name}.image_u8_hwc"));
-        let image = RgbImage { height_px: shape[0], width_px: shape[1], pixels };
+        let image = RgbImage {
+            height_px: shape[0],
+            width_px: shape[1],
+            pixels,
+        };
         let (want, want_shape) = golden.u8(&format!("{name}.pixel_values_u8"));
         let size_px = want_shape[1];
         let got = image.resized_to_square(size_px);
         let plane = size_px * size_px;
-        let different = (0..plane * 3).filter(|&i| got.pixels[i] != want[i % 3 * plane + i / 3]).count();
+        let different = (0..plane * 3)
+            .filter(|&i| got.pixels[i] != want[i % 3 * plane + i / 3])
+            .count();
         assert_eq!(different, 0, "{name}: of {} values", plane * 3);
 
-        let file = common::fixtures().join("golden").join(format!("{name}.png"));
-        assert_eq!(RgbImage::open(&file, &ImageLimits::default()).unwrap(), image, "{name}.png");
+        let file = common::fixtures()
+            .join("golden")
+            .join(format!("{name}.png"));
+        assert_eq!(
+            RgbImage::open(&file, &ImageLimits::default()).unwrap(),
+            image,
+            "{name}.png"
+        );
     }
 }
 
@@ -87,9 +133,14 @@ fn a_picture_cut_short_is_an_error_wherever_it_is_cut() {
             if name.ends_with("png") && length >= whole.len() - 12 {
                 continue; // only the closing chunk is missing: all pixels are there
             }
-            let error = decode(&whole[..length]).err().unwrap_or_else(|| panic!("{name} cut to {length} bytes was accepted"));
+            let error = decode(&whole[..length])
+                .err()
+                .unwrap_or_else(|| panic!("{name} cut to {length} bytes was accepted"));
             if length > whole.len() / 2 {
-                assert!(matches!(error, ImageError::Truncated { .. }), "{name} cut to {length} bytes: {error}");
+                assert!(
+                    matches!(error, ImageError::Truncated { .. }),
+                    "{name} cut to {length} bytes: {error}"
+                );
             }
         }
     }
@@ -101,21 +152,46 @@ fn a_picture_cut_short_is_an_error_wherever_it_is_cut() {
 fn a_header_that_promises_too_much_is_refused_by_its_size() {
     // Only the size in the header changes: nothing of that size can have been read, nor was it set aside.
     let mut jpeg = bytes("orientation_1.jpg");
-    let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
-    jpeg[frame + 5..frame + 9].copy_from_slice(&[20_000u16.to_be_bytes(), 20_000u16.to_be_bytes()].concat());
+    let frame = jpeg
+        .windows(2)
+        .position(|pair| pair == [0xff, 0xc0])
+        .unwrap();
+    jpeg[frame + 5..frame + 9]
+        .copy_from_slice(&[20_000u16.to_be_bytes(), 20_000u16.to_be_bytes()].concat());
     let mut png = bytes("rgba.png");
     png[16..24].copy_from_slice(&[20_000u32.to_be_bytes(), 20_000u32.to_be_bytes()].concat());
     let crc = crc32(&png[12..29]);
     png[29..33].copy_from_slice(&crc.to_be_bytes());
     for file in [jpeg, png] {
         let error = decode(&file).unwrap_err();
-        assert!(matches!(error, ImageError::TooManyPixels { width_px: 20_000, height_px: 20_000, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                ImageError::TooManyPixels {
+                    width_px: 20_000,
+                    height_px: 20_000,
+                    ..
+                }
+            ),
+            "{error}"
+        );
         assert!(error.to_string().contains("max_pixels"), "{error}");
     }
 
-    let limits = ImageLimits { max_file_bytes: 100, ..ImageLimits::default() };
+    let limits = ImageLimits {
+        max_file_bytes: 100,
+        ..ImageLimits::default()
+    };
     let error = RgbImage::open(&folder().join("rgba.png"), &limits).unwrap_err();
-    assert!(matches!(error, ImageError::TooManyBytes { max_file_bytes: 100 }), "{error}");
+    assert!(
+        matches!(
+            error,
+            ImageError::TooManyBytes {
+                max_file_bytes: 100
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -124,13 +200,23 @@ fn the_content_decides_not_the_name() {
     let misnamed = directory.path().join("picture.jpg");
     std::fs::copy(folder().join("rgba.png"), &misnamed).unwrap();
     let right = RgbImage::open(&folder().join("rgba.png"), &ImageLimits::default()).unwrap();
-    assert_eq!(RgbImage::open(&misnamed, &ImageLimits::default()).unwrap(), right);
+    assert_eq!(
+        RgbImage::open(&misnamed, &ImageLimits::default()).unwrap(),
+        right
+    );
 
     let error = decode(&bytes("animated.gif")).unwrap_err();
-    assert!(matches!(error, ImageError::Unsupported { format: "a GIF" }), "{error}");
+    assert!(
+        matches!(error, ImageError::Unsupported { format: "a GIF" }),
+        "{error}"
+    );
     let error = decode(b"not a picture at all").unwrap_err();
     assert!(matches!(error, ImageError::Unknown { .. }), "{error}");
-    let error = RgbImage::open(&directory.path().join("missing.png"), &ImageLimits::default()).unwrap_err();
+    let error = RgbImage::open(
+        &directory.path().join("missing.png"),
+        &ImageLimits::default(),
+    )
+    .unwrap_err();
     assert!(matches!(error, ImageError::Read { .. }), "{error}");
     let error = RgbImage::open(directory.path(), &ImageLimits::default()).unwrap_err();
     assert!(matches!(error, ImageError::Read { .. }), "{error}");
@@ -141,10 +227,18 @@ fn damaged_bytes_never_panic() {
     // A fixed linear congruential sequence: the same damage on every run.
     let mut seed = 1u64;
     let mut random = |below: usize| {
-        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        seed = seed
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (seed >> 33) as usize % below
     };
-    for name in ["orientation_6.jpg", "progressive_420.jpg", "cmyk_adobe.jpg", "palette.png", "animated.png"] {
+    for name in [
+        "orientation_6.jpg",
+        "progressive_420.jpg",
+        "cmyk_adobe.jpg",
+        "palette.png",
+        "animated.png",
+    ] {
         let whole = bytes(name);
         for _ in 0..400 {
             let mut file = whole.clone();
@@ -153,7 +247,11 @@ fn damaged_bytes_never_panic() {
                 file[at] = random(256) as u8;
             }
             if let Ok(image) = decode(&file) {
-                assert_eq!(image.pixels.len(), image.width_px * image.height_px * 3, "{name}");
+                assert_eq!(
+                    image.pixels.len(),
+                    image.width_px * image.height_px * 3,
+                    "{name}"
+                );
             }
         }
     }
@@ -161,6 +259,12 @@ fn damaged_bytes_never_panic() {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            if crc & 1 == 1 {
+                crc >> 1 ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            }
+        })
     })
 }

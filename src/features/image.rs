@@ -28,7 +28,10 @@ pub struct ImageLimits {
 impl Default for ImageLimits {
     /// 16 MiB and 2^24 pixels: a 12-megapixel photograph passes, and decoding needs at most about 150 MB.
     fn default() -> Self {
-        ImageLimits { max_file_bytes: 16 << 20, max_pixels: 1 << 24 }
+        ImageLimits {
+            max_file_bytes: 16 << 20,
+            max_pixels: 1 << 24,
+        }
     }
 }
 
@@ -47,13 +50,17 @@ pub enum ImageError {
     #[error("the picture is empty (0 bytes)")]
     Empty,
     /// The file is larger than allowed.
-    #[error("the picture is larger than {max_file_bytes} bytes; make it smaller or raise max_file_bytes")]
+    #[error(
+        "the picture is larger than {max_file_bytes} bytes; make it smaller or raise max_file_bytes"
+    )]
     TooManyBytes {
         /// The limit.
         max_file_bytes: usize,
     },
     /// The header promises more pixels than allowed.
-    #[error("the picture is {width_px} x {height_px} pixels, more than {max_pixels} in all; make it smaller or raise max_pixels")]
+    #[error(
+        "the picture is {width_px} x {height_px} pixels, more than {max_pixels} in all; make it smaller or raise max_pixels"
+    )]
     TooManyPixels {
         /// Width in the header.
         width_px: usize,
@@ -69,13 +76,17 @@ pub enum ImageError {
         format: &'static str,
     },
     /// No known format.
-    #[error("the file is not a picture: it starts with {start:02x?}, which is neither JPEG nor PNG")]
+    #[error(
+        "the file is not a picture: it starts with {start:02x?}, which is neither JPEG nor PNG"
+    )]
     Unknown {
         /// The first bytes.
         start: Vec<u8>,
     },
     /// The file ends too early.
-    #[error("the {format} picture is cut off: it ends before its last pixels ({bytes} bytes present)")]
+    #[error(
+        "the {format} picture is cut off: it ends before its last pixels ({bytes} bytes present)"
+    )]
     Truncated {
         /// The format's name.
         format: &'static str,
@@ -109,11 +120,18 @@ impl RgbImage {
     /// # Errors
     /// The file cannot be read, is beyond the limits, or is not a whole JPEG or PNG.
     pub fn open(path: &Path, limits: &ImageLimits) -> Result<Self, ImageError> {
-        let read = |source| ImageError::Read { path: path.to_owned(), source };
+        let read = |source| ImageError::Read {
+            path: path.to_owned(),
+            source,
+        };
         let mut bytes = Vec::new();
         // One byte more than allowed, so that a device or a growing file is cut short too.
         let most = limits.max_file_bytes as u64 + 1;
-        File::open(path).map_err(read)?.take(most).read_to_end(&mut bytes).map_err(read)?;
+        File::open(path)
+            .map_err(read)?
+            .take(most)
+            .read_to_end(&mut bytes)
+            .map_err(read)?;
         Self::decode(&bytes, limits)
     }
 
@@ -130,13 +148,19 @@ impl RgbImage {
             return Err(ImageError::Empty);
         }
         if bytes.len() > limits.max_file_bytes {
-            return Err(ImageError::TooManyBytes { max_file_bytes: limits.max_file_bytes });
+            return Err(ImageError::TooManyBytes {
+                max_file_bytes: limits.max_file_bytes,
+            });
         }
         let (image, exif) = match Format::of(bytes) {
             Some(Format::Jpeg) => jpeg::decode(bytes, limits)?,
             Some(Format::Png) => png::decode(bytes, limits)?,
             Some(Format::Other(format)) => return Err(ImageError::Unsupported { format }),
-            None => return Err(ImageError::Unknown { start: bytes[..bytes.len().min(8)].to_vec() }),
+            None => {
+                return Err(ImageError::Unknown {
+                    start: bytes[..bytes.len().min(8)].to_vec(),
+                });
+            }
         };
         Ok(match exif {
             Some(exif) => orientation::upright(image, orientation::of(exif)),
@@ -163,7 +187,11 @@ impl RgbImage {
 fn check_size(width_px: usize, height_px: usize, limits: &ImageLimits) -> Result<(), ImageError> {
     match width_px.checked_mul(height_px) {
         Some(pixels) if pixels <= limits.max_pixels => Ok(()),
-        _ => Err(ImageError::TooManyPixels { width_px, height_px, max_pixels: limits.max_pixels }),
+        _ => Err(ImageError::TooManyPixels {
+            width_px,
+            height_px,
+            max_pixels: limits.max_pixels,
+        }),
     }
 }
 
@@ -185,7 +213,9 @@ impl Format {
             [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Format::Other("a TIFF"),
             [b'R', b'I', b'F', b'F', ..] if brand == Some(b"WEBP") => Format::Other("a WebP"),
             [0xff, 0x0a, ..] => Format::Other("a JPEG XL"),
-            _ if bytes.get(4..8) == Some(b"ftyp") && brand == Some(b"avif") => Format::Other("an AVIF"),
+            _ if bytes.get(4..8) == Some(b"ftyp") && brand == Some(b"avif") => {
+                Format::Other("an AVIF")
+            }
             _ if bytes.get(4..8) == Some(b"ftyp") => Format::Other("a HEIF or a video"),
             _ => return None,
         })

@@ -1,7 +1,11 @@
 //! The golden tensors: made by the reference implementation, read here.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(unreachable_pub, dead_code, reason = "every test binary compiles this module and uses a part of it")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    reason = "every test binary compiles this module and uses a part of it"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +13,10 @@ use safetensors::{Dtype, SafeTensors};
 
 /// The checkpoint directory under test: `GEMMAD_FIXTURES`, else the one in the repository.
 pub fn fixtures() -> PathBuf {
-    std::env::var_os("GEMMAD_FIXTURES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-a"), PathBuf::from)
+    std::env::var_os("GEMMAD_FIXTURES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-a"),
+        PathBuf::from,
+    )
 }
 
 /// One file of golden tensors.
@@ -22,15 +28,26 @@ pub struct Golden {
 impl Golden {
     /// Reads `golden/NAME.safetensors` of the fixtures.
     pub fn open(name: &str) -> Golden {
-        let path = fixtures().join("golden").join(format!("{name}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Golden { name: name.to_owned(), bytes }
+        let path = fixtures()
+            .join("golden")
+            .join(format!("{name}.safetensors"));
+        let bytes =
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Golden {
+            name: name.to_owned(),
+            bytes,
+        }
     }
 
     /// The values and the shape of a float tensor.
     pub fn f32(&self, tensor: &str) -> (Vec<f32>, Vec<usize>) {
         let (data, shape) = self.raw(tensor, Dtype::F32);
-        (data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(), shape)
+        (
+            data.chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            shape,
+        )
     }
 
     /// The values and the shape of an integer tensor of 32 or 64 bits.
@@ -39,12 +56,22 @@ impl Golden {
         match file.tensor(tensor).map(|view| view.dtype()) {
             Ok(Dtype::I64) => {
                 let (data, shape) = self.raw(tensor, Dtype::I64);
-                let wide = data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()));
-                (wide.map(|value| i32::try_from(value).unwrap()).collect(), shape)
+                let wide = data
+                    .chunks_exact(8)
+                    .map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+                (
+                    wide.map(|value| i32::try_from(value).unwrap()).collect(),
+                    shape,
+                )
             }
             _ => {
                 let (data, shape) = self.raw(tensor, Dtype::I32);
-                (data.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(), shape)
+                (
+                    data.chunks_exact(4)
+                        .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                        .collect(),
+                    shape,
+                )
             }
         }
     }
@@ -56,12 +83,17 @@ impl Golden {
 
     /// Whether the file has this tensor.
     pub fn contains(&self, tensor: &str) -> bool {
-        SafeTensors::deserialize(&self.bytes).unwrap().tensor(tensor).is_ok()
+        SafeTensors::deserialize(&self.bytes)
+            .unwrap()
+            .tensor(tensor)
+            .is_ok()
     }
 
     fn raw(&self, tensor: &str, dtype: Dtype) -> (Vec<u8>, Vec<usize>) {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let view = file.tensor(tensor).unwrap_or_else(|error| panic!("{} has no {tensor}: {error}", self.name));
+        let view = file
+            .tensor(tensor)
+            .unwrap_or_else(|error| panic!("{} has no {tensor}: {error}", self.name));
         assert_eq!(view.dtype(), dtype, "{tensor}");
         (view.data().to_vec(), view.shape().to_vec())
     }
@@ -76,7 +108,14 @@ pub fn assert_close(name: &str, got: &[f32], want: &[f32], tolerance: f32) {
         let difference = (got - want).abs();
         // A NaN compares as neither smaller nor larger; it must win.
         if difference.is_nan() || difference > worst.1 {
-            worst = (at, if difference.is_nan() { f32::INFINITY } else { difference });
+            worst = (
+                at,
+                if difference.is_nan() {
+                    f32::INFINITY
+                } else {
+                    difference
+                },
+            );
         }
     }
     let (at, difference) = worst;

@@ -9,27 +9,57 @@ use super::{ImageError, ImageLimits, RgbImage, check_size};
 /// The picture as it lies in the file, and the Exif block if there is one.
 ///
 /// The decoder takes four channels for Adobe's inverted CMYK, as Pillow does.
-pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<(RgbImage, Option<Vec<u8>>), ImageError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &ImageLimits,
+) -> Result<(RgbImage, Option<Vec<u8>>), ImageError> {
     let whole = is_whole(bytes);
     let failed = |reason: String| match whole {
-        true => ImageError::Damaged { format: "JPEG", reason },
-        false => ImageError::Truncated { format: "JPEG", bytes: bytes.len() },
+        true => ImageError::Damaged {
+            format: "JPEG",
+            reason,
+        },
+        false => ImageError::Truncated {
+            format: "JPEG",
+            bytes: bytes.len(),
+        },
     };
     // Sides are 16-bit in the format; the pixel limit below is the one that counts.
     let side = usize::from(u16::MAX);
-    let options = DecoderOptions::default().set_max_width(side).set_max_height(side);
+    let options = DecoderOptions::default()
+        .set_max_width(side)
+        .set_max_height(side);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(|error| failed(error.to_string()))?;
-    let (width_px, height_px) = decoder.dimensions().ok_or_else(|| failed("no size in the header".into()))?;
+    decoder
+        .decode_headers()
+        .map_err(|error| failed(error.to_string()))?;
+    let (width_px, height_px) = decoder
+        .dimensions()
+        .ok_or_else(|| failed("no size in the header".into()))?;
     check_size(width_px, height_px, limits)?;
     if !whole {
-        return Err(ImageError::Truncated { format: "JPEG", bytes: bytes.len() });
+        return Err(ImageError::Truncated {
+            format: "JPEG",
+            bytes: bytes.len(),
+        });
     }
-    let pixels = decoder.decode().map_err(|error| failed(error.to_string()))?;
+    let pixels = decoder
+        .decode()
+        .map_err(|error| failed(error.to_string()))?;
     if pixels.len() != width_px * height_px * 3 {
-        return Err(failed(format!("its colours are {:?}", decoder.input_colorspace())));
+        return Err(failed(format!(
+            "its colours are {:?}",
+            decoder.input_colorspace()
+        )));
     }
-    Ok((RgbImage { width_px, height_px, pixels }, decoder.exif().cloned()))
+    Ok((
+        RgbImage {
+            width_px,
+            height_px,
+            pixels,
+        },
+        decoder.exif().cloned(),
+    ))
 }
 
 /// Whether the end-of-image marker is reached after at least one scan.
@@ -44,13 +74,18 @@ fn is_whole(bytes: &[u8]) -> bool {
     let is_marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7);
     let mut scanned = false;
     let mut at = 2;
-    while let Some(skip) = bytes.get(at..).and_then(|rest| rest.windows(2).position(is_marker)) {
+    while let Some(skip) = bytes
+        .get(at..)
+        .and_then(|rest| rest.windows(2).position(is_marker))
+    {
         at += skip + 2;
         match bytes[at - 1] {
             END_OF_IMAGE => return scanned,
             START_OF_IMAGE | STANDALONE => {}
             marker => {
-                let Some(&[high, low]) = bytes.get(at..at + 2) else { return false };
+                let Some(&[high, low]) = bytes.get(at..at + 2) else {
+                    return false;
+                };
                 scanned |= marker == START_OF_SCAN;
                 at += usize::from(u16::from_be_bytes([high, low])).max(2);
             }

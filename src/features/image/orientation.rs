@@ -8,10 +8,16 @@ use super::RgbImage;
 pub(super) fn of(exif: Vec<u8>) -> u32 {
     let mut reader = Reader::new();
     reader.continue_on_error(true);
-    let parsed = reader.read_raw(exif).or_else(|error| error.distill_partial_result(|_| {}));
+    let parsed = reader
+        .read_raw(exif)
+        .or_else(|error| error.distill_partial_result(|_| {}));
     parsed
         .ok()
-        .and_then(|exif| exif.get_field(Tag::Orientation, In::PRIMARY)?.value.get_uint(0))
+        .and_then(|exif| {
+            exif.get_field(Tag::Orientation, In::PRIMARY)?
+                .value
+                .get_uint(0)
+        })
         .filter(|orientation| (1..=8).contains(orientation))
         .unwrap_or(1)
 }
@@ -25,7 +31,11 @@ pub(super) fn upright(image: RgbImage, orientation: u32) -> RgbImage {
     }
     let (stored_width, stored_height) = (image.width_px, image.height_px);
     let swapped = orientation >= 5;
-    let (width_px, height_px) = if swapped { (stored_height, stored_width) } else { (stored_width, stored_height) };
+    let (width_px, height_px) = if swapped {
+        (stored_height, stored_width)
+    } else {
+        (stored_width, stored_height)
+    };
     let mut pixels = Vec::with_capacity(image.pixels.len());
     for y in 0..height_px {
         for x in 0..width_px {
@@ -43,5 +53,9 @@ pub(super) fn upright(image: RgbImage, orientation: u32) -> RgbImage {
             pixels.extend_from_slice(&image.pixels[at..at + 3]);
         }
     }
-    RgbImage { width_px, height_px, pixels }
+    RgbImage {
+        width_px,
+        height_px,
+        pixels,
+    }
 }

@@ -21,7 +21,10 @@ struct Axis {
 
 impl Axis {
     fn new(input: usize, output: usize) -> Axis {
-        assert!(input > 0 && output > 0, "resizing {input} to {output} samples");
+        assert!(
+            input > 0 && output > 0,
+            "resizing {input} to {output} samples"
+        );
         let scale = input as f64 / output as f64;
         let half_width = scale.max(1.0);
         let real: Vec<(usize, Vec<f64>)> = (0..output)
@@ -29,19 +32,28 @@ impl Axis {
                 let centre = (i as f64 + 0.5) * scale;
                 let first = (centre - half_width + 0.5).max(0.0) as usize;
                 let last = ((centre + half_width + 0.5) as usize).min(input);
-                let weight = |j: usize| (1.0 - ((j as f64 + 0.5 - centre) / half_width).abs()).max(0.0);
+                let weight =
+                    |j: usize| (1.0 - ((j as f64 + 0.5 - centre) / half_width).abs()).max(0.0);
                 let weights: Vec<f64> = (first..last).map(weight).collect();
                 let sum: f64 = weights.iter().sum();
                 (first, weights.iter().map(|weight| weight / sum).collect())
             })
             .collect();
         // As many fractional bits as let the largest weight fit 16 bits with its sign.
-        let largest = real.iter().flat_map(|(_, weights)| weights).fold(0.0f64, |a, &b| a.max(b));
-        let precision = (0..22).find(|&bits| largest * f64::from(1u32 << (bits + 1)) + 0.5 >= 32768.0).unwrap_or(22);
+        let largest = real
+            .iter()
+            .flat_map(|(_, weights)| weights)
+            .fold(0.0f64, |a, &b| a.max(b));
+        let precision = (0..22)
+            .find(|&bits| largest * f64::from(1u32 << (bits + 1)) + 0.5 >= 32768.0)
+            .unwrap_or(22);
         let one = f64::from(1u32 << precision);
         let windows = real
             .into_iter()
-            .map(|(first, weights)| Window { first, weights: weights.iter().map(|w| (w * one + 0.5) as i16).collect() })
+            .map(|(first, weights)| Window {
+                first,
+                weights: weights.iter().map(|w| (w * one + 0.5) as i16).collect(),
+            })
             .collect();
         Axis { windows, precision }
     }
@@ -86,5 +98,9 @@ pub(super) fn bilinear(image: &RgbImage, width_px: usize, height_px: usize) -> R
         }
         pixels.extend(sums.iter().map(|&sum| rows.round(sum)));
     }
-    RgbImage { width_px, height_px, pixels }
+    RgbImage {
+        width_px,
+        height_px,
+        pixels,
+    }
 }
