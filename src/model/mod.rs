@@ -1,1 +1,3 @@
 //! Gemma 3n on the CPU: no async runtime, no device, no clock, no socket.
+
+pub mod tokenizer;
