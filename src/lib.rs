@@ -3,4 +3,5 @@
 #![deny(unsafe_code)]
 
 pub mod features;
+pub mod media;
 pub mod model;

@@ -1,2 +1,8 @@
 //! Raw media to model input: log-mel frames, resampled audio, resized pictures.
+
+pub mod audio_file;
 pub mod image;
+pub mod log_mel;
+pub mod resample;
+pub mod speech_split;
+pub mod wav;
