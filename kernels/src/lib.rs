@@ -1,1 +1,27 @@
 //! Arithmetic on slices: no I/O, no model names, no layers.
+//!
+//! Each operation is a room: its door (`mod.rs`) documents it, checks the lengths and picks the code for the [`Isa`];
+//! `scalar.rs` is the plain reference that is shipped and that every other form is tested against
+//! (`tests/agreement.rs`); the form for vector registers is written once over [`simd::Simd`](simd) and compiled for NEON,
+//! AVX2 and AVX-512.
+//!
+//! What a kernel may assume: its slices have the lengths that its door checked. What it may not: alignment, padding,
+//! finite values. A NaN among the inputs gives NaN where it takes part, never a panic.
+//!
+//! `unsafe` is found in three places: `simd/` (vector loads and stores that check their slices, and the one call into
+//! code compiled for an instruction set that the CPU was seen to have), and `pool.rs`.
+
+mod cores;
+mod dot_tile;
+mod isa;
+pub mod matmul;
+mod matrix;
+pub mod matvec;
+mod pool;
+mod simd;
+pub mod widen;
+
+pub use cores::recommended_threads;
+pub use isa::{FORCE_VARIABLE, Isa, IsaError};
+pub use matrix::{Matrix, MatrixData};
+pub use pool::{Pool, TileMut};

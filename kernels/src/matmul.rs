@@ -1,0 +1,110 @@
+//! A matrix times a few or many vectors: linear layers of a prompt, and of the audio and vision towers.
+
+use std::cell::RefCell;
+
+use crate::dot_tile::{DotTile, Rows};
+use crate::matvec::matvec;
+use crate::pool::TileMut;
+use crate::simd::{Element, dispatch, gemm};
+use crate::widen::Widen;
+use crate::{Isa, Matrix, MatrixData, Pool};
+
+/// From this many tokens on, packing both operands for the `gemm` crate pays.
+const GEMM_TOKENS: usize = 12;
+
+/// Weight rows of a task.
+const TILE_ROWS: usize = 128;
+
+/// Tokens of a task: more would not make widening and packing a block of weights any cheaper.
+const TILE_TOKENS: usize = 256;
+
+/// Columns of weights that are widened at a time: with `TILE_ROWS` rows, 256 KiB of floats, for a second-level cache.
+const TILE_DEPTH: usize = 512;
+
+/// `Y = X W^T`: `w` is `[rows, cols]`, `x` is `[tokens, cols]`, `y` is `[tokens, rows]`.
+///
+/// One token goes to [`matvec`], few go through the weights side by side, many to the `gemm` crate (which picks its
+/// instructions itself, unless the pool's are plain Rust).
+///
+/// # Panics
+/// When a length does not fit.
+pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32]) {
+    assert_eq!(
+        x.len(),
+        tokens * w.cols,
+        "x: {tokens} tokens of {} columns",
+        w.cols
+    );
+    assert_eq!(
+        y.len(),
+        tokens * w.rows,
+        "y: {tokens} tokens of {} rows",
+        w.rows
+    );
+    if tokens == 1 {
+        return matvec(pool, w, x, y);
+    }
+    if w.cols == 0 {
+        return y.fill(0.0);
+    }
+    match w.data {
+        MatrixData::F32(data) => by_tiles(pool, w, data, x, tokens, y),
+        MatrixData::Bf16(data) => by_tiles(pool, w, data, x, tokens, y),
+        MatrixData::F16(data) => by_tiles(pool, w, data, x, tokens, y),
+    }
+}
+
+fn by_tiles<W: Element>(
+    pool: &Pool,
+    w: Matrix<'_>,
+    data: &[W],
+    x: &[f32],
+    tokens: usize,
+    y: &mut [f32],
+) {
+    let x = Rows {
+        data: x,
+        stride: w.cols,
+        depth: w.cols,
+    };
+    let even = w.rows.div_ceil(pool.threads() * 2).next_multiple_of(8);
+    let tile_rows = even.min(TILE_ROWS);
+    pool.for_each_tile_mut(y, w.rows, TILE_TOKENS, tile_rows, &|token, row, y| {
+        let w = Rows {
+            data: &data[row * w.row_stride..],
+            stride: w.row_stride,
+            depth: w.cols,
+        };
+        let x = Rows {
+            data: &x.data[token * x.stride..],
+            ..x
+        };
+        if tokens < GEMM_TOKENS || pool.isa() == Isa::scalar() {
+            dispatch(pool.isa(), DotTile { w, x, y });
+        } else {
+            widened(pool.isa(), w, x, y);
+        }
+    });
+}
+
+thread_local! {
+    /// Weights widened for one call of `gemm`, kept for the next.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One tile, block of columns by block of columns: widen, multiply, add up.
+fn widened<W: Element>(isa: Isa, w: Rows<'_, W>, x: Rows<'_, f32>, y: &mut TileMut<'_, f32>) {
+    let rows = y.cols();
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.resize(TILE_ROWS * TILE_DEPTH, 0.0);
+        for first in (0..w.depth).step_by(TILE_DEPTH) {
+            let depth = TILE_DEPTH.min(w.depth - first);
+            for (r, to) in scratch.chunks_exact_mut(depth).take(rows).enumerate() {
+                let from = &w.row(r)[first..first + depth];
+                dispatch(isa, Widen { from, to });
+            }
+            let x_block = &x.data[first..];
+            gemm::multiply_transposed(y, first > 0, scratch, depth, x_block, x.stride, depth);
+        }
+    });
+}

@@ -1,0 +1,156 @@
+//! A view of a weight matrix that lies in memory as it was stored.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+/// A borrowed row-major matrix `[rows, cols]`; row `r` starts at element `r * row_stride`.
+///
+/// `row_stride` may exceed `cols`: the first columns of a wider matrix are a matrix in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    /// Number of rows: outputs of a linear layer.
+    pub rows: usize,
+    /// Number of columns: inputs of a linear layer.
+    pub cols: usize,
+    /// Elements from the start of one row to the start of the next.
+    pub row_stride: usize,
+    /// The elements.
+    pub data: MatrixData<'a>,
+}
+
+/// The elements of a [`Matrix`], in the format in which they are stored.
+#[derive(Clone, Copy, Debug)]
+pub enum MatrixData<'a> {
+    /// 32-bit floats.
+    F32(&'a [f32]),
+    /// Brain floats: the upper half of a 32-bit float.
+    Bf16(&'a [bf16]),
+    /// IEEE 754 half floats.
+    F16(&'a [f16]),
+}
+
+impl MatrixData<'_> {
+    fn len(&self) -> usize {
+        match self {
+            MatrixData::F32(data) => data.len(),
+            MatrixData::Bf16(data) => data.len(),
+            MatrixData::F16(data) => data.len(),
+        }
+    }
+}
+
+impl<'a> Matrix<'a> {
+    /// `rows x cols` elements of `data`, rows back to back.
+    ///
+    /// # Panics
+    /// When `data` does not have `rows * cols` elements.
+    pub fn new(data: MatrixData<'a>, rows: usize, cols: usize) -> Matrix<'a> {
+        let matrix = Matrix {
+            rows,
+            cols,
+            row_stride: cols,
+            data,
+        };
+        assert_eq!(
+            rows.checked_mul(cols),
+            Some(data.len()),
+            "a {rows} x {cols} matrix cannot have {} elements",
+            data.len()
+        );
+        matrix
+    }
+
+    /// `rows` rows of `cols` elements that begin `row_stride` elements apart in `data`, for instance one head's columns.
+    ///
+    /// # Panics
+    /// When rows overlap or `data` ends before the last one does.
+    pub fn strided(
+        data: MatrixData<'a>,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> Matrix<'a> {
+        let fits = match rows.checked_sub(1) {
+            None => true,
+            Some(before) => before
+                .checked_mul(row_stride)
+                .and_then(|start| start.checked_add(cols))
+                .is_some_and(|end| end <= data.len()),
+        };
+        assert!(
+            cols <= row_stride && fits,
+            "{rows} rows of {cols}, {row_stride} apart, in {} elements",
+            data.len()
+        );
+        Matrix {
+            rows,
+            cols,
+            row_stride,
+            data,
+        }
+    }
+
+    /// A matrix of 32-bit floats.
+    ///
+    /// # Panics
+    /// When `data` does not have `rows * cols` elements.
+    pub fn f32(data: &'a [f32], rows: usize, cols: usize) -> Matrix<'a> {
+        Matrix::new(MatrixData::F32(data), rows, cols)
+    }
+
+    /// A matrix of brain floats.
+    ///
+    /// # Panics
+    /// When `data` does not have `rows * cols` elements.
+    pub fn bf16(data: &'a [bf16], rows: usize, cols: usize) -> Matrix<'a> {
+        Matrix::new(MatrixData::Bf16(data), rows, cols)
+    }
+
+    /// A matrix of half floats.
+    ///
+    /// # Panics
+    /// When `data` does not have `rows * cols` elements.
+    pub fn f16(data: &'a [f16], rows: usize, cols: usize) -> Matrix<'a> {
+        Matrix::new(MatrixData::F16(data), rows, cols)
+    }
+
+    /// The first `cols` columns, in place.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn columns(self, cols: usize) -> Matrix<'a> {
+        assert!(
+            cols <= self.cols,
+            "{cols} columns of a matrix with {}",
+            self.cols
+        );
+        Matrix { cols, ..self }
+    }
+
+    /// The rows of `range`, in place.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn rows(self, range: Range<usize>) -> Matrix<'a> {
+        assert!(
+            range.start <= range.end && range.end <= self.rows,
+            "rows {range:?} of a matrix with {}",
+            self.rows
+        );
+        let start = range.start * self.row_stride;
+        let rows = range.len();
+        let data = match self.data {
+            MatrixData::F32(data) => MatrixData::F32(rows_of(data, start, rows, self.row_stride)),
+            MatrixData::Bf16(data) => MatrixData::Bf16(rows_of(data, start, rows, self.row_stride)),
+            MatrixData::F16(data) => MatrixData::F16(rows_of(data, start, rows, self.row_stride)),
+        };
+        Matrix { rows, data, ..self }
+    }
+}
+
+/// From element `start` on, at most `rows` rows: the last row of a matrix may lack the padding of its stride.
+fn rows_of<T>(data: &[T], start: usize, rows: usize, stride: usize) -> &[T] {
+    let start = start.min(data.len());
+    &data[start..data.len().min(start + rows * stride)]
+}

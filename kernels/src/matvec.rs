@@ -1,0 +1,48 @@
+//! A matrix times a vector: every linear layer of a decode step, as fast as memory delivers the weights.
+
+use crate::dot_tile::{DotTile, Rows};
+use crate::simd::{Element, dispatch};
+use crate::{Matrix, MatrixData, Pool};
+
+/// Weights that one task reads at least, in bytes: below that, handing it out costs more than it saves.
+const MIN_TASK_BYTES: usize = 32 * 1024;
+
+/// `y = W x`: `w` is `[rows, cols]`, `x` has `cols` and `y` has `rows` elements.
+///
+/// Sums are kept in 32-bit floats, one per lane of a register.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn matvec(pool: &Pool, w: Matrix<'_>, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), w.cols, "x of a matrix with {} columns", w.cols);
+    assert_eq!(y.len(), w.rows, "y of a matrix with {} rows", w.rows);
+    match w.data {
+        MatrixData::F32(data) => by_rows(pool, w, data, x, y),
+        MatrixData::Bf16(data) => by_rows(pool, w, data, x, y),
+        MatrixData::F16(data) => by_rows(pool, w, data, x, y),
+    }
+}
+
+fn by_rows<W: Element>(pool: &Pool, w: Matrix<'_>, data: &[W], x: &[f32], y: &mut [f32]) {
+    let rows = rows_per_task(pool, w.rows, w.cols * size_of::<W>());
+    pool.for_each_tile_mut(y, w.rows, 1, rows, &|_, first, y| {
+        let w = Rows {
+            data: &data[first * w.row_stride..],
+            stride: w.row_stride,
+            depth: w.cols,
+        };
+        let x = Rows {
+            data: x,
+            stride: w.depth,
+            depth: w.depth,
+        };
+        dispatch(pool.isa(), DotTile { w, x, y });
+    });
+}
+
+/// Rows to hand out at a time, of `row_bytes` each: several tasks a thread, none of them tiny, in whole blocks of rows.
+fn rows_per_task(pool: &Pool, rows: usize, row_bytes: usize) -> usize {
+    let even = rows.div_ceil(pool.threads() * crate::pool::TASKS_PER_THREAD);
+    let least = MIN_TASK_BYTES.div_ceil(row_bytes.max(1));
+    even.max(least).next_multiple_of(4)
+}

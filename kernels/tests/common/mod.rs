@@ -1,0 +1,65 @@
+//! What the kernel tests share: instruction sets to try, repeatable numbers, and comparison.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use kernels::{Isa, Pool};
+
+/// Every instruction set of this CPU, after printing them; fails if `GEMMAD_EXPECT_ISA` names one that is missing.
+pub fn isas() -> Vec<Isa> {
+    let isas = Isa::available();
+    let names: Vec<_> = isas.iter().map(|isa| isa.name()).collect();
+    println!("instruction sets exercised: {}", names.join(", "));
+    if let Ok(expected) = std::env::var("GEMMAD_EXPECT_ISA") {
+        assert!(
+            names.contains(&expected.as_str()),
+            "GEMMAD_EXPECT_ISA={expected}, but this CPU has only {}",
+            names.join(", ")
+        );
+    }
+    isas
+}
+
+/// One pool of two threads for each instruction set but the scalar one, and the scalar one alone.
+pub fn pools() -> (Pool, Vec<Pool>) {
+    let tuned = isas().into_iter().filter(|&isa| isa != Isa::scalar());
+    (
+        Pool::new(Isa::scalar(), 1),
+        tuned.map(|isa| Pool::new(isa, 2)).collect(),
+    )
+}
+
+/// Repeatable numbers from a multiplicative generator.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// Uniform in -1 .. 1.
+    pub fn float(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    /// `count` numbers, uniform in `-size .. size`.
+    pub fn floats(&mut self, count: usize, size: f32) -> Vec<f32> {
+        (0..count).map(|_| self.float() * size).collect()
+    }
+}
+
+/// Panics unless each `got` is within `absolute + relative * |expected|` of `expected`; NaN and infinities must match.
+#[track_caller]
+pub fn assert_close(what: &str, got: &[f32], expected: &[f32], relative: f32, absolute: f32) {
+    assert_eq!(got.len(), expected.len(), "{what}: lengths");
+    for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
+        let same = got == expected || (got.is_nan() && expected.is_nan());
+        let close = (got - expected).abs() <= absolute + relative * expected.abs();
+        assert!(
+            same || (close && expected.is_finite()),
+            "{what}: element {i} is {got:e}, the reference says {expected:e}"
+        );
+    }
+}
