@@ -1,8 +1,6 @@
 //! Matrix products on every instruction set against the scalar reference.
 
-mod common;
-
-use common::{Random, assert_close, pools};
+use crate::common::{Random, assert_close, isas, pools};
 use half::{bf16, f16};
 use kernels::{Matrix, MatrixData, Pool, matmul::matmul, matvec::matvec, widen};
 
@@ -184,7 +182,7 @@ fn all_halves_widen_and_round() {
     let all: Vec<u16> = (0..=u16::MAX).collect();
     let f16s: Vec<f16> = all.iter().map(|&bits| f16::from_bits(bits)).collect();
     let bf16s: Vec<bf16> = all.iter().map(|&bits| bf16::from_bits(bits)).collect();
-    for isa in common::isas() {
+    for isa in isas() {
         for len in (0..=70).chain([65536]) {
             let mut wide = vec![0.0; len];
             widen::row(isa, Matrix::f16(&f16s[65536 - len..], 1, len), 0, &mut wide);

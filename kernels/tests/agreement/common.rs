@@ -1,11 +1,9 @@
 //! What the kernel tests share: instruction sets to try, repeatable numbers, and comparison.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
-
 use kernels::{Isa, Pool};
 
 /// Every instruction set of this CPU, after printing them; fails if `GEMMAD_EXPECT_ISA` names one that is missing.
-pub fn isas() -> Vec<Isa> {
+pub(crate) fn isas() -> Vec<Isa> {
     let isas = Isa::available();
     let names: Vec<_> = isas.iter().map(|isa| isa.name()).collect();
     println!("instruction sets exercised: {}", names.join(", "));
@@ -20,7 +18,7 @@ pub fn isas() -> Vec<Isa> {
 }
 
 /// One pool of two threads for each instruction set but the scalar one, and the scalar one alone.
-pub fn pools() -> (Pool, Vec<Pool>) {
+pub(crate) fn pools() -> (Pool, Vec<Pool>) {
     let tuned = isas().into_iter().filter(|&isa| isa != Isa::scalar());
     (
         Pool::new(Isa::scalar(), 1),
@@ -29,15 +27,15 @@ pub fn pools() -> (Pool, Vec<Pool>) {
 }
 
 /// Repeatable numbers from a multiplicative generator.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
     /// Uniform in -1 .. 1.
-    pub fn float(&mut self) -> f32 {
+    pub(crate) fn float(&mut self) -> f32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -45,14 +43,20 @@ impl Random {
     }
 
     /// `count` numbers, uniform in `-size .. size`.
-    pub fn floats(&mut self, count: usize, size: f32) -> Vec<f32> {
+    pub(crate) fn floats(&mut self, count: usize, size: f32) -> Vec<f32> {
         (0..count).map(|_| self.float() * size).collect()
     }
 }
 
 /// Panics unless each `got` is within `absolute + relative * |expected|` of `expected`; NaN and infinities must match.
 #[track_caller]
-pub fn assert_close(what: &str, got: &[f32], expected: &[f32], relative: f32, absolute: f32) {
+pub(crate) fn assert_close(
+    what: &str,
+    got: &[f32],
+    expected: &[f32],
+    relative: f32,
+    absolute: f32,
+) {
     assert_eq!(got.len(), expected.len(), "{what}: lengths");
     for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
         let same = got == expected || (got.is_nan() && expected.is_nan());
