@@ -19,6 +19,7 @@ mod matrix;
 pub mod matvec;
 mod pool;
 mod simd;
+pub mod sparse;
 pub mod widen;
 
 pub use cores::recommended_threads;

@@ -5,6 +5,7 @@
 mod common;
 mod pool;
 mod products;
+mod sparse;
 
 use std::io::Write;
 

@@ -1,0 +1,97 @@
+//! Products with a few rows or columns of a matrix: a feed-forward network most of whose activations are zero.
+
+use crate::dot_tile::Rows;
+use crate::simd::{Element, Kernel, Simd, dispatch};
+use crate::{Matrix, MatrixData, Pool};
+
+/// Selected rows, or output rows, that one task computes: some 10,000 multiplications.
+const ROWS_PER_TASK: usize = 16;
+
+/// `y[i] = w[rows[i]] · x`: `w` is `[n, cols]`, `x` has `cols` elements, `y` as many as `rows`.
+///
+/// # Panics
+/// When a length does not fit or there is no such row.
+pub fn matvec_rows(pool: &Pool, w: Matrix<'_>, rows: &[u32], x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), w.cols, "x of a matrix with {} columns", w.cols);
+    assert_eq!(y.len(), rows.len(), "one result for each selected row");
+    assert!(rows.iter().all(|&row| (row as usize) < w.rows), "a row beyond {}", w.rows);
+    match w.data {
+        MatrixData::F32(data) => by_selected_rows(pool, w, data, rows, x, y),
+        MatrixData::Bf16(data) => by_selected_rows(pool, w, data, rows, x, y),
+        MatrixData::F16(data) => by_selected_rows(pool, w, data, rows, x, y),
+    }
+}
+
+fn by_selected_rows<W: Element>(pool: &Pool, w: Matrix<'_>, data: &[W], rows: &[u32], x: &[f32], y: &mut [f32]) {
+    let w = Rows { data, stride: w.row_stride, depth: w.cols };
+    pool.for_each_chunk_mut(y, ROWS_PER_TASK, &|chunk, y| {
+        let rows = &rows[chunk * ROWS_PER_TASK..][..y.len()];
+        dispatch(pool.isa(), DotSelected { w, rows, x, y });
+    });
+}
+
+struct DotSelected<'a, W> {
+    w: Rows<'a, W>,
+    rows: &'a [u32],
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl<W: Element> Kernel for DotSelected<'_, W> {
+    type Output = ();
+
+    fn scalar(self) {
+        for (y, &row) in self.y.iter_mut().zip(self.rows) {
+            *y = self.w.row(row as usize).iter().zip(self.x).map(|(w, x)| w.widen() * x).sum();
+        }
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        for (y, &row) in self.y.iter_mut().zip(self.rows) {
+            let mut w = self.w.row(row as usize).chunks_exact(S::LANES);
+            let mut x = self.x.chunks_exact(S::LANES);
+            let mut sum = s.splat(0.0);
+            for (w, x) in (&mut w).zip(&mut x) {
+                sum = s.mul_add(W::load(s, w), s.load(x), sum);
+            }
+            let (w, x) = (W::load_tail(s, w.remainder()), s.load_tail(x.remainder(), 0.0));
+            *y = s.sum(s.mul_add(w, x, sum));
+        }
+    }
+}
+
+/// `y[r] = Σ_i values[i] · w[r][cols[i]]`: `w` is `[rows, n]`, `y` has `rows` elements.
+///
+/// The columns of a row-major matrix lie far apart, so this reads one element at a time; packs store such a matrix by
+/// column instead.
+///
+/// # Panics
+/// When a length does not fit or there is no such column.
+pub fn matvec_columns(pool: &Pool, w: Matrix<'_>, cols: &[u32], values: &[f32], y: &mut [f32]) {
+    assert_eq!(y.len(), w.rows, "y of a matrix with {} rows", w.rows);
+    assert_eq!(values.len(), cols.len(), "one value for each selected column");
+    assert!(cols.iter().all(|&col| (col as usize) < w.cols), "a column beyond {}", w.cols);
+    match w.data {
+        MatrixData::F32(data) => by_selected_columns(pool, w, data, cols, values, y),
+        MatrixData::Bf16(data) => by_selected_columns(pool, w, data, cols, values, y),
+        MatrixData::F16(data) => by_selected_columns(pool, w, data, cols, values, y),
+    }
+}
+
+fn by_selected_columns<W: Element>(
+    pool: &Pool,
+    w: Matrix<'_>,
+    data: &[W],
+    cols: &[u32],
+    values: &[f32],
+    y: &mut [f32],
+) {
+    let w = Rows { data, stride: w.row_stride, depth: w.cols };
+    pool.for_each_chunk_mut(y, ROWS_PER_TASK, &|chunk, y| {
+        for (i, y) in y.iter_mut().enumerate() {
+            let row = w.row(chunk * ROWS_PER_TASK + i);
+            *y = cols.iter().zip(values).map(|(&col, value)| row[col as usize].widen() * value).sum();
+        }
+    });
+}

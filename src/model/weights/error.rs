@@ -1,0 +1,82 @@
+//! What can be wrong with a checkpoint's files.
+
+use std::path::PathBuf;
+
+/// A checkpoint could not be opened, mapped or used; every message names the file and, where there is one, the tensor.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The operating system refused an operation.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was attempted, in words.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The directory holds no weights.
+    #[error(
+        "{dir} holds neither model.safetensors nor model.safetensors.index.json: point --model at the directory of a downloaded Gemma 3n checkpoint"
+    )]
+    NoWeights {
+        /// The directory that was searched.
+        dir: PathBuf,
+    },
+    /// A safetensors header is malformed, or the file is shorter or longer than it says.
+    #[error("{path}: {reason}; download the file again")]
+    Header {
+        /// The safetensors file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// model.safetensors.index.json is malformed.
+    #[error("{path}: {reason}; download the file again")]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor that the configuration asks for is not in the files.
+    #[error("tensor {tensor} is in none of the files of {dir}: config.json and the weights do not belong together, or the download is incomplete")]
+    Missing {
+        /// The tensor.
+        tensor: String,
+        /// The checkpoint's directory.
+        dir: PathBuf,
+    },
+    /// A tensor has another shape than config.json asks for.
+    #[error("{path}: tensor {tensor} has shape {found:?}, but config.json asks for {expected}")]
+    Shape {
+        /// The safetensors file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shape that config.json implies, in words.
+        expected: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor has an element type that this program does not read.
+    #[error("{path}: tensor {tensor} has type {found}; supported are BF16, F16 and F32")]
+    Dtype {
+        /// The safetensors file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The type in the file.
+        found: String,
+    },
+    /// A tensor's bytes do not start at a multiple of its element size, so they cannot be used in place.
+    #[error("{path}: tensor {tensor} starts at byte {offset}, which is no multiple of its element size: save the checkpoint again with a current safetensors library")]
+    Misaligned {
+        /// The safetensors file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its offset in the file.
+        offset: u64,
+    },
+}

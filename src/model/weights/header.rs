@@ -1,0 +1,235 @@
+//! Safetensors headers, single file or sharded: read, checked, merged into one table of tensors.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+
+use super::mapping::{self, Mapped};
+use super::{Group, WeightsError};
+
+/// Headers of published checkpoints are below 1 MiB; the library's own limit of 100 MB would let a hostile file
+/// make us parse that much JSON.
+const MAX_HEADER_BYTES: u64 = 16 << 20;
+/// The index of the largest published checkpoint is 170 kB.
+const MAX_INDEX_BYTES: u64 = 16 << 20;
+/// Gemma 3n has two levels below `layers`; names are short.
+const MAX_NAME_BYTES: usize = 256;
+
+/// One tensor as its header describes it.
+#[derive(Clone, Debug)]
+pub struct TensorInfo {
+    /// Canonical name: text tensors start with `model.language_model.` also where a text-only checkpoint leaves
+    /// `language_model.` out.
+    pub name: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Parameter group; `None` for a tensor that Gemma 3n does not have (it is never loaded).
+    pub group: Option<Group>,
+    /// Index of the file in the checkpoint's list.
+    pub(super) file: usize,
+    /// First byte in the file.
+    pub(super) start: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+impl TensorInfo {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|&n| n as u64).product()
+    }
+}
+
+/// The headers of a checkpoint in the published layout; nothing is mapped yet.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    files: Vec<PathBuf>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl Checkpoint {
+    /// Reads and checks the headers of `model.safetensors`, or of the shards that `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// A file that is missing, truncated, overlapping, or whose header is malformed or larger than 16 MiB; a tensor
+    /// found twice, or named by the index and not found.
+    pub fn open(dir: &Path) -> Result<Checkpoint, WeightsError> {
+        let single = dir.join("model.safetensors");
+        let index = dir.join("model.safetensors.index.json");
+        let (files, promised) = if index.exists() {
+            read_index(dir, &index)?
+        } else if single.exists() {
+            (vec![single], Vec::new())
+        } else {
+            return Err(WeightsError::NoWeights { dir: dir.to_owned() });
+        };
+        let mut tensors = BTreeMap::new();
+        for (file, path) in files.iter().enumerate() {
+            for info in read_header(file, path)? {
+                if let Some(other) = tensors.insert(info.name.clone(), info) {
+                    return Err(WeightsError::Header {
+                        path: path.clone(),
+                        reason: format!("tensor {} is also in {}", other.name, files[other.file].display()),
+                    });
+                }
+            }
+        }
+        if let Some((tensor, shard)) = promised.iter().find(|(name, _)| !tensors.contains_key(name)) {
+            return Err(WeightsError::Index {
+                path: index,
+                reason: format!("it places tensor {tensor} in {shard}, which does not hold it"),
+            });
+        }
+        let mut checkpoint = Checkpoint { dir: dir.to_owned(), files, tensors };
+        checkpoint.canonicalise();
+        Ok(checkpoint)
+    }
+
+    /// Gives the text tensors of a text-only checkpoint (`model.layers.…`) the names they have in a complete one.
+    fn canonicalise(&mut self) {
+        if self.tensors.keys().any(|name| name.starts_with("model.language_model.")) {
+            return;
+        }
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors = tensors
+            .into_values()
+            .map(|mut info| {
+                if let (None, Some(rest)) = (info.group, info.name.strip_prefix("model.")) {
+                    info.name = format!("model.language_model.{rest}");
+                    info.group = Group::of(&info.name);
+                }
+                (info.name.clone(), info)
+            })
+            .collect();
+    }
+
+    /// The checkpoint's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Every tensor, by canonical name in alphabetical order.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.values()
+    }
+
+    /// Whether any tensor of the group is there: a text-only checkpoint has no audio and no vision.
+    pub fn has(&self, group: Group) -> bool {
+        self.tensors().any(|info| info.group == Some(group))
+    }
+
+    /// The file that holds a tensor.
+    pub(super) fn file(&self, info: &TensorInfo) -> &Path {
+        &self.files[info.file]
+    }
+
+    /// Maps the byte ranges of one group, read-only and in place.
+    ///
+    /// # Errors
+    /// The files changed size since [`Checkpoint::open`], or cannot be opened or mapped.
+    pub fn load(&self, group: Group) -> Result<Mapped, WeightsError> {
+        let tensors: Vec<&TensorInfo> =
+            self.tensors().filter(|info| info.group == Some(group)).collect();
+        mapping::map(self, group, &tensors)
+    }
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> WeightsError {
+    let path = path.to_owned();
+    move |source| WeightsError::Io { action, path, source }
+}
+
+/// The shards that the index names (each once, in order) and the tensors it promises.
+type Index = (Vec<PathBuf>, Vec<(String, String)>);
+
+fn read_index(dir: &Path, path: &Path) -> Result<Index, WeightsError> {
+    #[derive(serde::Deserialize)]
+    struct IndexFile {
+        weight_map: BTreeMap<String, String>,
+    }
+    let bad = |reason: String| WeightsError::Index { path: path.to_owned(), reason };
+    let size = std::fs::metadata(path).map_err(io("read", path))?.len();
+    if size > MAX_INDEX_BYTES {
+        return Err(bad(format!("it has {size} bytes, more than the {MAX_INDEX_BYTES} that any index needs")));
+    }
+    let text = std::fs::read(path).map_err(io("read", path))?;
+    let index: IndexFile =
+        serde_json::from_slice(&text).map_err(|e| bad(format!("not an index of shards: {e}")))?;
+    let mut names: Vec<&String> = index.weight_map.values().collect();
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        return Err(bad("its weight_map is empty".to_owned()));
+    }
+    if let Some(name) = names.iter().find(|name| !is_plain_file_name(name)) {
+        return Err(bad(format!("shard name {name:?} is not a plain file name")));
+    }
+    let files = names.into_iter().map(|name| dir.join(name)).collect();
+    Ok((files, index.weight_map.into_iter().collect()))
+}
+
+/// A shard must lie in the checkpoint's own directory: an index cannot make us open other files.
+fn is_plain_file_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None))
+}
+
+fn read_header(file: usize, path: &Path) -> Result<Vec<TensorInfo>, WeightsError> {
+    use std::io::Read;
+    let bad = |reason: String| WeightsError::Header { path: path.to_owned(), reason };
+    let mut handle = File::open(path).map_err(io("open", path))?;
+    let size = handle.metadata().map_err(io("read", path))?.len();
+    let mut length = [0u8; 8];
+    handle
+        .read_exact(&mut length)
+        .map_err(|_| bad(format!("it has {size} bytes, too few for a safetensors header")))?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER_BYTES || length > size.saturating_sub(8) {
+        return Err(bad(format!(
+            "its header claims {length} bytes; the file has {size} bytes and headers may have {MAX_HEADER_BYTES}"
+        )));
+    }
+    let whole = mapping::map_whole(&handle, path)?;
+    let (header_bytes, metadata) =
+        SafeTensors::read_metadata(&whole).map_err(|e| bad(header_reason(&e, size)))?;
+    let data_start = header_bytes as u64 + 8;
+    let mut tensors = Vec::new();
+    for name in metadata.offset_keys() {
+        let Some(info) = metadata.info(&name) else { continue };
+        if name.len() > MAX_NAME_BYTES {
+            return Err(bad(format!("a tensor name has {} bytes; {MAX_NAME_BYTES} are allowed", name.len())));
+        }
+        let (start, end) = info.data_offsets;
+        tensors.push(TensorInfo {
+            group: Group::of(&name),
+            name,
+            shape: info.shape.clone(),
+            dtype: info.dtype,
+            file,
+            start: data_start + start as u64,
+            bytes: (end - start) as u64,
+        });
+    }
+    Ok(tensors)
+}
+
+/// The library's message with what a person can do about it.
+fn header_reason(error: &safetensors::SafeTensorError, size: u64) -> String {
+    use safetensors::SafeTensorError as E;
+    match error {
+        E::MetadataIncompleteBuffer => format!(
+            "its header describes more or fewer bytes than the {size} that the file has: it is truncated or was changed"
+        ),
+        E::InvalidOffset(tensor) => {
+            format!("tensor {tensor} overlaps another one or leaves a gap before it")
+        }
+        E::TensorInvalidInfo => "a tensor's shape and type do not match its size in bytes".to_owned(),
+        E::ValidationOverflow => "a tensor's shape is absurdly large".to_owned(),
+        other => format!("not a safetensors file: {other}"),
+    }
+}

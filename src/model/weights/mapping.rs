@@ -1,0 +1,288 @@
+//! The one place that maps weights: a group's byte ranges, read-only, used in place, given back when dropped.
+#![allow(unsafe_code, reason = "memory maps and the advice given about them")]
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use kernels::Matrix;
+use memmap2::{Advice, Mmap, MmapOptions};
+use safetensors::Dtype;
+
+use super::header::{Checkpoint, TensorInfo};
+use super::{Group, WeightsError};
+
+/// Maps a whole file, to read its header.
+pub(super) fn map_whole(file: &File, path: &Path) -> Result<Mmap, WeightsError> {
+    // SAFETY: the mapping is read-only, private to this call's caller and dropped after the header is parsed; weight
+    // files are replaced by rename, not rewritten in place (documented with the model directory), so the bytes stay.
+    unsafe { Mmap::map(file) }.map_err(|source| WeightsError::Io {
+        action: "map",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A contiguous range of one file, mapped.
+#[derive(Debug)]
+struct Run {
+    file: File,
+    start: u64,
+    map: Mmap,
+}
+
+/// A matrix in a [`Mapped`] group: a handle, valid only with the group that gave it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tensor {
+    run: usize,
+    offset: usize,
+    /// Rows: the first dimension.
+    pub rows: usize,
+    /// Columns: the product of the other dimensions.
+    pub cols: usize,
+    dtype: Dtype,
+}
+
+#[derive(Debug)]
+struct Entry {
+    run: usize,
+    offset: usize,
+    info: TensorInfo,
+    path: PathBuf,
+}
+
+/// The mapped weights of one group. Dropping it unmaps them and lets the kernel drop their pages.
+#[derive(Debug)]
+pub struct Mapped {
+    dir: PathBuf,
+    group: Group,
+    runs: Vec<Run>,
+    table: HashMap<String, Entry>,
+}
+
+/// Neighbouring tensors closer than this are mapped together: one mapping costs a system call and a page table walk.
+const MERGE_GAP_BYTES: u64 = 4096;
+
+pub(super) fn map(
+    checkpoint: &Checkpoint,
+    group: Group,
+    tensors: &[&TensorInfo],
+) -> Result<Mapped, WeightsError> {
+    let mut sorted: Vec<&TensorInfo> = tensors.to_vec();
+    sorted.sort_by_key(|info| (info.file, info.start));
+    let mut runs: Vec<Run> = Vec::new();
+    let mut table = HashMap::with_capacity(sorted.len());
+    let mut i = 0;
+    while i < sorted.len() {
+        let first = sorted[i];
+        let mut end = first.start + first.bytes;
+        let mut j = i + 1;
+        while j < sorted.len()
+            && sorted[j].file == first.file
+            && sorted[j].start <= end + MERGE_GAP_BYTES
+        {
+            end = end.max(sorted[j].start + sorted[j].bytes);
+            j += 1;
+        }
+        let path = checkpoint.file(first);
+        let run = map_run(path, first.start, end)?;
+        for info in &sorted[i..j] {
+            let entry = Entry {
+                run: runs.len(),
+                offset: (info.start - first.start) as usize,
+                info: (*info).clone(),
+                path: path.to_owned(),
+            };
+            table.insert(info.name.clone(), entry);
+        }
+        runs.push(run);
+        i = j;
+    }
+    Ok(Mapped { dir: checkpoint.dir().to_owned(), group, runs, table })
+}
+
+fn map_run(path: &Path, start: u64, end: u64) -> Result<Run, WeightsError> {
+    let io = |action| {
+        let path = path.to_owned();
+        move |source| WeightsError::Io { action, path, source }
+    };
+    let file = File::open(path).map_err(io("open"))?;
+    let size = file.metadata().map_err(io("read"))?.len();
+    if size < end {
+        return Err(WeightsError::Header {
+            path: path.to_owned(),
+            reason: format!("it shrank to {size} bytes since it was opened, {end} are needed"),
+        });
+    }
+    // SAFETY: read-only; the range lies within the file (checked above); weight files are replaced by rename, never
+    // truncated in place while the daemon runs (documented with the model directory).
+    let map = unsafe { MmapOptions::new().offset(start).len((end - start) as usize).map(&file) }
+        .map_err(io("map"))?;
+    Ok(Run { file, start, map })
+}
+
+impl Mapped {
+    /// The group that is mapped.
+    pub fn group(&self) -> Group {
+        self.group
+    }
+
+    /// Whether the group has a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, WeightsError> {
+        self.table
+            .get(name)
+            .ok_or_else(|| WeightsError::Missing { tensor: name.to_owned(), dir: self.dir.clone() })
+    }
+
+    /// The handle of a matrix of `rows × cols`; further dimensions are counted as columns, so a convolution weight
+    /// `[out, in, kh, kw]` is a matrix of `out × (in·kh·kw)`.
+    ///
+    /// # Errors
+    /// The tensor is missing, or has another shape, an unsupported type, or a misaligned start.
+    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Tensor, WeightsError> {
+        let entry = self.entry(name)?;
+        let info = &entry.info;
+        let found_cols = info.shape.iter().skip(1).product::<usize>();
+        if info.shape.first() != Some(&rows) || found_cols != cols {
+            return Err(WeightsError::Shape {
+                path: entry.path.clone(),
+                tensor: name.to_owned(),
+                expected: format!("[{rows}, {cols}]"),
+                found: info.shape.clone(),
+            });
+        }
+        let size = element_bytes(info.dtype).ok_or_else(|| WeightsError::Dtype {
+            path: entry.path.clone(),
+            tensor: name.to_owned(),
+            found: format!("{:?}", info.dtype),
+        })?;
+        if !info.start.is_multiple_of(size) {
+            return Err(WeightsError::Misaligned {
+                path: entry.path.clone(),
+                tensor: name.to_owned(),
+                offset: info.start,
+            });
+        }
+        Ok(Tensor { run: entry.run, offset: entry.offset, rows, cols, dtype: info.dtype })
+    }
+
+    /// The matrix behind a handle, in place.
+    ///
+    /// # Panics
+    /// If the handle came from another group (a programming error).
+    pub fn view(&self, tensor: Tensor) -> Matrix<'_> {
+        let n = tensor.rows * tensor.cols;
+        let bytes = &self.runs[tensor.run].map[tensor.offset..];
+        // `matrix` admitted only these three types and checked that the offset in the file is a multiple of the element
+        // size; an address has the same remainder by page as its offset in the file, so the casts cannot fail.
+        match tensor.dtype {
+            Dtype::F32 => Matrix::f32(bytemuck::cast_slice::<u8, f32>(&bytes[..n * 4]), tensor.rows, tensor.cols),
+            Dtype::F16 => Matrix::f16(bytemuck::cast_slice::<u8, f16>(&bytes[..n * 2]), tensor.rows, tensor.cols),
+            _ => Matrix::bf16(bytemuck::cast_slice::<u8, bf16>(&bytes[..n * 2]), tensor.rows, tensor.cols),
+        }
+    }
+
+    /// A small tensor of `len` elements of any shape, copied and widened to f32.
+    ///
+    /// # Errors
+    /// As [`Mapped::matrix`].
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, WeightsError> {
+        let entry = self.entry(name)?;
+        if entry.info.elements() != len as u64 {
+            return Err(WeightsError::Shape {
+                path: entry.path.clone(),
+                tensor: name.to_owned(),
+                expected: format!("{len} elements"),
+                found: entry.info.shape.clone(),
+            });
+        }
+        let rows = entry.info.shape.first().copied().unwrap_or(1);
+        let cols = entry.info.shape.iter().skip(1).product::<usize>();
+        let handle = self.matrix(name, rows, cols)?;
+        let bytes = &self.runs[handle.run].map[handle.offset..];
+        Ok(match handle.dtype {
+            Dtype::F32 => bytemuck::pod_collect_to_vec(&bytes[..len * 4]),
+            Dtype::F16 => {
+                bytemuck::cast_slice::<u8, f16>(&bytes[..len * 2]).iter().map(|x| x.to_f32()).collect()
+            }
+            _ => bytemuck::cast_slice::<u8, bf16>(&bytes[..len * 2]).iter().map(|x| x.to_f32()).collect(),
+        })
+    }
+
+    /// Tells the kernel that rows are read here and there, so that it does not read ahead (the PLE table).
+    pub fn advise_random(&self) {
+        for run in &self.runs {
+            // Advice only: where the kernel refuses it, reading works as before.
+            run.map.advise(Advice::Random).ok();
+        }
+    }
+
+    /// Mapped bytes: whole pages.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.runs.iter().map(|run| run.map.len() as u64).sum()
+    }
+
+    /// Bytes of the mapping that are in memory now, in this process or in the page cache.
+    pub fn resident_bytes(&self) -> u64 {
+        self.runs.iter().map(|run| resident(&run.map)).sum()
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        for run in self.runs.drain(..) {
+            let Run { file, start, map } = run;
+            let length = map.len() as libc::off_t;
+            drop(map);
+            // SAFETY: a valid descriptor; the call gives advice and touches no memory of ours. Its result is of no
+            // consequence: pages that stay cached are reclaimed when memory is needed.
+            unsafe {
+                libc::posix_fadvise(
+                    file.as_raw_fd(),
+                    start as libc::off_t,
+                    length,
+                    libc::POSIX_FADV_DONTNEED,
+                );
+            }
+        }
+    }
+}
+
+fn element_bytes(dtype: Dtype) -> Option<u64> {
+    match dtype {
+        Dtype::F32 => Some(4),
+        Dtype::F16 | Dtype::BF16 => Some(2),
+        _ => None,
+    }
+}
+
+fn page_bytes() -> usize {
+    // SAFETY: sysconf reads a constant of the system.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+fn resident(map: &Mmap) -> u64 {
+    let page = page_bytes();
+    let skew = map.as_ptr() as usize % page;
+    let length = map.len() + skew;
+    let mut pages = vec![0u8; length.div_ceil(page)];
+    // SAFETY: the address is rounded down to the page that the mapping starts in; the vector has one byte a page.
+    let result = unsafe {
+        libc::mincore(
+            map.as_ptr().sub(skew).cast_mut().cast(),
+            length,
+            pages.as_mut_ptr(),
+        )
+    };
+    if result != 0 {
+        return 0;
+    }
+    pages.iter().filter(|&&page| page & 1 == 1).count() as u64 * page as u64
+}

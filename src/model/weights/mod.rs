@@ -1,0 +1,17 @@
+//! The tensors of a checkpoint: names and shapes at once, bytes only when a parameter group is loaded.
+//!
+//! [`Checkpoint::open`] reads and checks the headers; [`Checkpoint::load`] maps the byte ranges of one [`Group`]; what it
+//! returns owns the mapping, so dropping it unloads the group. Weights are used in place: a bfloat16 matrix stays
+//! bfloat16 in memory.
+
+mod error;
+mod group;
+mod header;
+mod mapping;
+mod ple_store;
+
+pub use error::WeightsError;
+pub use group::{Category, Group};
+pub use header::{Checkpoint, TensorInfo};
+pub use mapping::{Mapped, Tensor};
+pub use ple_store::PleStore;
