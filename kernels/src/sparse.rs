@@ -14,7 +14,11 @@ const ROWS_PER_TASK: usize = 16;
 pub fn matvec_rows(pool: &Pool, w: Matrix<'_>, rows: &[u32], x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), w.cols, "x of a matrix with {} columns", w.cols);
     assert_eq!(y.len(), rows.len(), "one result for each selected row");
-    assert!(rows.iter().all(|&row| (row as usize) < w.rows), "a row beyond {}", w.rows);
+    assert!(
+        rows.iter().all(|&row| (row as usize) < w.rows),
+        "a row beyond {}",
+        w.rows
+    );
     match w.data {
         MatrixData::F32(data) => by_selected_rows(pool, w, data, rows, x, y),
         MatrixData::Bf16(data) => by_selected_rows(pool, w, data, rows, x, y),
@@ -22,8 +26,19 @@ pub fn matvec_rows(pool: &Pool, w: Matrix<'_>, rows: &[u32], x: &[f32], y: &mut 
     }
 }
 
-fn by_selected_rows<W: Element>(pool: &Pool, w: Matrix<'_>, data: &[W], rows: &[u32], x: &[f32], y: &mut [f32]) {
-    let w = Rows { data, stride: w.row_stride, depth: w.cols };
+fn by_selected_rows<W: Element>(
+    pool: &Pool,
+    w: Matrix<'_>,
+    data: &[W],
+    rows: &[u32],
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let w = Rows {
+        data,
+        stride: w.row_stride,
+        depth: w.cols,
+    };
     pool.for_each_chunk_mut(y, ROWS_PER_TASK, &|chunk, y| {
         let rows = &rows[chunk * ROWS_PER_TASK..][..y.len()];
         dispatch(pool.isa(), DotSelected { w, rows, x, y });
@@ -42,7 +57,13 @@ impl<W: Element> Kernel for DotSelected<'_, W> {
 
     fn scalar(self) {
         for (y, &row) in self.y.iter_mut().zip(self.rows) {
-            *y = self.w.row(row as usize).iter().zip(self.x).map(|(w, x)| w.widen() * x).sum();
+            *y = self
+                .w
+                .row(row as usize)
+                .iter()
+                .zip(self.x)
+                .map(|(w, x)| w.widen() * x)
+                .sum();
         }
     }
 
@@ -55,7 +76,10 @@ impl<W: Element> Kernel for DotSelected<'_, W> {
             for (w, x) in (&mut w).zip(&mut x) {
                 sum = s.mul_add(W::load(s, w), s.load(x), sum);
             }
-            let (w, x) = (W::load_tail(s, w.remainder()), s.load_tail(x.remainder(), 0.0));
+            let (w, x) = (
+                W::load_tail(s, w.remainder()),
+                s.load_tail(x.remainder(), 0.0),
+            );
             *y = s.sum(s.mul_add(w, x, sum));
         }
     }
@@ -70,8 +94,16 @@ impl<W: Element> Kernel for DotSelected<'_, W> {
 /// When a length does not fit or there is no such column.
 pub fn matvec_columns(pool: &Pool, w: Matrix<'_>, cols: &[u32], values: &[f32], y: &mut [f32]) {
     assert_eq!(y.len(), w.rows, "y of a matrix with {} rows", w.rows);
-    assert_eq!(values.len(), cols.len(), "one value for each selected column");
-    assert!(cols.iter().all(|&col| (col as usize) < w.cols), "a column beyond {}", w.cols);
+    assert_eq!(
+        values.len(),
+        cols.len(),
+        "one value for each selected column"
+    );
+    assert!(
+        cols.iter().all(|&col| (col as usize) < w.cols),
+        "a column beyond {}",
+        w.cols
+    );
     match w.data {
         MatrixData::F32(data) => by_selected_columns(pool, w, data, cols, values, y),
         MatrixData::Bf16(data) => by_selected_columns(pool, w, data, cols, values, y),
@@ -87,11 +119,19 @@ fn by_selected_columns<W: Element>(
     values: &[f32],
     y: &mut [f32],
 ) {
-    let w = Rows { data, stride: w.row_stride, depth: w.cols };
+    let w = Rows {
+        data,
+        stride: w.row_stride,
+        depth: w.cols,
+    };
     pool.for_each_chunk_mut(y, ROWS_PER_TASK, &|chunk, y| {
         for (i, y) in y.iter_mut().enumerate() {
             let row = w.row(chunk * ROWS_PER_TASK + i);
-            *y = cols.iter().zip(values).map(|(&col, value)| row[col as usize].widen() * value).sum();
+            *y = cols
+                .iter()
+                .zip(values)
+                .map(|(&col, value)| row[col as usize].widen() * value)
+                .sum();
         }
     });
 }

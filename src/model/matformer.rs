@@ -56,7 +56,10 @@ pub enum SliceError {
 impl Slice {
     /// The whole model.
     pub fn full(config: &TextConfig) -> Slice {
-        Slice { name: "full".to_owned(), widths: config.intermediate_size.clone() }
+        Slice {
+            name: "full".to_owned(),
+            widths: config.intermediate_size.clone(),
+        }
     }
 
     /// A slice from the width of each layer of the full model (0 drops the layer).
@@ -65,7 +68,10 @@ impl Slice {
     /// A width is larger than the layer's, the number of layers differs, or a layer is dropped whose K and V other
     /// layers read.
     pub fn new(name: &str, widths: Vec<usize>, config: &TextConfig) -> Result<Slice, SliceError> {
-        let misfit = |reason: String| SliceError::Misfit { name: name.to_owned(), reason };
+        let misfit = |reason: String| SliceError::Misfit {
+            name: name.to_owned(),
+            reason,
+        };
         if widths.len() != config.num_hidden_layers {
             return Err(misfit(format!(
                 "it lists {} layers, the model has {}",
@@ -75,16 +81,23 @@ impl Slice {
         }
         for (layer, (&width, &full)) in widths.iter().zip(&config.intermediate_size).enumerate() {
             if width > full {
-                return Err(misfit(format!("layer {layer} is {width} wide, the model's only {full}")));
+                return Err(misfit(format!(
+                    "layer {layer} is {width} wide, the model's only {full}"
+                )));
             }
             let needed = (config.first_kv_shared_layer()..config.num_hidden_layers)
                 .any(|shared| widths[shared] > 0 && config.kv_source(shared) == layer);
             let last_producer = layer + 1 == config.first_kv_shared_layer();
             if width == 0 && (needed || last_producer) {
-                return Err(misfit(format!("layer {layer} cannot be dropped: other layers read its K and V")));
+                return Err(misfit(format!(
+                    "layer {layer} cannot be dropped: other layers read its K and V"
+                )));
             }
         }
-        Ok(Slice { name: name.to_owned(), widths })
+        Ok(Slice {
+            name: name.to_owned(),
+            widths,
+        })
     }
 
     /// FFN width of a layer of the full model, or `None` where the slice drops it.
@@ -94,7 +107,11 @@ impl Slice {
 
     /// The layers that run, by their index in the full model.
     pub fn layers(&self) -> impl Iterator<Item = usize> {
-        self.widths.iter().enumerate().filter(|&(_, &width)| width > 0).map(|(layer, _)| layer)
+        self.widths
+            .iter()
+            .enumerate()
+            .filter(|&(_, &width)| width > 0)
+            .map(|(layer, _)| layer)
     }
 
     /// Number of layers that run.
@@ -121,11 +138,36 @@ const PUBLISHED: [Published; 16] = [
     ("1.96b", &[(4, 4), (8, 1), (4, 15), (0, 5), (4, 10)]),
     ("2.49b", &[(4, 20), (8, 5), (4, 10)]),
     ("2.54b", &[(4, 4), (8, 1), (4, 15), (8, 5), (4, 10)]),
-    ("2.69b", &[(4, 4), (8, 1), (4, 4), (8, 1), (4, 4), (8, 1), (4, 4), (8, 6), (4, 10)]),
+    (
+        "2.69b",
+        &[
+            (4, 4),
+            (8, 1),
+            (4, 4),
+            (8, 1),
+            (4, 4),
+            (8, 1),
+            (4, 4),
+            (8, 6),
+            (4, 10),
+        ],
+    ),
     ("2.73b", &[(4, 15), (8, 10), (4, 10)]),
     ("2.98b-layer", &[(4, 15), (8, 10), (4, 5), (8, 5)]),
     ("2.98b-block", &[(4, 10), (8, 15), (4, 10)]),
-    ("3.18b", &[(4, 4), (8, 1), (4, 4), (8, 16), (4, 4), (8, 1), (4, 4), (8, 1)]),
+    (
+        "3.18b",
+        &[
+            (4, 4),
+            (8, 1),
+            (4, 4),
+            (8, 16),
+            (4, 4),
+            (8, 1),
+            (4, 4),
+            (8, 1),
+        ],
+    ),
     ("3.24b", &[(4, 10), (8, 20), (4, 5)]),
     ("3.39b", &[(4, 4), (8, 1), (4, 4), (8, 21), (4, 4), (8, 1)]),
     ("3.49b", &[(4, 5), (8, 25), (4, 5)]),
@@ -187,24 +229,35 @@ impl Slices {
     /// # Errors
     /// No such slice; the message lists the names.
     pub fn get(&self, name: &str) -> Result<&Slice, SliceError> {
-        self.iter().find(|slice| slice.name.eq_ignore_ascii_case(name)).ok_or_else(|| SliceError::Unknown {
-            name: name.to_owned(),
-            offered: self.iter().map(|slice| slice.name.as_str()).collect::<Vec<_>>().join(", "),
-        })
+        self.iter()
+            .find(|slice| slice.name.eq_ignore_ascii_case(name))
+            .ok_or_else(|| SliceError::Unknown {
+                name: name.to_owned(),
+                offered: self
+                    .iter()
+                    .map(|slice| slice.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
     }
 }
 
 fn published(config: &TextConfig) -> Result<Vec<Slice>, SliceError> {
     let e4b = config.num_hidden_layers == E4B_LAYERS
         && config.first_kv_shared_layer() == 20
-        && config.intermediate_size.iter().all(|&width| width == E4B_WIDTH);
+        && config
+            .intermediate_size
+            .iter()
+            .all(|&width| width == E4B_WIDTH);
     if !e4b {
         return Ok(Vec::new());
     }
     PUBLISHED
         .iter()
         .map(|(name, runs)| {
-            let widths = runs.iter().flat_map(|&(units, n)| std::iter::repeat_n(units * PUBLISHED_UNIT, n));
+            let widths = runs
+                .iter()
+                .flat_map(|&(units, n)| std::iter::repeat_n(units * PUBLISHED_UNIT, n));
             Slice::new(name, widths.collect(), config)
         })
         .collect()
@@ -229,7 +282,10 @@ enum Widths {
 }
 
 fn read_file(text: &str, path: &Path, config: &TextConfig) -> Result<Vec<Slice>, SliceError> {
-    let bad = |reason: String| SliceError::File { path: path.to_owned(), reason };
+    let bad = |reason: String| SliceError::File {
+        path: path.to_owned(),
+        reason,
+    };
     let tables: std::collections::BTreeMap<String, SliceTable> =
         toml::from_str(text).map_err(|e| bad(e.to_string().trim_end().replace('\n', " ")))?;
     tables
@@ -240,9 +296,11 @@ fn read_file(text: &str, path: &Path, config: &TextConfig) -> Result<Vec<Slice>,
                 Widths::Each(widths) => widths,
             };
             for layer in table.skip_layers {
-                *widths
-                    .get_mut(layer)
-                    .ok_or_else(|| bad(format!("[{name}] skip_layers: the model has no layer {layer}")))? = 0;
+                *widths.get_mut(layer).ok_or_else(|| {
+                    bad(format!(
+                        "[{name}] skip_layers: the model has no layer {layer}"
+                    ))
+                })? = 0;
             }
             Slice::new(&name, widths, config)
         })

@@ -19,7 +19,10 @@ fn selected_rows_and_columns_are_those_of_the_whole_product() {
             kernels::matvec::matvec(&pool, w, &x, &mut whole);
             // Sums of up to 130 products of numbers up to 1, in another order.
             for (got, &row) in got.iter().zip(&picked) {
-                assert!((got - whole[row as usize]).abs() <= 1e-5, "{isa} {rows}x{cols}");
+                assert!(
+                    (got - whole[row as usize]).abs() <= 1e-5,
+                    "{isa} {rows}x{cols}"
+                );
             }
 
             let picked: Vec<u32> = (0..cols as u32).filter(|col| col % 3 != 1).collect();

@@ -156,8 +156,10 @@ impl Config {
     /// The file is missing or malformed, a key is missing or out of range, or the architecture is not Gemma 3n.
     pub fn load(dir: &Path) -> Result<Config, ConfigError> {
         let path = dir.join("config.json");
-        let text = std::fs::read(&path)
-            .map_err(|source| ConfigError::Io { path: path.clone(), source })?;
+        let text = std::fs::read(&path).map_err(|source| ConfigError::Io {
+            path: path.clone(),
+            source,
+        })?;
         Config::parse(&text, &path)
     }
 
@@ -166,8 +168,11 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(json: &[u8], path: &Path) -> Result<Config, ConfigError> {
-        let value: serde_json::Value = serde_json::from_slice(json)
-            .map_err(|source| ConfigError::Json { path: path.to_owned(), source })?;
+        let value: serde_json::Value =
+            serde_json::from_slice(json).map_err(|source| ConfigError::Json {
+                path: path.to_owned(),
+                source,
+            })?;
         read::config(&value, path)
     }
 }

@@ -18,8 +18,16 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub(super) fn error(&self, key: &str, reason: impl Into<String>) -> ConfigError {
-        let key = if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) };
-        ConfigError::Key { path: self.path.to_owned(), key, reason: reason.into() }
+        let key = if self.name.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.name)
+        };
+        ConfigError::Key {
+            path: self.path.to_owned(),
+            key,
+            reason: reason.into(),
+        }
     }
 
     /// The value of a key; `null` counts as absent.
@@ -29,7 +37,11 @@ impl<'a> Section<'a> {
 
     pub(super) fn section(&self, key: &'a str) -> Option<Section<'a>> {
         let value = self.get(key)?;
-        Some(Section { value, name: key, path: self.path })
+        Some(Section {
+            value,
+            name: key,
+            path: self.path,
+        })
     }
 
     fn required(&self, key: &str) -> Result<&'a Value, ConfigError> {
@@ -37,11 +49,17 @@ impl<'a> Section<'a> {
     }
 
     fn as_integer(&self, key: &str, value: &Value, max: u64) -> Result<u64, ConfigError> {
-        let number = value
-            .as_u64()
-            .ok_or_else(|| self.error(key, format!("expected a whole number, found {}", brief(value))))?;
+        let number = value.as_u64().ok_or_else(|| {
+            self.error(
+                key,
+                format!("expected a whole number, found {}", brief(value)),
+            )
+        })?;
         if number > max {
-            return Err(self.error(key, format!("{number} is more than {max}, the most that is supported")));
+            return Err(self.error(
+                key,
+                format!("{number} is more than {max}, the most that is supported"),
+            ));
         }
         Ok(number)
     }
@@ -52,7 +70,8 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
-        self.get(key).map_or(Ok(default), |value| self.size_of(key, value))
+        self.get(key)
+            .map_or(Ok(default), |value| self.size_of(key, value))
     }
 
     pub(super) fn size_of(&self, key: &str, value: &Value) -> Result<usize, ConfigError> {
@@ -72,7 +91,11 @@ impl<'a> Section<'a> {
     }
 
     fn id_or(&self, key: &str, default: u32) -> Result<u32, ConfigError> {
-        if self.get(key).is_none() { Ok(default) } else { self.id(key) }
+        if self.get(key).is_none() {
+            Ok(default)
+        } else {
+            self.id(key)
+        }
     }
 
     /// A finite number.
@@ -84,7 +107,8 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn number_or(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
-        self.get(key).map_or(Ok(default), |value| self.number_of(key, value))
+        self.get(key)
+            .map_or(Ok(default), |value| self.number_of(key, value))
     }
 
     pub(super) fn positive_or(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
@@ -96,25 +120,41 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn list(&self, key: &str, value: &'a Value, len: usize) -> Result<&'a [Value], ConfigError> {
+    pub(super) fn list(
+        &self,
+        key: &str,
+        value: &'a Value,
+        len: usize,
+    ) -> Result<&'a [Value], ConfigError> {
         let list = value
             .as_array()
             .ok_or_else(|| self.error(key, format!("expected a list, found {}", brief(value))))?;
         if list.len() == len {
             Ok(list)
         } else {
-            Err(self.error(key, format!("expected a list of {len} values, found {}", list.len())))
+            Err(self.error(
+                key,
+                format!("expected a list of {len} values, found {}", list.len()),
+            ))
         }
     }
 
-    fn sizes<const N: usize>(&self, key: &str, default: [usize; N]) -> Result<[usize; N], ConfigError> {
+    fn sizes<const N: usize>(
+        &self,
+        key: &str,
+        default: [usize; N],
+    ) -> Result<[usize; N], ConfigError> {
         match self.get(key) {
             None => Ok(default),
             Some(value) => self.sizes_of(key, value),
         }
     }
 
-    fn sizes_of<const N: usize>(&self, key: &str, value: &'a Value) -> Result<[usize; N], ConfigError> {
+    fn sizes_of<const N: usize>(
+        &self,
+        key: &str,
+        value: &'a Value,
+    ) -> Result<[usize; N], ConfigError> {
         let mut out = [0; N];
         for (slot, value) in out.iter_mut().zip(self.list(key, value, N)?) {
             *slot = self.size_of(key, value)?;
@@ -123,7 +163,9 @@ impl<'a> Section<'a> {
     }
 
     fn pairs(&self, key: &str, default: [[usize; 2]; 2]) -> Result<[[usize; 2]; 2], ConfigError> {
-        let Some(value) = self.get(key) else { return Ok(default) };
+        let Some(value) = self.get(key) else {
+            return Ok(default);
+        };
         let list = self.list(key, value, 2)?;
         Ok([self.sizes_of(key, &list[0])?, self.sizes_of(key, &list[1])?])
     }
@@ -139,9 +181,16 @@ pub(super) fn brief(value: &Value) -> String {
 }
 
 pub(super) fn config(value: &Value, path: &Path) -> Result<Config, ConfigError> {
-    let top = Section { value, name: "", path };
+    let top = Section {
+        value,
+        name: "",
+        path,
+    };
     if !value.is_object() {
-        return Err(top.error("config.json", format!("expected an object, found {}", brief(value))));
+        return Err(top.error(
+            "config.json",
+            format!("expected an object, found {}", brief(value)),
+        ));
     }
     let model_type = top.get("model_type").and_then(Value::as_str).unwrap_or("");
     let complete = match model_type {
@@ -150,22 +199,41 @@ pub(super) fn config(value: &Value, path: &Path) -> Result<Config, ConfigError> 
         other => {
             return Err(top.error(
                 "model_type",
-                format!("is {other:?}; only Gemma 3n (\"gemma3n\" or \"gemma3n_text\") is supported"),
+                format!(
+                    "is {other:?}; only Gemma 3n (\"gemma3n\" or \"gemma3n_text\") is supported"
+                ),
             ));
         }
     };
     let text_section = if complete {
-        top.section("text_config").ok_or_else(|| top.error("text_config", "is missing"))?
+        top.section("text_config")
+            .ok_or_else(|| top.error("text_config", "is missing"))?
     } else {
         top
     };
     let text = text::read(&text_section)?;
-    let vision = if complete { top.section("vision_config").map(|s| vision(&s)).transpose()? } else { None };
-    let audio = if complete { top.section("audio_config").map(|s| audio(&s)).transpose()? } else { None };
+    let vision = if complete {
+        top.section("vision_config")
+            .map(|s| vision(&s))
+            .transpose()?
+    } else {
+        None
+    };
+    let audio = if complete {
+        top.section("audio_config").map(|s| audio(&s)).transpose()?
+    } else {
+        None
+    };
     let ids = special_ids(&top, &text_section, complete)?;
-    let all = [Some(ids.bos), Some(ids.pad)].into_iter().flatten().chain(ids.eos.iter().copied());
+    let all = [Some(ids.bos), Some(ids.pad)]
+        .into_iter()
+        .flatten()
+        .chain(ids.eos.iter().copied());
     if let Some(id) = all.into_iter().find(|&id| id as usize >= text.vocab_size) {
-        return Err(top.error("bos/pad/eos_token_id", format!("id {id} is outside vocab_size {}", text.vocab_size)));
+        return Err(top.error(
+            "bos/pad/eos_token_id",
+            format!("id {id} is outside vocab_size {}", text.vocab_size),
+        ));
     }
     Ok(Config {
         text,
@@ -177,7 +245,11 @@ pub(super) fn config(value: &Value, path: &Path) -> Result<Config, ConfigError> 
     })
 }
 
-fn special_ids(top: &Section<'_>, text: &Section<'_>, complete: bool) -> Result<SpecialIds, ConfigError> {
+fn special_ids(
+    top: &Section<'_>,
+    text: &Section<'_>,
+    complete: bool,
+) -> Result<SpecialIds, ConfigError> {
     // The released files repeat the ids in the text section; the outer one wins, as in the reference.
     let place = |key: &str| if top.get(key).is_some() { *top } else { *text };
     let eos_place = place("eos_token_id");
@@ -227,9 +299,9 @@ fn audio(section: &Section<'_>) -> Result<AudioConfig, ConfigError> {
         conf_num_attention_heads: section.size_or("conf_num_attention_heads", 8)?,
         conf_attention_chunk_size: section.size_or("conf_attention_chunk_size", 12)?,
         conf_attention_context_left: section.size_or("conf_attention_context_left", 13)?,
-        conf_attention_context_right: section.get("conf_attention_context_right").map_or(Ok(0), |_| {
-            section.count("conf_attention_context_right")
-        })?,
+        conf_attention_context_right: section
+            .get("conf_attention_context_right")
+            .map_or(Ok(0), |_| section.count("conf_attention_context_right"))?,
         conf_attention_logit_cap: section.positive_or("conf_attention_logit_cap", 50.0)? as f32,
         conf_conv_kernel_size: section.size_or("conf_conv_kernel_size", 5)?,
         conf_reduction_factor: section.size_or("conf_reduction_factor", 4)?,
@@ -243,11 +315,17 @@ fn audio(section: &Section<'_>) -> Result<AudioConfig, ConfigError> {
         vocab_size: section.size_or("vocab_size", 128)?,
         vocab_offset: section.size_or("vocab_offset", 262_272)?,
     };
-    if !config.hidden_size.is_multiple_of(config.conf_num_attention_heads) {
+    if !config
+        .hidden_size
+        .is_multiple_of(config.conf_num_attention_heads)
+    {
         return Err(section.error("conf_num_attention_heads", "does not divide hidden_size"));
     }
     if config.conf_attention_context_right != 0 {
-        return Err(section.error("conf_attention_context_right", "is not 0; looking ahead is not supported"));
+        return Err(section.error(
+            "conf_attention_context_right",
+            "is not 0; looking ahead is not supported",
+        ));
     }
     Ok(config)
 }

@@ -99,7 +99,10 @@ const MAX_LAYERS: usize = 1024;
 pub(super) fn read(section: &Section<'_>) -> Result<TextConfig, ConfigError> {
     let layers = section.size("num_hidden_layers")?;
     if layers > MAX_LAYERS {
-        return Err(section.error("num_hidden_layers", format!("{layers} is more than {MAX_LAYERS}")));
+        return Err(section.error(
+            "num_hidden_layers",
+            format!("{layers} is more than {MAX_LAYERS}"),
+        ));
     }
     let shared = section.count("num_kv_shared_layers")?;
     if shared >= layers {
@@ -126,8 +129,13 @@ pub(super) fn read(section: &Section<'_>) -> Result<TextConfig, ConfigError> {
         sliding_window: section.size("sliding_window")?,
         activation_sparsity_pattern: sparsity(section, layers)?,
         altup_num_inputs: section.size_or("altup_num_inputs", 4)?,
-        altup_active_idx: section.get("altup_active_idx").map_or(Ok(0), |_| section.count("altup_active_idx"))?,
-        altup_correct_scale: section.get("altup_correct_scale").and_then(Value::as_bool).unwrap_or(true),
+        altup_active_idx: section
+            .get("altup_active_idx")
+            .map_or(Ok(0), |_| section.count("altup_active_idx"))?,
+        altup_correct_scale: section
+            .get("altup_correct_scale")
+            .and_then(Value::as_bool)
+            .unwrap_or(true),
         laurel_rank: section.size_or("laurel_rank", 64)?,
         rms_norm_eps: section.positive_or("rms_norm_eps", 1e-6)? as f32,
         rope_theta,
@@ -143,27 +151,46 @@ pub(super) fn read(section: &Section<'_>) -> Result<TextConfig, ConfigError> {
 }
 
 fn check(section: &Section<'_>, config: &TextConfig) -> Result<(), ConfigError> {
-    if !config.num_attention_heads.is_multiple_of(config.num_key_value_heads) {
+    if !config
+        .num_attention_heads
+        .is_multiple_of(config.num_key_value_heads)
+    {
         return Err(section.error(
             "num_key_value_heads",
-            format!("{} does not divide num_attention_heads {}", config.num_key_value_heads, config.num_attention_heads),
+            format!(
+                "{} does not divide num_attention_heads {}",
+                config.num_key_value_heads, config.num_attention_heads
+            ),
         ));
     }
     if !config.head_dim.is_multiple_of(2) {
-        return Err(section.error("head_dim", format!("{} is odd; RoPE turns pairs", config.head_dim)));
+        return Err(section.error(
+            "head_dim",
+            format!("{} is odd; RoPE turns pairs", config.head_dim),
+        ));
     }
     // A router row and a coefficient matrix per stream: the real models have 4.
     if config.altup_num_inputs > 64 {
-        return Err(section.error("altup_num_inputs", format!("{} is more than 64", config.altup_num_inputs)));
+        return Err(section.error(
+            "altup_num_inputs",
+            format!("{} is more than 64", config.altup_num_inputs),
+        ));
     }
     if config.altup_active_idx >= config.altup_num_inputs {
-        return Err(section.error("altup_active_idx", format!("{} is not below altup_num_inputs", config.altup_active_idx)));
+        return Err(section.error(
+            "altup_active_idx",
+            format!("{} is not below altup_num_inputs", config.altup_active_idx),
+        ));
     }
     if config.vocab_size_per_layer_input > config.vocab_size {
         return Err(section.error("vocab_size_per_layer_input", "is more than vocab_size"));
     }
     let producers = &config.layer_types[..config.first_kv_shared_layer()];
-    if let Some(orphan) = config.layer_types.iter().find(|kind| !producers.contains(kind)) {
+    if let Some(orphan) = config
+        .layer_types
+        .iter()
+        .find(|kind| !producers.contains(kind))
+    {
         return Err(section.error(
             "layer_types",
             format!("shared layers of type {orphan:?} have no earlier layer of that type to share K and V with"),
@@ -175,16 +202,27 @@ fn check(section: &Section<'_>, config: &TextConfig) -> Result<(), ConfigError> 
 /// Keys that change the arithmetic in ways that no Gemma 3n uses.
 fn refuse_unsupported(section: &Section<'_>) -> Result<(), ConfigError> {
     if let Some(value) = section.get("rope_scaling") {
-        return Err(section.error("rope_scaling", format!("is {}; Gemma 3n has none", brief(value))));
+        return Err(section.error(
+            "rope_scaling",
+            format!("is {}; Gemma 3n has none", brief(value)),
+        ));
     }
     for key in ["hidden_activation", "hidden_act"] {
         match section.get(key).map(|value| value.as_str().unwrap_or("")) {
             None | Some("gelu_pytorch_tanh") => {}
-            Some(other) => return Err(section.error(key, format!("is {other:?}; supported is \"gelu_pytorch_tanh\""))),
+            Some(other) => {
+                return Err(section.error(
+                    key,
+                    format!("is {other:?}; supported is \"gelu_pytorch_tanh\""),
+                ));
+            }
         }
     }
     for (key, expected) in [("attention_bias", false), ("tie_word_embeddings", true)] {
-        if section.get(key).is_some_and(|value| value.as_bool() != Some(expected)) {
+        if section
+            .get(key)
+            .is_some_and(|value| value.as_bool() != Some(expected))
+        {
             return Err(section.error(key, format!("only {expected} is supported")));
         }
     }
@@ -202,13 +240,22 @@ fn rope_bases(section: &Section<'_>) -> Result<(f64, f64), ConfigError> {
     let base = |key: &'static str, default: f64| match parameters.section(key) {
         None => Ok(default),
         Some(by_type) => {
-            match by_type.get("rope_type").map(|value| value.as_str().unwrap_or("")) {
+            match by_type
+                .get("rope_type")
+                .map(|value| value.as_str().unwrap_or(""))
+            {
                 None | Some("default") => by_type.positive_or("rope_theta", default),
-                Some(other) => Err(by_type.error("rope_type", format!("is {other:?}; supported is \"default\""))),
+                Some(other) => Err(by_type.error(
+                    "rope_type",
+                    format!("is {other:?}; supported is \"default\""),
+                )),
             }
         }
     };
-    Ok((base("full_attention", 1e6)?, base("sliding_attention", 1e4)?))
+    Ok((
+        base("full_attention", 1e6)?,
+        base("sliding_attention", 1e4)?,
+    ))
 }
 
 fn intermediate_size(section: &Section<'_>, layers: usize) -> Result<Vec<usize>, ConfigError> {
@@ -226,7 +273,13 @@ fn intermediate_size(section: &Section<'_>, layers: usize) -> Result<Vec<usize>,
 fn layer_types(section: &Section<'_>, layers: usize) -> Result<Vec<LayerType>, ConfigError> {
     const KEY: &str = "layer_types";
     let Some(value) = section.get(KEY) else {
-        let every_fifth = |i: usize| if (i + 1).is_multiple_of(5) { LayerType::Full } else { LayerType::Sliding };
+        let every_fifth = |i: usize| {
+            if (i + 1).is_multiple_of(5) {
+                LayerType::Full
+            } else {
+                LayerType::Sliding
+            }
+        };
         return Ok((0..layers).map(every_fifth).collect());
     };
     section
@@ -237,7 +290,10 @@ fn layer_types(section: &Section<'_>, layers: usize) -> Result<Vec<LayerType>, C
             Some("full_attention") => Ok(LayerType::Full),
             _ => Err(section.error(
                 KEY,
-                format!("expected \"sliding_attention\" or \"full_attention\", found {}", brief(value)),
+                format!(
+                    "expected \"sliding_attention\" or \"full_attention\", found {}",
+                    brief(value)
+                ),
             )),
         })
         .collect()
@@ -248,7 +304,9 @@ fn sparsity(section: &Section<'_>, layers: usize) -> Result<Vec<f64>, ConfigErro
     let values = match section.get(KEY) {
         None => {
             let sparse = if layers > 10 { 10 } else { 0 };
-            return Ok((0..layers).map(|i| if i < sparse { 0.95 } else { 0.0 }).collect());
+            return Ok((0..layers)
+                .map(|i| if i < sparse { 0.95 } else { 0.0 })
+                .collect());
         }
         Some(value @ Value::Array(_)) => section
             .list(KEY, value, layers)?

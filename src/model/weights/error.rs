@@ -40,7 +40,9 @@ pub enum WeightsError {
         reason: String,
     },
     /// A tensor that the configuration asks for is not in the files.
-    #[error("tensor {tensor} is in none of the files of {dir}: config.json and the weights do not belong together, or the download is incomplete")]
+    #[error(
+        "tensor {tensor} is in none of the files of {dir}: config.json and the weights do not belong together, or the download is incomplete"
+    )]
     Missing {
         /// The tensor.
         tensor: String,
@@ -70,7 +72,9 @@ pub enum WeightsError {
         found: String,
     },
     /// A tensor's bytes do not start at a multiple of its element size, so they cannot be used in place.
-    #[error("{path}: tensor {tensor} starts at byte {offset}, which is no multiple of its element size: save the checkpoint again with a current safetensors library")]
+    #[error(
+        "{path}: tensor {tensor} starts at byte {offset}, which is no multiple of its element size: save the checkpoint again with a current safetensors library"
+    )]
     Misaligned {
         /// The safetensors file.
         path: PathBuf,

@@ -119,8 +119,13 @@ impl Category {
             | "pre_feedforward_layernorm"
             | "post_feedforward_layernorm" => Some(Category::Norms),
             "self_attn" => {
-                let kv = leaf.contains("k_proj") || leaf.contains("v_proj") || leaf.contains("k_norm");
-                Some(if shared && kv { Category::KvSharedUnused } else { Category::Attention })
+                let kv =
+                    leaf.contains("k_proj") || leaf.contains("v_proj") || leaf.contains("k_norm");
+                Some(if shared && kv {
+                    Category::KvSharedUnused
+                } else {
+                    Category::Attention
+                })
             }
             _ => None,
         }

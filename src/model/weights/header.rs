@@ -66,7 +66,9 @@ impl Checkpoint {
         } else if single.exists() {
             (vec![single], Vec::new())
         } else {
-            return Err(WeightsError::NoWeights { dir: dir.to_owned() });
+            return Err(WeightsError::NoWeights {
+                dir: dir.to_owned(),
+            });
         };
         let mut tensors = BTreeMap::new();
         for (file, path) in files.iter().enumerate() {
@@ -74,25 +76,40 @@ impl Checkpoint {
                 if let Some(other) = tensors.insert(info.name.clone(), info) {
                     return Err(WeightsError::Header {
                         path: path.clone(),
-                        reason: format!("tensor {} is also in {}", other.name, files[other.file].display()),
+                        reason: format!(
+                            "tensor {} is also in {}",
+                            other.name,
+                            files[other.file].display()
+                        ),
                     });
                 }
             }
         }
-        if let Some((tensor, shard)) = promised.iter().find(|(name, _)| !tensors.contains_key(name)) {
+        if let Some((tensor, shard)) = promised
+            .iter()
+            .find(|(name, _)| !tensors.contains_key(name))
+        {
             return Err(WeightsError::Index {
                 path: index,
                 reason: format!("it places tensor {tensor} in {shard}, which does not hold it"),
             });
         }
-        let mut checkpoint = Checkpoint { dir: dir.to_owned(), files, tensors };
+        let mut checkpoint = Checkpoint {
+            dir: dir.to_owned(),
+            files,
+            tensors,
+        };
         checkpoint.canonicalise();
         Ok(checkpoint)
     }
 
     /// Gives the text tensors of a text-only checkpoint (`model.layers.…`) the names they have in a complete one.
     fn canonicalise(&mut self) {
-        if self.tensors.keys().any(|name| name.starts_with("model.language_model.")) {
+        if self
+            .tensors
+            .keys()
+            .any(|name| name.starts_with("model.language_model."))
+        {
             return;
         }
         let tensors = std::mem::take(&mut self.tensors);
@@ -133,15 +150,21 @@ impl Checkpoint {
     /// # Errors
     /// The files changed size since [`Checkpoint::open`], or cannot be opened or mapped.
     pub fn load(&self, group: Group) -> Result<Mapped, WeightsError> {
-        let tensors: Vec<&TensorInfo> =
-            self.tensors().filter(|info| info.group == Some(group)).collect();
+        let tensors: Vec<&TensorInfo> = self
+            .tensors()
+            .filter(|info| info.group == Some(group))
+            .collect();
         mapping::map(self, group, &tensors)
     }
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> WeightsError {
     let path = path.to_owned();
-    move |source| WeightsError::Io { action, path, source }
+    move |source| WeightsError::Io {
+        action,
+        path,
+        source,
+    }
 }
 
 /// The shards that the index names (each once, in order) and the tensors it promises.
@@ -152,10 +175,15 @@ fn read_index(dir: &Path, path: &Path) -> Result<Index, WeightsError> {
     struct IndexFile {
         weight_map: BTreeMap<String, String>,
     }
-    let bad = |reason: String| WeightsError::Index { path: path.to_owned(), reason };
+    let bad = |reason: String| WeightsError::Index {
+        path: path.to_owned(),
+        reason,
+    };
     let size = std::fs::metadata(path).map_err(io("read", path))?.len();
     if size > MAX_INDEX_BYTES {
-        return Err(bad(format!("it has {size} bytes, more than the {MAX_INDEX_BYTES} that any index needs")));
+        return Err(bad(format!(
+            "it has {size} bytes, more than the {MAX_INDEX_BYTES} that any index needs"
+        )));
     }
     let text = std::fs::read(path).map_err(io("read", path))?;
     let index: IndexFile =
@@ -176,18 +204,26 @@ fn read_index(dir: &Path, path: &Path) -> Result<Index, WeightsError> {
 /// A shard must lie in the checkpoint's own directory: an index cannot make us open other files.
 fn is_plain_file_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
-    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None))
+    matches!(
+        (parts.next(), parts.next()),
+        (Some(std::path::Component::Normal(_)), None)
+    )
 }
 
 fn read_header(file: usize, path: &Path) -> Result<Vec<TensorInfo>, WeightsError> {
     use std::io::Read;
-    let bad = |reason: String| WeightsError::Header { path: path.to_owned(), reason };
+    let bad = |reason: String| WeightsError::Header {
+        path: path.to_owned(),
+        reason,
+    };
     let mut handle = File::open(path).map_err(io("open", path))?;
     let size = handle.metadata().map_err(io("read", path))?.len();
     let mut length = [0u8; 8];
-    handle
-        .read_exact(&mut length)
-        .map_err(|_| bad(format!("it has {size} bytes, too few for a safetensors header")))?;
+    handle.read_exact(&mut length).map_err(|_| {
+        bad(format!(
+            "it has {size} bytes, too few for a safetensors header"
+        ))
+    })?;
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER_BYTES || length > size.saturating_sub(8) {
         return Err(bad(format!(
@@ -200,9 +236,14 @@ fn read_header(file: usize, path: &Path) -> Result<Vec<TensorInfo>, WeightsError
     let data_start = header_bytes as u64 + 8;
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
-        let Some(info) = metadata.info(&name) else { continue };
+        let Some(info) = metadata.info(&name) else {
+            continue;
+        };
         if name.len() > MAX_NAME_BYTES {
-            return Err(bad(format!("a tensor name has {} bytes; {MAX_NAME_BYTES} are allowed", name.len())));
+            return Err(bad(format!(
+                "a tensor name has {} bytes; {MAX_NAME_BYTES} are allowed",
+                name.len()
+            )));
         }
         let (start, end) = info.data_offsets;
         tensors.push(TensorInfo {
@@ -228,7 +269,9 @@ fn header_reason(error: &safetensors::SafeTensorError, size: u64) -> String {
         E::InvalidOffset(tensor) => {
             format!("tensor {tensor} overlaps another one or leaves a gap before it")
         }
-        E::TensorInvalidInfo => "a tensor's shape and type do not match its size in bytes".to_owned(),
+        E::TensorInvalidInfo => {
+            "a tensor's shape and type do not match its size in bytes".to_owned()
+        }
         E::ValidationOverflow => "a tensor's shape is absurdly large".to_owned(),
         other => format!("not a safetensors file: {other}"),
     }

@@ -100,13 +100,22 @@ pub(super) fn map(
         runs.push(run);
         i = j;
     }
-    Ok(Mapped { dir: checkpoint.dir().to_owned(), group, runs, table })
+    Ok(Mapped {
+        dir: checkpoint.dir().to_owned(),
+        group,
+        runs,
+        table,
+    })
 }
 
 fn map_run(path: &Path, start: u64, end: u64) -> Result<Run, WeightsError> {
     let io = |action| {
         let path = path.to_owned();
-        move |source| WeightsError::Io { action, path, source }
+        move |source| WeightsError::Io {
+            action,
+            path,
+            source,
+        }
     };
     let file = File::open(path).map_err(io("open"))?;
     let size = file.metadata().map_err(io("read"))?.len();
@@ -118,8 +127,13 @@ fn map_run(path: &Path, start: u64, end: u64) -> Result<Run, WeightsError> {
     }
     // SAFETY: read-only; the range lies within the file (checked above); weight files are replaced by rename, never
     // truncated in place while the daemon runs (documented with the model directory).
-    let map = unsafe { MmapOptions::new().offset(start).len((end - start) as usize).map(&file) }
-        .map_err(io("map"))?;
+    let map = unsafe {
+        MmapOptions::new()
+            .offset(start)
+            .len((end - start) as usize)
+            .map(&file)
+    }
+    .map_err(io("map"))?;
     Ok(Run { file, start, map })
 }
 
@@ -135,9 +149,10 @@ impl Mapped {
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, WeightsError> {
-        self.table
-            .get(name)
-            .ok_or_else(|| WeightsError::Missing { tensor: name.to_owned(), dir: self.dir.clone() })
+        self.table.get(name).ok_or_else(|| WeightsError::Missing {
+            tensor: name.to_owned(),
+            dir: self.dir.clone(),
+        })
     }
 
     /// The handle of a matrix of `rows × cols`; further dimensions are counted as columns, so a convolution weight
@@ -169,7 +184,13 @@ impl Mapped {
                 offset: info.start,
             });
         }
-        Ok(Tensor { run: entry.run, offset: entry.offset, rows, cols, dtype: info.dtype })
+        Ok(Tensor {
+            run: entry.run,
+            offset: entry.offset,
+            rows,
+            cols,
+            dtype: info.dtype,
+        })
     }
 
     /// The matrix behind a handle, in place.
@@ -182,9 +203,21 @@ impl Mapped {
         // `matrix` admitted only these three types and checked that the offset in the file is a multiple of the element
         // size; an address has the same remainder by page as its offset in the file, so the casts cannot fail.
         match tensor.dtype {
-            Dtype::F32 => Matrix::f32(bytemuck::cast_slice::<u8, f32>(&bytes[..n * 4]), tensor.rows, tensor.cols),
-            Dtype::F16 => Matrix::f16(bytemuck::cast_slice::<u8, f16>(&bytes[..n * 2]), tensor.rows, tensor.cols),
-            _ => Matrix::bf16(bytemuck::cast_slice::<u8, bf16>(&bytes[..n * 2]), tensor.rows, tensor.cols),
+            Dtype::F32 => Matrix::f32(
+                bytemuck::cast_slice::<u8, f32>(&bytes[..n * 4]),
+                tensor.rows,
+                tensor.cols,
+            ),
+            Dtype::F16 => Matrix::f16(
+                bytemuck::cast_slice::<u8, f16>(&bytes[..n * 2]),
+                tensor.rows,
+                tensor.cols,
+            ),
+            _ => Matrix::bf16(
+                bytemuck::cast_slice::<u8, bf16>(&bytes[..n * 2]),
+                tensor.rows,
+                tensor.cols,
+            ),
         }
     }
 
@@ -208,10 +241,14 @@ impl Mapped {
         let bytes = &self.runs[handle.run].map[handle.offset..];
         Ok(match handle.dtype {
             Dtype::F32 => bytemuck::pod_collect_to_vec(&bytes[..len * 4]),
-            Dtype::F16 => {
-                bytemuck::cast_slice::<u8, f16>(&bytes[..len * 2]).iter().map(|x| x.to_f32()).collect()
-            }
-            _ => bytemuck::cast_slice::<u8, bf16>(&bytes[..len * 2]).iter().map(|x| x.to_f32()).collect(),
+            Dtype::F16 => bytemuck::cast_slice::<u8, f16>(&bytes[..len * 2])
+                .iter()
+                .map(|x| x.to_f32())
+                .collect(),
+            _ => bytemuck::cast_slice::<u8, bf16>(&bytes[..len * 2])
+                .iter()
+                .map(|x| x.to_f32())
+                .collect(),
         })
     }
 

@@ -27,7 +27,11 @@ impl PleStore {
             width,
         )?;
         weights.advise_random();
-        Ok(PleStore { weights, table, scale: (config.hidden_size_per_layer_input as f32).sqrt() })
+        Ok(PleStore {
+            weights,
+            table,
+            scale: (config.hidden_size_per_layer_input as f32).sqrt(),
+        })
     }
 
     /// Width of a row: L·P values, layer major.
@@ -39,7 +43,11 @@ impl PleStore {
     ///
     /// Source: reference section 2.2.
     pub fn read(&self, isa: Isa, id: u32, out: &mut [f32]) {
-        let row = if (id as usize) < self.table.rows { id as usize } else { 0 };
+        let row = if (id as usize) < self.table.rows {
+            id as usize
+        } else {
+            0
+        };
         kernels::widen::row(isa, self.weights.view(self.table), row, out);
         for x in out {
             *x *= self.scale;
