@@ -1,6 +1,6 @@
 # One line for each thing people do. The scripts behind them are in packaging/ and can be called by themselves.
 
-.PHONY: help lint test deps
+.PHONY: help deps lint test deny
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -13,3 +13,6 @@ lint: ## format and clippy, for x86_64 and aarch64; warnings are errors
 
 test: deps ## everything CI runs: lint, the aarch64 tests on three emulated CPUs, all tests on this machine
 	packaging/test.sh all
+
+deny: ## licences, sources and known advisories of everything linked (needs cargo-deny)
+	cargo deny check

@@ -30,7 +30,7 @@ emulated() {
     while read -r cpu isa boards; do
         step "aarch64 tests on an emulated $cpu ($boards), expecting $isa"
         export QEMU_CPU=$cpu GEMMAD_EXPECT_ISA=$isa
-        cargo test --locked --target $board -p gemmad-kernels -- --nocapture
+        cargo test --locked --target $board -p gemmad-kernels
     done <<'CPUS'
 cortex-a72 neon Raspberry Pi 4
 cortex-a76 dotprod Raspberry Pi 5, RK3588, Jetson Orin
@@ -42,6 +42,8 @@ CPUS
 native() {
     step "examples in the documentation, $host"
     cargo test --locked --workspace --doc
+    step "the kernels on this CPU"
+    cargo test --locked -p gemmad-kernels --test agreement instruction_set
     step "all tests, $host"
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --locked --workspace

@@ -167,7 +167,6 @@ fn unsafe_stands_where_it_is_expected() {
     for good in [
         "src/model/weights/map.rs",
         "kernels/src/simd/neon.rs",
-        "kernels/src/rope/mod.rs",
         "kernels/src/pool.rs",
     ] {
         assert_eq!(faults(rules::unsafe_places, good, sample), 0, "{good}");
@@ -228,11 +227,11 @@ fn files_are_short() {
 #[test]
 fn the_architecture_names_every_module() {
     assert_eq!(
-        rules::on_the_map("src/model/text/altup.rs", "the laurel").len(),
+        rules::on_the_map("src/model/text/altup.rs", "the model's texts").len(),
         1
     );
     assert_eq!(
-        rules::on_the_map("src/model/text/altup.rs", "the `altup`, twice").len(),
+        rules::on_the_map("src/model/text/altup.rs", "a `model` of text").len(),
         0
     );
     let architecture = read_to_string(top().join("ARCHITECTURE.md")).unwrap();
