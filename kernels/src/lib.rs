@@ -18,6 +18,8 @@ pub mod matmul;
 mod matrix;
 pub mod matvec;
 mod pool;
+pub mod quant;
+pub mod quantized;
 mod simd;
 pub mod sparse;
 pub mod widen;

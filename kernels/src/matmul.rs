@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use crate::dot_tile::{DotTile, Rows};
 use crate::matvec::matvec;
 use crate::pool::TileMut;
+use crate::quantized::{self, with_activations};
 use crate::simd::{Element, dispatch, gemm};
 use crate::widen::Widen;
 use crate::{Isa, Matrix, MatrixData, Pool};
@@ -24,10 +25,10 @@ const TILE_DEPTH: usize = 512;
 /// `Y = X W^T`: `w` is `[rows, cols]`, `x` is `[tokens, cols]`, `y` is `[tokens, rows]`.
 ///
 /// One token goes to [`matvec`], few go through the weights side by side, many to the `gemm` crate (which picks its
-/// instructions itself, unless the pool's are plain Rust).
+/// instructions itself, unless the pool's are plain Rust). With quantised weights `x` is quantised too ([`quantized`]).
 ///
 /// # Panics
-/// When a length does not fit.
+/// When a length does not fit, or when `w` is quantised row by row and there is more than one token.
 pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32]) {
     assert_eq!(
         x.len(),
@@ -51,6 +52,12 @@ pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32
         MatrixData::F32(data) => by_tiles(pool, w, data, x, tokens, y),
         MatrixData::Bf16(data) => by_tiles(pool, w, data, x, tokens, y),
         MatrixData::F16(data) => by_tiles(pool, w, data, x, tokens, y),
+        MatrixData::Quantized(data) => with_activations(pool, x, tokens, w.cols, |x| {
+            quantized::matmul::matmul(pool, data, x, y);
+        }),
+        MatrixData::QuantizedColumns(_) => pool.for_each_row_mut(y, w.rows, &|token, y| {
+            matvec(pool, w, &x[token * w.cols..][..w.cols], y);
+        }),
     }
 }
 

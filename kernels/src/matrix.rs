@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+use crate::quant::Quantized;
+
 /// A borrowed row-major matrix `[rows, cols]`; row `r` starts at element `r * row_stride`.
 ///
 /// `row_stride` may exceed `cols`: the first columns of a wider matrix are a matrix in place.
@@ -28,14 +30,28 @@ pub enum MatrixData<'a> {
     Bf16(&'a [bf16]),
     /// IEEE 754 half floats.
     F16(&'a [f16]),
+    /// Groups of 4- or 8-bit integers; such a matrix has no stride.
+    Quantized(Quantized<'a>),
+    /// The same, stored column by column: rows of the [`Quantized`] are columns of this matrix.
+    QuantizedColumns(Quantized<'a>),
 }
 
 impl MatrixData<'_> {
+    fn is_quantized(&self) -> bool {
+        matches!(
+            self,
+            MatrixData::Quantized(_) | MatrixData::QuantizedColumns(_)
+        )
+    }
+
     fn len(&self) -> usize {
         match self {
             MatrixData::F32(data) => data.len(),
             MatrixData::Bf16(data) => data.len(),
             MatrixData::F16(data) => data.len(),
+            MatrixData::Quantized(data) | MatrixData::QuantizedColumns(data) => {
+                data.rows() * data.cols()
+            }
         }
     }
 }
@@ -64,7 +80,7 @@ impl<'a> Matrix<'a> {
     /// `rows` rows of `cols` elements that begin `row_stride` elements apart in `data`, for instance one head's columns.
     ///
     /// # Panics
-    /// When rows overlap or `data` ends before the last one does.
+    /// When rows overlap, `data` ends before the last one does, or is quantised.
     pub fn strided(
         data: MatrixData<'a>,
         rows: usize,
@@ -79,7 +95,7 @@ impl<'a> Matrix<'a> {
                 .is_some_and(|end| end <= data.len()),
         };
         assert!(
-            cols <= row_stride && fits,
+            cols <= row_stride && fits && !data.is_quantized(),
             "{rows} rows of {cols}, {row_stride} apart, in {} elements",
             data.len()
         );
@@ -115,23 +131,48 @@ impl<'a> Matrix<'a> {
         Matrix::new(MatrixData::F16(data), rows, cols)
     }
 
+    /// A matrix of quantised weights.
+    pub fn quantized(data: Quantized<'a>) -> Matrix<'a> {
+        Matrix::new(MatrixData::Quantized(data), data.rows(), data.cols())
+    }
+
+    /// A matrix of quantised weights that is stored column by column: row `j` of `data` is column `j`.
+    ///
+    /// # Panics
+    /// When `data` is tiled.
+    pub fn quantized_columns(data: Quantized<'a>) -> Matrix<'a> {
+        assert!(!data.format().is_tiled(), "columns in tiles");
+        Matrix::new(MatrixData::QuantizedColumns(data), data.cols(), data.rows())
+    }
+
     /// The first `cols` columns, in place.
     ///
     /// # Panics
-    /// When there are fewer.
+    /// When there are fewer, or when the matrix is quantised row by row and has more.
     pub fn columns(self, cols: usize) -> Matrix<'a> {
         assert!(
             cols <= self.cols,
             "{cols} columns of a matrix with {}",
             self.cols
         );
-        Matrix { cols, ..self }
+        let data = match self.data {
+            MatrixData::Quantized(_) => {
+                assert_eq!(cols, self.cols, "columns of a matrix quantised row by row");
+                self.data
+            }
+            MatrixData::QuantizedColumns(data) => {
+                MatrixData::QuantizedColumns(data.slice_rows(0, cols))
+            }
+            floats => floats,
+        };
+        Matrix { cols, data, ..self }
     }
 
     /// The rows of `range`, in place.
     ///
     /// # Panics
-    /// When there are fewer.
+    /// When there are fewer, when the range of a tiled matrix does not begin with a tile, or is a part of a matrix
+    /// quantised column by column.
     pub fn rows(self, range: Range<usize>) -> Matrix<'a> {
         assert!(
             range.start <= range.end && range.end <= self.rows,
@@ -144,6 +185,16 @@ impl<'a> Matrix<'a> {
             MatrixData::F32(data) => MatrixData::F32(rows_of(data, start, rows, self.row_stride)),
             MatrixData::Bf16(data) => MatrixData::Bf16(rows_of(data, start, rows, self.row_stride)),
             MatrixData::F16(data) => MatrixData::F16(rows_of(data, start, rows, self.row_stride)),
+            MatrixData::Quantized(data) => {
+                MatrixData::Quantized(data.slice_rows(range.start, rows))
+            }
+            MatrixData::QuantizedColumns(_) => {
+                assert_eq!(
+                    rows, self.rows,
+                    "rows of a matrix quantised column by column"
+                );
+                self.data
+            }
         };
         Matrix { rows, data, ..self }
     }

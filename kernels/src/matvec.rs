@@ -1,6 +1,7 @@
 //! A matrix times a vector: every linear layer of a decode step, as fast as memory delivers the weights.
 
 use crate::dot_tile::{DotTile, Rows};
+use crate::quantized::{self, with_activations};
 use crate::simd::{Element, dispatch};
 use crate::{Matrix, MatrixData, Pool};
 
@@ -9,7 +10,9 @@ const MIN_TASK_BYTES: usize = 32 * 1024;
 
 /// `y = W x`: `w` is `[rows, cols]`, `x` has `cols` and `y` has `rows` elements.
 ///
-/// Sums are kept in 32-bit floats, one per lane of a register.
+/// Sums are kept in 32-bit floats, one per lane of a register. With quantised weights `x` is quantised too
+/// ([`quantized`]); who multiplies several matrices with one `x` does that once and calls
+/// [`quantized::matvec`](quantized::matvec::matvec).
 ///
 /// # Panics
 /// When a length does not fit.
@@ -20,6 +23,13 @@ pub fn matvec(pool: &Pool, w: Matrix<'_>, x: &[f32], y: &mut [f32]) {
         MatrixData::F32(data) => by_rows(pool, w, data, x, y),
         MatrixData::Bf16(data) => by_rows(pool, w, data, x, y),
         MatrixData::F16(data) => by_rows(pool, w, data, x, y),
+        MatrixData::Quantized(data) => with_activations(pool, x, 1, w.cols, |x| {
+            quantized::matvec::matvec(pool, data, x, y);
+        }),
+        MatrixData::QuantizedColumns(data) => {
+            y.fill(0.0);
+            quantized::accumulate_all_rows(pool, data, x, y);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Products with a few rows or columns of a matrix: a feed-forward network most of whose activations are zero.
 
 use crate::dot_tile::Rows;
+use crate::quantized::{self, accumulate_rows, with_activations};
 use crate::simd::{Element, Kernel, Simd, dispatch};
 use crate::{Matrix, MatrixData, Pool};
 
@@ -10,7 +11,7 @@ const ROWS_PER_TASK: usize = 16;
 /// `y[i] = w[rows[i]] · x`: `w` is `[n, cols]`, `x` has `cols` elements, `y` as many as `rows`.
 ///
 /// # Panics
-/// When a length does not fit or there is no such row.
+/// When a length does not fit, there is no such row, or `w` is quantised in tiles or column by column.
 pub fn matvec_rows(pool: &Pool, w: Matrix<'_>, rows: &[u32], x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), w.cols, "x of a matrix with {} columns", w.cols);
     assert_eq!(y.len(), rows.len(), "one result for each selected row");
@@ -23,6 +24,10 @@ pub fn matvec_rows(pool: &Pool, w: Matrix<'_>, rows: &[u32], x: &[f32], y: &mut 
         MatrixData::F32(data) => by_selected_rows(pool, w, data, rows, x, y),
         MatrixData::Bf16(data) => by_selected_rows(pool, w, data, rows, x, y),
         MatrixData::F16(data) => by_selected_rows(pool, w, data, rows, x, y),
+        MatrixData::Quantized(data) => with_activations(pool, x, 1, w.cols, |x| {
+            quantized::matvec_rows::matvec_rows(pool, data, rows, x, y);
+        }),
+        MatrixData::QuantizedColumns(_) => panic!("rows of a matrix quantised column by column"),
     }
 }
 
@@ -91,7 +96,7 @@ impl<W: Element> Kernel for DotSelected<'_, W> {
 /// column instead.
 ///
 /// # Panics
-/// When a length does not fit or there is no such column.
+/// When a length does not fit, there is no such column, or `w` is quantised row by row.
 pub fn matvec_columns(pool: &Pool, w: Matrix<'_>, cols: &[u32], values: &[f32], y: &mut [f32]) {
     assert_eq!(y.len(), w.rows, "y of a matrix with {} rows", w.rows);
     assert_eq!(
@@ -108,6 +113,11 @@ pub fn matvec_columns(pool: &Pool, w: Matrix<'_>, cols: &[u32], values: &[f32], 
         MatrixData::F32(data) => by_selected_columns(pool, w, data, cols, values, y),
         MatrixData::Bf16(data) => by_selected_columns(pool, w, data, cols, values, y),
         MatrixData::F16(data) => by_selected_columns(pool, w, data, cols, values, y),
+        MatrixData::Quantized(_) => panic!("columns of a matrix quantised row by row"),
+        MatrixData::QuantizedColumns(data) => {
+            y.fill(0.0);
+            accumulate_rows(pool, data, cols, values, y);
+        }
     }
 }
 

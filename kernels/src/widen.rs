@@ -2,13 +2,14 @@
 
 use half::f16;
 
+use crate::quant::dequantize_row;
 use crate::simd::{Element, Kernel, Simd, dispatch};
 use crate::{Isa, Matrix, MatrixData};
 
 /// `out = w[row]`, widened (exactly) to 32-bit floats; `out` has `w.cols` elements.
 ///
 /// # Panics
-/// When there is no such row or `out` has another length.
+/// When there is no such row, `out` has another length, or `w` is quantised column by column.
 pub fn row(isa: Isa, w: Matrix<'_>, row: usize, out: &mut [f32]) {
     assert_eq!(
         out.len(),
@@ -16,6 +17,9 @@ pub fn row(isa: Isa, w: Matrix<'_>, row: usize, out: &mut [f32]) {
         "one row of a matrix with {} columns",
         w.cols
     );
+    if let MatrixData::Quantized(w) = w.data {
+        return dequantize_row(w, row, out);
+    }
     let w = w.rows(row..row + 1);
     match w.data {
         MatrixData::F32(data) => out.copy_from_slice(&data[..w.cols]),
@@ -33,6 +37,9 @@ pub fn row(isa: Isa, w: Matrix<'_>, row: usize, out: &mut [f32]) {
                 to: out,
             },
         ),
+        MatrixData::Quantized(_) | MatrixData::QuantizedColumns(_) => {
+            unreachable!("no part of such a matrix's rows is a matrix")
+        }
     }
 }
 

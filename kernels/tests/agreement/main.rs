@@ -5,6 +5,8 @@
 mod common;
 mod pool;
 mod products;
+mod quant_formats;
+mod quantized;
 mod sparse;
 
 use std::io::Write;

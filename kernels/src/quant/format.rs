@@ -1,0 +1,210 @@
+//! The four block formats and where each integer and scale lies in their bytes.
+
+use half::f16;
+
+/// Weights that share one scale, along the input axis.
+pub const GROUP: usize = 32;
+/// Rows of one tile of a tiled format.
+pub const TILE_ROWS: usize = 16;
+
+/// Tiles and rows start on multiples of this: a cache line, and the widest register.
+const ALIGNMENT_BYTES: usize = 64;
+
+/// A block format: bits a weight and arrangement (see [`crate::quant`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// 4 bit, in tiles of 16 rows.
+    Q4Tiled,
+    /// 8 bit, in tiles of 16 rows.
+    Q8Tiled,
+    /// 4 bit, row by row.
+    Q4Rows,
+    /// 8 bit, row by row.
+    Q8Rows,
+}
+
+impl Format {
+    /// Whether weights are nibbles.
+    pub fn is_q4(self) -> bool {
+        matches!(self, Format::Q4Tiled | Format::Q4Rows)
+    }
+
+    /// Whether 16 rows are interleaved.
+    pub fn is_tiled(self) -> bool {
+        matches!(self, Format::Q4Tiled | Format::Q8Tiled)
+    }
+
+    /// Rows that are stored as one unit: 16 when tiled, else 1.
+    pub(crate) fn unit_rows(self) -> usize {
+        if self.is_tiled() { TILE_ROWS } else { 1 }
+    }
+
+    /// Bytes of the integers of one group of one row.
+    pub(crate) fn group_bytes(self) -> usize {
+        if self.is_q4() { GROUP / 2 } else { GROUP }
+    }
+
+    /// Bytes of one unit (a tile or a row) of a matrix with `cols` columns; `None` where that does not fit a `usize`.
+    pub fn unit_bytes(self, cols: usize) -> Option<usize> {
+        cols.div_ceil(GROUP)
+            .checked_mul(self.unit_rows() * (self.group_bytes() + size_of::<f16>()))?
+            .checked_next_multiple_of(ALIGNMENT_BYTES)
+    }
+
+    /// Bytes of a whole matrix; `None` where that does not fit a `usize`.
+    pub fn matrix_bytes(self, rows: usize, cols: usize) -> Option<usize> {
+        self.unit_bytes(cols)?
+            .checked_mul(rows.div_ceil(self.unit_rows()))
+    }
+}
+
+/// A view of a quantised matrix: `bytes` hold `rows × cols` weights in `format`.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantized<'a> {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    unit_bytes: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Quantized<'a> {
+    /// Views `bytes` as a matrix; `None` where their number is not [`Format::matrix_bytes`].
+    pub fn new(format: Format, bytes: &'a [u8], rows: usize, cols: usize) -> Option<Self> {
+        let unit_bytes = format.unit_bytes(cols)?;
+        (bytes.len() == format.matrix_bytes(rows, cols)?).then_some(Quantized {
+            format,
+            rows,
+            cols,
+            unit_bytes,
+            bytes,
+        })
+    }
+
+    /// The block format.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Rows, without padding.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns, without padding.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Groups of a row.
+    pub fn groups(&self) -> usize {
+        self.cols.div_ceil(GROUP)
+    }
+
+    /// The rows `first .. first + rows`.
+    ///
+    /// # Panics
+    /// When the range is out of bounds, or `first` does not start a tile of a tiled format.
+    pub fn slice_rows(&self, first: usize, rows: usize) -> Self {
+        let unit = self.format.unit_rows();
+        assert!(
+            first + rows <= self.rows,
+            "rows {first}..{} of a matrix of {} rows",
+            first + rows,
+            self.rows
+        );
+        assert!(
+            first.is_multiple_of(unit),
+            "row {first} does not start a tile of {unit} rows"
+        );
+        let bytes = &self.bytes
+            [first / unit * self.unit_bytes..(first + rows).div_ceil(unit) * self.unit_bytes];
+        Quantized {
+            rows,
+            bytes,
+            ..*self
+        }
+    }
+
+    /// Bytes of the integers and of the scales of a unit.
+    pub(crate) fn unit_lengths(&self) -> (usize, usize) {
+        let groups = self.groups() * self.format.unit_rows();
+        (
+            groups * self.format.group_bytes(),
+            groups * size_of::<f16>(),
+        )
+    }
+
+    /// The integers and the f16 scales (little-endian) of unit `unit`: a tile or a row.
+    pub(crate) fn unit(&self, unit: usize) -> (&'a [u8], &'a [u8]) {
+        let (integers, scales) = self.unit_lengths();
+        let bytes = &self.bytes[unit * self.unit_bytes..][..self.unit_bytes];
+        (&bytes[..integers], &bytes[integers..integers + scales])
+    }
+
+    /// Unpacks group `group` of `row` into integers and returns its scale.
+    pub(crate) fn group(&self, row: usize, group: usize, integers: &mut [i8; GROUP]) -> f32 {
+        let unit_rows = self.format.unit_rows();
+        let (bytes, scales) = self.unit(row / unit_rows);
+        let row = row % unit_rows;
+        let bytes = &bytes[group * unit_rows * self.format.group_bytes()..]
+            [..unit_rows * self.format.group_bytes()];
+        for (k, q) in integers.iter_mut().enumerate() {
+            *q = match self.format {
+                Format::Q8Tiled => bytes[k / 4 * 64 + row * 4 + k % 4] as i8,
+                Format::Q8Rows => bytes[k] as i8,
+                Format::Q4Tiled => nibble(bytes[k / 8 * 64 + row * 4 + k % 4], k % 8 >= 4),
+                Format::Q4Rows => nibble(bytes[k % 16], k >= 16),
+            };
+        }
+        let scale = &scales[(group * unit_rows + row) * 2..][..2];
+        f16::from_le_bytes([scale[0], scale[1]]).to_f32()
+    }
+}
+
+/// The 4-bit weight in one half of `byte`.
+fn nibble(byte: u8, high: bool) -> i8 {
+    (if high { byte >> 4 } else { byte & 15 }) as i8 - 8
+}
+
+/// Writes one group of one row into the bytes of its unit: the inverse of [`Quantized::group`].
+pub(super) fn store_group(
+    format: Format,
+    unit: &mut [u8],
+    groups: usize,
+    row: usize,
+    group: usize,
+    integers: &[i8; GROUP],
+    scale: f16,
+) {
+    let unit_rows = format.unit_rows();
+    let group_bytes = unit_rows * format.group_bytes();
+    let scale_at = groups * group_bytes + (group * unit_rows + row) * 2;
+    unit[scale_at..scale_at + 2].copy_from_slice(&scale.to_le_bytes());
+    let bytes = &mut unit[group * group_bytes..][..group_bytes];
+    match format {
+        Format::Q8Tiled => {
+            for (step, quad) in integers.as_chunks::<4>().0.iter().enumerate() {
+                bytes[step * 64 + row * 4..][..4].copy_from_slice(&quad.map(|q| q as u8));
+            }
+        }
+        Format::Q8Rows => bytes.copy_from_slice(&integers.map(|q| q as u8)),
+        Format::Q4Tiled => {
+            for (step, octet) in integers.as_chunks::<8>().0.iter().enumerate() {
+                for j in 0..4 {
+                    bytes[step * 64 + row * 4 + j] = pack_nibbles(octet[j], octet[4 + j]);
+                }
+            }
+        }
+        Format::Q4Rows => {
+            for j in 0..16 {
+                bytes[j] = pack_nibbles(integers[j], integers[16 + j]);
+            }
+        }
+    }
+}
+
+/// Two 4-bit weights in one byte.
+fn pack_nibbles(low: i8, high: i8) -> u8 {
+    (low + 8) as u8 | ((high + 8) as u8) << 4
+}

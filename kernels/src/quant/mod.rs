@@ -1,0 +1,43 @@
+//! Quantised weights: the block formats, their bytes, and the way in and out of them. No SIMD here.
+//!
+//! Weights are cut into groups of [`GROUP`] = 32 along the input axis. A group has one f16 scale `s`, chosen for least squared
+//! error, and 32 integers `q`; the weight is `q s`:
+//!
+//! | | integers | stored as | bits a weight |
+//! |---|---|---|---|
+//! | Q4 | −8 … 7 | a nibble `q + 8` | 4.5 |
+//! | Q8 | −127 … 127 | an `i8` | 8.5 |
+//!
+//! The bytes on disk are the bytes a kernel reads: a file is mapped and used in place. Columns are padded with zeros to a
+//! multiple of 32. Two arrangements, each for a way of reading:
+//!
+//! **Tiled** (every row is read: projections, the head). 16 rows form a tile, rows zero-padded to 16:
+//!
+//! ```text
+//! tile  = group 0, group 1, …, then the scales [group][16 rows] as f16, then zeros up to a multiple of 64 bytes
+//! group = steps of 64 bytes; byte 4 r + j of a step belongs to row r:
+//!         Q4, 4 steps: step s holds k = 8 s + j in the low nibble, k = 8 s + 4 + j in the high one
+//!         Q8, 8 steps: step s holds k = 4 s + j
+//! ```
+//!
+//! So one 16-byte register holds 4 rows × 4 k, which `sdot` multiplies with 4 activations broadcast to all lanes and adds up to
+//! 4 rows' sums; a 64-byte register holds 16 rows × 4 k, for `vpdpbusd`. No sum across lanes is ever needed.
+//!
+//! **Rows** (rows are picked one by one: the sparse feed-forward, embedding tables). Each row is contiguous:
+//!
+//! ```text
+//! row   = group 0, group 1, …, then the scales [group] as f16, then zeros up to a multiple of 64 bytes
+//! group = Q4, 16 bytes: byte j holds k = j in the low nibble, k = 16 + j in the high one
+//!         Q8, 32 bytes: byte j holds k = j
+//! ```
+
+mod activations;
+mod dequantize;
+mod format;
+mod quantize;
+
+pub use activations::Q8Activations;
+pub(crate) use activations::{ActivationGroup, PANEL};
+pub use dequantize::dequantize_row;
+pub use format::{Format, GROUP, Quantized, TILE_ROWS};
+pub use quantize::{NotFinite, quantize};

@@ -1,0 +1,29 @@
+//! Products of quantised weights with 8-bit activations.
+//!
+//! Every product is made of the integer dots of groups, which are exact, and of their sum in f32,
+//!
+//! ```text
+//! y[r] = Σ_g  s_w[r, g] s_x[g] d[r, g]        d[r, g] = Σ_{k in g} q_w[r, k] q_x[k]
+//! ```
+//!
+//! in which every instruction set does the same roundings in the same order: `y = fma(d, s_w · s_x, y)`, group after group.
+//! So results do not depend on the CPU or on the number of threads, bit by bit.
+//!
+//! | operation | scalar | NEON | dotprod | i8mm | AVX2 | AVX-512 | AVX-512 VNNI |
+//! |---|---|---|---|---|---|---|---|
+//! | [`quantize_activations`] | reference | the reference, compiled for each | | | | | |
+//! | [`matvec`](matvec::matvec) | reference | own | own | dotprod | own | AVX2 | own |
+//! | [`matmul`](matmul::matmul) | reference | own | own | own | own | AVX2 | own |
+//! | [`matvec_rows`](matvec_rows::matvec_rows) | reference | own | own | dotprod | own | AVX2 | AVX2 |
+//! | [`accumulate_rows`] | reference | the reference, compiled for each | | | | | |
+
+mod accumulate_rows;
+pub mod matmul;
+pub mod matvec;
+pub mod matvec_rows;
+mod quantize_activations;
+
+pub(crate) use accumulate_rows::accumulate_all_rows;
+pub use accumulate_rows::accumulate_rows;
+pub use quantize_activations::quantize_activations;
+pub(crate) use quantize_activations::with_activations;

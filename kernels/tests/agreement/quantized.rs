@@ -1,0 +1,304 @@
+//! Quantised products on every instruction set against the scalar twin, bit by bit: the integer dots are exact and the few
+//! f32 roundings are the same everywhere, so no tolerance is needed.
+
+use crate::common::{Random, isas};
+use crate::quant_formats::{FORMATS, SHAPES, normal, quantized_bytes, scalar, vector};
+use kernels::quant::{Format, Q8Activations, Quantized, dequantize_row};
+use kernels::quantized::matmul::matmul;
+use kernels::quantized::matvec::matvec;
+use kernels::quantized::matvec_rows::matvec_rows;
+use kernels::quantized::{accumulate_rows, quantize_activations};
+use kernels::{Isa, Matrix, Pool, sparse};
+
+fn bits(y: &[f32]) -> Vec<u32> {
+    y.iter().map(|y| y.to_bits()).collect()
+}
+
+/// Every pool whose results must be those of the scalar one.
+fn pools() -> Vec<Pool> {
+    let each = |isa: Isa| [1, 3].map(|threads| Pool::new(isa, threads));
+    isas().into_iter().flat_map(each).collect()
+}
+
+#[test]
+fn matvec_agrees_bit_by_bit() {
+    let mut random = Random::new(4);
+    for format in FORMATS {
+        for (rows, cols) in SHAPES {
+            let bytes =
+                quantized_bytes(format, &vector(&mut random, rows * cols, 0.05), rows, cols);
+            let w = Quantized::new(format, &bytes, rows, cols).unwrap();
+            let x = vector(&mut random, cols, 3.0);
+            let multiply = |pool: &Pool| {
+                let (mut q, mut y) = (Q8Activations::new(), vec![f32::NAN; rows]);
+                quantize_activations(pool, &x, 1, cols, &mut q);
+                matvec(pool, w, &q, &mut y);
+                y
+            };
+            let expected = multiply(&scalar());
+            for pool in pools() {
+                assert_eq!(
+                    bits(&multiply(&pool)),
+                    bits(&expected),
+                    "{} {format:?} {rows}x{cols}",
+                    pool.isa()
+                );
+            }
+        }
+    }
+}
+
+/// The scalar twin itself, against f64 arithmetic on the dequantised weights.
+#[test]
+fn matvec_is_the_product() {
+    let mut random = Random::new(5);
+    for format in FORMATS {
+        let (rows, cols) = (40, 500);
+        let bytes = quantized_bytes(format, &vector(&mut random, rows * cols, 0.05), rows, cols);
+        let w = Quantized::new(format, &bytes, rows, cols).unwrap();
+        let x = vector(&mut random, cols, 1.0);
+        let (mut q, mut y, mut weights) = (Q8Activations::new(), vec![0.0; rows], vec![0.0; cols]);
+        quantize_activations(&scalar(), &x, 1, cols, &mut q);
+        matvec(&scalar(), w, &q, &mut y);
+        for (row, &y) in y.iter().enumerate() {
+            dequantize_row(w, row, &mut weights);
+            let exact: f64 = weights
+                .iter()
+                .zip(&x)
+                .map(|(&w, &x)| f64::from(w) * f64::from(x))
+                .sum();
+            // An activation errs by half a step of its group's largest / 127.
+            let bound: f64 = weights
+                .chunks(32)
+                .zip(x.chunks(32))
+                .map(|(w, x)| {
+                    let step = x.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
+                    f64::from(step) * 0.5001 * w.iter().map(|w| f64::from(w.abs())).sum::<f64>()
+                })
+                .sum();
+            assert!(
+                (f64::from(y) - exact).abs() <= bound + 1e-5,
+                "{format:?}: {y} against {exact} ± {bound}"
+            );
+        }
+    }
+}
+
+/// The largest integers everywhere: no 16-bit sum may overflow.
+#[test]
+fn extremes_do_not_overflow() {
+    for format in FORMATS {
+        for (w, x) in [(-1.0, 1.0), (1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)] {
+            let (rows, cols) = (18, 128);
+            // One weight more extreme than the others makes both ends of the range appear.
+            let source: Vec<f32> = (0..rows * cols)
+                .map(|i| if i % 64 == 5 { -w } else { w })
+                .collect();
+            let bytes = quantized_bytes(format, &source, rows, cols);
+            let weights = Quantized::new(format, &bytes, rows, cols).unwrap();
+            for tokens in [1, 5] {
+                let x = vec![x; tokens * cols];
+                let multiply = |pool: &Pool| {
+                    let (mut q, mut y) = (Q8Activations::new(), vec![0.0; tokens * rows]);
+                    quantize_activations(pool, &x, tokens, cols, &mut q);
+                    if tokens == 1 || !format.is_tiled() {
+                        quantize_activations(pool, &x[..cols], 1, cols, &mut q);
+                        matvec(pool, weights, &q, &mut y[..rows]);
+                    } else {
+                        matmul(pool, weights, &q, &mut y);
+                    }
+                    y
+                };
+                let expected = multiply(&scalar());
+                for pool in pools() {
+                    assert_eq!(
+                        bits(&multiply(&pool)),
+                        bits(&expected),
+                        "{} {format:?}",
+                        pool.isa()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn matmul_agrees_bit_by_bit_with_each_token_alone() {
+    let mut random = Random::new(6);
+    for format in [Format::Q4Tiled, Format::Q8Tiled] {
+        for (rows, cols) in SHAPES {
+            for tokens in [2, 3, 4, 5, 8, 9, 17] {
+                let bytes =
+                    quantized_bytes(format, &vector(&mut random, rows * cols, 0.05), rows, cols);
+                let w = Quantized::new(format, &bytes, rows, cols).unwrap();
+                let x = vector(&mut random, tokens * cols, 3.0);
+                let mut expected = vec![0.0; tokens * rows];
+                let mut q = Q8Activations::new();
+                for (x, y) in x.chunks(cols).zip(expected.chunks_mut(rows)) {
+                    quantize_activations(&scalar(), x, 1, cols, &mut q);
+                    matvec(&scalar(), w, &q, y);
+                }
+                for pool in pools() {
+                    let mut y = vec![f32::NAN; tokens * rows];
+                    quantize_activations(&pool, &x, tokens, cols, &mut q);
+                    matmul(&pool, w, &q, &mut y);
+                    assert_eq!(
+                        bits(&y),
+                        bits(&expected),
+                        "{} {format:?} {rows}x{cols} {tokens} tokens",
+                        pool.isa()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn picked_rows_are_those_of_the_whole_product() {
+    let mut random = Random::new(7);
+    for format in [Format::Q4Rows, Format::Q8Rows] {
+        for (rows, cols) in SHAPES {
+            let bytes =
+                quantized_bytes(format, &vector(&mut random, rows * cols, 0.05), rows, cols);
+            let w = Quantized::new(format, &bytes, rows, cols).unwrap();
+            let x = vector(&mut random, cols, 3.0);
+            let picked: Vec<u32> = (0..rows as u32).filter(|r| r % 3 != 1).rev().collect();
+            let (mut q, mut all) = (Q8Activations::new(), vec![0.0; rows]);
+            quantize_activations(&scalar(), &x, 1, cols, &mut q);
+            matvec(&scalar(), w, &q, &mut all);
+            let expected: Vec<f32> = picked.iter().map(|&r| all[r as usize]).collect();
+            for pool in pools() {
+                let mut y = vec![f32::NAN; picked.len()];
+                quantize_activations(&pool, &x, 1, cols, &mut q);
+                matvec_rows(&pool, w, &picked, &q, &mut y);
+                assert_eq!(
+                    bits(&y),
+                    bits(&expected),
+                    "{} {format:?} {rows}x{cols}",
+                    pool.isa()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn accumulated_rows_are_the_dequantised_sum() {
+    let mut random = Random::new(8);
+    for format in [Format::Q4Rows, Format::Q8Rows] {
+        for (rows, cols) in SHAPES {
+            let bytes =
+                quantized_bytes(format, &vector(&mut random, rows * cols, 0.05), rows, cols);
+            let w = Quantized::new(format, &bytes, rows, cols).unwrap();
+            // Most neurons are silent: leaving them out must not change a bit.
+            let a: Vec<f32> = (0..rows)
+                .map(|i| if i % 3 == 0 { normal(&mut random) } else { 0.0 })
+                .collect();
+            let active: Vec<u32> = (0..rows as u32).filter(|&i| a[i as usize] != 0.0).collect();
+            let factors: Vec<f32> = active.iter().map(|&i| a[i as usize]).collect();
+            let start = vector(&mut random, cols, 1.0);
+            let mut dense = start.clone();
+            accumulate_rows(
+                &scalar(),
+                w,
+                &(0..rows as u32).collect::<Vec<_>>(),
+                &a,
+                &mut dense,
+            );
+
+            let mut weights = vec![0.0; cols];
+            let mut exact: Vec<f64> = start.iter().map(|&y| f64::from(y)).collect();
+            for (row, &a) in a.iter().enumerate() {
+                dequantize_row(w, row, &mut weights);
+                exact
+                    .iter_mut()
+                    .zip(&weights)
+                    .for_each(|(y, &w)| *y += f64::from(w) * f64::from(a));
+            }
+            // Two roundings a term, of sums below 10.
+            assert!(
+                dense
+                    .iter()
+                    .zip(&exact)
+                    .all(|(y, e)| (f64::from(*y) - e).abs() < 1e-5 * rows as f64)
+            );
+
+            for pool in pools() {
+                let mut y = start.clone();
+                accumulate_rows(&pool, w, &active, &factors, &mut y);
+                assert_eq!(
+                    bits(&y),
+                    bits(&dense),
+                    "{} {format:?} {rows}x{cols}",
+                    pool.isa()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_doors_quantise_by_themselves() {
+    let mut random = Random::new(9);
+    let (rows, cols) = (40, 100);
+    for format in FORMATS {
+        let bytes = quantized_bytes(format, &vector(&mut random, rows * cols, 0.05), rows, cols);
+        let w = Quantized::new(format, &bytes, rows, cols).unwrap();
+        for tokens in if format.is_tiled() { 1..4 } else { 1..2 } {
+            let x = vector(&mut random, tokens * cols, 1.0);
+            let (mut q, mut expected) = (Q8Activations::new(), vec![0.0; tokens * rows]);
+            for (x, y) in x.chunks(cols).zip(expected.chunks_mut(rows)) {
+                quantize_activations(&scalar(), x, 1, cols, &mut q);
+                matvec(&scalar(), w, &q, y);
+            }
+            for pool in pools() {
+                let mut y = vec![f32::NAN; tokens * rows];
+                kernels::matmul::matmul(&pool, Matrix::quantized(w), &x, tokens, &mut y);
+                assert_eq!(bits(&y), bits(&expected), "{} {format:?}", pool.isa());
+                let mut y = vec![f32::NAN; rows - 16];
+                let part = Matrix::quantized(w).rows(16..rows);
+                kernels::matvec::matvec(&pool, part, &x[..cols], &mut y);
+                assert_eq!(
+                    bits(&y),
+                    bits(&expected[16..rows]),
+                    "{} {format:?}",
+                    pool.isa()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_matrix_stored_by_column_is_the_transpose() {
+    let mut random = Random::new(10);
+    let (neurons, features) = (50, 100);
+    for format in [Format::Q4Rows, Format::Q8Rows] {
+        let source = vector(&mut random, neurons * features, 0.05);
+        let bytes = quantized_bytes(format, &source, neurons, features);
+        let stored = Quantized::new(format, &bytes, neurons, features).unwrap();
+        let w = Matrix::quantized_columns(stored).columns(40);
+        assert_eq!((w.rows, w.cols), (features, 40));
+        let a = vector(&mut random, 3 * 40, 1.0);
+        let mut expected = vec![0.0; 3 * features];
+        for (a, y) in a.chunks(40).zip(expected.chunks_mut(features)) {
+            let rows: Vec<u32> = (0..40).collect();
+            accumulate_rows(&scalar(), stored, &rows, a, y);
+        }
+        for pool in pools() {
+            let mut y = vec![f32::NAN; 3 * features];
+            kernels::matmul::matmul(&pool, w, &a, 3, &mut y);
+            assert_eq!(bits(&y), bits(&expected));
+            kernels::matvec::matvec(&pool, w, &a[..40], &mut y[..features]);
+            assert_eq!(bits(&y), bits(&expected));
+            let picked = [7, 3, 39];
+            let values = picked.map(|i| a[i as usize]);
+            let mut few = vec![0.0; features];
+            accumulate_rows(&pool, stored, &picked, &values, &mut few);
+            sparse::matvec_columns(&pool, w, &picked, &values, &mut y[..features]);
+            assert_eq!(bits(&y[..features]), bits(&few));
+        }
+    }
+}
