@@ -11,6 +11,7 @@
 //! `unsafe` is found in three places: `simd/` (vector loads and stores that check their slices, and the one call into
 //! code compiled for an instruction set that the CPU was seen to have), and `pool.rs`.
 
+pub mod conv;
 mod cores;
 mod dot_tile;
 mod isa;

@@ -3,6 +3,7 @@
 //! it says.
 
 mod common;
+mod conv;
 mod pool;
 mod products;
 mod quant_formats;
