@@ -30,7 +30,9 @@ impl Window {
     fn columns(&self, x: usize) -> (std::ops::Range<usize>, usize) {
         let left = x * self.stride;
         let first = self.before.saturating_sub(left);
-        let end = (self.input_width + self.before).saturating_sub(left).min(self.kernel);
+        let end = (self.input_width + self.before)
+            .saturating_sub(left)
+            .min(self.kernel);
         (first.min(end)..end, left + first - self.before)
     }
 
@@ -40,11 +42,22 @@ impl Window {
 
     /// Checks the input rows against the kernel and says how many there are.
     fn check_input(&self, input: &[f32], rows_above: usize) -> usize {
-        let last_starts_inside = self.output_width.saturating_sub(1) * self.stride < self.input_width;
-        assert!(self.before < self.kernel && self.stride > 0 && last_starts_inside, "{self:?}");
+        let last_starts_inside =
+            self.output_width.saturating_sub(1) * self.stride < self.input_width;
+        assert!(
+            self.before < self.kernel && self.stride > 0 && last_starts_inside,
+            "{self:?}"
+        );
         let rows = input.len() / self.row_len().max(1);
-        assert_eq!(input.len(), rows * self.row_len(), "whole input rows of {self:?}");
-        assert!(rows_above + rows <= self.kernel, "{rows} rows and {rows_above} above under {self:?}");
+        assert_eq!(
+            input.len(),
+            rows * self.row_len(),
+            "whole input rows of {self:?}"
+        );
+        assert!(
+            rows_above + rows <= self.kernel,
+            "{rows} rows and {rows_above} above under {self:?}"
+        );
         rows
     }
 }
@@ -56,11 +69,36 @@ impl Window {
 ///
 /// # Panics
 /// When a length does not fit, or more rows are given than the kernel has.
-pub fn depthwise_row(isa: Isa, window: &Window, weight: &[f32], input: &[f32], rows_above: usize, out: &mut [f32]) {
+pub fn depthwise_row(
+    isa: Isa,
+    window: &Window,
+    weight: &[f32],
+    input: &[f32],
+    rows_above: usize,
+    out: &mut [f32],
+) {
     let rows = window.check_input(input, rows_above);
-    assert_eq!(weight.len(), window.kernel * window.kernel * window.channels, "weight of {window:?}");
-    assert_eq!(out.len(), window.output_width * window.channels, "an output row of {window:?}");
-    dispatch(isa, Depthwise { window, weight, input, rows, rows_above, out });
+    assert_eq!(
+        weight.len(),
+        window.kernel * window.kernel * window.channels,
+        "weight of {window:?}"
+    );
+    assert_eq!(
+        out.len(),
+        window.output_width * window.channels,
+        "an output row of {window:?}"
+    );
+    dispatch(
+        isa,
+        Depthwise {
+            window,
+            weight,
+            input,
+            rows,
+            rows_above,
+            out,
+        },
+    );
 }
 
 /// What a full convolution sees at output pixel `x` of a row, in the order of its weights `[out, channels, kernel, kernel]`:
@@ -102,7 +140,9 @@ impl Kernel for Depthwise<'_> {
     type Output = ();
 
     fn scalar(self) {
-        let Window { kernel, channels, .. } = *self.window;
+        let Window {
+            kernel, channels, ..
+        } = *self.window;
         for (x, out) in self.out.chunks_exact_mut(channels).enumerate() {
             out.fill(0.0);
             let (columns, first) = self.window.columns(x);
@@ -143,17 +183,24 @@ impl Depthwise<'_> {
     /// `B` registers of channels from channel `c` on.
     #[inline(always)]
     fn block<S: Simd, const B: usize>(&mut self, s: S, c: usize) {
-        let Window { kernel, channels, .. } = *self.window;
+        let Window {
+            kernel, channels, ..
+        } = *self.window;
         for x in 0..self.window.output_width {
             let mut sums = [s.splat(0.0); B];
             let (columns, first) = self.window.columns(x);
             for i in 0..self.rows {
                 let input = &self.input[i * self.window.row_len() + first * channels + c..];
-                let weight = &self.weight[((self.rows_above + i) * kernel + columns.start) * channels + c..];
+                let weight =
+                    &self.weight[((self.rows_above + i) * kernel + columns.start) * channels + c..];
                 for j in 0..columns.len() {
                     let (input, weight) = (&input[j * channels..], &weight[j * channels..]);
                     for (b, sum) in sums.iter_mut().enumerate() {
-                        *sum = s.mul_add(s.load(&input[b * S::LANES..]), s.load(&weight[b * S::LANES..]), *sum);
+                        *sum = s.mul_add(
+                            s.load(&input[b * S::LANES..]),
+                            s.load(&weight[b * S::LANES..]),
+                            *sum,
+                        );
                     }
                 }
             }
@@ -167,7 +214,9 @@ impl Depthwise<'_> {
     /// The last channels, fewer than a register.
     #[inline(always)]
     fn tail<S: Simd>(&mut self, s: S, c: usize) {
-        let Window { kernel, channels, .. } = *self.window;
+        let Window {
+            kernel, channels, ..
+        } = *self.window;
         for x in 0..self.window.output_width {
             let mut sum = s.splat(0.0);
             let (columns, first) = self.window.columns(x);

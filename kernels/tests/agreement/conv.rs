@@ -18,7 +18,15 @@ fn values(len: usize, seed: u64) -> Vec<f32> {
 }
 
 /// The input under tap `(i, j)` of output pixel `x`, zero beyond the edges.
-fn under(window: &Window, input: &[f32], rows_above: usize, x: usize, c: usize, i: usize, j: usize) -> f32 {
+fn under(
+    window: &Window,
+    input: &[f32],
+    rows_above: usize,
+    x: usize,
+    c: usize,
+    i: usize,
+    j: usize,
+) -> f32 {
     let rows = input.len() / (window.input_width * window.channels);
     let row = i as isize - rows_above as isize;
     let column = (x * window.stride + j) as isize - window.before as isize;
