@@ -11,17 +11,24 @@
 //! `unsafe` is found in three places: `simd/` (vector loads and stores that check their slices, and the one call into
 //! code compiled for an instruction set that the CPU was seen to have), and `pool.rs`.
 
+pub mod attention;
 pub mod conv;
 mod cores;
 mod dot_tile;
+pub mod elementwise;
+pub mod gelu;
 mod isa;
+mod map;
 pub mod matmul;
 mod matrix;
 pub mod matvec;
 mod pool;
 pub mod quant;
 pub mod quantized;
+pub mod rms_norm;
+pub mod rope;
 mod simd;
+pub mod softmax;
 pub mod sparse;
 pub mod widen;
 

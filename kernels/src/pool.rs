@@ -437,7 +437,41 @@ pub struct TileMut<'a, T> {
     borrow: PhantomData<&'a mut T>,
 }
 
-impl<T> TileMut<'_, T> {
+impl<'a, T> TileMut<'a, T> {
+    /// All of `out`, as rows of `cols` elements.
+    ///
+    /// # Panics
+    /// When `out` is not a whole number of rows.
+    pub(crate) fn new(out: &'a mut [T], cols: usize) -> TileMut<'a, T> {
+        assert!(
+            cols > 0 && out.len().is_multiple_of(cols),
+            "{} elements in rows of {cols}",
+            out.len()
+        );
+        TileMut {
+            rows: out.len() / cols,
+            start: out.as_mut_ptr(),
+            cols,
+            stride: cols,
+            borrow: PhantomData,
+        }
+    }
+
+    /// The first `rows` rows and `cols` columns of it.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub(crate) fn part(&mut self, rows: usize, cols: usize) -> TileMut<'_, T> {
+        assert!(rows <= self.rows && cols <= self.cols);
+        TileMut {
+            start: self.start,
+            rows,
+            cols,
+            stride: self.stride,
+            borrow: PhantomData,
+        }
+    }
+
     /// Rows of the tile.
     pub fn rows(&self) -> usize {
         self.rows

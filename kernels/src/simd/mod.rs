@@ -11,6 +11,7 @@ mod avx512;
 mod bundle;
 mod element;
 pub(crate) mod gemm;
+pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 

@@ -2,8 +2,13 @@
 //! values. `GEMMAD_EXPECT_ISA=name` makes it fail where that one is missing, so that a run under an emulator proves what
 //! it says.
 
+mod attention;
 mod common;
+<<<<<<< HEAD
 mod conv;
+=======
+mod elements;
+>>>>>>> e0b7f82 (Add norms, activations, softmax, rotary embedding and attention)
 mod pool;
 mod products;
 mod quant_formats;

@@ -1,0 +1,218 @@
+//! Online softmax over blocks of keys, with registers.
+
+use super::{Attend, HEADS, Queries};
+use crate::dot_tile::{DotTile, Rows};
+use crate::pool::TileMut;
+use crate::simd::{Bundle, Element, Kernel, Simd, math};
+use crate::{Matrix, MatrixData};
+
+/// Keys of a block, a multiple of every register's lanes: 32 values of 256 floats fill the first-level cache.
+const BLOCK: usize = 32;
+
+/// Values that are added up together, so that a sum is loaded and stored once for all of them.
+const VALUES: usize = 4;
+
+/// For each head the scores, then the weights, of a block; beyond the block's keys the weights are 0.
+type Weights = [[f32; BLOCK]; HEADS];
+
+#[inline(always)]
+pub(super) fn attend<S: Simd>(s: S, work: Attend<'_>) {
+    let queries = work.queries;
+    let heads = work.max.len();
+    work.out.fill(0.0);
+    work.max.fill(f32::NEG_INFINITY);
+    work.sum.fill(0.0);
+    let mut weights: Weights = [[0.0; BLOCK]; HEADS];
+    for block in work.pieces(BLOCK) {
+        match block.k.data {
+            MatrixData::F32(k) => scores(s, queries, rows(block.k, k), block.k.rows, &mut weights),
+            MatrixData::Bf16(k) => scores(s, queries, rows(block.k, k), block.k.rows, &mut weights),
+            MatrixData::F16(k) => scores(s, queries, rows(block.k, k), block.k.rows, &mut weights),
+        }
+        let mut shrink = [1.0; HEADS];
+        for h in 0..heads {
+            let old = work.max[h];
+            let (max, sum) = to_weights(s, &mut weights[h], queries.scale, block.k.rows, old);
+            // The first block: nothing was summed before.
+            shrink[h] = if old == f32::NEG_INFINITY {
+                0.0
+            } else {
+                (old - max).exp()
+            };
+            work.max[h] = max;
+            work.sum[h] = work.sum[h] * shrink[h] + sum;
+        }
+        match block.v.data {
+            MatrixData::F32(v) => add(
+                s,
+                work.out,
+                &weights,
+                &shrink,
+                rows(block.v, v),
+                block.v.rows,
+            ),
+            MatrixData::Bf16(v) => add(
+                s,
+                work.out,
+                &weights,
+                &shrink,
+                rows(block.v, v),
+                block.v.rows,
+            ),
+            MatrixData::F16(v) => add(
+                s,
+                work.out,
+                &weights,
+                &shrink,
+                rows(block.v, v),
+                block.v.rows,
+            ),
+        }
+    }
+}
+
+#[inline(always)]
+fn rows<'a, E>(matrix: Matrix<'_>, data: &'a [E]) -> Rows<'a, E> {
+    Rows {
+        data,
+        stride: matrix.row_stride,
+        depth: matrix.cols,
+    }
+}
+
+/// `q_h · k_j` for each head and key of the block.
+#[inline(always)]
+fn scores<S: Simd, E: Element>(
+    s: S,
+    queries: Queries<'_>,
+    k: Rows<'_, E>,
+    keys: usize,
+    out: &mut Weights,
+) {
+    let heads = queries.q.len() / queries.head_dim;
+    let x = Rows {
+        data: queries.q,
+        stride: queries.head_dim,
+        depth: queries.head_dim,
+    };
+    let mut all = TileMut::new(out.as_flattened_mut(), BLOCK);
+    DotTile {
+        w: k,
+        x,
+        y: &mut all.part(heads, keys),
+    }
+    .simd(s);
+}
+
+/// Turns `keys` scores into weights `e^(scale score - max)`; returns the largest scaled score, `old` included, and their sum.
+#[inline(always)]
+fn to_weights<S: Simd>(
+    s: S,
+    scores: &mut [f32; BLOCK],
+    scale: f32,
+    keys: usize,
+    old: f32,
+) -> (f32, f32) {
+    scores[..keys].iter_mut().for_each(|score| *score *= scale);
+    scores[keys..].fill(f32::NEG_INFINITY);
+    let mut max = s.splat(old);
+    for x in scores.chunks_exact(S::LANES) {
+        max = s.max(max, s.load(x));
+    }
+    let max = s.max_lane(max);
+    let mut sum = s.splat(0.0);
+    for x in scores.chunks_exact_mut(S::LANES) {
+        let e = math::exp(s, s.sub(s.load(x), s.splat(max)));
+        sum = s.add(sum, e);
+        s.store(e, x);
+    }
+    (max, s.sum(sum))
+}
+
+/// `out_h = shrink_h out_h + sum_j weight_hj v_j` for each head.
+#[inline(always)]
+fn add<S: Simd, E: Element>(
+    s: S,
+    out: &mut [f32],
+    weights: &Weights,
+    shrink: &[f32; HEADS],
+    v: Rows<'_, E>,
+    keys: usize,
+) {
+    let heads = out.len() / v.depth;
+    let mut h = 0;
+    while h < heads {
+        let (weights, shrink) = (&weights[h..], &shrink[h..]);
+        let rest = &mut out[h * v.depth..];
+        h += match heads - h {
+            4.. => add_heads::<S, E, 4>(s, rest, weights, shrink, v, keys),
+            2.. => add_heads::<S, E, 2>(s, rest, weights, shrink, v, keys),
+            _ => add_heads::<S, E, 1>(s, rest, weights, shrink, v, keys),
+        };
+    }
+}
+
+/// [`add`] for the first `H` heads, two registers of columns at a time; returns `H`.
+#[inline(always)]
+fn add_heads<S: Simd, E: Element, const H: usize>(
+    s: S,
+    out: &mut [f32],
+    weights: &[[f32; BLOCK]],
+    shrink: &[f32],
+    v: Rows<'_, E>,
+    keys: usize,
+) -> usize {
+    let depth = v.depth;
+    let mut at = 0;
+    while depth - at >= 2 * S::LANES {
+        let mut sums = [[s.splat(0.0); 2]; H];
+        for (h, sums) in sums.iter_mut().enumerate() {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let old = s.load(&out[h * depth + at + i * S::LANES..]);
+                *sum = s.mul(old, s.splat(shrink[h]));
+            }
+        }
+        for j in (0..keys).step_by(VALUES) {
+            let values = values(v, j, keys);
+            let left = values.load(s, at);
+            let right = values.load(s, at + S::LANES);
+            for (h, [left_sum, right_sum]) in sums.iter_mut().enumerate() {
+                for i in 0..VALUES {
+                    let weight = s.splat(weights[h][j + i]);
+                    *left_sum = s.mul_add(weight, left[i], *left_sum);
+                    *right_sum = s.mul_add(weight, right[i], *right_sum);
+                }
+            }
+        }
+        for (h, sums) in sums.iter().enumerate() {
+            for (i, sum) in sums.iter().enumerate() {
+                s.store(*sum, &mut out[h * depth + at + i * S::LANES..]);
+            }
+        }
+        at += 2 * S::LANES;
+    }
+    while at < depth {
+        let width = S::LANES.min(depth - at);
+        for h in 0..H {
+            let out = &mut out[h * depth + at..][..width];
+            let mut sum = s.mul(s.load_tail(out, 0.0), s.splat(shrink[h]));
+            for j in 0..keys {
+                let value = E::load_tail(s, &v.row(j)[at..at + width]);
+                sum = s.mul_add(s.splat(weights[h][j]), value, sum);
+            }
+            s.store_tail(sum, out);
+        }
+        at += width;
+    }
+    H
+}
+
+/// The values of keys `j` and the following; beyond the last key the last one again, whose weight there is 0.
+#[inline(always)]
+fn values<'a, E: Element>(v: Rows<'a, E>, j: usize, keys: usize) -> Bundle<'a, E, VALUES> {
+    let mut rows = [v.row(j); VALUES];
+    for (i, row) in rows.iter_mut().enumerate() {
+        *row = v.row((j + i).min(keys - 1));
+    }
+    Bundle::new(rows, v.depth)
+}

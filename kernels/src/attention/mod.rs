@@ -1,0 +1,248 @@
+//! Attention of one token over the keys and values that it may see.
+//!
+//! The query heads that share a key/value head (grouped-query attention) are done together, so that keys and values are
+//! read once for all of them. The caller says what is visible: a causal mask and a sliding window are simply the keys that
+//! it passes, for instance the two parts of a ring and the fresh keys of the current chunk as three segments.
+//!
+//! Keys are taken in blocks. Each block's scores become weights relative to the largest score so far, and what was summed
+//! before shrinks when that grows, so one pass over the keys is enough and no score is stored. For the same reason parts of
+//! the keys can be attended to by different threads ([`attend_part`]) and put together in the end ([`combine`]).
+//!
+//! Source: Vaswani et al., *Attention Is All You Need*, 2017, equation 1; Milakov and Gimelshein, *Online normalizer
+//! calculation for softmax*, 2018, algorithm 3; Ainslie et al., *GQA*, 2023.
+
+mod blocks;
+mod scalar;
+
+use std::ops::Range;
+
+use crate::elementwise::{scale, scale_add};
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::{Isa, Matrix};
+
+/// Keys and values of consecutive positions of one key/value head: both `[keys, head_dim]`, in any stored format.
+#[derive(Clone, Copy, Debug)]
+pub struct KvSegment<'a> {
+    /// The keys.
+    pub k: Matrix<'a>,
+    /// The values.
+    pub v: Matrix<'a>,
+}
+
+/// Query heads that are done together: their sums fit the registers.
+const HEADS: usize = 4;
+
+/// `out_h = sum_j w_hj v_j`, `w_h = softmax_j(scale q_h · k_j)`, over all keys `j` of all segments.
+///
+/// `q` and `out` are `[heads, head_dim]`: the query heads of one key/value head. Without any key, `out` is 0.
+///
+/// # Panics
+/// When a shape does not fit.
+pub fn attend(
+    isa: Isa,
+    q: &[f32],
+    head_dim: usize,
+    scale_factor: f32,
+    segments: &[KvSegment<'_>],
+    out: &mut [f32],
+) {
+    let keys = check(q, head_dim, segments);
+    assert_eq!(q.len(), out.len(), "an output for each query head");
+    for (q, out) in q
+        .chunks(HEADS * head_dim)
+        .zip(out.chunks_mut(HEADS * head_dim))
+    {
+        let heads = q.len() / head_dim;
+        let (mut max, mut sum) = ([0.0; HEADS], [0.0; HEADS]);
+        let (max, sum) = (&mut max[..heads], &mut sum[..heads]);
+        let queries = Queries {
+            q,
+            head_dim,
+            scale: scale_factor,
+        };
+        dispatch(
+            isa,
+            Attend {
+                queries,
+                segments,
+                keys: 0..keys,
+                out,
+                max,
+                sum,
+            },
+        );
+        for (out, &sum) in out.chunks_exact_mut(head_dim).zip(&*sum) {
+            if sum != 0.0 {
+                scale(isa, out, 1.0 / sum);
+            }
+        }
+    }
+}
+
+/// Floats that [`attend_part`] writes for `heads` query heads.
+pub fn part_len(heads: usize, head_dim: usize) -> usize {
+    heads * (head_dim + 2)
+}
+
+/// The part of [`attend`] that the keys of the range `keys` contribute, for [`combine`]; keys are counted through all segments.
+///
+/// `part` has [`part_len`] elements: the weighted sums of values, not yet divided, `[heads, head_dim]`, then for each head
+/// the largest score, then for each head the sum of the weights.
+///
+/// # Panics
+/// When a shape does not fit or there are fewer keys.
+pub fn attend_part(
+    isa: Isa,
+    q: &[f32],
+    head_dim: usize,
+    scale: f32,
+    segments: &[KvSegment<'_>],
+    keys: Range<usize>,
+    part: &mut [f32],
+) {
+    let all = check(q, head_dim, segments);
+    assert!(
+        keys.start <= keys.end && keys.end <= all,
+        "keys {keys:?} of {all}"
+    );
+    let heads = q.len() / head_dim;
+    assert_eq!(
+        part.len(),
+        part_len(heads, head_dim),
+        "a part of {heads} heads of {head_dim}"
+    );
+    let (out, rest) = part.split_at_mut(heads * head_dim);
+    let (max, sum) = rest.split_at_mut(heads);
+    for (((q, out), max), sum) in q
+        .chunks(HEADS * head_dim)
+        .zip(out.chunks_mut(HEADS * head_dim))
+        .zip(max.chunks_mut(HEADS))
+        .zip(sum.chunks_mut(HEADS))
+    {
+        let queries = Queries { q, head_dim, scale };
+        dispatch(
+            isa,
+            Attend {
+                queries,
+                segments,
+                keys: keys.clone(),
+                out,
+                max,
+                sum,
+            },
+        );
+    }
+}
+
+/// Puts the parts of [`attend_part`] that cover all keys once together: `out` is what [`attend`] gives, to rounding.
+///
+/// `parts` is any number of parts of `out.len() / head_dim` heads, back to back.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn combine(isa: Isa, parts: &[f32], head_dim: usize, out: &mut [f32]) {
+    assert!(
+        head_dim > 0 && out.len().is_multiple_of(head_dim),
+        "heads of {head_dim}"
+    );
+    let heads = out.len() / head_dim;
+    let part_len = part_len(heads, head_dim).max(1);
+    assert!(
+        parts.len().is_multiple_of(part_len),
+        "parts of {heads} heads of {head_dim}"
+    );
+    let (max_at, sum_at) = (heads * head_dim, heads * head_dim + heads);
+    for (h, out) in out.chunks_exact_mut(head_dim).enumerate() {
+        out.fill(0.0);
+        let parts = || {
+            parts
+                .chunks_exact(part_len)
+                .filter(|part| part[sum_at + h] != 0.0)
+        };
+        let max = parts()
+            .map(|part| part[max_at + h])
+            .fold(f32::NEG_INFINITY, f32::max);
+        let weight = |part: &[f32]| (part[max_at + h] - max).exp();
+        let sum: f32 = parts().map(|part| part[sum_at + h] * weight(part)).sum();
+        for part in parts() {
+            scale_add(
+                isa,
+                out,
+                weight(part) / sum,
+                &part[h * head_dim..][..head_dim],
+            );
+        }
+    }
+}
+
+/// How many keys there are, after checking the shapes.
+#[track_caller]
+fn check(q: &[f32], head_dim: usize, segments: &[KvSegment<'_>]) -> usize {
+    assert!(
+        head_dim > 0 && q.len().is_multiple_of(head_dim),
+        "query heads of {head_dim}"
+    );
+    for KvSegment { k, v } in segments {
+        assert!(
+            k.cols == head_dim && v.cols == head_dim && k.rows == v.rows,
+            "keys {} x {} and values {} x {} for heads of {head_dim}",
+            k.rows,
+            k.cols,
+            v.rows,
+            v.cols
+        );
+    }
+    segments.iter().map(|segment| segment.k.rows).sum()
+}
+
+/// At most [`HEADS`] query heads `[heads, head_dim]`, and what multiplies their scores.
+#[derive(Clone, Copy)]
+struct Queries<'a> {
+    q: &'a [f32],
+    head_dim: usize,
+    scale: f32,
+}
+
+/// `out`: values weighted by `e^(score - max)`; `max`: the largest score; `sum`: the sum of the weights; each for each head.
+struct Attend<'a> {
+    queries: Queries<'a>,
+    segments: &'a [KvSegment<'a>],
+    keys: Range<usize>,
+    out: &'a mut [f32],
+    max: &'a mut [f32],
+    sum: &'a mut [f32],
+}
+
+impl Kernel for Attend<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        scalar::attend(self);
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        blocks::attend(s, self);
+    }
+}
+
+impl<'a> Attend<'a> {
+    /// The visible keys of `self.keys`, segment by segment, at most `most` at a time.
+    fn pieces(&self, most: usize) -> impl Iterator<Item = KvSegment<'a>> + use<'a> {
+        let keys = self.keys.clone();
+        let mut before = 0;
+        self.segments.iter().flat_map(move |segment| {
+            let first = before;
+            before += segment.k.rows;
+            let from = keys.start.clamp(first, before) - first;
+            let to = keys.end.clamp(first, before) - first;
+            (from..to).step_by(most).map(move |at| {
+                let rows = at..to.min(at + most);
+                KvSegment {
+                    k: segment.k.rows(rows.clone()),
+                    v: segment.v.rows(rows),
+                }
+            })
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! Sigmoid, SiLU, tanh and the soft cap.
+
+use crate::Isa;
+use crate::map::{Unary, map};
+use crate::simd::{Simd, math};
+
+/// `x = 1 / (1 + e^-x)`
+pub fn sigmoid(isa: Isa, x: &mut [f32]) {
+    map(isa, x, Sigmoid);
+}
+
+/// `x = x / (1 + e^-x)`, also called swish; NaN for minus infinity.
+pub fn silu(isa: Isa, x: &mut [f32]) {
+    map(isa, x, Silu);
+}
+
+/// `x = tanh x`
+pub fn tanh(isa: Isa, x: &mut [f32]) {
+    map(isa, x, Tanh);
+}
+
+/// `x = cap tanh(x / cap)`: nearly `x` where it is small, never beyond `cap`.
+pub fn soft_cap(isa: Isa, x: &mut [f32], cap: f32) {
+    map(isa, x, SoftCap(cap));
+}
+
+#[derive(Clone, Copy)]
+struct Sigmoid;
+
+impl Unary for Sigmoid {
+    fn scalar(self, x: f32) -> f32 {
+        (1.0 / (1.0 + (-f64::from(x)).exp())) as f32
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
+        math::sigmoid(s, x)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Silu;
+
+impl Unary for Silu {
+    fn scalar(self, x: f32) -> f32 {
+        let x = f64::from(x);
+        (x / (1.0 + (-x).exp())) as f32
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
+        let e = math::exp(s, s.sub(s.splat(0.0), x));
+        s.div(x, s.add(s.splat(1.0), e))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Tanh;
+
+impl Unary for Tanh {
+    fn scalar(self, x: f32) -> f32 {
+        f64::from(x).tanh() as f32
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
+        math::tanh(s, x)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SoftCap(f32);
+
+impl Unary for SoftCap {
+    fn scalar(self, x: f32) -> f32 {
+        let cap = f64::from(self.0);
+        (cap * (f64::from(x) / cap).tanh()) as f32
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
+        let cap = s.splat(self.0);
+        s.mul(cap, math::tanh(s, s.div(x, cap)))
+    }
+}

@@ -1,0 +1,193 @@
+//! Attention against its scalar reference, and the reference against a plain softmax.
+
+use half::f16;
+use kernels::attention::{KvSegment, attend, attend_part, combine, part_len};
+use kernels::{Isa, Matrix, MatrixData, softmax};
+
+use crate::common::{Random, assert_close, isas, tuned};
+
+struct Cache {
+    k: Vec<f32>,
+    v: Vec<f32>,
+    k16: Vec<f16>,
+    v16: Vec<f16>,
+    head_dim: usize,
+    stride: usize,
+}
+
+impl Cache {
+    /// `keys` positions whose rows lie `head_dim + padding` apart; in half precision exactly.
+    fn random(random: &mut Random, keys: usize, head_dim: usize, padding: usize) -> Cache {
+        let stride = head_dim + padding;
+        let half = |_| f16::from_f32(random.float());
+        let k16: Vec<f16> = (0..keys * stride).map(half).collect();
+        let v16: Vec<f16> = (0..keys * stride)
+            .map(|_| f16::from_f32(random.float()))
+            .collect();
+        let wide = |halves: &[f16]| halves.iter().map(|x| x.to_f32()).collect();
+        Cache {
+            k: wide(&k16),
+            v: wide(&v16),
+            k16,
+            v16,
+            head_dim,
+            stride,
+        }
+    }
+
+    /// `keys`, from the single or the half precision copy.
+    fn segment(&self, keys: std::ops::Range<usize>, half: bool) -> KvSegment<'_> {
+        let all = self.k.len() / self.stride;
+        let matrix =
+            |data| Matrix::strided(data, all, self.head_dim, self.stride).rows(keys.clone());
+        if half {
+            KvSegment {
+                k: matrix(MatrixData::F16(&self.k16)),
+                v: matrix(MatrixData::F16(&self.v16)),
+            }
+        } else {
+            KvSegment {
+                k: matrix(MatrixData::F32(&self.k)),
+                v: matrix(MatrixData::F32(&self.v)),
+            }
+        }
+    }
+}
+
+/// Scores are sums of head_dim products (2e-6 sqrt(head_dim), see `products.rs`) of size up to 10 here; the exponential turns
+/// their absolute error into a relative one of the weights, and the weights sum to 1.
+const TOLERANCE: f32 = 3e-5;
+
+#[test]
+fn the_reference_is_softmax_times_values() {
+    let mut random = Random::new(20);
+    let (heads, head_dim, keys) = (3, 16, 40);
+    let cache = Cache::random(&mut random, keys, head_dim, 0);
+    let q = random.floats(heads * head_dim, 1.0);
+    let mut out = vec![f32::NAN; q.len()];
+    attend(
+        Isa::scalar(),
+        &q,
+        head_dim,
+        0.5,
+        &[cache.segment(0..keys, false)],
+        &mut out,
+    );
+    for (q, out) in q.chunks(head_dim).zip(out.chunks(head_dim)) {
+        let mut weights: Vec<f32> = cache
+            .k
+            .chunks(head_dim)
+            .map(|k| 0.5 * q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>())
+            .collect();
+        softmax::softmax(Isa::scalar(), &mut weights);
+        for (d, &out) in out.iter().enumerate() {
+            let expected: f32 = weights
+                .iter()
+                .zip(cache.v.chunks(head_dim))
+                .map(|(w, v)| w * v[d])
+                .sum();
+            assert!((out - expected).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn all_shapes() {
+    let mut random = Random::new(21);
+    let shapes = (0..=70)
+        .map(|keys| (1 + keys % 6, 8, keys, 0))
+        .chain((1..=70).map(|head_dim| (4, head_dim, 33, 5)))
+        .chain([
+            (4, 256, 512, 0),
+            (4, 256, 100, 256),
+            (1, 192, 13, 0),
+            (12, 64, 576, 0),
+        ]);
+    for (heads, head_dim, keys, padding) in shapes {
+        let cache = Cache::random(&mut random, keys, head_dim, padding);
+        let q = random.floats(heads * head_dim, 1.0);
+        let cut = keys / 3;
+        let segments = [
+            cache.segment(cut..cut + keys / 4, true),
+            cache.segment(0..cut, true),
+            cache.segment(cut + keys / 4..keys, false),
+        ];
+        let mut expected = vec![f32::NAN; q.len()];
+        attend(
+            Isa::scalar(),
+            &q,
+            head_dim,
+            1.0,
+            &[cache.segment(0..keys, false)],
+            &mut expected,
+        );
+        for isa in isas() {
+            let what = format!("{isa}: {heads} heads of {head_dim}, {keys} keys");
+            let mut got = vec![f32::NAN; q.len()];
+            attend(isa, &q, head_dim, 1.0, &segments, &mut got);
+            assert_close(&what, &got, &expected, 0.0, TOLERANCE);
+
+            for ranges in [
+                vec![0, keys],
+                vec![0, keys / 2, keys],
+                vec![0, 0, keys / 5, keys / 2, keys, keys],
+            ] {
+                let part = part_len(heads, head_dim);
+                let mut parts = vec![f32::NAN; (ranges.len() - 1) * part];
+                for (range, part) in ranges.windows(2).zip(parts.chunks_mut(part)) {
+                    attend_part(isa, &q, head_dim, 1.0, &segments, range[0]..range[1], part);
+                }
+                let mut got = vec![f32::NAN; q.len()];
+                combine(isa, &parts, head_dim, &mut got);
+                assert_close(&what, &got, &expected, 0.0, TOLERANCE);
+            }
+        }
+    }
+}
+
+/// Scores in the thousands: one key takes all the weight, wherever it stands, and nothing overflows.
+#[test]
+fn large_scores() {
+    let mut random = Random::new(22);
+    for best in [0, 5, 31, 32, 63, 99] {
+        let mut cache = Cache::random(&mut random, 100, 32, 0);
+        cache.k[best * 32..][..32].fill(40.0);
+        let q = vec![100.0; 64];
+        for isa in isas() {
+            let mut out = vec![0.0; 64];
+            attend(isa, &q, 32, 1.0, &[cache.segment(0..100, false)], &mut out);
+            for head in out.chunks(32) {
+                assert_close(isa.name(), head, &cache.v[best * 32..][..32], 1e-6, 0.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn not_a_number_reaches_its_own_heads_only() {
+    let mut random = Random::new(23);
+    let cache = Cache::random(&mut random, 50, 16, 0);
+    let mut q = random.floats(6 * 16, 1.0);
+    q[2 * 16 + 3] = f32::NAN;
+    for isa in tuned() {
+        let mut out = vec![0.0; q.len()];
+        attend(isa, &q, 16, 1.0, &[cache.segment(0..50, true)], &mut out);
+        for (h, head) in out.chunks(16).enumerate() {
+            assert!(
+                head.iter().all(|x| x.is_nan() == (h == 2)),
+                "{isa} head {h}: {head:?}"
+            );
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "keys 10 x 8 and values 10 x 16 for heads of 16")]
+fn a_wrong_shape_is_told() {
+    let (k, v) = (vec![0.0; 80], vec![0.0; 160]);
+    let segment = KvSegment {
+        k: Matrix::f32(&k, 10, 8),
+        v: Matrix::f32(&v, 10, 16),
+    };
+    attend(Isa::best(), &[0.0; 16], 16, 1.0, &[segment], &mut [0.0; 16]);
+}
