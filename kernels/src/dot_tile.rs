@@ -7,7 +7,7 @@ use crate::pool::TileMut;
 use crate::simd::{Bundle, Element, Kernel, Simd};
 
 /// Rows of `depth` elements, `stride` apart.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows<'a, E> {
     pub(crate) data: &'a [E],
     pub(crate) stride: usize,
@@ -18,6 +18,14 @@ impl<'a, E> Rows<'a, E> {
     #[inline(always)]
     pub(crate) fn row(&self, row: usize) -> &'a [E] {
         &self.data[row * self.stride..][..self.depth]
+    }
+
+    /// The rows from `row` on.
+    pub(crate) fn from(self, row: usize) -> Rows<'a, E> {
+        Rows {
+            data: &self.data[row * self.stride..],
+            ..self
+        }
     }
 }
 

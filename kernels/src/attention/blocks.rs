@@ -1,10 +1,9 @@
 //! Online softmax over blocks of keys, with registers.
 
-use super::{Attend, HEADS, Queries};
+use super::{Attend, Floats, HEADS, Queries};
 use crate::dot_tile::{DotTile, Rows};
 use crate::pool::TileMut;
 use crate::simd::{Bundle, Element, Kernel, Simd, math};
-use crate::{Matrix, MatrixData};
 
 /// Keys of a block, a multiple of every register's lanes: 32 values of 256 floats fill the first-level cache.
 const BLOCK: usize = 32;
@@ -24,15 +23,15 @@ pub(super) fn attend<S: Simd>(s: S, work: Attend<'_>) {
     work.sum.fill(0.0);
     let mut weights: Weights = [[0.0; BLOCK]; HEADS];
     for block in work.pieces(BLOCK) {
-        match block.k.data {
-            MatrixData::F32(k) => scores(s, queries, rows(block.k, k), block.k.rows, &mut weights),
-            MatrixData::Bf16(k) => scores(s, queries, rows(block.k, k), block.k.rows, &mut weights),
-            MatrixData::F16(k) => scores(s, queries, rows(block.k, k), block.k.rows, &mut weights),
+        match block.k {
+            Floats::F32(k) => scores(s, queries, k, block.keys, &mut weights),
+            Floats::Bf16(k) => scores(s, queries, k, block.keys, &mut weights),
+            Floats::F16(k) => scores(s, queries, k, block.keys, &mut weights),
         }
         let mut shrink = [1.0; HEADS];
         for h in 0..heads {
             let old = work.max[h];
-            let (max, sum) = to_weights(s, &mut weights[h], queries.scale, block.k.rows, old);
+            let (max, sum) = to_weights(s, &mut weights[h], queries.scale, block.keys, old);
             // The first block: nothing was summed before.
             shrink[h] = if old == f32::NEG_INFINITY {
                 0.0
@@ -42,41 +41,11 @@ pub(super) fn attend<S: Simd>(s: S, work: Attend<'_>) {
             work.max[h] = max;
             work.sum[h] = work.sum[h] * shrink[h] + sum;
         }
-        match block.v.data {
-            MatrixData::F32(v) => add(
-                s,
-                work.out,
-                &weights,
-                &shrink,
-                rows(block.v, v),
-                block.v.rows,
-            ),
-            MatrixData::Bf16(v) => add(
-                s,
-                work.out,
-                &weights,
-                &shrink,
-                rows(block.v, v),
-                block.v.rows,
-            ),
-            MatrixData::F16(v) => add(
-                s,
-                work.out,
-                &weights,
-                &shrink,
-                rows(block.v, v),
-                block.v.rows,
-            ),
+        match block.v {
+            Floats::F32(v) => add(s, work.out, &weights, &shrink, v, block.keys),
+            Floats::Bf16(v) => add(s, work.out, &weights, &shrink, v, block.keys),
+            Floats::F16(v) => add(s, work.out, &weights, &shrink, v, block.keys),
         }
-    }
-}
-
-#[inline(always)]
-fn rows<'a, E>(matrix: Matrix<'_>, data: &'a [E]) -> Rows<'a, E> {
-    Rows {
-        data,
-        stride: matrix.row_stride,
-        depth: matrix.cols,
     }
 }
 

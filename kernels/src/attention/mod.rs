@@ -16,17 +16,95 @@ mod scalar;
 
 use std::ops::Range;
 
+use half::{bf16, f16};
+
+use crate::dot_tile::Rows;
 use crate::elementwise::{scale, scale_add};
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::{Isa, Matrix};
+use crate::{Isa, Matrix, MatrixData};
 
-/// Keys and values of consecutive positions of one key/value head: both `[keys, head_dim]`, in any stored format.
+/// Keys and values of consecutive positions of one key/value head.
 #[derive(Clone, Copy, Debug)]
 pub struct KvSegment<'a> {
-    /// The keys.
-    pub k: Matrix<'a>,
-    /// The values.
-    pub v: Matrix<'a>,
+    k: Floats<'a>,
+    v: Floats<'a>,
+    keys: usize,
+    head_dim: usize,
+}
+
+/// Rows of floats in one of the formats that widen in registers.
+#[derive(Clone, Copy, Debug)]
+enum Floats<'a> {
+    F32(Rows<'a, f32>),
+    Bf16(Rows<'a, bf16>),
+    F16(Rows<'a, f16>),
+}
+
+impl<'a> KvSegment<'a> {
+    /// `k` and `v` are both `[keys, head_dim]`, each in any float format.
+    ///
+    /// # Panics
+    /// When their shapes differ or one is quantised.
+    pub fn new(k: Matrix<'a>, v: Matrix<'a>) -> KvSegment<'a> {
+        assert!(
+            k.rows == v.rows && k.cols == v.cols,
+            "keys {} x {} and values {} x {}",
+            k.rows,
+            k.cols,
+            v.rows,
+            v.cols
+        );
+        KvSegment {
+            k: Floats::of(k),
+            v: Floats::of(v),
+            keys: k.rows,
+            head_dim: k.cols,
+        }
+    }
+
+    /// The keys of a range.
+    fn part(self, keys: Range<usize>) -> KvSegment<'a> {
+        let (k, v) = (self.k.from(keys.start), self.v.from(keys.start));
+        KvSegment {
+            k,
+            v,
+            keys: keys.len(),
+            ..self
+        }
+    }
+}
+
+impl<'a> Floats<'a> {
+    #[track_caller]
+    fn of(matrix: Matrix<'a>) -> Floats<'a> {
+        let (stride, depth) = (matrix.row_stride, matrix.cols);
+        match matrix.data {
+            MatrixData::F32(data) => Floats::F32(Rows {
+                data,
+                stride,
+                depth,
+            }),
+            MatrixData::Bf16(data) => Floats::Bf16(Rows {
+                data,
+                stride,
+                depth,
+            }),
+            MatrixData::F16(data) => Floats::F16(Rows {
+                data,
+                stride,
+                depth,
+            }),
+            _ => panic!("attention over quantised keys or values"),
+        }
+    }
+
+    fn from(self, row: usize) -> Floats<'a> {
+        match self {
+            Floats::F32(rows) => Floats::F32(rows.from(row)),
+            Floats::Bf16(rows) => Floats::Bf16(rows.from(row)),
+            Floats::F16(rows) => Floats::F16(rows.from(row)),
+        }
+    }
 }
 
 /// Query heads that are done together: their sums fit the registers.
@@ -182,17 +260,13 @@ fn check(q: &[f32], head_dim: usize, segments: &[KvSegment<'_>]) -> usize {
         head_dim > 0 && q.len().is_multiple_of(head_dim),
         "query heads of {head_dim}"
     );
-    for KvSegment { k, v } in segments {
-        assert!(
-            k.cols == head_dim && v.cols == head_dim && k.rows == v.rows,
-            "keys {} x {} and values {} x {} for heads of {head_dim}",
-            k.rows,
-            k.cols,
-            v.rows,
-            v.cols
+    for segment in segments {
+        assert_eq!(
+            segment.head_dim, head_dim,
+            "keys and values for heads of {head_dim}"
         );
     }
-    segments.iter().map(|segment| segment.k.rows).sum()
+    segments.iter().map(|segment| segment.keys).sum()
 }
 
 /// At most [`HEADS`] query heads `[heads, head_dim]`, and what multiplies their scores.
@@ -233,16 +307,12 @@ impl<'a> Attend<'a> {
         let mut before = 0;
         self.segments.iter().flat_map(move |segment| {
             let first = before;
-            before += segment.k.rows;
+            before += segment.keys;
             let from = keys.start.clamp(first, before) - first;
             let to = keys.end.clamp(first, before) - first;
-            (from..to).step_by(most).map(move |at| {
-                let rows = at..to.min(at + most);
-                KvSegment {
-                    k: segment.k.rows(rows.clone()),
-                    v: segment.v.rows(rows),
-                }
-            })
+            (from..to)
+                .step_by(most)
+                .map(move |at| segment.part(at..to.min(at + most)))
         })
     }
 }

@@ -1,15 +1,14 @@
 //! The reference: for each head a pass for the largest score and a pass for the sums, key by key.
 
-use super::Attend;
+use super::{Attend, Floats};
 use crate::dot_tile::scalar_dot;
 use crate::simd::Element;
-use crate::{Matrix, MatrixData};
 
 pub(super) fn attend(work: Attend<'_>) {
     let queries = work.queries;
     work.out.fill(0.0);
     for (h, q) in queries.q.chunks_exact(queries.head_dim).enumerate() {
-        let score = |k: Matrix<'_>| f64::from(scores(k, q) * queries.scale);
+        let score = |k| f64::from(score(k, q) * queries.scale);
         let max = work
             .pieces(1)
             .map(|key| score(key.k))
@@ -27,20 +26,20 @@ pub(super) fn attend(work: Attend<'_>) {
 }
 
 /// `q · k` for the only row of `k`.
-fn scores(k: Matrix<'_>, q: &[f32]) -> f32 {
-    match k.data {
-        MatrixData::F32(k) => scalar_dot(&k[..q.len()], q),
-        MatrixData::Bf16(k) => scalar_dot(&k[..q.len()], q),
-        MatrixData::F16(k) => scalar_dot(&k[..q.len()], q),
+fn score(k: Floats<'_>, q: &[f32]) -> f32 {
+    match k {
+        Floats::F32(k) => scalar_dot(k.row(0), q),
+        Floats::Bf16(k) => scalar_dot(k.row(0), q),
+        Floats::F16(k) => scalar_dot(k.row(0), q),
     }
 }
 
 /// `out += weight v` for the only row of `v`.
-fn add(out: &mut [f32], weight: f64, v: Matrix<'_>) {
-    match v.data {
-        MatrixData::F32(v) => add_row(out, weight, v),
-        MatrixData::Bf16(v) => add_row(out, weight, v),
-        MatrixData::F16(v) => add_row(out, weight, v),
+fn add(out: &mut [f32], weight: f64, v: Floats<'_>) {
+    match v {
+        Floats::F32(v) => add_row(out, weight, v.row(0)),
+        Floats::Bf16(v) => add_row(out, weight, v.row(0)),
+        Floats::F16(v) => add_row(out, weight, v.row(0)),
     }
 }
 

@@ -41,15 +41,15 @@ impl Cache {
         let matrix =
             |data| Matrix::strided(data, all, self.head_dim, self.stride).rows(keys.clone());
         if half {
-            KvSegment {
-                k: matrix(MatrixData::F16(&self.k16)),
-                v: matrix(MatrixData::F16(&self.v16)),
-            }
+            KvSegment::new(
+                matrix(MatrixData::F16(&self.k16)),
+                matrix(MatrixData::F16(&self.v16)),
+            )
         } else {
-            KvSegment {
-                k: matrix(MatrixData::F32(&self.k)),
-                v: matrix(MatrixData::F32(&self.v)),
-            }
+            KvSegment::new(
+                matrix(MatrixData::F32(&self.k)),
+                matrix(MatrixData::F32(&self.v)),
+            )
         }
     }
 }
@@ -182,12 +182,8 @@ fn not_a_number_reaches_its_own_heads_only() {
 }
 
 #[test]
-#[should_panic(expected = "keys 10 x 8 and values 10 x 16 for heads of 16")]
+#[should_panic(expected = "keys 10 x 8 and values 10 x 16")]
 fn a_wrong_shape_is_told() {
     let (k, v) = (vec![0.0; 80], vec![0.0; 160]);
-    let segment = KvSegment {
-        k: Matrix::f32(&k, 10, 8),
-        v: Matrix::f32(&v, 10, 16),
-    };
-    attend(Isa::best(), &[0.0; 16], 16, 1.0, &[segment], &mut [0.0; 16]);
+    KvSegment::new(Matrix::f32(&k, 10, 8), Matrix::f32(&v, 10, 16));
 }
