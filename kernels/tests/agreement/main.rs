@@ -4,11 +4,8 @@
 
 mod attention;
 mod common;
-<<<<<<< HEAD
 mod conv;
-=======
 mod elements;
->>>>>>> e0b7f82 (Add norms, activations, softmax, rotary embedding and attention)
 mod pool;
 mod products;
 mod quant_formats;
