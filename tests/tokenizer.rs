@@ -1,11 +1,14 @@
 //! The tokenizer against the goldens of the reference implementation and against the `tokenizers` library.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "common/vocabulary.rs"]
 mod vocabulary;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use gemmad::model::config::Config;
 use gemmad::model::tokenizer::{Tokenizer, TokenizerError};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -427,5 +430,41 @@ fn names_of_control_tokens_come_from_the_configuration() {
         "tokenizer.json",
     ] {
         assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn ids_must_be_those_of_the_models_configuration() {
+    for dir in [fixtures(), demo()] {
+        let tokenizer = Tokenizer::load(&dir).unwrap();
+        let path = dir.join("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let check = |config: &Value| {
+            let config = Config::parse(config.to_string().as_bytes(), &path).unwrap();
+            tokenizer
+                .check_config(&config, &path)
+                .map_err(|error| error.to_string())
+        };
+        check(&config).unwrap();
+        let keys = [
+            "bos_token_id",
+            "eos_token_id",
+            "pad_token_id",
+            "boi_token_id",
+            "eoi_token_id",
+            "image_token_id",
+            "boa_token_id",
+            "eoa_token_id",
+            "audio_token_id",
+        ];
+        for key in keys {
+            let right = config[key].take();
+            config[key] = 9.into();
+            let error = check(&config).unwrap_err();
+            for part in ["tokenizer.json gives <", "config.json says", key, "9"] {
+                assert!(error.contains(part), "{part} is not in {error}");
+            }
+            config[key] = right;
+        }
     }
 }

@@ -1,6 +1,11 @@
 //! Gemma 3n on the CPU: no async runtime, no device, no clock, no socket.
 
 pub mod config;
+pub mod generation_config;
 pub mod matformer;
+pub mod prompt;
+pub mod sampler;
+pub mod stop;
+pub mod tasks;
 pub mod tokenizer;
 pub mod weights;

@@ -1,12 +1,14 @@
-//! Control tokens by their meaning.
+//! Control tokens by their meaning, and the check that the tokenizer and `config.json` agree on them.
 
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::Tokenizer;
 use super::error::TokenizerError;
 use super::json::brief;
 use super::vocabulary::Vocabulary;
+use crate::model::config::Config;
 
 /// Ids of the control tokens that prompts are made of.
 ///
@@ -120,5 +122,76 @@ impl ControlTokens {
             .into_iter()
             .chain(self.pad)
             .chain(media.flat_map(|media| [media.start, media.soft, media.end]))
+    }
+}
+
+impl Tokenizer {
+    /// Checks that `config.json` (at `config_path`, for errors) means the same tokens by its ids as this tokenizer.
+    ///
+    /// # Errors
+    /// A control token has another id in `config.json`, or an id of the tokenizer has no row in the embedding.
+    pub fn check_config(&self, config: &Config, config_path: &Path) -> Result<(), TokenizerError> {
+        let control = &self.control;
+        let disagreement = |id: u32, key, config_id| TokenizerError::Disagreement {
+            tokenizer_path: self.path.clone(),
+            config_path: config_path.to_owned(),
+            token: self.vocabulary.text(id).unwrap_or_default().to_owned(),
+            tokenizer_id: id,
+            key,
+            config_id,
+        };
+        let ids = &config.ids;
+        if !ids.eos.contains(&control.eos) {
+            return Err(disagreement(
+                control.eos,
+                "eos_token_id",
+                format!("{:?}", ids.eos),
+            ));
+        }
+        let mut pairs = vec![("bos_token_id", Some(control.bos), ids.bos)];
+        // Nothing here pads: a tokenizer without the token serves as well.
+        pairs.extend(control.pad.map(|pad| ("pad_token_id", Some(pad), ids.pad)));
+        if let Some(media) = &ids.media {
+            let image = control.image;
+            let audio = control.audio;
+            pairs.extend([
+                ("boi_token_id", image.map(|token| token.start), media.boi),
+                ("image_token_id", image.map(|token| token.soft), media.image),
+                ("eoi_token_id", image.map(|token| token.end), media.eoi),
+                ("boa_token_id", audio.map(|token| token.start), media.boa),
+                ("audio_token_id", audio.map(|token| token.soft), media.audio),
+                ("eoa_token_id", audio.map(|token| token.end), media.eoa),
+            ]);
+        }
+        for (key, tokenizer, config) in pairs {
+            match tokenizer {
+                Some(id) if id == config => {}
+                Some(id) => return Err(disagreement(id, key, config.to_string())),
+                None => {
+                    return Err(TokenizerError::Value {
+                        path: self.path.clone(),
+                        key: "added_tokens".to_owned(),
+                        expected: format!(
+                            "the token that {} means by {key} = {config}",
+                            config_path.display()
+                        ),
+                        found: "none of that name".to_owned(),
+                    });
+                }
+            }
+        }
+        if self.vocab_size() > config.text.vocab_size {
+            return Err(TokenizerError::Value {
+                path: self.path.clone(),
+                key: "model.vocab".to_owned(),
+                expected: format!(
+                    "ids below {} (text_config.vocab_size of {})",
+                    config.text.vocab_size,
+                    config_path.display()
+                ),
+                found: (self.vocab_size() - 1).to_string(),
+            });
+        }
+        Ok(())
     }
 }

@@ -40,7 +40,7 @@ struct File<'a> {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     #[serde(borrow)]
-    model: &'a RawValue,
+    model: Model<'a>,
 }
 
 #[derive(Deserialize)]
@@ -96,8 +96,8 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Parsed, TokenizerError> {
         }
     };
     let file: File<'_> = serde_json::from_str(text).map_err(json("the file"))?;
-    let model: Model<'_> = serde_json::from_str(file.model.get()).map_err(json("model"))?;
-    check_structure(&file, &model, path)?;
+    check_structure(&file, path)?;
+    let model = &file.model;
 
     let mut vocabulary = Vocabulary::default();
     VocabularySeed(&mut vocabulary)
@@ -146,7 +146,8 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Parsed, TokenizerError> {
 }
 
 /// Accepts the structure of Gemma's tokenizers and nothing else: anything else would give other ids without a word.
-fn check_structure(file: &File<'_>, model: &Model<'_>, path: &Path) -> Result<(), TokenizerError> {
+fn check_structure(file: &File<'_>, path: &Path) -> Result<(), TokenizerError> {
+    let model = &file.model;
     let unset = |value: &Value| value.is_null() || value == "";
     let is_space = |step: &Value| step["pattern"]["String"] == " ";
     let all = |value: &Value, list: &str, step: &dyn Fn(&Value) -> bool| {

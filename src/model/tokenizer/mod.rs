@@ -19,7 +19,7 @@ mod vocabulary;
 use std::path::{Path, PathBuf};
 
 use added::{Matcher, Piece};
-pub use control::ControlTokens;
+pub use control::{ControlTokens, MediaTokens};
 pub use error::TokenizerError;
 use merges::Merges;
 use vocabulary::Vocabulary;

@@ -1,0 +1,152 @@
+//! Token ids to text as they come, and when to stop.
+//!
+//! What a token adds is printed at once, except what may still turn out otherwise: the first bytes of a UTF-8 character,
+//! and text that may be the beginning of a stop string. Both are held back until the next token decides.
+
+use super::tokenizer::{Tokenizer, push_lossy};
+
+/// What ends an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopRules {
+    /// Any of these tokens; it is not printed.
+    pub tokens: Vec<u32>,
+    /// Any of these texts, wherever tokens begin and end; it is not printed. Empty ones stop nothing.
+    pub strings: Vec<String>,
+    /// So many tokens, a stop token not counted.
+    pub max_tokens: usize,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The model gave a stop token: the answer is complete.
+    Token,
+    /// A stop string came up.
+    String,
+    /// `max_tokens` were given.
+    MaxTokens,
+}
+
+/// The text of one answer as its tokens come.
+#[derive(Debug)]
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    rules: &'a StopRules,
+    /// Bytes not printed yet.
+    held: Vec<u8>,
+    /// What the latest token made printable.
+    printable: String,
+    tokens: usize,
+    stopped: Option<StopReason>,
+}
+
+impl<'a> TextStream<'a> {
+    /// A stream at the beginning of an answer.
+    pub fn new(tokenizer: &'a Tokenizer, rules: &'a StopRules) -> Self {
+        // Room for the longest stop string and some long tokens: no allocation between two tokens.
+        let longest = rules.strings.iter().map(String::len).max().unwrap_or(0);
+        let room = longest + 1024;
+        TextStream {
+            tokenizer,
+            rules,
+            held: Vec::with_capacity(room),
+            printable: String::with_capacity(room),
+            tokens: 0,
+            // An answer of no tokens is complete before it begins.
+            stopped: (rules.max_tokens == 0).then_some(StopReason::MaxTokens),
+        }
+    }
+
+    /// Takes the next token; gives the text that is printable now, and the reason where the answer ends with it.
+    ///
+    /// Control tokens are not printed. After the end nothing more comes.
+    pub fn push(&mut self, id: u32) -> (&str, Option<StopReason>) {
+        self.printable.clear();
+        if self.stopped.is_some() {
+            return ("", self.stopped);
+        }
+        if self.rules.tokens.contains(&id) {
+            self.stop(StopReason::Token, self.held.len());
+            return (&self.printable, self.stopped);
+        }
+        self.tokens += 1;
+        if !self.tokenizer.is_special(id) {
+            // An id without a token has no text.
+            self.tokenizer.append_token_bytes(id, &mut self.held);
+        }
+        if let Some(at) = self.stop_string() {
+            self.stop(StopReason::String, at);
+        } else if self.tokens == self.rules.max_tokens {
+            self.stop(StopReason::MaxTokens, self.held.len());
+        } else {
+            let ready = self.begun_stop_string().min(whole_characters(&self.held));
+            push_lossy(&self.held[..ready], &mut self.printable);
+            self.held.drain(..ready);
+        }
+        (&self.printable, self.stopped)
+    }
+
+    /// Gives the text still held back, where an answer ends for another reason (cancelled, or the context is full).
+    pub fn finish(&mut self) -> &str {
+        self.printable.clear();
+        push_lossy(&self.held, &mut self.printable);
+        self.held.clear();
+        &self.printable
+    }
+
+    /// Why the answer ended; `None` while it goes on.
+    pub fn stopped(&self) -> Option<StopReason> {
+        self.stopped
+    }
+
+    /// Tokens taken, a stop token not counted.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    fn stop(&mut self, reason: StopReason, end: usize) {
+        push_lossy(&self.held[..end], &mut self.printable);
+        self.held.clear();
+        self.stopped = Some(reason);
+    }
+
+    fn strings(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.rules
+            .strings
+            .iter()
+            .map(String::as_bytes)
+            .filter(|string| !string.is_empty())
+    }
+
+    /// Where the stop string begins that is complete first, the longest of those that end together.
+    ///
+    /// The first to be complete, not the first to begin: so the result does not depend on where tokens end.
+    fn stop_string(&self) -> Option<usize> {
+        (1..=self.held.len()).find_map(|end| {
+            let ending = self
+                .strings()
+                .filter(|string| self.held[..end].ends_with(string));
+            ending.map(|string| end - string.len()).min()
+        })
+    }
+
+    /// Where the held bytes end in what may be the beginning of a stop string.
+    fn begun_stop_string(&self) -> usize {
+        let begun = |at: &usize| {
+            self.strings()
+                .any(|string| string.starts_with(&self.held[*at..]))
+        };
+        (0..self.held.len()).find(begun).unwrap_or(self.held.len())
+    }
+}
+
+/// How many of the bytes come before a UTF-8 character whose other bytes may still follow.
+fn whole_characters(bytes: &[u8]) -> usize {
+    // A character has at most four bytes, so it began among the last three.
+    let tail = bytes.len().saturating_sub(3);
+    let incomplete = |&at: &usize| {
+        std::str::from_utf8(&bytes[at..])
+            .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    };
+    (tail..bytes.len()).find(incomplete).unwrap_or(bytes.len())
+}
