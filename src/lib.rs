@@ -5,3 +5,4 @@
 pub mod features;
 pub mod media;
 pub mod model;
+pub mod pipeline;

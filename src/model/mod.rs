@@ -1,8 +1,10 @@
 //! Gemma 3n on the CPU: no async runtime, no device, no clock, no socket.
 
+pub mod audio;
 pub mod config;
 pub mod generation_config;
 pub mod matformer;
+pub mod multimodal_embedder;
 pub mod prompt;
 pub mod sampler;
 pub mod stop;

@@ -41,7 +41,10 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("zbus", &["src/publish/dbus"]),
     ("memmap2", &["src/model/weights"]),
     ("tokio", &["src/daemon/", "src/publish/", "src/cli/run"]),
-    ("kernels", &["src/model/", "src/pack/", "src/cli/"]),
+    (
+        "kernels",
+        &["src/model/", "src/pack/", "src/cli/", "src/pipeline"],
+    ),
     ("core::arch", &["kernels/src/"]),
     ("std::arch", &["kernels/src/"]),
 ];

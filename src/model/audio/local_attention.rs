@@ -1,0 +1,198 @@
+//! Attention of a frame to itself and the few frames before it.
+
+use std::f64::consts::LN_2;
+
+use kernels::elementwise::{dot, scale_add};
+use kernels::softmax::softmax;
+use kernels::{Pool, matmul};
+
+use super::{AudioError, Step};
+use crate::model::config::AudioConfig;
+use crate::model::weights::{Mapped, Tensor};
+
+/// More frames than any checkpoint lets a query see; it bounds what a config can make us allocate.
+const MAX_CONTEXT_FRAMES: usize = 4096;
+
+/// Local attention with relative positions (`attention.attn`).
+///
+/// With `q_t`, `k_s`, `v_s` a head's projections of frames `t` and `s`, and `r = t - s` from 0 to `context_left - 1`:
+///
+/// ```text
+/// q_t   = (W_q z_t) * head_dim^-0.5 / ln 2 * softplus(per_dim_scale)
+/// logit = cap tanh((q_t . k_s + q_t . R[r]) / cap)         cap = conf_attention_logit_cap
+/// out_t = sum_s softmax(logit)_s v_s                       over the s that are in the clip and not padding
+/// ```
+///
+/// `R[r] = pos_proj(sincos(r))` does not depend on the input and is computed once. The reference computes this in chunks of
+/// `conf_attention_chunk_size` queries; the result does not depend on that.
+///
+/// Source: `Gemma3nAudioAttention`, `Gemma3nAudioRelativePositionEmbedding`.
+#[derive(Debug)]
+pub struct LocalAttention {
+    q_proj: Tensor,
+    k_proj: Tensor,
+    v_proj: Tensor,
+    /// `[head_dim]`: what queries are multiplied with.
+    query_scale: Vec<f32>,
+    /// `[context, hidden_size]`: `R` by distance.
+    relative: Vec<f32>,
+    context: usize,
+    heads: usize,
+    logit_cap: f32,
+}
+
+/// Keys and values of the frames that the next query still sees.
+#[derive(Debug)]
+pub struct AttentionState {
+    /// `[context - 1 + frames, hidden_size]`; before the clip there are invisible frames.
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    visible: Vec<bool>,
+    queries: Vec<f32>,
+}
+
+impl LocalAttention {
+    /// Finds the tensors of `attention.attn` in `weights` and computes the relative positions.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape or type, or the context is unreasonably long.
+    pub fn load(
+        pool: &Pool,
+        weights: &Mapped,
+        config: &AudioConfig,
+        prefix: &str,
+    ) -> Result<LocalAttention, AudioError> {
+        let (width, heads, context) = (
+            config.hidden_size,
+            config.conf_num_attention_heads,
+            config.conf_attention_context_left,
+        );
+        if context > MAX_CONTEXT_FRAMES {
+            return Err(AudioError::Config {
+                key: "conf_attention_context_left",
+                reason: format!("{context} frames, expected at most {MAX_CONTEXT_FRAMES}"),
+            });
+        }
+        let head_dim = width / heads;
+        let matrix = |name: &str| weights.matrix(&format!("{prefix}.{name}.weight"), width, width);
+        let pos_proj = matrix("relative_position_embedding.pos_proj")?;
+        let mut relative = vec![0.0; context * width];
+        matmul::matmul(
+            pool,
+            weights.view(pos_proj),
+            &sincos(context, width),
+            context,
+            &mut relative,
+        );
+        let per_dim_scale = weights.vector(&format!("{prefix}.per_dim_scale"), head_dim)?;
+        let scale = (head_dim as f64).powf(-0.5) / LN_2;
+        Ok(LocalAttention {
+            q_proj: matrix("q_proj")?,
+            k_proj: matrix("k_proj")?,
+            v_proj: matrix("v_proj")?,
+            query_scale: per_dim_scale
+                .iter()
+                .map(|&x| (scale * f64::from(x).exp().ln_1p()) as f32)
+                .collect(),
+            relative,
+            context,
+            heads,
+            logit_cap: config.conf_attention_logit_cap,
+        })
+    }
+
+    /// The state at the start of a clip.
+    pub fn start(&self) -> AttentionState {
+        let history = self.context - 1;
+        AttentionState {
+            keys: vec![0.0; history * self.q_proj.rows],
+            values: vec![0.0; history * self.q_proj.rows],
+            visible: vec![false; history],
+            queries: Vec::new(),
+        }
+    }
+
+    /// Attends from the frames `z` `[frames, hidden_size]`, of which `padded` are not to be seen, and writes `out`
+    /// `[frames, hidden_size]`.
+    pub(super) fn forward(
+        &self,
+        step: &Step<'_>,
+        state: &mut AttentionState,
+        z: &[f32],
+        padded: &[bool],
+        out: &mut [f32],
+    ) {
+        let (width, history, frames) = (self.q_proj.rows, self.context - 1, padded.len());
+        state.keys.resize((history + frames) * width, 0.0);
+        state.values.resize((history + frames) * width, 0.0);
+        state.queries.resize(frames * width, 0.0);
+        state.visible.extend(padded.iter().map(|padded| !padded));
+        step.linear(self.q_proj, z, &mut state.queries);
+        step.linear(self.k_proj, z, &mut state.keys[history * width..]);
+        step.linear(self.v_proj, z, &mut state.values[history * width..]);
+        for query in state.queries.chunks_exact_mut(self.query_scale.len()) {
+            for (q, scale) in query.iter_mut().zip(&self.query_scale) {
+                *q *= scale;
+            }
+        }
+        let state_ref = &*state;
+        step.pool
+            .for_each_row_mut(out, width, &|t, out| self.attend(step, state_ref, t, out));
+        // What the next queries see moves to the front.
+        state.keys.drain(..frames * width);
+        state.values.drain(..frames * width);
+        state.visible.drain(..frames);
+    }
+
+    /// All heads of query `t`.
+    fn attend(&self, step: &Step<'_>, state: &AttentionState, t: usize, out: &mut [f32]) {
+        let (isa, width) = (step.pool.isa(), self.q_proj.rows);
+        let head_dim = width / self.heads;
+        let mut seen = [0.0; 32];
+        let mut seen_more = Vec::new();
+        let weights: &mut [f32] = if self.context <= seen.len() {
+            &mut seen
+        } else {
+            seen_more.resize(self.context, 0.0);
+            &mut seen_more
+        };
+        // Row t of the keys is the oldest that the query sees, `context - 1` frames back.
+        let visible = || (t..t + self.context).filter(|&s| state.visible[s]);
+        let count = visible().count();
+        out.fill(0.0);
+        for head in 0..self.heads {
+            let columns = head * head_dim..(head + 1) * head_dim;
+            let part = |row: usize| row * width + columns.start..row * width + columns.end;
+            let query = &state.queries[part(t)];
+            for (weight, s) in weights.iter_mut().zip(visible()) {
+                let distance = t + self.context - 1 - s;
+                let logit = dot(isa, query, &state.keys[part(s)])
+                    + dot(isa, query, &self.relative[part(distance)]);
+                *weight = self.logit_cap * (logit / self.logit_cap).tanh();
+            }
+            softmax(isa, &mut weights[..count]);
+            for (&weight, s) in weights.iter().zip(visible()) {
+                scale_add(
+                    isa,
+                    &mut out[columns.clone()],
+                    weight,
+                    &state.values[part(s)],
+                );
+            }
+        }
+    }
+}
+
+/// `[distances, width]`: `sin(r w_i)` for all `i`, then `cos(r w_i)`, with `w_i = 10000^(-i / (width/2 - 1))`.
+fn sincos(distances: usize, width: usize) -> Vec<f32> {
+    let half = width / 2;
+    let step = 10_000f64.ln() / (half.max(2) - 1) as f64;
+    let mut out = Vec::with_capacity(distances * width);
+    for r in 0..distances {
+        let angle = |i: usize| r as f64 * (-(i as f64) * step).exp();
+        out.extend((0..half).map(|i| angle(i).sin() as f32));
+        out.extend((0..half).map(|i| angle(i).cos() as f32));
+        out.resize((r + 1) * width, 0.0);
+    }
+    out
+}
