@@ -2,7 +2,7 @@
 
 use std::f64::consts::LN_2;
 
-use kernels::elementwise::{dot, scale_add};
+use kernels::elementwise::{dot, scale_add, soft_cap};
 use kernels::softmax::softmax;
 use kernels::{Pool, matmul};
 
@@ -166,10 +166,10 @@ impl LocalAttention {
             let query = &state.queries[part(t)];
             for (weight, s) in weights.iter_mut().zip(visible()) {
                 let distance = t + self.context - 1 - s;
-                let logit = dot(isa, query, &state.keys[part(s)])
+                *weight = dot(isa, query, &state.keys[part(s)])
                     + dot(isa, query, &self.relative[part(distance)]);
-                *weight = self.logit_cap * (logit / self.logit_cap).tanh();
             }
+            soft_cap(isa, &mut weights[..count], self.logit_cap);
             softmax(isa, &mut weights[..count]);
             for (&weight, s) in weights.iter().zip(visible()) {
                 scale_add(
