@@ -12,10 +12,10 @@ use kernels::{Isa, Pool};
 use crate::{status_mib, synthetic};
 
 /// Width of the released text models.
-pub const TEXT_HIDDEN_SIZE: usize = 2048;
+pub(crate) const TEXT_HIDDEN_SIZE: usize = 2048;
 const SECONDS: usize = 30;
 
-pub fn measure(dir: &Path, threads: usize) {
+pub(crate) fn measure(dir: &Path, threads: usize) {
     let pool = Pool::new(Isa::best(), threads);
     let config = synthetic::config();
     let before_mib = status_mib("RssAnon");

@@ -7,10 +7,10 @@ use gemmad::model::config::{AudioConfig, Config};
 use half::bf16;
 
 /// A tensor's name and shape.
-pub type Shape = (String, Vec<usize>);
+pub(crate) type Shape = (String, Vec<usize>);
 
 /// The demo model's config with towers of the released sizes, which are the defaults of their keys.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/config.json");
     let mut json: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -20,7 +20,7 @@ pub fn config() -> Config {
 }
 
 /// Every tensor of the audio tower and of `embed_audio`.
-pub fn audio_tensors(config: &AudioConfig, text_hidden_size: usize) -> Vec<Shape> {
+pub(crate) fn audio_tensors(config: &AudioConfig, text_hidden_size: usize) -> Vec<Shape> {
     let width = config.hidden_size;
     let mut tensors = Vec::new();
     let mut add = |name: String, shape: &[usize]| tensors.push((name, shape.to_vec()));
@@ -114,7 +114,7 @@ pub fn audio_tensors(config: &AudioConfig, text_hidden_size: usize) -> Vec<Shape
 
 /// Writes `tensors` as `model.safetensors` in `dir`: bfloat16, norms 1, matrices uniform with a variance of 1 / inputs. Returns how
 /// many parameters they have.
-pub fn write_checkpoint(dir: &Path, tensors: &[Shape]) -> usize {
+pub(crate) fn write_checkpoint(dir: &Path, tensors: &[Shape]) -> usize {
     let mut header = serde_json::Map::new();
     let mut end = 0;
     for (name, shape) in tensors {
