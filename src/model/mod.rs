@@ -10,4 +10,5 @@ pub mod sampler;
 pub mod stop;
 pub mod tasks;
 pub mod tokenizer;
+pub mod vision;
 pub mod weights;
