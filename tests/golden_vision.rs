@@ -20,14 +20,24 @@ const TOLERANCE: f32 = 1e-3;
 fn tower() -> VisionTower {
     let config = Config::load(&fixtures()).unwrap();
     let checkpoint = Checkpoint::open(&fixtures()).unwrap();
-    VisionTower::load(&checkpoint, config.vision.as_ref().unwrap(), config.text.hidden_size).unwrap()
+    VisionTower::load(
+        &checkpoint,
+        config.vision.as_ref().unwrap(),
+        config.text.hidden_size,
+    )
+    .unwrap()
 }
 
 /// `[height, width, 3]` from the golden `[3, height, width]`, and the side.
 fn pixels(golden: &Golden, picture: &str) -> (Vec<u8>, usize) {
     let (planes, shape) = golden.u8(&format!("{picture}.pixel_values_u8"));
     let plane = shape[1] * shape[2];
-    ((0..plane * 3).map(|i| planes[i % 3 * plane + i / 3]).collect(), shape[1])
+    (
+        (0..plane * 3)
+            .map(|i| planes[i % 3 * plane + i / 3])
+            .collect(),
+        shape[1],
+    )
 }
 
 /// A feature map put together from what the tower showed.
@@ -53,7 +63,12 @@ impl Seen {
     }
 }
 
-fn watch(tower: &VisionTower, pool: &Pool, pixels: &[u8], side: usize) -> (HashMap<String, Seen>, Vec<f32>) {
+fn watch(
+    tower: &VisionTower,
+    pool: &Pool,
+    pixels: &[u8],
+    side: usize,
+) -> (HashMap<String, Seen>, Vec<f32>) {
     let mut seen: HashMap<String, Seen> = HashMap::new();
     let soft_tokens = tower
         .encode_observed(pool, pixels, side, &mut |part: &Observation<'_>| {
@@ -62,7 +77,12 @@ fn watch(tower: &VisionTower, pool: &Pool, pixels: &[u8], side: usize) -> (HashM
                 channels: part.channels,
                 values: Vec::new(),
             });
-            assert_eq!(map.values.len(), part.rows.start * part.width * part.channels, "{}: rows in order", part.name);
+            assert_eq!(
+                map.values.len(),
+                part.rows.start * part.width * part.channels,
+                "{}: rows in order",
+                part.name
+            );
             map.values.extend_from_slice(part.values);
         })
         .unwrap();
@@ -80,7 +100,12 @@ fn every_stage_and_the_soft_tokens_are_those_of_the_reference() {
 
         let compare = |tensor: &str, map: &str, step: usize| {
             let (want, shape) = golden.f32(&format!("photo.{tensor}"));
-            assert_close(&format!("{isa} {tensor}"), &seen[map].planes(shape[0], step), &want, TOLERANCE);
+            assert_close(
+                &format!("{isa} {tensor}"),
+                &seen[map].planes(shape[0], step),
+                &want,
+                TOLERANCE,
+            );
         };
         compare("stem_ch0_3", "stem", 4);
         compare("stage0_ch0_7", "stage0", 2);
@@ -95,7 +120,12 @@ fn every_stage_and_the_soft_tokens_are_those_of_the_reference() {
 
         let (image, side) = pixels(&golden, "icon");
         let soft_tokens = tower.encode(&pool, &image, side).unwrap();
-        assert_close(&format!("{isa} icon"), &soft_tokens, &golden.f32("icon.soft_tokens").0, TOLERANCE);
+        assert_close(
+            &format!("{isa} icon"),
+            &soft_tokens,
+            &golden.f32("icon.soft_tokens").0,
+            TOLERANCE,
+        );
     }
 }
 
@@ -150,7 +180,10 @@ fn only_vision_ids_have_a_hard_embedding() {
         let mean_square = row.iter().map(|v| v * v).sum::<f32>() / row.len() as f32;
         assert!((mean_square - 1.0).abs() < 1e-3, "normed: {mean_square}");
     }
-    assert_ne!(tower.hard_embedding(&pool, first), tower.hard_embedding(&pool, last));
+    assert_ne!(
+        tower.hard_embedding(&pool, first),
+        tower.hard_embedding(&pool, last)
+    );
     assert_eq!(tower.hard_embedding(&pool, first - 1), None);
     assert_eq!(tower.hard_embedding(&pool, last + 1), None);
 }

@@ -36,7 +36,11 @@ impl EdgeResidual {
             stride,
             conv_exp: weights.matrix(&format!("{prefix}.conv_exp.weight"), mid_channels, patch)?,
             bn1: Norm::load(weights, &format!("{prefix}.bn1.weight"), mid_channels)?,
-            conv_pwl: weights.matrix(&format!("{prefix}.conv_pwl.weight"), out_channels, mid_channels)?,
+            conv_pwl: weights.matrix(
+                &format!("{prefix}.conv_pwl.weight"),
+                out_channels,
+                mid_channels,
+            )?,
             bn2: Norm::load(weights, &format!("{prefix}.bn2.weight"), out_channels)?,
         })
     }
@@ -56,15 +60,28 @@ impl EdgeResidual {
         let mut held = RowWindow::new(width * channels);
         let (mut patches, mut mids, mut outs) = (Vec::new(), Vec::new(), Vec::new());
 
-        for rows in strips(down.output, across.output * (patch + mid + out) + self.stride * width * channels) {
-            held.slide(down.inputs(rows.clone()), |rows, to| source.read(compute.pool, rows, to));
+        for rows in strips(
+            down.output,
+            across.output * (patch + mid + out) + self.stride * width * channels,
+        ) {
+            held.slide(down.inputs(rows.clone()), |rows, to| {
+                source.read(compute.pool, rows, to)
+            });
             let pixels = rows.len() * across.output;
             patches.resize(pixels * patch, 0.0);
-            compute.pool.for_each_row_mut(&mut patches, patch, &|pixel, to| {
-                let y = rows.start + pixel / across.output;
-                let input = held.rows(down.inputs(y..y + 1));
-                conv::patch(&window, input, down.rows_above(y), pixel % across.output, to);
-            });
+            compute
+                .pool
+                .for_each_row_mut(&mut patches, patch, &|pixel, to| {
+                    let y = rows.start + pixel / across.output;
+                    let input = held.rows(down.inputs(y..y + 1));
+                    conv::patch(
+                        &window,
+                        input,
+                        down.rows_above(y),
+                        pixel % across.output,
+                        to,
+                    );
+                });
             mids.resize(pixels * mid, 0.0);
             compute.pointwise(self.conv_exp, &patches, &mut mids);
             self.bn1.apply(compute.pool, &mut mids, Activation::Gelu);

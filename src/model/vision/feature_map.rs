@@ -19,11 +19,19 @@ pub(super) struct FeatureMap {
 
 impl FeatureMap {
     pub(super) fn new(height: usize, width: usize, channels: usize) -> Self {
-        FeatureMap { height, width, channels, values: vec![0.0; height * width * channels] }
+        FeatureMap {
+            height,
+            width,
+            channels,
+            values: vec![0.0; height * width * channels],
+        }
     }
 
     pub(super) fn copy(&self) -> Self {
-        FeatureMap { values: self.values.clone(), ..*self }
+        FeatureMap {
+            values: self.values.clone(),
+            ..*self
+        }
     }
 
     pub(super) fn rows(&self, rows: Range<usize>) -> &[f32] {
@@ -79,13 +87,21 @@ impl Walk {
     pub(super) fn same(input: usize, kernel: usize, stride: usize) -> Walk {
         let output = input.div_ceil(stride);
         let padding = ((output.max(1) - 1) * stride + kernel).saturating_sub(input);
-        Walk { kernel, stride, input, output, before: padding / 2 }
+        Walk {
+            kernel,
+            stride,
+            input,
+            output,
+            before: padding / 2,
+        }
     }
 
     /// The input samples that the output samples `output` look at, padding left out.
     pub(super) fn inputs(&self, output: Range<usize>) -> Range<usize> {
         let first = (output.start * self.stride).saturating_sub(self.before);
-        let end = ((output.end - 1) * self.stride + self.kernel).saturating_sub(self.before).min(self.input);
+        let end = ((output.end - 1) * self.stride + self.kernel)
+            .saturating_sub(self.before)
+            .min(self.input);
         first.min(end)..end
     }
 
@@ -116,16 +132,28 @@ pub(super) struct RowWindow {
 
 impl RowWindow {
     pub(super) fn new(row_len: usize) -> Self {
-        RowWindow { row_len, held: 0..0, values: Vec::new() }
+        RowWindow {
+            row_len,
+            held: 0..0,
+            values: Vec::new(),
+        }
     }
 
     /// Forgets the rows before `needed`, and has those that are not there yet written by `make`.
-    pub(super) fn slide(&mut self, needed: Range<usize>, make: impl FnOnce(Range<usize>, &mut [f32])) {
+    pub(super) fn slide(
+        &mut self,
+        needed: Range<usize>,
+        make: impl FnOnce(Range<usize>, &mut [f32]),
+    ) {
         let keep_from = needed.start.clamp(self.held.start, self.held.end);
         let kept = (keep_from - self.held.start) * self.row_len..self.held.len() * self.row_len;
         let kept_len = kept.len();
         self.values.copy_within(kept, 0);
-        let start = if kept_len == 0 { needed.start } else { keep_from };
+        let start = if kept_len == 0 {
+            needed.start
+        } else {
+            keep_from
+        };
         let new = needed.start.max(self.held.end)..needed.end.max(self.held.end);
         self.held = start..new.end;
         self.values.resize(self.held.len() * self.row_len, 0.0);
@@ -163,7 +191,16 @@ mod tests {
         assert_eq!(Walk::same(96, 3, 2).before, 0);
         assert_eq!(Walk::same(96, 5, 2).before, 1);
         assert_eq!(Walk::same(96, 5, 1).before, 2);
-        assert_eq!(Walk::same(97, 3, 2), Walk { kernel: 3, stride: 2, input: 97, output: 49, before: 1 });
+        assert_eq!(
+            Walk::same(97, 3, 2),
+            Walk {
+                kernel: 3,
+                stride: 2,
+                input: 97,
+                output: 49,
+                before: 1
+            }
+        );
         assert_eq!(Walk::same(96, 5, 2).inputs(0..48), 0..96);
         assert_eq!(Walk::same(96, 5, 2).inputs(10..12), 19..26);
         assert_eq!(Walk::same(96, 5, 2).rows_above(0), 1);

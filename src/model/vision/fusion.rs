@@ -45,7 +45,12 @@ impl Fusion {
     }
 
     /// `[output_resolution^2, out]`, row by row of the grid.
-    pub(super) fn run(&self, compute: Compute<'_>, fine: &FeatureMap, coarse: &FeatureMap) -> Vec<f32> {
+    pub(super) fn run(
+        &self,
+        compute: Compute<'_>,
+        fine: &FeatureMap,
+        coarse: &FeatureMap,
+    ) -> Vec<f32> {
         let (mid, out, side) = (self.pw_exp.rows, self.pw_proj.rows, self.output_resolution);
         let pool = compute.pool;
         let mut grid = vec![0.0; side * side * out];
@@ -59,7 +64,10 @@ impl Fusion {
                 let (y, x) = (rows.start + pixel / fine.width, pixel % fine.width);
                 let (to_fine, to_coarse) = to.split_at_mut(fine.channels);
                 to_fine.copy_from_slice(fine.pixel(y, x));
-                to_coarse.copy_from_slice(coarse.pixel(y * coarse.height / fine.height, x * coarse.width / fine.width));
+                to_coarse.copy_from_slice(coarse.pixel(
+                    y * coarse.height / fine.height,
+                    x * coarse.width / fine.width,
+                ));
             });
             mids.resize(pixels * mid, 0.0);
             compute.pointwise(self.pw_exp, &joined, &mut mids);
@@ -75,7 +83,14 @@ impl Fusion {
 }
 
 /// Adds to the grid what the fine rows `rows`, in `strip`, contribute to it.
-fn gather(pool: &Pool, [down, across]: [&Resize; 2], rows: Range<usize>, strip: &[f32], grid: &mut [f32], side: usize) {
+fn gather(
+    pool: &Pool,
+    [down, across]: [&Resize; 2],
+    rows: Range<usize>,
+    strip: &[f32],
+    grid: &mut [f32],
+    side: usize,
+) {
     let channels = grid.len() / (side * side);
     let width = strip.len() / (rows.len() * channels);
     pool.for_each_row_mut(grid, channels, &|token, to| {
@@ -104,12 +119,17 @@ impl Resize {
             .map(|i| {
                 if input.is_multiple_of(output) {
                     let ratio = input / output;
-                    return (i * ratio..(i + 1) * ratio).map(|tap| (tap, 1.0 / ratio as f32)).collect();
+                    return (i * ratio..(i + 1) * ratio)
+                        .map(|tap| (tap, 1.0 / ratio as f32))
+                        .collect();
                 }
                 let at = ((i as f32 + 0.5) * (input as f32 / output as f32) - 0.5).max(0.0);
                 let first = (at as usize).min(input - 1);
                 let fraction = at - first as f32;
-                vec![(first, 1.0 - fraction), ((first + 1).min(input - 1), fraction)]
+                vec![
+                    (first, 1.0 - fraction),
+                    ((first + 1).min(input - 1), fraction),
+                ]
             })
             .collect();
         Resize { taps }
@@ -124,11 +144,20 @@ mod tests {
     fn resizing_takes_the_mean_or_interpolates() {
         let of = |input, output| Resize::new(input, output).taps;
         assert_eq!(of(4, 4)[2], [(2, 1.0)]);
-        assert_eq!(of(6, 2)[1], [(3, 1.0 / 3.0), (4, 1.0 / 3.0), (5, 1.0 / 3.0)]);
+        assert_eq!(
+            of(6, 2)[1],
+            [(3, 1.0 / 3.0), (4, 1.0 / 3.0), (5, 1.0 / 3.0)]
+        );
         // torch.nn.functional.interpolate(torch.arange(3.), size=2, mode="linear"): 0.25, 1.75.
-        assert_eq!(of(3, 2), [vec![(0, 0.75), (1, 0.25)], vec![(1, 0.25), (2, 0.75)]]);
+        assert_eq!(
+            of(3, 2),
+            [vec![(0, 0.75), (1, 0.25)], vec![(1, 0.25), (2, 0.75)]]
+        );
         // The same to size 4: 0, 0.625, 1.375, 2.
-        let values: Vec<f32> = of(3, 4).iter().map(|taps| taps.iter().map(|&(at, w)| at as f32 * w).sum()).collect();
+        let values: Vec<f32> = of(3, 4)
+            .iter()
+            .map(|taps| taps.iter().map(|&(at, w)| at as f32 * w).sum())
+            .collect();
         assert_eq!(values, [0.0, 0.625, 1.375, 2.0]);
     }
 }

@@ -30,8 +30,15 @@ impl Depthwise {
         // Stored `[channels, 1, kernel, kernel]`; with the channels last, neighbours in memory are computed together.
         let taps = kernel * kernel;
         let stored = weights.vector(&conv, channels * taps)?;
-        let weight = (0..taps * channels).map(|at| stored[at % channels * taps + at / channels]).collect();
-        Ok(Depthwise { kernel, stride, weight, norm: Norm::load(weights, &norm, channels)? })
+        let weight = (0..taps * channels)
+            .map(|at| stored[at % channels * taps + at / channels])
+            .collect();
+        Ok(Depthwise {
+            kernel,
+            stride,
+            weight,
+            norm: Norm::load(weights, &norm, channels)?,
+        })
     }
 
     /// How it walks over pictures of this height and width.
@@ -54,7 +61,14 @@ impl Depthwise {
         pool.for_each_chunk_mut(out, across.output * channels, &|row, out| {
             let y = rows.start + row;
             let input = held.rows(down.inputs(y..y + 1));
-            conv::depthwise_row(pool.isa(), &window, &self.weight, input, down.rows_above(y), out);
+            conv::depthwise_row(
+                pool.isa(),
+                &window,
+                &self.weight,
+                input,
+                down.rows_above(y),
+                out,
+            );
         });
         self.norm.apply(pool, out, activation);
     }
@@ -86,7 +100,9 @@ impl InvertedBottleneck {
         let name = |part: &str| format!("{prefix}.{part}.weight");
         let depthwise = |part: &str, channels, kernel, stride| {
             let names = [name(&format!("{part}.conv")), name(&format!("{part}.bn"))];
-            (kernel > 0).then(|| Depthwise::load(weights, names, channels, kernel, stride)).transpose()
+            (kernel > 0)
+                .then(|| Depthwise::load(weights, names, channels, kernel, stride))
+                .transpose()
         };
         let start_stride = if mid_kernel > 0 { 1 } else { stride };
         let gamma = weights.vector(&format!("{prefix}.layer_scale.gamma"), out_channels)?;
@@ -110,12 +126,22 @@ impl InvertedBottleneck {
         let mut expansion = Expansion::new(self, source.shape());
         let [height, width] = expansion.output;
         let (mid, out) = (self.pw_exp.rows, self.pw_proj.rows);
-        let walks = self.dw_mid.as_ref().map(|depthwise| (depthwise, depthwise.walks(height, width)));
-        let [out_height, out_width] =
-            walks.as_ref().map_or([height, width], |(_, [down, across])| [down.output, across.output]);
+        let walks = self
+            .dw_mid
+            .as_ref()
+            .map(|depthwise| (depthwise, depthwise.walks(height, width)));
+        let [out_height, out_width] = walks
+            .as_ref()
+            .map_or([height, width], |(_, [down, across])| {
+                [down.output, across.output]
+            });
         let stride = height.div_ceil(out_height.max(1));
         let row_len = out_width * (mid + out)
-            + if walks.is_some() { stride * width * (mid + self.pw_exp.cols) } else { width * self.pw_exp.cols };
+            + if walks.is_some() {
+                stride * width * (mid + self.pw_exp.cols)
+            } else {
+                width * self.pw_exp.cols
+            };
         let mut held = RowWindow::new(width * mid);
         let (mut mids, mut outs) = (Vec::new(), Vec::new());
 
@@ -124,14 +150,24 @@ impl InvertedBottleneck {
             mids.resize(pixels * mid, 0.0);
             match &walks {
                 Some((depthwise, walks)) => {
-                    held.slide(walks[0].inputs(rows.clone()), |rows, to| expansion.rows(compute, source, rows, to));
-                    depthwise.apply(compute.pool, *walks, &held, rows.clone(), Activation::Gelu, &mut mids);
+                    held.slide(walks[0].inputs(rows.clone()), |rows, to| {
+                        expansion.rows(compute, source, rows, to)
+                    });
+                    depthwise.apply(
+                        compute.pool,
+                        *walks,
+                        &held,
+                        rows.clone(),
+                        Activation::Gelu,
+                        &mut mids,
+                    );
                 }
                 None => expansion.rows(compute, source, rows.clone(), &mut mids),
             }
             outs.resize(pixels * out, 0.0);
             compute.pointwise(self.pw_proj, &mids, &mut outs);
-            self.pw_proj_norm.apply(compute.pool, &mut outs, Activation::None);
+            self.pw_proj_norm
+                .apply(compute.pool, &mut outs, Activation::None);
             emit(source, rows, &outs);
         }
     }
@@ -153,20 +189,47 @@ impl<'a> Expansion<'a> {
             let walks = depthwise.walks(height, width);
             (depthwise, walks, RowWindow::new(width * channels))
         });
-        let output = start.as_ref().map_or([height, width], |(_, [down, across], _)| [down.output, across.output]);
-        Expansion { block, output, start, input: Vec::new() }
+        let output = start
+            .as_ref()
+            .map_or([height, width], |(_, [down, across], _)| {
+                [down.output, across.output]
+            });
+        Expansion {
+            block,
+            output,
+            start,
+            input: Vec::new(),
+        }
     }
 
-    fn rows<S: RowSource>(&mut self, compute: Compute<'_>, source: &mut S, rows: Range<usize>, out: &mut [f32]) {
-        self.input.resize(rows.len() * self.output[1] * self.block.pw_exp.cols, 0.0);
+    fn rows<S: RowSource>(
+        &mut self,
+        compute: Compute<'_>,
+        source: &mut S,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) {
+        self.input
+            .resize(rows.len() * self.output[1] * self.block.pw_exp.cols, 0.0);
         match &mut self.start {
             Some((depthwise, walks, held)) => {
-                held.slide(walks[0].inputs(rows.clone()), |rows, to| source.read(compute.pool, rows, to));
-                depthwise.apply(compute.pool, *walks, held, rows, Activation::None, &mut self.input);
+                held.slide(walks[0].inputs(rows.clone()), |rows, to| {
+                    source.read(compute.pool, rows, to)
+                });
+                depthwise.apply(
+                    compute.pool,
+                    *walks,
+                    held,
+                    rows,
+                    Activation::None,
+                    &mut self.input,
+                );
             }
             None => source.read(compute.pool, rows, &mut self.input),
         }
         compute.pointwise(self.block.pw_exp, &self.input, out);
-        self.block.pw_exp_norm.apply(compute.pool, out, Activation::Gelu);
+        self.block
+            .pw_exp_norm
+            .apply(compute.pool, out, Activation::Gelu);
     }
 }

@@ -120,7 +120,11 @@ impl VisionTower {
     ) -> Result<VisionTower, VisionError> {
         let architecture = Architecture::new(config.hidden_size, config.model_args.as_ref())?;
         let weights = checkpoint.load(Group::Vision)?;
-        let stem = Stem::load(&weights, &format!("{PREFIX}.conv_stem"), architecture.stem_channels)?;
+        let stem = Stem::load(
+            &weights,
+            &format!("{PREFIX}.conv_stem"),
+            architecture.stem_channels,
+        )?;
         let mut stages = Vec::with_capacity(architecture.stages.len());
         for (s, blocks) in architecture.stages.iter().enumerate() {
             let layers: Result<Vec<Layer>, WeightsError> = blocks
@@ -135,8 +139,12 @@ impl VisionTower {
             architecture.fusion_mid_channels(),
             architecture.hidden_size,
         ];
-        let fusion =
-            Fusion::load(&weights, &format!("{PREFIX}.msfa"), channels, architecture.msfa_output_resolution)?;
+        let fusion = Fusion::load(
+            &weights,
+            &format!("{PREFIX}.msfa"),
+            channels,
+            architecture.msfa_output_resolution,
+        )?;
         let shape = EmbedderShape {
             prefix: "model.embed_vision",
             multimodal_hidden_size: config.hidden_size,
@@ -146,7 +154,14 @@ impl VisionTower {
             rms_norm_eps: config.rms_norm_eps,
         };
         let embedder = MultimodalEmbedder::load(&weights, shape)?;
-        Ok(VisionTower { weights, architecture, stem, stages, fusion, embedder })
+        Ok(VisionTower {
+            weights,
+            architecture,
+            stem,
+            stages,
+            fusion,
+            embedder,
+        })
     }
 
     /// The mapped weights, to ask how much of them is in memory.
@@ -165,8 +180,14 @@ impl VisionTower {
     /// The side is 0, above [`MAX_RESOLUTION_PX`], or does not halve evenly through the stages.
     pub fn check_resolution(&self, resolution_px: usize) -> Result<(), VisionError> {
         let step_px = self.architecture.total_stride();
-        if resolution_px == 0 || resolution_px > MAX_RESOLUTION_PX || !resolution_px.is_multiple_of(step_px) {
-            return Err(VisionError::Resolution { resolution_px, step_px });
+        if resolution_px == 0
+            || resolution_px > MAX_RESOLUTION_PX
+            || !resolution_px.is_multiple_of(step_px)
+        {
+            return Err(VisionError::Resolution {
+                resolution_px,
+                step_px,
+            });
         }
         Ok(())
     }
@@ -179,7 +200,12 @@ impl VisionTower {
     ///
     /// # Panics
     /// If `pixels` is not `3 resolution_px^2` long.
-    pub fn encode(&self, pool: &Pool, pixels: &[u8], resolution_px: usize) -> Result<Vec<f32>, VisionError> {
+    pub fn encode(
+        &self,
+        pool: &Pool,
+        pixels: &[u8],
+        resolution_px: usize,
+    ) -> Result<Vec<f32>, VisionError> {
         self.encode_observed(pool, pixels, resolution_px, &mut |_| ())
     }
 
@@ -198,8 +224,15 @@ impl VisionTower {
         observer: Observer<'_, '_>,
     ) -> Result<Vec<f32>, VisionError> {
         self.check_resolution(resolution_px)?;
-        assert_eq!(pixels.len(), 3 * resolution_px * resolution_px, "8-bit RGB of {resolution_px} x {resolution_px}");
-        let compute = Compute { pool, weights: &self.weights };
+        assert_eq!(
+            pixels.len(),
+            3 * resolution_px * resolution_px,
+            "8-bit RGB of {resolution_px} x {resolution_px}"
+        );
+        let compute = Compute {
+            pool,
+            weights: &self.weights,
+        };
 
         let mut fine = None;
         let mut current: Option<FeatureMap> = None;
@@ -209,8 +242,15 @@ impl VisionTower {
                     Some(map) if layer.residual => layer.run_in_place(compute, map),
                     Some(mut map) => layer.run(compute, &mut map),
                     None => {
-                        let (stem, weights, walk) = (&self.stem, &self.weights, Stem::walk(resolution_px));
-                        let mut rows = StemRows { stem, weights, pixels, walk, observer: &mut *observer };
+                        let (stem, weights, walk) =
+                            (&self.stem, &self.weights, Stem::walk(resolution_px));
+                        let mut rows = StemRows {
+                            stem,
+                            weights,
+                            pixels,
+                            walk,
+                            observer: &mut *observer,
+                        };
                         layer.run(compute, &mut rows)
                     }
                 });
@@ -240,7 +280,8 @@ impl VisionTower {
             values: &features,
         });
         let mut soft_tokens = Vec::new();
-        self.embedder.soft(pool, &self.weights, &features, &mut soft_tokens);
+        self.embedder
+            .soft(pool, &self.weights, &features, &mut soft_tokens);
         Ok(soft_tokens)
     }
 
@@ -252,31 +293,81 @@ impl VisionTower {
 
 impl FeatureMap {
     fn observation<'a>(&'a self, name: &'a str, rows: Range<usize>) -> Observation<'a> {
-        let FeatureMap { height, width, channels, .. } = *self;
-        Observation { name, height, width, channels, values: self.rows(rows.clone()), rows }
+        let FeatureMap {
+            height,
+            width,
+            channels,
+            ..
+        } = *self;
+        Observation {
+            name,
+            height,
+            width,
+            channels,
+            values: self.rows(rows.clone()),
+            rows,
+        }
     }
 }
 
 impl Layer {
     fn load(weights: &Mapped, prefix: &str, block: &Block) -> Result<Layer, WeightsError> {
-        let Block { in_channels, out_channels, stride, residual, .. } = *block;
+        let Block {
+            in_channels,
+            out_channels,
+            stride,
+            residual,
+            ..
+        } = *block;
         let body = match block.kind {
-            BlockKind::EdgeResidual { kernel, mid_channels } => {
+            BlockKind::EdgeResidual {
+                kernel,
+                mid_channels,
+            } => {
                 let channels = [in_channels, mid_channels, out_channels];
-                Body::EdgeResidual(EdgeResidual::load(weights, prefix, channels, kernel, stride)?)
+                Body::EdgeResidual(EdgeResidual::load(
+                    weights, prefix, channels, kernel, stride,
+                )?)
             }
-            BlockKind::InvertedBottleneck { start_kernel, mid_kernel, mid_channels } => {
+            BlockKind::InvertedBottleneck {
+                start_kernel,
+                mid_kernel,
+                mid_channels,
+            } => {
                 let channels = [in_channels, mid_channels, out_channels];
                 let kernels = [start_kernel, mid_kernel];
-                Body::InvertedBottleneck(InvertedBottleneck::load(weights, prefix, channels, kernels, stride)?)
+                Body::InvertedBottleneck(InvertedBottleneck::load(
+                    weights, prefix, channels, kernels, stride,
+                )?)
             }
-            BlockKind::MultiQueryAttention { num_heads, key_dim, value_dim, kv_stride, kernel } => {
-                let heads = multi_query_attention::Heads { num_heads, key_dim, value_dim };
+            BlockKind::MultiQueryAttention {
+                num_heads,
+                key_dim,
+                value_dim,
+                kv_stride,
+                kernel,
+            } => {
+                let heads = multi_query_attention::Heads {
+                    num_heads,
+                    key_dim,
+                    value_dim,
+                };
                 let channels = [in_channels, out_channels];
-                Body::MultiQueryAttention(MultiQueryAttention::load(weights, prefix, channels, heads, [kernel, kv_stride])?)
+                Body::MultiQueryAttention(MultiQueryAttention::load(
+                    weights,
+                    prefix,
+                    channels,
+                    heads,
+                    [kernel, kv_stride],
+                )?)
             }
         };
-        Ok(Layer { residual, out_channels, stride, body })
+        Ok(Layer {
+            residual,
+            out_channels,
+            stride,
+            body,
+        })
     }
 
     /// Adds the block's output to its input. A strip of the input is overwritten when nothing reads it any more: the
@@ -293,7 +384,9 @@ impl Layer {
         let [height, width, _] = source.shape();
         let [height, width] = [height, width].map(|side| side.div_ceil(self.stride));
         let mut out = FeatureMap::new(height, width, self.out_channels);
-        self.strips(compute, source, |_, rows, strip| out.rows_mut(rows).copy_from_slice(strip));
+        self.strips(compute, source, |_, rows, strip| {
+            out.rows_mut(rows).copy_from_slice(strip)
+        });
         out
     }
 

@@ -35,13 +35,20 @@ impl Memory {
         let name = |part: &str| format!("{prefix}.{part}.weight");
         let names = [name("down_conv"), name("norm")];
         Ok(Memory {
-            down_conv: (stride > 1).then(|| Depthwise::load(weights, names, channels, kernel, stride)).transpose()?,
+            down_conv: (stride > 1)
+                .then(|| Depthwise::load(weights, names, channels, kernel, stride))
+                .transpose()?,
             proj: weights.matrix(&name("proj"), width, channels)?,
         })
     }
 
     /// `[positions, width]` from the whole normed picture, strip by strip.
-    fn project(&self, compute: Compute<'_>, picture: &RowWindow, [height, width]: [usize; 2]) -> Vec<f32> {
+    fn project(
+        &self,
+        compute: Compute<'_>,
+        picture: &RowWindow,
+        [height, width]: [usize; 2],
+    ) -> Vec<f32> {
         let channels = self.proj.cols;
         let Some(down_conv) = &self.down_conv else {
             let mut out = vec![0.0; height * width * self.proj.rows];
@@ -51,7 +58,14 @@ impl Memory {
         let walks = down_conv.walks(height, width);
         let [rows, columns] = walks.map(|walk| walk.output);
         let mut thinned = vec![0.0; rows * columns * channels];
-        down_conv.apply(compute.pool, walks, picture, 0..rows, Activation::None, &mut thinned);
+        down_conv.apply(
+            compute.pool,
+            walks,
+            picture,
+            0..rows,
+            Activation::None,
+            &mut thinned,
+        );
         let mut out = vec![0.0; rows * columns * self.proj.rows];
         compute.pointwise(self.proj, &thinned, &mut out);
         out
@@ -82,9 +96,19 @@ impl MultiQueryAttention {
         heads: Heads,
         kernel_and_stride: [usize; 2],
     ) -> Result<Self, WeightsError> {
-        let Heads { num_heads, key_dim, value_dim } = heads;
+        let Heads {
+            num_heads,
+            key_dim,
+            value_dim,
+        } = heads;
         let memory = |part: &str, width| {
-            Memory::load(weights, &format!("{prefix}.attn.{part}"), in_channels, width, kernel_and_stride)
+            Memory::load(
+                weights,
+                &format!("{prefix}.attn.{part}"),
+                in_channels,
+                width,
+                kernel_and_stride,
+            )
         };
         let query = format!("{prefix}.attn.query.proj.weight");
         let output = format!("{prefix}.attn.output.proj.weight");
@@ -106,7 +130,11 @@ impl MultiQueryAttention {
         source: &mut S,
         mut emit: impl FnMut(&mut S, Range<usize>, &[f32]),
     ) {
-        let Heads { num_heads, key_dim, value_dim } = self.heads;
+        let Heads {
+            num_heads,
+            key_dim,
+            value_dim,
+        } = self.heads;
         let [height, width, channels] = source.shape();
         let pool = compute.pool;
         let mut normed = RowWindow::new(width * channels);
@@ -120,7 +148,10 @@ impl MultiQueryAttention {
         let scale = (key_dim as f32).powf(-0.5);
         keys.iter_mut().for_each(|key| *key *= scale);
         let positions = keys.len() / key_dim;
-        let values = transposed(&self.value.project(compute, &normed, [height, width]), value_dim);
+        let values = transposed(
+            &self.value.project(compute, &normed, [height, width]),
+            value_dim,
+        );
         let keys = Matrix::f32(&keys, positions, key_dim);
         let values = Matrix::f32(&values, value_dim, positions);
 
@@ -136,13 +167,18 @@ impl MultiQueryAttention {
             let heads = pixels * num_heads;
             scores.resize(heads * positions, 0.0);
             matmul::matmul(pool, keys, &queries, heads, &mut scores);
-            pool.for_each_row_mut(&mut scores, positions, &|_, row| softmax::softmax(pool.isa(), row));
+            pool.for_each_row_mut(&mut scores, positions, &|_, row| {
+                softmax::softmax(pool.isa(), row)
+            });
             attended.resize(heads * value_dim, 0.0);
             matmul::matmul(pool, values, &scores, heads, &mut attended);
             outs.resize(pixels * out, 0.0);
             compute.pointwise(self.output, &attended, &mut outs);
             for pixel in outs.chunks_exact_mut(out) {
-                pixel.iter_mut().zip(&self.gamma).for_each(|(value, gamma)| *value *= gamma);
+                pixel
+                    .iter_mut()
+                    .zip(&self.gamma)
+                    .for_each(|(value, gamma)| *value *= gamma);
             }
             emit(source, rows, &outs);
         }
@@ -152,5 +188,7 @@ impl MultiQueryAttention {
 /// `[width, positions]` from `[positions, width]`.
 fn transposed(rows: &[f32], width: usize) -> Vec<f32> {
     let positions = rows.len() / width;
-    (0..rows.len()).map(|at| rows[at % positions * width + at / positions]).collect()
+    (0..rows.len())
+        .map(|at| rows[at % positions * width + at / positions])
+        .collect()
 }

@@ -40,8 +40,14 @@ pub(super) enum Activation {
 }
 
 impl Norm {
-    pub(super) fn load(weights: &Mapped, name: &str, channels: usize) -> Result<Norm, WeightsError> {
-        Ok(Norm { weight: weights.vector(name, channels)? })
+    pub(super) fn load(
+        weights: &Mapped,
+        name: &str,
+        channels: usize,
+    ) -> Result<Norm, WeightsError> {
+        Ok(Norm {
+            weight: weights.vector(name, channels)?,
+        })
     }
 
     /// Norms `[pixels, channels]` in place.
@@ -60,7 +66,10 @@ impl Norm {
 
     /// The norm with its weights multiplied by `gamma`, channel by channel: a layer scale behind it costs nothing.
     pub(super) fn scaled(mut self, gamma: &[f32]) -> Norm {
-        self.weight.iter_mut().zip(gamma).for_each(|(weight, gamma)| *weight *= gamma);
+        self.weight
+            .iter_mut()
+            .zip(gamma)
+            .for_each(|(weight, gamma)| *weight *= gamma);
         self
     }
 }

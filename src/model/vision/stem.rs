@@ -24,9 +24,17 @@ pub(super) struct Stem {
 }
 
 impl Stem {
-    pub(super) fn load(weights: &Mapped, prefix: &str, channels: usize) -> Result<Self, WeightsError> {
+    pub(super) fn load(
+        weights: &Mapped,
+        prefix: &str,
+        channels: usize,
+    ) -> Result<Self, WeightsError> {
         Ok(Stem {
-            conv: weights.matrix(&format!("{prefix}.conv.weight"), channels, RGB * KERNEL * KERNEL)?,
+            conv: weights.matrix(
+                &format!("{prefix}.conv.weight"),
+                channels,
+                RGB * KERNEL * KERNEL,
+            )?,
             bias: weights.vector(&format!("{prefix}.conv.bias"), channels)?,
             norm: Norm::load(weights, &format!("{prefix}.bn.weight"), channels)?,
         })
@@ -59,8 +67,10 @@ impl RowSource for StemRows<'_, '_> {
         let walk = self.walk;
         let row_len = walk.input * RGB;
         let seen = walk.inputs(rows.clone());
-        let input: Vec<f32> =
-            self.pixels[seen.start * row_len..seen.end * row_len].iter().map(|&v| f32::from(v) * (1.0 / 255.0)).collect();
+        let input: Vec<f32> = self.pixels[seen.start * row_len..seen.end * row_len]
+            .iter()
+            .map(|&v| f32::from(v) * (1.0 / 255.0))
+            .collect();
         let window = walk.window(RGB);
         let patch = self.stem.conv.cols;
         let pixels = rows.len() * walk.output;
@@ -68,15 +78,32 @@ impl RowSource for StemRows<'_, '_> {
         pool.for_each_row_mut(&mut patches, patch, &|pixel, to| {
             let y = rows.start + pixel / walk.output;
             let under = walk.inputs(y..y + 1);
-            let input = &input[(under.start - seen.start) * row_len..(under.end - seen.start) * row_len];
+            let input =
+                &input[(under.start - seen.start) * row_len..(under.end - seen.start) * row_len];
             conv::patch(&window, input, walk.rows_above(y), pixel % walk.output, to);
         });
-        matmul::matmul(pool, self.weights.view(self.stem.conv), &patches, pixels, out);
+        matmul::matmul(
+            pool,
+            self.weights.view(self.stem.conv),
+            &patches,
+            pixels,
+            out,
+        );
         for pixel in out.chunks_exact_mut(self.stem.bias.len()) {
-            pixel.iter_mut().zip(&self.stem.bias).for_each(|(value, bias)| *value += bias);
+            pixel
+                .iter_mut()
+                .zip(&self.stem.bias)
+                .for_each(|(value, bias)| *value += bias);
         }
         self.stem.norm.apply(pool, out, Activation::Gelu);
         let [height, width, channels] = self.shape();
-        (self.observer)(&Observation { name: "stem", height, width, channels, rows, values: out });
+        (self.observer)(&Observation {
+            name: "stem",
+            height,
+            width,
+            channels,
+            rows,
+            values: out,
+        });
     }
 }

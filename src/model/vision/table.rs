@@ -113,54 +113,82 @@ impl Architecture {
     /// # Errors
     /// `model_args` has an unknown key, a value of the wrong type, or asks for a block that does not exist here.
     pub fn new(hidden_size: usize, model_args: Option<&Value>) -> Result<Self, VisionError> {
-        let fault = |key: &str, reason: String| VisionError::Architecture { key: key.to_owned(), reason };
+        let fault = |key: &str, reason: String| VisionError::Architecture {
+            key: key.to_owned(),
+            reason,
+        };
         let args = match model_args {
             None | Some(Value::Null) => ModelArgs::default(),
-            Some(value) => ModelArgs::deserialize(value).map_err(|error| fault("model_args", error.to_string()))?,
+            Some(value) => ModelArgs::deserialize(value)
+                .map_err(|error| fault("model_args", error.to_string()))?,
         };
         let stem_channels = make_divisible(args.stem_size.unwrap_or(64).min(MAX_CHANNELS) as f64);
         let msfa_output_resolution = args.msfa_output_resolution.unwrap_or(16);
         if !(1..=MAX_MSFA_RESOLUTION).contains(&msfa_output_resolution) {
-            let reason = format!("is {msfa_output_resolution}; it must be 1 to {MAX_MSFA_RESOLUTION}");
+            let reason =
+                format!("is {msfa_output_resolution}; it must be 1 to {MAX_MSFA_RESOLUTION}");
             return Err(fault("msfa_output_resolution", reason));
         }
         let block_args = args.block_args.unwrap_or_else(released);
         if block_args.len() < 2 || block_args.iter().any(Vec::is_empty) {
-            return Err(fault("block_args", "needs at least two stages, none of them empty".into()));
+            return Err(fault(
+                "block_args",
+                "needs at least two stages, none of them empty".into(),
+            ));
         }
         if block_args.iter().map(Vec::len).sum::<usize>() > MAX_BLOCKS {
-            return Err(fault("block_args", format!("has more than {MAX_BLOCKS} blocks")));
+            return Err(fault(
+                "block_args",
+                format!("has more than {MAX_BLOCKS} blocks"),
+            ));
         }
         let mut in_channels = stem_channels;
         let mut stages = Vec::with_capacity(block_args.len());
         for (s, stage) in block_args.iter().enumerate() {
             let mut blocks = Vec::with_capacity(stage.len());
             for (b, args) in stage.iter().enumerate() {
-                let block =
-                    args.resolve(in_channels).map_err(|reason| fault(&format!("block_args[{s}][{b}]"), reason))?;
+                let block = args
+                    .resolve(in_channels)
+                    .map_err(|reason| fault(&format!("block_args[{s}][{b}]"), reason))?;
                 in_channels = block.out_channels;
                 blocks.push(block);
             }
             stages.push(blocks);
         }
-        Ok(Architecture { stem_channels, stages, msfa_output_resolution, hidden_size })
+        Ok(Architecture {
+            stem_channels,
+            stages,
+            msfa_output_resolution,
+            hidden_size,
+        })
     }
 
     /// Pixels that one pixel behind the last stage stands for, along one axis: the step in which resolutions come.
     pub fn total_stride(&self) -> usize {
-        2 * self.stages.iter().flatten().map(|block| block.stride).product::<usize>()
+        2 * self
+            .stages
+            .iter()
+            .flatten()
+            .map(|block| block.stride)
+            .product::<usize>()
     }
 
     /// The stage whose output is fused with that of the last: the last one before a stage that halves the picture again.
     pub fn fused_stage(&self) -> usize {
         let last = self.stages.len() - 1;
-        (0..last).rev().find(|&stage| self.stages[stage + 1][0].stride > 1).unwrap_or(last - 1)
+        (0..last)
+            .rev()
+            .find(|&stage| self.stages[stage + 1][0].stride > 1)
+            .unwrap_or(last - 1)
     }
 
     /// Channels of the two fused outputs, finer one first.
     pub fn fused_channels(&self) -> [usize; 2] {
-        [self.fused_stage(), self.stages.len() - 1]
-            .map(|stage| self.stages[stage].last().map_or(0, |block| block.out_channels))
+        [self.fused_stage(), self.stages.len() - 1].map(|stage| {
+            self.stages[stage]
+                .last()
+                .map_or(0, |block| block.out_channels)
+        })
     }
 
     /// Channels inside the fusion.
@@ -178,16 +206,28 @@ impl Architecture {
         ];
         for (s, stage) in self.stages.iter().enumerate() {
             for (b, block) in stage.iter().enumerate() {
-                let named = block.tensors().into_iter().map(|(name, shape)| (format!("blocks.{s}.{b}.{name}"), shape));
+                let named = block
+                    .tensors()
+                    .into_iter()
+                    .map(|(name, shape)| (format!("blocks.{s}.{b}.{name}"), shape));
                 all.extend(named);
             }
         }
-        let (fused, mid, out) =
-            (self.fused_channels().iter().sum::<usize>(), self.fusion_mid_channels(), self.hidden_size);
+        let (fused, mid, out) = (
+            self.fused_channels().iter().sum::<usize>(),
+            self.fusion_mid_channels(),
+            self.hidden_size,
+        );
         all.extend([
-            ("msfa.ffn.pw_exp.conv.weight".to_owned(), vec![mid, fused, 1, 1]),
+            (
+                "msfa.ffn.pw_exp.conv.weight".to_owned(),
+                vec![mid, fused, 1, 1],
+            ),
             ("msfa.ffn.pw_exp.bn.weight".to_owned(), vec![mid]),
-            ("msfa.ffn.pw_proj.conv.weight".to_owned(), vec![out, mid, 1, 1]),
+            (
+                "msfa.ffn.pw_proj.conv.weight".to_owned(),
+                vec![out, mid, 1, 1],
+            ),
             ("msfa.ffn.pw_proj.bn.weight".to_owned(), vec![out]),
             ("msfa.norm.weight".to_owned(), vec![out]),
         ]);
@@ -201,15 +241,25 @@ impl Block {
         let mut all = Vec::new();
         let mut add = |name: &str, shape: &[usize]| all.push((name.to_owned(), shape.to_vec()));
         match self.kind {
-            BlockKind::EdgeResidual { kernel, mid_channels: mid } => {
+            BlockKind::EdgeResidual {
+                kernel,
+                mid_channels: mid,
+            } => {
                 add("conv_exp.weight", &[mid, input, kernel, kernel]);
                 add("bn1.weight", &[mid]);
                 add("conv_pwl.weight", &[output, mid, 1, 1]);
                 add("bn2.weight", &[output]);
             }
-            BlockKind::InvertedBottleneck { start_kernel, mid_kernel, mid_channels: mid } => {
+            BlockKind::InvertedBottleneck {
+                start_kernel,
+                mid_kernel,
+                mid_channels: mid,
+            } => {
                 if start_kernel > 0 {
-                    add("dw_start.conv.weight", &[input, 1, start_kernel, start_kernel]);
+                    add(
+                        "dw_start.conv.weight",
+                        &[input, 1, start_kernel, start_kernel],
+                    );
                     add("dw_start.bn.weight", &[input]);
                 }
                 add("pw_exp.conv.weight", &[mid, input, 1, 1]);
@@ -222,17 +272,32 @@ impl Block {
                 add("pw_proj.bn.weight", &[output]);
                 add("layer_scale.gamma", &[output]);
             }
-            BlockKind::MultiQueryAttention { num_heads, key_dim, value_dim, kv_stride, kernel } => {
+            BlockKind::MultiQueryAttention {
+                num_heads,
+                key_dim,
+                value_dim,
+                kv_stride,
+                kernel,
+            } => {
                 add("norm.weight", &[input]);
-                add("attn.query.proj.weight", &[num_heads * key_dim, input, 1, 1]);
+                add(
+                    "attn.query.proj.weight",
+                    &[num_heads * key_dim, input, 1, 1],
+                );
                 for (part, width) in [("key", key_dim), ("value", value_dim)] {
                     if kv_stride > 1 {
-                        add(&format!("attn.{part}.down_conv.weight"), &[input, 1, kernel, kernel]);
+                        add(
+                            &format!("attn.{part}.down_conv.weight"),
+                            &[input, 1, kernel, kernel],
+                        );
                         add(&format!("attn.{part}.norm.weight"), &[input]);
                     }
                     add(&format!("attn.{part}.proj.weight"), &[width, input, 1, 1]);
                 }
-                add("attn.output.proj.weight", &[output, num_heads * value_dim, 1, 1]);
+                add(
+                    "attn.output.proj.weight",
+                    &[output, num_heads * value_dim, 1, 1],
+                );
                 add("layer_scale.gamma", &[output]);
             }
         }
@@ -245,10 +310,17 @@ impl BlockArgs {
     fn resolve(&self, in_channels: usize) -> Result<Block, String> {
         let within = |key: &str, value: usize, low: usize, high: usize| {
             let fits = (low..=high).contains(&value);
-            fits.then_some(value).ok_or_else(|| format!("{key} is {value}; it must be {low} to {high}"))
+            fits.then_some(value)
+                .ok_or_else(|| format!("{key} is {value}; it must be {low} to {high}"))
         };
         let unsupported = |key: &str, wrong: bool| {
-            if wrong { Err(format!("{key} asks for something that Gemma 3n does not use")) } else { Ok(()) }
+            if wrong {
+                Err(format!(
+                    "{key} asks for something that Gemma 3n does not use"
+                ))
+            } else {
+                Ok(())
+            }
         };
         unsupported("act_layer", self.act_layer.is_some())?;
         unsupported("se_ratio", self.se_ratio != 0.0)?;
@@ -258,12 +330,18 @@ impl BlockArgs {
         let stride = within("stride", self.stride.max(1), 1, MAX_STRIDE)?;
         let out_channels = make_divisible(within("out_chs", self.out_chs, 1, MAX_CHANNELS)? as f64);
         let mid_channels = || {
-            let ratio = if self.exp_ratio == 0.0 { 1.0 } else { self.exp_ratio };
+            let ratio = if self.exp_ratio == 0.0 {
+                1.0
+            } else {
+                self.exp_ratio
+            };
             let mid = in_channels as f64 * ratio;
             if ratio > 0.0 && mid <= MAX_CHANNELS as f64 {
                 Ok(make_divisible(mid))
             } else {
-                Err(format!("exp_ratio is {ratio}; it must give 1 to {MAX_CHANNELS} channels"))
+                Err(format!(
+                    "exp_ratio is {ratio}; it must give 1 to {MAX_CHANNELS} channels"
+                ))
             }
         };
         let kind = match self.block_type.as_str() {
@@ -272,10 +350,23 @@ impl BlockArgs {
                 mid_channels: mid_channels()?,
             },
             "uir" => {
-                let start_kernel = within("dw_kernel_size_start", self.dw_kernel_size_start, 0, MAX_KERNEL)?;
-                let mid_kernel = within("dw_kernel_size_mid", self.dw_kernel_size_mid, 0, MAX_KERNEL)?;
-                unsupported("stride without a depthwise kernel", stride > 1 && start_kernel == 0 && mid_kernel == 0)?;
-                BlockKind::InvertedBottleneck { start_kernel, mid_kernel, mid_channels: mid_channels()? }
+                let start_kernel = within(
+                    "dw_kernel_size_start",
+                    self.dw_kernel_size_start,
+                    0,
+                    MAX_KERNEL,
+                )?;
+                let mid_kernel =
+                    within("dw_kernel_size_mid", self.dw_kernel_size_mid, 0, MAX_KERNEL)?;
+                unsupported(
+                    "stride without a depthwise kernel",
+                    stride > 1 && start_kernel == 0 && mid_kernel == 0,
+                )?;
+                BlockKind::InvertedBottleneck {
+                    start_kernel,
+                    mid_kernel,
+                    mid_channels: mid_channels()?,
+                }
             }
             "mqa" => {
                 unsupported("stride of an attention block", stride > 1)?;
@@ -287,10 +378,20 @@ impl BlockArgs {
                     kernel: within("dw_kernel_size", self.dw_kernel_size, 1, MAX_KERNEL)?,
                 }
             }
-            other => return Err(format!("block_type is {other:?}; er, uir and mqa are known")),
+            other => {
+                return Err(format!(
+                    "block_type is {other:?}; er, uir and mqa are known"
+                ));
+            }
         };
         let residual = stride == 1 && in_channels == out_channels && !self.noskip;
-        Ok(Block { in_channels, out_channels, stride, residual, kind })
+        Ok(Block {
+            in_channels,
+            out_channels,
+            stride,
+            residual,
+            kind,
+        })
     }
 }
 
@@ -299,7 +400,11 @@ impl BlockArgs {
 /// Source: timm `make_divisible` with `round_limit` 0.9.
 fn make_divisible(channels: f64) -> usize {
     let rounded = (((channels + 4.0) as usize) / 8 * 8).max(8);
-    if (rounded as f64) < 0.9 * channels { rounded + 8 } else { rounded }
+    if (rounded as f64) < 0.9 * channels {
+        rounded + 8
+    } else {
+        rounded
+    }
 }
 
 /// `mobilenetv5_300m_enc`: what `model_args: null` stands for.
@@ -356,7 +461,11 @@ mod tests {
     #[test]
     fn the_released_table_has_the_published_number_of_parameters() {
         let architecture = Architecture::new(2048, None).unwrap();
-        let total: usize = architecture.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let total: usize = architecture
+            .tensors()
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum();
         assert_eq!(total, 294_126_912);
         // 552 vision tensors in the published files, four of them of the embedder.
         assert_eq!(architecture.tensors().len(), 548);
@@ -368,7 +477,16 @@ mod tests {
     #[test]
     fn channels_are_rounded_as_timm_rounds_them() {
         // timm 1.0.31: make_divisible of the same numbers.
-        let pairs = [(1.0, 8), (11.0, 16), (12.0, 16), (20.0, 24), (28.0, 32), (44.0, 48), (60.0, 64), (100.0, 104)];
+        let pairs = [
+            (1.0, 8),
+            (11.0, 16),
+            (12.0, 16),
+            (20.0, 24),
+            (28.0, 32),
+            (44.0, 48),
+            (60.0, 64),
+            (100.0, 104),
+        ];
         for (channels, rounded) in pairs {
             assert_eq!(make_divisible(channels), rounded, "{channels}");
         }
@@ -376,23 +494,47 @@ mod tests {
 
     #[test]
     fn an_architecture_that_is_not_understood_is_an_error_that_names_the_key() {
-        let er = r#"{"block_type":"er","out_chs":16,"stride":2,"exp_kernel_size":3,"exp_ratio":4.0}"#;
+        let er =
+            r#"{"block_type":"er","out_chs":16,"stride":2,"exp_kernel_size":3,"exp_ratio":4.0}"#;
         let two = |block: &str| format!(r#"{{"block_args":[[{er}],[{block}]]}}"#);
         let cases = [
             (r#"{"stem_bias":false}"#.to_owned(), "stem_bias"),
-            (r#"{"msfa_output_resolution":0}"#.to_owned(), "msfa_output_resolution"),
+            (
+                r#"{"msfa_output_resolution":0}"#.to_owned(),
+                "msfa_output_resolution",
+            ),
             (format!(r#"{{"block_args":[[{er}]]}}"#), "two stages"),
             (two(r#"{"block_type":"cn","out_chs":16}"#), "cn"),
-            (two(r#"{"block_type":"uir","out_chs":99999999,"exp_ratio":2.0}"#), "out_chs"),
-            (two(r#"{"block_type":"uir","out_chs":16,"exp_ratio":1e300}"#), "exp_ratio"),
-            (two(r#"{"block_type":"uir","out_chs":16,"exp_ratio":-1.0}"#), "exp_ratio"),
-            (two(r#"{"block_type":"uir","out_chs":16,"stride":2,"exp_ratio":2.0}"#), "stride"),
-            (two(r#"{"block_type":"uir","out_chs":16,"se_ratio":0.25,"exp_ratio":2.0}"#), "se_ratio"),
-            (two(r#"{"block_type":"mqa","out_chs":16,"num_heads":0}"#), "num_heads"),
+            (
+                two(r#"{"block_type":"uir","out_chs":99999999,"exp_ratio":2.0}"#),
+                "out_chs",
+            ),
+            (
+                two(r#"{"block_type":"uir","out_chs":16,"exp_ratio":1e300}"#),
+                "exp_ratio",
+            ),
+            (
+                two(r#"{"block_type":"uir","out_chs":16,"exp_ratio":-1.0}"#),
+                "exp_ratio",
+            ),
+            (
+                two(r#"{"block_type":"uir","out_chs":16,"stride":2,"exp_ratio":2.0}"#),
+                "stride",
+            ),
+            (
+                two(r#"{"block_type":"uir","out_chs":16,"se_ratio":0.25,"exp_ratio":2.0}"#),
+                "se_ratio",
+            ),
+            (
+                two(r#"{"block_type":"mqa","out_chs":16,"num_heads":0}"#),
+                "num_heads",
+            ),
         ];
         for (json, named) in cases {
             let value: Value = serde_json::from_str(&json).unwrap();
-            let error = Architecture::new(2048, Some(&value)).unwrap_err().to_string();
+            let error = Architecture::new(2048, Some(&value))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(named), "{json}: {error}");
         }
     }
