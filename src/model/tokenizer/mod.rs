@@ -5,9 +5,11 @@
 //!    its UTF-8 bytes, one `<0xHH>` token each.
 //! 3. Neighbours are merged by rank until nothing can be merged.
 //!
-//! Decoding is the concatenation of each token's bytes: U+2581 is a space, `<0xHH>` a byte. The tables are compact ones
-//! of our own (about 16 MB for 262,144 tokens and half a million merges): the `tokenizers` library, against which they are
-//! tested, needs over ten times that for the same file.
+//! Decoding is the concatenation of each token's bytes: U+2581 is a space, `<0xHH>` a byte.
+//!
+//! The tables are compact ones of our own, read from the file in one go, and tested against the `tokenizers` library. For
+//! 262,144 tokens and half a million merges they take 16 MB (46 MB while loading) where the library takes 208 MB (464 MB),
+//! and load in 0.3 s of x86_64 CPU time where the library takes 1.0 s; `benches/tokenizer_load.rs` measures both.
 
 mod added;
 mod control;
