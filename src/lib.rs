@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod features;
 pub mod media;
 pub mod model;

@@ -1,3 +1,5 @@
 //! The `gemmad` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    gemmad::cli::main()
+}

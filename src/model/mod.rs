@@ -3,12 +3,14 @@
 pub mod audio;
 pub mod config;
 pub mod generation_config;
+pub mod kv_cache;
 pub mod matformer;
 pub mod multimodal_embedder;
 pub mod prompt;
 pub mod sampler;
 pub mod stop;
 pub mod tasks;
+pub mod text;
 pub mod tokenizer;
 pub mod vision;
 pub mod weights;

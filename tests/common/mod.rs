@@ -127,3 +127,9 @@ pub fn assert_close(name: &str, got: &[f32], want: &[f32], tolerance: f32) {
         want[at]
     );
 }
+
+/// `golden/manifest.json`: prompts, tokenizer and chat cases, slices.
+pub fn manifest() -> serde_json::Value {
+    let path = fixtures().join("golden/manifest.json");
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}

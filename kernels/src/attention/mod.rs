@@ -62,6 +62,11 @@ impl<'a> KvSegment<'a> {
         }
     }
 
+    /// How many keys it has.
+    pub fn keys(&self) -> usize {
+        self.keys
+    }
+
     /// The keys of a range.
     fn part(self, keys: Range<usize>) -> KvSegment<'a> {
         let (k, v) = (self.k.from(keys.start), self.v.from(keys.start));

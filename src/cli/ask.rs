@@ -1,0 +1,151 @@
+//! `gemmad ask`: one question, one answer.
+
+use std::io::{IsTerminal, Read, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+use indicatif::ProgressBar;
+
+use super::failure::{Failure, exit};
+use super::model_args::{GenerationArgs, RunArgs};
+use crate::features::audio_file::{AudioLimits, read_audio_file};
+use crate::features::image::{ImageLimits, RgbImage};
+use crate::media::AudioClip;
+use crate::model::prompt::MAX_TEXT_BYTES;
+use crate::pipeline::{Answer, Media, Request, UserPart};
+
+/// Answer a question about text, pictures and audio
+///
+/// The answer is printed as it comes. Pictures and clips stand before the text, in the order given.
+#[derive(Debug, clap::Args)]
+pub(super) struct Ask {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
+    /// Instructions before the question
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// A JPEG or PNG picture; may be given several times
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
+    /// A WAV, FLAC, OGG or MP3 file of up to 30 s; may be given several times
+    #[arg(long, value_name = "FILE")]
+    audio: Vec<PathBuf>,
+    /// Print one JSON object with the answer, timings and memory
+    #[arg(long)]
+    json: bool,
+    /// The question; `-` reads it from standard input
+    prompt: String,
+}
+
+impl Ask {
+    pub(super) fn run(self, matches: Option<&ArgMatches>) -> Result<(), Failure> {
+        let mut user = self.media(matches)?;
+        let prompt = if self.prompt == "-" {
+            read_prompt()?
+        } else {
+            self.prompt
+        };
+        user.push(UserPart::Text(prompt));
+        let progress = spinner("loading the model");
+        let mut engine = self.run.open(self.run.options())?;
+        let request = Request {
+            system: self.system,
+            user,
+            matformer: self.generation.matformer.clone(),
+            generation: self.generation.generation(&engine),
+        };
+        progress.set_message("reading the prompt");
+        let mut out = std::io::stdout().lock();
+        let mut written = Ok(());
+        let answer = engine.answer(&request, &mut |text| {
+            progress.finish_and_clear();
+            if self.json {
+                return ControlFlow::Continue(());
+            }
+            written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            if written.is_ok() {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        progress.finish_and_clear();
+        written?;
+        finish(&answer, self.json, &mut out)
+    }
+
+    /// Pictures and clips in the order in which they stand on the command line.
+    fn media(&self, matches: Option<&ArgMatches>) -> Result<Vec<UserPart>, Failure> {
+        let places = |name: &str| -> Vec<usize> {
+            matches
+                .and_then(|matches| matches.indices_of(name))
+                .into_iter()
+                .flatten()
+                .collect()
+        };
+        let mut media = Vec::new();
+        for (place, path) in places("image").into_iter().zip(&self.image) {
+            media.push((place, Media::Image(picture(path)?)));
+        }
+        for (place, path) in places("audio").into_iter().zip(&self.audio) {
+            media.push((place, Media::Clip(clip(path)?)));
+        }
+        media.sort_by_key(|&(place, _)| place);
+        Ok(media
+            .into_iter()
+            .map(|(_, media)| UserPart::Media(media))
+            .collect())
+    }
+}
+
+fn picture(path: &Path) -> Result<RgbImage, Failure> {
+    RgbImage::open(path, &ImageLimits::default()).map_err(|error| Failure::new(exit::DATA, error))
+}
+
+fn clip(path: &Path) -> Result<AudioClip, Failure> {
+    read_audio_file(path, &AudioLimits::default()).map_err(|error| Failure::new(exit::DATA, error))
+}
+
+fn read_prompt() -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    let limit = MAX_TEXT_BYTES as u64 + 1;
+    std::io::stdin()
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| {
+            Failure::new(
+                exit::NO_INPUT,
+                format_args!("cannot read standard input: {error}"),
+            )
+        })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::new(
+            exit::DATA,
+            format_args!("standard input is not UTF-8 text (byte {at} is the first that is not)"),
+        )
+    })
+}
+
+/// A spinner on a terminal, nothing in a pipe.
+fn spinner(message: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let progress = ProgressBar::new_spinner().with_message(message);
+    progress.enable_steady_tick(std::time::Duration::from_millis(100));
+    progress
+}
+
+fn finish(answer: &Answer, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    if json {
+        let json = serde_json::to_string(answer).map_err(std::io::Error::other)?;
+        writeln!(out, "{json}")?;
+    } else {
+        writeln!(out)?;
+    }
+    Ok(())
+}

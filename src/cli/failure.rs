@@ -1,0 +1,114 @@
+//! Why a command ended: one line for the user, and an exit code for scripts.
+
+use std::process::ExitCode;
+
+use crate::model::config::ConfigError;
+use crate::model::matformer::SliceError;
+use crate::model::weights::WeightsError;
+use crate::pipeline::EngineError;
+
+/// Exit codes of sysexits.h.
+pub(super) mod exit {
+    /// The command was used incorrectly.
+    pub(in crate::cli) const USAGE: u8 = 64;
+    /// The input data was incorrect in some way.
+    pub(in crate::cli) const DATA: u8 = 65;
+    /// An input file did not exist or was not readable.
+    pub(in crate::cli) const NO_INPUT: u8 = 66;
+    /// Writing the output failed.
+    pub(in crate::cli) const IO: u8 = 74;
+    /// Something was found in an unconfigured or misconfigured state.
+    pub(in crate::cli) const CONFIG: u8 = 78;
+}
+
+/// Why a command ended, in one line, with the process's exit code.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// Empty where nobody is left to read it.
+    message: String,
+    exit_code: u8,
+}
+
+impl Failure {
+    pub(super) fn new(exit_code: u8, error: impl std::fmt::Display) -> Failure {
+        // Library messages may have several lines; a log line has one.
+        let message = error
+            .to_string()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        Failure { message, exit_code }
+    }
+
+    /// Standard output failed. A reader that has seen enough (`gemmad … | head`) is no failure.
+    pub(super) fn output(error: &std::io::Error) -> Failure {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Failure {
+                message: String::new(),
+                exit_code: 0,
+            };
+        }
+        Failure::new(
+            exit::IO,
+            format_args!("cannot write to standard output: {error}"),
+        )
+    }
+
+    /// Tells the user and gives the process's exit code.
+    pub(super) fn report(self) -> ExitCode {
+        if !self.message.is_empty() {
+            #[expect(
+                clippy::print_stderr,
+                reason = "the one place that tells the user what went wrong"
+            )]
+            {
+                eprintln!("gemmad: {}", self.message);
+            }
+        }
+        ExitCode::from(self.exit_code)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::output(&error)
+    }
+}
+
+impl From<WeightsError> for Failure {
+    fn from(error: WeightsError) -> Failure {
+        Failure::from(EngineError::from(error))
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::from(EngineError::from(error))
+    }
+}
+
+impl From<SliceError> for Failure {
+    fn from(error: SliceError) -> Failure {
+        Failure::from(EngineError::from(error))
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        use crate::model::generation_config::GenerationConfigError;
+        use crate::model::tokenizer::TokenizerError;
+        let code = match &error {
+            EngineError::Config(ConfigError::Io { .. })
+            | EngineError::Weights(WeightsError::Io { .. } | WeightsError::NoWeights { .. })
+            | EngineError::Tokenizer(TokenizerError::Read { .. })
+            | EngineError::GenerationConfig(GenerationConfigError::Read { .. })
+            | EngineError::Slice(SliceError::Io { .. }) => exit::NO_INPUT,
+            EngineError::Slice(SliceError::Unknown { .. })
+            | EngineError::Sampling(_)
+            | EngineError::Isa(_)
+            | EngineError::Context { .. } => exit::CONFIG,
+            _ => exit::DATA,
+        };
+        Failure::new(code, error)
+    }
+}

@@ -1,0 +1,291 @@
+//! `gemmad inspect`: what a checkpoint holds.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::model_args::ModelArgs;
+use crate::model::config::{Config, LayerType};
+use crate::model::kv_cache::{KvCache, KvType};
+use crate::model::matformer::Slices;
+use crate::model::weights::{Category, Checkpoint, Group};
+
+/// Show what a checkpoint holds: parameter groups, sizes, hyper-parameters, MatFormer slices
+#[derive(Debug, clap::Args)]
+pub(super) struct Inspect {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    groups: Vec<GroupReport>,
+    categories: BTreeMap<&'static str, u64>,
+    effective_parameters: u64,
+    total_parameters: u64,
+    text: TextReport,
+    kv_cache: Vec<KvReport>,
+    slices: Vec<SliceReport>,
+}
+
+#[derive(Serialize)]
+struct GroupReport {
+    group: String,
+    tensors: usize,
+    parameters: u64,
+    bytes: u64,
+    mapped_bytes: u64,
+    resident_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct TextReport {
+    num_hidden_layers: usize,
+    num_kv_shared_layers: usize,
+    hidden_size: usize,
+    intermediate_size: Vec<usize>,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    head_dim: usize,
+    sliding_window: usize,
+    full_attention_layers: Vec<usize>,
+    vocab_size: usize,
+    vocab_size_per_layer_input: usize,
+    hidden_size_per_layer_input: usize,
+    max_position_embeddings: usize,
+}
+
+#[derive(Serialize)]
+struct KvReport {
+    context: usize,
+    bytes_16_bit: u64,
+    bytes_32_bit: u64,
+}
+
+#[derive(Serialize)]
+struct SliceReport {
+    name: String,
+    layers: usize,
+    ffn_parameters: u64,
+}
+
+/// Contexts whose cache size is printed: what a voice command needs at most, and the model's limit.
+const SHOWN_CONTEXT: usize = 4096;
+
+impl Inspect {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let dir = &self.model.model;
+        let config = Config::load(dir)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        let slices = Slices::load(dir, &config.text)?;
+        let report = report(&config, &checkpoint, &slices)?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;
+            writeln!(out, "{json}")?;
+        } else {
+            print(&report, &mut out)?;
+        }
+        Ok(())
+    }
+}
+
+fn report(config: &Config, checkpoint: &Checkpoint, slices: &Slices) -> Result<Report, Failure> {
+    let text = &config.text;
+    let mut categories = BTreeMap::new();
+    for info in checkpoint.tensors() {
+        if let Some(category) = Category::of(&info.name, text.first_kv_shared_layer()) {
+            *categories.entry(category).or_insert(0) += info.elements();
+        }
+    }
+    let count = |category: Category| categories.get(&category).copied().unwrap_or(0);
+    let effective = [
+        Category::Mlp,
+        Category::Attention,
+        Category::AltUp,
+        Category::Laurel,
+        Category::PleSide,
+        Category::Norms,
+        Category::KvSharedUnused,
+    ];
+    let contexts = [
+        SHOWN_CONTEXT.min(text.max_position_embeddings),
+        text.max_position_embeddings,
+    ];
+    Ok(Report {
+        model: checkpoint.dir().display().to_string(),
+        groups: Group::ALL
+            .into_iter()
+            .map(|group| group_report(checkpoint, group))
+            .collect::<Result<_, _>>()?,
+        effective_parameters: effective.into_iter().map(count).sum(),
+        total_parameters: checkpoint.tensors().map(|info| info.elements()).sum(),
+        categories: Category::ALL
+            .into_iter()
+            .map(|c| (c.name(), count(c)))
+            .collect(),
+        text: TextReport {
+            num_hidden_layers: text.num_hidden_layers,
+            num_kv_shared_layers: text.num_kv_shared_layers,
+            hidden_size: text.hidden_size,
+            intermediate_size: text.intermediate_size.clone(),
+            num_attention_heads: text.num_attention_heads,
+            num_key_value_heads: text.num_key_value_heads,
+            head_dim: text.head_dim,
+            sliding_window: text.sliding_window,
+            full_attention_layers: (0..text.num_hidden_layers)
+                .filter(|&layer| text.layer_types[layer] == LayerType::Full)
+                .collect(),
+            vocab_size: text.vocab_size,
+            vocab_size_per_layer_input: text.vocab_size_per_layer_input,
+            hidden_size_per_layer_input: text.hidden_size_per_layer_input,
+            max_position_embeddings: text.max_position_embeddings,
+        },
+        kv_cache: contexts
+            .into_iter()
+            .map(|context| KvReport {
+                context,
+                bytes_16_bit: KvCache::bytes_for(text, KvType::F16, context),
+                bytes_32_bit: KvCache::bytes_for(text, KvType::F32, context),
+            })
+            .collect(),
+        slices: slices
+            .iter()
+            .map(|slice| SliceReport {
+                name: slice.name.clone(),
+                layers: slice.num_layers(),
+                ffn_parameters: slice
+                    .layers()
+                    .filter_map(|layer| slice.width(layer))
+                    .map(|width| 3 * (width * text.hidden_size) as u64)
+                    .sum(),
+            })
+            .collect(),
+    })
+}
+
+fn group_report(checkpoint: &Checkpoint, group: Group) -> Result<GroupReport, Failure> {
+    let tensors: Vec<_> = checkpoint
+        .tensors()
+        .filter(|info| info.group == Some(group))
+        .collect();
+    let mapped = checkpoint.load(group)?;
+    Ok(GroupReport {
+        group: group.to_string(),
+        tensors: tensors.len(),
+        parameters: tensors.iter().map(|info| info.elements()).sum(),
+        bytes: tensors.iter().map(|info| info.bytes).sum(),
+        mapped_bytes: mapped.mapped_bytes(),
+        resident_bytes: mapped.resident_bytes(),
+    })
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(out, "{}", report.model)?;
+    writeln!(
+        out,
+        "\n{:<8}{:>9}{:>16}{:>14}{:>14}{:>14}",
+        "group", "tensors", "parameters", "size", "mapped", "resident"
+    )?;
+    for group in &report.groups {
+        writeln!(
+            out,
+            "{:<8}{:>9}{:>16}{:>14}{:>14}{:>14}",
+            group.group,
+            group.tensors,
+            group.parameters,
+            mib(group.bytes),
+            mib(group.mapped_bytes),
+            mib(group.resident_bytes)
+        )?;
+    }
+    writeln!(out, "\nparameters")?;
+    for category in Category::ALL {
+        writeln!(
+            out,
+            "  {:<18}{:>16}",
+            category.name(),
+            report.categories[category.name()]
+        )?;
+    }
+    writeln!(
+        out,
+        "  {:<18}{:>16}  (text without both embedding tables)",
+        "effective", report.effective_parameters
+    )?;
+    writeln!(out, "  {:<18}{:>16}", "total", report.total_parameters)?;
+    let text = &report.text;
+    writeln!(out, "\nhyper-parameters")?;
+    for (key, value) in [
+        ("num_hidden_layers", text.num_hidden_layers.to_string()),
+        (
+            "num_kv_shared_layers",
+            text.num_kv_shared_layers.to_string(),
+        ),
+        ("hidden_size", text.hidden_size.to_string()),
+        ("intermediate_size", runs(&text.intermediate_size)),
+        ("num_attention_heads", text.num_attention_heads.to_string()),
+        ("num_key_value_heads", text.num_key_value_heads.to_string()),
+        ("head_dim", text.head_dim.to_string()),
+        ("sliding_window", text.sliding_window.to_string()),
+        (
+            "full_attention",
+            format!("layers {:?}", text.full_attention_layers),
+        ),
+        (
+            "vocab_size",
+            format!(
+                "{} ({} text)",
+                text.vocab_size, text.vocab_size_per_layer_input
+            ),
+        ),
+        (
+            "hidden_size_per_layer_input",
+            text.hidden_size_per_layer_input.to_string(),
+        ),
+        (
+            "max_position_embeddings",
+            text.max_position_embeddings.to_string(),
+        ),
+    ] {
+        writeln!(out, "  {key:<29}{value}")?;
+    }
+    writeln!(out, "\nKV cache")?;
+    for kv in &report.kv_cache {
+        writeln!(
+            out,
+            "  {:>6} tokens: {} in 16 bit, {} in 32 bit",
+            kv.context,
+            mib(kv.bytes_16_bit),
+            mib(kv.bytes_32_bit)
+        )?;
+    }
+    writeln!(out, "\nMatFormer slices")?;
+    for slice in &report.slices {
+        writeln!(
+            out,
+            "  {:<14}{:>3} layers, {} FFN parameters",
+            slice.name, slice.layers, slice.ffn_parameters
+        )?;
+    }
+    Ok(())
+}
+
+/// Equal neighbours counted: `16384 × 35`.
+fn runs(values: &[usize]) -> String {
+    let chunks = values.chunk_by(|a, b| a == b);
+    chunks
+        .map(|run| format!("{} × {}", run[0], run.len()))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

@@ -1,0 +1,55 @@
+//! The command line: one file a subcommand.
+
+mod ask;
+mod failure;
+mod inspect;
+mod model_args;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Run Gemma 3n (text, audio, vision) on the CPU of a small board.
+#[derive(Debug, Parser)]
+#[command(name = "gemmad", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Ask(ask::Ask),
+    Inspect(inspect::Inspect),
+}
+
+/// The command line as a value, from which the manual pages and completions are made.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the command of this process's arguments; what goes wrong is told in one line on standard error.
+pub fn main() -> ExitCode {
+    let matches = match Cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Help and version are no errors and go to standard output; nothing can be done if that fails.
+            error.print().ok();
+            return if error.use_stderr() {
+                ExitCode::from(failure::exit::USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let of_command = matches.subcommand().map(|(_, matches)| matches);
+    let result = match cli.command {
+        Command::Ask(command) => command.run(of_command),
+        Command::Inspect(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

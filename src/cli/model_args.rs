@@ -1,0 +1,109 @@
+//! Options that several commands share: which model, and how it answers.
+
+use std::path::PathBuf;
+
+use super::failure::Failure;
+use crate::model::kv_cache::KvType;
+use crate::model::sampler::{Sampling, random_seed};
+use crate::pipeline::{Engine, EngineOptions, Generation};
+
+/// The model that a command works on.
+#[derive(Debug, clap::Args)]
+pub(super) struct ModelArgs {
+    /// Directory of a Gemma 3n checkpoint: config.json, tokenizer.json and safetensors
+    #[arg(long, value_name = "DIR")]
+    pub(super) model: PathBuf,
+}
+
+/// How the model runs.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Threads that compute [default: one for each fast core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Tokens of context: prompt and answer together
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    context: usize,
+    /// Element type of the K/V cache: half the memory, or the reference's precision
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvArg::F32)]
+    kv_cache: KvArg,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum KvArg {
+    F16,
+    F32,
+}
+
+impl RunArgs {
+    /// The options that every command has; a command with media adjusts its own.
+    pub(super) fn options(&self) -> EngineOptions {
+        EngineOptions {
+            threads: self.threads.map_or(0, usize::from),
+            context: self.context,
+            kv_type: match self.kv_cache {
+                KvArg::F16 => KvType::F16,
+                KvArg::F32 => KvType::F32,
+            },
+            ..EngineOptions::default()
+        }
+    }
+
+    pub(super) fn open(&self, options: EngineOptions) -> Result<Engine, Failure> {
+        Ok(Engine::open(&self.model.model, options)?)
+    }
+}
+
+/// How answers are chosen; what is not given comes from the checkpoint's generation_config.json.
+#[derive(Debug, clap::Args)]
+pub(super) struct GenerationArgs {
+    /// MatFormer slice that answers (`gemmad inspect` lists them) [default: the whole model]
+    #[arg(long, value_name = "NAME")]
+    pub(super) matformer: Option<String>,
+    /// Tokens of the answer at most
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    max_tokens: usize,
+    /// 0 always takes the likeliest token; 1 samples as the model says; more is wilder
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Sample among the K likeliest tokens; 0 for all
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Sample among the likeliest tokens that together have probability P
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Sample among the tokens at least P times as likely as the likeliest
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Make tokens that were used already less likely; 1 for not
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f32>,
+    /// The same seed gives the same text [default: random]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// End the answer where it contains this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+}
+
+impl GenerationArgs {
+    pub(super) fn generation(&self, engine: &Engine) -> Generation {
+        let default = engine.default_sampling();
+        Generation {
+            sampling: Sampling {
+                temperature: self.temperature.unwrap_or(default.temperature),
+                top_k: self.top_k.unwrap_or(default.top_k),
+                top_p: self.top_p.unwrap_or(default.top_p),
+                min_p: self.min_p.unwrap_or(default.min_p),
+                repetition_penalty: self
+                    .repetition_penalty
+                    .unwrap_or(default.repetition_penalty),
+            },
+            seed: self.seed.unwrap_or_else(random_seed),
+            max_tokens: self.max_tokens,
+            stop: self.stop.clone(),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The gated feed-forward network, dense or with most activations forced to zero.
+//!
+//! Source: reference section 2.6; sparsity by a Gaussian top-k as in Spark Transformer (arXiv 2506.06644).
+
+use kernels::{Isa, Pool};
+
+use super::load::LayerLoader;
+use crate::model::config::TextConfig;
+use crate::model::weights::{Mapped, Tensor, WeightsError};
+
+/// One layer's gate, up and down projections.
+#[derive(Debug)]
+pub(super) struct FeedForward {
+    gate: Tensor,
+    up: Tensor,
+    down: Tensor,
+    /// `Phi⁻¹(sparsity)`: how many standard deviations above its mean a gate must be to count; `None` in a dense layer.
+    cutoff: Option<f32>,
+}
+
+/// Buffers for T tokens at the full width F.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    /// Neurons whose activation is not zero, and their activations: at most F.
+    active: Vec<u32>,
+    values: Vec<f32>,
+}
+
+impl Scratch {
+    pub(super) fn new(tokens: usize, width: usize) -> Scratch {
+        Scratch {
+            gate: vec![0.0; tokens * width],
+            up: vec![0.0; tokens * width],
+            active: Vec::with_capacity(width),
+            values: Vec::with_capacity(width),
+        }
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        4 * (self.gate.len() + self.up.len() + self.active.capacity() + self.values.capacity())
+    }
+}
+
+impl FeedForward {
+    pub(super) fn load(
+        loader: &LayerLoader<'_>,
+        config: &TextConfig,
+        layer: usize,
+    ) -> Result<FeedForward, WeightsError> {
+        let (d, f) = (config.hidden_size, config.intermediate_size[layer]);
+        let sparsity = config.activation_sparsity_pattern[layer];
+        Ok(FeedForward {
+            gate: loader.matrix("mlp.gate_proj.weight", f, d)?,
+            up: loader.matrix("mlp.up_proj.weight", f, d)?,
+            down: loader.matrix("mlp.down_proj.weight", d, f)?,
+            cutoff: (sparsity > 0.0).then(|| inverse_normal_cdf(sparsity) as f32),
+        })
+    }
+
+    /// `out = down(act(gate x) · up x)` with the first `width` neurons.
+    ///
+    /// With `sparse`, a single token through a sparse layer reads only the rows of `up` and the columns of `down` whose
+    /// activation is not zero: the same sum without its zero terms. Several tokens together touch nearly every row, so
+    /// they take the dense way.
+    ///
+    /// | buffer | shape |
+    /// |---|---|
+    /// | `x`, `out` | \[T, D\] |
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the call is the formula: weights, input, slice, scratch, output"
+    )]
+    pub(super) fn forward(
+        &self,
+        pool: &Pool,
+        weights: &Mapped,
+        x: &[f32],
+        t: usize,
+        width: usize,
+        sparse: bool,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let gate = &mut scratch.gate[..t * width];
+        kernels::matmul::matmul(pool, weights.view(self.gate).rows(0..width), x, t, gate);
+        if let Some(cutoff) = self.cutoff {
+            pool.for_each_row_mut(gate, width, &|_, gate| {
+                subtract_cutoff(pool.isa(), gate, cutoff)
+            });
+            if sparse && t == 1 {
+                self.forward_active(pool, weights, x, width, scratch, out);
+                return;
+            }
+        }
+        let up = &mut scratch.up[..t * width];
+        kernels::matmul::matmul(pool, weights.view(self.up).rows(0..width), x, t, up);
+        pool.for_each_row_mut(gate, width, &|t, gate| {
+            kernels::gelu::gelu_tanh_mul(pool.isa(), gate, &up[t * width..(t + 1) * width]);
+        });
+        kernels::matmul::matmul(pool, weights.view(self.down).columns(width), gate, t, out);
+    }
+
+    fn forward_active(
+        &self,
+        pool: &Pool,
+        weights: &Mapped,
+        x: &[f32],
+        width: usize,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let Scratch {
+            gate,
+            up,
+            active,
+            values,
+        } = scratch;
+        active.clear();
+        values.clear();
+        for (neuron, &gate) in gate[..width].iter().enumerate() {
+            if gate > 0.0 {
+                active.push(neuron as u32);
+                values.push(gate);
+            }
+        }
+        let up = &mut up[..active.len()];
+        kernels::sparse::matvec_rows(pool, weights.view(self.up), active, x, up);
+        kernels::gelu::gelu_tanh_mul(pool.isa(), values, up);
+        kernels::sparse::matvec_columns(pool, weights.view(self.down), active, values, out);
+    }
+}
+
+/// `g = max(g − (mean(g) + cutoff · std(g)), 0)`, with the population standard deviation (divisor N) over the slice.
+fn subtract_cutoff(isa: Isa, gate: &mut [f32], cutoff: f32) {
+    let (mean, deviation) = kernels::elementwise::mean_and_deviation(isa, gate);
+    kernels::elementwise::excess(isa, gate, mean + cutoff * deviation);
+}
+
+/// The quantile of the standard normal distribution, for 0 < p < 1: bisection of [`normal_cdf`], done once a layer at
+/// load, to the last bit of f64 that f32 can see.
+fn inverse_normal_cdf(p: f64) -> f64 {
+    let (mut low, mut high) = (-10.0f64, 10.0f64);
+    for _ in 0..64 {
+        let middle = 0.5 * (low + high);
+        if normal_cdf(middle) < p {
+            low = middle
+        } else {
+            high = middle
+        }
+    }
+    0.5 * (low + high)
+}
+
+/// `Phi(x)` by the series `1/2 + φ(x) · Σ x^(2k+1) / (1·3·5…(2k+1))` (Marsaglia 2004, J. Stat. Software 11(4), eq. 3), which
+/// converges for every x; 10 standard deviations need about 150 terms.
+fn normal_cdf(x: f64) -> f64 {
+    let mut term = x;
+    let mut sum = x;
+    let mut k = 1.0;
+    while term.abs() > sum.abs() * 1e-17 && k < 400.0 {
+        term *= x * x / (2.0 * k + 1.0);
+        sum += term;
+        k += 1.0;
+    }
+    0.5 + sum * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inverse_normal_cdf;
+
+    /// Quantiles as printed in statistical tables (and by scipy.stats.norm.ppf).
+    #[test]
+    fn quantiles_of_the_normal_distribution() {
+        for (p, expected) in [
+            (0.5, 0.0),
+            (0.9, 1.2815515655446004),
+            (0.95, 1.6448536269514722),
+            (0.99, 2.3263478740408408),
+            (0.001, -3.090232306167813),
+        ] {
+            assert!((inverse_normal_cdf(p) - expected).abs() < 1e-12, "{p}");
+        }
+    }
+}

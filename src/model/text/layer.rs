@@ -1,0 +1,200 @@
+//! One decoder layer: AltUp around attention, LAuReL, feed-forward and the per-layer input.
+//!
+//! Source: reference section 2.4, whose step numbers stand in the code.
+
+use kernels::Pool;
+
+use super::altup::AltUp;
+use super::attention::Attention;
+use super::feed_forward::FeedForward;
+use super::laurel::Laurel;
+use super::load::LayerLoader;
+use super::per_layer_embedding::PerLayerGate;
+use super::workspace::Workspace;
+use super::{Probe, Step};
+use crate::model::config::{LayerType, TextConfig};
+use crate::model::kv_cache::KvCache;
+use crate::model::weights::{Mapped, WeightsError};
+
+/// The weights of one decoder layer.
+#[derive(Debug)]
+pub(super) struct Layer {
+    index: usize,
+    altup: AltUp,
+    laurel: Laurel,
+    attention: Attention,
+    feed_forward: FeedForward,
+    per_layer_gate: PerLayerGate,
+    input_layernorm: Vec<f32>,
+    post_attention_layernorm: Vec<f32>,
+    pre_feedforward_layernorm: Vec<f32>,
+    post_feedforward_layernorm: Vec<f32>,
+    active: usize,
+    streams: usize,
+    eps: f32,
+}
+
+impl Layer {
+    pub(super) fn load(
+        weights: &Mapped,
+        config: &TextConfig,
+        index: usize,
+    ) -> Result<Layer, WeightsError> {
+        let loader = LayerLoader::new(weights, index);
+        let norm = |leaf: &str| loader.vector(leaf, config.hidden_size);
+        Ok(Layer {
+            index,
+            altup: AltUp::load(&loader, config)?,
+            laurel: Laurel::load(&loader, config)?,
+            attention: Attention::load(&loader, config, index)?,
+            feed_forward: FeedForward::load(&loader, config, index)?,
+            per_layer_gate: PerLayerGate::load(&loader, config)?,
+            input_layernorm: norm("input_layernorm.weight")?,
+            post_attention_layernorm: norm("post_attention_layernorm.weight")?,
+            pre_feedforward_layernorm: norm("pre_feedforward_layernorm.weight")?,
+            post_feedforward_layernorm: norm("post_feedforward_layernorm.weight")?,
+            active: config.altup_active_idx,
+            streams: config.altup_num_inputs,
+            eps: config.rms_norm_eps,
+        })
+    }
+
+    /// Steps 1 and 2, and the layer's K and V: `work.h` → `work.q`, `work.x`, cache.
+    pub(super) fn predict_and_write_kv(
+        &self,
+        pool: &Pool,
+        weights: &Mapped,
+        cache: &mut KvCache,
+        work: &mut Workspace,
+        t: usize,
+    ) {
+        let (a, d) = (self.streams, self.input_layernorm.len());
+        // 1. AltUp predict.
+        self.altup
+            .predict(pool, &work.h[..t * a * d], &mut work.q[..t * a * d], d);
+        // 2. Norm of the active stream.
+        let q = &work.q;
+        pool.for_each_row_mut(&mut work.x[..t * d], d, &|t, x| {
+            let active = (t * a + self.active) * d;
+            let norm = Some(self.input_layernorm.as_slice());
+            kernels::rms_norm::rms_norm(pool.isa(), &q[active..active + d], norm, self.eps, x);
+        });
+        let rope = match self.attention.layer_type {
+            LayerType::Full => &work.rope_full,
+            LayerType::Sliding => &work.rope_sliding,
+        };
+        self.attention.write_kv(
+            pool,
+            weights,
+            &work.x[..t * d],
+            t,
+            rope,
+            cache,
+            &mut work.attention,
+        );
+    }
+
+    /// Steps 3 to 9 for `step.t` tokens whose `work.q`, `work.x` are ready: → `work.h`.
+    pub(super) fn forward(
+        &self,
+        pool: &Pool,
+        weights: &Mapped,
+        cache: &KvCache,
+        work: &mut Workspace,
+        step: Step,
+        probe: Probe<'_>,
+    ) {
+        let (a, d, t) = (self.streams, self.input_layernorm.len(), step.t);
+        let isa = pool.isa();
+        let x = &work.x[..t * d];
+        probe("input_layernorm", self.index, x);
+        // 3. LAuReL.
+        let laurel = &mut work.laurel[..t * d];
+        self.laurel.forward(
+            pool,
+            weights,
+            x,
+            t,
+            &mut work.low_rank[..t * work.laurel_rank],
+            laurel,
+        );
+        probe("laurel_out", self.index, laurel);
+        // 4. Attention.
+        let rope = match self.attention.layer_type {
+            LayerType::Full => &work.rope_full,
+            LayerType::Sliding => &work.rope_sliding,
+        };
+        let out = &mut work.out[..t * d];
+        self.attention.forward(
+            pool,
+            weights,
+            x,
+            t,
+            step.first,
+            rope,
+            cache,
+            &mut work.attention,
+            out,
+        );
+        probe("attn_out", self.index, out);
+        // 5. y = (x + attention + LAuReL) / sqrt(2), into `out`; its norm into `x`.
+        let q = &work.q[..t * a * d];
+        pool.for_each_row_mut(out, d, &|t, out| {
+            kernels::rms_norm::rms_norm_in_place(
+                isa,
+                out,
+                Some(&self.post_attention_layernorm),
+                self.eps,
+            );
+            let residual = &q[(t * a + self.active) * d..];
+            for ((out, &residual), &laurel) in out.iter_mut().zip(residual).zip(&laurel[t * d..]) {
+                *out = (residual + *out + laurel) * std::f32::consts::FRAC_1_SQRT_2;
+            }
+        });
+        let y = &*out;
+        pool.for_each_row_mut(&mut work.x[..t * d], d, &|t, x| {
+            let norm = Some(self.pre_feedforward_layernorm.as_slice());
+            kernels::rms_norm::rms_norm(isa, &y[t * d..(t + 1) * d], norm, self.eps, x);
+        });
+        // 6. Feed-forward.
+        let f = &mut work.laurel[..t * d];
+        self.feed_forward.forward(
+            pool,
+            weights,
+            &work.x[..t * d],
+            t,
+            step.width,
+            step.sparse,
+            &mut work.feed_forward,
+            f,
+        );
+        probe("mlp_out", self.index, f);
+        // 7. z = y + f.
+        pool.for_each_row_mut(f, d, &|t, f| {
+            kernels::rms_norm::rms_norm_in_place(
+                isa,
+                f,
+                Some(&self.post_feedforward_layernorm),
+                self.eps,
+            );
+            kernels::elementwise::add(isa, f, &y[t * d..(t + 1) * d]);
+        });
+        // 8. AltUp correct.
+        self.altup.correct(pool, q, f, &mut work.h[..t * a * d], d);
+        // 9. Per-layer input.
+        let inputs = &work.per_layer_inputs;
+        let (offset, width, stride) = (step.ple_offset, work.ple_width, step.ple_stride);
+        self.per_layer_gate.forward(
+            pool,
+            weights,
+            |t| &inputs[t * stride + offset..t * stride + offset + width],
+            t,
+            &mut work.h[..t * a * d],
+            &mut work.x[..t * d],
+            &mut work.gated[..t * work.ple_width],
+            &mut work.out[..t * d],
+        );
+        probe("post_per_layer_input_norm", self.index, &work.out[..t * d]);
+        probe("layer", self.index, &work.h[..t * a * d]);
+    }
+}

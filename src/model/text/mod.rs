@@ -1,0 +1,484 @@
+//! The decoder: token ids (and rows for media tokens) to logits.
+//!
+//! Source: reference section 2. Tokens go through in chunks; [`TextModel::extend`] is prefill and decode step alike.
+
+mod altup;
+mod attention;
+mod feed_forward;
+mod laurel;
+mod layer;
+mod load;
+mod per_layer_embedding;
+mod workspace;
+
+use kernels::Pool;
+
+use self::layer::Layer;
+use self::per_layer_embedding::ContextProjection;
+pub use self::workspace::Workspace;
+use super::config::TextConfig;
+use super::kv_cache::KvCache;
+use super::matformer::Slice;
+use super::weights::{Checkpoint, Group, Mapped, PleStore, Tensor, WeightsError};
+
+/// Sees intermediate results by name and layer: (name, layer, values). Normal use passes a closure that does nothing.
+pub type Probe<'a> = &'a mut dyn FnMut(&'static str, usize, &[f32]);
+
+/// A probe that looks at nothing.
+pub fn no_probe(_: &'static str, _: usize, _: &[f32]) {}
+
+/// A prompt that cannot be taken into the context.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// More tokens than the context has room for.
+    #[error(
+        "the prompt needs {needed} tokens and {used} of the context's {context} are in use: shorten it or raise the context (at most {limit})"
+    )]
+    ContextFull {
+        /// Tokens to add.
+        needed: usize,
+        /// Tokens in the cache.
+        used: usize,
+        /// Room in all.
+        context: usize,
+        /// What the model supports.
+        limit: usize,
+    },
+    /// A token id outside the vocabulary.
+    #[error("token id {id} is outside the vocabulary of {vocab_size}")]
+    UnknownToken {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding table.
+        vocab_size: usize,
+    },
+    /// Media tokens and the rows given for them differ in number.
+    #[error("the prompt has {tokens} media tokens, but {rows} embeddings were given for them")]
+    MediaRows {
+        /// Ids beyond the text vocabulary.
+        tokens: usize,
+        /// Rows given.
+        rows: usize,
+    },
+    /// The tokens so far went through a slice whose K and V do not serve this one.
+    #[error(
+        "the conversation so far went through MatFormer slice {before:?}, whose keys and values do not fit slice {now:?}: start a new conversation"
+    )]
+    OtherSlice {
+        /// The slice of the tokens in the cache.
+        before: String,
+        /// The slice asked for.
+        now: String,
+    },
+    /// Nothing to do.
+    #[error("the prompt is empty")]
+    Empty,
+}
+
+/// What may be switched off to compare with the plain computation; the results are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortcuts {
+    /// Only the last token of a prompt passes the layers behind the last K/V producer (reference 11.1).
+    pub kv_cut: bool,
+    /// A single token through a sparse FFN reads only the active rows (reference 11.2).
+    pub sparse_ffn: bool,
+}
+
+impl Default for Shortcuts {
+    fn default() -> Shortcuts {
+        Shortcuts {
+            kv_cut: true,
+            sparse_ffn: true,
+        }
+    }
+}
+
+/// How a layer is to treat the tokens it is given.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// Tokens.
+    t: usize,
+    /// The first of them, counted in the chunk in work.
+    first: usize,
+    /// FFN width.
+    width: usize,
+    sparse: bool,
+    /// Where the layer's inputs start in a token's row of per-layer inputs, and the length of the row.
+    ple_offset: usize,
+    ple_stride: usize,
+}
+
+/// The decoder's weights and the PLE table.
+#[derive(Debug)]
+pub struct TextModel {
+    config: TextConfig,
+    weights: Mapped,
+    ple: PleStore,
+    embed_tokens: Tensor,
+    layers: Vec<Layer>,
+    context_projection: ContextProjection,
+    altup_projections: Vec<Tensor>,
+    altup_unembed_projections: Vec<Tensor>,
+    norm: Vec<f32>,
+    /// Which shortcuts are taken.
+    pub shortcuts: Shortcuts,
+}
+
+impl TextModel {
+    /// Maps the text group and checks every tensor against the configuration.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape or type than `config` implies.
+    pub fn load(checkpoint: &Checkpoint, config: &TextConfig) -> Result<TextModel, WeightsError> {
+        let weights = checkpoint.load(Group::Text)?;
+        let d = config.hidden_size;
+        let name = |leaf: &str| format!("{}{leaf}", load::PREFIX);
+        let stream_matrices = |leaf: &str| {
+            (0..config.altup_num_inputs - 1)
+                .map(|i| weights.matrix(&name(&format!("{leaf}.{i}.weight")), d, d))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| Layer::load(&weights, config, index))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(TextModel {
+            embed_tokens: weights.matrix(&name("embed_tokens.weight"), config.vocab_size, d)?,
+            layers,
+            context_projection: ContextProjection::load(&weights, config)?,
+            altup_projections: stream_matrices("altup_projections")?,
+            altup_unembed_projections: stream_matrices("altup_unembed_projections")?,
+            norm: weights.vector(&name("norm.weight"), d)?,
+            ple: PleStore::open(checkpoint, config)?,
+            config: config.clone(),
+            weights,
+            shortcuts: Shortcuts::default(),
+        })
+    }
+
+    /// The hyper-parameters.
+    pub fn config(&self) -> &TextConfig {
+        &self.config
+    }
+
+    /// The mapped weights, for their memory figures.
+    pub fn weights(&self) -> &Mapped {
+        &self.weights
+    }
+
+    /// The PLE table, for its memory figures.
+    pub fn ple(&self) -> &PleStore {
+        &self.ple
+    }
+
+    /// Ids below this are text: they have an LM head row and may be sampled.
+    pub fn text_vocab_size(&self) -> usize {
+        self.config.vocab_size_per_layer_input
+    }
+
+    /// Takes tokens into the context: a prompt, or one decoded token.
+    ///
+    /// Ids beyond the text vocabulary take their embedding from `media_rows`, \[number of such ids, D\], in the order in
+    /// which they stand in `ids`. Afterwards [`TextModel::logits`] has the logits of the last token.
+    ///
+    /// # Errors
+    /// Nothing was changed when the prompt does not fit the context, holds an unknown id, or the number of media rows
+    /// differs from the number of media ids.
+    pub fn extend(
+        &self,
+        pool: &Pool,
+        cache: &mut KvCache,
+        work: &mut Workspace,
+        ids: &[u32],
+        media_rows: &[f32],
+        slice: &Slice,
+        probe: Probe<'_>,
+    ) -> Result<(), TextError> {
+        self.check(cache, ids, media_rows, slice)?;
+        cache.slice.get_or_insert_with(|| slice.clone());
+        let chunk = work.chunk.min(cache.chunk());
+        let mut media_rows = media_rows;
+        let mut chunks = ids.chunks(chunk).peekable();
+        while let Some(ids) = chunks.next() {
+            let rows = self.media_count(ids) * self.config.hidden_size;
+            let (now, later) = media_rows.split_at(rows);
+            media_rows = later;
+            self.extend_by_chunk(
+                pool,
+                cache,
+                work,
+                ids,
+                now,
+                slice,
+                chunks.peek().is_none(),
+                probe,
+            );
+        }
+        Ok(())
+    }
+
+    fn media_count(&self, ids: &[u32]) -> usize {
+        ids.iter()
+            .filter(|&&id| id as usize >= self.text_vocab_size())
+            .count()
+    }
+
+    fn check(
+        &self,
+        cache: &KvCache,
+        ids: &[u32],
+        media_rows: &[f32],
+        slice: &Slice,
+    ) -> Result<(), TextError> {
+        if ids.is_empty() {
+            return Err(TextError::Empty);
+        }
+        if ids.len() > cache.context() - cache.position() {
+            return Err(TextError::ContextFull {
+                needed: ids.len(),
+                used: cache.position(),
+                context: cache.context(),
+                limit: self.config.max_position_embeddings,
+            });
+        }
+        if let Some(&id) = ids
+            .iter()
+            .find(|&&id| id as usize >= self.config.vocab_size)
+        {
+            return Err(TextError::UnknownToken {
+                id,
+                vocab_size: self.config.vocab_size,
+            });
+        }
+        let (tokens, rows) = (
+            self.media_count(ids),
+            media_rows.len() / self.config.hidden_size,
+        );
+        if tokens != rows {
+            return Err(TextError::MediaRows { tokens, rows });
+        }
+        match &cache.slice {
+            Some(before) if !before.shares_kv_with(slice, &self.config) => {
+                Err(TextError::OtherSlice {
+                    before: before.name.clone(),
+                    now: slice.name.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "as `extend`, which has checked them"
+    )]
+    fn extend_by_chunk(
+        &self,
+        pool: &Pool,
+        cache: &mut KvCache,
+        work: &mut Workspace,
+        ids: &[u32],
+        media_rows: &[f32],
+        slice: &Slice,
+        is_last: bool,
+        probe: Probe<'_>,
+    ) {
+        let t = ids.len();
+        let last_producer = self.config.first_kv_shared_layer() - 1;
+        // A single token passes every layer, cut or not.
+        let cut = self.shortcuts.kv_cut && !(is_last && t == 1);
+        let prompt_layers = if cut {
+            last_producer
+        } else {
+            self.config.num_hidden_layers
+        };
+        self.embed(pool, work, ids, media_rows);
+        probe("embeds", 0, &work.e[..t * self.config.hidden_size]);
+        self.per_layer_inputs(pool, work, 0, t, prompt_layers, probe);
+        self.initial_streams(pool, work, t);
+        probe(
+            "altup_init",
+            0,
+            &work.h[..t * self.config.altup_num_inputs * self.config.hidden_size],
+        );
+        work.rope_full.fill(cache.position(), t);
+        work.rope_sliding.fill(cache.position(), t);
+
+        let mut first = 0;
+        let mut ple_layers = prompt_layers;
+        for index in slice.layers() {
+            let layer = &self.layers[index];
+            layer.predict_and_write_kv(pool, &self.weights, cache, work, t - first);
+            if cut && index == last_producer {
+                if !is_last {
+                    cache.finish_layer(index, t);
+                    break;
+                }
+                self.keep_last_token(pool, work, t, probe);
+                first = t - 1;
+                ple_layers = self.config.num_hidden_layers;
+            }
+            let p = self.config.hidden_size_per_layer_input;
+            let step = Step {
+                t: t - first,
+                first,
+                width: slice.width(index).unwrap_or(0),
+                sparse: self.shortcuts.sparse_ffn,
+                ple_offset: index * p,
+                ple_stride: ple_layers * p,
+            };
+            layer.forward(pool, &self.weights, cache, work, step, probe);
+            if index <= last_producer {
+                cache.finish_layer(index, t);
+            }
+        }
+        work.ready = 0;
+        if is_last || !cut {
+            self.final_hidden(pool, work, t - first);
+            work.ready = t - first;
+            probe(
+                "final_norm",
+                0,
+                &work.hidden[..work.ready * self.config.hidden_size],
+            );
+        }
+        cache.finish_chunk(t);
+    }
+
+    /// Moves the last token of the chunk to the front of every buffer that the rest of the layer reads, and computes its
+    /// per-layer inputs for the layers that the others do not reach.
+    fn keep_last_token(&self, pool: &Pool, work: &mut Workspace, t: usize, probe: Probe<'_>) {
+        let d = self.config.hidden_size;
+        let streams = self.config.altup_num_inputs * d;
+        let last = t - 1;
+        work.q.copy_within(last * streams..t * streams, 0);
+        work.x.copy_within(last * d..t * d, 0);
+        self.per_layer_inputs(pool, work, last, 1, self.config.num_hidden_layers, probe);
+    }
+
+    /// Scaled rows of `embed_tokens`, and the given rows at media positions, which are not scaled (reference 2.1, 5).
+    fn embed(&self, pool: &Pool, work: &mut Workspace, ids: &[u32], media_rows: &[f32]) {
+        let d = self.config.hidden_size;
+        let scale = (d as f32).sqrt();
+        let table = self.weights.view(self.embed_tokens);
+        let mut media_rows = media_rows.chunks_exact(d);
+        for ((&id, e), token_part) in ids
+            .iter()
+            .zip(work.e.chunks_exact_mut(d))
+            .zip(work.token_part.chunks_exact_mut(self.ple.width()))
+        {
+            let row = id as usize;
+            if row < self.text_vocab_size() {
+                kernels::widen::row(pool.isa(), table, row, e);
+                for x in e {
+                    *x *= scale;
+                }
+            } else if let Some(row) = media_rows.next() {
+                e.copy_from_slice(row);
+            }
+            self.ple.read(pool.isa(), id, token_part);
+        }
+    }
+
+    /// Inputs of the first `layers` layers for `t` tokens from token `first` of the chunk on.
+    fn per_layer_inputs(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace,
+        first: usize,
+        t: usize,
+        layers: usize,
+        probe: Probe<'_>,
+    ) {
+        let d = self.config.hidden_size;
+        let e = &work.e[first * d..(first + t) * d];
+        let token_part = &work.token_part[first * self.ple.width()..(first + t) * self.ple.width()];
+        probe("ple_gather", 0, token_part);
+        let out =
+            &mut work.per_layer_inputs[..t * layers * self.config.hidden_size_per_layer_input];
+        self.context_projection
+            .forward(pool, &self.weights, e, t, layers, token_part, out);
+        probe("per_layer_inputs", 0, out);
+    }
+
+    /// Stream 0 is the embedding; the others are projections of it, scaled to its magnitude (reference 2.3).
+    fn initial_streams(&self, pool: &Pool, work: &mut Workspace, t: usize) {
+        let (a, d) = (self.config.altup_num_inputs, self.config.hidden_size);
+        let Workspace { e, h, x, .. } = work;
+        for (h, e) in h.chunks_exact_mut(a * d).zip(e.chunks_exact(d)).take(t) {
+            h[..d].copy_from_slice(e);
+        }
+        for (i, &projection) in self.altup_projections.iter().enumerate() {
+            let u = &mut x[..t * d];
+            kernels::matmul::matmul(pool, self.weights.view(projection), &e[..t * d], t, u);
+            for t in 0..t {
+                let u = &mut u[t * d..(t + 1) * d];
+                altup::match_magnitude(pool.isa(), &e[t * d..(t + 1) * d], u);
+                h[(t * a + i + 1) * d..(t * a + i + 2) * d].copy_from_slice(u);
+            }
+        }
+    }
+
+    /// Mean of the streams, each but the first projected and scaled to the first's magnitude, then normed (reference
+    /// 2.7): `work.h` → `work.hidden`.
+    fn final_hidden(&self, pool: &Pool, work: &mut Workspace, t: usize) {
+        let (a, d) = (self.config.altup_num_inputs, self.config.hidden_size);
+        let Workspace {
+            h, x, out, hidden, ..
+        } = work;
+        for (hidden, h) in hidden
+            .chunks_exact_mut(d)
+            .zip(h.chunks_exact(a * d))
+            .take(t)
+        {
+            hidden.copy_from_slice(&h[..d]);
+        }
+        for (i, &projection) in self.altup_unembed_projections.iter().enumerate() {
+            for (x, h) in x.chunks_exact_mut(d).zip(h.chunks_exact(a * d)).take(t) {
+                x.copy_from_slice(&h[(i + 1) * d..(i + 2) * d]);
+            }
+            let u = &mut out[..t * d];
+            kernels::matmul::matmul(pool, self.weights.view(projection), &x[..t * d], t, u);
+            for (t, u) in u.chunks_exact_mut(d).enumerate() {
+                altup::match_magnitude(pool.isa(), &h[t * a * d..t * a * d + d], u);
+                kernels::elementwise::add(pool.isa(), &mut hidden[t * d..(t + 1) * d], u);
+            }
+        }
+        for hidden in hidden.chunks_exact_mut(d).take(t) {
+            for x in hidden.iter_mut() {
+                *x /= a as f32;
+            }
+            kernels::rms_norm::rms_norm_in_place(
+                pool.isa(),
+                hidden,
+                Some(&self.norm),
+                self.config.rms_norm_eps,
+            );
+        }
+    }
+
+    /// Logits of a token that went through every layer (the last `work.ready()` of the last chunk), for the first
+    /// `out.len()` ids: `cap · tanh(embed_tokens · hidden / cap)`. Ids from [`TextModel::text_vocab_size`] on are never to
+    /// be emitted, so there is no reason to ask for them but a comparison.
+    ///
+    /// # Panics
+    /// If `token` is not below `work.ready()`, or `out` is longer than the vocabulary.
+    pub fn logits(&self, pool: &Pool, work: &Workspace, token: usize, out: &mut [f32]) {
+        let d = self.config.hidden_size;
+        assert!(
+            token < work.ready,
+            "token {token} of {} has no hidden state",
+            work.ready
+        );
+        let head = self.weights.view(self.embed_tokens).rows(0..out.len());
+        let hidden = &work.hidden[token * d..(token + 1) * d];
+        kernels::matvec::matvec(pool, head, hidden, out);
+        if let Some(cap) = self.config.final_logit_softcapping {
+            pool.for_each_chunk_mut(out, SOFT_CAP_CHUNK, &|_, out| {
+                kernels::elementwise::soft_cap(pool.isa(), out, cap)
+            });
+        }
+    }
+}
+
+/// Logits that one task caps: enough work for a thread to be worth waking.
+const SOFT_CAP_CHUNK: usize = 8192;

@@ -1,0 +1,166 @@
+//! Per-layer inputs (PLE): a row of flash for each token, mixed with a projection of its embedding, and the gate through
+//! which each layer takes its share.
+//!
+//! Source: reference sections 2.2 and 2.4 step 9.
+
+use kernels::Pool;
+
+use super::load::LayerLoader;
+use crate::model::config::TextConfig;
+use crate::model::weights::{Mapped, Tensor, WeightsError};
+
+/// One layer's gate and projection.
+#[derive(Debug)]
+pub(super) struct PerLayerGate {
+    gate: Tensor,
+    projection: Tensor,
+    norm: Vec<f32>,
+    /// `correct_output_scale`, where the config asks for it.
+    scale: Option<Vec<f32>>,
+    active: usize,
+    eps: f32,
+}
+
+impl PerLayerGate {
+    pub(super) fn load(
+        loader: &LayerLoader<'_>,
+        config: &TextConfig,
+    ) -> Result<PerLayerGate, WeightsError> {
+        let (d, p) = (config.hidden_size, config.hidden_size_per_layer_input);
+        let scale = config
+            .altup_correct_scale
+            .then(|| loader.vector("altup.correct_output_scale", d))
+            .transpose()?;
+        Ok(PerLayerGate {
+            gate: loader.matrix("per_layer_input_gate.weight", p, d)?,
+            projection: loader.matrix("per_layer_projection.weight", d, p)?,
+            norm: loader.vector("post_per_layer_input_norm.weight", d)?,
+            scale,
+            active: config.altup_active_idx,
+            eps: config.rms_norm_eps,
+        })
+    }
+
+    /// Adds `rms(projection(gelu(gate(h_active · scale)) · p))` to every stream but the first.
+    ///
+    /// `inputs` yields the token's per-layer input of this layer, \[P\].
+    ///
+    /// | buffer | shape |
+    /// |---|---|
+    /// | `h` | \[T, A, D\] |
+    /// | `x`, `v` (scratch) | \[T, D\] |
+    /// | `gated` (scratch) | \[T, P\] |
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "weights, input, three scratch buffers and the streams"
+    )]
+    pub(super) fn forward<'p>(
+        &self,
+        pool: &Pool,
+        weights: &Mapped,
+        inputs: impl Fn(usize) -> &'p [f32] + Sync,
+        t: usize,
+        h: &mut [f32],
+        x: &mut [f32],
+        gated: &mut [f32],
+        v: &mut [f32],
+    ) {
+        let d = self.projection.rows;
+        let p = self.gate.rows;
+        let streams = h.len() / (t * d);
+        for (x, h) in x.chunks_exact_mut(d).zip(h.chunks_exact(streams * d)) {
+            let active = &h[self.active * d..(self.active + 1) * d];
+            match &self.scale {
+                None => x.copy_from_slice(active),
+                Some(scale) => {
+                    for ((x, &h), &scale) in x.iter_mut().zip(active).zip(scale) {
+                        *x = h * scale;
+                    }
+                }
+            }
+        }
+        kernels::matmul::matmul(pool, weights.view(self.gate), x, t, gated);
+        for (t, gated) in gated.chunks_exact_mut(p).enumerate() {
+            kernels::gelu::gelu_tanh_mul(pool.isa(), gated, inputs(t));
+        }
+        kernels::matmul::matmul(pool, weights.view(self.projection), gated, t, v);
+        pool.for_each_row_mut(v, d, &|_, v| {
+            kernels::rms_norm::rms_norm_in_place(pool.isa(), v, Some(&self.norm), self.eps);
+        });
+        for (h, v) in h.chunks_exact_mut(streams * d).zip(v.chunks_exact(d)) {
+            for stream in h.chunks_exact_mut(d).skip(1) {
+                kernels::elementwise::add(pool.isa(), stream, v);
+            }
+        }
+    }
+}
+
+/// The context part: one projection for all layers, normed per layer.
+#[derive(Debug)]
+pub(super) struct ContextProjection {
+    projection: Tensor,
+    norm: Vec<f32>,
+    eps: f32,
+}
+
+impl ContextProjection {
+    pub(super) fn load(
+        weights: &Mapped,
+        config: &TextConfig,
+    ) -> Result<ContextProjection, WeightsError> {
+        let p = config.hidden_size_per_layer_input;
+        let rows = config.num_hidden_layers * p;
+        let name = |leaf: &str| format!("{}{leaf}", super::load::PREFIX);
+        Ok(ContextProjection {
+            projection: weights.matrix(
+                &name("per_layer_model_projection.weight"),
+                rows,
+                config.hidden_size,
+            )?,
+            norm: weights.vector(&name("per_layer_projection_norm.weight"), p)?,
+            eps: config.rms_norm_eps,
+        })
+    }
+
+    /// `out = (rms(projection(e) / sqrt(D)) + token part) / sqrt(2)` for the first `layers` layers.
+    ///
+    /// | buffer | shape |
+    /// |---|---|
+    /// | `e` | \[T, D\], merged embeddings |
+    /// | `token_part` | \[T, L·P\], rows of the table times sqrt(P) |
+    /// | `out` | \[T, layers·P\] |
+    pub(super) fn forward(
+        &self,
+        pool: &Pool,
+        weights: &Mapped,
+        e: &[f32],
+        t: usize,
+        layers: usize,
+        token_part: &[f32],
+        out: &mut [f32],
+    ) {
+        let p = self.norm.len();
+        let width = layers * p;
+        let full_width = self.projection.rows;
+        let scale = 1.0 / (self.projection.cols as f32).sqrt();
+        kernels::matmul::matmul(
+            pool,
+            weights.view(self.projection).rows(0..width),
+            e,
+            t,
+            out,
+        );
+        pool.for_each_row_mut(out, width, &|t, out| {
+            let token_part = &token_part[t * full_width..t * full_width + width];
+            for (out, token_part) in out.chunks_exact_mut(p).zip(token_part.chunks_exact(p)) {
+                for x in out.iter_mut() {
+                    *x *= scale;
+                }
+                kernels::rms_norm::rms_norm_in_place(pool.isa(), out, Some(&self.norm), self.eps);
+                for (x, &token) in out.iter_mut().zip(token_part) {
+                    *x = (*x + token) * std::f32::consts::FRAC_1_SQRT_2;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,65 @@
+//! What comes out: the text, how long each step took, and what is in memory.
+
+use serde::Serialize;
+
+use super::FinishReason;
+use crate::model::weights::Group;
+
+/// The answer to a request.
+#[derive(Clone, Debug, Serialize)]
+pub struct Answer {
+    /// The text, without control tokens.
+    pub text: String,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// The MatFormer slice that answered.
+    pub matformer: String,
+    /// How long it took.
+    pub timing: Timing,
+    /// Memory of each parameter group when the answer was complete.
+    pub memory: Vec<GroupMemory>,
+}
+
+/// How long each step of an answer took.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Timing {
+    /// Mapping towers that were not loaded, milliseconds.
+    pub load_ms: f64,
+    /// Media to soft tokens, milliseconds.
+    pub encode_ms: f64,
+    /// The prompt through the text model, milliseconds.
+    pub prefill_ms: f64,
+    /// The answer, milliseconds.
+    pub decode_ms: f64,
+    /// Tokens of the prompt, soft tokens included.
+    pub prompt_tokens: usize,
+    /// Tokens of the answer.
+    pub tokens: usize,
+}
+
+impl Timing {
+    /// Tokens of the answer per second of decoding; 0 for an empty answer.
+    pub fn tokens_per_second(&self) -> f64 {
+        if self.decode_ms > 0.0 {
+            self.tokens as f64 * 1e3 / self.decode_ms
+        } else {
+            0.0
+        }
+    }
+}
+
+/// Memory of one parameter group.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct GroupMemory {
+    /// The group.
+    #[serde(serialize_with = "as_text")]
+    pub group: Group,
+    /// Bytes mapped; 0 while the group is unloaded.
+    pub mapped_bytes: u64,
+    /// Bytes of the mapping that are in memory.
+    pub resident_bytes: u64,
+}
+
+fn as_text<S: serde::Serializer>(group: &Group, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(group)
+}

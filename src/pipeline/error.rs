@@ -1,0 +1,85 @@
+//! Why a model cannot be opened or a request not be answered.
+
+use super::AudioStreamError;
+use crate::model::audio::AudioError;
+use crate::model::config::ConfigError;
+use crate::model::generation_config::GenerationConfigError;
+use crate::model::matformer::SliceError;
+use crate::model::prompt::PromptError;
+use crate::model::sampler::{NoTokenError, SamplingError};
+use crate::model::text::TextError;
+use crate::model::tokenizer::TokenizerError;
+use crate::model::vision::VisionError;
+use crate::model::weights::WeightsError;
+
+/// Why a model cannot be opened or a request not be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// config.json.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// generation_config.json.
+    #[error(transparent)]
+    GenerationConfig(#[from] GenerationConfigError),
+    /// The MatFormer slice.
+    #[error(transparent)]
+    Slice(#[from] SliceError),
+    /// The audio tower.
+    #[error(transparent)]
+    Audio(#[from] AudioError),
+    /// A clip.
+    #[error(transparent)]
+    Clip(#[from] AudioStreamError),
+    /// The vision tower.
+    #[error(transparent)]
+    Vision(#[from] VisionError),
+    /// The conversation.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// The prompt's tokens.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// How tokens are to be chosen.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// The model computed no finite logit.
+    #[error("{0}: the checkpoint's weights are damaged (try `gemmad inspect`)")]
+    NoToken(#[from] NoTokenError),
+    /// The instruction set forced by the environment.
+    #[error(transparent)]
+    Isa(#[from] kernels::IsaError),
+    /// The context is impossible.
+    #[error("a context of {asked} tokens is not possible: this model allows 1 to {limit}")]
+    Context {
+        /// Tokens asked for.
+        asked: usize,
+        /// What the model supports.
+        limit: usize,
+    },
+    /// The checkpoint lacks the tower that a medium needs.
+    #[error(
+        "{dir}: this checkpoint has no {what}: it cannot take {media}; use a complete Gemma 3n checkpoint"
+    )]
+    NoTower {
+        /// The checkpoint.
+        dir: String,
+        /// audio tower or vision tower.
+        what: &'static str,
+        /// What it would be needed for.
+        media: &'static str,
+    },
+    /// preprocessor_config.json is malformed.
+    #[error("{path}: {reason}")]
+    Preprocessor {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}

@@ -1,0 +1,245 @@
+//! The towers while they are needed: pictures and clips to rows of the text model's embedding.
+
+use std::path::Path;
+use std::time::Instant;
+
+use kernels::Pool;
+
+use super::engine::{Media, milliseconds};
+use super::error::EngineError;
+use super::{AudioStream, SoftTokenPadding, Timing};
+use crate::model::audio::AudioTower;
+use crate::model::config::Config;
+use crate::model::prompt::Part;
+use crate::model::vision::VisionTower;
+use crate::model::weights::{Checkpoint, Group, Mapped};
+
+/// How the towers encode.
+#[derive(Clone, Debug)]
+pub struct TowerOptions {
+    /// What fills the unused places of a clip.
+    pub soft_token_padding: SoftTokenPadding,
+    /// 40 ms frames that are encoded together while audio streams in.
+    pub audio_batch_frames: usize,
+    /// Side of the square that pictures are resized to; `None` for the checkpoint's own (`preprocessor_config.json`).
+    pub resolution_px: Option<usize>,
+}
+
+impl Default for TowerOptions {
+    /// As the reference; half a second of audio at a time.
+    fn default() -> TowerOptions {
+        TowerOptions {
+            soft_token_padding: SoftTokenPadding::default(),
+            audio_batch_frames: 12,
+            resolution_px: None,
+        }
+    }
+}
+
+/// Released checkpoints say so in `preprocessor_config.json`; this stands where the file is missing.
+const RELEASED_RESOLUTION_PX: usize = 768;
+
+/// The audio and vision towers: loaded when a request first needs them, unloaded on demand.
+pub(super) struct Towers {
+    config: Config,
+    dir: String,
+    options: TowerOptions,
+    resolution_px: usize,
+    audio: Option<AudioTower>,
+    vision: Option<VisionTower>,
+}
+
+impl Towers {
+    pub(super) fn new(
+        dir: &Path,
+        config: &Config,
+        options: TowerOptions,
+    ) -> Result<Towers, EngineError> {
+        let resolution_px = match options.resolution_px {
+            Some(side) => side,
+            None => checkpoint_resolution(dir)?,
+        };
+        Ok(Towers {
+            config: config.clone(),
+            dir: dir.display().to_string(),
+            options,
+            resolution_px,
+            audio: None,
+            vision: None,
+        })
+    }
+
+    pub(super) fn soft_tokens_per_clip(&self) -> usize {
+        self.config.audio_soft_tokens_per_image
+    }
+
+    pub(super) fn audio_weights(&self) -> Option<&Mapped> {
+        self.audio.as_ref().map(AudioTower::weights)
+    }
+
+    pub(super) fn vision_weights(&self) -> Option<&Mapped> {
+        self.vision.as_ref().map(VisionTower::weights)
+    }
+
+    pub(super) fn unload(&mut self) {
+        self.audio = None;
+        self.vision = None;
+    }
+
+    /// The audio tower, loaded now if it was not.
+    pub(super) fn audio(
+        &mut self,
+        checkpoint: &Checkpoint,
+        pool: &Pool,
+        timing: &mut Timing,
+    ) -> Result<&AudioTower, EngineError> {
+        let tower = match self.audio.take() {
+            Some(tower) => tower,
+            None => {
+                let start = Instant::now();
+                let config = self
+                    .config
+                    .audio
+                    .as_ref()
+                    .filter(|_| checkpoint.has(Group::Audio))
+                    .ok_or_else(|| EngineError::NoTower {
+                        dir: self.dir.clone(),
+                        what: "audio tower",
+                        media: "audio",
+                    })?;
+                let tower =
+                    AudioTower::load(checkpoint, config, self.config.text.hidden_size, pool)?;
+                timing.load_ms += milliseconds(start);
+                tower
+            }
+        };
+        Ok(self.audio.insert(tower))
+    }
+
+    /// The vision tower, loaded now if it was not.
+    fn vision(
+        &mut self,
+        checkpoint: &Checkpoint,
+        timing: &mut Timing,
+    ) -> Result<&VisionTower, EngineError> {
+        let tower = match self.vision.take() {
+            Some(tower) => tower,
+            None => {
+                let start = Instant::now();
+                let config = self
+                    .config
+                    .vision
+                    .as_ref()
+                    .filter(|_| checkpoint.has(Group::Vision))
+                    .ok_or_else(|| EngineError::NoTower {
+                        dir: self.dir.clone(),
+                        what: "vision tower",
+                        media: "pictures",
+                    })?;
+                let tower = VisionTower::load(checkpoint, config, self.config.text.hidden_size)?;
+                timing.load_ms += milliseconds(start);
+                tower
+            }
+        };
+        Ok(self.vision.insert(tower))
+    }
+
+    /// Appends a medium's soft tokens to `rows` and gives its place in the prompt.
+    pub(super) fn encode(
+        &mut self,
+        checkpoint: &Checkpoint,
+        pool: &Pool,
+        media: &Media,
+        rows: &mut Vec<f32>,
+        timing: &mut Timing,
+    ) -> Result<Part, EngineError> {
+        let width = self.config.text.hidden_size;
+        match media {
+            Media::Image(image) => {
+                let side = self.resolution_px;
+                let tower = self.vision(checkpoint, timing)?;
+                let start = Instant::now();
+                let square = image.resized_to_square(side);
+                let tokens = tower.encode(pool, &square.pixels, side)?;
+                rows.extend_from_slice(&tokens);
+                timing.encode_ms += milliseconds(start);
+                Ok(Part::Image {
+                    soft_tokens: tokens.len() / width,
+                })
+            }
+            Media::Clip(clip) => {
+                let options = self.options.clone();
+                let per_clip = self.soft_tokens_per_clip();
+                let tower = self.audio(checkpoint, pool, timing)?;
+                let start = Instant::now();
+                let mut stream = AudioStream::new(tower, options.audio_batch_frames);
+                stream.push(tower, pool, &clip.samples, rows)?;
+                let soft_tokens =
+                    stream.finish(tower, pool, options.soft_token_padding, per_clip, rows)?;
+                timing.encode_ms += milliseconds(start);
+                Ok(Part::Audio { soft_tokens })
+            }
+        }
+    }
+
+    /// One row for each id beyond the text vocabulary: the next of `soft` for a soft token, else the hard embedding of
+    /// its tower.
+    pub(super) fn media_rows(
+        &self,
+        pool: &Pool,
+        ids: &[u32],
+        soft: &[f32],
+        text_vocab_size: usize,
+    ) -> Result<Vec<f32>, EngineError> {
+        let Some(media) = &self.config.ids.media else {
+            return Ok(Vec::new());
+        };
+        let mut soft = soft.chunks_exact(self.config.text.hidden_size);
+        let mut rows = Vec::new();
+        for &id in ids.iter().filter(|&&id| id as usize >= text_vocab_size) {
+            if id == media.image || id == media.audio {
+                rows.extend_from_slice(soft.next().unwrap_or_default());
+            } else if let Some(row) = self.hard_embedding(pool, id) {
+                rows.extend_from_slice(&row);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn hard_embedding(&self, pool: &Pool, id: u32) -> Option<Vec<f32>> {
+        let seen = self
+            .vision
+            .as_ref()
+            .and_then(|tower| tower.hard_embedding(pool, id));
+        seen.or_else(|| {
+            self.audio
+                .as_ref()
+                .and_then(|tower| tower.hard_embedding(pool, id))
+        })
+    }
+}
+
+/// The side that the checkpoint's own preprocessor resizes pictures to.
+fn checkpoint_resolution(dir: &Path) -> Result<usize, EngineError> {
+    let path = dir.join("preprocessor_config.json");
+    let bad = |reason: String| EngineError::Preprocessor {
+        path: path.display().to_string(),
+        reason,
+    };
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(RELEASED_RESOLUTION_PX);
+        }
+        Err(error) => return Err(bad(format!("cannot be read: {error}"))),
+    };
+    let json: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|e| bad(format!("is not JSON: {e}")))?;
+    match json.get("size").filter(|size| !size.is_null()) {
+        None => Ok(RELEASED_RESOLUTION_PX),
+        Some(size) => match (size["height"].as_u64(), size["width"].as_u64()) {
+            (Some(height), Some(width)) if height == width => Ok(height as usize),
+            _ => Err(bad("size: expected equal height and width".to_owned())),
+        },
+    }
+}

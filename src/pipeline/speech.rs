@@ -1,0 +1,118 @@
+//! Speech that is heard while it is spoken: encoded and prefilled as it comes, so that at its end only the tail, the
+//! closing text and the answer remain.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use super::engine::{Conversation, Engine, Generation, milliseconds};
+use super::error::EngineError;
+use super::{Answer, AudioStream};
+use crate::model::prompt::Part;
+
+/// A clip that is being heard, with the prompt around it.
+///
+/// The text model is causal, so prefilling what comes before the clip, then its soft tokens as they become final, gives
+/// what prefilling the whole prompt at once gives.
+pub struct Speech {
+    conversation: Conversation,
+    stream: AudioStream,
+    /// The soft-token id, and the ids that stand behind the clip.
+    soft_id: u32,
+    suffix: Vec<u32>,
+}
+
+impl Engine {
+    /// Starts to hear a clip: loads the audio tower, and prefills what stands before the clip in the prompt.
+    ///
+    /// `prompt` stands behind the clip in the same user turn.
+    ///
+    /// # Errors
+    /// The checkpoint has no audio tower, no such slice exists, or the prompt does not fit the context.
+    pub fn start_speech(
+        &mut self,
+        system: Option<&str>,
+        prompt: &str,
+        matformer: Option<&str>,
+    ) -> Result<Speech, EngineError> {
+        let mut conversation = self.conversation(matformer)?;
+        let batch_frames = self.tower_options().audio_batch_frames;
+        let (checkpoint, pool, towers) = self.parts();
+        let tower = towers.audio(checkpoint, pool, &mut conversation.timing)?;
+        let stream = AudioStream::new(tower, batch_frames);
+        let parts = vec![
+            Part::Audio { soft_tokens: 0 },
+            Part::Text(prompt.to_owned()),
+        ];
+        let mut prefix = self.render(system, parts)?;
+        // The prompt has one clip, without soft tokens: it is cut where they will stand.
+        let at = prefix
+            .media
+            .first()
+            .map_or(prefix.ids.len(), |clip| clip.soft_tokens.start);
+        let suffix = prefix.ids.split_off(at);
+        let soft_id = self.config().ids.media.map_or(0, |media| media.audio);
+        self.prefill(&mut conversation, &prefix.ids, &[])?;
+        Ok(Speech {
+            conversation,
+            stream,
+            soft_id,
+            suffix,
+        })
+    }
+
+    /// Hears 16 kHz mono samples; soft tokens that became final go into the text model.
+    ///
+    /// # Errors
+    /// The clip would be longer than 30 s (nothing of `samples` is then heard), or the context is full.
+    pub fn hear(&mut self, speech: &mut Speech, samples: &[f32]) -> Result<(), EngineError> {
+        let start = Instant::now();
+        let (checkpoint, pool, towers) = self.parts();
+        let tower = towers.audio(checkpoint, pool, &mut speech.conversation.timing)?;
+        let mut rows = Vec::new();
+        speech.stream.push(tower, pool, samples, &mut rows)?;
+        speech.conversation.timing.encode_ms += milliseconds(start);
+        self.prefill_soft_tokens(&mut speech.conversation, speech.soft_id, &rows)
+    }
+
+    /// Ends the clip and answers.
+    ///
+    /// # Errors
+    /// The clip is shorter than one frame, or the context is full.
+    pub fn finish_speech(
+        &mut self,
+        speech: Speech,
+        generation: &Generation,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Answer, EngineError> {
+        let Speech {
+            mut conversation,
+            stream,
+            soft_id,
+            suffix,
+        } = speech;
+        let start = Instant::now();
+        let padding = self.tower_options().soft_token_padding;
+        let per_clip = self.config().audio_soft_tokens_per_image;
+        let (checkpoint, pool, towers) = self.parts();
+        let tower = towers.audio(checkpoint, pool, &mut conversation.timing)?;
+        let mut rows = Vec::new();
+        stream.finish(tower, pool, padding, per_clip, &mut rows)?;
+        conversation.timing.encode_ms += milliseconds(start);
+        self.prefill_soft_tokens(&mut conversation, soft_id, &rows)?;
+        let hard = self.media_rows(&suffix, &[])?;
+        self.prefill(&mut conversation, &suffix, &hard)?;
+        self.decode(conversation, generation, on_text)
+    }
+
+    fn prefill_soft_tokens(
+        &mut self,
+        conversation: &mut Conversation,
+        soft_id: u32,
+        rows: &[f32],
+    ) -> Result<(), EngineError> {
+        match rows.len() / self.config().text.hidden_size {
+            0 => Ok(()),
+            tokens => self.prefill(conversation, &vec![soft_id; tokens], rows),
+        }
+    }
+}
