@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::dot_tile::{DotTile, Rows};
+use crate::isa::Level;
 use crate::matvec::matvec;
 use crate::pool::TileMut;
 use crate::quantized::{self, with_activations};
@@ -10,11 +11,12 @@ use crate::simd::{Element, dispatch, gemm};
 use crate::widen::Widen;
 use crate::{Isa, Matrix, MatrixData, Pool};
 
-/// From this many tokens on, packing both operands for the `gemm` crate pays.
-const GEMM_TOKENS: usize = 12;
-
-/// Weight rows of a task.
+/// Weight rows of a task at most.
 const TILE_ROWS: usize = 128;
+
+/// Weights of a task that go through side by side, in bytes: they are read once for every few tokens, so they must stay in
+/// a core's share of the second-level cache.
+const SIDE_BY_SIDE_BYTES: usize = 256 * 1024;
 
 /// Tokens of a task: more would not make widening and packing a block of weights any cheaper.
 const TILE_TOKENS: usize = 256;
@@ -74,8 +76,14 @@ fn by_tiles<W: Element>(
         stride: w.cols,
         depth: w.cols,
     };
-    let even = w.rows.div_ceil(pool.threads() * 2).next_multiple_of(8);
-    let tile_rows = even.min(TILE_ROWS);
+    let side_by_side = tokens < gemm_tokens(pool.isa());
+    let most = if side_by_side {
+        (SIDE_BY_SIDE_BYTES / (w.cols * size_of::<W>())).clamp(8, TILE_ROWS)
+    } else {
+        TILE_ROWS
+    };
+    let even = w.rows.div_ceil(pool.threads() * 2);
+    let tile_rows = even.min(most).next_multiple_of(8);
     pool.for_each_tile_mut(y, w.rows, TILE_TOKENS, tile_rows, &|token, row, y| {
         let w = Rows {
             data: &data[row * w.row_stride..],
@@ -86,12 +94,25 @@ fn by_tiles<W: Element>(
             data: &x.data[token * x.stride..],
             ..x
         };
-        if tokens < GEMM_TOKENS || pool.isa() == Isa::scalar() {
+        if side_by_side {
             dispatch(pool.isa(), DotTile { w, x, y });
         } else {
             widened(pool.isa(), w, x, y);
         }
     });
+}
+
+/// From how many tokens on it pays to pack both operands for the `gemm` crate; fewer go through the weights side by side.
+///
+/// Packing costs as much as the products with 30 tokens of AVX2 or with 130 of AVX-512, where side by side runs at half of
+/// the peak and `gemm` not much above (`benches/kernels.rs`, one Zen 5 core). NEON has as many registers as AVX-512.
+fn gemm_tokens(isa: Isa) -> usize {
+    match isa.level() {
+        Level::Scalar => usize::MAX,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => 32,
+        _ => 160,
+    }
 }
 
 thread_local! {

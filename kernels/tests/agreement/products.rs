@@ -111,6 +111,7 @@ fn real_sizes() {
         (300, 2048, 1),
         (300, 1100, 3),
         (270, 1100, 40),
+        (140, 600, 170),
         (20, 64, 520),
     ] {
         let stored = Stored::random(&mut random, rows, cols, cols);
