@@ -165,9 +165,9 @@ fn add_heads<S: Simd, E: Element, const H: usize>(
         for h in 0..H {
             let out = &mut out[h * depth + at..][..width];
             let mut sum = s.mul(s.load_tail(out, 0.0), s.splat(shrink[h]));
-            for j in 0..keys {
+            for (j, &weight) in weights[h][..keys].iter().enumerate() {
                 let value = E::load_tail(s, &v.row(j)[at..at + width]);
-                sum = s.mul_add(s.splat(weights[h][j]), value, sum);
+                sum = s.mul_add(s.splat(weight), value, sum);
             }
             s.store_tail(sum, out);
         }
