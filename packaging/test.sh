@@ -22,15 +22,17 @@ lint() {
     fi
 }
 
-# The kernels as aarch64 programs, once for each generation of boards:
+# The kernels and the golden tests as aarch64 programs, once for each generation of boards:
 # the CPU, the best ISA that must be chosen there, and boards that have such a CPU.
 emulated() {
     step "build the aarch64 tests"
     cargo test --locked --target $board --no-run -p gemmad-kernels
+    cargo test --locked --target $board --no-run --test 'golden*'
     while read -r cpu isa boards; do
         step "aarch64 tests on an emulated $cpu ($boards), expecting $isa"
         export QEMU_CPU=$cpu GEMMAD_EXPECT_ISA=$isa
-        cargo test --locked --target $board -p gemmad-kernels
+        cargo test --locked --target $board -p gemmad-kernels --lib --tests
+        cargo test --locked --target $board --test 'golden*'
     done <<'CPUS'
 cortex-a72 neon Raspberry Pi 4
 cortex-a76 dotprod Raspberry Pi 5, RK3588, Jetson Orin
