@@ -1,6 +1,6 @@
 # One line for each thing people do. The scripts behind them are in packaging/ and can be called by themselves.
 
-.PHONY: help deps lint test deny
+.PHONY: help deps lint test cross deny
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -13,6 +13,9 @@ lint: ## format and clippy, for x86_64 and aarch64; warnings are errors
 
 test: deps ## everything CI runs: lint, the aarch64 tests on three emulated CPUs, all tests on this machine
 	packaging/test.sh all
+
+cross: ## build the board's program on a PC: target/aarch64-unknown-linux-gnu/release/gemmad
+	packaging/cross.sh
 
 deny: ## licences, sources and known advisories of everything linked (needs cargo-deny)
 	cargo deny check

@@ -305,3 +305,28 @@ fn manifests_keep_the_arithmetic_alone() {
         ));
     }
 }
+
+#[test]
+fn everything_linked_comes_from_the_registry() {
+    let git = "[[package]]\nname = \"a\"\nsource = \"git+https://example.org/a#1\"";
+    assert_eq!(rules::foreign_sources(git).len(), 1);
+    assert_none(rules::foreign_sources(
+        &read_to_string(top().join("Cargo.lock")).unwrap(),
+    ));
+}
+
+/// `cross` itself needs Docker, which a test may not have; what its file says can be read.
+#[test]
+fn cross_builds_for_the_boards_in_a_pinned_image() {
+    let text = read_to_string(top().join("cross.toml")).unwrap();
+    let file: toml::Table = text.parse().unwrap();
+    let targets = file["target"].as_table().unwrap();
+    let image = targets["aarch64-unknown-linux-gnu"]["image"]
+        .as_str()
+        .unwrap();
+    let (_, tag) = image.rsplit_once(':').unwrap();
+    assert!(
+        tag.starts_with(|c: char| c.is_ascii_digit()),
+        "{image} moves: pin a version"
+    );
+}

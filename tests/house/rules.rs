@@ -318,6 +318,15 @@ pub(crate) fn manifest(path: &str, text: &str) -> Vec<String> {
     found
 }
 
+/// Packages of Cargo.lock that come from elsewhere than crates.io.
+pub(crate) fn foreign_sources(lock: &str) -> Vec<String> {
+    let sources = lock.lines().filter(|line| line.starts_with("source = "));
+    sources
+        .filter(|line| !line.contains("\"registry+https://github.com/rust-lang/crates.io-index\""))
+        .map(|line| format!("Cargo.lock: {line}"))
+        .collect()
+}
+
 /// Every file of the repository but what is built and what git keeps, from the top, with `/`.
 pub(crate) fn files(top: &Path) -> Vec<String> {
     let mut found = Vec::new();
