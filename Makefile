@@ -1,9 +1,12 @@
 # One line for each thing people do. The scripts behind them are in packaging/ and can be called by themselves.
 
-.PHONY: help deps lint test cross deny
+.PHONY: help demo deps lint test cross deny
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+
+demo: ## build it and ask the demo model to turn a sentence into a command
+	printf 'turn off the kitchen light\nReturn the command as JSON:' | cargo run --quiet --locked --release -- ask --model models/demo -
 
 deps: ## install what building and testing need (Debian, Raspberry Pi OS, Ubuntu)
 	packaging/install-build-deps.sh

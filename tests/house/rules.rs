@@ -63,6 +63,10 @@ const LONG_FILES: &[(&str, &str)] = &[
         "the protocol between the threads and the argument for its safety are read together",
     ),
     (
+        "src/model/text/mod.rs",
+        "the way of a chunk from token ids to logits, and where prefill may stop early",
+    ),
+    (
         "src/model/vision/table.rs",
         "the published network, block by block, and how a checkpoint may change it",
     ),
