@@ -1,6 +1,8 @@
 //! What a tower of the real size costs in time and memory, on random weights.
 //!
 //! `cargo bench --bench towers -- audio [THREADS]`: 30 s of audio through the whole line from samples to soft tokens.
+//! `cargo bench --bench towers -- vision [THREADS]`: a picture at each resolution.
+//! Without arguments: both.
 //!
 //! A tower runs in a process of its own, so that the memory is its own.
 
@@ -11,9 +13,15 @@
 )]
 
 mod audio;
+#[path = "../../tests/common/heap.rs"]
+mod heap;
 mod synthetic;
+mod vision;
 
 use std::process::Command;
+
+#[global_allocator]
+static HEAP: heap::Heap = heap::Heap::new();
 
 fn main() {
     let arguments: Vec<String> = std::env::args()
@@ -23,12 +31,17 @@ fn main() {
         given.map_or_else(kernels::recommended_threads, |given| given.parse().unwrap())
     };
     match &arguments[1..] {
-        [tower, dir, threads] if tower == "audio" && dir.contains('/') => {
-            audio::measure(dir.as_ref(), threads.parse().unwrap())
+        [tower, dir, threads] if dir.contains('/') => {
+            let measure = if tower == "audio" { audio::measure } else { vision::measure };
+            measure(dir.as_ref(), threads.parse().unwrap())
         }
-        [] => run(&arguments[0], "audio", threads(None)),
-        [tower, rest @ ..] if tower == "audio" => run(&arguments[0], tower, threads(rest.first())),
-        other => panic!("expected: [audio [THREADS]], found {other:?}"),
+        [] => ["audio", "vision"]
+            .iter()
+            .for_each(|tower| run(&arguments[0], tower, threads(None))),
+        [tower, rest @ ..] if tower == "audio" || tower == "vision" => {
+            run(&arguments[0], tower, threads(rest.first()))
+        }
+        other => panic!("expected: [audio|vision [THREADS]], found {other:?}"),
     }
 }
 
@@ -36,7 +49,12 @@ fn main() {
 fn run(program: &str, tower: &str, threads: usize) {
     let dir = tempfile::tempdir().unwrap();
     let config = synthetic::config();
-    let tensors = synthetic::audio_tensors(config.audio.as_ref().unwrap(), audio::TEXT_HIDDEN_SIZE);
+    let tensors = match tower {
+        "audio" => {
+            synthetic::audio_tensors(config.audio.as_ref().unwrap(), audio::TEXT_HIDDEN_SIZE)
+        }
+        _ => synthetic::vision_tensors(config.vision.as_ref().unwrap(), audio::TEXT_HIDDEN_SIZE),
+    };
     let parameters = synthetic::write_checkpoint(dir.path(), &tensors);
     println!(
         "{tower}: {:.1} M parameters, bfloat16",

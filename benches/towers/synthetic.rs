@@ -3,7 +3,8 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use gemmad::model::config::{AudioConfig, Config};
+use gemmad::model::config::{AudioConfig, Config, VisionConfig};
+use gemmad::model::vision::{Architecture, PREFIX};
 use half::bf16;
 
 /// A tensor's name and shape.
@@ -98,18 +99,27 @@ pub(crate) fn audio_tensors(config: &AudioConfig, text_hidden_size: usize) -> Ve
         );
     }
 
-    let prefix = "model.embed_audio";
-    add(
-        format!("{prefix}.embedding.weight"),
-        &[config.vocab_size, width],
-    );
-    add(
-        format!("{prefix}.embedding_projection.weight"),
-        &[text_hidden_size, width],
-    );
-    add(format!("{prefix}.hard_embedding_norm.weight"), &[width]);
-    add(format!("{prefix}.soft_embedding_norm.weight"), &[width]);
+    tensors.extend(embedder_tensors("model.embed_audio", config.vocab_size, width, text_hidden_size));
     tensors
+}
+
+/// Every tensor of the vision tower and of `embed_vision`.
+pub(crate) fn vision_tensors(config: &VisionConfig, text_hidden_size: usize) -> Vec<Shape> {
+    let architecture = Architecture::new(config.hidden_size, config.model_args.as_ref()).unwrap();
+    let tower = architecture.tensors().into_iter();
+    let embedder =
+        embedder_tensors("model.embed_vision", config.vocab_size, config.hidden_size, text_hidden_size);
+    tower.map(|(name, shape)| (format!("{PREFIX}.{name}"), shape)).chain(embedder).collect()
+}
+
+fn embedder_tensors(prefix: &str, vocab_size: usize, width: usize, text_hidden_size: usize) -> [Shape; 4] {
+    [
+        ("embedding", vec![vocab_size, width]),
+        ("embedding_projection", vec![text_hidden_size, width]),
+        ("hard_embedding_norm", vec![width]),
+        ("soft_embedding_norm", vec![width]),
+    ]
+    .map(|(name, shape)| (format!("{prefix}.{name}.weight"), shape))
 }
 
 /// Writes `tensors` as `model.safetensors` in `dir`: bfloat16, norms 1, matrices uniform with a variance of 1 / inputs. Returns how

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use kernels::conv;
 
-use super::feature_map::{RowSource, RowWindow, Walk, strips};
+use super::feature_map::{RowSource, RowWindow, Strips, Walk};
 use super::pixelwise::{Activation, Compute, Norm};
 use crate::model::weights::{Mapped, Tensor, WeightsError};
 
@@ -57,13 +57,12 @@ impl EdgeResidual {
         let across = Walk::same(width, self.kernel, self.stride);
         let window = across.window(channels);
         let (patch, mid, out) = (self.conv_exp.cols, self.conv_exp.rows, self.conv_pwl.rows);
-        let mut held = RowWindow::new(width * channels);
+        let row_len = across.output * (patch + mid + out) + self.stride * width * channels;
+        let strips = Strips::new(down.output, row_len);
+        let mut held = RowWindow::new(width * channels, down.most_inputs(strips.height));
         let (mut patches, mut mids, mut outs) = (Vec::new(), Vec::new(), Vec::new());
 
-        for rows in strips(
-            down.output,
-            across.output * (patch + mid + out) + self.stride * width * channels,
-        ) {
+        for rows in strips.iter() {
             held.slide(down.inputs(rows.clone()), |rows, to| {
                 source.read(compute.pool, rows, to)
             });

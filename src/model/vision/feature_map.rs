@@ -105,6 +105,11 @@ impl Walk {
         first.min(end)..end
     }
 
+    /// The most input samples that `output` samples in a row look at.
+    pub(super) fn most_inputs(&self, output: usize) -> usize {
+        ((output.max(1) - 1) * self.stride + self.kernel).min(self.input)
+    }
+
     /// Along the columns, as the kernels take it.
     pub(super) fn window(&self, channels: usize) -> Window {
         Window {
@@ -131,11 +136,12 @@ pub(super) struct RowWindow {
 }
 
 impl RowWindow {
-    pub(super) fn new(row_len: usize) -> Self {
+    /// A window that never grows beyond `most_rows`, so that it lies still in memory.
+    pub(super) fn new(row_len: usize, most_rows: usize) -> Self {
         RowWindow {
             row_len,
             held: 0..0,
-            values: Vec::new(),
+            values: Vec::with_capacity(most_rows * row_len),
         }
     }
 
@@ -173,12 +179,31 @@ impl RowWindow {
 /// largest feature map (18.9 MB at 768 x 768).
 const STRIP_BYTES: usize = 8 << 20;
 
-/// Cuts `rows` into strips of nearly equal height, each of which takes at most [`STRIP_BYTES`] if a row takes `row_len`
-/// floats of working memory.
-pub(super) fn strips(rows: usize, row_len: usize) -> impl Iterator<Item = Range<usize>> {
-    let most = (STRIP_BYTES / (row_len * size_of::<f32>()).max(1)).max(1);
-    let count = rows.div_ceil(most);
-    (0..count).map(move |i| rows * i / count..rows * (i + 1) / count)
+/// The strips of a picture, from top to bottom; the first is the tallest, so that what is sized for it fits the others.
+#[derive(Clone, Copy)]
+pub(super) struct Strips {
+    rows: usize,
+    /// Rows of the first strip.
+    pub(super) height: usize,
+}
+
+impl Strips {
+    /// Cuts `rows` into strips of nearly equal height, each of which takes at most [`STRIP_BYTES`] if a row takes `row_len`
+    /// floats of working memory.
+    pub(super) fn new(rows: usize, row_len: usize) -> Self {
+        let most = (STRIP_BYTES / (row_len * size_of::<f32>()).max(1)).max(1);
+        let count = rows.div_ceil(most).max(1);
+        Strips {
+            rows,
+            height: rows.div_ceil(count).max(1),
+        }
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.rows)
+            .step_by(self.height)
+            .map(move |first| first..(first + self.height).min(self.rows))
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +236,7 @@ mod tests {
         for (height, kernel, stride) in [(17, 5, 1), (16, 5, 2), (9, 3, 2), (4, 3, 4), (3, 7, 1)] {
             let walk = Walk::same(height, kernel, stride);
             let mut made = vec![0; height];
-            let mut window = RowWindow::new(1);
+            let mut window = RowWindow::new(1, height);
             for strip in [0..1, 1..walk.output.min(3), walk.output.min(3)..walk.output] {
                 if strip.is_empty() {
                     continue;

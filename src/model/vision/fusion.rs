@@ -5,7 +5,7 @@ use std::ops::Range;
 use kernels::Pool;
 
 use super::VisionError;
-use super::feature_map::{FeatureMap, strips};
+use super::feature_map::{FeatureMap, Strips};
 use super::pixelwise::{Activation, Compute, Norm};
 use crate::model::weights::{Mapped, Tensor};
 
@@ -57,7 +57,8 @@ impl Fusion {
         let down = Resize::new(fine.height, side);
         let across = Resize::new(fine.width, side);
         let (mut joined, mut mids, mut outs) = (Vec::new(), Vec::new(), Vec::new());
-        for rows in strips(fine.height, fine.width * (self.pw_exp.cols + mid + out)) {
+        let row_len = fine.width * (self.pw_exp.cols + mid + out);
+        for rows in Strips::new(fine.height, row_len).iter() {
             let pixels = rows.len() * fine.width;
             joined.resize(pixels * self.pw_exp.cols, 0.0);
             pool.for_each_row_mut(&mut joined, self.pw_exp.cols, &|pixel, to| {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use kernels::Pool;
 use kernels::conv;
 
-use super::feature_map::{RowSource, RowWindow, Walk, strips};
+use super::feature_map::{RowSource, RowWindow, Strips, Walk};
 use super::pixelwise::{Activation, Compute, Norm};
 use crate::model::weights::{Mapped, Tensor, WeightsError};
 
@@ -116,6 +116,13 @@ impl InvertedBottleneck {
         })
     }
 
+    /// Rows and columns behind the expansion.
+    fn expanded(&self, [height, width, _]: [usize; 3]) -> [usize; 2] {
+        self.dw_start.as_ref().map_or([height, width], |depthwise| {
+            depthwise.walks(height, width).map(|walk| walk.output)
+        })
+    }
+
     /// Computes the block strip by strip and hands each strip of the output, with its rows, to `emit`.
     pub(super) fn run<S: RowSource>(
         &self,
@@ -123,8 +130,7 @@ impl InvertedBottleneck {
         source: &mut S,
         mut emit: impl FnMut(&mut S, Range<usize>, &[f32]),
     ) {
-        let mut expansion = Expansion::new(self, source.shape());
-        let [height, width] = expansion.output;
+        let [height, width] = self.expanded(source.shape());
         let (mid, out) = (self.pw_exp.rows, self.pw_proj.rows);
         let walks = self
             .dw_mid
@@ -135,17 +141,20 @@ impl InvertedBottleneck {
             .map_or([height, width], |(_, [down, across])| {
                 [down.output, across.output]
             });
-        let stride = height.div_ceil(out_height.max(1));
-        let row_len = out_width * (mid + out)
-            + if walks.is_some() {
-                stride * width * (mid + self.pw_exp.cols)
-            } else {
-                width * self.pw_exp.cols
-            };
-        let mut held = RowWindow::new(width * mid);
+        let expanded_len = width * (mid + self.pw_exp.cols);
+        let row_len = match &walks {
+            Some((_, [down, _])) => out_width * (mid + out) + down.stride * expanded_len,
+            None => expanded_len + out_width * out,
+        };
+        let strips = Strips::new(out_height, row_len);
+        let expanded_rows = walks.as_ref().map_or(strips.height, |(_, [down, _])| {
+            down.most_inputs(strips.height)
+        });
+        let mut expansion = Expansion::new(self, source.shape(), expanded_rows);
+        let mut held = RowWindow::new(width * mid, if walks.is_some() { expanded_rows } else { 0 });
         let (mut mids, mut outs) = (Vec::new(), Vec::new());
 
-        for rows in strips(out_height, row_len) {
+        for rows in strips.iter() {
             let pixels = rows.len() * out_width;
             mids.resize(pixels * mid, 0.0);
             match &walks {
@@ -176,27 +185,25 @@ impl InvertedBottleneck {
 /// The first half of a block, up to the activation behind the expansion, row by row.
 struct Expansion<'a> {
     block: &'a InvertedBottleneck,
-    /// Rows and columns that come out.
-    output: [usize; 2],
+    /// Columns that come out.
+    width: usize,
     start: Option<(&'a Depthwise, [Walk; 2], RowWindow)>,
     /// What goes into the pointwise convolution.
     input: Vec<f32>,
 }
 
 impl<'a> Expansion<'a> {
-    fn new(block: &'a InvertedBottleneck, [height, width, channels]: [usize; 3]) -> Self {
+    /// Ready to give at most `most_rows` rows at a time.
+    fn new(block: &'a InvertedBottleneck, shape: [usize; 3], most_rows: usize) -> Self {
+        let [height, width, channels] = shape;
         let start = block.dw_start.as_ref().map(|depthwise| {
             let walks = depthwise.walks(height, width);
-            (depthwise, walks, RowWindow::new(width * channels))
+            let held = RowWindow::new(width * channels, walks[0].most_inputs(most_rows));
+            (depthwise, walks, held)
         });
-        let output = start
-            .as_ref()
-            .map_or([height, width], |(_, [down, across], _)| {
-                [down.output, across.output]
-            });
         Expansion {
             block,
-            output,
+            width: block.expanded(shape)[1],
             start,
             input: Vec::new(),
         }
@@ -210,7 +217,7 @@ impl<'a> Expansion<'a> {
         out: &mut [f32],
     ) {
         self.input
-            .resize(rows.len() * self.output[1] * self.block.pw_exp.cols, 0.0);
+            .resize(rows.len() * self.width * self.block.pw_exp.cols, 0.0);
         match &mut self.start {
             Some((depthwise, walks, held)) => {
                 held.slide(walks[0].inputs(rows.clone()), |rows, to| {

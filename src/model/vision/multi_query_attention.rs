@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use kernels::{Matrix, matmul, softmax};
 
-use super::feature_map::{RowSource, RowWindow, strips};
+use super::feature_map::{RowSource, RowWindow, Strips};
 use super::inverted_bottleneck::Depthwise;
 use super::pixelwise::{Activation, Compute, Norm};
 use crate::model::weights::{Mapped, Tensor, WeightsError};
@@ -137,7 +137,7 @@ impl MultiQueryAttention {
         } = self.heads;
         let [height, width, channels] = source.shape();
         let pool = compute.pool;
-        let mut normed = RowWindow::new(width * channels);
+        let mut normed = RowWindow::new(width * channels, height);
         normed.slide(0..height, |rows, to| {
             source.read(pool, rows, to);
             self.norm.apply(pool, to, Activation::None);
@@ -159,7 +159,7 @@ impl MultiQueryAttention {
         let (mut queries, mut scores) = (Vec::new(), Vec::new());
         let (mut attended, mut outs) = (Vec::new(), Vec::new());
         let per_pixel = num_heads * (key_dim + positions + value_dim) + out;
-        for rows in strips(height, width * per_pixel) {
+        for rows in Strips::new(height, width * per_pixel).iter() {
             let pixels = rows.len() * width;
             queries.resize(pixels * self.query.rows, 0.0);
             compute.pointwise(self.query, normed.rows(rows.clone()), &mut queries);
