@@ -19,7 +19,12 @@ static HEAP: heap::Heap = heap::Heap::new();
 fn activations_are_two_feature_maps_and_a_strip() {
     let config = Config::load(&fixtures()).unwrap();
     let checkpoint = Checkpoint::open(&fixtures()).unwrap();
-    let tower = VisionTower::load(&checkpoint, config.vision.as_ref().unwrap(), config.text.hidden_size).unwrap();
+    let tower = VisionTower::load(
+        &checkpoint,
+        config.vision.as_ref().unwrap(),
+        config.text.hidden_size,
+    )
+    .unwrap();
     let pool = Pool::new(Isa::best(), 2);
     let side = MAX_RESOLUTION_PX;
     let pixels = vec![128; side * side * 3];
@@ -33,13 +38,21 @@ fn activations_are_two_feature_maps_and_a_strip() {
             _ => maps.push(bytes),
         }
     };
-    tower.encode_observed(&pool, &pixels, side, &mut observer).unwrap();
+    tower
+        .encode_observed(&pool, &pixels, side, &mut observer)
+        .unwrap();
     maps.sort_unstable();
 
     let (_, peak_bytes) = HEAP.peak_of(|| tower.encode(&pool, &pixels, side).unwrap());
     // A strip is 8 MiB; half as much again for the rows that it shares with the next one and for packed matrices.
     let allowed = maps.iter().rev().take(2).sum::<usize>() + (12 << 20);
-    assert!(peak_bytes <= allowed, "{peak_bytes} bytes at the peak, {allowed} allowed");
+    assert!(
+        peak_bytes <= allowed,
+        "{peak_bytes} bytes at the peak, {allowed} allowed"
+    );
     // The fixture is small, so the bound must be tight enough to notice the stem alone.
-    assert!(allowed < stem_bytes + (8 << 20), "the bound of {allowed} bytes proves nothing beside a stem of {stem_bytes}");
+    assert!(
+        allowed < stem_bytes + (8 << 20),
+        "the bound of {allowed} bytes proves nothing beside a stem of {stem_bytes}"
+    );
 }

@@ -32,7 +32,11 @@ fn main() {
     };
     match &arguments[1..] {
         [tower, dir, threads] if dir.contains('/') => {
-            let measure = if tower == "audio" { audio::measure } else { vision::measure };
+            let measure = if tower == "audio" {
+                audio::measure
+            } else {
+                vision::measure
+            };
             measure(dir.as_ref(), threads.parse().unwrap())
         }
         [] => ["audio", "vision"]

@@ -99,7 +99,12 @@ pub(crate) fn audio_tensors(config: &AudioConfig, text_hidden_size: usize) -> Ve
         );
     }
 
-    tensors.extend(embedder_tensors("model.embed_audio", config.vocab_size, width, text_hidden_size));
+    tensors.extend(embedder_tensors(
+        "model.embed_audio",
+        config.vocab_size,
+        width,
+        text_hidden_size,
+    ));
     tensors
 }
 
@@ -107,12 +112,24 @@ pub(crate) fn audio_tensors(config: &AudioConfig, text_hidden_size: usize) -> Ve
 pub(crate) fn vision_tensors(config: &VisionConfig, text_hidden_size: usize) -> Vec<Shape> {
     let architecture = Architecture::new(config.hidden_size, config.model_args.as_ref()).unwrap();
     let tower = architecture.tensors().into_iter();
-    let embedder =
-        embedder_tensors("model.embed_vision", config.vocab_size, config.hidden_size, text_hidden_size);
-    tower.map(|(name, shape)| (format!("{PREFIX}.{name}"), shape)).chain(embedder).collect()
+    let embedder = embedder_tensors(
+        "model.embed_vision",
+        config.vocab_size,
+        config.hidden_size,
+        text_hidden_size,
+    );
+    tower
+        .map(|(name, shape)| (format!("{PREFIX}.{name}"), shape))
+        .chain(embedder)
+        .collect()
 }
 
-fn embedder_tensors(prefix: &str, vocab_size: usize, width: usize, text_hidden_size: usize) -> [Shape; 4] {
+fn embedder_tensors(
+    prefix: &str,
+    vocab_size: usize,
+    width: usize,
+    text_hidden_size: usize,
+) -> [Shape; 4] {
     [
         ("embedding", vec![vocab_size, width]),
         ("embedding_projection", vec![text_hidden_size, width]),

@@ -19,11 +19,27 @@ pub(crate) fn measure(dir: &Path, threads: usize) {
     let config = synthetic::config();
     let start = Instant::now();
     let checkpoint = Checkpoint::open(dir).unwrap();
-    let tower = VisionTower::load(&checkpoint, config.vision.as_ref().unwrap(), TEXT_HIDDEN_SIZE).unwrap();
-    println!("load: {:.2} s, {} threads, {}", start.elapsed().as_secs_f64(), pool.threads(), pool.isa());
+    let tower = VisionTower::load(
+        &checkpoint,
+        config.vision.as_ref().unwrap(),
+        TEXT_HIDDEN_SIZE,
+    )
+    .unwrap();
+    println!(
+        "load: {:.2} s, {} threads, {}",
+        start.elapsed().as_secs_f64(),
+        pool.threads(),
+        pool.isa()
+    );
     let (width_px, height_px) = (1280, 960);
-    let pixels = (0..width_px * height_px * 3).map(|i| (i * i / 977) as u8).collect();
-    let photo = RgbImage { width_px, height_px, pixels };
+    let pixels = (0..width_px * height_px * 3)
+        .map(|i| (i * i / 977) as u8)
+        .collect();
+    let photo = RgbImage {
+        width_px,
+        height_px,
+        pixels,
+    };
 
     // The first run reads the weights from the file; in the others they are in memory.
     for resolution_px in [256, 256, 512, 768, 768] {
@@ -41,7 +57,8 @@ pub(crate) fn measure(dir: &Path, threads: usize) {
                 }
                 peak_mib
             });
-            let result = HEAP.peak_of(|| tower.encode(&pool, &square.pixels, resolution_px).unwrap());
+            let result =
+                HEAP.peak_of(|| tower.encode(&pool, &square.pixels, resolution_px).unwrap());
             done.store(true, Relaxed);
             (result, watcher.join().unwrap())
         });
