@@ -14,7 +14,7 @@ use crate::media::AudioClip;
 use crate::model::config::Config;
 use crate::model::generation_config::GenerationConfig;
 use crate::model::kv_cache::{KvCache, KvType};
-use crate::model::matformer::{Slice, Slices};
+use crate::model::matformer::{Slice, SliceError, Slices};
 use crate::model::prompt::{Message, Part, Prompt, Role};
 use crate::model::sampler::{Sampler, Sampling};
 use crate::model::stop::{StopReason, StopRules, TextStream};
@@ -208,6 +208,13 @@ impl Engine {
             None => self.slices.full().clone(),
             Some(name) => self.slices.get(name)?.clone(),
         };
+        if !self.text.serves(&slice) {
+            return Err(SliceError::Misfit {
+                name: slice.name,
+                reason: "the pack was made before this slice was named: make it again with `gemmad pack`".to_owned(),
+            }
+            .into());
+        }
         let chunk = self.options.prefill_chunk.clamp(1, self.options.context);
         let cache = KvCache::new(
             &self.config.text,

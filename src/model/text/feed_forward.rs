@@ -13,7 +13,8 @@ use crate::model::weights::{Mapped, Tensor, WeightsError};
 pub(super) struct FeedForward {
     gate: Tensor,
     up: Tensor,
-    down: Tensor,
+    /// Column segments that end at the widths of slices; a checkpoint in the published layout has one.
+    down: Vec<Tensor>,
     /// `Phi⁻¹(sparsity)`: how many standard deviations above its mean a gate must be to count; `None` in a dense layer.
     cutoff: Option<f32>,
 }
@@ -26,15 +27,18 @@ pub(super) struct Scratch {
     /// Neurons whose activation is not zero, and their activations: at most F.
     active: Vec<u32>,
     values: Vec<f32>,
+    /// One segment's share of the output, \[T, D\].
+    part: Vec<f32>,
 }
 
 impl Scratch {
-    pub(super) fn new(tokens: usize, width: usize) -> Scratch {
+    pub(super) fn new(tokens: usize, width: usize, hidden_size: usize) -> Scratch {
         Scratch {
             gate: vec![0.0; tokens * width],
             up: vec![0.0; tokens * width],
             active: Vec::with_capacity(width),
             values: Vec::with_capacity(width),
+            part: vec![0.0; tokens * hidden_size],
         }
     }
 
@@ -55,16 +59,16 @@ impl FeedForward {
         Ok(FeedForward {
             gate: loader.matrix("mlp.gate_proj.weight", f, d)?,
             up: loader.matrix("mlp.up_proj.weight", f, d)?,
-            down: loader.matrix("mlp.down_proj.weight", d, f)?,
+            down: loader.column_segments("mlp.down_proj.weight", d, f)?,
             cutoff: (sparsity > 0.0).then(|| inverse_normal_cdf(sparsity) as f32),
         })
     }
 
     /// `out = down(act(gate x) · up x)` with the first `width` neurons.
     ///
-    /// With `sparse`, a single token through a sparse layer reads only the rows of `up` and the columns of `down` whose
-    /// activation is not zero: the same sum without its zero terms. Several tokens together touch nearly every row, so
-    /// they take the dense way.
+    /// With `sparse`, a token through a sparse layer reads only the rows of `up` and the columns of `down` whose activation
+    /// is not zero: the same sum without its zero terms. Several tokens together take that way only where `down` is stored
+    /// by column; else a dense product is faster.
     ///
     /// | buffer | shape |
     /// |---|---|
@@ -90,24 +94,83 @@ impl FeedForward {
             pool.for_each_row_mut(gate, width, &|_, gate| {
                 subtract_cutoff(pool.isa(), gate, cutoff)
             });
-            if sparse && t == 1 {
-                self.forward_active(pool, weights, x, width, scratch, out);
+            if sparse && self.down.len() == 1 && (t == 1 || self.down[0].stored_by_column()) {
+                let d = x.len() / t;
+                for (t, out) in out.chunks_exact_mut(d).enumerate() {
+                    let x = &x[t * d..(t + 1) * d];
+                    self.forward_active(pool, weights, x, t, width, scratch, out);
+                }
                 return;
             }
         }
-        let up = &mut scratch.up[..t * width];
+        let Scratch { gate, up, .. } = scratch;
+        let (gate, up) = (&mut gate[..t * width], &mut up[..t * width]);
         kernels::matmul::matmul(pool, weights.view(self.up).rows(0..width), x, t, up);
         pool.for_each_row_mut(gate, width, &|t, gate| {
             kernels::gelu::gelu_tanh_mul(pool.isa(), gate, &up[t * width..(t + 1) * width]);
         });
-        kernels::matmul::matmul(pool, weights.view(self.down).columns(width), gate, t, out);
+        self.project_down(pool, weights, t, width, scratch, out);
     }
 
+    /// `out = down · gate`, summed over the segments that the slice reaches.
+    fn project_down(
+        &self,
+        pool: &Pool,
+        weights: &Mapped,
+        t: usize,
+        width: usize,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let Scratch { gate, up, part, .. } = scratch;
+        let gate = &gate[..t * width];
+        let mut start = 0;
+        for &segment in &self.down {
+            let cols = segment.cols.min(width - start);
+            if cols == 0 {
+                break;
+            }
+            let mut input = gate;
+            if cols < width {
+                // The segment's part of every token, side by side; `up` is not needed any more.
+                let own = &mut up[..t * cols];
+                for (own, gate) in own.chunks_exact_mut(cols).zip(gate.chunks_exact(width)) {
+                    own.copy_from_slice(&gate[start..start + cols]);
+                }
+                input = own;
+            }
+            let matrix = weights.view(segment).columns(cols);
+            if start == 0 {
+                kernels::matmul::matmul(pool, matrix, input, t, out);
+            } else {
+                let part = &mut part[..out.len()];
+                kernels::matmul::matmul(pool, matrix, input, t, part);
+                kernels::elementwise::add(pool.isa(), out, part);
+            }
+            start += cols;
+        }
+    }
+
+    /// Whether the first `width` neurons can be run alone: the weights are not quantised, or stored so that they can be cut
+    /// there.
+    pub(super) fn serves(&self, width: usize) -> bool {
+        let mut start = 0;
+        let cuts_down = self.down.iter().any(|segment| {
+            let inside = start < width && width < start + segment.cols;
+            start += segment.cols;
+            inside && !segment.has_any_columns()
+        });
+        !cuts_down && self.gate.has_rows(width) && self.up.has_rows(width)
+    }
+
+    /// Token `t` of the scratch's gates, by its active neurons.
+    #[expect(clippy::too_many_arguments, reason = "as `forward`")]
     fn forward_active(
         &self,
         pool: &Pool,
         weights: &Mapped,
         x: &[f32],
+        t: usize,
         width: usize,
         scratch: &mut Scratch,
         out: &mut [f32],
@@ -117,10 +180,11 @@ impl FeedForward {
             up,
             active,
             values,
+            ..
         } = scratch;
         active.clear();
         values.clear();
-        for (neuron, &gate) in gate[..width].iter().enumerate() {
+        for (neuron, &gate) in gate[t * width..(t + 1) * width].iter().enumerate() {
             if gate > 0.0 {
                 active.push(neuron as u32);
                 values.push(gate);
@@ -129,7 +193,7 @@ impl FeedForward {
         let up = &mut up[..active.len()];
         kernels::sparse::matvec_rows(pool, weights.view(self.up), active, x, up);
         kernels::gelu::gelu_tanh_mul(pool.isa(), values, up);
-        kernels::sparse::matvec_columns(pool, weights.view(self.down), active, values, out);
+        kernels::sparse::matvec_columns(pool, weights.view(self.down[0]), active, values, out);
     }
 }
 

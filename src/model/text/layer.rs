@@ -59,6 +59,11 @@ impl Layer {
         })
     }
 
+    /// Whether the first `width` FFN neurons can be run alone.
+    pub(super) fn serves(&self, width: usize) -> bool {
+        self.feed_forward.serves(width)
+    }
+
     /// Steps 1 and 2, and the layer's K and V: `work.h` → `work.q`, `work.x`, cache.
     pub(super) fn predict_and_write_kv(
         &self,

@@ -26,6 +26,36 @@ impl<'a> LayerLoader<'a> {
         self.weights.matrix(&self.name(leaf), rows, cols)
     }
 
+    /// A matrix, whole or in the column segments `{leaf}.0`, `{leaf}.1`, … of a pack.
+    pub(super) fn column_segments(
+        &self,
+        leaf: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<Tensor>, WeightsError> {
+        let mut segments = Vec::new();
+        let mut start = 0;
+        while let Some(width) = self
+            .weights
+            .cols(&self.name(&format!("{leaf}.{}", segments.len())))
+        {
+            let name = format!("{leaf}.{}", segments.len());
+            segments.push(self.matrix(&name, rows, width)?);
+            start += width;
+        }
+        if segments.is_empty() {
+            return Ok(vec![self.matrix(leaf, rows, cols)?]);
+        }
+        if start != cols {
+            return Err(WeightsError::Segments {
+                tensor: self.name(leaf),
+                expected: cols,
+                found: start,
+            });
+        }
+        Ok(segments)
+    }
+
     pub(super) fn vector(&self, leaf: &str, len: usize) -> Result<Vec<f32>, WeightsError> {
         self.weights.vector(&self.name(leaf), len)
     }

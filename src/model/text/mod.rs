@@ -138,11 +138,16 @@ impl TextModel {
                 .map(|i| weights.matrix(&name(&format!("{leaf}.{i}.weight")), d, d))
                 .collect::<Result<Vec<_>, _>>()
         };
+        // A pack leaves out the rows of media tokens, which nothing reads.
+        let embedding_rows = match checkpoint.pack() {
+            None => config.vocab_size,
+            Some(_) => config.vocab_size_per_layer_input,
+        };
         let layers = (0..config.num_hidden_layers)
             .map(|index| Layer::load(&weights, config, index))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(TextModel {
-            embed_tokens: weights.matrix(&name("embed_tokens.weight"), config.vocab_size, d)?,
+            embed_tokens: weights.matrix(&name("embed_tokens.weight"), embedding_rows, d)?,
             layers,
             context_projection: ContextProjection::load(&weights, config)?,
             altup_projections: stream_matrices("altup_projections")?,
@@ -168,6 +173,16 @@ impl TextModel {
     /// The PLE table, for its memory figures.
     pub fn ple(&self) -> &PleStore {
         &self.ple
+    }
+
+    /// Whether the weights can be cut at the widths of a slice: always, in a checkpoint in the published layout; in a pack,
+    /// if it was made with the slice.
+    pub fn serves(&self, slice: &Slice) -> bool {
+        slice.layers().all(|layer| {
+            slice
+                .width(layer)
+                .is_some_and(|width| self.layers[layer].serves(width))
+        })
     }
 
     /// Ids below this are text: they have an LM head row and may be sampled.

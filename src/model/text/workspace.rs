@@ -59,7 +59,7 @@ impl Workspace {
             low_rank: rows(r),
             gated: rows(p),
             attention: attention::Scratch::new(chunk, config),
-            feed_forward: feed_forward::Scratch::new(chunk, width),
+            feed_forward: feed_forward::Scratch::new(chunk, width, d),
             rope_full: attention::RopeTable::new(config.rope_theta, config.head_dim, chunk),
             rope_sliding: attention::RopeTable::new(
                 config.rope_local_base_freq,

@@ -83,4 +83,34 @@ pub enum WeightsError {
         /// Its offset in the file.
         offset: u64,
     },
+    /// pack.json or a pack's file is malformed.
+    #[error("{path}: {reason}; make the pack again with `gemmad pack`")]
+    Pack {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The column segments of a matrix do not add up.
+    #[error(
+        "tensor {tensor}: its segments have {found} columns in all, but config.json asks for {expected}; make the pack again with `gemmad pack`"
+    )]
+    Segments {
+        /// The tensor, without the number of a segment.
+        tensor: String,
+        /// Columns that config.json implies.
+        expected: usize,
+        /// Columns of all segments.
+        found: usize,
+    },
+    /// The pack was written by a newer version of this program.
+    #[error(
+        "{path}: pack version {version} is newer than this program: update gemmad, or make the pack again with this version"
+    )]
+    NewerPack {
+        /// The pack.json.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+    },
 }

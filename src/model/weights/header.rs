@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 
 use super::mapping::{self, Mapped};
+use super::pack::{Blocks, PackManifest};
 use super::{Group, WeightsError};
 
 /// Headers of published checkpoints are below 1 MiB; the library's own limit of 100 MB would let a hostile file
@@ -35,6 +36,8 @@ pub struct TensorInfo {
     pub(super) start: u64,
     /// Size in bytes.
     pub bytes: u64,
+    /// How a quantised tensor of a pack is read; `shape` is then that of the matrix.
+    pub blocks: Option<Blocks>,
 }
 
 impl TensorInfo {
@@ -44,16 +47,18 @@ impl TensorInfo {
     }
 }
 
-/// The headers of a checkpoint in the published layout; nothing is mapped yet.
+/// The headers of a checkpoint in the published layout, or of a pack; nothing is mapped yet.
 #[derive(Debug)]
 pub struct Checkpoint {
     dir: PathBuf,
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, TensorInfo>,
+    pack: Option<PackManifest>,
 }
 
 impl Checkpoint {
-    /// Reads and checks the headers of `model.safetensors`, or of the shards that `model.safetensors.index.json` names.
+    /// Reads and checks the headers of a pack's files, of `model.safetensors`, or of the shards that
+    /// `model.safetensors.index.json` names.
     ///
     /// # Errors
     /// A file that is missing, truncated, overlapping, or whose header is malformed or larger than 16 MiB; a tensor
@@ -61,7 +66,10 @@ impl Checkpoint {
     pub fn open(dir: &Path) -> Result<Checkpoint, WeightsError> {
         let single = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
-        let (files, promised) = if index.exists() {
+        let pack = PackManifest::read(dir)?;
+        let (files, promised) = if let Some(pack) = &pack {
+            (pack.weight_files(dir)?, Vec::new())
+        } else if index.exists() {
             read_index(dir, &index)?
         } else if single.exists() {
             (vec![single], Vec::new())
@@ -72,7 +80,7 @@ impl Checkpoint {
         };
         let mut tensors = BTreeMap::new();
         for (file, path) in files.iter().enumerate() {
-            for info in read_header(file, path)? {
+            for info in read_header(file, path, pack.is_some())? {
                 if let Some(other) = tensors.insert(info.name.clone(), info) {
                     return Err(WeightsError::Header {
                         path: path.clone(),
@@ -98,6 +106,7 @@ impl Checkpoint {
             dir: dir.to_owned(),
             files,
             tensors,
+            pack,
         };
         checkpoint.canonicalise();
         Ok(checkpoint)
@@ -123,6 +132,11 @@ impl Checkpoint {
                 (info.name.clone(), info)
             })
             .collect();
+    }
+
+    /// What the pack says of itself; `None` for a checkpoint in the published layout.
+    pub fn pack(&self) -> Option<&PackManifest> {
+        self.pack.as_ref()
     }
 
     /// The checkpoint's directory.
@@ -202,7 +216,7 @@ fn read_index(dir: &Path, path: &Path) -> Result<Index, WeightsError> {
 }
 
 /// A shard must lie in the checkpoint's own directory: an index cannot make us open other files.
-fn is_plain_file_name(name: &str) -> bool {
+pub(super) fn is_plain_file_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!(
         (parts.next(), parts.next()),
@@ -210,7 +224,7 @@ fn is_plain_file_name(name: &str) -> bool {
     )
 }
 
-fn read_header(file: usize, path: &Path) -> Result<Vec<TensorInfo>, WeightsError> {
+fn read_header(file: usize, path: &Path, is_pack: bool) -> Result<Vec<TensorInfo>, WeightsError> {
     use std::io::Read;
     let bad = |reason: String| WeightsError::Header {
         path: path.to_owned(),
@@ -246,14 +260,34 @@ fn read_header(file: usize, path: &Path) -> Result<Vec<TensorInfo>, WeightsError
             )));
         }
         let (start, end) = info.data_offsets;
+        let bytes = (end - start) as u64;
+        let blocks = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|formats| formats.get(&name));
+        let blocks = match blocks.filter(|_| is_pack) {
+            None => None,
+            Some(text) => Some(
+                Blocks::parse(text)
+                    .filter(|blocks| blocks.bytes().map(|bytes| bytes as u64) == Some(bytes))
+                    .ok_or_else(|| WeightsError::Pack {
+                        path: path.to_owned(),
+                        reason: format!("tensor {name} is said to be {text:?}, which does not fit its {bytes} bytes"),
+                    })?,
+            ),
+        };
         tensors.push(TensorInfo {
             group: Group::of(&name),
             name,
-            shape: info.shape.clone(),
+            shape: blocks.map_or_else(
+                || info.shape.clone(),
+                |blocks| vec![blocks.rows, blocks.cols],
+            ),
             dtype: info.dtype,
             file,
             start: data_start + start as u64,
-            bytes: (end - start) as u64,
+            bytes,
+            blocks,
         });
     }
     Ok(tensors)

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use kernels::Matrix;
+use kernels::quant::{Quantized, TILE_ROWS};
 use memmap2::{Advice, Mmap, MmapOptions};
 use safetensors::Dtype;
 
 use super::header::{Checkpoint, TensorInfo};
+use super::pack::Blocks;
 use super::{Group, WeightsError};
 
 /// Maps a whole file, to read its header.
@@ -42,7 +44,35 @@ pub struct Tensor {
     pub rows: usize,
     /// Columns: the product of the other dimensions.
     pub cols: usize,
-    dtype: Dtype,
+    kind: Kind,
+}
+
+impl Tensor {
+    /// Whether its first columns are a matrix, whatever their number.
+    pub fn has_any_columns(&self) -> bool {
+        self.stored_by_column() || matches!(self.kind, Kind::Float(_))
+    }
+
+    /// Whether its first `rows` rows are a matrix: whole tiles, or rows that stand alone.
+    pub fn has_rows(&self, rows: usize) -> bool {
+        match self.kind {
+            Kind::Quantized(blocks) if blocks.format.is_tiled() => {
+                rows == self.rows || rows.is_multiple_of(TILE_ROWS)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether single columns can be read without reading the others.
+    pub fn stored_by_column(&self) -> bool {
+        matches!(self.kind, Kind::Quantized(blocks) if blocks.columns)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Float(Dtype),
+    Quantized(Blocks),
 }
 
 #[derive(Debug)]
@@ -143,6 +173,13 @@ impl Mapped {
         self.group
     }
 
+    /// Columns of a matrix as its header gives them; `None` where there is no such tensor.
+    pub fn cols(&self, name: &str) -> Option<usize> {
+        self.table
+            .get(name)
+            .map(|entry| entry.info.shape.iter().skip(1).product())
+    }
+
     /// Whether the group has a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.table.contains_key(name)
@@ -172,6 +209,15 @@ impl Mapped {
                 found: info.shape.clone(),
             });
         }
+        if let Some(blocks) = info.blocks {
+            return Ok(Tensor {
+                run: entry.run,
+                offset: entry.offset,
+                rows,
+                cols,
+                kind: Kind::Quantized(blocks),
+            });
+        }
         let size = element_bytes(info.dtype).ok_or_else(|| WeightsError::Dtype {
             path: entry.path.clone(),
             tensor: name.to_owned(),
@@ -189,7 +235,7 @@ impl Mapped {
             offset: entry.offset,
             rows,
             cols,
-            dtype: info.dtype,
+            kind: Kind::Float(info.dtype),
         })
     }
 
@@ -198,26 +244,32 @@ impl Mapped {
     /// # Panics
     /// If the handle came from another group (a programming error).
     pub fn view(&self, tensor: Tensor) -> Matrix<'_> {
-        let n = tensor.rows * tensor.cols;
+        let (rows, cols) = (tensor.rows, tensor.cols);
+        let n = rows * cols;
         let bytes = &self.runs[tensor.run].map[tensor.offset..];
-        // `matrix` admitted only these three types and checked that the offset in the file is a multiple of the element
-        // size; an address has the same remainder by page as its offset in the file, so the casts cannot fail.
-        match tensor.dtype {
-            Dtype::F32 => Matrix::f32(
-                bytemuck::cast_slice::<u8, f32>(&bytes[..n * 4]),
-                tensor.rows,
-                tensor.cols,
-            ),
-            Dtype::F16 => Matrix::f16(
-                bytemuck::cast_slice::<u8, f16>(&bytes[..n * 2]),
-                tensor.rows,
-                tensor.cols,
-            ),
-            _ => Matrix::bf16(
+        // `matrix` admitted only these kinds, the header check their sizes. An address has the same remainder by page as
+        // its offset in the file, of which `matrix` saw that it is a multiple of the element size: the casts cannot fail.
+        match tensor.kind {
+            Kind::Float(Dtype::F32) => {
+                Matrix::f32(bytemuck::cast_slice::<u8, f32>(&bytes[..n * 4]), rows, cols)
+            }
+            Kind::Float(Dtype::F16) => {
+                Matrix::f16(bytemuck::cast_slice::<u8, f16>(&bytes[..n * 2]), rows, cols)
+            }
+            Kind::Float(_) => Matrix::bf16(
                 bytemuck::cast_slice::<u8, bf16>(&bytes[..n * 2]),
-                tensor.rows,
-                tensor.cols,
+                rows,
+                cols,
             ),
+            Kind::Quantized(blocks) => {
+                let (stored_rows, stored_cols) = blocks.stored();
+                let length = blocks.bytes().unwrap_or(0);
+                match Quantized::new(blocks.format, &bytes[..length], stored_rows, stored_cols) {
+                    Some(matrix) if blocks.columns => Matrix::quantized_columns(matrix),
+                    Some(matrix) => Matrix::quantized(matrix),
+                    None => unreachable!("the header was checked against the format's size"),
+                }
+            }
         }
     }
 
@@ -239,7 +291,14 @@ impl Mapped {
         let cols = entry.info.shape.iter().skip(1).product::<usize>();
         let handle = self.matrix(name, rows, cols)?;
         let bytes = &self.runs[handle.run].map[handle.offset..];
-        Ok(match handle.dtype {
+        let Kind::Float(dtype) = handle.kind else {
+            return Err(WeightsError::Dtype {
+                path: entry.path.clone(),
+                tensor: name.to_owned(),
+                found: "quantised blocks".to_owned(),
+            });
+        };
+        Ok(match dtype {
             Dtype::F32 => bytemuck::pod_collect_to_vec(&bytes[..len * 4]),
             Dtype::F16 => bytemuck::cast_slice::<u8, f16>(&bytes[..len * 2])
                 .iter()

@@ -2,16 +2,18 @@
 //!
 //! [`Checkpoint::open`] reads and checks the headers; [`Checkpoint::load`] maps the byte ranges of one [`Group`]; what it
 //! returns owns the mapping, so dropping it unloads the group. Weights are used in place: a bfloat16 matrix stays
-//! bfloat16 in memory.
+//! bfloat16 in memory, and a pack's quantised blocks are read by the kernels where they lie.
 
 mod error;
 mod group;
 mod header;
 mod mapping;
+mod pack;
 mod ple_store;
 
 pub use error::WeightsError;
 pub use group::{Category, Group};
 pub use header::{Checkpoint, TensorInfo};
 pub use mapping::{Mapped, Tensor};
+pub use pack::{Blocks, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest, PackedFile};
 pub use ple_store::PleStore;
