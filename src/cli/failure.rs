@@ -56,6 +56,11 @@ impl Failure {
 
     /// Tells the user and gives the process's exit code.
     pub(super) fn report(self) -> ExitCode {
+        ExitCode::from(self.told().exit_code)
+    }
+
+    /// Tells the user now, where other work goes on; what remains is the exit code.
+    pub(super) fn told(self) -> Failure {
         if !self.message.is_empty() {
             #[expect(
                 clippy::print_stderr,
@@ -65,7 +70,10 @@ impl Failure {
                 eprintln!("gemmad: {}", self.message);
             }
         }
-        ExitCode::from(self.exit_code)
+        Failure {
+            message: String::new(),
+            exit_code: self.exit_code,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod ask;
 mod failure;
 mod inspect;
 mod model_args;
+mod transcribe;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ struct Cli {
 enum Command {
     Ask(ask::Ask),
     Inspect(inspect::Inspect),
+    Transcribe(transcribe::Transcribe),
 }
 
 /// The command line as a value, from which the manual pages and completions are made.
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Ask(command) => command.run(of_command),
         Command::Inspect(command) => command.run(),
+        Command::Transcribe(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

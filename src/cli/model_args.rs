@@ -106,4 +106,14 @@ impl GenerationArgs {
             stop: self.stop.clone(),
         }
     }
+
+    /// As [`GenerationArgs::generation`], but the likeliest text where no temperature was given: what is heard or seen
+    /// should not depend on chance.
+    pub(super) fn most_likely(&self, engine: &Engine) -> Generation {
+        let mut generation = self.generation(engine);
+        if self.temperature.is_none() {
+            generation.sampling.temperature = 0.0;
+        }
+        generation
+    }
 }

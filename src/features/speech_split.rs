@@ -38,6 +38,11 @@ impl SpeechSplitter {
         pieces
     }
 
+    /// What has come since the last piece.
+    pub fn pending(&self) -> &[f32] {
+        &self.pending
+    }
+
     /// Ends the stream and returns the last piece, if anything is left.
     pub fn finish(self) -> Option<Vec<f32>> {
         (!self.pending.is_empty()).then_some(self.pending)

@@ -1,0 +1,356 @@
+//! `gemmad transcribe`: speech to text, file by file or while it is spoken.
+
+use std::fmt::Display;
+use std::io::{Cursor, IsTerminal, Read, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::failure::{Failure, exit};
+use super::model_args::{GenerationArgs, RunArgs};
+use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader};
+use crate::features::log_mel::SAMPLE_RATE_HZ;
+use crate::features::resample::{Resampler, downmix};
+use crate::features::speech_split::SpeechSplitter;
+use crate::features::wav::PcmReader;
+use crate::model::tasks::Tasks;
+use crate::pipeline::{
+    Answer, Engine, EngineOptions, Generation, GroupMemory, SoftTokenPadding, Speech, TowerOptions,
+};
+
+/// Print what is said in audio files, one line a file
+///
+/// Audio of more than 30 s is cut at pauses. Unless a temperature is given, the likeliest text is taken.
+#[derive(Debug, clap::Args)]
+pub(super) struct Transcribe {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
+    /// The language that is spoken
+    #[arg(long, value_name = "LANGUAGE", default_value = "English")]
+    language: String,
+    /// Translate into this language, too
+    #[arg(long, value_name = "LANGUAGE")]
+    translate_to: Option<String>,
+    /// Ask this about the audio instead
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["language", "translate_to"])]
+    prompt: Option<String>,
+    /// What fills the places of a clip that its sound does not
+    #[arg(long, value_name = "PADDING", value_enum, default_value_t = PaddingArg::Reference)]
+    soft_token_padding: PaddingArg,
+    /// Print one JSON object a file, with timings and memory
+    #[arg(long)]
+    json: bool,
+    /// WAV, FLAC, OGG Vorbis or MP3 files; `-` listens to standard input: WAV, or raw 16-bit little-endian mono at 16 kHz
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum PaddingArg {
+    /// Pad to the 188 soft tokens of 30 s, as the reference does
+    Reference,
+    /// Only what was heard: less to prefill
+    None,
+}
+
+/// What `--json` tells about a file.
+#[derive(Serialize)]
+struct Report<'a> {
+    file: String,
+    text: &'a str,
+    duration_s: f64,
+    /// Time spent computing, by the duration.
+    real_time_factor: f64,
+    /// From the end of the audio to the end of the text, milliseconds.
+    after_end_ms: f64,
+    /// What is wrong with the file, where something could be read all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damage: Option<&'a str>,
+    /// The answer to each piece that the audio was cut into.
+    pieces: &'a [Answer],
+    memory_before: Vec<GroupMemory>,
+    memory_during: Vec<GroupMemory>,
+    memory_after: Vec<GroupMemory>,
+}
+
+impl Transcribe {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let text = self
+            .question()
+            .map_err(|error| Failure::new(exit::CONFIG, error))?;
+        let options = self.run.options();
+        let soft_token_padding = match self.soft_token_padding {
+            PaddingArg::Reference => SoftTokenPadding::Reference,
+            PaddingArg::None => SoftTokenPadding::None,
+        };
+        let towers = TowerOptions {
+            soft_token_padding,
+            ..options.towers
+        };
+        let mut engine = self.run.open(EngineOptions { towers, ..options })?;
+        let question = Question {
+            text,
+            matformer: self.generation.matformer.as_deref(),
+            generation: self.generation.most_likely(&engine),
+        };
+        let progress = progress(self.files.len());
+        let mut out = std::io::stdout().lock();
+        let mut first_failure = None;
+        for (i, path) in self.files.iter().enumerate() {
+            progress.set_message(path.display().to_string());
+            let memory_before = engine.memory();
+            let mut transcript = Transcript::new(&mut engine, &question);
+            let result = if path.as_os_str() == "-" {
+                transcript.listen_to(std::io::stdin().lock())
+            } else {
+                transcript.read(path)
+            };
+            let Transcript {
+                pieces,
+                samples,
+                ended,
+                damage,
+                ..
+            } = transcript;
+            let after_end_ms = ended.map_or(0.0, |ended| ended.elapsed().as_secs_f64() * 1e3);
+            let memory_during = engine.memory();
+            if i + 1 == self.files.len() {
+                engine.unload_towers();
+            }
+            progress.inc(1);
+            if let Err(failure) = result {
+                // The others may be good; scripts see that one was not.
+                let failure = progress.suspend(|| failure.told());
+                first_failure.get_or_insert(failure);
+                continue;
+            }
+            let text = one_line(&pieces);
+            let duration_s = samples as f64 / f64::from(SAMPLE_RATE_HZ);
+            let computing_ms: f64 = pieces
+                .iter()
+                .map(|p| p.timing.encode_ms + p.timing.prefill_ms + p.timing.decode_ms)
+                .sum();
+            let line = if self.json {
+                let report = Report {
+                    file: path.display().to_string(),
+                    text: &text,
+                    duration_s,
+                    real_time_factor: computing_ms / 1e3 / duration_s,
+                    after_end_ms,
+                    damage: damage.as_deref(),
+                    pieces: &pieces,
+                    memory_before,
+                    memory_during,
+                    memory_after: engine.memory(),
+                };
+                serde_json::to_string(&report).map_err(std::io::Error::other)?
+            } else {
+                text
+            };
+            progress.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush()))?;
+        }
+        progress.finish_and_clear();
+        first_failure.map_or(Ok(()), Err)
+    }
+
+    /// The text behind the clip.
+    fn question(&self) -> Result<String, crate::model::tasks::TaskError> {
+        let tasks = Tasks::default();
+        match (&self.prompt, &self.translate_to) {
+            (Some(prompt), _) => Ok(prompt.clone()),
+            (None, Some(target)) => tasks.translate(&self.language, target),
+            (None, None) => tasks.transcribe(&self.language),
+        }
+    }
+}
+
+/// What is asked about every piece of audio.
+struct Question<'a> {
+    text: String,
+    matformer: Option<&'a str>,
+    generation: Generation,
+}
+
+/// What is said in one source of audio.
+struct Transcript<'a> {
+    engine: &'a mut Engine,
+    question: &'a Question<'a>,
+    pieces: Vec<Answer>,
+    samples: usize,
+    /// When the audio was over.
+    ended: Option<Instant>,
+    damage: Option<String>,
+}
+
+impl<'a> Transcript<'a> {
+    fn new(engine: &'a mut Engine, question: &'a Question<'a>) -> Transcript<'a> {
+        Transcript {
+            engine,
+            question,
+            pieces: Vec::new(),
+            samples: 0,
+            ended: None,
+            damage: None,
+        }
+    }
+
+    /// Transcribes a file, piece by piece as it is decoded.
+    fn read(&mut self, path: &Path) -> Result<(), Failure> {
+        let mut reader = AudioReader::open(path, &AudioLimits::default()).map_err(file_failure)?;
+        let mut splitter = SpeechSplitter::new();
+        let mut samples = Vec::new();
+        loop {
+            samples.clear();
+            let more = reader.read(&mut samples).map_err(file_failure)?;
+            self.samples += samples.len();
+            for piece in splitter.push(&samples) {
+                self.transcribe(&piece, &path.display())?;
+            }
+            if !more {
+                break;
+            }
+        }
+        self.ended = Some(Instant::now());
+        self.damage = reader.damage().map(str::to_owned);
+        match splitter.finish() {
+            Some(piece) => self.transcribe(&piece, &path.display()),
+            None => Ok(()),
+        }
+    }
+
+    /// Transcribes a stream while it comes: its soft tokens are in the text model before it ends.
+    fn listen_to(&mut self, mut input: impl Read) -> Result<(), Failure> {
+        let unreadable = |error: &dyn Display| {
+            Failure::new(
+                exit::DATA,
+                format_args!("cannot read audio from standard input: {error}"),
+            )
+        };
+        let mut magic = Vec::new();
+        input
+            .by_ref()
+            .take(4)
+            .read_to_end(&mut magic)
+            .map_err(|error| unreadable(&error))?;
+        let is_wav = magic == b"RIFF";
+        let input = Cursor::new(magic).chain(input);
+        let mut pcm = if is_wav {
+            PcmReader::wav(input).map_err(|error| unreadable(&error))?
+        } else {
+            PcmReader::raw_s16le(input)
+        };
+        let resampler = Resampler::new(pcm.sample_rate_hz(), SAMPLE_RATE_HZ)
+            .map_err(|error| unreadable(&error))?;
+        let mut resampler = Some(resampler);
+        let mut splitter = SpeechSplitter::new();
+        let mut speech = None;
+        let (mut interleaved, mut mono, mut samples) = (Vec::new(), Vec::new(), Vec::new());
+        while let Some(mut running) = resampler.take() {
+            interleaved.clear();
+            mono.clear();
+            samples.clear();
+            if pcm
+                .read(&mut interleaved)
+                .map_err(|error| unreadable(&error))?
+            {
+                downmix(&interleaved, pcm.channels(), &mut mono);
+                running
+                    .push(&mono, &mut samples)
+                    .map_err(|error| unreadable(&error))?;
+                resampler = Some(running);
+            } else {
+                self.ended = Some(Instant::now());
+                running
+                    .finish(&mut samples)
+                    .map_err(|error| unreadable(&error))?;
+            }
+            self.samples += samples.len();
+            let pieces = splitter.push(&samples);
+            let heard = if pieces.is_empty() {
+                &samples[..]
+            } else {
+                // Longer than the model hears at once: what was heard beyond the pause belongs to the next piece.
+                speech = None;
+                for piece in pieces {
+                    self.transcribe(&piece, &"standard input")?;
+                }
+                splitter.pending()
+            };
+            if !heard.is_empty() {
+                let mut now = match speech.take() {
+                    Some(speech) => speech,
+                    None => self.start()?,
+                };
+                self.engine.hear(&mut now, heard)?;
+                speech = Some(now);
+            }
+        }
+        if pcm.truncated() {
+            self.damage = Some("the stream is shorter than its header says".to_owned());
+        }
+        match speech {
+            Some(speech) => self.finish(speech, &"standard input"),
+            None => Err(unreadable(&"it has no samples")),
+        }
+    }
+
+    /// Transcribes a piece of at most 30 s.
+    fn transcribe(&mut self, piece: &[f32], source: &dyn Display) -> Result<(), Failure> {
+        let mut speech = self.start()?;
+        self.engine.hear(&mut speech, piece)?;
+        self.finish(speech, source)
+    }
+
+    fn start(&mut self) -> Result<Speech, Failure> {
+        Ok(self
+            .engine
+            .start_speech(None, &self.question.text, self.question.matformer)?)
+    }
+
+    fn finish(&mut self, speech: Speech, source: &dyn Display) -> Result<(), Failure> {
+        let nothing_to_show = &mut |_: &str| ControlFlow::Continue(());
+        let answer = self
+            .engine
+            .finish_speech(speech, &self.question.generation, nothing_to_show);
+        // A clip that is too short is told with its name.
+        self.pieces.push(
+            answer.map_err(|error| Failure::new(exit::DATA, format_args!("{source}: {error}")))?,
+        );
+        Ok(())
+    }
+}
+
+/// The pieces' texts as one line.
+fn one_line(pieces: &[Answer]) -> String {
+    let words: Vec<&str> = pieces
+        .iter()
+        .flat_map(|piece| piece.text.split_whitespace())
+        .collect();
+    words.join(" ")
+}
+
+fn file_failure(error: AudioFileError) -> Failure {
+    let code = if matches!(error, AudioFileError::Io { .. }) {
+        exit::NO_INPUT
+    } else {
+        exit::DATA
+    };
+    Failure::new(code, error)
+}
+
+/// A bar of files on a terminal, nothing in a pipe.
+fn progress(files: usize) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {pos}/{len} {wide_msg} {elapsed}");
+    let progress = ProgressBar::new(files as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    progress.enable_steady_tick(std::time::Duration::from_millis(100));
+    progress
+}
