@@ -12,6 +12,7 @@ mod bundle;
 mod element;
 pub(crate) mod gemm;
 pub(crate) mod math;
+pub(crate) mod integer;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 

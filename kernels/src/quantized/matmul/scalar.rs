@@ -2,24 +2,20 @@
 
 use super::*;
 
-pub(super) fn tile(w: Quantized, tile: usize, x: &[ActivationGroup<PANEL>], y: &mut TileMut<f32>) {
+pub(super) fn tile(k: Tile) {
     let mut integers = [0; GROUP];
-    for row in 0..y.cols() {
-        for token in 0..y.rows() {
-            let x = &x[token / PANEL * w.groups()..][..w.groups()];
-            let token_in_panel = token % PANEL;
+    for row in 0..k.y.cols() {
+        for token in 0..k.y.rows() {
+            let x = &k.x[token / PANEL * k.w.groups()..][..k.w.groups()];
+            let lane = token % PANEL;
             let mut sum = 0.0;
             for (group, x) in x.iter().enumerate() {
-                let scale = w.group(tile * TILE_ROWS + row, group, &mut integers);
-                let q = &x.q[token_in_panel];
-                let dot: i32 = integers
-                    .iter()
-                    .zip(q)
-                    .map(|(&w, &x)| i32::from(w) * i32::from(x))
-                    .sum();
-                sum = (dot as f32).mul_add(scale * x.scale[token_in_panel], sum);
+                let scale = k.w.group(k.tile * TILE_ROWS + row, group, &mut integers);
+                let products = integers.iter().zip(&x.q[lane]);
+                let dot: i32 = products.map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
+                sum = (dot as f32).mul_add(scale * x.scale[lane], sum);
             }
-            y.row_mut(token)[row] = sum;
+            k.y.row_mut(token)[row] = sum;
         }
     }
 }

@@ -1,9 +1,31 @@
 //! `y = W x` with a quantised matrix and one token: the decode step.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use crate::pool::Pool;
-use crate::quant::{ActivationGroup, Q8Activations, Quantized, TILE_ROWS};
+use crate::quant::{ActivationGroup, GROUP, Q8Activations, Quantized, TILE_ROWS};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::integer::{Avx2, Avx512Vnni};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::integer::{Dotprod, I8mm, Neon};
+use crate::simd::integer::{IntegerKernel, dispatch_integer};
+
+/// The integers of one group of a tile, in 4 bit.
+type Q4 = [u8; TILE_ROWS * GROUP / 2];
+/// The integers of one group of a tile, in 8 bit.
+type Q8 = [u8; TILE_ROWS * GROUP];
+/// The scales of one group of a tile.
+type Scales = [u8; TILE_ROWS * 2];
+/// The activations of one group.
+type X = ActivationGroup<1>;
 
 /// Bytes of weights that a task reads at least: long enough a stream for the prefetcher, and cheap to hand out.
 const TASK_BYTES: usize = 64 << 10;
@@ -28,6 +50,75 @@ pub fn matvec(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
     let tiles = (TASK_BYTES / (integers + scales).max(1)).max(1);
     pool.for_each_chunk_mut(y, tiles * TILE_ROWS, &|chunk, y| {
         let first = chunk * tiles;
-        scalar::tiles(w, &x.single, first, y);
+        let x = &x.single;
+        dispatch_integer(pool.isa(), Tiles { w, x, first, y });
     });
+}
+
+/// The outputs `y`, the first of which is that of the first row of tile `first`.
+struct Tiles<'a> {
+    w: Quantized<'a>,
+    x: &'a [X],
+    first: usize,
+    y: &'a mut [f32],
+}
+
+impl IntegerKernel for Tiles<'_> {
+    fn scalar(self) {
+        scalar::tiles(self);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn neon(self, s: Neon) {
+        self.each(s);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn dotprod(self, s: Dotprod) {
+        self.each(s);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn i8mm(self, s: I8mm) {
+        self.each(s.dotprod());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx2(self, s: Avx2) {
+        self.each(s);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx512vnni(self, s: Avx512Vnni) {
+        self.each(s);
+    }
+}
+
+/// The sums of one tile; the methods must be `#[inline(always)]`.
+trait TileSums: Copy {
+    fn q4(self, w: &[Q4], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS];
+    fn q8(self, w: &[Q8], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS];
+}
+
+impl Tiles<'_> {
+    /// Multiplies tile after tile.
+    #[inline(always)]
+    fn each(self, s: impl TileSums) {
+        let is_q4 = self.w.format().is_q4();
+        for (tile, y) in (self.first..).zip(self.y.chunks_mut(TILE_ROWS)) {
+            let (integers, scales) = self.w.unit(tile);
+            let scales = scales.as_chunks().0;
+            let sums = if is_q4 {
+                s.q4(integers.as_chunks().0, scales, self.x)
+            } else {
+                s.q8(integers.as_chunks().0, scales, self.x)
+            };
+            y.copy_from_slice(&sums[..y.len()]);
+        }
+    }
 }

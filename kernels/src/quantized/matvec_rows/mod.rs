@@ -1,9 +1,29 @@
 //! `y = W x` with a matrix stored row by row and one token: all rows, or a few picked ones (the sparse feed-forward's `up`).
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod scalar;
 
 use crate::pool::Pool;
-use crate::quant::{ActivationGroup, Q8Activations, Quantized};
+use crate::quant::{ActivationGroup, GROUP, Q8Activations, Quantized};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::integer::{Avx2, Avx512Vnni};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::integer::{Dotprod, I8mm, Neon};
+use crate::simd::integer::{IntegerKernel, dispatch_integer};
+
+/// Groups that a kernel takes at a time: one for each of the four sums.
+const FOUR: usize = 4;
+/// The integers of four groups of a row, in 4 bit.
+type Q4 = [u8; FOUR * GROUP / 2];
+/// The integers of four groups of a row, in 8 bit.
+type Q8 = [u8; FOUR * GROUP];
+/// The scales of four groups of a row.
+type Scales = [u8; FOUR * 2];
+/// The activations of four groups.
+type X = [ActivationGroup<1>; FOUR];
 
 /// Rows that a task takes at least.
 const TASK_ROWS: usize = 16;
@@ -67,5 +87,95 @@ fn compute(
     y: &mut [f32],
 ) {
     let x = &x.single;
-    scalar::rows(w, rows, x, y);
+    dispatch_integer(pool.isa(), Rows { w, rows, x, y });
+}
+
+/// One output of `y` for each of `rows`.
+struct Rows<'a, R> {
+    w: Quantized<'a>,
+    rows: R,
+    x: &'a [ActivationGroup<1>],
+    y: &'a mut [f32],
+}
+
+impl<R: Iterator<Item = usize>> IntegerKernel for Rows<'_, R> {
+    fn scalar(self) {
+        scalar::rows(self);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn neon(self, s: Neon) {
+        self.each(s);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn dotprod(self, s: Dotprod) {
+        self.each(s);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn i8mm(self, s: I8mm) {
+        self.each(s.dotprod());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx2(self, s: Avx2) {
+        self.each(s);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx512vnni(self, s: Avx512Vnni) {
+        self.each(s.avx2());
+    }
+}
+
+/// The products of four groups, added to the four sums; the methods must be `#[inline(always)]`.
+trait FourGroups: Copy {
+    fn q4(self, sums: [f32; FOUR], w: &Q4, sw: &Scales, x: &X) -> [f32; FOUR];
+    fn q8(self, sums: [f32; FOUR], w: &Q8, sw: &Scales, x: &X) -> [f32; FOUR];
+}
+
+impl<R: Iterator<Item = usize>> Rows<'_, R> {
+    /// Multiplies row after row. Groups beyond the last are zeros, which add nothing.
+    #[inline(always)]
+    fn each(self, s: impl FourGroups) {
+        let is_q4 = self.w.format().is_q4();
+        let (x, x_rest) = self.x.as_chunks();
+        let mut x_last = [ActivationGroup::ZERO; FOUR];
+        x_last[..x_rest.len()].copy_from_slice(x_rest);
+        for (row, y) in self.rows.zip(self.y) {
+            let (integers, scales) = self.w.unit(row);
+            let (scales, scales_rest) = scales.as_chunks();
+            let mut scales_last = [0; FOUR * 2];
+            scales_last[..scales_rest.len()].copy_from_slice(scales_rest);
+            let mut sums = [0.0; FOUR];
+            if is_q4 {
+                let (integers, rest) = integers.as_chunks();
+                for ((w, sw), x) in integers.iter().zip(scales).zip(x) {
+                    sums = s.q4(sums, w, sw, x);
+                }
+                if !rest.is_empty() {
+                    let mut last = [0; FOUR * GROUP / 2];
+                    last[..rest.len()].copy_from_slice(rest);
+                    sums = s.q4(sums, &last, &scales_last, &x_last);
+                }
+            } else {
+                let (integers, rest) = integers.as_chunks();
+                for ((w, sw), x) in integers.iter().zip(scales).zip(x) {
+                    sums = s.q8(sums, w, sw, x);
+                }
+                if !rest.is_empty() {
+                    let mut last = [0; FOUR * GROUP];
+                    last[..rest.len()].copy_from_slice(rest);
+                    sums = s.q8(sums, &last, &scales_last, &x_last);
+                }
+            }
+            *y = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        }
+    }
 }

@@ -1,0 +1,250 @@
+//! The three generations of ARM: widening products, `sdot`, `smmla`: the instructions that the integer products need, as safe
+//! methods of their tokens.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::IntegerKernel;
+
+/// Proof that the code runs on NEON.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon(());
+
+/// Proof that the code runs where `sdot` is.
+#[derive(Clone, Copy)]
+pub(crate) struct Dotprod(());
+
+/// Proof that the code runs where `smmla` and `sdot` are.
+#[derive(Clone, Copy)]
+pub(crate) struct I8mm(());
+
+#[target_feature(enable = "neon")]
+pub(super) fn run_neon<K: IntegerKernel>(kernel: K) {
+    kernel.neon(Neon(()));
+}
+
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn run_dotprod<K: IntegerKernel>(kernel: K) {
+    kernel.dotprod(Dotprod(()));
+}
+
+#[target_feature(enable = "neon,dotprod,i8mm")]
+pub(super) fn run_i8mm<K: IntegerKernel>(kernel: K) {
+    kernel.i8mm(I8mm(()));
+}
+
+impl Neon {
+    register_instructions! {
+        /// Every lane `x`.
+        fn splat_i16(x: i16) -> int16x8_t = vdupq_n_s16(x);
+        /// Every lane `x`.
+        fn splat_i32(x: i32) -> int32x4_t = vdupq_n_s32(x);
+        /// Every lane `x`.
+        fn splat_f32(x: f32) -> float32x4_t = vdupq_n_f32(x);
+        /// Every byte's low nibble.
+        fn low_nibbles(v: int8x16_t) -> int8x16_t = vandq_s8(v, vdupq_n_s8(15));
+        /// Every byte's high nibble.
+        fn high_nibbles(v: int8x16_t) -> int8x16_t =
+            vreinterpretq_s8_u8(vshrq_n_u8::<4>(vreinterpretq_u8_s8(v)));
+        /// `a - 8`, of bytes.
+        fn minus_8(a: int8x16_t) -> int8x16_t = vsubq_s8(a, vdupq_n_s8(8));
+        /// Products of the first 8 lanes.
+        fn multiply_first(a: int8x16_t, b: int8x16_t) -> int16x8_t =
+            vmull_s8(vget_low_s8(a), vget_low_s8(b));
+        /// Products of the last 8 lanes.
+        fn multiply_last(a: int8x16_t, b: int8x16_t) -> int16x8_t = vmull_high_s8(a, b);
+        /// `sum` plus the products of the first 8 lanes.
+        fn multiply_add_first(sum: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t =
+            vmlal_s8(sum, vget_low_s8(a), vget_low_s8(b));
+        /// `sum` plus the products of the last 8 lanes.
+        fn multiply_add_last(sum: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t =
+            vmlal_high_s8(sum, a, b);
+        /// Sums of neighbours, of `a` and then of `b`.
+        fn add_neighbours_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t = vpaddq_s16(a, b);
+        /// Sums of neighbours, of `a` and then of `b`.
+        fn add_neighbours_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t = vpaddq_s32(a, b);
+        /// Sums of neighbours, in 32 bit.
+        fn widen_neighbours(a: int16x8_t) -> int32x4_t = vpaddlq_s16(a);
+        /// `sum` plus sums of neighbours, in 32 bit.
+        fn add_widened_neighbours(sum: int32x4_t, a: int16x8_t) -> int32x4_t = vpadalq_s16(sum, a);
+        /// `a + b`
+        fn add_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t = vaddq_s32(a, b);
+        /// Integers as floats.
+        fn to_f32(a: int32x4_t) -> float32x4_t = vcvtq_f32_s32(a);
+        /// `a b`
+        fn multiply(a: float32x4_t, b: float32x4_t) -> float32x4_t = vmulq_f32(a, b);
+        /// `a b`
+        fn multiply_by(a: float32x4_t, b: f32) -> float32x4_t = vmulq_n_f32(a, b);
+        /// `a b + c`, rounded once.
+        fn multiply_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t =
+            vfmaq_f32(c, a, b);
+        /// The first two quads of bytes of `a` and `b` in turn.
+        fn zip_first_quads(a: int8x16_t, b: int8x16_t) -> int8x16_t =
+            vreinterpretq_s8_s32(vzip1q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
+        /// The last two quads of bytes of `a` and `b` in turn.
+        fn zip_last_quads(a: int8x16_t, b: int8x16_t) -> int8x16_t =
+            vreinterpretq_s8_s32(vzip2q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
+        /// The first two lanes, each twice.
+        fn twice_first(a: float32x4_t) -> float32x4_t = vzip1q_f32(a, a);
+        /// The last two lanes, each twice.
+        fn twice_last(a: float32x4_t) -> float32x4_t = vzip2q_f32(a, a);
+    }
+
+    /// Quad `LANE` of bytes in all lanes.
+    #[inline(always)]
+    pub(crate) fn broadcast_quad<const LANE: i32>(self, v: int8x16_t) -> int8x16_t {
+        // SAFETY: the token proves NEON; registers only.
+        unsafe { vreinterpretq_s8_s32(vdupq_laneq_s32::<LANE>(vreinterpretq_s32_s8(v))) }
+    }
+
+    /// Pair `LANE` of floats twice.
+    #[inline(always)]
+    pub(crate) fn broadcast_pair<const LANE: i32>(self, v: float32x4_t) -> float32x4_t {
+        // SAFETY: the token proves NEON; registers only.
+        unsafe { vreinterpretq_f32_f64(vdupq_laneq_f64::<LANE>(vreinterpretq_f64_f32(v))) }
+    }
+
+    /// The 16 bytes from `at` on.
+    #[inline(always)]
+    pub(crate) fn load<const N: usize>(self, from: &[u8; N], at: usize) -> int8x16_t {
+        assert!(at + 16 <= N);
+        // SAFETY: 16 bytes from `at` on are in the array.
+        unsafe { vld1q_s8(from.as_ptr().add(at).cast()) }
+    }
+
+    /// The 16 integers from `at` on.
+    #[inline(always)]
+    pub(crate) fn load_i8<const N: usize>(self, from: &[i8; N], at: usize) -> int8x16_t {
+        assert!(at + 16 <= N);
+        // SAFETY: 16 integers from `at` on are in the array.
+        unsafe { vld1q_s8(from.as_ptr().add(at)) }
+    }
+
+    /// Writes 16 bytes from `at` on.
+    #[inline(always)]
+    pub(crate) fn store<const N: usize>(self, v: int8x16_t, to: &mut [u8; N], at: usize) {
+        assert!(at + 16 <= N);
+        // SAFETY: 16 bytes from `at` on are in the array.
+        unsafe { vst1q_s8(to.as_mut_ptr().add(at).cast(), v) }
+    }
+
+    /// The 4 floats from `at` on.
+    #[inline(always)]
+    pub(crate) fn load_f32<const N: usize>(self, from: &[f32; N], at: usize) -> float32x4_t {
+        assert!(at + 4 <= N);
+        // SAFETY: 4 floats from `at` on are in the array.
+        unsafe { vld1q_f32(from.as_ptr().add(at)) }
+    }
+
+    /// Writes 4 floats from `at` on.
+    #[inline(always)]
+    pub(crate) fn store_f32<const N: usize>(self, v: float32x4_t, to: &mut [f32; N], at: usize) {
+        assert!(at + 4 <= N);
+        // SAFETY: 4 floats from `at` on are in the array.
+        unsafe { vst1q_f32(to.as_mut_ptr().add(at), v) }
+    }
+
+    /// The 8 half floats whose 16 bytes begin at `at`, widened.
+    #[inline(always)]
+    pub(crate) fn load_f16<const N: usize>(self, from: &[u8; N], at: usize) -> [float32x4_t; 2] {
+        let bytes = self.load(from, at);
+        // SAFETY: the token proves NEON; registers only.
+        unsafe {
+            let halves = vreinterpretq_f16_s8(bytes);
+            [
+                vcvt_f32_f16(vget_low_f16(halves)),
+                vcvt_high_f32_f16(halves),
+            ]
+        }
+    }
+
+    /// 4 half floats, widened.
+    #[inline(always)]
+    pub(crate) fn load4_f16(self, from: &[u8; 8]) -> float32x4_t {
+        // SAFETY: the token proves NEON; registers only.
+        unsafe { vcvt_f32_f16(vreinterpret_f16_u64(vcreate_u64(u64::from_le_bytes(*from)))) }
+    }
+
+    /// Four lanes.
+    #[inline(always)]
+    pub(crate) fn four_i32(self, from: [i32; 4]) -> int32x4_t {
+        // SAFETY: the array has 4 integers.
+        unsafe { vld1q_s32(from.as_ptr()) }
+    }
+}
+
+impl Dotprod {
+    /// What NEON can do, this can.
+    #[inline(always)]
+    pub(crate) fn neon(self) -> Neon {
+        Neon(())
+    }
+
+    /// `sum[i] += w[4 i ..][..4] · x[4 LANE ..][..4]`
+    #[inline(always)]
+    pub(crate) fn sdot_lane<const LANE: i32>(
+        self,
+        mut sum: int32x4_t,
+        w: int8x16_t,
+        x: int8x16_t,
+    ) -> int32x4_t {
+        // SAFETY: the token proves that the CPU has the instruction; it touches registers only.
+        unsafe {
+            asm!(
+                "sdot {sum:v}.4s, {w:v}.16b, {x:v}.4b[{lane}]",
+                sum = inout(vreg) sum,
+                w = in(vreg) w,
+                x = in(vreg) x,
+                lane = const LANE,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sum
+    }
+
+    /// `sum[i] += w[4 i ..][..4] · x[4 i ..][..4]`
+    #[inline(always)]
+    pub(crate) fn sdot(self, mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+        // SAFETY: the token proves that the CPU has the instruction; it touches registers only.
+        unsafe {
+            asm!(
+                "sdot {sum:v}.4s, {w:v}.16b, {x:v}.16b",
+                sum = inout(vreg) sum,
+                w = in(vreg) w,
+                x = in(vreg) x,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sum
+    }
+}
+
+impl I8mm {
+    /// What NEON can do, this can.
+    #[inline(always)]
+    pub(crate) fn neon(self) -> Neon {
+        Neon(())
+    }
+
+    /// What dotprod can do, this can.
+    #[inline(always)]
+    pub(crate) fn dotprod(self) -> Dotprod {
+        Dotprod(())
+    }
+
+    /// `sum[2 i + j] += w[8 i ..][..8] · x[8 j ..][..8]`
+    #[inline(always)]
+    pub(crate) fn smmla(self, mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+        // SAFETY: the token proves that the CPU has the instruction; it touches registers only.
+        unsafe {
+            asm!(
+                "smmla {sum:v}.4s, {w:v}.16b, {x:v}.16b",
+                sum = inout(vreg) sum,
+                w = in(vreg) w,
+                x = in(vreg) x,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sum
+    }
+}
