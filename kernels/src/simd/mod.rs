@@ -11,8 +11,8 @@ mod avx512;
 mod bundle;
 mod element;
 pub(crate) mod gemm;
-pub(crate) mod math;
 pub(crate) mod integer;
+pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
