@@ -183,15 +183,19 @@ fn a_header_that_promises_too_much_is_refused_by_its_size() {
         ..ImageLimits::default()
     };
     let error = RgbImage::open(&folder().join("rgba.png"), &limits).unwrap_err();
+    let ImageError::File { source, .. } = &error else {
+        panic!("{error}")
+    };
     assert!(
         matches!(
-            error,
+            **source,
             ImageError::TooManyBytes {
                 max_file_bytes: 100
             }
         ),
         "{error}"
     );
+    assert!(error.to_string().contains("rgba.png"), "{error}");
 }
 
 #[test]

@@ -39,12 +39,20 @@ impl Default for ImageLimits {
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// The file could not be read.
-    #[error("cannot read the picture {path}", path = path.display())]
+    #[error("cannot read the picture {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The file is no picture that can be used.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<ImageError>,
     },
     /// There is nothing in the file.
     #[error("the picture is empty (0 bytes)")]
@@ -132,7 +140,10 @@ impl RgbImage {
             .take(most)
             .read_to_end(&mut bytes)
             .map_err(read)?;
-        Self::decode(&bytes, limits)
+        Self::decode(&bytes, limits).map_err(|error| ImageError::File {
+            path: path.to_owned(),
+            source: Box::new(error),
+        })
     }
 
     /// Decodes a JPEG or PNG held in memory and turns it upright.

@@ -1,0 +1,142 @@
+//! `gemmad describe`: pictures to sentences, file by file.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::failure::{Failure, exit};
+use super::model_args::{GenerationArgs, RunArgs};
+use super::progress;
+use crate::features::image::{ImageError, ImageLimits, RgbImage};
+use crate::model::tasks::Tasks;
+use crate::pipeline::{
+    Answer, Engine, EngineOptions, Generation, GroupMemory, Media, Request, TowerOptions, UserPart,
+};
+
+/// Print what is seen in pictures, one line a file
+///
+/// Unless a temperature is given, the likeliest text is taken.
+#[derive(Debug, clap::Args)]
+pub(super) struct Describe {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
+    /// Ask this about each picture instead
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// Look at the picture in N x N pixels: 256, 512 or 768 with the released models; less is faster and sees less
+    /// [default: the checkpoint's own]
+    #[arg(long, value_name = "N")]
+    resolution: Option<usize>,
+    /// Print one JSON object a file, with timings and memory
+    #[arg(long)]
+    json: bool,
+    /// JPEG or PNG files
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// What `--json` tells about a file.
+#[derive(Serialize)]
+struct Report {
+    file: String,
+    /// Of the upright picture.
+    width_px: usize,
+    height_px: usize,
+    #[serde(flatten)]
+    answer: Answer,
+    memory_before: Vec<GroupMemory>,
+    memory_after: Vec<GroupMemory>,
+}
+
+impl Describe {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let prompt = match self.prompt {
+            Some(prompt) => prompt,
+            None => Tasks::default()
+                .describe()
+                .map_err(|error| Failure::new(exit::CONFIG, error))?,
+        };
+        let options = self.run.options();
+        let towers = TowerOptions {
+            resolution_px: self.resolution.or(options.towers.resolution_px),
+            ..options.towers
+        };
+        let mut engine = self.run.open(EngineOptions { towers, ..options })?;
+        let matformer = self.generation.matformer.clone();
+        let generation = self.generation.most_likely(&engine);
+        let progress = progress::of_files(self.files.len());
+        let mut out = std::io::stdout().lock();
+        let mut first_failure = None;
+        for (i, path) in self.files.iter().enumerate() {
+            progress.set_message(path.display().to_string());
+            let memory_before = engine.memory();
+            let image = match picture(path) {
+                Ok(image) => image,
+                Err(failure) => {
+                    // The others may be good; scripts see that one was not.
+                    let failure = progress.suspend(|| failure.told());
+                    first_failure.get_or_insert(failure);
+                    progress.inc(1);
+                    continue;
+                }
+            };
+            let (width_px, height_px) = (image.width_px, image.height_px);
+            let answer = describe(&mut engine, image, &prompt, matformer.clone(), &generation)?;
+            if i + 1 == self.files.len() {
+                engine.unload_towers();
+            }
+            let line = if self.json {
+                let report = Report {
+                    file: path.display().to_string(),
+                    width_px,
+                    height_px,
+                    answer,
+                    memory_before,
+                    memory_after: engine.memory(),
+                };
+                serde_json::to_string(&report).map_err(std::io::Error::other)?
+            } else {
+                answer.text.split_whitespace().collect::<Vec<_>>().join(" ")
+            };
+            progress.inc(1);
+            progress.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush()))?;
+        }
+        progress.finish_and_clear();
+        first_failure.map_or(Ok(()), Err)
+    }
+}
+
+fn describe(
+    engine: &mut Engine,
+    image: RgbImage,
+    prompt: &str,
+    matformer: Option<String>,
+    generation: &Generation,
+) -> Result<Answer, Failure> {
+    let request = Request {
+        system: None,
+        user: vec![
+            UserPart::Media(Media::Image(image)),
+            UserPart::Text(prompt.to_owned()),
+        ],
+        matformer,
+        generation: generation.clone(),
+    };
+    Ok(engine.answer(&request, &mut |_| ControlFlow::Continue(()))?)
+}
+
+/// Reads a picture, for every command that takes one.
+pub(super) fn picture(path: &Path) -> Result<RgbImage, Failure> {
+    RgbImage::open(path, &ImageLimits::default()).map_err(|error| {
+        let code = if matches!(error, ImageError::Read { .. }) {
+            exit::NO_INPUT
+        } else {
+            exit::DATA
+        };
+        Failure::new(code, error)
+    })
+}
