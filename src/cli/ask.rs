@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 use indicatif::ProgressBar;
 
+use super::describe::picture;
 use super::failure::{Failure, exit};
 use super::model_args::{GenerationArgs, RunArgs};
 use crate::features::audio_file::{AudioLimits, read_audio_file};
-use crate::features::image::{ImageLimits, RgbImage};
 use crate::media::AudioClip;
 use crate::model::prompt::MAX_TEXT_BYTES;
 use crate::pipeline::{Answer, Media, Request, UserPart};
@@ -99,10 +99,6 @@ impl Ask {
             .map(|(_, media)| UserPart::Media(media))
             .collect())
     }
-}
-
-fn picture(path: &Path) -> Result<RgbImage, Failure> {
-    RgbImage::open(path, &ImageLimits::default()).map_err(|error| Failure::new(exit::DATA, error))
 }
 
 fn clip(path: &Path) -> Result<AudioClip, Failure> {

@@ -1,9 +1,11 @@
 //! The command line: one file a subcommand.
 
 mod ask;
+mod describe;
 mod failure;
 mod inspect;
 mod model_args;
+mod progress;
 mod transcribe;
 
 use std::process::ExitCode;
@@ -21,6 +23,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Ask(ask::Ask),
+    Describe(describe::Describe),
     Inspect(inspect::Inspect),
     Transcribe(transcribe::Transcribe),
 }
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
     let of_command = matches.subcommand().map(|(_, matches)| matches);
     let result = match cli.command {
         Command::Ask(command) => command.run(of_command),
+        Command::Describe(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Transcribe(command) => command.run(),
     };

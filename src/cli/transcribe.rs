@@ -1,16 +1,16 @@
 //! `gemmad transcribe`: speech to text, file by file or while it is spoken.
 
 use std::fmt::Display;
-use std::io::{Cursor, IsTerminal, Read, Write};
+use std::io::{Cursor, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::failure::{Failure, exit};
 use super::model_args::{GenerationArgs, RunArgs};
+use super::progress;
 use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader};
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::features::resample::{Resampler, downmix};
@@ -98,7 +98,7 @@ impl Transcribe {
             matformer: self.generation.matformer.as_deref(),
             generation: self.generation.most_likely(&engine),
         };
-        let progress = progress(self.files.len());
+        let progress = progress::of_files(self.files.len());
         let mut out = std::io::stdout().lock();
         let mut first_failure = None;
         for (i, path) in self.files.iter().enumerate() {
@@ -341,16 +341,4 @@ fn file_failure(error: AudioFileError) -> Failure {
         exit::DATA
     };
     Failure::new(code, error)
-}
-
-/// A bar of files on a terminal, nothing in a pipe.
-fn progress(files: usize) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{spinner} {pos}/{len} {wide_msg} {elapsed}");
-    let progress = ProgressBar::new(files as u64)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    progress.enable_steady_tick(std::time::Duration::from_millis(100));
-    progress
 }
