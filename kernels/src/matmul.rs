@@ -30,7 +30,7 @@ const TILE_DEPTH: usize = 512;
 /// instructions itself, unless the pool's are plain Rust). With quantised weights `x` is quantised too ([`quantized`]).
 ///
 /// # Panics
-/// When a length does not fit, or when `w` is quantised row by row and there is more than one token.
+/// When a length does not fit.
 pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32]) {
     assert_eq!(
         x.len(),
@@ -50,6 +50,19 @@ pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32
     if w.cols == 0 {
         return y.fill(0.0);
     }
+    let by_token = match w.data {
+        MatrixData::Quantized(data) => !data.format().is_tiled(),
+        MatrixData::QuantizedColumns(_) => true,
+        _ => false,
+    };
+    if by_token {
+        // These forms are made for picking single rows or columns.
+        for (x, y) in x.chunks_exact(w.cols).zip(y.chunks_exact_mut(w.rows)) {
+            matvec(pool, w, x, y);
+        }
+        return;
+    }
+    pool.count_weights(w.bytes());
     match w.data {
         MatrixData::F32(data) => by_tiles(pool, w, data, x, tokens, y),
         MatrixData::Bf16(data) => by_tiles(pool, w, data, x, tokens, y),
@@ -57,9 +70,7 @@ pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32
         MatrixData::Quantized(data) => with_activations(pool, x, tokens, w.cols, |x| {
             quantized::matmul::matmul(pool, data, x, y);
         }),
-        MatrixData::QuantizedColumns(_) => pool.for_each_row_mut(y, w.rows, &|token, y| {
-            matvec(pool, w, &x[token * w.cols..][..w.cols], y);
-        }),
+        MatrixData::QuantizedColumns(_) => unreachable!("done token by token"),
     }
 }
 

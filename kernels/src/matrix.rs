@@ -145,6 +145,16 @@ impl<'a> Matrix<'a> {
         Matrix::new(MatrixData::QuantizedColumns(data), data.cols(), data.rows())
     }
 
+    /// Bytes that reading every element takes.
+    pub fn bytes(&self) -> usize {
+        let elements = self.rows * self.cols;
+        match self.data {
+            MatrixData::F32(_) => 4 * elements,
+            MatrixData::Bf16(_) | MatrixData::F16(_) => 2 * elements,
+            MatrixData::Quantized(data) | MatrixData::QuantizedColumns(data) => data.bytes(),
+        }
+    }
+
     /// The first `cols` columns, in place.
     ///
     /// # Panics

@@ -19,6 +19,7 @@ const MIN_TASK_BYTES: usize = 32 * 1024;
 pub fn matvec(pool: &Pool, w: Matrix<'_>, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), w.cols, "x of a matrix with {} columns", w.cols);
     assert_eq!(y.len(), w.rows, "y of a matrix with {} rows", w.rows);
+    pool.count_weights(w.bytes());
     match w.data {
         MatrixData::F32(data) => by_rows(pool, w, data, x, y),
         MatrixData::Bf16(data) => by_rows(pool, w, data, x, y),

@@ -46,6 +46,7 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// Two threads may hold the pool; their runs take turns.
     turn: Mutex<()>,
+    weight_bytes: AtomicU64,
 }
 
 #[derive(Clone, Copy)]
@@ -119,7 +120,17 @@ impl Pool {
             shared,
             workers,
             turn: Mutex::new(()),
+            weight_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Bytes of weights that products on this pool have read so far.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn count_weights(&self, bytes: usize) {
+        self.weight_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
     /// The instruction set that this pool's kernels use.

@@ -20,6 +20,7 @@ pub fn matvec_rows(pool: &Pool, w: Matrix<'_>, rows: &[u32], x: &[f32], y: &mut 
         "a row beyond {}",
         w.rows
     );
+    pool.count_weights(w.bytes() / w.rows.max(1) * rows.len());
     match w.data {
         MatrixData::F32(data) => by_selected_rows(pool, w, data, rows, x, y),
         MatrixData::Bf16(data) => by_selected_rows(pool, w, data, rows, x, y),
@@ -109,6 +110,7 @@ pub fn matvec_columns(pool: &Pool, w: Matrix<'_>, cols: &[u32], values: &[f32], 
         "a column beyond {}",
         w.cols
     );
+    pool.count_weights(w.bytes() / w.cols.max(1) * cols.len());
     match w.data {
         MatrixData::F32(data) => by_selected_columns(pool, w, data, cols, values, y),
         MatrixData::Bf16(data) => by_selected_columns(pool, w, data, cols, values, y),

@@ -2,6 +2,7 @@
 
 mod ask;
 mod describe;
+mod bench;
 mod failure;
 mod inspect;
 mod model_args;
@@ -24,6 +25,7 @@ struct Cli {
 enum Command {
     Ask(ask::Ask),
     Describe(describe::Describe),
+    Bench(bench::Bench),
     Inspect(inspect::Inspect),
     Transcribe(transcribe::Transcribe),
 }
@@ -52,6 +54,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Ask(command) => command.run(of_command),
         Command::Describe(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Transcribe(command) => command.run(),
     };

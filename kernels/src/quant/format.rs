@@ -86,6 +86,11 @@ impl<'a> Quantized<'a> {
         self.format
     }
 
+    /// Bytes of the integers, scales and padding.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Rows, without padding.
     pub fn rows(&self) -> usize {
         self.rows

@@ -1,0 +1,362 @@
+//! `gemmad bench`: how fast a model runs here, how many bytes it reads, how much memory it takes.
+
+use std::io::Write;
+use std::time::Instant;
+
+use kernels::{Isa, Pool};
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::model_args::ModelArgs;
+use crate::model::audio::AudioTower;
+use crate::model::config::Config;
+use crate::model::kv_cache::{KvCache, KvType};
+use crate::model::matformer::{Slice, Slices};
+use crate::model::text::{TextModel, Workspace, no_probe};
+use crate::model::vision::VisionTower;
+use crate::model::weights::{Checkpoint, Group, Mapped};
+use crate::pipeline::EngineError;
+
+/// Measure speed, bytes read and memory of a model on this machine
+///
+/// Random token ids go through the model: what it says does not matter, and the cost does not depend on it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Bench {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Threads that compute [default: one for each fast core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// MatFormer slice to measure [default: the whole model]
+    #[arg(long, value_name = "NAME")]
+    matformer: Option<String>,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=32_768))]
+    prefill: u32,
+    /// Tokens to decode
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=32_768))]
+    decode: u32,
+    /// Repetitions, of which the median is printed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The documented keys of `--json`.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    recipe: Option<String>,
+    matformer: String,
+    isa: &'static str,
+    threads: usize,
+    prefill_tokens: usize,
+    prefill_tok_s: f64,
+    decode_tok_s: f64,
+    /// Weights that one decoded token reads, counted as they are read.
+    weight_bytes_per_token: u64,
+    /// What decoding reads per second.
+    weight_read_gb_s: f64,
+    /// What plain reading of memory gives on the same threads.
+    memory_read_gb_s: f64,
+    groups: Vec<GroupReport>,
+    kv_cache_bytes: u64,
+    buffer_bytes: u64,
+    /// Memory of this process, mapped weights included.
+    resident_bytes: u64,
+    peak_rss_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct GroupReport {
+    group: String,
+    load_ms: f64,
+    unload_ms: f64,
+    mapped_bytes: u64,
+    resident_bytes: u64,
+}
+
+impl Bench {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let dir = &self.model.model;
+        let config = Config::load(dir)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        let slices = Slices::load(dir, &config.text)?;
+        let slice = match &self.matformer {
+            Some(name) => slices.get(name)?,
+            None => slices.full(),
+        };
+        let threads = self
+            .threads
+            .map_or_else(kernels::recommended_threads, usize::from);
+        let pool = Pool::new(Isa::from_environment().map_err(EngineError::from)?, threads);
+        let memory_read_gb_s = memory_read_gb_s(&pool);
+        // The peak is to be the model's: 5 resets it (proc(5)). Where that is not allowed it includes the 0.5 GB just read.
+        std::fs::write("/proc/self/clear_refs", "5").ok();
+
+        let start = Instant::now();
+        let text = TextModel::load(&checkpoint, &config.text)?;
+        let text_load_ms = start.elapsed().as_secs_f64() * 1e3;
+        let (prefill, decode) = (self.prefill as usize, self.decode as usize);
+        let chunk = prefill.min(128);
+        let mut cache = KvCache::new(&config.text, KvType::F16, prefill + decode + 1, chunk);
+        let mut work = Workspace::new(&config.text, chunk);
+        let mut runs = Vec::new();
+        // One run more than asked for: the first one reads the weights from flash.
+        for _ in 0..=self.runs {
+            runs.push(run_once(
+                &pool, &text, &mut cache, &mut work, slice, prefill, decode,
+            )?);
+        }
+        runs.remove(0);
+        let weight_bytes_per_token = runs[0].weight_bytes / decode as u64;
+        let decode_tok_s = median(runs.iter().map(|run| decode as f64 / run.decode_s));
+        // The text model opens the PLE table, so the two load and unload together.
+        let of = |group: Group, weights: &Mapped| GroupReport {
+            group: group.to_string(),
+            load_ms: text_load_ms,
+            unload_ms: 0.0,
+            mapped_bytes: weights.mapped_bytes(),
+            resident_bytes: weights.resident_bytes(),
+        };
+        let mut groups = vec![
+            of(Group::Text, text.weights()),
+            of(Group::Ple, text.ple().mapped()),
+        ];
+        let resident_bytes = status_bytes("VmRSS:");
+        let start = Instant::now();
+        drop(text);
+        let unload_ms = start.elapsed().as_secs_f64() * 1e3;
+        groups
+            .iter_mut()
+            .for_each(|group| group.unload_ms = unload_ms);
+        groups.extend(towers(&checkpoint, &config, &pool)?);
+        let report = Report {
+            model: dir.display().to_string(),
+            recipe: checkpoint.pack().map(|pack| pack.recipe.clone()),
+            matformer: slice.name.clone(),
+            isa: pool.isa().name(),
+            threads: pool.threads(),
+            prefill_tokens: prefill,
+            prefill_tok_s: median(runs.iter().map(|run| prefill as f64 / run.prefill_s)),
+            decode_tok_s,
+            weight_bytes_per_token,
+            weight_read_gb_s: decode_tok_s * weight_bytes_per_token as f64 / 1e9,
+            memory_read_gb_s,
+            kv_cache_bytes: cache.bytes(),
+            buffer_bytes: work.bytes() as u64,
+            resident_bytes,
+            groups,
+            peak_rss_bytes: status_bytes("VmHWM:"),
+        };
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;
+            writeln!(out, "{json}")?;
+        } else {
+            print(&report, &mut out)?;
+        }
+        Ok(())
+    }
+}
+
+struct Run {
+    prefill_s: f64,
+    decode_s: f64,
+    weight_bytes: u64,
+}
+
+fn run_once(
+    pool: &Pool,
+    text: &TextModel,
+    cache: &mut KvCache,
+    work: &mut Workspace,
+    slice: &Slice,
+    prefill: usize,
+    decode: usize,
+) -> Result<Run, EngineError> {
+    cache.clear();
+    let mut random = 1u32;
+    let mut next_id = || {
+        // A linear congruential generator (Knuth): ids all over the vocabulary, the same in every run.
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) % text.text_vocab_size() as u32
+    };
+    let ids: Vec<u32> = (0..prefill).map(|_| next_id()).collect();
+    let mut logits = vec![0.0; text.text_vocab_size()];
+    let start = Instant::now();
+    text.extend(pool, cache, work, &ids, &[], slice, &mut no_probe)?;
+    text.logits(pool, work, work.ready() - 1, &mut logits);
+    let prefill_s = start.elapsed().as_secs_f64();
+    let before = pool.weight_bytes();
+    let start = Instant::now();
+    for _ in 0..decode {
+        text.extend(pool, cache, work, &[next_id()], &[], slice, &mut no_probe)?;
+        text.logits(pool, work, work.ready() - 1, &mut logits);
+    }
+    let decode_s = start.elapsed().as_secs_f64();
+    Ok(Run {
+        prefill_s,
+        decode_s,
+        weight_bytes: pool.weight_bytes() - before,
+    })
+}
+
+/// Loads and drops the towers that the checkpoint has.
+fn towers(
+    checkpoint: &Checkpoint,
+    config: &Config,
+    pool: &Pool,
+) -> Result<Vec<GroupReport>, EngineError> {
+    let mut groups = Vec::new();
+    let mut measure = |group: Group, load: &mut dyn FnMut() -> Result<Loaded, EngineError>| {
+        let start = Instant::now();
+        let tower = load()?;
+        let load_ms = start.elapsed().as_secs_f64() * 1e3;
+        let weights = match &tower {
+            Loaded::Audio(tower) => tower.weights(),
+            Loaded::Vision(tower) => tower.weights(),
+        };
+        let (mapped_bytes, resident_bytes) = (weights.mapped_bytes(), weights.resident_bytes());
+        let start = Instant::now();
+        drop(tower);
+        let unload_ms = start.elapsed().as_secs_f64() * 1e3;
+        groups.push(GroupReport {
+            group: group.to_string(),
+            load_ms,
+            unload_ms,
+            mapped_bytes,
+            resident_bytes,
+        });
+        Ok::<(), EngineError>(())
+    };
+    let width = config.text.hidden_size;
+    if let Some(audio) = config
+        .audio
+        .as_ref()
+        .filter(|_| checkpoint.has(Group::Audio))
+    {
+        measure(Group::Audio, &mut || {
+            Ok(Loaded::Audio(Box::new(AudioTower::load(
+                checkpoint, audio, width, pool,
+            )?)))
+        })?;
+    }
+    if let Some(vision) = config
+        .vision
+        .as_ref()
+        .filter(|_| checkpoint.has(Group::Vision))
+    {
+        measure(Group::Vision, &mut || {
+            Ok(Loaded::Vision(Box::new(VisionTower::load(
+                checkpoint, vision, width,
+            )?)))
+        })?;
+    }
+    Ok(groups)
+}
+
+enum Loaded {
+    Audio(Box<AudioTower>),
+    Vision(Box<VisionTower>),
+}
+
+/// Bytes that one pass reads: far beyond any cache.
+const READ_BYTES: usize = 512 << 20;
+const READ_TASK_WORDS: usize = 128 * 1024;
+
+/// Reads memory on all threads and gives the fastest of five passes, in GB/s.
+fn memory_read_gb_s(pool: &Pool) -> f64 {
+    // Not zeroes: those would all be one page.
+    let words: Vec<u64> = (0..(READ_BYTES / 8) as u64).collect();
+    let tasks = words.len() / READ_TASK_WORDS;
+    let mut best = 0.0f64;
+    for _ in 0..5 {
+        let start = Instant::now();
+        pool.run(tasks, &|task| {
+            let words = &words[task * READ_TASK_WORDS..(task + 1) * READ_TASK_WORDS];
+            std::hint::black_box(words.iter().fold(0u64, |sum, &word| sum.wrapping_add(word)));
+        });
+        best = best.max(READ_BYTES as f64 / start.elapsed().as_secs_f64() / 1e9);
+    }
+    best
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// A line of `/proc/self/status` in bytes; 0 where the system has none.
+fn status_bytes(key: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
+    let kib = line
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|kib| kib.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+    let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let recipe = report.recipe.as_deref().unwrap_or("as published");
+    writeln!(
+        out,
+        "{} ({recipe}), slice {}, {} threads, {}",
+        report.model, report.matformer, report.threads, report.isa
+    )?;
+    writeln!(
+        out,
+        "  {:<28}{:>12.1} tok/s ({} tokens)",
+        "prefill", report.prefill_tok_s, report.prefill_tokens
+    )?;
+    writeln!(out, "  {:<28}{:>12.1} tok/s", "decode", report.decode_tok_s)?;
+    writeln!(
+        out,
+        "  {:<28}{:>15}",
+        "weights read per token",
+        mb(report.weight_bytes_per_token)
+    )?;
+    writeln!(
+        out,
+        "  {:<28}{:>12.2} GB/s, {:.0} % of the {:.2} GB/s that plain reading gives",
+        "decoding reads",
+        report.weight_read_gb_s,
+        100.0 * report.weight_read_gb_s / report.memory_read_gb_s,
+        report.memory_read_gb_s
+    )?;
+    for group in &report.groups {
+        writeln!(
+            out,
+            "  {:<28}load {:.1} ms, unload {:.1} ms, mapped {}, resident {}",
+            format!("group {}", group.group),
+            group.load_ms,
+            group.unload_ms,
+            mb(group.mapped_bytes),
+            mb(group.resident_bytes)
+        )?;
+    }
+    writeln!(
+        out,
+        "  {:<28}{:>15}",
+        "K/V cache (16 bit)",
+        mb(report.kv_cache_bytes)
+    )?;
+    writeln!(out, "  {:<28}{:>15}", "buffers", mb(report.buffer_bytes))?;
+    writeln!(
+        out,
+        "  {:<28}{:>15}",
+        "resident, text loaded",
+        mb(report.resident_bytes)
+    )?;
+    writeln!(
+        out,
+        "  {:<28}{:>15}",
+        "peak resident",
+        mb(report.peak_rss_bytes)
+    )?;
+    Ok(())
+}
