@@ -1,8 +1,8 @@
 //! The command line: one file a subcommand.
 
 mod ask;
-mod describe;
 mod bench;
+mod describe;
 mod failure;
 mod inspect;
 mod model_args;
