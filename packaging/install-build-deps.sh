@@ -34,6 +34,7 @@ apt_install() {
 if command -v dpkg-query >/dev/null; then
     packages=(
         gcc libc6-dev # the linker and the C library's start files
+        sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
     )
     # A board builds for itself; a PC also builds for the board, and runs the result under emulation.
     if [ "$(dpkg --print-architecture)" != arm64 ]; then
