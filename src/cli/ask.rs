@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use indicatif::ProgressBar;
+use serde::Serialize;
 
 use super::describe::picture;
 use super::failure::{Failure, exit};
@@ -13,7 +14,7 @@ use super::model_args::{GenerationArgs, RunArgs};
 use crate::features::audio_file::{AudioLimits, read_audio_file};
 use crate::media::AudioClip;
 use crate::model::prompt::MAX_TEXT_BYTES;
-use crate::pipeline::{Answer, Media, Request, UserPart};
+use crate::pipeline::{Answer, GroupMemory, Media, Request, UserPart};
 
 /// Answer a question about text, pictures and audio
 ///
@@ -40,6 +41,16 @@ pub(super) struct Ask {
     prompt: String,
 }
 
+/// What `--json` prints; the answer's own `memory` is that of the moment when it was complete.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    answer: Answer,
+    memory_before: Vec<GroupMemory>,
+    /// With audio and vision unloaded again.
+    memory_after: Vec<GroupMemory>,
+}
+
 impl Ask {
     pub(super) fn run(self, matches: Option<&ArgMatches>) -> Result<(), Failure> {
         let mut user = self.media(matches)?;
@@ -57,6 +68,7 @@ impl Ask {
             matformer: self.generation.matformer.clone(),
             generation: self.generation.generation(&engine),
         };
+        let memory_before = engine.memory();
         progress.set_message("reading the prompt");
         let mut out = std::io::stdout().lock();
         let mut written = Ok(());
@@ -74,7 +86,19 @@ impl Ask {
         })?;
         progress.finish_and_clear();
         written?;
-        finish(&answer, self.json, &mut out)
+        if self.json {
+            engine.unload_towers();
+            let report = Report {
+                answer,
+                memory_before,
+                memory_after: engine.memory(),
+            };
+            let json = serde_json::to_string(&report).map_err(std::io::Error::other)?;
+            writeln!(out, "{json}")?;
+        } else {
+            writeln!(out)?;
+        }
+        Ok(())
     }
 
     /// Pictures and clips in the order in which they stand on the command line.
@@ -134,14 +158,4 @@ fn spinner(message: &'static str) -> ProgressBar {
     let progress = ProgressBar::new_spinner().with_message(message);
     progress.enable_steady_tick(std::time::Duration::from_millis(100));
     progress
-}
-
-fn finish(answer: &Answer, json: bool, out: &mut impl Write) -> Result<(), Failure> {
-    if json {
-        let json = serde_json::to_string(answer).map_err(std::io::Error::other)?;
-        writeln!(out, "{json}")?;
-    } else {
-        writeln!(out)?;
-    }
-    Ok(())
 }

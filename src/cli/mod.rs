@@ -3,6 +3,7 @@
 mod ask;
 mod bench;
 mod describe;
+mod eval;
 mod failure;
 mod inspect;
 mod model_args;
@@ -26,6 +27,7 @@ enum Command {
     Ask(ask::Ask),
     Describe(describe::Describe),
     Bench(bench::Bench),
+    Eval(eval::Eval),
     Inspect(inspect::Inspect),
     Transcribe(transcribe::Transcribe),
 }
@@ -55,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Ask(command) => command.run(of_command),
         Command::Describe(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Transcribe(command) => command.run(),
     };

@@ -1,0 +1,308 @@
+//! `gemmad eval`: what a pack's quantisation costs, against the checkpoint it was made from.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use kernels::{Isa, Pool};
+use serde::Serialize;
+
+use super::failure::{Failure, exit};
+use super::model_args::ModelArgs;
+use crate::model::config::Config;
+use crate::model::kv_cache::{KvCache, KvType};
+use crate::model::matformer::{Slice, Slices};
+use crate::model::text::{Shortcuts, TextModel, Workspace, no_probe};
+use crate::model::tokenizer::Tokenizer;
+use crate::model::weights::Checkpoint;
+use crate::pipeline::EngineError;
+
+/// Compare a pack with the checkpoint it was made from: perplexity, KL divergence, top-1 agreement
+#[derive(Debug, clap::Args)]
+pub(super) struct Eval {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Directory of the checkpoint to compare with
+    #[arg(long, value_name = "DIR")]
+    reference: PathBuf,
+    /// UTF-8 text to read; the more, the steadier the figures
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// Tokens of context: the text is cut into windows of this length
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=32_768))]
+    window: u32,
+    /// Tokens of the text at most
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(2..))]
+    tokens: u32,
+    /// MatFormer slice to compare [default: the whole model]
+    #[arg(long, value_name = "NAME")]
+    matformer: Option<String>,
+    /// Threads that compute [default: one for each fast core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    reference: String,
+    matformer: String,
+    /// Tokens predicted.
+    tokens: usize,
+    perplexity: f64,
+    reference_perplexity: f64,
+    /// Mean over tokens of KL(reference ‖ model), nats.
+    kl_divergence: f64,
+    /// Share of tokens for which both find the same one likeliest.
+    top1_agreement: f64,
+}
+
+/// A text longer than this is a mistake: 8192 tokens are some 40 kB.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+/// Positions whose logits are compared at a time.
+const CHUNK: usize = 32;
+
+impl Eval {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let threads = self
+            .threads
+            .map_or_else(kernels::recommended_threads, usize::from);
+        let pool = Pool::new(Isa::from_environment().map_err(EngineError::from)?, threads);
+        let name = self.matformer.as_deref();
+        let mut model = Side::open(&self.model.model, name)?;
+        let mut reference = Side::open(&self.reference, name)?;
+        if model.text.text_vocab_size() != reference.text.text_vocab_size() {
+            return Err(Failure::new(
+                exit::DATA,
+                format_args!(
+                    "{} has {} text tokens and {} has {}: they are not the same model",
+                    self.model.model.display(),
+                    model.text.text_vocab_size(),
+                    self.reference.display(),
+                    reference.text.text_vocab_size()
+                ),
+            ));
+        }
+        let ids = self.ids()?;
+        let progress = bar(ids.len());
+        let mut sums = Sums::default();
+        for window in ids.chunks(self.window as usize) {
+            sums.add(&pool, &mut model, &mut reference, window, &progress)?;
+        }
+        progress.finish_and_clear();
+        if sums.tokens == 0 {
+            return Err(Failure::new(
+                exit::DATA,
+                format_args!("{}: the text has fewer than 2 tokens", self.text.display()),
+            ));
+        }
+        let mean = |sum: f64| sum / sums.tokens as f64;
+        let report = Report {
+            model: self.model.model.display().to_string(),
+            reference: self.reference.display().to_string(),
+            matformer: model.slice.name.clone(),
+            tokens: sums.tokens,
+            perplexity: mean(sums.loss).exp(),
+            reference_perplexity: mean(sums.reference_loss).exp(),
+            kl_divergence: mean(sums.kl_divergence),
+            top1_agreement: mean(sums.agreements as f64),
+        };
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;
+            writeln!(out, "{json}")?;
+        } else {
+            writeln!(
+                out,
+                "{} against {}, {} tokens",
+                report.model, report.reference, report.tokens
+            )?;
+            writeln!(
+                out,
+                "  perplexity       {:.4} (reference {:.4})",
+                report.perplexity, report.reference_perplexity
+            )?;
+            writeln!(out, "  KL divergence    {:.6} nats", report.kl_divergence)?;
+            writeln!(
+                out,
+                "  top-1 agreement  {:.2} %",
+                100.0 * report.top1_agreement
+            )?;
+        }
+        Ok(())
+    }
+
+    fn ids(&self) -> Result<Vec<u32>, Failure> {
+        let no_input = |error: &dyn std::fmt::Display| {
+            Failure::new(
+                exit::NO_INPUT,
+                format_args!("cannot read {}: {error}", self.text.display()),
+            )
+        };
+        let bytes = std::fs::metadata(&self.text)
+            .map_err(|error| no_input(&error))?
+            .len();
+        if bytes > MAX_TEXT_BYTES {
+            return Err(Failure::new(
+                exit::DATA,
+                format_args!(
+                    "{}: {bytes} bytes are more than {MAX_TEXT_BYTES}; give a shorter text",
+                    self.text.display()
+                ),
+            ));
+        }
+        let text = std::fs::read_to_string(&self.text).map_err(|error| no_input(&error))?;
+        let tokenizer = Tokenizer::load(&self.reference).map_err(EngineError::from)?;
+        let mut ids = vec![tokenizer.control().bos];
+        ids.extend(tokenizer.encode_text(&text));
+        ids.truncate(self.tokens as usize);
+        Ok(ids)
+    }
+}
+
+/// One of the two models, with its buffers.
+struct Side {
+    text: TextModel,
+    slice: Slice,
+    work: Workspace,
+    logits: Vec<f32>,
+}
+
+impl Side {
+    fn open(dir: &Path, slice: Option<&str>) -> Result<Side, Failure> {
+        let config = Config::load(dir)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        let mut text = TextModel::load(&checkpoint, &config.text)?;
+        // Every token's logits are wanted, not only the last one's.
+        text.shortcuts = Shortcuts {
+            kv_cut: false,
+            ..Shortcuts::default()
+        };
+        let slices = Slices::load(dir, &config.text)?;
+        let slice = slice
+            .map_or_else(|| Ok(slices.full()), |name| slices.get(name))?
+            .clone();
+        Ok(Side {
+            work: Workspace::new(&config.text, CHUNK),
+            logits: vec![0.0; text.text_vocab_size()],
+            text,
+            slice,
+        })
+    }
+
+    fn cache(&self, context: usize) -> KvCache {
+        KvCache::new(self.text.config(), KvType::F32, context, CHUNK)
+    }
+}
+
+#[derive(Default)]
+struct Sums {
+    tokens: usize,
+    loss: f64,
+    reference_loss: f64,
+    kl_divergence: f64,
+    agreements: usize,
+}
+
+impl Sums {
+    /// Adds what both models make of one window: each token but the first is predicted from those before it.
+    fn add(
+        &mut self,
+        pool: &Pool,
+        model: &mut Side,
+        reference: &mut Side,
+        window: &[u32],
+        progress: &ProgressBar,
+    ) -> Result<(), EngineError> {
+        let mut caches = [model.cache(window.len()), reference.cache(window.len())];
+        for (first, ids) in window.chunks(CHUNK).enumerate() {
+            for (side, cache) in [&mut *model, &mut *reference].into_iter().zip(&mut caches) {
+                side.text.extend(
+                    pool,
+                    cache,
+                    &mut side.work,
+                    ids,
+                    &[],
+                    &side.slice,
+                    &mut no_probe,
+                )?;
+            }
+            for token in 0..ids.len() {
+                let Some(&next) = window.get(first * CHUNK + token + 1) else {
+                    continue;
+                };
+                for side in [&mut *model, &mut *reference] {
+                    side.text.logits(pool, &side.work, token, &mut side.logits);
+                }
+                self.compare(&model.logits, &reference.logits, next as usize);
+            }
+            progress.inc(ids.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, logits: &[f32], reference: &[f32], next: usize) {
+        // An id beyond the text vocabulary cannot come from text; it would have no logit.
+        let (Some(&chosen), Some(&reference_chosen)) = (logits.get(next), reference.get(next))
+        else {
+            return;
+        };
+        let (normaliser, top) = log_sum_exp(logits);
+        let (reference_normaliser, reference_top) = log_sum_exp(reference);
+        self.tokens += 1;
+        self.loss += normaliser - f64::from(chosen);
+        self.reference_loss += reference_normaliser - f64::from(reference_chosen);
+        self.agreements += usize::from(top == reference_top);
+        self.kl_divergence += reference
+            .iter()
+            .zip(logits)
+            .map(|(&p, &q)| {
+                let log_p = f64::from(p) - reference_normaliser;
+                let log_q = f64::from(q) - normaliser;
+                log_p.exp() * (log_p - log_q)
+            })
+            .sum::<f64>();
+    }
+}
+
+/// `ln Σ exp(x)` and the index of the largest x.
+fn log_sum_exp(x: &[f32]) -> (f64, usize) {
+    let (top, max) = x
+        .iter()
+        .enumerate()
+        .fold((0, f32::NEG_INFINITY), |best, (i, &x)| {
+            if x > best.1 { (i, x) } else { best }
+        });
+    let sum: f64 = x.iter().map(|&x| f64::from(x - max).exp()).sum();
+    (f64::from(max) + sum.ln(), top)
+}
+
+/// A bar of tokens on a terminal, nothing in a pipe.
+fn bar(tokens: usize) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} tokens, {eta} left");
+    ProgressBar::new(tokens as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Sums, log_sum_exp};
+
+    /// Two outcomes of probability 3/4 and 1/4 against 1/2 and 1/2: KL = 3/4 ln(3/2) + 1/4 ln(1/2).
+    #[test]
+    fn figures_of_a_worked_example() {
+        let mut sums = Sums::default();
+        sums.compare(&[0.0, 0.0], &[3f32.ln(), 0.0], 1);
+        assert!((sums.kl_divergence - (0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln())).abs() < 1e-6);
+        assert!((sums.loss - 2f64.ln()).abs() < 1e-6);
+        assert!((sums.reference_loss - 4f64.ln()).abs() < 1e-6);
+        assert_eq!(sums.agreements, 1);
+        assert_eq!(log_sum_exp(&[0.0, 1.0, -1.0]).1, 1);
+    }
+}
