@@ -9,7 +9,7 @@ use gemmad::model::weights::Checkpoint;
 use gemmad::pipeline::{AudioStream, SoftTokenPadding};
 use kernels::{Isa, Pool};
 
-use crate::{status_mib, synthetic};
+use crate::{HEAP, status_mib, synthetic};
 
 /// Width of the released text models.
 pub(crate) const TEXT_HIDDEN_SIZE: usize = 2048;
@@ -38,35 +38,62 @@ pub(crate) fn measure(dir: &Path, threads: usize) {
     let samples: Vec<f32> = (0..SECONDS * rate)
         .map(|n| 0.1 * (n as f32 * n as f32 * 1e-6).sin())
         .collect();
-    // The first run reads the weights from the file; in the others they are in memory, as they are while somebody speaks.
     let default = EncodeOptions::default().batch_frames;
-    for batch_frames in [default, default, 2 * default, 1000] {
-        let mut stream = AudioStream::new(&tower, batch_frames);
-        let mut tokens = Vec::new();
-        let start = Instant::now();
-        for piece in samples.chunks(rate / 50) {
-            stream.push(&tower, &pool, piece, &mut tokens).unwrap();
-        }
-        let heard = start.elapsed().as_secs_f64();
-        let count = stream
-            .finish(&tower, &pool, SoftTokenPadding::None, 188, &mut tokens)
-            .unwrap();
-        let total = start.elapsed().as_secs_f64();
-        println!(
-            "batches of {batch_frames:4} frames: {total:.2} s for {SECONDS} s of audio, real-time factor {:.3}, {:.3} s after the last sample, {count} tokens",
-            total / SECONDS as f64,
-            total - heard,
-        );
+    for batch_frames in [default, 2 * default, 1000] {
+        let (start, busy) = (Instant::now(), busy_seconds());
+        let ((tokens, heard), heap_bytes) =
+            HEAP.peak_of(|| encode(&tower, &pool, &samples, batch_frames, start));
+        let (total, busy) = (start.elapsed().as_secs_f64(), busy_seconds() - busy);
         assert!(tokens.iter().all(|x| x.is_finite()));
+        let seconds = SECONDS as f64;
+        println!(
+            "batches of {batch_frames:4} frames: {total:6.2} s for {SECONDS} s of audio, real-time factor {:.3} ({:.3} by processor time over {threads} threads), {:.3} s after the last sample, heap {:.1} MiB",
+            total / seconds,
+            busy / seconds / threads as f64,
+            total - heard,
+            heap_bytes as f64 / f64::from(1 << 20),
+        );
         // Larger batches need more; what counts is the default.
         if batch_frames == default {
             println!(
-                "memory: peak {:.0} MiB, of which weights mapped from the file {:.0} MiB; own memory {:.1} MiB ({:.1} before the tower)",
+                "memory: peak {:.0} MiB, of which weights mapped from the file {:.0} MiB; own memory {:.1} MiB ({before_mib:.1} before the tower)",
                 status_mib("VmHWM"),
                 tower.weights().resident_bytes() as f64 / f64::from(1 << 20),
                 status_mib("RssAnon"),
-                before_mib,
             );
         }
     }
+}
+
+/// The soft tokens of `samples`, which come 20 ms at a time, and the seconds from `start` until the last of them was taken.
+fn encode(
+    tower: &AudioTower,
+    pool: &Pool,
+    samples: &[f32],
+    batch_frames: usize,
+    start: Instant,
+) -> (Vec<f32>, f64) {
+    let mut stream = AudioStream::new(tower, batch_frames);
+    let mut tokens = Vec::new();
+    for piece in samples.chunks(SAMPLE_RATE_HZ as usize / 50) {
+        stream.push(tower, pool, piece, &mut tokens).unwrap();
+    }
+    let heard = start.elapsed().as_secs_f64();
+    stream
+        .finish(tower, pool, SoftTokenPadding::None, 188, &mut tokens)
+        .unwrap();
+    (tokens, heard)
+}
+
+/// Processor time of this process so far, all threads: what a shared machine leaves comparable.
+fn busy_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    // The name, in brackets, may hold anything; after it, user and system time are the 12th and 13th, in hundredths.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
