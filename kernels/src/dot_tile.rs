@@ -36,10 +36,6 @@ pub(crate) struct DotTile<'a, 'y, 'm, W> {
     pub(crate) y: &'y mut TileMut<'m, f32>,
 }
 
-/// Weight rows that run side by side. More would save loads of x, but four rows a power of two apart already fill a
-/// two-way cache such as that of Cortex-A72.
-const ROWS: usize = 4;
-
 impl<W: Element> Kernel for DotTile<'_, '_, '_, W> {
     type Output = ();
 
@@ -57,19 +53,24 @@ impl<W: Element> Kernel for DotTile<'_, '_, '_, W> {
         let mut t = 0;
         while t < tokens {
             t += match tokens - t {
-                4.. if S::REGISTERS >= 32 => self.tokens::<S, 4, 1>(s, t),
-                2.. => self.tokens::<S, 2, 1>(s, t),
-                // One accumulator a row would wait for the latency of its additions.
-                _ => self.tokens::<S, 1, 2>(s, t),
+                4.. if S::REGISTERS >= 32 => self.tokens::<S, 4, 4, 1>(s, t),
+                2.. => self.tokens::<S, 4, 2, 1>(s, t),
+                // One row after the other: several streams at once get half of the memory bandwidth. Many accumulators,
+                // or each addition would wait for the one before.
+                _ => self.tokens::<S, 1, 1, 8>(s, t),
             };
         }
     }
 }
 
 impl<W: Element> DotTile<'_, '_, '_, W> {
-    /// All rows for the `T` tokens from `t` on; returns `T`.
+    /// All rows, `R` at a time, for the `T` tokens from `t` on; returns `T`.
     #[inline(always)]
-    fn tokens<S: Simd, const T: usize, const UNROLL: usize>(&mut self, s: S, t: usize) -> usize {
+    fn tokens<S: Simd, const R: usize, const T: usize, const UNROLL: usize>(
+        &mut self,
+        s: S,
+        t: usize,
+    ) -> usize {
         let depth = self.w.depth;
         let mut xs = [self.x.row(t); T];
         for (i, x) in xs.iter_mut().enumerate() {
@@ -77,15 +78,15 @@ impl<W: Element> DotTile<'_, '_, '_, W> {
         }
         let x = Bundle::new(xs, depth);
         let rows = self.y.cols();
-        let whole = rows - rows % ROWS;
-        for r in (0..whole).step_by(ROWS) {
-            let mut ws = [self.w.row(r); ROWS];
+        let whole = rows - rows % R;
+        for r in (0..whole).step_by(R) {
+            let mut ws = [self.w.row(r); R];
             for (i, w) in ws.iter_mut().enumerate() {
                 *w = self.w.row(r + i);
             }
-            let products = dots::<S, W, ROWS, T, UNROLL>(s, Bundle::new(ws, depth), x, depth);
+            let products = dots::<S, W, R, T, UNROLL>(s, Bundle::new(ws, depth), x, depth);
             for i in 0..T {
-                let y = &mut self.y.row_mut(t + i)[r..r + ROWS];
+                let y = &mut self.y.row_mut(t + i)[r..r + R];
                 for (y, product) in y.iter_mut().zip(&products) {
                     *y = product[i];
                 }

@@ -35,7 +35,8 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn load_ptr(self, from: *const f32) -> __m256 {
-        avx2!(_mm256_loadu_ps(from))
+        // Not the intrinsic: some optimisation levels leave it a call.
+        avx2!(from.cast::<__m256>().read_unaligned())
     }
 
     #[inline(always)]
@@ -53,7 +54,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn store_ptr(self, v: __m256, to: *mut f32) {
-        avx2!(_mm256_storeu_ps(to, v))
+        avx2!(to.cast::<__m256>().write_unaligned(v))
     }
 
     #[inline(always)]

@@ -35,7 +35,8 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn load_ptr(self, from: *const f32) -> __m512 {
-        avx512!(_mm512_loadu_ps(from))
+        // Not the intrinsic: some optimisation levels leave it a call.
+        avx512!(from.cast::<__m512>().read_unaligned())
     }
 
     #[inline(always)]
@@ -53,7 +54,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn store_ptr(self, v: __m512, to: *mut f32) {
-        avx512!(_mm512_storeu_ps(to, v))
+        avx512!(to.cast::<__m512>().write_unaligned(v))
     }
 
     #[inline(always)]
