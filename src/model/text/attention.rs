@@ -164,10 +164,6 @@ impl Attention {
     /// | buffer | shape |
     /// |---|---|
     /// | `x`, `out` | \[T, D\] |
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "weights, input, position, cache, scratch, output"
-    )]
     pub(super) fn forward(
         &self,
         pool: &Pool,

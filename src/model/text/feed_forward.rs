@@ -73,10 +73,6 @@ impl FeedForward {
     /// | buffer | shape |
     /// |---|---|
     /// | `x`, `out` | \[T, D\] |
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the call is the formula: weights, input, slice, scratch, output"
-    )]
     pub(super) fn forward(
         &self,
         pool: &Pool,
@@ -164,7 +160,6 @@ impl FeedForward {
     }
 
     /// Token `t` of the scratch's gates, by its active neurons.
-    #[expect(clippy::too_many_arguments, reason = "as `forward`")]
     fn forward_active(
         &self,
         pool: &Pool,

@@ -282,10 +282,6 @@ impl TextModel {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "as `extend`, which has checked them"
-    )]
     fn extend_by_chunk(
         &self,
         pool: &Pool,

@@ -50,10 +50,6 @@ impl PerLayerGate {
     /// | `h` | \[T, A, D\] |
     /// | `x`, `v` (scratch) | \[T, D\] |
     /// | `gated` (scratch) | \[T, P\] |
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "weights, input, three scratch buffers and the streams"
-    )]
     pub(super) fn forward<'p>(
         &self,
         pool: &Pool,
