@@ -106,15 +106,24 @@ impl From<EngineError> for Failure {
         use crate::model::generation_config::GenerationConfigError;
         use crate::model::tokenizer::TokenizerError;
         let code = match &error {
-            EngineError::Config(ConfigError::Io { .. })
-            | EngineError::Weights(WeightsError::Io { .. } | WeightsError::NoWeights { .. })
-            | EngineError::Tokenizer(TokenizerError::Read { .. })
-            | EngineError::GenerationConfig(GenerationConfigError::Read { .. })
-            | EngineError::Slice(SliceError::Io { .. }) => exit::NO_INPUT,
+            EngineError::Config(ConfigError::Io { source, .. })
+            | EngineError::Weights(WeightsError::Io { source, .. })
+            | EngineError::Tokenizer(TokenizerError::Read { source, .. })
+            | EngineError::GenerationConfig(GenerationConfigError::Read { source, .. })
+            | EngineError::Slice(SliceError::Io { source, .. }) => {
+                // The file is there, but it is not UTF-8.
+                if source.kind() == std::io::ErrorKind::InvalidData {
+                    exit::DATA
+                } else {
+                    exit::NO_INPUT
+                }
+            }
+            EngineError::Weights(WeightsError::NoWeights { .. }) => exit::NO_INPUT,
             EngineError::Slice(SliceError::Unknown { .. })
             | EngineError::Sampling(_)
             | EngineError::Isa(_)
-            | EngineError::Context { .. } => exit::CONFIG,
+            | EngineError::Context { .. }
+            | EngineError::CacheSize { .. } => exit::CONFIG,
             _ => exit::DATA,
         };
         Failure::new(code, error)

@@ -49,6 +49,12 @@ impl Default for EngineOptions {
     }
 }
 
+/// Room in an answer for each token, so that it does not grow while it is decoded; no text's tokens are longer on average.
+const BYTES_PER_TOKEN: usize = 32;
+
+/// The largest K/V cache: the real models need 0.5 GiB for their longest context, a board has 16 GiB at most.
+const MAX_CACHE_BYTES: u64 = 16 << 30;
+
 /// What a user message holds besides text, in the order in which it stands in the prompt.
 #[derive(Clone, Debug)]
 pub enum Media {
@@ -126,6 +132,14 @@ impl Engine {
             return Err(EngineError::Context {
                 asked: options.context,
                 limit,
+            });
+        }
+        let cache_bytes = KvCache::bytes_for(&config.text, options.kv_type, options.context);
+        if cache_bytes > MAX_CACHE_BYTES {
+            return Err(EngineError::CacheSize {
+                context: options.context,
+                gib: cache_bytes >> 30,
+                limit_gib: MAX_CACHE_BYTES >> 30,
             });
         }
         let threads = match options.threads {
@@ -324,7 +338,8 @@ impl Engine {
             generation.seed,
         )?;
         let mut stream = TextStream::new(&self.tokenizer, &rules);
-        let mut text = String::new();
+        let room = generation.max_tokens.min(cache.context()) * BYTES_PER_TOKEN;
+        let mut text = String::with_capacity(room);
         let mut finish = stream.stopped().map(FinishReason::from);
         while finish.is_none() {
             self.text.logits(

@@ -62,6 +62,18 @@ pub enum EngineError {
         /// What the model supports.
         limit: usize,
     },
+    /// The K/V cache would be too large.
+    #[error(
+        "a context of {context} tokens needs a K/V cache of {gib} GiB, more than {limit_gib} GiB: ask for a shorter context, or 16-bit keys and values"
+    )]
+    CacheSize {
+        /// Tokens asked for.
+        context: usize,
+        /// Its size.
+        gib: u64,
+        /// The most that is allowed.
+        limit_gib: u64,
+    },
     /// The checkpoint lacks the tower that a medium needs.
     #[error(
         "{dir}: this checkpoint has no {what}: it cannot take {media}; use a complete Gemma 3n checkpoint"

@@ -158,6 +158,8 @@ impl Towers {
             Media::Image(image) => {
                 let side = self.resolution_px;
                 let tower = self.vision(checkpoint, timing)?;
+                // Before a square of that side is made.
+                tower.check_resolution(side)?;
                 let start = Instant::now();
                 let square = image.resized_to_square(side);
                 let tokens = tower.encode(pool, &square.pixels, side)?;
@@ -238,7 +240,9 @@ fn checkpoint_resolution(dir: &Path) -> Result<usize, EngineError> {
     match json.get("size").filter(|size| !size.is_null()) {
         None => Ok(RELEASED_RESOLUTION_PX),
         Some(size) => match (size["height"].as_u64(), size["width"].as_u64()) {
-            (Some(height), Some(width)) if height == width => Ok(height as usize),
+            (Some(height), Some(width)) if height == width => {
+                Ok(usize::try_from(height).unwrap_or(usize::MAX))
+            }
             _ => Err(bad("size: expected equal height and width".to_owned())),
         },
     }

@@ -6,12 +6,23 @@
 mod read;
 mod text;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use text::{LayerType, TextConfig};
 
 /// The largest value that any dimension may have: far above the real ones (262400 rows), far below what could overflow.
 const MAX_DIMENSION: u64 = 1 << 24;
+
+/// The largest width of a layer: every token in work has a buffer of that many values, also where the file spends few
+/// bytes on it. The real models' largest is 16384.
+const MAX_WIDTH: usize = 1 << 18;
+
+/// The most soft tokens that a picture or a clip may become; the real numbers are 256 and 188.
+const MAX_SOFT_TOKENS: usize = 4096;
+
+/// `config.json` of the real models has 6 kB.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// `config.json` cannot be read, or asks for something that this program does not do.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +34,12 @@ pub enum ConfigError {
         path: PathBuf,
         /// The system's answer.
         source: std::io::Error,
+    },
+    /// The file is no configuration of a model.
+    #[error("{path} has more than the {MAX_FILE_BYTES} bytes that any config.json needs")]
+    Size {
+        /// The file.
+        path: PathBuf,
     },
     /// The file is not JSON.
     #[error("{path} is not JSON: {source}")]
@@ -156,10 +173,16 @@ impl Config {
     /// The file is missing or malformed, a key is missing or out of range, or the architecture is not Gemma 3n.
     pub fn load(dir: &Path) -> Result<Config, ConfigError> {
         let path = dir.join("config.json");
-        let text = std::fs::read(&path).map_err(|source| ConfigError::Io {
-            path: path.clone(),
-            source,
-        })?;
+        let mut text = Vec::new();
+        std::fs::File::open(&path)
+            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text))
+            .map_err(|source| ConfigError::Io {
+                path: path.clone(),
+                source,
+            })?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(ConfigError::Size { path });
+        }
         Config::parse(&text, &path)
     }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    AudioConfig, Config, ConfigError, MAX_DIMENSION, MediaIds, SpecialIds, VisionConfig, text,
+    AudioConfig, Config, ConfigError, MAX_DIMENSION, MAX_SOFT_TOKENS, MAX_WIDTH, MediaIds,
+    SpecialIds, VisionConfig, text,
 };
 
 /// One section of the file, for errors that name the key with its section.
@@ -78,6 +79,23 @@ impl<'a> Section<'a> {
         match self.as_integer(key, value, MAX_DIMENSION)? {
             0 => Err(self.error(key, "is 0; it must be at least 1")),
             n => Ok(n as usize),
+        }
+    }
+
+    /// A dimension of at most `max`.
+    pub(super) fn at_most(
+        &self,
+        max: usize,
+        key: &str,
+        value: usize,
+    ) -> Result<usize, ConfigError> {
+        if value <= max {
+            Ok(value)
+        } else {
+            Err(self.error(
+                key,
+                format!("{value} is more than {max}, the most that is supported"),
+            ))
         }
     }
 
@@ -240,9 +258,13 @@ pub(super) fn config(value: &Value, path: &Path) -> Result<Config, ConfigError> 
         vision,
         audio,
         ids,
-        vision_soft_tokens_per_image: top.size_or("vision_soft_tokens_per_image", 256)?,
-        audio_soft_tokens_per_image: top.size_or("audio_soft_tokens_per_image", 188)?,
+        vision_soft_tokens_per_image: soft_tokens(&top, "vision_soft_tokens_per_image", 256)?,
+        audio_soft_tokens_per_image: soft_tokens(&top, "audio_soft_tokens_per_image", 188)?,
     })
+}
+
+fn soft_tokens(top: &Section<'_>, key: &str, default: usize) -> Result<usize, ConfigError> {
+    top.at_most(MAX_SOFT_TOKENS, key, top.size_or(key, default)?)
 }
 
 fn special_ids(
@@ -291,6 +313,11 @@ fn vision(section: &Section<'_>) -> Result<VisionConfig, ConfigError> {
     })
 }
 
+/// A 1024-point spectrum has 513 bins: more mel bins than that are no features.
+const MAX_MEL_BINS: usize = 513;
+/// The real kernels are 3 wide and step by 2.
+const MAX_CONVOLUTION: usize = 64;
+
 fn audio(section: &Section<'_>) -> Result<AudioConfig, ConfigError> {
     let config = AudioConfig {
         hidden_size: section.size_or("hidden_size", 1536)?,
@@ -320,6 +347,17 @@ fn audio(section: &Section<'_>) -> Result<AudioConfig, ConfigError> {
         .is_multiple_of(config.conf_num_attention_heads)
     {
         return Err(section.error("conf_num_attention_heads", "does not divide hidden_size"));
+    }
+    // Bounds on what no tensor's shape limits: buffers of a frame, and products of kernel sizes.
+    section.at_most(MAX_WIDTH, "hidden_size", config.hidden_size)?;
+    section.at_most(MAX_MEL_BINS, "input_feat_size", config.input_feat_size)?;
+    for (key, pairs) in [
+        ("sscp_conv_kernel_size", config.sscp_conv_kernel_size),
+        ("sscp_conv_stride_size", config.sscp_conv_stride_size),
+    ] {
+        for &size in pairs.as_flattened() {
+            section.at_most(MAX_CONVOLUTION, key, size)?;
+        }
     }
     if config.conf_attention_context_right != 0 {
         return Err(section.error(

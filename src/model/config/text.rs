@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::ConfigError;
 use super::read::{Section, brief};
+use super::{ConfigError, MAX_WIDTH};
 
 /// What a layer's attention sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,6 +151,20 @@ pub(super) fn read(section: &Section<'_>) -> Result<TextConfig, ConfigError> {
 }
 
 fn check(section: &Section<'_>, config: &TextConfig) -> Result<(), ConfigError> {
+    let widest = config.intermediate_size.iter().copied().max().unwrap_or(0);
+    for (key, width) in [
+        ("hidden_size", config.hidden_size),
+        ("intermediate_size", widest),
+        ("laurel_rank", config.laurel_rank),
+        ("num_attention_heads × head_dim", config.query_width()),
+        ("num_key_value_heads × head_dim", config.kv_width()),
+        (
+            "num_hidden_layers × hidden_size_per_layer_input",
+            config.num_hidden_layers * config.hidden_size_per_layer_input,
+        ),
+    ] {
+        section.at_most(MAX_WIDTH, key, width)?;
+    }
     if !config
         .num_attention_heads
         .is_multiple_of(config.num_key_value_heads)

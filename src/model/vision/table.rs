@@ -165,12 +165,8 @@ impl Architecture {
 
     /// Pixels that one pixel behind the last stage stands for, along one axis: the step in which resolutions come.
     pub fn total_stride(&self) -> usize {
-        2 * self
-            .stages
-            .iter()
-            .flatten()
-            .map(|block| block.stride)
-            .product::<usize>()
+        let strides = self.stages.iter().flatten().map(|block| block.stride);
+        strides.fold(2, usize::saturating_mul)
     }
 
     /// The stage whose output is fused with that of the last: the last one before a stage that halves the picture again.

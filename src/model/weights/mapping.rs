@@ -200,8 +200,13 @@ impl Mapped {
     pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Tensor, WeightsError> {
         let entry = self.entry(name)?;
         let info = &entry.info;
-        let found_cols = info.shape.iter().skip(1).product::<usize>();
-        if info.shape.first() != Some(&rows) || found_cols != cols {
+        // A shape with a 0 in it may hold any other numbers.
+        let found_cols = info
+            .shape
+            .iter()
+            .skip(1)
+            .try_fold(1usize, |product, &n| product.checked_mul(n));
+        if info.shape.first() != Some(&rows) || found_cols != Some(cols) {
             return Err(WeightsError::Shape {
                 path: entry.path.clone(),
                 tensor: name.to_owned(),

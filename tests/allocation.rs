@@ -1,0 +1,91 @@
+//! Nothing is allocated between two decoded tokens: all buffers are there before the first.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "common/allocator.rs"]
+mod allocator;
+mod common;
+
+use std::ops::ControlFlow;
+
+use common::fixtures;
+use gemmad::model::kv_cache::KvType;
+use gemmad::model::sampler::Sampling;
+use gemmad::pipeline::{Engine, EngineOptions, Generation, Request, UserPart};
+
+#[global_allocator]
+static WATCHED: allocator::Watched = allocator::Watched;
+
+/// Allocations seen at each piece of an answer of `tokens` tokens.
+fn allocations(
+    engine: &mut Engine,
+    sampling: Sampling,
+    stop: &[&str],
+    tokens: usize,
+) -> Vec<usize> {
+    let request = Request {
+        system: None,
+        user: vec![UserPart::Text("Turn on the kitchen light, please.".into())],
+        matformer: None,
+        generation: Generation {
+            sampling,
+            seed: 7,
+            max_tokens: tokens,
+            stop: stop.iter().map(|&text| text.to_owned()).collect(),
+        },
+    };
+    let mut counts = Vec::with_capacity(2 * tokens);
+    let answer = engine
+        .answer(&request, &mut |_| {
+            counts.push(allocator::count());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(
+        answer.timing.tokens > tokens / 2,
+        "too short an answer to say anything: {} tokens",
+        answer.timing.tokens
+    );
+    counts
+}
+
+/// One test, so that no other allocates meanwhile.
+#[test]
+fn nothing_is_allocated_between_two_tokens() {
+    let wild = Sampling {
+        temperature: 2.0,
+        top_k: 40,
+        top_p: 0.95,
+        min_p: 0.01,
+        repetition_penalty: 1.1,
+    };
+    let whole = Sampling { top_k: 0, ..wild };
+    for kv_type in [KvType::F32, KvType::F16] {
+        for threads in [1, 2] {
+            let options = EngineOptions {
+                threads,
+                // Longer than the window and than the length from which attention is cut into parts.
+                context: 1024,
+                kv_type,
+                ..EngineOptions::default()
+            };
+            let mut engine = Engine::open(&fixtures(), options).unwrap();
+            // Threads that start late allocate when they do.
+            allocations(&mut engine, Sampling::GREEDY, &[], 16);
+            for (sampling, stop) in [
+                (Sampling::GREEDY, &[][..]),
+                (wild, &[]),
+                (whole, &["\u{fffd}never said", "nor this"]),
+            ] {
+                // A random model may end its answer at once; a seed that does would fail in `allocations`.
+                let counts = allocations(&mut engine, sampling, stop, 64);
+                let first = counts[0];
+                let grown: Vec<usize> = counts.iter().map(|count| count - first).collect();
+                assert!(
+                    grown.iter().all(|&more| more == 0),
+                    "{kv_type:?}, {threads} threads, {sampling:?}: allocations since the first piece of text: {grown:?}"
+                );
+            }
+        }
+    }
+}
