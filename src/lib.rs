@@ -6,4 +6,5 @@ pub mod cli;
 pub mod features;
 pub mod media;
 pub mod model;
+pub mod pack;
 pub mod pipeline;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::model::config::ConfigError;
 use crate::model::matformer::SliceError;
 use crate::model::weights::WeightsError;
+use crate::pack::PackError;
 use crate::pipeline::EngineError;
 
 /// Exit codes of sysexits.h.
@@ -98,6 +99,27 @@ impl From<ConfigError> for Failure {
 impl From<SliceError> for Failure {
     fn from(error: SliceError) -> Failure {
         Failure::from(EngineError::from(error))
+    }
+}
+
+impl From<PackError> for Failure {
+    fn from(error: PackError) -> Failure {
+        let code = match error {
+            PackError::Config(error) => return Failure::from(error),
+            PackError::Weights(error) => return Failure::from(error),
+            PackError::Slice(error) => return Failure::from(error),
+            PackError::Tokenizer(error) => return Failure::from(EngineError::from(error)),
+            PackError::Read { .. } => exit::NO_INPUT,
+            PackError::Write { .. } | PackError::Space { .. } => exit::IO,
+            PackError::Exists { .. }
+            | PackError::NotReplaceable { .. }
+            | PackError::Name { .. }
+            | PackError::Busy { .. }
+            | PackError::AlreadyPacked { .. }
+            | PackError::NotAPack { .. } => exit::USAGE,
+            _ => exit::DATA,
+        };
+        Failure::new(code, error)
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::model_args::ModelArgs;
+use super::progress;
 use crate::model::config::{Config, LayerType};
 use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::matformer::Slices;
@@ -17,6 +18,9 @@ use crate::model::weights::{Category, Checkpoint, Group};
 pub(super) struct Inspect {
     #[command(flatten)]
     model: ModelArgs,
+    /// Read every file of a pack and compare it with the hash that was stored when it was written
+    #[arg(long)]
+    verify: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -25,6 +29,8 @@ pub(super) struct Inspect {
 #[derive(Serialize)]
 struct Report {
     model: String,
+    /// Whether every file of the pack was read and has its hash.
+    verified: bool,
     groups: Vec<GroupReport>,
     categories: BTreeMap<&'static str, u64>,
     effective_parameters: u64,
@@ -81,10 +87,20 @@ const SHOWN_CONTEXT: usize = 4096;
 impl Inspect {
     pub(super) fn run(self) -> Result<(), Failure> {
         let dir = &self.model.model;
+        if self.verify {
+            let bar = progress::of_bytes("verifying");
+            let verified = crate::pack::verify(dir, &mut |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            });
+            bar.finish_and_clear();
+            verified?;
+        }
         let config = Config::load(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
         let slices = Slices::load(dir, &config.text)?;
-        let report = report(&config, &checkpoint, &slices)?;
+        let mut report = report(&config, &checkpoint, &slices)?;
+        report.verified = self.verify;
         let mut out = std::io::stdout().lock();
         if self.json {
             let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;
@@ -120,12 +136,17 @@ fn report(config: &Config, checkpoint: &Checkpoint, slices: &Slices) -> Result<R
     ];
     Ok(Report {
         model: checkpoint.dir().display().to_string(),
+        verified: false,
         groups: Group::ALL
             .into_iter()
             .map(|group| group_report(checkpoint, group))
             .collect::<Result<_, _>>()?,
         effective_parameters: effective.into_iter().map(count).sum(),
-        total_parameters: checkpoint.tensors().map(|info| info.elements()).sum(),
+        total_parameters: checkpoint
+            .tensors()
+            .filter(|info| info.group.is_some())
+            .map(|info| info.elements())
+            .sum(),
         categories: Category::ALL
             .into_iter()
             .map(|c| (c.name(), count(c)))
@@ -191,7 +212,12 @@ fn mib(bytes: u64) -> String {
 }
 
 fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
-    writeln!(out, "{}", report.model)?;
+    let verified = if report.verified {
+        " (every file has its hash)"
+    } else {
+        ""
+    };
+    writeln!(out, "{}{verified}", report.model)?;
     writeln!(
         out,
         "\n{:<8}{:>9}{:>16}{:>14}{:>14}{:>14}",

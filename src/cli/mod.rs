@@ -7,6 +7,7 @@ mod eval;
 mod failure;
 mod inspect;
 mod model_args;
+mod pack;
 mod progress;
 mod transcribe;
 
@@ -29,6 +30,7 @@ enum Command {
     Bench(bench::Bench),
     Eval(eval::Eval),
     Inspect(inspect::Inspect),
+    Pack(pack::Pack),
     Transcribe(transcribe::Transcribe),
 }
 
@@ -59,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Bench(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Pack(command) => command.run(),
         Command::Transcribe(command) => command.run(),
     };
     match result {

@@ -1,4 +1,4 @@
-//! A bar of files on a terminal, nothing in a pipe.
+//! A bar on a terminal, nothing in a pipe.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -15,4 +15,17 @@ pub(super) fn of_files(files: usize) -> ProgressBar {
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     progress.enable_steady_tick(Duration::from_millis(100));
     progress
+}
+
+/// The bar of a command that reads or writes a known number of bytes.
+pub(super) fn of_bytes(message: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(
+        "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
+    );
+    ProgressBar::new(0)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_message(message)
 }

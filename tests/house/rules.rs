@@ -25,7 +25,15 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     ("capture", &["config", "media"]),
     ("publish", &["config", "report"]),
-    ("pack", &["model::weights"]),
+    (
+        "pack",
+        &[
+            "model::weights",
+            "model::config",
+            "model::matformer",
+            "model::tokenizer",
+        ],
+    ),
     ("features", &["media"]),
     ("model", &[]),
     ("config", &[]),

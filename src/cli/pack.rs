@@ -1,0 +1,73 @@
+//! `gemmad pack`: quantise a checkpoint.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use kernels::{Isa, Pool};
+
+use super::failure::{Failure, exit};
+use super::progress;
+use crate::pack::{self, PackOptions, Recipe};
+
+/// Quantise a checkpoint into a pack, which runs in place from flash
+///
+/// The pack appears when it is complete; a run that was interrupted is simply repeated.
+#[derive(Debug, clap::Args)]
+pub(super) struct Pack {
+    /// A downloaded Gemma 3n checkpoint
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// The directory to make, NAME.pack by custom
+    #[arg(long, value_name = "NAME.pack")]
+    to: PathBuf,
+    /// How many bits the weights get
+    #[arg(long, value_enum, default_value_t = RecipeArg::Balanced)]
+    recipe: RecipeArg,
+    /// Replace the pack that is there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum RecipeArg {
+    /// 8 bit everywhere
+    Q8,
+    /// feed-forward in 4 bit, the rest in 8
+    Balanced,
+    /// 4 bit, and 8 where it is cheap
+    Small,
+}
+
+impl Pack {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let isa = Isa::from_environment().map_err(|error| Failure::new(exit::CONFIG, error))?;
+        let pool = Pool::new(isa, kernels::recommended_threads());
+        let options = PackOptions {
+            recipe: match self.recipe {
+                RecipeArg::Q8 => Recipe::Q8,
+                RecipeArg::Balanced => Recipe::Balanced,
+                RecipeArg::Small => Recipe::Small,
+            },
+            force: self.force,
+        };
+        let bar = progress::of_bytes("packing");
+        let mut advance = |done: u64, total: u64| {
+            bar.set_length(total);
+            bar.set_position(done);
+        };
+        let packed = pack::pack_checkpoint(&self.from, &self.to, options, &pool, &mut advance);
+        bar.finish_and_clear();
+        let manifest = packed?;
+        let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
+        let mut out = std::io::stdout().lock();
+        writeln!(
+            out,
+            "{}: {} files, {:.1} MiB, recipe {}",
+            self.to.display(),
+            manifest.files.len(),
+            bytes as f64 / f64::from(1 << 20),
+            manifest.recipe
+        )?;
+        Ok(())
+    }
+}

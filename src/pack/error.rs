@@ -1,0 +1,199 @@
+//! Why a pack could not be made or is not sound.
+
+use std::path::PathBuf;
+
+use kernels::quant::NotFinite;
+
+use crate::model::config::ConfigError;
+use crate::model::matformer::SliceError;
+use crate::model::tokenizer::TokenizerError;
+use crate::model::weights::WeightsError;
+
+/// A pack could not be made or is not sound; every message names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The source's config.json.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The source's weights, or a pack's own description.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The source's tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The source's slices.toml.
+    #[error(transparent)]
+    Slice(#[from] SliceError),
+    /// The source is a pack.
+    #[error("{path} is a pack already: give the checkpoint that it was made from")]
+    AlreadyPacked {
+        /// The source.
+        path: PathBuf,
+    },
+    /// The directory is no pack.
+    #[error("{path} is no pack (it has no pack.json), so there are no hashes to check")]
+    NotAPack {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The target exists.
+    #[error("{path} exists: give another name, or --force to replace the pack")]
+    Exists {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The target exists and is something else.
+    #[error("{path} exists and is no pack, so --force does not replace it: give another name")]
+    NotReplaceable {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The target has no usable name.
+    #[error("{path} cannot name a pack: give a directory that can be created, such as gemma.pack")]
+    Name {
+        /// The target.
+        path: PathBuf,
+    },
+    /// Another process is at it.
+    #[error("another gemmad writes {path} at this moment: wait for it, or end it")]
+    Busy {
+        /// The directory being written.
+        path: PathBuf,
+    },
+    /// The disk is too small.
+    #[error(
+        "{path} needs {needed_bytes} bytes, but its file system has only {free_bytes} bytes free: free some, or give another --to"
+    )]
+    Space {
+        /// The target.
+        path: PathBuf,
+        /// What the pack takes.
+        needed_bytes: u64,
+        /// What there is.
+        free_bytes: u64,
+    },
+    /// A file of the source could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A file of the source is larger than any such file is.
+    #[error("{path} has more than {limit_bytes} bytes: it is no {what}")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        what: String,
+        /// The most that is read.
+        limit_bytes: u64,
+    },
+    /// A file of the pack could not be written.
+    #[error("cannot {action} {path}: {source}; {remedy}. No pack was made")]
+    Write {
+        /// What was attempted, in words.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// A tensor that every Gemma 3n has is not in the source.
+    #[error(
+        "{path}: tensor {tensor} is missing: the download is incomplete, or this is no whole Gemma 3n"
+    )]
+    Missing {
+        /// The source.
+        path: PathBuf,
+        /// The tensor's canonical name.
+        tensor: String,
+    },
+    /// A tensor has another shape than the hyper-parameters ask for.
+    #[error(
+        "{path}: tensor {tensor} has shape {found:?}, but the hyper-parameters ask for {expected:?}"
+    )]
+    Shape {
+        /// The source.
+        path: PathBuf,
+        /// The tensor's canonical name.
+        tensor: String,
+        /// The shape that the hyper-parameters imply.
+        expected: Vec<usize>,
+        /// The shape in the source.
+        found: Vec<usize>,
+    },
+    /// A weight is infinite or not a number.
+    #[error("{path}: tensor {tensor}: {source}; download the file again")]
+    NotFinite {
+        /// The source.
+        path: PathBuf,
+        /// The tensor's canonical name.
+        tensor: String,
+        /// Where in the tensor.
+        source: NotFinite,
+    },
+    /// A slice cuts through a group of quantised weights.
+    #[error(
+        "MatFormer slice {slice:?} is {width} wide in layer {layer}; a pack can be cut at multiples of 32 only: change slices.toml"
+    )]
+    SliceWidth {
+        /// The slice.
+        slice: String,
+        /// The layer.
+        layer: usize,
+        /// Its width.
+        width: usize,
+    },
+    /// The GGUF file is malformed, or holds something else than Gemma 3n.
+    #[error("{path}: {reason}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Files of a pack are not what pack.json says.
+    #[error(
+        "{path} is damaged: {files}; copy the pack again from where it is sound, or make it again with `gemmad pack`"
+    )]
+    Damaged {
+        /// The pack.
+        path: PathBuf,
+        /// Each file that differs, and how.
+        files: String,
+    },
+}
+
+impl PackError {
+    pub(super) fn write(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> PackError {
+        use std::io::ErrorKind as Kind;
+        move |source| PackError::Write {
+            action,
+            path: path.into(),
+            remedy: match source.kind() {
+                Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {
+                    "free some space there, or give another --to"
+                }
+                Kind::PermissionDenied | Kind::ReadOnlyFilesystem => {
+                    "give a --to in a directory that this user may write"
+                }
+                _ => "check the disk, or give another --to",
+            },
+            source,
+        }
+    }
+
+    pub(super) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> PackError {
+        move |source| PackError::Read {
+            path: path.into(),
+            source,
+        }
+    }
+}

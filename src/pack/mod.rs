@@ -1,0 +1,155 @@
+//! Makes packs: a checkpoint quantised, in the layout that the kernels read in place.
+//!
+//! 1. The source's hyper-parameters, tokenizer and slices are read and checked.
+//! 2. `plan` lays out every tensor of every file; a source that lacks one is refused before anything is written.
+//! 3. `writer` checks the free space and writes beside the target, hashing as it goes; `quantize` streams the tensors through
+//!    in pieces of 16 MiB, all cores at work.
+//! 4. Everything is synchronised, and one rename makes the pack appear.
+
+mod error;
+mod huggingface;
+mod plan;
+mod quantize;
+mod recipe;
+mod verify;
+mod writer;
+
+use std::io::Read as _;
+use std::path::Path;
+
+use kernels::Pool;
+
+pub use error::PackError;
+pub use recipe::Recipe;
+pub use verify::verify;
+pub use writer::Progress;
+
+use crate::model::config::Config;
+use crate::model::matformer::Slices;
+use crate::model::tokenizer::Tokenizer;
+use crate::model::weights::{Group, PackManifest};
+use huggingface::HuggingFace;
+use plan::FilePlan;
+use quantize::{Quantizer, Source};
+use writer::PackWriter;
+
+/// How a pack is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PackOptions {
+    /// Bits of each kind of matrix.
+    pub recipe: Recipe,
+    /// Whether a pack at the target is replaced.
+    pub force: bool,
+}
+
+/// Files of a checkpoint that a pack takes over, those that exist.
+const COMPANIONS: [&str; 8] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "chat_template.jinja",
+    "slices.toml",
+];
+/// The largest of them, tokenizer.json, has 33 MB.
+const MAX_COMPANION_BYTES: u64 = 128 << 20;
+
+/// A small file of a pack: name and contents.
+type Companion = (String, Vec<u8>);
+
+/// Packs the checkpoint in `dir`, in the layout that Hugging Face publishes, as `target`.
+///
+/// # Errors
+/// The source is incomplete, malformed or a pack; the target exists, or its disk is full or not writable. Nothing is left at
+/// the target then.
+pub fn pack_checkpoint(
+    dir: &Path,
+    target: &Path,
+    options: PackOptions,
+    pool: &Pool,
+    progress: &mut Progress<'_>,
+) -> Result<PackManifest, PackError> {
+    writer::check_target(target, options.force)?;
+    let mut source = HuggingFace::open(dir)?;
+    let config = Config::load(dir)?;
+    let slices = Slices::load(dir, &config.text)?;
+    Tokenizer::load(dir)?.check_config(&config, &dir.join("config.json"))?;
+
+    let describe = |name: &str| source.describe(name);
+    let mut files = Vec::from(plan::text(
+        &config.text,
+        options.recipe,
+        &slices,
+        dir,
+        &describe,
+    )?);
+    for group in [Group::Audio, Group::Vision] {
+        let tensors = source.tensors(group);
+        if !tensors.is_empty() {
+            files.push(plan::tower(group, tensors.into_iter()));
+        }
+    }
+    let companions = companions(dir)?;
+    let mut pack = begin(target, options, &files, &companions, progress)?;
+    let mut quantizer = Quantizer::default();
+    for file in &files {
+        pack.tensors(file, |entry, out| {
+            quantizer.write(pool, &mut source, entry, out)
+        })?;
+    }
+    pack.commit(options.recipe.name(), &base_name(dir))
+}
+
+fn begin<'a>(
+    target: &Path,
+    options: PackOptions,
+    files: &[FilePlan],
+    companions: &[Companion],
+    progress: &'a mut Progress<'a>,
+) -> Result<PackWriter<'a>, PackError> {
+    let tensors = files.iter().flat_map(|file| &file.entries);
+    let total_bytes = tensors
+        .map(|entry| entry.bytes().unwrap_or(u64::MAX))
+        .chain(companions.iter().map(|(_, bytes)| bytes.len() as u64))
+        .fold(0, u64::saturating_add);
+    let mut pack = PackWriter::begin(target, options.force, total_bytes, progress)?;
+    for (name, bytes) in companions {
+        pack.small_file(name, bytes)?;
+    }
+    Ok(pack)
+}
+
+/// Reads the small files of a checkpoint.
+fn companions(dir: &Path) -> Result<Vec<Companion>, PackError> {
+    let mut found = Vec::new();
+    for name in COMPANIONS {
+        let path = dir.join(name);
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(PackError::read(path)(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_COMPANION_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(PackError::read(&path))?;
+        if bytes.len() as u64 > MAX_COMPANION_BYTES {
+            return Err(PackError::TooLarge {
+                path,
+                what: name.to_owned(),
+                limit_bytes: MAX_COMPANION_BYTES,
+            });
+        }
+        found.push((name.to_owned(), bytes));
+    }
+    Ok(found)
+}
+
+/// The last part of a path, also of `.`.
+fn base_name(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}

@@ -1,0 +1,166 @@
+//! From a source's tensors to the bytes of a pack, in pieces small enough for a board.
+
+use std::ops::Range;
+use std::path::Path;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use kernels::Pool;
+use safetensors::Dtype;
+
+use super::error::PackError;
+use super::plan::{Described, Entry, Store, matrix_shape};
+use super::writer::FileWriter;
+use crate::model::weights::Blocks;
+
+/// Numbers that are in memory at once, as f32: 16 MiB.
+const PIECE: usize = 4 << 20;
+/// A piece is a multiple of a tile's rows, and of the columns of a super-block of any GGUF type.
+const PIECE_ROWS: usize = 256;
+
+/// Where tensors come from, by canonical name.
+pub(super) trait Source {
+    /// The file or directory, for errors.
+    fn path(&self) -> &Path;
+
+    /// Shape and type of a tensor; `None` where there is none of that name.
+    fn describe(&self, name: &str) -> Option<Described>;
+
+    /// Reads `out [rows, cols]`, a rectangle of the tensor as a matrix.
+    fn read(
+        &mut self,
+        pool: &Pool,
+        name: &str,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), PackError>;
+}
+
+/// Quantises or copies entries of a plan; its buffers are reused.
+#[derive(Default)]
+pub(super) struct Quantizer {
+    piece: Vec<f32>,
+    turned: Vec<f32>,
+    bytes: Vec<u8>,
+}
+
+impl Quantizer {
+    /// Writes the bytes of an entry.
+    pub(super) fn write(
+        &mut self,
+        pool: &Pool,
+        source: &mut impl Source,
+        entry: &Entry,
+        out: &mut FileWriter<'_, '_>,
+    ) -> Result<(), PackError> {
+        match &entry.store {
+            Store::Quantized { blocks, first_col } => {
+                self.quantize(pool, source, &entry.source, *blocks, *first_col, out)
+            }
+            Store::Plain(tensor) => self.copy(pool, source, &entry.source, tensor, out),
+        }
+    }
+
+    fn quantize(
+        &mut self,
+        pool: &Pool,
+        source: &mut impl Source,
+        tensor: &str,
+        blocks: Blocks,
+        first_col: usize,
+        out: &mut FileWriter<'_, '_>,
+    ) -> Result<(), PackError> {
+        let (rows, cols) = blocks.stored();
+        let piece_rows = (PIECE / cols / PIECE_ROWS).max(1) * PIECE_ROWS;
+        for first in (0..rows).step_by(piece_rows) {
+            let last = rows.min(first + piece_rows);
+            let n = (last - first) * cols;
+            self.piece.resize(n, 0.0);
+            let weights = if blocks.columns {
+                let from_cols = first_col + first..first_col + last;
+                source.read(pool, tensor, 0..cols, from_cols, &mut self.piece)?;
+                self.turned.resize(n, 0.0);
+                transpose(pool, &self.piece, last - first, &mut self.turned, cols);
+                &self.turned
+            } else {
+                let from_cols = first_col..first_col + cols;
+                source.read(pool, tensor, first..last, from_cols, &mut self.piece)?;
+                &self.piece
+            };
+            let bytes = blocks.format.matrix_bytes(last - first, cols).unwrap_or(0);
+            self.bytes.resize(bytes, 0);
+            kernels::quant::quantize(
+                pool,
+                blocks.format,
+                weights,
+                last - first,
+                cols,
+                &mut self.bytes,
+            )
+            .map_err(|mut at| {
+                at.row += first;
+                if blocks.columns {
+                    std::mem::swap(&mut at.row, &mut at.col);
+                }
+                at.col += first_col;
+                PackError::NotFinite {
+                    path: source.path().to_owned(),
+                    tensor: tensor.to_owned(),
+                    source: at,
+                }
+            })?;
+            out.write(&self.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Number by number; widening to f32 and back changes none.
+    fn copy(
+        &mut self,
+        pool: &Pool,
+        source: &mut impl Source,
+        tensor: &str,
+        described: &Described,
+        out: &mut FileWriter<'_, '_>,
+    ) -> Result<(), PackError> {
+        let (rows, cols) = matrix_shape(&described.shape);
+        let piece_rows = (PIECE / cols.max(1)).max(1);
+        for first in (0..rows).step_by(piece_rows) {
+            let last = rows.min(first + piece_rows);
+            let n = (last - first) * cols;
+            self.piece.resize(n, 0.0);
+            source.read(pool, tensor, first..last, 0..cols, &mut self.piece)?;
+            narrow(&self.piece, described.dtype, &mut self.bytes);
+            out.write(&self.bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// `out [cols, rows]` from `x [rows, cols]`.
+fn transpose(pool: &Pool, x: &[f32], cols: usize, out: &mut [f32], rows: usize) {
+    pool.for_each_row_mut(out, rows, &|col, out| {
+        for (out, row) in out.iter_mut().zip(x.chunks_exact(cols)) {
+            *out = row[col];
+        }
+    });
+}
+
+/// The little-endian bytes of `x` as BF16, F16 or F32.
+pub(super) fn narrow(x: &[f32], dtype: Dtype, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    match dtype {
+        Dtype::BF16 => {
+            let mut narrow = vec![bf16::ZERO; x.len()];
+            narrow.convert_from_f32_slice(x);
+            bytes.extend_from_slice(bytemuck::cast_slice(&narrow));
+        }
+        Dtype::F16 => {
+            let mut narrow = vec![f16::ZERO; x.len()];
+            narrow.convert_from_f32_slice(x);
+            bytes.extend_from_slice(bytemuck::cast_slice(&narrow));
+        }
+        _ => bytes.extend_from_slice(bytemuck::cast_slice(x)),
+    }
+}

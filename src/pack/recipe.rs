@@ -1,0 +1,65 @@
+//! Recipes: how many bits each kind of matrix gets.
+
+use kernels::quant::Format;
+
+/// What quantisation a pack is made with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recipe {
+    /// 8 bit everywhere: hardly distinguishable from the source.
+    Q8,
+    /// FFN in 4 bit, everything else in 8.
+    #[default]
+    Balanced,
+    /// FFN, attention, head and PLE table in 4 bit; LAuReL, AltUp and the per-layer-input projections in 8.
+    Small,
+}
+
+/// What a matrix is for: a recipe's unit of choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Gate, up and down: most of a decoded token's bytes.
+    FeedForward,
+    /// Q, K, V and output projections.
+    Attention,
+    /// Token embeddings, also the LM head.
+    Head,
+    /// One row per token id and layer.
+    PleTable,
+    /// AltUp's stream projections, LAuReL and the projections of per-layer inputs: small, and every layer's error passes them.
+    Side,
+}
+
+/// In what order a matrix's weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrangement {
+    /// 16 rows interleaved: every row is read.
+    Tiled,
+    /// Row by row: rows are picked.
+    Rows,
+}
+
+impl Recipe {
+    /// The name on the command line and in pack.json.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::Q8 => "q8",
+            Recipe::Balanced => "balanced",
+            Recipe::Small => "small",
+        }
+    }
+
+    /// The block format of a matrix.
+    pub(super) fn format(self, role: Role, arrangement: Arrangement) -> Format {
+        let q4 = match self {
+            Recipe::Q8 => false,
+            Recipe::Balanced => role == Role::FeedForward,
+            Recipe::Small => role != Role::Side,
+        };
+        match (q4, arrangement) {
+            (true, Arrangement::Tiled) => Format::Q4Tiled,
+            (true, Arrangement::Rows) => Format::Q4Rows,
+            (false, Arrangement::Tiled) => Format::Q8Tiled,
+            (false, Arrangement::Rows) => Format::Q8Rows,
+        }
+    }
+}
