@@ -1,8 +1,14 @@
 //! The transposed product with few rows: the sparse feed-forward's `down`, stored neuron by neuron.
 
+use half::f16;
+
 use crate::pool::Pool;
 use crate::quant::{GROUP, Quantized};
-use crate::simd::{Kernel, Simd, dispatch};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::integer::{Avx2, Avx512Vnni};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::integer::{Dotprod, I8mm, Neon};
+use crate::simd::integer::{IntegerKernel, dispatch_integer};
 
 /// Groups of columns that a task accumulates at least: whole cache lines of weights, and few tasks.
 const TASK_GROUPS: usize = 8;
@@ -46,7 +52,7 @@ fn by_columns(
         .div_ceil(pool.threads())
         .next_multiple_of(TASK_GROUPS);
     pool.for_each_chunk_mut(y, groups * GROUP, &|chunk, y| {
-        dispatch(
+        dispatch_integer(
             pool.isa(),
             Columns {
                 w,
@@ -66,55 +72,137 @@ struct Columns<'a, R> {
     y: &'a mut [f32],
 }
 
-impl<R: Iterator<Item = (usize, f32)>> Kernel for Columns<'_, R> {
-    type Output = ();
+/// The integers of one group of a row, in 4 bit.
+type Q4 = [u8; GROUP / 2];
+/// The integers of one group of a row, in 8 bit.
+type Q8 = [u8; GROUP];
 
-    #[inline(always)]
+/// Adds one group, `y[j] = fma(q[j], a · s, y[j])`; the methods of vectors must be `#[inline(always)]`.
+trait AddGroup: Copy {
+    fn q4(self, q: &Q4, s: [u8; 2], a: f32, y: &mut [f32; GROUP]);
+    fn q8(self, q: &Q8, s: [u8; 2], a: f32, y: &mut [f32; GROUP]);
+}
+
+impl<R: Iterator<Item = (usize, f32)>> IntegerKernel for Columns<'_, R> {
     fn scalar(self) {
-        for (row, a) in self.rows {
-            let (integers, scales) = self.w.unit(row);
-            let scales = scales.as_chunks::<2>().0[self.first_group..]
-                .iter()
-                .map(|&s| a * half::f16::from_le_bytes(s).to_f32());
-            if self.w.format().is_q4() {
-                let integers = &integers.as_chunks::<{ GROUP / 2 }>().0[self.first_group..];
-                for ((integers, scale), y) in
-                    integers.iter().zip(scales).zip(self.y.chunks_mut(GROUP))
-                {
-                    let mut q = [0; GROUP];
-                    for (j, &byte) in integers.iter().enumerate() {
-                        q[j] = (byte & 15) as i8 - 8;
-                        q[j + GROUP / 2] = (byte >> 4) as i8 - 8;
-                    }
-                    accumulate(q, scale, y);
-                }
-            } else {
-                let integers = &integers.as_chunks::<GROUP>().0[self.first_group..];
-                for ((integers, scale), y) in
-                    integers.iter().zip(scales).zip(self.y.chunks_mut(GROUP))
-                {
-                    accumulate(integers.map(|byte| byte as i8), scale, y);
-                }
-            }
-        }
+        self.each(Scalar);
     }
 
+    #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    fn simd<S: Simd>(self, _: S) {
-        // The same code: the compiler makes vectors of its loops of 32.
-        self.scalar();
+    fn neon(self, s: Neon) {
+        self.each(s);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn dotprod(self, s: Dotprod) {
+        self.each(s.neon());
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn i8mm(self, s: I8mm) {
+        self.each(s.neon());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx2(self, s: Avx2) {
+        self.each(s);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx512vnni(self, s: Avx512Vnni) {
+        self.each(s.avx2());
     }
 }
 
-#[inline(always)]
-fn accumulate(q: [i8; GROUP], scale: f32, y: &mut [f32]) {
-    if let Some(y) = y.first_chunk_mut::<GROUP>() {
-        for (y, q) in y.iter_mut().zip(q) {
-            *y = f32::from(q).mul_add(scale, *y);
+impl<R: Iterator<Item = (usize, f32)>> Columns<'_, R> {
+    #[inline(always)]
+    fn each(self, add: impl AddGroup) {
+        let is_q4 = self.w.format().is_q4();
+        let (y, y_rest) = self.y.as_chunks_mut::<GROUP>();
+        let mut last = [0.0; GROUP];
+        last[..y_rest.len()].copy_from_slice(y_rest);
+        for (row, a) in self.rows {
+            let (integers, scales) = self.w.unit(row);
+            let scales = &scales.as_chunks().0[self.first_group..];
+            if is_q4 {
+                let integers = &integers.as_chunks().0[self.first_group..];
+                for ((q, s), y) in integers.iter().zip(scales).zip(&mut *y) {
+                    add.q4(q, *s, a, y);
+                }
+                if !y_rest.is_empty() {
+                    add.q4(&integers[y.len()], scales[y.len()], a, &mut last);
+                }
+            } else {
+                let integers = &integers.as_chunks().0[self.first_group..];
+                for ((q, s), y) in integers.iter().zip(scales).zip(&mut *y) {
+                    add.q8(q, *s, a, y);
+                }
+                if !y_rest.is_empty() {
+                    add.q8(&integers[y.len()], scales[y.len()], a, &mut last);
+                }
+            }
         }
-    } else {
-        for (y, q) in y.iter_mut().zip(q) {
-            *y = f32::from(q).mul_add(scale, *y);
+        y_rest.copy_from_slice(&last[..y_rest.len()]);
+    }
+}
+
+/// The reference.
+#[derive(Clone, Copy)]
+struct Scalar;
+
+impl AddGroup for Scalar {
+    fn q4(self, q: &Q4, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
+        let mut bytes = [0; GROUP];
+        for (j, q) in q.iter().enumerate() {
+            bytes[j] = (q & 15).wrapping_sub(8);
+            bytes[j + GROUP / 2] = (q >> 4).wrapping_sub(8);
         }
+        self.q8(&bytes, s, a, y);
+    }
+
+    fn q8(self, q: &Q8, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
+        let scale = a * f16::from_le_bytes(s).to_f32();
+        for (y, &q) in y.iter_mut().zip(q) {
+            *y = f32::from(q as i8).mul_add(scale, *y);
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl AddGroup for Neon {
+    #[inline(always)]
+    fn q4(self, q: &Q4, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
+        let scale = self.multiply_by(self.splat_f16(s), a);
+        let q = self.load(q, 0);
+        self.multiply_add_bytes(self.minus_8(self.low_nibbles(q)), scale, y, 0);
+        self.multiply_add_bytes(self.minus_8(self.high_nibbles(q)), scale, y, 16);
+    }
+
+    #[inline(always)]
+    fn q8(self, q: &Q8, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
+        let scale = self.multiply_by(self.splat_f16(s), a);
+        self.multiply_add_bytes(self.load(q, 0), scale, y, 0);
+        self.multiply_add_bytes(self.load(q, 16), scale, y, 16);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl AddGroup for Avx2 {
+    #[inline(always)]
+    fn q4(self, q: &Q4, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
+        let scale = self.multiply(self.splat_f16(s), self.splat_f32(a));
+        let q = self.minus_8(self.split_nibbles(self.load16(q, 0)));
+        self.multiply_add_bytes(q, scale, y);
+    }
+
+    #[inline(always)]
+    fn q8(self, q: &Q8, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
+        let scale = self.multiply(self.splat_f16(s), self.splat_f32(a));
+        self.multiply_add_bytes(self.load(q, 0), scale, y);
     }
 }

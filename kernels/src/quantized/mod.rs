@@ -11,11 +11,11 @@
 //!
 //! | operation | scalar | NEON | dotprod | i8mm | AVX2 | AVX-512 | AVX-512 VNNI |
 //! |---|---|---|---|---|---|---|---|
-//! | [`quantize_activations`] | reference | the reference, compiled for each | | | | | |
+//! | [`quantize_activations`] | reference | own | NEON | NEON | own | AVX2 | AVX2 |
 //! | [`matvec`](matvec::matvec) | reference | own | own | dotprod | own | AVX2 | own |
 //! | [`matmul`](matmul::matmul) | reference | own | own | own | own | AVX2 | own |
 //! | [`matvec_rows`](matvec_rows::matvec_rows) | reference | own | own | dotprod | own | AVX2 | AVX2 |
-//! | [`accumulate_rows`] | reference | the reference, compiled for each | | | | | |
+//! | [`accumulate_rows`] | reference | own | NEON | NEON | own | AVX2 | AVX2 |
 
 mod accumulate_rows;
 pub mod matmul;

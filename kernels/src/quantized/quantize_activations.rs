@@ -1,15 +1,18 @@
 //! Activations from f32 to 8 bit, group by group.
 
 use std::cell::Cell;
-use std::iter::{repeat, repeat_n};
 
 use crate::pool::Pool;
 use crate::quant::{ActivationGroup, GROUP, PANEL, Q8Activations};
-use crate::simd::{Kernel, Simd, dispatch};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::integer::{Avx2, Avx512Vnni};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::integer::{Dotprod, I8mm, Neon};
+use crate::simd::integer::{IntegerKernel, dispatch_integer};
 
 /// Quantises `x [tokens, cols]` into `out`: `scale = max |x| / 127` over a group, `q = round(x · 127 / max |x|)`, ties to even.
 ///
-/// A group whose largest magnitude is below 10⁻³⁶ becomes zeros. What is not finite gives unspecified integers.
+/// A group whose largest magnitude is below 10⁻³⁶ becomes zeros. A NaN makes its group's scale NaN, and so the results.
 /// Several tokens are shared out over the pool.
 ///
 /// # Panics
@@ -29,7 +32,7 @@ pub fn quantize_activations(
     out.resize(pool.isa(), tokens, cols);
     let groups = cols.div_ceil(GROUP);
     if tokens == 1 {
-        dispatch(
+        dispatch_integer(
             pool.isa(),
             Token {
                 x,
@@ -45,7 +48,7 @@ pub fn quantize_activations(
             let x = x
                 .get((panel * PANEL + token) * cols..)
                 .map_or(&[][..], |x| &x[..cols.min(x.len())]);
-            dispatch(
+            dispatch_integer(
                 pool.isa(),
                 Token {
                     x,
@@ -86,55 +89,144 @@ struct Token<'a, const T: usize> {
     out: &'a mut [ActivationGroup<T>],
 }
 
-impl<const T: usize> Kernel for Token<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn scalar(self) {
-        let (whole, rest) = self.x.as_chunks::<GROUP>();
-        let mut last = [0.0; GROUP];
-        last[..rest.len()].copy_from_slice(rest);
-        let padding = repeat_n(&last, usize::from(!rest.is_empty())).chain(repeat(&[0.0; GROUP]));
-        let xs = whole.iter().chain(padding);
-        for (out, x) in self.out.iter_mut().zip(xs) {
-            quantize_group(x, self.token, out);
-        }
-    }
-
-    #[inline(always)]
-    fn simd<S: Simd>(self, _: S) {
-        // The same code: the compiler makes vectors of its loops of 32.
-        self.scalar();
-    }
-}
-
 /// Below this `127 / max` would overflow.
 const SMALLEST: f32 = 1e-36;
 
-#[inline(always)]
-fn quantize_group<const T: usize>(x: &[f32; GROUP], token: usize, out: &mut ActivationGroup<T>) {
-    // Magnitudes compare like their bits, and a maximum of integers has no NaN to mind.
-    let largest = f32::from_bits(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())));
-    let (scale, inverse) = if largest < SMALLEST {
-        (0.0, 0.0)
-    } else {
-        (largest / 127.0, 127.0 / largest)
-    };
-    let mut sum = 0;
-    for (q, x) in out.q[token].iter_mut().zip(x) {
-        let rounded = round(x * inverse);
-        *q = rounded as i8;
-        sum += rounded;
-    }
-    out.scale[token] = scale;
-    out.offset[token] = -8 * sum;
+/// The two passes over a group; the methods of vectors must be `#[inline(always)]`.
+trait Group: Copy {
+    /// The largest magnitude, NaN if there is one: magnitudes compare like their bits.
+    fn largest(self, x: &[f32; GROUP]) -> f32;
+    /// Writes `q = round(x · inverse)`, ties to even, and returns their sum.
+    fn round(self, x: &[f32; GROUP], inverse: f32, q: &mut [i8; GROUP]) -> i32;
 }
 
-/// Rounds magnitudes below 2²² to the nearest integer, ties to even: the sum's last bit is worth one, and adding rounds to it.
-#[inline(always)]
-fn round(v: f32) -> i32 {
-    const MAGIC: f32 = 12_582_912.0; // 1.5 · 2²³
-    (v + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32
+impl<const T: usize> IntegerKernel for Token<'_, T> {
+    fn scalar(self) {
+        self.each(Scalar);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn neon(self, s: Neon) {
+        self.each(s);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn dotprod(self, s: Dotprod) {
+        self.each(s.neon());
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn i8mm(self, s: I8mm) {
+        self.each(s.neon());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx2(self, s: Avx2) {
+        self.each(s);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx512vnni(self, s: Avx512Vnni) {
+        self.each(s.avx2());
+    }
+}
+
+impl<const T: usize> Token<'_, T> {
+    #[inline(always)]
+    fn each(self, s: impl Group) {
+        let (whole, rest) = self.x.as_chunks::<GROUP>();
+        let mut last = [0.0; GROUP];
+        last[..rest.len()].copy_from_slice(rest);
+        for (group, out) in self.out.iter_mut().enumerate() {
+            let x = match whole.get(group) {
+                Some(x) => x,
+                None if group == whole.len() => &last,
+                None => &[0.0; GROUP],
+            };
+            let largest = s.largest(x);
+            let (scale, inverse) = if largest < SMALLEST {
+                (0.0, 0.0)
+            } else {
+                (largest / 127.0, 127.0 / largest)
+            };
+            out.scale[self.token] = scale;
+            out.offset[self.token] = -8 * s.round(x, inverse, &mut out.q[self.token]);
+        }
+    }
+}
+
+/// The reference.
+#[derive(Clone, Copy)]
+struct Scalar;
+
+impl Group for Scalar {
+    fn largest(self, x: &[f32; GROUP]) -> f32 {
+        f32::from_bits(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())))
+    }
+
+    fn round(self, x: &[f32; GROUP], inverse: f32, q: &mut [i8; GROUP]) -> i32 {
+        for (q, x) in q.iter_mut().zip(x) {
+            *q = (x * inverse).round_ties_even() as i8;
+        }
+        q.iter().map(|&q| i32::from(q)).sum()
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl Group for Neon {
+    #[inline(always)]
+    fn largest(self, x: &[f32; GROUP]) -> f32 {
+        let mut most = self.magnitude_bits(self.load_f32(x, 0));
+        for at in (4..GROUP).step_by(4) {
+            most = self.larger_u32(most, self.magnitude_bits(self.load_f32(x, at)));
+        }
+        f32::from_bits(self.largest_u32(most))
+    }
+
+    #[inline(always)]
+    fn round(self, x: &[f32; GROUP], inverse: f32, q: &mut [i8; GROUP]) -> i32 {
+        let mut sum = 0;
+        for half in [0, 16] {
+            let mut rounded = [self.splat_i32(0); 4];
+            for (i, rounded) in rounded.iter_mut().enumerate() {
+                let x = self.load_f32(x, half + 4 * i);
+                *rounded = self.round_to_i32(self.multiply_by(x, inverse));
+            }
+            let narrow = self.narrow(rounded);
+            self.store_i8(narrow, q, half);
+            sum += self.sum_i8(narrow);
+        }
+        sum
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Group for Avx2 {
+    #[inline(always)]
+    fn largest(self, x: &[f32; GROUP]) -> f32 {
+        let mut most = self.magnitude_bits(self.load_f32(x, 0));
+        for at in (8..GROUP).step_by(8) {
+            most = self.larger_u32(most, self.magnitude_bits(self.load_f32(x, at)));
+        }
+        f32::from_bits(self.largest_u32(most))
+    }
+
+    #[inline(always)]
+    fn round(self, x: &[f32; GROUP], inverse: f32, q: &mut [i8; GROUP]) -> i32 {
+        let mut rounded = [self.splat_i32(0); 4];
+        for (i, rounded) in rounded.iter_mut().enumerate() {
+            let x = self.multiply(self.load_f32(x, 8 * i), self.splat_f32(inverse));
+            *rounded = self.round_to_i32(x);
+        }
+        let narrow = self.narrow(rounded);
+        self.store_i8(narrow, q);
+        self.sum_i8(narrow)
+    }
 }
 
 /// From `[token][k]` to `[k / 8][token][k % 8]`: a register then holds two tokens × 8 k, as `smmla` wants them.

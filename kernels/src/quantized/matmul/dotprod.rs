@@ -5,103 +5,99 @@ use std::arch::aarch64::*;
 use super::*;
 
 impl Products for Dotprod {
+    type Group = HalfGroup<8>;
+    const EMPTY: Self::Group = HalfGroup::EMPTY;
+    const PARTS: usize = 2;
+
     #[inline(always)]
-    fn unpack_q4(self, from: &Q4, to: &mut Unpacked) {
-        unpack_q4(self.neon(), from, to);
+    fn unpack_q4(self, from: &Q4, scales: &Scales, part: usize, to: &mut Self::Group) {
+        unpack_q4(self.neon(), from, scales, part, to);
     }
 
     #[inline(always)]
-    fn unpack_q8(self, from: &Q8, to: &mut Unpacked) {
-        unpack_q8(self.neon(), from, to);
+    fn unpack_q8(self, from: &Q8, scales: &Scales, part: usize, to: &mut Self::Group) {
+        unpack_q8(self.neon(), from, scales, part, to);
     }
 
     #[inline(always)]
-    fn multiply_q4(self, w: &[Unpacked], sw: &[Scales], x: &[X], sums: &mut Sums) {
-        multiply(self, w, sw, x, sums);
+    fn multiply_q4(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums) {
+        multiply(self, w, x, part, sums);
     }
 
     #[inline(always)]
-    fn multiply_q8(self, w: &[Unpacked], sw: &[Scales], x: &[X], sums: &mut Sums) {
-        multiply(self, w, sw, x, sums);
+    fn multiply_q8(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums) {
+        multiply(self, w, x, part, sums);
     }
 }
 
 /// Nibbles to integers.
 #[inline(always)]
-pub(super) fn unpack_q4(s: Neon, from: &Q4, to: &mut Unpacked) {
+fn unpack_q4(s: Neon, from: &Q4, scales: &Scales, half: usize, to: &mut HalfGroup<8>) {
     for step in 0..4 {
-        for i in 0..4 {
-            let nibbles = s.load(from, step * 64 + i * 16);
-            let at = i / 2 * 8 * HALF_QUAD + 2 * step * HALF_QUAD + i % 2 * 16;
-            s.store(s.minus_8(s.low_nibbles(nibbles)), to, at);
-            s.store(s.minus_8(s.high_nibbles(nibbles)), to, at + HALF_QUAD);
-        }
-    }
-}
-
-/// The two halves apart.
-#[inline(always)]
-pub(super) fn unpack_q8(s: Neon, from: &Q8, to: &mut Unpacked) {
-    for step in 0..8 {
-        for i in 0..4 {
-            let at = i / 2 * 8 * HALF_QUAD + step * HALF_QUAD + i % 2 * 16;
-            s.store(s.load(from, step * 64 + i * 16), to, at);
-        }
-    }
-}
-
-/// The products of one quad (number `$quad`, lane `$lane` of the activations) of 8 rows and 4 tokens.
-macro_rules! quad {
-    ($s:ident, $dots:ident, $w:ident, $half:ident, $x:expr, $quad:literal, $lane:literal) => {
         for i in 0..2 {
-            let w = $s
-                .neon()
-                .load($w, $half * 8 * HALF_QUAD + $quad * HALF_QUAD + i * 16);
-            for (dots, x) in $dots.iter_mut().zip($x) {
-                dots[i] = $s.sdot_lane::<$lane>(dots[i], w, x);
-            }
+            let nibbles = s.load(from, step * 64 + half * 32 + i * 16);
+            let (at, to) = (step * 64 + i * 16, &mut to.integers);
+            s.store(s.minus_8(s.low_nibbles(nibbles)), to, at);
+            s.store(s.minus_8(s.high_nibbles(nibbles)), to, at + 32);
+        }
+    }
+    unpack_scales(s, scales, half, to);
+}
+
+#[inline(always)]
+fn unpack_q8(s: Neon, from: &Q8, scales: &Scales, half: usize, to: &mut HalfGroup<8>) {
+    for at in (0..256).step_by(16) {
+        let w = s.load(from, at / 32 * 64 + half * 32 + at % 32);
+        s.store(w, &mut to.integers, at);
+    }
+    unpack_scales(s, scales, half, to);
+}
+
+#[inline(always)]
+fn unpack_scales(s: Neon, scales: &Scales, half: usize, to: &mut HalfGroup<8>) {
+    let [a, b] = s.load_f16(scales, half * 16);
+    s.store_f32(a, &mut to.scales, 0);
+    s.store_f32(b, &mut to.scales, 4);
+}
+
+/// The products of two quads of 8 rows, 64 bytes of weights, with lanes `$lane` and `$next` of `$x`, of 4 tokens.
+macro_rules! quads {
+    ($s:ident, $dots:ident, $w:expr, $x:expr, $lane:literal, $next:literal) => {
+        let [a0, a1, b0, b1] = $w;
+        for (dots, x) in $dots.iter_mut().zip($x) {
+            dots[0] = $s.sdot_lane::<$lane>(dots[0], a0, x);
+            dots[1] = $s.sdot_lane::<$lane>(dots[1], a1, x);
+        }
+        for (dots, x) in $dots.iter_mut().zip($x) {
+            dots[0] = $s.sdot_lane::<$next>(dots[0], b0, x);
+            dots[1] = $s.sdot_lane::<$next>(dots[1], b1, x);
         }
     };
 }
 
 #[inline(always)]
-fn multiply(s: Dotprod, w: &[Unpacked], sw: &[Scales], x: &[X], out: &mut Sums) {
-    for half in 0..2 {
-        let mut sums = load(s.neon(), out, half);
-        for ((w, sw), x) in w.iter().zip(sw).zip(x) {
-            let [a, b, c, d] = &x.q;
-            let low = [
-                s.neon().load_i8(a, 0),
-                s.neon().load_i8(b, 0),
-                s.neon().load_i8(c, 0),
-                s.neon().load_i8(d, 0),
-            ];
-            let high = [
-                s.neon().load_i8(a, 16),
-                s.neon().load_i8(b, 16),
-                s.neon().load_i8(c, 16),
-                s.neon().load_i8(d, 16),
-            ];
-            let mut dots = [[s.neon().splat_i32(0); 2]; PANEL];
-            quad!(s, dots, w, half, low, 0, 0);
-            quad!(s, dots, w, half, low, 1, 1);
-            quad!(s, dots, w, half, low, 2, 2);
-            quad!(s, dots, w, half, low, 3, 3);
-            quad!(s, dots, w, half, high, 4, 0);
-            quad!(s, dots, w, half, high, 5, 1);
-            quad!(s, dots, w, half, high, 6, 2);
-            quad!(s, dots, w, half, high, 7, 3);
-            add_scaled(s.neon(), &mut sums, dots, sw, half, &x.scale);
-        }
-        store(s.neon(), sums, out, half);
+fn multiply(s: Dotprod, w: &[HalfGroup<8>], x: &[X], half: usize, out: &mut Sums) {
+    let mut sums = load(s.neon(), out, half);
+    let mut walk = s.neon().walk(w, x);
+    while walk.next() {
+        let ([a0, a1, b0, b1], [c0, c1, d0, d1]) = (walk.x_four_a(), walk.x_four_b());
+        let (first, second) = ([a0, b0, c0, d0], [a1, b1, c1, d1]);
+        let mut dots = [[s.neon().splat_i32(0); 2]; PANEL];
+        quads!(s, dots, walk.w_four_a(), first, 0, 1);
+        quads!(s, dots, walk.w_four_b(), first, 2, 3);
+        quads!(s, dots, walk.w_four_a(), second, 0, 1);
+        quads!(s, dots, walk.w_four_b(), second, 2, 3);
+        let (sw, sx) = (walk.w_floats(), walk.x_floats_and_skip());
+        add_scaled(s.neon(), &mut sums, dots, sw, sx);
     }
+    store(s.neon(), sums, out, half);
 }
 
 /// The sums of half a tile: `[token][4 rows]`.
-pub(super) type HalfSums = [[float32x4_t; 2]; PANEL];
+type HalfSums = [[float32x4_t; 2]; PANEL];
 
 #[inline(always)]
-pub(super) fn load(s: Neon, sums: &Sums, half: usize) -> HalfSums {
+fn load(s: Neon, sums: &Sums, half: usize) -> HalfSums {
     let mut out = [[s.splat_f32(0.0); 2]; PANEL];
     for (out, sums) in out.iter_mut().zip(sums) {
         *out = [s.load_f32(sums, half * 8), s.load_f32(sums, half * 8 + 4)];
@@ -110,7 +106,7 @@ pub(super) fn load(s: Neon, sums: &Sums, half: usize) -> HalfSums {
 }
 
 #[inline(always)]
-pub(super) fn store(s: Neon, sums: HalfSums, to: &mut Sums, half: usize) {
+fn store(s: Neon, sums: HalfSums, to: &mut Sums, half: usize) {
     for (sums, to) in sums.into_iter().zip(to) {
         s.store_f32(sums[0], to, half * 8);
         s.store_f32(sums[1], to, half * 8 + 4);
@@ -119,18 +115,22 @@ pub(super) fn store(s: Neon, sums: HalfSums, to: &mut Sums, half: usize) {
 
 /// `sum = fma(dot, s_w · s_x, sum)` of 8 rows and 4 tokens.
 #[inline(always)]
-pub(super) fn add_scaled(
+fn add_scaled(
     s: Neon,
     sums: &mut HalfSums,
     dots: [[int32x4_t; 2]; PANEL],
-    sw: &Scales,
-    half: usize,
-    sx: &[f32; PANEL],
+    sw: [float32x4_t; 2],
+    sx: float32x4_t,
 ) {
-    let sw = [s.load_f32(sw, half * 8), s.load_f32(sw, half * 8 + 4)];
-    for ((sums, dots), &sx) in sums.iter_mut().zip(dots).zip(sx) {
-        for ((sum, dot), sw) in sums.iter_mut().zip(dots).zip(sw) {
-            *sum = s.multiply_add(s.to_f32(dot), s.multiply_by(sw, sx), *sum);
+    for (i, sw) in sw.into_iter().enumerate() {
+        let scales = [
+            s.multiply_lane::<0>(sw, sx),
+            s.multiply_lane::<1>(sw, sx),
+            s.multiply_lane::<2>(sw, sx),
+            s.multiply_lane::<3>(sw, sx),
+        ];
+        for ((sums, dots), scale) in sums.iter_mut().zip(&dots).zip(scales) {
+            sums[i] = s.multiply_add(s.to_f32(dots[i]), scale, sums[i]);
         }
     }
 }

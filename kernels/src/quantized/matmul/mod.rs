@@ -18,8 +18,6 @@ mod i8mm;
 mod neon;
 mod scalar;
 
-use half::f16;
-
 use crate::pool::{Pool, TileMut};
 use crate::quant::{ActivationGroup, GROUP, PANEL, Q8Activations, Quantized, TILE_ROWS};
 #[cfg(target_arch = "x86_64")]
@@ -31,18 +29,15 @@ use crate::simd::integer::{IntegerKernel, dispatch_integer};
 /// Groups that are unpacked at a time: 16 KiB of integers.
 const BLOCK: usize = 32;
 
-/// Bytes of a half tile's quads of one k: 8 rows × 4.
-const HALF_QUAD: usize = 32;
+/// Parts that a tile is taken in at most.
+const MAX_PARTS: usize = 2;
 
 /// The integers of one group of a tile, in 4 bit.
 type Q4 = [u8; TILE_ROWS * GROUP / 2];
 /// The integers of one group of a tile, in 8 bit.
 type Q8 = [u8; TILE_ROWS * GROUP];
-/// The integers of one group of a tile, unpacked to bytes in an order and with an offset that the instructions ask for.
-/// Those that multiply 8 rows at a time want `[half][k / 4][row % 8][k % 4]`.
-type Unpacked = [u8; TILE_ROWS * GROUP];
 /// The scales of one group of a tile.
-type Scales = [f32; TILE_ROWS];
+type Scales = [u8; TILE_ROWS * 2];
 /// One group of the activations of four tokens.
 type X = ActivationGroup<PANEL>;
 /// Sums of one panel: `[token][row]`.
@@ -118,42 +113,78 @@ impl IntegerKernel for Tile<'_, '_> {
 
 /// What an instruction set does with a block; the methods must be `#[inline(always)]`.
 trait Products: Copy {
-    /// Unpacks one group.
-    fn unpack_q4(self, from: &Q4, to: &mut Unpacked);
-    /// Unpacks one group.
-    fn unpack_q8(self, from: &Q8, to: &mut Unpacked);
-    /// Adds the products of unpacked 4-bit groups with the same groups of one panel to the panel's sums.
-    fn multiply_q4(self, w: &[Unpacked], sw: &[Scales], x: &[X], sums: &mut Sums);
+    /// One group of [`Products::PARTS`]-th of a tile's rows: integers in an order and with an offset that the instructions ask
+    /// for, and scales in f32.
+    type Group: Copy;
+    /// An empty one.
+    const EMPTY: Self::Group;
+    /// How many parts a tile is taken in.
+    const PARTS: usize;
+    fn unpack_q4(self, from: &Q4, scales: &Scales, part: usize, to: &mut Self::Group);
+    fn unpack_q8(self, from: &Q8, scales: &Scales, part: usize, to: &mut Self::Group);
+    /// Adds the products of unpacked 4-bit groups of a part with the same groups of one panel to the panel's sums.
+    fn multiply_q4(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums);
     /// As `multiply_q4`, for 8-bit groups.
-    fn multiply_q8(self, w: &[Unpacked], sw: &[Scales], x: &[X], sums: &mut Sums);
+    fn multiply_q8(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums);
+}
+
+/// A group of a tile.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct WholeGroup {
+    /// `[k / 4][row][k % 4]`
+    integers: [u8; TILE_ROWS * GROUP],
+    scales: [f32; TILE_ROWS],
+}
+
+impl WholeGroup {
+    const EMPTY: Self = WholeGroup {
+        integers: [0; _],
+        scales: [0.0; _],
+    };
+}
+
+/// Half a tile's group, for instructions that take 8 rows.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct HalfGroup<const SCALES: usize> {
+    /// `[k / 4][row][k % 4]` unless the instruction set says otherwise.
+    integers: [u8; TILE_ROWS / 2 * GROUP],
+    scales: [f32; SCALES],
+}
+
+impl<const SCALES: usize> HalfGroup<SCALES> {
+    const EMPTY: Self = HalfGroup {
+        integers: [0; _],
+        scales: [0.0; _],
+    };
 }
 
 impl Tile<'_, '_> {
     /// Takes all panels through the tile, block by block.
     #[inline(always)]
-    fn each(self, s: impl Products) {
+    fn each<P: Products>(self, s: P) {
         let is_q4 = self.w.format().is_q4();
         let group_bytes = TILE_ROWS * self.w.format().group_bytes();
         let (integers, scales) = self.w.unit(self.tile);
-        let scales = scales.as_chunks::<2>().0;
+        let scales = scales.as_chunks().0;
         let (rows, y) = (self.y.cols(), self.y);
-        let mut unpacked = Block([[0; _]; BLOCK]);
-        let mut widened = [[0.0; TILE_ROWS]; BLOCK];
+        let mut unpacked = Block([[P::EMPTY; BLOCK]; MAX_PARTS]);
         for (block, integers) in integers.chunks(BLOCK * group_bytes).enumerate() {
             let groups = integers.len() / group_bytes;
-            let (unpacked, widened) = (&mut unpacked.0[..groups], &mut widened[..groups]);
-            if is_q4 {
-                for (from, to) in integers.as_chunks().0.iter().zip(&mut *unpacked) {
-                    s.unpack_q4(from, to);
+            let scales = &scales[block * BLOCK..];
+            for (part, unpacked) in unpacked.0[..P::PARTS].iter_mut().enumerate() {
+                if is_q4 {
+                    let from = integers.as_chunks().0.iter().zip(scales);
+                    for ((from, scales), to) in from.zip(unpacked) {
+                        s.unpack_q4(from, scales, part, to);
+                    }
+                } else {
+                    let from = integers.as_chunks().0.iter().zip(scales);
+                    for ((from, scales), to) in from.zip(unpacked) {
+                        s.unpack_q8(from, scales, part, to);
+                    }
                 }
-            } else {
-                for (from, to) in integers.as_chunks().0.iter().zip(&mut *unpacked) {
-                    s.unpack_q8(from, to);
-                }
-            }
-            let scales = &scales[block * BLOCK * TILE_ROWS..];
-            for (to, from) in widened.as_flattened_mut().iter_mut().zip(scales) {
-                *to = f16::from_le_bytes(*from).to_f32();
             }
             for (panel, x) in self.x.chunks_exact(self.w.groups()).enumerate() {
                 let x = &x[block * BLOCK..][..groups];
@@ -162,22 +193,33 @@ impl Tile<'_, '_> {
                 let mut sums = [[0.0; TILE_ROWS]; PANEL];
                 if block > 0 {
                     for (token, sums) in sums[..tokens].iter_mut().enumerate() {
-                        sums[..rows].copy_from_slice(y.row_mut(first + token));
+                        copy(y.row_mut(first + token), &mut sums[..rows]);
                     }
                 }
-                if is_q4 {
-                    s.multiply_q4(unpacked, widened, x, &mut sums);
-                } else {
-                    s.multiply_q8(unpacked, widened, x, &mut sums);
+                for (part, w) in unpacked.0[..P::PARTS].iter().enumerate() {
+                    if is_q4 {
+                        s.multiply_q4(&w[..groups], x, part, &mut sums);
+                    } else {
+                        s.multiply_q8(&w[..groups], x, part, &mut sums);
+                    }
                 }
                 for (token, sums) in sums[..tokens].iter().enumerate() {
-                    y.row_mut(first + token).copy_from_slice(&sums[..rows]);
+                    copy(&sums[..rows], y.row_mut(first + token));
                 }
             }
         }
     }
 }
 
+/// Copies a row of a tile, which is nearly always whole: then a few registers instead of a call.
+#[inline(always)]
+fn copy(from: &[f32], to: &mut [f32]) {
+    match (from.as_array::<TILE_ROWS>(), to.as_mut_array::<TILE_ROWS>()) {
+        (Some(from), Some(to)) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
+}
+
 /// The unpacked groups of a block, for aligned loads.
 #[repr(align(64))]
-struct Block([Unpacked; BLOCK]);
+struct Block<G>([[G; BLOCK]; MAX_PARTS]);

@@ -1,103 +1,194 @@
-//! ARMv8.0: widening products of 2 rows × 4 k with a quad of activations. 4-bit products (8 · 127) of the whole group fit
-//! 16-bit sums, 8-bit ones (127 · 127) only in pairs.
+//! ARMv8.0: widening products of 2 rows × 4 k with a quad of activations; all 16 rows and two tokens at a time, so that a
+//! register of weights is used twice and a broadcast quad eight times. 4-bit products (8 · 127) of the whole group fit 16-bit
+//! sums, 8-bit ones (127 · 127) only in pairs.
 
 use std::arch::aarch64::*;
 
-use super::dotprod::{add_scaled, load, store, unpack_q4, unpack_q8};
 use super::*;
 
 impl Products for Neon {
+    type Group = WholeGroup;
+    const EMPTY: Self::Group = WholeGroup::EMPTY;
+    const PARTS: usize = 1;
+
     #[inline(always)]
-    fn unpack_q4(self, from: &Q4, to: &mut Unpacked) {
-        unpack_q4(self, from, to);
+    fn unpack_q4(self, from: &Q4, scales: &Scales, _: usize, to: &mut Self::Group) {
+        unpack_q4(self, from, scales, to);
     }
 
     #[inline(always)]
-    fn unpack_q8(self, from: &Q8, to: &mut Unpacked) {
-        unpack_q8(self, from, to);
+    fn unpack_q8(self, from: &Q8, scales: &Scales, _: usize, to: &mut Self::Group) {
+        unpack_q8(self, from, scales, to);
     }
 
     #[inline(always)]
-    fn multiply_q4(self, w: &[Unpacked], sw: &[Scales], x: &[X], sums: &mut Sums) {
-        multiply_q4(self, w, sw, x, sums);
+    fn multiply_q4(self, w: &[Self::Group], x: &[X], _: usize, sums: &mut Sums) {
+        multiply_q4(self, w, x, sums);
     }
 
     #[inline(always)]
-    fn multiply_q8(self, w: &[Unpacked], sw: &[Scales], x: &[X], sums: &mut Sums) {
-        multiply_q8(self, w, sw, x, sums);
+    fn multiply_q8(self, w: &[Self::Group], x: &[X], _: usize, sums: &mut Sums) {
+        multiply_q8(self, w, x, sums);
     }
 }
 
-/// The quads of one token's activations, each in all lanes of a register.
+/// Nibbles to integers.
 #[inline(always)]
-fn quads(s: Neon, x: &[i8; GROUP]) -> [int8x16_t; 8] {
-    let x = [s.load_i8(x, 0), s.load_i8(x, 16)];
-    [
-        s.broadcast_quad::<0>(x[0]),
-        s.broadcast_quad::<1>(x[0]),
-        s.broadcast_quad::<2>(x[0]),
-        s.broadcast_quad::<3>(x[0]),
-        s.broadcast_quad::<0>(x[1]),
-        s.broadcast_quad::<1>(x[1]),
-        s.broadcast_quad::<2>(x[1]),
-        s.broadcast_quad::<3>(x[1]),
-    ]
-}
-
-/// The weights of 4 rows (`i` of 2) and quad `quad` of half a tile.
-#[inline(always)]
-fn weights(s: Neon, w: &Unpacked, half: usize, quad: usize, i: usize) -> int8x16_t {
-    s.load(w, half * 8 * HALF_QUAD + quad * HALF_QUAD + i * 16)
+fn unpack_q4(s: Neon, from: &Q4, scales: &Scales, to: &mut WholeGroup) {
+    for step in 0..4 {
+        for i in 0..4 {
+            let nibbles = s.load(from, step * 64 + i * 16);
+            let (at, to) = (step * 128 + i * 16, &mut to.integers);
+            s.store(s.minus_8(s.low_nibbles(nibbles)), to, at);
+            s.store(s.minus_8(s.high_nibbles(nibbles)), to, at + 64);
+        }
+    }
+    unpack_scales(s, scales, to);
 }
 
 #[inline(always)]
-fn multiply_q4(s: Neon, w: &[Unpacked], sw: &[Scales], x: &[X], out: &mut Sums) {
+fn unpack_q8(s: Neon, from: &Q8, scales: &Scales, to: &mut WholeGroup) {
+    to.integers = *from;
+    unpack_scales(s, scales, to);
+}
+
+#[inline(always)]
+fn unpack_scales(s: Neon, scales: &Scales, to: &mut WholeGroup) {
     for half in 0..2 {
-        let mut sums = load(s, out, half);
-        for ((w, sw), x) in w.iter().zip(sw).zip(x) {
-            let mut dots = [[s.splat_i32(0); 2]; PANEL];
-            for (dots, x) in dots.iter_mut().zip(&x.q) {
-                let x = quads(s, x);
-                for (i, dot) in dots.iter_mut().enumerate() {
-                    let mut halves = [s.splat_i16(0); 2];
-                    for (quad, &x) in x.iter().enumerate() {
-                        let w = weights(s, w, half, quad, i);
-                        halves[0] = s.multiply_add_first(halves[0], w, x);
-                        halves[1] = s.multiply_add_last(halves[1], w, x);
-                    }
-                    *dot = s.widen_neighbours(s.add_neighbours_i16(halves[0], halves[1]));
+        let [a, b] = s.load_f16(scales, half * 16);
+        s.store_f32(a, &mut to.scales, half * 8);
+        s.store_f32(b, &mut to.scales, half * 8 + 4);
+    }
+}
+
+/// Quad `$quad` of one token's activations in all lanes.
+macro_rules! quad {
+    ($s:ident, $x:expr, $quad:literal, $lane:literal) => {
+        $s.broadcast_quad::<$lane>($s.load_i8($x, $quad / 4 * 16))
+    };
+}
+
+/// Adds the products of one quad to the 16-bit sums of two tokens: `[token][2 rows]`.
+macro_rules! add_quad {
+    ($s:ident, $halves:ident, $w:ident, $x:ident, $quad:literal, $lane:literal) => {
+        let (x0, x1) = (
+            quad!($s, &$x[0], $quad, $lane),
+            quad!($s, &$x[1], $quad, $lane),
+        );
+        for i in 0..4 {
+            let w = $s.load($w, $quad * 64 + i * 16);
+            $halves[0][2 * i] = $s.multiply_add_first($halves[0][2 * i], w, x0);
+            $halves[0][2 * i + 1] = $s.multiply_add_last($halves[0][2 * i + 1], w, x0);
+            $halves[1][2 * i] = $s.multiply_add_first($halves[1][2 * i], w, x1);
+            $halves[1][2 * i + 1] = $s.multiply_add_last($halves[1][2 * i + 1], w, x1);
+        }
+    };
+}
+
+#[inline(always)]
+fn multiply_q4(s: Neon, w: &[WholeGroup], x: &[X], out: &mut Sums) {
+    for (pair, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let mut sums = load(s, out);
+        for (w, x) in w.iter().zip(x) {
+            let (q, scale) = (
+                &x.q.as_chunks::<2>().0[pair],
+                &x.scale.as_chunks::<2>().0[pair],
+            );
+            let (w, sw) = (&w.integers, &w.scales);
+            let mut halves = [[s.splat_i16(0); 8]; 2];
+            add_quad!(s, halves, w, q, 0, 0);
+            add_quad!(s, halves, w, q, 1, 1);
+            add_quad!(s, halves, w, q, 2, 2);
+            add_quad!(s, halves, w, q, 3, 3);
+            add_quad!(s, halves, w, q, 4, 0);
+            add_quad!(s, halves, w, q, 5, 1);
+            add_quad!(s, halves, w, q, 6, 2);
+            add_quad!(s, halves, w, q, 7, 3);
+            for i in 0..4 {
+                let sw = s.load_f32(sw, 4 * i);
+                for t in 0..2 {
+                    let halves = s.add_neighbours_i16(halves[t][2 * i], halves[t][2 * i + 1]);
+                    let dot = s.to_f32(s.widen_neighbours(halves));
+                    sums[t][i] = s.multiply_add(dot, s.multiply_by(sw, scale[t]), sums[t][i]);
                 }
             }
-            add_scaled(s, &mut sums, dots, sw, half, &x.scale);
         }
-        store(s, sums, out, half);
+        store(s, sums, out);
+    }
+}
+
+/// The products of two quads of 4 rows, as 32-bit sums of 2 rows × 2 neighbours, added to `$dots`.
+macro_rules! add_quads {
+    ($s:ident, $dots:ident, $w:ident, $x:ident, $i:ident, $a:literal, $b:literal, $lane:literal, $next:literal) => {
+        let a = $s.load($w, $a * 64 + $i * 16);
+        let b = $s.load($w, $b * 64 + $i * 16);
+        for t in 0..2 {
+            let (xa, xb) = (quad!($s, &$x[t], $a, $lane), quad!($s, &$x[t], $b, $next));
+            let first = $s.multiply_add_first($s.multiply_first(a, xa), b, xb);
+            let last = $s.multiply_add_last($s.multiply_last(a, xa), b, xb);
+            $dots[t][0] = $s.add_widened_neighbours($dots[t][0], first);
+            $dots[t][1] = $s.add_widened_neighbours($dots[t][1], last);
+        }
+    };
+}
+
+#[inline(always)]
+fn multiply_q8(s: Neon, w: &[WholeGroup], x: &[X], out: &mut Sums) {
+    for (pair, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let mut sums = load(s, out);
+        for (w, x) in w.iter().zip(x) {
+            let (q, scale) = (
+                &x.q.as_chunks::<2>().0[pair],
+                &x.scale.as_chunks::<2>().0[pair],
+            );
+            let (w, sw) = (&w.integers, &w.scales);
+            q8_rows::<0>(s, w, sw, q, scale, &mut sums);
+            q8_rows::<1>(s, w, sw, q, scale, &mut sums);
+            q8_rows::<2>(s, w, sw, q, scale, &mut sums);
+            q8_rows::<3>(s, w, sw, q, scale, &mut sums);
+        }
+        store(s, sums, out);
+    }
+}
+
+/// Adds the products of rows `4 I` on. (A loop over `I` would not be unrolled.)
+#[inline(always)]
+fn q8_rows<const I: usize>(
+    s: Neon,
+    w: &[u8; TILE_ROWS * GROUP],
+    sw: &[f32; TILE_ROWS],
+    x: &[[i8; GROUP]; 2],
+    sx: &[f32; 2],
+    sums: &mut [[float32x4_t; 4]; 2],
+) {
+    let mut dots = [[s.splat_i32(0); 2]; 2];
+    add_quads!(s, dots, w, x, I, 0, 1, 0, 1);
+    add_quads!(s, dots, w, x, I, 2, 3, 2, 3);
+    add_quads!(s, dots, w, x, I, 4, 5, 0, 1);
+    add_quads!(s, dots, w, x, I, 6, 7, 2, 3);
+    let sw = s.load_f32(sw, 4 * I);
+    for t in 0..2 {
+        let dot = s.to_f32(s.add_neighbours_i32(dots[t][0], dots[t][1]));
+        sums[t][I] = s.multiply_add(dot, s.multiply_by(sw, sx[t]), sums[t][I]);
     }
 }
 
 #[inline(always)]
-fn multiply_q8(s: Neon, w: &[Unpacked], sw: &[Scales], x: &[X], out: &mut Sums) {
-    for half in 0..2 {
-        let mut sums = load(s, out, half);
-        for ((w, sw), x) in w.iter().zip(sw).zip(x) {
-            let mut dots = [[s.splat_i32(0); 2]; PANEL];
-            for (dots, x) in dots.iter_mut().zip(&x.q) {
-                let x = quads(s, x);
-                for (i, dot) in dots.iter_mut().enumerate() {
-                    let mut halves = [s.splat_i32(0); 2];
-                    for pair in 0..4 {
-                        let (xa, xb) = (x[2 * pair], x[2 * pair + 1]);
-                        let a = weights(s, w, half, 2 * pair, i);
-                        let b = weights(s, w, half, 2 * pair + 1, i);
-                        let first = s.multiply_add_first(s.multiply_first(a, xa), b, xb);
-                        let last = s.multiply_add_last(s.multiply_last(a, xa), b, xb);
-                        halves[0] = s.add_widened_neighbours(halves[0], first);
-                        halves[1] = s.add_widened_neighbours(halves[1], last);
-                    }
-                    *dot = s.add_neighbours_i32(halves[0], halves[1]);
-                }
-            }
-            add_scaled(s, &mut sums, dots, sw, half, &x.scale);
+fn load(s: Neon, sums: &[[f32; TILE_ROWS]; 2]) -> [[float32x4_t; 4]; 2] {
+    let mut out = [[s.splat_f32(0.0); 4]; 2];
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = s.load_f32(sums, 4 * i);
         }
-        store(s, sums, out, half);
+    }
+    out
+}
+
+#[inline(always)]
+fn store(s: Neon, sums: [[float32x4_t; 4]; 2], to: &mut [[f32; TILE_ROWS]; 2]) {
+    for (sums, to) in sums.into_iter().zip(to) {
+        for (i, sum) in sums.into_iter().enumerate() {
+            s.store_f32(sum, to, 4 * i);
+        }
     }
 }

@@ -38,50 +38,100 @@ impl TileSums for Neon {
 fn q4(s: Neon, w: &[Q4], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS] {
     let mut sums = [s.splat_f32(0.0); 4];
     for ((w, sw), x) in w.iter().zip(sw).zip(x) {
-        let xs = quads(s, x);
-        let mut dots = [s.splat_i32(0); 4];
-        for (i, dot) in dots.iter_mut().enumerate() {
-            // Two registers of 2 rows × 4 k.
-            let mut halves = [s.splat_i16(0); 2];
-            for step in 0..4 {
-                let nibbles = s.load(w, step * 64 + i * 16);
-                let a = s.low_nibbles(nibbles);
-                let b = s.high_nibbles(nibbles);
-                let (xa, xb) = (xs[2 * step], xs[2 * step + 1]);
-                halves[0] = s.multiply_add_first(halves[0], a, xa);
-                halves[1] = s.multiply_add_last(halves[1], a, xa);
-                halves[0] = s.multiply_add_first(halves[0], b, xb);
-                halves[1] = s.multiply_add_last(halves[1], b, xb);
-            }
-            let pairs = s.add_neighbours_i16(halves[0], halves[1]);
-            *dot = s.add_widened_neighbours(s.splat_i32(x.offset[0]), pairs);
-        }
+        let (q, offset) = (quads(s, x), s.splat_i32(x.offset[0]));
+        let dots = [
+            q4_rows::<0>(s, w, q, offset),
+            q4_rows::<1>(s, w, q, offset),
+            q4_rows::<2>(s, w, q, offset),
+            q4_rows::<3>(s, w, q, offset),
+        ];
         add_scaled(s, &mut sums, dots, sw, x.scale[0]);
     }
     rows(s, sums)
+}
+
+/// The dots of rows `4 I` on. (A loop over `I` would not be unrolled.)
+#[inline(always)]
+fn q4_rows<const I: usize>(s: Neon, w: &Q4, x: [int8x16_t; 8], offset: int32x4_t) -> int32x4_t {
+    let nibbles = s.load(w, I * 16);
+    let (a, b) = (s.low_nibbles(nibbles), s.high_nibbles(nibbles));
+    let first = s.multiply_add_first(s.multiply_first(a, x[0]), b, x[1]);
+    let last = s.multiply_add_last(s.multiply_last(a, x[0]), b, x[1]);
+    let (first, last) = q4_step::<1>(s, s.load(w, 64 + I * 16), x, first, last);
+    let (first, last) = q4_step::<2>(s, s.load(w, 128 + I * 16), x, first, last);
+    let (first, last) = q4_step::<3>(s, s.load(w, 192 + I * 16), x, first, last);
+    s.add_widened_neighbours(offset, s.add_neighbours_i16(first, last))
+}
+
+/// Adds the products of the two quads of step `STEP`.
+#[inline(always)]
+fn q4_step<const STEP: usize>(
+    s: Neon,
+    nibbles: int8x16_t,
+    x: [int8x16_t; 8],
+    first: int16x8_t,
+    last: int16x8_t,
+) -> (int16x8_t, int16x8_t) {
+    let (a, b) = (s.low_nibbles(nibbles), s.high_nibbles(nibbles));
+    let (xa, xb) = (x[2 * STEP], x[2 * STEP + 1]);
+    let first = s.multiply_add_first(s.multiply_add_first(first, a, xa), b, xb);
+    let last = s.multiply_add_last(s.multiply_add_last(last, a, xa), b, xb);
+    (first, last)
 }
 
 #[inline(always)]
 fn q8(s: Neon, w: &[Q8], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS] {
     let mut sums = [s.splat_f32(0.0); 4];
     for ((w, sw), x) in w.iter().zip(sw).zip(x) {
-        let xs = quads(s, x);
-        let mut dots = [s.splat_i32(0); 4];
-        for (i, dot) in dots.iter_mut().enumerate() {
-            let mut halves = [s.splat_i32(0); 2];
-            for pair in 0..4 {
-                let a = s.load(w, pair * 128 + i * 16);
-                let b = s.load(w, pair * 128 + 64 + i * 16);
-                let (xa, xb) = (xs[2 * pair], xs[2 * pair + 1]);
-                let low = s.multiply_first(a, xa);
-                let low = s.multiply_add_first(low, b, xb);
-                let high = s.multiply_add_last(s.multiply_last(a, xa), b, xb);
-                halves[0] = s.add_widened_neighbours(halves[0], low);
-                halves[1] = s.add_widened_neighbours(halves[1], high);
-            }
-            *dot = s.add_neighbours_i32(halves[0], halves[1]);
-        }
+        let q = quads(s, x);
+        let dots = [
+            q8_rows::<0>(s, w, q),
+            q8_rows::<1>(s, w, q),
+            q8_rows::<2>(s, w, q),
+            q8_rows::<3>(s, w, q),
+        ];
         add_scaled(s, &mut sums, dots, sw, x.scale[0]);
     }
     rows(s, sums)
+}
+
+/// The dots of rows `4 I` on.
+#[inline(always)]
+fn q8_rows<const I: usize>(s: Neon, w: &Q8, x: [int8x16_t; 8]) -> int32x4_t {
+    let (first, last) = q8_pair::<I, 0>(s, w, x);
+    let (first, last) = (s.widen_neighbours(first), s.widen_neighbours(last));
+    let (first, last) = q8_add::<I, 1>(s, w, x, first, last);
+    let (first, last) = q8_add::<I, 2>(s, w, x, first, last);
+    let (first, last) = q8_add::<I, 3>(s, w, x, first, last);
+    s.add_neighbours_i32(first, last)
+}
+
+#[inline(always)]
+fn q8_add<const I: usize, const PAIR: usize>(
+    s: Neon,
+    w: &Q8,
+    x: [int8x16_t; 8],
+    first: int32x4_t,
+    last: int32x4_t,
+) -> (int32x4_t, int32x4_t) {
+    let (a, b) = q8_pair::<I, PAIR>(s, w, x);
+    (
+        s.add_widened_neighbours(first, a),
+        s.add_widened_neighbours(last, b),
+    )
+}
+
+/// The products of quads `2 PAIR` and `2 PAIR + 1`, of two rows and of the next two.
+#[inline(always)]
+fn q8_pair<const I: usize, const PAIR: usize>(
+    s: Neon,
+    w: &Q8,
+    x: [int8x16_t; 8],
+) -> (int16x8_t, int16x8_t) {
+    let a = s.load(w, PAIR * 128 + I * 16);
+    let b = s.load(w, PAIR * 128 + 64 + I * 16);
+    let (xa, xb) = (x[2 * PAIR], x[2 * PAIR + 1]);
+    let first = s.multiply_add_first(s.multiply_first(a, xa), b, xb);
+    let last = s.multiply_add_last(s.multiply_last(a, xa), b, xb);
+    (first, last)
 }

@@ -3,6 +3,7 @@
 
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::marker::PhantomData;
 
 use super::IntegerKernel;
 
@@ -33,7 +34,186 @@ pub(super) fn run_i8mm<K: IntegerKernel>(kernel: K) {
     kernel.i8mm(I8mm(()));
 }
 
+/// Two slices of one length, walked together, record by record and in each record from front to back: so that every load
+/// moves its pointer along and none needs an address of its own. What is left of the two records is known to the compiler,
+/// so the checks cost nothing.
+pub(crate) struct Walk<'a, W, X> {
+    w: *const u8,
+    x: *const u8,
+    w_left: usize,
+    x_left: usize,
+    records: usize,
+    borrow: PhantomData<&'a (W, X)>,
+}
+
+/// A method of [`Walk`] that loads 64 bytes with one instruction, which wants four registers in a row: they are named, and a
+/// kernel takes from different methods what is to live at the same time.
+macro_rules! load_four {
+    ($(#[$doc:meta])* $name:ident($from:ident, $left:ident), $list:literal, $a:tt, $b:tt, $c:tt, $d:tt) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name(&mut self) -> [int8x16_t; 4] {
+            assert!(self.$left >= 64);
+            self.$left -= 64;
+            let (a, b, c, d);
+            // SAFETY: the record has 64 more bytes, as just checked; a Walk is made from a token that proves NEON.
+            unsafe {
+                asm!(
+                    concat!("ld1 {{", $list, "}}, [{from}], #64"),
+                    from = inout(reg) self.$from,
+                    out($a) a,
+                    out($b) b,
+                    out($c) c,
+                    out($d) d,
+                    options(readonly, nostack, preserves_flags),
+                );
+            }
+            [a, b, c, d]
+        }
+    };
+}
+
+impl<'a, W: Copy, X: Copy> Walk<'a, W, X> {
+    /// Goes to the next record of both; false after the last.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> bool {
+        assert!(
+            self.w_left == 0 && self.x_left == 0,
+            "a record is walked to its end"
+        );
+        if self.records == 0 {
+            return false;
+        }
+        self.records -= 1;
+        (self.w_left, self.x_left) = (size_of::<W>(), size_of::<X>());
+        true
+    }
+
+    load_four!(
+        /// 64 bytes of the first record.
+        w_four_a(w, w_left), "v0.16b, v1.16b, v2.16b, v3.16b", "v0", "v1", "v2", "v3"
+    );
+    load_four!(
+        /// 64 bytes of the first record.
+        w_four_b(w, w_left), "v4.16b, v5.16b, v6.16b, v7.16b", "v4", "v5", "v6", "v7"
+    );
+    load_four!(
+        /// 64 bytes of the second record.
+        x_four_a(x, x_left), "v16.16b, v17.16b, v18.16b, v19.16b", "v16", "v17", "v18", "v19"
+    );
+    load_four!(
+        /// 64 bytes of the second record.
+        x_four_b(x, x_left), "v20.16b, v21.16b, v22.16b, v23.16b", "v20", "v21", "v22", "v23"
+    );
+
+    /// 8 floats of the first record.
+    #[inline(always)]
+    pub(crate) fn w_floats(&mut self) -> [float32x4_t; 2] {
+        assert!(self.w_left >= 32);
+        self.w_left -= 32;
+        let (a, b);
+        // SAFETY: the record has 32 more bytes, as just checked; a Walk is made from a token that proves NEON.
+        unsafe {
+            asm!(
+                "ldp {a:q}, {b:q}, [{from}], #32",
+                from = inout(reg) self.w,
+                a = out(vreg) a,
+                b = out(vreg) b,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        [a, b]
+    }
+
+    /// 4 floats of the second record, after which 16 bytes are passed over.
+    #[inline(always)]
+    pub(crate) fn x_floats_and_skip(&mut self) -> float32x4_t {
+        assert!(self.x_left >= 32);
+        self.x_left -= 32;
+        let a;
+        // SAFETY: the record has 32 more bytes, as just checked; a Walk is made from a token that proves NEON.
+        unsafe {
+            asm!(
+                "ldr {a:q}, [{from}], #32",
+                from = inout(reg) self.x,
+                a = out(vreg) a,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        a
+    }
+}
+
+/// Widening products. The compiler would turn `smlal2` into `ext` and `smlal` where it sees how an operand was made.
+macro_rules! widening_product {
+    ($(#[$doc:meta])* $name:ident, $instruction:literal, $lanes:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name(self, a: int8x16_t, b: int8x16_t) -> int16x8_t {
+            let product;
+            // SAFETY: the token proves NEON; registers only.
+            unsafe {
+                asm!(
+                    concat!($instruction, " {product:v}.8h, {a:v}.", $lanes, ", {b:v}.", $lanes),
+                    product = lateout(vreg) product,
+                    a = in(vreg) a,
+                    b = in(vreg) b,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            product
+        }
+    };
+    ($(#[$doc:meta])* $name:ident(sum), $instruction:literal, $lanes:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name(self, mut sum: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t {
+            // SAFETY: the token proves NEON; registers only.
+            unsafe {
+                asm!(
+                    concat!($instruction, " {sum:v}.8h, {a:v}.", $lanes, ", {b:v}.", $lanes),
+                    sum = inout(vreg) sum,
+                    a = in(vreg) a,
+                    b = in(vreg) b,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            sum
+        }
+    };
+}
+
 impl Neon {
+    widening_product!(
+        /// Products of the first 8 lanes.
+        multiply_first, "smull", "8b"
+    );
+    widening_product!(
+        /// Products of the last 8 lanes.
+        multiply_last, "smull2", "16b"
+    );
+    widening_product!(
+        /// `sum` plus the products of the first 8 lanes.
+        multiply_add_first(sum), "smlal", "8b"
+    );
+    widening_product!(
+        /// `sum` plus the products of the last 8 lanes.
+        multiply_add_last(sum), "smlal2", "16b"
+    );
+    /// Walks two slices of one length.
+    #[inline(always)]
+    pub(crate) fn walk<'a, W: Copy, X: Copy>(self, w: &'a [W], x: &'a [X]) -> Walk<'a, W, X> {
+        assert_eq!(w.len(), x.len());
+        Walk {
+            w: w.as_ptr().cast(),
+            x: x.as_ptr().cast(),
+            w_left: 0,
+            x_left: 0,
+            records: w.len(),
+            borrow: PhantomData,
+        }
+    }
+
     register_instructions! {
         /// Every lane `x`.
         fn splat_i16(x: i16) -> int16x8_t = vdupq_n_s16(x);
@@ -48,17 +228,6 @@ impl Neon {
             vreinterpretq_s8_u8(vshrq_n_u8::<4>(vreinterpretq_u8_s8(v)));
         /// `a - 8`, of bytes.
         fn minus_8(a: int8x16_t) -> int8x16_t = vsubq_s8(a, vdupq_n_s8(8));
-        /// Products of the first 8 lanes.
-        fn multiply_first(a: int8x16_t, b: int8x16_t) -> int16x8_t =
-            vmull_s8(vget_low_s8(a), vget_low_s8(b));
-        /// Products of the last 8 lanes.
-        fn multiply_last(a: int8x16_t, b: int8x16_t) -> int16x8_t = vmull_high_s8(a, b);
-        /// `sum` plus the products of the first 8 lanes.
-        fn multiply_add_first(sum: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t =
-            vmlal_s8(sum, vget_low_s8(a), vget_low_s8(b));
-        /// `sum` plus the products of the last 8 lanes.
-        fn multiply_add_last(sum: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t =
-            vmlal_high_s8(sum, a, b);
         /// Sums of neighbours, of `a` and then of `b`.
         fn add_neighbours_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t = vpaddq_s16(a, b);
         /// Sums of neighbours, of `a` and then of `b`.
@@ -78,12 +247,48 @@ impl Neon {
         /// `a b + c`, rounded once.
         fn multiply_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t =
             vfmaq_f32(c, a, b);
+        /// The bits of `|a|`.
+        fn magnitude_bits(a: float32x4_t) -> uint32x4_t = vreinterpretq_u32_f32(vabsq_f32(a));
+        /// The larger one.
+        fn larger_u32(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t = vmaxq_u32(a, b);
+        /// The largest lane.
+        fn largest_u32(a: uint32x4_t) -> u32 = vmaxvq_u32(a);
+        /// The nearest integers, ties to even.
+        fn round_to_i32(a: float32x4_t) -> int32x4_t = vcvtnq_s32_f32(a);
+        /// The low bytes of 16 integers.
+        fn narrow(a: [int32x4_t; 4]) -> int8x16_t = vuzp1q_s8(
+            vreinterpretq_s8_s16(vuzp1q_s16(vreinterpretq_s16_s32(a[0]), vreinterpretq_s16_s32(a[1]))),
+            vreinterpretq_s8_s16(vuzp1q_s16(vreinterpretq_s16_s32(a[2]), vreinterpretq_s16_s32(a[3]))),
+        );
+        /// The sum of all lanes.
+        fn sum_i8(a: int8x16_t) -> i32 = i32::from(vaddlvq_s8(a));
+        /// Bytes as floats, four by four.
+        fn bytes_to_f32(a: int8x16_t) -> [float32x4_t; 4] = {
+            let (low, high) = (vmovl_s8(vget_low_s8(a)), vmovl_high_s8(a));
+            [
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                vcvtq_f32_s32(vmovl_high_s16(low)),
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                vcvtq_f32_s32(vmovl_high_s16(high)),
+            ]
+        };
+        /// Every lane the half float of these bytes, widened.
+        fn splat_f16(bytes: [u8; 2]) -> float32x4_t =
+            vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(u16::from_le_bytes(bytes))));
         /// The first two quads of bytes of `a` and `b` in turn.
         fn zip_first_quads(a: int8x16_t, b: int8x16_t) -> int8x16_t =
             vreinterpretq_s8_s32(vzip1q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
         /// The last two quads of bytes of `a` and `b` in turn.
         fn zip_last_quads(a: int8x16_t, b: int8x16_t) -> int8x16_t =
             vreinterpretq_s8_s32(vzip2q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
+        /// Even lanes of `a`, then of `b`.
+        fn even(a: float32x4_t, b: float32x4_t) -> float32x4_t = vuzp1q_f32(a, b);
+        /// Odd lanes of `a`, then of `b`.
+        fn odd(a: float32x4_t, b: float32x4_t) -> float32x4_t = vuzp2q_f32(a, b);
+        /// The first two lanes of `a` and `b` in turn.
+        fn zip_first(a: float32x4_t, b: float32x4_t) -> float32x4_t = vzip1q_f32(a, b);
+        /// The last two lanes of `a` and `b` in turn.
+        fn zip_last(a: float32x4_t, b: float32x4_t) -> float32x4_t = vzip2q_f32(a, b);
         /// The first two lanes, each twice.
         fn twice_first(a: float32x4_t) -> float32x4_t = vzip1q_f32(a, a);
         /// The last two lanes, each twice.
@@ -95,6 +300,17 @@ impl Neon {
     pub(crate) fn broadcast_quad<const LANE: i32>(self, v: int8x16_t) -> int8x16_t {
         // SAFETY: the token proves NEON; registers only.
         unsafe { vreinterpretq_s8_s32(vdupq_laneq_s32::<LANE>(vreinterpretq_s32_s8(v))) }
+    }
+
+    /// `a` times lane `LANE` of `b`.
+    #[inline(always)]
+    pub(crate) fn multiply_lane<const LANE: i32>(
+        self,
+        a: float32x4_t,
+        b: float32x4_t,
+    ) -> float32x4_t {
+        // SAFETY: the token proves NEON; registers only.
+        unsafe { vmulq_laneq_f32::<LANE>(a, b) }
     }
 
     /// Pair `LANE` of floats twice.
@@ -118,6 +334,29 @@ impl Neon {
         assert!(at + 16 <= N);
         // SAFETY: 16 integers from `at` on are in the array.
         unsafe { vld1q_s8(from.as_ptr().add(at)) }
+    }
+
+    /// `y[at + i] = q[i] scale + y[at + i]` for 16 bytes, each rounded once.
+    #[inline(always)]
+    pub(crate) fn multiply_add_bytes<const N: usize>(
+        self,
+        q: int8x16_t,
+        scale: float32x4_t,
+        y: &mut [f32; N],
+        at: usize,
+    ) {
+        for (i, q) in self.bytes_to_f32(q).into_iter().enumerate() {
+            let at = at + 4 * i;
+            self.store_f32(self.multiply_add(q, scale, self.load_f32(y, at)), y, at);
+        }
+    }
+
+    /// Writes 16 integers from `at` on.
+    #[inline(always)]
+    pub(crate) fn store_i8<const N: usize>(self, v: int8x16_t, to: &mut [i8; N], at: usize) {
+        assert!(at + 16 <= N);
+        // SAFETY: 16 integers from `at` on are in the array.
+        unsafe { vst1q_s8(to.as_mut_ptr().add(at), v) }
     }
 
     /// Writes 16 bytes from `at` on.

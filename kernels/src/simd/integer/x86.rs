@@ -68,6 +68,47 @@ impl Avx2 {
         fn multiply4(a: __m128, b: __m128) -> __m128 = _mm_mul_ps(a, b);
         /// `a b + c`, rounded once.
         fn multiply_add4(a: __m128, b: __m128, c: __m128) -> __m128 = _mm_fmadd_ps(a, b, c);
+        /// `a - 8`, of bytes.
+        fn minus_8(a: __m256i) -> __m256i = _mm256_sub_epi8(a, _mm256_set1_epi8(8));
+        /// The bits of `|a|`.
+        fn magnitude_bits(a: __m256) -> __m256i =
+            _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(i32::MAX));
+        /// The larger one.
+        fn larger_u32(a: __m256i, b: __m256i) -> __m256i = _mm256_max_epu32(a, b);
+        /// The largest lane.
+        fn largest_u32(a: __m256i) -> u32 = {
+            let a = _mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+            let a = _mm_max_epu32(a, _mm_shuffle_epi32::<0b00_00_11_10>(a));
+            _mm_cvtsi128_si32(_mm_max_epu32(a, _mm_shuffle_epi32::<1>(a))) as u32
+        };
+        /// The nearest integers, ties to even.
+        fn round_to_i32(a: __m256) -> __m256i = _mm256_cvtps_epi32(a);
+        /// 32 integers as bytes.
+        fn narrow(a: [__m256i; 4]) -> __m256i = {
+            let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a[0], a[1]), _mm256_packs_epi32(a[2], a[3]));
+            // Packing works on halves: bring their quads back into order.
+            _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+        };
+        /// The sum of all lanes.
+        fn sum_i8(a: __m256i) -> i32 = {
+            let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), a), _mm256_set1_epi16(1));
+            let sums = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+            let sums = _mm_add_epi32(sums, _mm_shuffle_epi32::<0b00_00_11_10>(sums));
+            _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32::<1>(sums)))
+        };
+        /// Bytes as floats, eight by eight.
+        fn bytes_to_f32(a: __m256i) -> [__m256; 4] = {
+            let (low, high) = (_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(low))),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(high))),
+            ]
+        };
+        /// Every lane the half float of these bytes, widened.
+        fn splat_f16(bytes: [u8; 2]) -> __m256 =
+            _mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes(bytes)));
         /// Four lanes.
         fn four_f32(x: [f32; 4]) -> __m128 = _mm_set_ps(x[3], x[2], x[1], x[0]);
         /// Four lanes.
@@ -121,6 +162,22 @@ impl Avx2 {
         let halves = self.load16(from, at);
         // SAFETY: the token proves F16C; registers only.
         unsafe { _mm256_cvtph_ps(halves) }
+    }
+
+    /// Writes 32 integers.
+    #[inline(always)]
+    pub(crate) fn store_i8(self, v: __m256i, to: &mut [i8; 32]) {
+        // SAFETY: the array has 32 bytes; the token proves AVX2.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) }
+    }
+
+    /// `y[i] = q[i] scale + y[i]` for 32 bytes, each rounded once.
+    #[inline(always)]
+    pub(crate) fn multiply_add_bytes(self, q: __m256i, scale: __m256, y: &mut [f32; 32]) {
+        for (i, q) in self.bytes_to_f32(q).into_iter().enumerate() {
+            let sum = self.multiply_add(q, scale, self.load_f32(y, 8 * i));
+            self.store_f32(sum, y, 8 * i);
+        }
     }
 
     /// 4 half floats, widened.
