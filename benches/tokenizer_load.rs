@@ -8,9 +8,6 @@
     reason = "a benchmark prints and may fail loudly"
 )]
 
-#[path = "../tests/common/vocabulary.rs"]
-mod vocabulary;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -34,7 +31,7 @@ fn main() {
         ),
         _ => {
             let dir = tempfile::tempdir().unwrap();
-            let json = vocabulary::tokenizer_json();
+            let json = gemmad::pack::synthetic_tokenizer_json();
             println!(
                 "tokenizer.json: {:.1} MB, {} merges",
                 json.len() as f64 / 1e6,

@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "common/vocabulary.rs"]
-mod vocabulary;
-
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -84,7 +81,8 @@ impl Both {
 
 static FIXTURE: LazyLock<Both> = LazyLock::new(|| Both::load(&fixtures()));
 static DEMO: LazyLock<Both> = LazyLock::new(|| Both::load(&demo()));
-static BIG: LazyLock<Both> = LazyLock::new(|| Both::parse(&vocabulary::tokenizer_json()));
+static BIG: LazyLock<Both> =
+    LazyLock::new(|| Both::parse(&gemmad::pack::synthetic_tokenizer_json()));
 
 const TEXTS: [&str; 10] = [
     "",

@@ -7,7 +7,7 @@ use kernels::{Isa, Pool};
 
 use super::failure::{Failure, exit};
 use super::progress;
-use crate::pack::{self, PackOptions, Recipe};
+use crate::pack::{self, PackOptions, Recipe, SyntheticSize};
 
 /// Quantise a checkpoint into a pack, which runs in place from flash
 ///
@@ -15,8 +15,17 @@ use crate::pack::{self, PackOptions, Recipe};
 #[derive(Debug, clap::Args)]
 pub(super) struct Pack {
     /// A downloaded Gemma 3n checkpoint
-    #[arg(long, value_name = "DIR")]
-    from: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "synthetic")]
+    from: Option<PathBuf>,
+    /// Random weights of a published size instead, to measure with
+    #[arg(long, value_name = "SIZE", value_enum, conflicts_with = "from")]
+    synthetic: Option<SizeArg>,
+    /// The same seed gives the same synthetic pack
+    #[arg(long, value_name = "N", requires = "synthetic", default_value_t = 0)]
+    seed: u64,
+    /// A synthetic pack without audio and vision
+    #[arg(long, requires = "synthetic")]
+    text_only: bool,
     /// The directory to make, NAME.pack by custom
     #[arg(long, value_name = "NAME.pack")]
     to: PathBuf,
@@ -38,6 +47,12 @@ enum RecipeArg {
     Small,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum SizeArg {
+    E2b,
+    E4b,
+}
+
 impl Pack {
     pub(super) fn run(self) -> Result<(), Failure> {
         let isa = Isa::from_environment().map_err(|error| Failure::new(exit::CONFIG, error))?;
@@ -55,7 +70,25 @@ impl Pack {
             bar.set_length(total);
             bar.set_position(done);
         };
-        let packed = pack::pack_checkpoint(&self.from, &self.to, options, &pool, &mut advance);
+        let packed = match (&self.from, self.synthetic) {
+            (Some(from), _) => pack::pack_checkpoint(from, &self.to, options, &pool, &mut advance),
+            (None, size) => {
+                let size = match size {
+                    Some(SizeArg::E4b) => SyntheticSize::E4b,
+                    _ => SyntheticSize::E2b,
+                };
+                let (text_only, seed) = (self.text_only, self.seed);
+                pack::pack_synthetic(
+                    size,
+                    text_only,
+                    seed,
+                    &self.to,
+                    options,
+                    &pool,
+                    &mut advance,
+                )
+            }
+        };
         bar.finish_and_clear();
         let manifest = packed?;
         let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();

@@ -11,6 +11,7 @@ mod huggingface;
 mod plan;
 mod quantize;
 mod recipe;
+mod synthetic;
 mod verify;
 mod writer;
 
@@ -21,6 +22,7 @@ use kernels::Pool;
 
 pub use error::PackError;
 pub use recipe::Recipe;
+pub use synthetic::{SyntheticSize, pack_synthetic, synthetic_tokenizer_json};
 pub use verify::verify;
 pub use writer::Progress;
 
@@ -77,7 +79,7 @@ pub fn pack_checkpoint(
     let slices = Slices::load(dir, &config.text)?;
     Tokenizer::load(dir)?.check_config(&config, &dir.join("config.json"))?;
 
-    let describe = |name: &str| source.describe(name);
+    let describe = |name: &str, _: &[usize]| source.describe(name);
     let mut files = Vec::from(plan::text(
         &config.text,
         options.recipe,

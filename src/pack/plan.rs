@@ -77,8 +77,8 @@ pub(super) fn matrix_shape(shape: &[usize]) -> (usize, usize) {
     }
 }
 
-/// Looks a tensor up by canonical name.
-pub(super) type Describe<'a> = dyn Fn(&str) -> Option<Described> + 'a;
+/// Looks a tensor up by canonical name; a source without tensors of its own makes one of the shape that is asked for.
+pub(super) type Describe<'a> = dyn Fn(&str, &[usize]) -> Option<Described> + 'a;
 
 /// Lays out the text and PLE files.
 pub(super) fn text(
@@ -248,7 +248,7 @@ impl Planner<'_> {
         shape: &[usize],
         more_rows: bool,
     ) -> Result<Described, PackError> {
-        let found = (self.describe)(name).ok_or_else(|| PackError::Missing {
+        let found = (self.describe)(name, shape).ok_or_else(|| PackError::Missing {
             path: self.source.to_owned(),
             tensor: name.to_owned(),
         })?;

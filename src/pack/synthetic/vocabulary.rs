@@ -1,10 +1,9 @@
-//! A synthetic `tokenizer.json` of the published size and structure: 262,144 text tokens, about half a million merges.
+//! A synthetic `tokenizer.json`, for synthetic packs, and for tests and measurements at the published size.
 //!
 //! As in the published file every piece can be merged from each of its splits into two tokens, the control tokens
 //! among them, runs of newlines and of U+2581 are added tokens, and the ids of media come after the text's.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 /// Text tokens; the ids of media follow.
 const TEXT_TOKENS: u32 = 262_144;
@@ -34,8 +33,10 @@ impl Random {
     }
 }
 
-/// The text of the file.
-pub(crate) fn tokenizer_json() -> String {
+/// The text of a `tokenizer.json` of the published size and structure: 262,144 text tokens, about half a million merges.
+///
+/// Always the same one; the ids of turns and media are near the published ones.
+pub fn synthetic_tokenizer_json() -> String {
     let mut random = Random(7);
     let mut pieces = Pieces {
         texts: Vec::new(),
@@ -117,13 +118,13 @@ fn pairs(letters: &[char]) -> impl Iterator<Item = (char, char)> {
 
 /// The file in the published layout: one item a line.
 fn render(pieces: &Pieces, added: &[(String, bool)]) -> String {
-    let json = |text: &str| serde_json::to_string(text).unwrap();
+    let json = |text: &str| serde_json::Value::from(text).to_string();
     let mut out = String::from("{\n  \"version\": \"1.0\",\n  \"added_tokens\": [\n");
     let media = [
         ("<end_of_image>", TEXT_TOKENS),
         ("<image_soft_token>", TEXT_TOKENS + 1),
-        ("<end_of_audio>", TEXT_TOKENS + 2),
-        ("<audio_soft_token>", TEXT_TOKENS + 3),
+        ("<end_of_audio>", TEXT_TOKENS + 128),
+        ("<audio_soft_token>", TEXT_TOKENS + 129),
     ];
     let known = added
         .iter()
@@ -161,13 +162,11 @@ fn render(pieces: &Pieces, added: &[(String, bool)]) -> String {
         for (at, _) in text.char_indices().skip(1) {
             let (left, right) = text.split_at(at);
             if pieces.ids.contains_key(left) && pieces.ids.contains_key(right) {
-                write!(
-                    out,
+                out += &format!(
                     "{separator}      [\n        {},\n        {}\n      ]",
                     json(left),
                     json(right)
-                )
-                .unwrap();
+                );
                 separator = ",\n";
             }
         }
