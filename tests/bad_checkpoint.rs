@@ -8,7 +8,8 @@ mod allocator;
 mod common;
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use assert_cmd::Command;
 use common::fixtures;
@@ -32,10 +33,33 @@ struct Checkpoint {
     dir: TempDir,
 }
 
+/// The fixtures' checkpoint as a pack, made once.
+static PACK: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
+    let home = tempfile::tempdir().unwrap();
+    let to = home.path().join("model.pack");
+    Command::cargo_bin("gemmad")
+        .unwrap()
+        .args(["pack", "--from"])
+        .arg(fixtures())
+        .arg("--to")
+        .arg(&to)
+        .assert()
+        .success();
+    (home, to)
+});
+
 impl Checkpoint {
     fn copy() -> Checkpoint {
+        Checkpoint::copy_of(&fixtures())
+    }
+
+    fn pack() -> Checkpoint {
+        Checkpoint::copy_of(&PACK.1)
+    }
+
+    fn copy_of(from: &Path) -> Checkpoint {
         let dir = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(fixtures()).unwrap() {
+        for entry in std::fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
             if entry.file_type().unwrap().is_file() {
                 std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
@@ -79,6 +103,15 @@ impl Checkpoint {
         let mut header: Value = serde_json::from_slice(&header).unwrap();
         edit(&mut header);
         self.write(name, &join(&serde_json::to_vec(&header).unwrap(), &data));
+    }
+
+    /// As [`Checkpoint::edit_header`], and puts the file's new size into `pack.json`, which would tell at once.
+    fn edit_header_in_place(&self, name: &str, edit: impl FnOnce(&mut Value)) {
+        self.edit_header(name, edit);
+        let bytes = self.read(name).len();
+        self.edit_json("pack.json", |pack| {
+            pack["files"][name]["bytes"] = bytes.into()
+        });
     }
 
     /// The weight file that holds a tensor.
@@ -557,6 +590,56 @@ fn open_and_answer(dir: &Path) -> Result<(), String> {
     result.map_err(|error: gemmad::pipeline::EngineError| error.to_string())
 }
 
+/// A pack's header names sizes too: in the metadata, as "FORMAT ROWS COLS".
+#[test]
+fn a_pack_that_lies_about_its_blocks_is_refused() {
+    assert_eq!(open_and_answer(Checkpoint::pack().path()), Ok(()));
+    let find = |checkpoint: &Checkpoint| {
+        let file = "text.safetensors".to_owned();
+        let (header, _) = split(&checkpoint.read(&file));
+        let header: Value = serde_json::from_slice(&header).unwrap();
+        let metadata = header["__metadata__"].as_object().unwrap().clone();
+        let (name, blocks) = metadata
+            .into_iter()
+            .find(|(_, value)| {
+                value
+                    .as_str()
+                    .is_some_and(|text| text.split(' ').count() == 3)
+            })
+            .unwrap();
+        (file, name, blocks.as_str().unwrap().to_owned())
+    };
+    for lie in [
+        "q4_tiled 18446744073709551615 18446744073709551615",
+        "q8_rows 4294967296 4294967296",
+        "q8_rows 0 0",
+        "q8_rows 1 1",
+        "q3_rows 64 64",
+        "",
+        "q8_rows -1 64",
+    ] {
+        let checkpoint = Checkpoint::pack();
+        let (file, name, _) = find(&checkpoint);
+        checkpoint.edit_header_in_place(&file, |header| {
+            header["__metadata__"][&name] = lie.into();
+        });
+        let message = open_and_answer(checkpoint.path()).unwrap_err();
+        assert!(message.contains(&file), "{lie}: {message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+    let checkpoint = Checkpoint::pack();
+    let whole = checkpoint.read("text.safetensors");
+    checkpoint.write("text.safetensors", &whole[..whole.len() - 64]);
+    refused(&checkpoint, DATA, &["pack.json", "text.safetensors"]);
+    std::fs::remove_file(checkpoint.path().join("text.safetensors")).unwrap();
+    refused(&checkpoint, NO_INPUT, &["text.safetensors"]);
+    let checkpoint = Checkpoint::pack();
+    checkpoint.edit_json("pack.json", |pack| pack["version"] = json!(99));
+    refused(&checkpoint, DATA, &["pack.json", "99"]);
+    checkpoint.write("pack.json", b"{");
+    refused(&checkpoint, DATA, &["pack.json"]);
+}
+
 /// A value that stands where another was expected.
 fn values() -> impl Strategy<Value = Value> {
     let numbers = prop::sample::select(vec![
@@ -706,6 +789,33 @@ proptest! {
         let checkpoint = Checkpoint::copy();
         let name = checkpoint.shards()[shard.index(checkpoint.shards().len())].clone();
         checkpoint.edit_header(&name, |header| mutate(header, &path, value));
+        if let Err(message) = open_and_answer(checkpoint.path()) {
+            prop_assert_eq!(message.lines().count(), 1, "{}", message);
+        }
+    }
+
+    #[test]
+    fn mutated_packs_never_panic(
+        shard in any::<Index>(),
+        path in prop::collection::vec(any::<Index>(), 3),
+        value in prop::option::weighted(0.9, values()),
+        words in prop::option::of((0..6usize, any::<Index>(), any::<Index>())),
+    ) {
+        let checkpoint = Checkpoint::pack();
+        let name = checkpoint.shards()[shard.index(checkpoint.shards().len())].clone();
+        checkpoint.edit_header_in_place(&name, |header| match words {
+            None => mutate(header, &path, value),
+            // Another block format, or other sizes: those of another tensor fit the bytes now and then.
+            Some((format, rows, cols)) => {
+                const FORMATS: [&str; 6] =
+                    ["q4_tiled", "q8_tiled", "q4_rows", "q8_rows", "q4_columns", "q8_columns"];
+                const SIZES: [usize; 9] = [0, 1, 16, 32, 64, 128, 256, 1 << 33, usize::MAX];
+                let Some(metadata) = header["__metadata__"].as_object_mut() else { return };
+                let at = path[0].index(metadata.len());
+                *metadata.values_mut().nth(at).unwrap() =
+                    format!("{} {} {}", FORMATS[format], SIZES[rows.index(9)], SIZES[cols.index(9)]).into();
+            }
+        });
         if let Err(message) = open_and_answer(checkpoint.path()) {
             prop_assert_eq!(message.lines().count(), 1, "{}", message);
         }
