@@ -77,10 +77,6 @@ pub fn pack_synthetic(
     )
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one caller, and the tests' small model"
-)]
 fn write(
     companions: &[Companion],
     towers: Vec<FilePlan>,
