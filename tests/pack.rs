@@ -2,13 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use common::fixtures;
 use half::bf16;
 use kernels::quant::{Format, Quantized, dequantize_row};
 use safetensors::SafeTensors;
@@ -19,6 +16,11 @@ fn gemmad(arguments: &[&str]) -> Command {
     let mut command = Command::cargo_bin("gemmad").unwrap();
     command.args(arguments);
     command
+}
+
+/// What is compared here are the dimensions of this set, whichever one the goldens are taken from.
+fn tiny_a() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-a")
 }
 
 fn demo() -> PathBuf {
@@ -225,8 +227,8 @@ fn every_tensor_is_that_of_the_source() {
     for (recipe, ffn, attention, table) in
         [("q8", 8, 8, 8), ("balanced", 4, 8, 8), ("small", 4, 4, 4)]
     {
-        let (_home, to) = packed(&fixtures(), recipe);
-        let formats = compare(&fixtures(), &to);
+        let (_home, to) = packed(&tiny_a(), recipe);
+        let formats = compare(&tiny_a(), &to);
         let format = |leaf: &str| formats.get(&format!("{TEXT}{leaf}")).map(String::as_str);
         let expect = |leaf: &str, bits: usize, rest: &str| {
             assert_eq!(
@@ -299,7 +301,7 @@ fn dense_layers_are_cut_where_slices_end() {
 
 #[test]
 fn a_slice_that_cuts_a_group_is_refused() {
-    let from = copy_of(&fixtures());
+    let from = copy_of(&tiny_a());
     std::fs::write(
         from.path().join("slices.toml"),
         "[odd]\nintermediate_size = 40\n",
@@ -315,7 +317,7 @@ fn a_slice_that_cuts_a_group_is_refused() {
 
 #[test]
 fn the_manifest_has_every_file_and_the_companions_are_copied() {
-    let (_home, to) = packed(&fixtures(), "balanced");
+    let (_home, to) = packed(&tiny_a(), "balanced");
     let manifest: Value =
         serde_json::from_slice(&std::fs::read(to.join("pack.json")).unwrap()).unwrap();
     assert_eq!(manifest["format"], "gemmad-pack");
@@ -345,7 +347,7 @@ fn the_manifest_has_every_file_and_the_companions_are_copied() {
             "{name}"
         );
         if !name.ends_with(".safetensors") {
-            let original = std::fs::read(fixtures().join(name)).unwrap();
+            let original = std::fs::read(tiny_a().join(name)).unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), original, "{name}");
         }
     }
@@ -358,7 +360,7 @@ fn the_manifest_has_every_file_and_the_companions_are_copied() {
 
 #[test]
 fn verification_names_the_file_that_differs() {
-    let (_home, to) = packed(&fixtures(), "small");
+    let (_home, to) = packed(&tiny_a(), "small");
     let inspect = || {
         let mut command = gemmad(&["inspect", "--verify", "--model"]);
         command.arg(&to);
@@ -396,13 +398,13 @@ fn verification_names_the_file_that_differs() {
     assert!(text.contains("audio.safetensors is missing"), "{text}");
 
     let mut checkpoint = gemmad(&["inspect", "--verify", "--model"]);
-    checkpoint.arg(fixtures());
+    checkpoint.arg(tiny_a());
     assert!(complaint(checkpoint, 64).contains("no pack"));
 }
 
 #[test]
 fn a_newer_pack_is_refused() {
-    let (_home, to) = packed(&fixtures(), "small");
+    let (_home, to) = packed(&tiny_a(), "small");
     edit_json(&to.join("pack.json"), |json| json["version"] = 2.into());
     let mut inspect = gemmad(&["inspect", "--model"]);
     inspect.arg(&to);
@@ -429,14 +431,14 @@ fn a_source_that_is_not_whole_is_refused_before_anything_is_written() {
             "laurel.linear_left.weight has shape [8, 64]",
         ),
     ] {
-        let from = copy_of(&fixtures());
+        let from = copy_of(&tiny_a());
         edit_json(&from.path().join("config.json"), |json| {
             json["text_config"][key] = value.into();
         });
         let text = complaint(pack(from.path(), &to, &[]), 65);
         assert!(text.contains(complaint_about), "{text}");
     }
-    let (_packed_home, packed) = packed(&fixtures(), "small");
+    let (_packed_home, packed) = packed(&tiny_a(), "small");
     let text = complaint(pack(&packed, &to, &[]), 64);
     assert!(text.contains("is a pack already"), "{text}");
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
@@ -444,7 +446,7 @@ fn a_source_that_is_not_whole_is_refused_before_anything_is_written() {
 
 #[test]
 fn a_weight_that_is_no_number_is_found() {
-    let from = copy_of(&fixtures());
+    let from = copy_of(&tiny_a());
     let name = "model.language_model.layers.1.mlp.down_proj.weight";
     let shard = [
         "model-00001-of-00002.safetensors",
@@ -482,13 +484,13 @@ fn a_weight_that_is_no_number_is_found() {
 
 #[test]
 fn only_a_pack_is_replaced_and_only_by_force() {
-    let (home, to) = packed(&fixtures(), "small");
-    let text = complaint(pack(&fixtures(), &to, &[]), 64);
+    let (home, to) = packed(&tiny_a(), "small");
+    let text = complaint(pack(&tiny_a(), &to, &[]), 64);
     assert!(
         text.contains("exists") && text.contains("--force"),
         "{text}"
     );
-    pack(&fixtures(), &to, &["--recipe", "q8", "--force"])
+    pack(&tiny_a(), &to, &["--recipe", "q8", "--force"])
         .assert()
         .success();
     let manifest = std::fs::read_to_string(to.join("pack.json")).unwrap();
@@ -502,7 +504,7 @@ fn only_a_pack_is_replaced_and_only_by_force() {
     let other = home.path().join("precious");
     std::fs::create_dir(&other).unwrap();
     std::fs::write(other.join("letters"), "dear").unwrap();
-    let text = complaint(pack(&fixtures(), &other, &["--force"]), 64);
+    let text = complaint(pack(&tiny_a(), &other, &["--force"]), 64);
     assert!(text.contains("is no pack"), "{text}");
     assert!(other.join("letters").exists());
 }
@@ -516,11 +518,11 @@ fn two_runs_do_not_write_the_same_pack() {
     std::fs::write(partial.join("text.safetensors"), "of the other run").unwrap();
     let lock = std::fs::File::open(&partial).unwrap();
     lock.lock().unwrap();
-    let text = complaint(pack(&fixtures(), &to, &[]), 64);
+    let text = complaint(pack(&tiny_a(), &to, &[]), 64);
     assert!(text.contains("another gemmad writes"), "{text}");
     assert!(partial.join("text.safetensors").exists());
     drop(lock);
-    pack(&fixtures(), &to, &[]).assert().success();
+    pack(&tiny_a(), &to, &[]).assert().success();
     assert!(!partial.exists());
 }
 
@@ -530,7 +532,7 @@ fn pack_with_limit(to: &Path, blocks: u32, ignore: &str) -> std::process::Output
     let script = format!("{ignore} ulimit -f {blocks}; exec \"$0\" pack --from \"$1\" --to \"$2\"");
     std::process::Command::new("sh")
         .args(["-c", &script, env!("CARGO_BIN_EXE_gemmad")])
-        .arg(fixtures())
+        .arg(tiny_a())
         .arg(to)
         .output()
         .unwrap()
@@ -578,7 +580,7 @@ fn a_killed_run_is_simply_repeated() {
     );
     assert!(home.path().join("a.pack.partial").exists());
     assert!(!to.exists(), "nothing half-written can be loaded");
-    pack(&fixtures(), &to, &[]).assert().success();
+    pack(&tiny_a(), &to, &[]).assert().success();
     gemmad(&["inspect", "--verify", "--model"])
         .arg(&to)
         .assert()
