@@ -115,7 +115,16 @@ fn json_has_text_timings_and_memory() {
     let json: Value =
         serde_json::from_str(&answer(&["--json", "--matformer", "half", COMMAND])).unwrap();
     let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["text", "finish", "matformer", "timing", "memory"]);
+    let documented = [
+        "text",
+        "finish",
+        "matformer",
+        "timing",
+        "memory",
+        "memory_before",
+        "memory_after",
+    ];
+    assert_eq!(keys, documented);
     assert_eq!(json["text"], ANSWER);
     assert_eq!(json["finish"], "stop");
     assert_eq!(json["matformer"], "half");
@@ -197,7 +206,7 @@ fn what_is_wrong_is_told_in_one_line() {
     refused(&missing, 66, &["/no/such/model"]);
     refused(
         &ask(&["--image", "/no/such.png", "Hi"]),
-        65,
+        66,
         &["/no/such.png"],
     );
     let audio = demo().join("heldout/audio/expected.tsv");
