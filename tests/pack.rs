@@ -591,3 +591,131 @@ fn a_killed_run_is_simply_repeated() {
         "what it left is gone"
     );
 }
+
+fn gguf(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/gguf")
+        .join(name)
+}
+
+/// tiny-a's text model through llama.cpp's format: its BF16 matrices give the very bytes that the checkpoint gives.
+#[test]
+fn a_gguf_gives_the_pack_of_its_checkpoint() {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-a");
+    let (_from_dir, ours) = packed(&tiny, "q8");
+    let (_from_gguf, theirs) = packed(&gguf("tiny-a.gguf"), "q8");
+    gemmad(&["inspect", "--verify", "--model"])
+        .arg(&theirs)
+        .assert()
+        .success();
+    for group in ["text", "ple"] {
+        let file = format!("{group}.safetensors");
+        let (ours, theirs) = (
+            read_pack_file(&ours.join(&file)),
+            read_pack_file(&theirs.join(&file)),
+        );
+        assert_eq!(ours.formats, theirs.formats);
+        for (name, tensor) in &ours.tensors {
+            let other = &theirs.tensors[name];
+            let Some(format) = ours.formats.get(name) else {
+                let single = |tensor: &Plain| match tensor.bytes.len()
+                    / tensor.shape.iter().product::<usize>()
+                {
+                    2 => widened(&tensor.bytes),
+                    _ => bytemuck::pod_collect_to_vec::<u8, f32>(&tensor.bytes),
+                };
+                assert_eq!(single(tensor), single(other), "{name}");
+                continue;
+            };
+            let layer = name.split('.').nth(3).and_then(|n| n.parse::<usize>().ok());
+            let ggml_blocks = name.contains(".mlp.") || name.contains(".self_attn.");
+            let limit = match layer {
+                Some(5..) if ggml_blocks => 0.15, // Q4_0 of the gguf package, by the maximum
+                Some(3..) if ggml_blocks => 0.012, // 8 bit twice
+                _ => {
+                    assert_eq!(tensor.bytes, other.bytes, "{name}");
+                    continue;
+                }
+            };
+            let error = relative_rms_error(
+                &dequantized(other, format).0,
+                &dequantized(tensor, format).0,
+            );
+            assert!(error < limit, "{name}: {error}");
+        }
+    }
+    use gemmad::model::config::Config;
+    let (mut ours, theirs) = (Config::load(&ours).unwrap(), Config::load(&theirs).unwrap());
+    // The file has no key for a second RoPE base and none for media ids.
+    ours.text.vocab_size = theirs.text.vocab_size;
+    assert_eq!(ours.text, theirs.text);
+    assert_eq!(ours.ids.eos, theirs.ids.eos);
+    assert!(theirs.audio.is_none() && theirs.vision.is_none());
+}
+
+#[test]
+fn a_gguf_brings_its_tokenizer() {
+    use gemmad::model::tokenizer::Tokenizer;
+    let (_home, to) = packed(&gguf("tiny-a.gguf"), "small");
+    let tokenizer = Tokenizer::load(&to).unwrap();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-a");
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(tiny.join("golden/manifest.json")).unwrap()).unwrap();
+    let cases = manifest["tokenizer_cases"].as_array().unwrap();
+    assert!(cases.len() > 5);
+    for case in cases {
+        let ids: Vec<u64> = tokenizer
+            .encode(case["text"].as_str().unwrap())
+            .into_iter()
+            .map(u64::from)
+            .collect();
+        let want: Vec<u64> = case["ids_no_bos"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| id.as_u64().unwrap())
+            .collect();
+        assert_eq!(ids, want, "{}", case["text"]);
+    }
+    // Or a tokenizer of its own.
+    let home = tempfile::tempdir().unwrap();
+    let to = home.path().join("a.pack");
+    pack(&gguf("tiny-a.gguf"), &to, &["--tokenizer"])
+        .arg(&tiny)
+        .assert()
+        .success();
+    let (own, given) = (to.join("tokenizer.json"), tiny.join("tokenizer.json"));
+    assert_eq!(std::fs::read(own).unwrap(), std::fs::read(given).unwrap());
+}
+
+#[test]
+fn a_gguf_of_another_kind_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let (from, to) = (home.path().join("other.gguf"), home.path().join("a.pack"));
+    let refuse = |bytes: &[u8]| {
+        std::fs::write(&from, bytes).unwrap();
+        complaint(pack(&from, &to, &[]), 65)
+    };
+    let mut bytes = std::fs::read(gguf("tiny-a.gguf")).unwrap();
+    let text = refuse(&bytes[..bytes.len() - 1]);
+    assert!(text.contains("truncated"), "{text}");
+    let key = b"general.architecture";
+    let at = bytes
+        .windows(key.len())
+        .position(|window| window == key)
+        .unwrap()
+        + key.len()
+        + 12;
+    assert_eq!(&bytes[at..at + 7], b"gemma3n");
+    bytes[at..at + 7].copy_from_slice(b"llama4x");
+    let text = refuse(&bytes);
+    assert!(
+        text.contains("\"llama4x\"") && text.contains("Gemma 3n"),
+        "{text}"
+    );
+    assert!(refuse(b"not a model at all, but long enough for a header").contains("no GGUF file"));
+    // blocks.gguf has the architecture and nothing else.
+    let text = refuse(&std::fs::read(gguf("blocks.gguf")).unwrap());
+    assert!(text.contains("block_count is missing"), "{text}");
+    assert!(!to.exists());
+}

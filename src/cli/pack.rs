@@ -14,8 +14,12 @@ use crate::pack::{self, PackOptions, Recipe, SyntheticSize};
 /// The pack appears when it is complete; a run that was interrupted is simply repeated.
 #[derive(Debug, clap::Args)]
 pub(super) struct Pack {
-    /// A downloaded Gemma 3n checkpoint
-    #[arg(long, value_name = "DIR", required_unless_present = "synthetic")]
+    /// A downloaded Gemma 3n checkpoint, or a text model of llama.cpp
+    #[arg(
+        long,
+        value_name = "DIR|FILE.gguf",
+        required_unless_present = "synthetic"
+    )]
     from: Option<PathBuf>,
     /// Random weights of a published size instead, to measure with
     #[arg(long, value_name = "SIZE", value_enum, conflicts_with = "from")]
@@ -26,6 +30,9 @@ pub(super) struct Pack {
     /// A synthetic pack without audio and vision
     #[arg(long, requires = "synthetic")]
     text_only: bool,
+    /// Directory of the tokenizer.json for a GGUF file whose own is not usable
+    #[arg(long, value_name = "DIR", requires = "from")]
+    tokenizer: Option<PathBuf>,
     /// The directory to make, NAME.pack by custom
     #[arg(long, value_name = "NAME.pack")]
     to: PathBuf,
@@ -71,6 +78,10 @@ impl Pack {
             bar.set_position(done);
         };
         let packed = match (&self.from, self.synthetic) {
+            (Some(from), _) if !from.is_dir() => {
+                let tokenizer = self.tokenizer.as_deref();
+                pack::pack_gguf(from, tokenizer, &self.to, options, &pool, &mut advance)
+            }
             (Some(from), _) => pack::pack_checkpoint(from, &self.to, options, &pool, &mut advance),
             (None, size) => {
                 let size = match size {

@@ -188,13 +188,22 @@ pub struct Slices {
 }
 
 impl Slices {
+    /// The whole model, and the published slices where the model has E4B's shape.
+    ///
+    /// # Errors
+    /// None for a configuration that was read from a file.
+    pub fn built_in(config: &TextConfig) -> Result<Slices, SliceError> {
+        let mut offered = vec![Slice::full(config)];
+        offered.extend(published(config)?);
+        Ok(Slices { offered })
+    }
+
     /// Collects the slices on offer for the checkpoint in `dir`.
     ///
     /// # Errors
     /// `slices.toml` exists and cannot be read, is malformed, or names a slice that does not fit the model.
     pub fn load(dir: &Path, config: &TextConfig) -> Result<Slices, SliceError> {
-        let mut offered = vec![Slice::full(config)];
-        offered.extend(published(config)?);
+        let Slices { mut offered } = Slices::built_in(config)?;
         let path = dir.join("slices.toml");
         match std::fs::read_to_string(&path) {
             Ok(text) => {

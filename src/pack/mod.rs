@@ -7,6 +7,7 @@
 //! 4. Everything is synchronised, and one rename makes the pack appear.
 
 mod error;
+mod gguf;
 mod huggingface;
 mod plan;
 mod quantize;
@@ -30,6 +31,7 @@ use crate::model::config::Config;
 use crate::model::matformer::Slices;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Group, PackManifest};
+use gguf::Gguf;
 use huggingface::HuggingFace;
 use plan::FilePlan;
 use quantize::{Quantizer, Source};
@@ -94,14 +96,45 @@ pub fn pack_checkpoint(
         }
     }
     let companions = companions(dir)?;
-    let mut pack = begin(target, options, &files, &companions, progress)?;
+    let pack = begin(target, options, &files, &companions, progress)?;
+    write(pack, &files, pool, &mut source, options.recipe)
+}
+
+/// Packs a text model of llama.cpp; its tokenizer is that of `tokenizer_dir` where one is given, else the file's own.
+///
+/// # Errors
+/// As [`pack_checkpoint`]; the file is malformed, or holds something else than Gemma 3n.
+pub fn pack_gguf(
+    file: &Path,
+    tokenizer_dir: Option<&Path>,
+    target: &Path,
+    options: PackOptions,
+    pool: &Pool,
+    progress: &mut Progress<'_>,
+) -> Result<PackManifest, PackError> {
+    writer::check_target(target, options.force)?;
+    let mut source = Gguf::open(file)?;
+    let (config, companions) = source.companions(tokenizer_dir)?;
+    let slices = Slices::built_in(&config.text)?;
+    let describe = |name: &str, _: &[usize]| source.describe(name);
+    let files = plan::text(&config.text, options.recipe, &slices, file, &describe)?;
+    let pack = begin(target, options, &files, &companions, progress)?;
+    write(pack, &files, pool, &mut source, options.recipe)
+}
+
+/// Writes every tensor of every file and commits the pack.
+fn write(
+    mut pack: PackWriter<'_>,
+    files: &[FilePlan],
+    pool: &Pool,
+    source: &mut impl Source,
+    recipe: Recipe,
+) -> Result<PackManifest, PackError> {
     let mut quantizer = Quantizer::default();
-    for file in &files {
-        pack.tensors(file, |entry, out| {
-            quantizer.write(pool, &mut source, entry, out)
-        })?;
+    for file in files {
+        pack.tensors(file, |entry, out| quantizer.write(pool, source, entry, out))?;
     }
-    pack.commit(options.recipe.name(), &base_name(dir))
+    pack.commit(recipe.name(), &base_name(source.path()))
 }
 
 fn begin<'a>(

@@ -1,0 +1,265 @@
+//! The header of a GGUF file: its keys and its table of tensors, read with limits.
+//!
+//! Source: the GGUF specification of the ggml project, versions 2 and 3.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use super::super::error::PackError;
+use super::blocks::BlockType;
+
+const MAX_TENSORS: u64 = 1 << 16;
+const MAX_KEYS: u64 = 1 << 14;
+/// The longest list is that of the tokens, 262,400.
+const MAX_LIST: u64 = 1 << 21;
+/// The longest text is the chat template.
+const MAX_TEXT_BYTES: u64 = 1 << 20;
+/// The header of the largest model has 20 MB; all that is kept of it must fit a board.
+const MAX_HEADER_BYTES: u64 = 256 << 20;
+const MAX_DIMENSIONS: u32 = 4;
+const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// The value of a key. Truth values are 0 and 1.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Number(f64),
+    Text(String),
+    Numbers(Vec<f64>),
+    Texts(Vec<String>),
+}
+
+/// A tensor as the table describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct TensorInfo {
+    /// Dimensions, outermost first (the file has them the other way round).
+    pub(super) shape: Vec<usize>,
+    pub(super) block_type: BlockType,
+    /// First byte in the file.
+    pub(super) start: u64,
+}
+
+/// Keys and tensors.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) values: HashMap<String, Value>,
+    pub(super) tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl Header {
+    pub(super) fn read(file: &File, path: &Path) -> Result<Header, PackError> {
+        let size = file.metadata().map_err(PackError::read(path))?.len();
+        let limit = size.min(MAX_HEADER_BYTES);
+        let mut reader = Reader {
+            path,
+            input: BufReader::new(file),
+            left: limit,
+        };
+        let header = reader.header(size)?;
+        Ok(header)
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    input: BufReader<&'a File>,
+    /// Bytes that the header may still take.
+    left: u64,
+}
+
+impl Reader<'_> {
+    fn bad(&self, reason: impl Into<String>) -> PackError {
+        PackError::Gguf {
+            path: self.path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    fn take(&mut self, n: u64) -> Result<(), PackError> {
+        self.left = self.left.checked_sub(n).ok_or_else(|| {
+            self.bad(
+                "the header goes beyond the end of the file: it is truncated; download it again",
+            )
+        })?;
+        Ok(())
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], PackError> {
+        self.take(N as u64)?;
+        let mut bytes = [0; N];
+        self.input
+            .read_exact(&mut bytes)
+            .map_err(PackError::read(self.path))?;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, PackError> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, PackError> {
+        self.bytes().map(u64::from_le_bytes)
+    }
+
+    /// A number that says how many things follow.
+    fn count(&mut self, what: &str, max: u64) -> Result<u64, PackError> {
+        let n = self.u64()?;
+        if n > max {
+            return Err(self.bad(format!("it claims {n} {what}; {max} are allowed")));
+        }
+        Ok(n)
+    }
+
+    fn text(&mut self) -> Result<String, PackError> {
+        let n = self.count("bytes of one text", MAX_TEXT_BYTES)?;
+        self.take(n)?;
+        let mut bytes = Vec::new();
+        self.input
+            .by_ref()
+            .take(n)
+            .read_to_end(&mut bytes)
+            .map_err(PackError::read(self.path))?;
+        if bytes.len() as u64 != n {
+            return Err(self.bad("it ends within a text: it is truncated; download it again"));
+        }
+        String::from_utf8(bytes).map_err(|_| self.bad("a text in the header is no UTF-8"))
+    }
+
+    fn header(&mut self, size: u64) -> Result<Header, PackError> {
+        if self.left < 24 || &self.bytes()? != b"GGUF" {
+            return Err(self.bad("it is no GGUF file (it does not begin with \"GGUF\")"));
+        }
+        let version = self.u32()?;
+        if !(2..=3).contains(&version) {
+            return Err(self.bad(format!(
+                "GGUF version {version} (or the byte order of another machine); versions 2 and 3 in little-endian are read"
+            )));
+        }
+        let n_tensors = self.count("tensors", MAX_TENSORS)?;
+        let n_keys = self.count("keys", MAX_KEYS)?;
+        let mut values = HashMap::new();
+        for _ in 0..n_keys {
+            let key = self.text()?;
+            let kind = self.u32()?;
+            let value = self.value(&key, kind)?;
+            if values.insert(key.clone(), value).is_some() {
+                return Err(self.bad(format!("key {key} is there twice")));
+            }
+        }
+        let alignment = match values.get("general.alignment") {
+            None => DEFAULT_ALIGNMENT,
+            Some(Value::Number(n)) if *n >= 1.0 && *n <= 65_536.0 && n.fract() == 0.0 => *n as u64,
+            Some(_) => return Err(self.bad("general.alignment is no size")),
+        };
+        let mut tensors = BTreeMap::new();
+        for _ in 0..n_tensors {
+            let name = self.text()?;
+            let tensor = self.tensor(&name)?;
+            if tensors.insert(name.clone(), tensor).is_some() {
+                return Err(self.bad(format!("tensor {name} is there twice")));
+            }
+        }
+        let position = size.min(MAX_HEADER_BYTES) - self.left;
+        let data_start = position.next_multiple_of(alignment);
+        for (name, tensor) in &mut tensors {
+            let bytes = tensor.block_type.bytes(&tensor.shape);
+            let end = tensor
+                .start
+                .checked_add(data_start)
+                .zip(bytes)
+                .and_then(|(start, bytes)| start.checked_add(bytes));
+            match end {
+                Some(end) if end <= size => tensor.start += data_start,
+                _ => {
+                    return Err(PackError::Gguf {
+                        path: self.path.to_owned(),
+                        reason: format!(
+                            "tensor {name} of shape {:?} goes beyond the {size} bytes of the file: it is truncated; download it again",
+                            tensor.shape
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(Header { values, tensors })
+    }
+
+    fn value(&mut self, key: &str, kind: u32) -> Result<Value, PackError> {
+        match kind {
+            8 => self.text().map(Value::Text),
+            9 => {
+                let kind = self.u32()?;
+                let n = self.count(&format!("items in {key}"), MAX_LIST)?;
+                if kind == 8 {
+                    let mut texts = Vec::new();
+                    for _ in 0..n {
+                        texts.push(self.text()?);
+                    }
+                    return Ok(Value::Texts(texts));
+                }
+                let mut numbers = Vec::new();
+                for _ in 0..n {
+                    numbers.push(self.number(key, kind)?);
+                }
+                Ok(Value::Numbers(numbers))
+            }
+            kind => self.number(key, kind).map(Value::Number),
+        }
+    }
+
+    fn number(&mut self, key: &str, kind: u32) -> Result<f64, PackError> {
+        Ok(match kind {
+            0 | 7 => f64::from(self.bytes::<1>()?[0]),
+            1 => f64::from(i8::from_le_bytes(self.bytes()?)),
+            2 => f64::from(u16::from_le_bytes(self.bytes()?)),
+            3 => f64::from(i16::from_le_bytes(self.bytes()?)),
+            4 => f64::from(self.u32()?),
+            5 => f64::from(i32::from_le_bytes(self.bytes()?)),
+            6 => f64::from(f32::from_le_bytes(self.bytes()?)),
+            10 => self.u64()? as f64,
+            11 => i64::from_le_bytes(self.bytes()?) as f64,
+            12 => f64::from_le_bytes(self.bytes()?),
+            // Lists of lists exist in the format and in no model.
+            other => return Err(self.bad(format!("key {key} has a value of unknown type {other}"))),
+        })
+    }
+
+    fn tensor(&mut self, name: &str) -> Result<TensorInfo, PackError> {
+        let n = self.u32()?;
+        if n == 0 || n > MAX_DIMENSIONS {
+            return Err(self.bad(format!(
+                "tensor {name} has {n} dimensions; 1 to {MAX_DIMENSIONS} are read"
+            )));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..n {
+            let dimension = self.u64()?;
+            let dimension = usize::try_from(dimension)
+                .ok()
+                .filter(|&n| n > 0 && n <= 1 << 40);
+            shape.push(
+                dimension.ok_or_else(|| self.bad(format!("tensor {name} has an absurd shape")))?,
+            );
+        }
+        shape.reverse();
+        let number = self.u32()?;
+        let block_type = BlockType::of_number(number).ok_or_else(|| {
+            self.bad(format!(
+                "tensor {name} has type {number}; read are F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K: take a file in one of these"
+            ))
+        })?;
+        let row = shape.last().copied().unwrap_or(0);
+        if !row.is_multiple_of(block_type.block_len()) || block_type.bytes(&shape).is_none() {
+            return Err(self.bad(format!(
+                "tensor {name}: shape {shape:?} does not fit its type"
+            )));
+        }
+        let start = self.u64()?;
+        Ok(TensorInfo {
+            shape,
+            block_type,
+            start,
+        })
+    }
+}

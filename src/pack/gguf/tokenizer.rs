@@ -1,0 +1,141 @@
+//! `tokenizer.json` from the tokens of a GGUF file.
+//!
+//! llama.cpp keeps the pieces of a SentencePiece model with their scores and no merges. A piece's score is the rank of the
+//! merge that makes it, so the merges are found again: every way to split a piece into two others, in the order of the scores.
+//! Source: `generate_merges` of the reference implementation's converter.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::super::error::PackError;
+use super::header::{Header, Value};
+
+// Kinds of tokens, as llama.cpp numbers them.
+const NORMAL: f64 = 1.0;
+const UNKNOWN: f64 = 2.0;
+const CONTROL: f64 = 3.0;
+const USER_DEFINED: f64 = 4.0;
+
+/// The ids of `<bos>` and `<pad>`, and those that end an answer.
+pub(super) fn ids(header: &Header) -> (u32, u32, Vec<u32>) {
+    let id = |key: &str| match header.values.get(&format!("tokenizer.ggml.{key}_token_id")) {
+        Some(Value::Number(id)) if *id >= 0.0 && *id < 16_777_216.0 => Some(*id as u32),
+        _ => None,
+    };
+    let mut eos = vec![id("eos").unwrap_or(1)];
+    eos.extend(id("eot"));
+    if let Some(Value::Texts(tokens)) = header.values.get("tokenizer.ggml.tokens") {
+        let end_of_turn = tokens.iter().position(|token| token == "<end_of_turn>");
+        eos.extend(end_of_turn.map(|id| id as u32));
+        // Some files name `<end_of_turn>` as what ends a text; `<eos>` ends one too.
+        eos.extend(
+            tokens
+                .iter()
+                .take(16)
+                .position(|token| token == "<eos>")
+                .map(|id| id as u32),
+        );
+    }
+    eos.sort_unstable();
+    eos.dedup();
+    (id("bos").unwrap_or(2), id("padding").unwrap_or(0), eos)
+}
+
+/// Builds the file; the error says to give a tokenizer where the GGUF file has none of Gemma's kind.
+pub(super) fn tokenizer_json(header: &Header, path: &Path) -> Result<String, PackError> {
+    let bad = |reason: &str| PackError::Gguf {
+        path: path.to_owned(),
+        reason: format!(
+            "{reason}: give --tokenizer DIR, the directory of the model's tokenizer.json"
+        ),
+    };
+    let value = |key: &str| header.values.get(&format!("tokenizer.ggml.{key}"));
+    let Some(Value::Texts(tokens)) = value("tokens") else {
+        return Err(bad("it has no tokens"));
+    };
+    let numbers = |key: &str| match value(key) {
+        Some(Value::Numbers(list)) if list.len() == tokens.len() => Some(list),
+        _ => None,
+    };
+    let kinds = numbers("token_type").ok_or_else(|| bad("its tokens have no types"))?;
+    let vocabulary: HashMap<&str, usize> = tokens
+        .iter()
+        .enumerate()
+        .map(|(id, text)| (text.as_str(), id))
+        .collect();
+    if vocabulary.len() != tokens.len() {
+        return Err(bad("a token is there twice"));
+    }
+    let merges = match (value("merges"), numbers("scores")) {
+        (Some(Value::Texts(merges)), _) => merges
+            .iter()
+            .map(|merge| merge.split_once(' '))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| bad("a merge has no two sides"))?,
+        (_, Some(scores)) => merges_by_score(tokens, scores, kinds, &vocabulary),
+        _ => return Err(bad("its tokens have neither scores nor merges")),
+    };
+    let added: Vec<_> = tokens
+        .iter()
+        .zip(kinds)
+        .enumerate()
+        .filter(|(_, (_, kind))| [UNKNOWN, CONTROL, USER_DEFINED].contains(kind))
+        .map(|(id, (text, &kind))| {
+            json!({
+                "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": kind != USER_DEFINED,
+            })
+        })
+        .collect();
+    let vocabulary: serde_json::Map<_, _> = tokens
+        .iter()
+        .enumerate()
+        .map(|(id, text)| (text.clone(), id.into()))
+        .collect();
+    let file = json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false},
+        "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+        ]},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+            "vocab": vocabulary, "merges": merges,
+        },
+    });
+    Ok(file.to_string())
+}
+
+/// Every split of every piece into two tokens; high scores first, and of one piece the longest left side.
+fn merges_by_score<'t>(
+    tokens: &'t [String],
+    scores: &[f64],
+    kinds: &[f64],
+    vocabulary: &HashMap<&str, usize>,
+) -> Vec<(&'t str, &'t str)> {
+    let mut merges = Vec::new();
+    for ((text, &score), kind) in tokens.iter().zip(scores).zip(kinds) {
+        if ![NORMAL, USER_DEFINED].contains(kind) {
+            continue;
+        }
+        for (length, (at, _)) in text.char_indices().enumerate().skip(1) {
+            let (left, right) = text.split_at(at);
+            if vocabulary.contains_key(left) && vocabulary.contains_key(right) {
+                merges.push((score, length, left, right));
+            }
+        }
+    }
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+    merges
+        .into_iter()
+        .map(|(_, _, left, right)| (left, right))
+        .collect()
+}
