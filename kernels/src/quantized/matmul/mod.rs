@@ -1,8 +1,8 @@
 //! `Y = X Wᵀ` with a tiled quantised matrix and several tokens: prefill, and the towers.
 //!
-//! A task is one tile of 16 rows and all tokens. It unpacks [`BLOCK`] groups of the tile into the order that the CPU's
-//! instructions want, small enough for the first-level cache, and takes all tokens through them, four at a time; so unpacking
-//! costs next to nothing beyond a dozen tokens. Sums wait in `y` from one block to the next, which leaves each sum's order as
+//! A task is a few tiles of 16 rows and all tokens. It unpacks [`BLOCK`] groups of a tile into the order that the CPU's
+//! instructions want, small enough for a first-level cache of 64 KiB, and takes all tokens through them, four at a time; so
+//! unpacking costs next to nothing beyond a dozen tokens. Sums wait in `y` from one block to the next, which leaves each sum's order as
 //! [`crate::quantized`] says. The activations are read once a tile: callers keep a batch of tokens small enough for the
 //! second-level cache (256 tokens × 2048 columns are half a MiB).
 
@@ -18,7 +18,7 @@ mod i8mm;
 mod neon;
 mod scalar;
 
-use crate::pool::{Pool, TileMut};
+use crate::pool::{Pool, TASKS_PER_THREAD, TileMut};
 use crate::quant::{ActivationGroup, GROUP, PANEL, Q8Activations, Quantized, TILE_ROWS};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::integer::{Avx2, Avx512Vnni};
@@ -26,8 +26,11 @@ use crate::simd::integer::{Avx2, Avx512Vnni};
 use crate::simd::integer::{Dotprod, I8mm, Neon};
 use crate::simd::integer::{IntegerKernel, dispatch_integer};
 
-/// Groups that are unpacked at a time: 16 KiB of integers.
-const BLOCK: usize = 32;
+/// Groups that are unpacked at a time: 32 KiB of integers, one row of a real model's hidden size.
+const BLOCK: usize = 64;
+
+/// Tiles of a task at most.
+const TASK_TILES: usize = 4;
 
 /// Parts that a tile is taken in at most.
 const MAX_PARTS: usize = 2;
@@ -61,23 +64,25 @@ pub fn matmul(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
     if w.groups() == 0 {
         return y.fill(0.0);
     }
-    pool.for_each_tile_mut(y, w.rows(), x.tokens, TILE_ROWS, &|_, row, y| {
-        let (tile, x) = (row / TILE_ROWS, &x.panels);
-        dispatch_integer(pool.isa(), Tile { w, tile, x, y });
+    let tiles = w.rows().div_ceil(TILE_ROWS);
+    let task = (tiles / (pool.threads() * TASKS_PER_THREAD)).clamp(1, TASK_TILES);
+    pool.for_each_tile_mut(y, w.rows(), x.tokens, task * TILE_ROWS, &|_, row, y| {
+        let (first, x) = (row / TILE_ROWS, &x.panels);
+        dispatch_integer(pool.isa(), Tiles { w, first, x, y });
     });
 }
 
-/// The outputs of one tile's rows, for all tokens.
-struct Tile<'a, 'y> {
+/// The outputs of the rows from tile `first` on, for all tokens.
+struct Tiles<'a, 'y> {
     w: Quantized<'a>,
-    tile: usize,
+    first: usize,
     x: &'a [X],
     y: &'a mut TileMut<'y, f32>,
 }
 
-impl IntegerKernel for Tile<'_, '_> {
+impl IntegerKernel for Tiles<'_, '_> {
     fn scalar(self) {
-        scalar::tile(self);
+        scalar::tiles(self);
     }
 
     #[cfg(target_arch = "aarch64")]
@@ -160,51 +165,55 @@ impl<const SCALES: usize> HalfGroup<SCALES> {
     };
 }
 
-impl Tile<'_, '_> {
-    /// Takes all panels through the tile, block by block.
+impl Tiles<'_, '_> {
+    /// Takes all panels through tile after tile, block by block.
     #[inline(always)]
     fn each<P: Products>(self, s: P) {
         let is_q4 = self.w.format().is_q4();
         let group_bytes = TILE_ROWS * self.w.format().group_bytes();
-        let (integers, scales) = self.w.unit(self.tile);
-        let scales = scales.as_chunks().0;
-        let (rows, y) = (self.y.cols(), self.y);
         let mut unpacked = Block([[P::EMPTY; BLOCK]; MAX_PARTS]);
-        for (block, integers) in integers.chunks(BLOCK * group_bytes).enumerate() {
-            let groups = integers.len() / group_bytes;
-            let scales = &scales[block * BLOCK..];
-            for (part, unpacked) in unpacked.0[..P::PARTS].iter_mut().enumerate() {
-                if is_q4 {
-                    let from = integers.as_chunks().0.iter().zip(scales);
-                    for ((from, scales), to) in from.zip(unpacked) {
-                        s.unpack_q4(from, scales, part, to);
-                    }
-                } else {
-                    let from = integers.as_chunks().0.iter().zip(scales);
-                    for ((from, scales), to) in from.zip(unpacked) {
-                        s.unpack_q8(from, scales, part, to);
-                    }
-                }
-            }
-            for (panel, x) in self.x.chunks_exact(self.w.groups()).enumerate() {
-                let x = &x[block * BLOCK..][..groups];
-                let first = panel * PANEL;
-                let tokens = PANEL.min(y.rows() - first);
-                let mut sums = [[0.0; TILE_ROWS]; PANEL];
-                if block > 0 {
-                    for (token, sums) in sums[..tokens].iter_mut().enumerate() {
-                        copy(y.row_mut(first + token), &mut sums[..rows]);
-                    }
-                }
-                for (part, w) in unpacked.0[..P::PARTS].iter().enumerate() {
+        for (tile, row) in (0..self.y.cols()).step_by(TILE_ROWS).enumerate() {
+            let rows = row..self.y.cols().min(row + TILE_ROWS);
+            let (integers, scales) = self.w.unit(self.first + tile);
+            let scales = scales.as_chunks().0;
+            for (block, integers) in integers.chunks(BLOCK * group_bytes).enumerate() {
+                let groups = integers.len() / group_bytes;
+                let scales = &scales[block * BLOCK..];
+                for (part, unpacked) in unpacked.0[..P::PARTS].iter_mut().enumerate() {
                     if is_q4 {
-                        s.multiply_q4(&w[..groups], x, part, &mut sums);
+                        let from = integers.as_chunks().0.iter().zip(scales);
+                        for ((from, scales), to) in from.zip(unpacked) {
+                            s.unpack_q4(from, scales, part, to);
+                        }
                     } else {
-                        s.multiply_q8(&w[..groups], x, part, &mut sums);
+                        let from = integers.as_chunks().0.iter().zip(scales);
+                        for ((from, scales), to) in from.zip(unpacked) {
+                            s.unpack_q8(from, scales, part, to);
+                        }
                     }
                 }
-                for (token, sums) in sums[..tokens].iter().enumerate() {
-                    copy(&sums[..rows], y.row_mut(first + token));
+                for (panel, x) in self.x.chunks_exact(self.w.groups()).enumerate() {
+                    let x = &x[block * BLOCK..][..groups];
+                    let first = panel * PANEL;
+                    let tokens = PANEL.min(self.y.rows() - first);
+                    let mut sums = [[0.0; TILE_ROWS]; PANEL];
+                    if block > 0 {
+                        for (token, sums) in sums[..tokens].iter_mut().enumerate() {
+                            let y = &self.y.row_mut(first + token)[rows.clone()];
+                            copy(y, &mut sums[..rows.len()]);
+                        }
+                    }
+                    for (part, w) in unpacked.0[..P::PARTS].iter().enumerate() {
+                        if is_q4 {
+                            s.multiply_q4(&w[..groups], x, part, &mut sums);
+                        } else {
+                            s.multiply_q8(&w[..groups], x, part, &mut sums);
+                        }
+                    }
+                    for (token, sums) in sums[..tokens].iter().enumerate() {
+                        let y = &mut self.y.row_mut(first + token)[rows.clone()];
+                        copy(&sums[..rows.len()], y);
+                    }
                 }
             }
         }

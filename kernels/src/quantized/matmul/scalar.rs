@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) fn tile(k: Tile) {
+pub(super) fn tiles(k: Tiles) {
     let mut integers = [0; GROUP];
     for row in 0..k.y.cols() {
         for token in 0..k.y.rows() {
@@ -10,7 +10,7 @@ pub(super) fn tile(k: Tile) {
             let lane = token % PANEL;
             let mut sum = 0.0;
             for (group, x) in x.iter().enumerate() {
-                let scale = k.w.group(k.tile * TILE_ROWS + row, group, &mut integers);
+                let scale = k.w.group(k.first * TILE_ROWS + row, group, &mut integers);
                 let products = integers.iter().zip(&x.q[lane]);
                 let dot: i32 = products.map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
                 sum = (dot as f32).mul_add(scale * x.scale[lane], sum);

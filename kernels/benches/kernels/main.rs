@@ -9,6 +9,8 @@
     reason = "a table on the terminal is what it is for"
 )]
 
+mod quantized;
+
 use std::time::Instant;
 
 use half::{bf16, f16};
@@ -44,6 +46,7 @@ fn main() {
     bench.pool();
     bench.memory();
     bench.products();
+    bench.quantized();
     bench.attention();
     bench.elements();
 }
