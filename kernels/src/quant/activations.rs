@@ -59,7 +59,8 @@ impl Q8Activations {
         }
     }
 
-    /// Whether the 128 integers of a panel's group lie as `[k / 8][token][k % 8]`, for `smmla`.
+    /// Whether the 128 integers of a panel's group lie as `[k / 8][token][k % 8]`, and its scales twice, `[s0 s1 s0 s1]` and
+    /// (instead of offsets) `[s2 s3 s2 s3]`, for `smmla`.
     pub(crate) fn interleaved(&self) -> bool {
         #[cfg(target_arch = "aarch64")]
         return matches!(self.isa.level(), crate::isa::Level::I8mm);

@@ -229,7 +229,8 @@ impl Group for Avx2 {
     }
 }
 
-/// From `[token][k]` to `[k / 8][token][k % 8]`: a register then holds two tokens × 8 k, as `smmla` wants them.
+/// From `[token][k]` to `[k / 8][token][k % 8]`: a register then holds two tokens × 8 k, as `smmla` wants them. Its sums are
+/// those of two tokens in turn, so the scales are doubled in pairs, the second of which takes the place of the offsets.
 #[inline(always)]
 fn interleave(group: &mut ActivationGroup<PANEL>) {
     let q = group.q;
@@ -238,4 +239,7 @@ fn interleave(group: &mut ActivationGroup<PANEL>) {
             out.copy_from_slice(&q[token][block * 8..][..8]);
         }
     }
+    let [a, b, c, d] = group.scale;
+    group.scale = [a, b, a, b];
+    group.offset = [c, d, c, d].map(|scale| scale.to_bits() as i32);
 }

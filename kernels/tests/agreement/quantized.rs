@@ -302,3 +302,22 @@ fn a_matrix_stored_by_column_is_the_transpose() {
         }
     }
 }
+
+#[test]
+fn not_a_number_among_activations_shows_in_every_result() {
+    let (rows, cols) = (20, 70);
+    let source = vector(&mut Random::new(11), rows * cols, 1.0);
+    for format in FORMATS {
+        let bytes = quantized_bytes(format, &source, rows, cols);
+        let w = Quantized::new(format, &bytes, rows, cols).unwrap();
+        for at in [0, 31, 40, 69] {
+            let mut x = vec![1.0; cols];
+            x[at] = f32::NAN;
+            for pool in pools() {
+                let mut y = vec![0.0; rows];
+                kernels::matvec::matvec(&pool, Matrix::quantized(w), &x, &mut y);
+                assert!(y.iter().all(|y| y.is_nan()), "{} {format:?}", pool.isa());
+            }
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! `smmla`: 2 rows × 8 k with 2 tokens × 8 k; four pairs of rows and two of tokens, eight sums of integers and eight of
 //! floats in registers.
+//!
+//! 2.5 instructions for 32 weights and a token: one is `smmla`, one is what a group costs in conversion and scaling.
 
 use std::arch::aarch64::*;
 
@@ -86,11 +88,7 @@ fn multiply(s: I8mm, w: &[Half], x: &[X], half: usize, out: &mut Sums) {
         let [a, b, c, d] = walk.x_four_b();
         add_octet(s, &mut dots, walk.w_four_a(), [a, b]);
         add_octet(s, &mut dots, walk.w_four_b(), [c, d]);
-        let sx = walk.x_floats_and_skip();
-        let sx = [
-            s.neon().broadcast_pair::<0>(sx),
-            s.neon().broadcast_pair::<1>(sx),
-        ];
+        let sx = walk.x_floats();
         let ([a, b], [c, d]) = (walk.w_floats(), walk.w_floats());
         for ((sums, dots), sw) in sums.iter_mut().zip(dots).zip([a, b, c, d]) {
             for ((sum, dot), sx) in sums.iter_mut().zip(dots).zip(sx) {

@@ -17,6 +17,8 @@ macro_rules! register_instructions {
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
+#[cfg(target_arch = "aarch64")]
+mod walk;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
