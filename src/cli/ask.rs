@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::describe::picture;
 use super::failure::{Failure, exit};
 use super::model_args::{GenerationArgs, RunArgs};
+use crate::config::Limits;
 use crate::features::audio_file::{AudioLimits, read_audio_file};
 use crate::media::AudioClip;
 use crate::model::prompt::MAX_TEXT_BYTES;
@@ -53,7 +54,8 @@ struct Report {
 
 impl Ask {
     pub(super) fn run(self, matches: Option<&ArgMatches>) -> Result<(), Failure> {
-        let mut user = self.media(matches)?;
+        let config = self.run.config()?;
+        let mut user = self.media(matches, &config.limits)?;
         let prompt = if self.prompt == "-" {
             read_prompt()?
         } else {
@@ -61,7 +63,7 @@ impl Ask {
         };
         user.push(UserPart::Text(prompt));
         let progress = spinner("loading the model");
-        let mut engine = self.run.open(self.run.options())?;
+        let mut engine = self.run.open(self.run.options(&config))?;
         let request = Request {
             system: self.system,
             user,
@@ -102,7 +104,11 @@ impl Ask {
     }
 
     /// Pictures and clips in the order in which they stand on the command line.
-    fn media(&self, matches: Option<&ArgMatches>) -> Result<Vec<UserPart>, Failure> {
+    fn media(
+        &self,
+        matches: Option<&ArgMatches>,
+        limits: &Limits,
+    ) -> Result<Vec<UserPart>, Failure> {
         let places = |name: &str| -> Vec<usize> {
             matches
                 .and_then(|matches| matches.indices_of(name))
@@ -112,10 +118,10 @@ impl Ask {
         };
         let mut media = Vec::new();
         for (place, path) in places("image").into_iter().zip(&self.image) {
-            media.push((place, Media::Image(picture(path)?)));
+            media.push((place, Media::Image(picture(path, &limits.image)?)));
         }
         for (place, path) in places("audio").into_iter().zip(&self.audio) {
-            media.push((place, Media::Clip(clip(path)?)));
+            media.push((place, Media::Clip(clip(path, &limits.audio)?)));
         }
         media.sort_by_key(|&(place, _)| place);
         Ok(media
@@ -125,8 +131,8 @@ impl Ask {
     }
 }
 
-fn clip(path: &Path) -> Result<AudioClip, Failure> {
-    read_audio_file(path, &AudioLimits::default()).map_err(|error| Failure::new(exit::DATA, error))
+fn clip(path: &Path, limits: &AudioLimits) -> Result<AudioClip, Failure> {
+    read_audio_file(path, limits).map_err(|error| Failure::new(exit::DATA, error))
 }
 
 fn read_prompt() -> Result<String, Failure> {

@@ -10,7 +10,6 @@ use super::failure::{Failure, exit};
 use super::model_args::{GenerationArgs, RunArgs};
 use super::progress;
 use crate::features::image::{ImageError, ImageLimits, RgbImage};
-use crate::model::tasks::Tasks;
 use crate::pipeline::{
     Answer, Engine, EngineOptions, Generation, GroupMemory, Media, Request, TowerOptions, UserPart,
 };
@@ -54,13 +53,15 @@ struct Report {
 
 impl Describe {
     pub(super) fn run(self) -> Result<(), Failure> {
+        let config = self.run.config()?;
         let prompt = match self.prompt {
             Some(prompt) => prompt,
-            None => Tasks::default()
+            None => config
+                .tasks
                 .describe()
                 .map_err(|error| Failure::new(exit::CONFIG, error))?,
         };
-        let options = self.run.options();
+        let options = self.run.options(&config);
         let towers = TowerOptions {
             resolution_px: self.resolution.or(options.towers.resolution_px),
             ..options.towers
@@ -74,7 +75,7 @@ impl Describe {
         for (i, path) in self.files.iter().enumerate() {
             progress.set_message(path.display().to_string());
             let memory_before = engine.memory();
-            let image = match picture(path) {
+            let image = match picture(path, &config.limits.image) {
                 Ok(image) => image,
                 Err(failure) => {
                     // The others may be good; scripts see that one was not.
@@ -130,8 +131,8 @@ fn describe(
 }
 
 /// Reads a picture, for every command that takes one.
-pub(super) fn picture(path: &Path) -> Result<RgbImage, Failure> {
-    RgbImage::open(path, &ImageLimits::default()).map_err(|error| {
+pub(super) fn picture(path: &Path, limits: &ImageLimits) -> Result<RgbImage, Failure> {
+    RgbImage::open(path, limits).map_err(|error| {
         let code = if matches!(error, ImageError::Read { .. }) {
             exit::NO_INPUT
         } else {

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::failure::Failure;
+use super::failure::{Failure, exit};
+use crate::config::{Config, FRAME_MS};
 use crate::model::kv_cache::KvType;
 use crate::model::sampler::{Sampling, random_seed};
-use crate::pipeline::{Engine, EngineOptions, Generation};
+use crate::pipeline::{Engine, EngineOptions, Generation, TowerOptions};
 
 /// The model that a command works on.
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,9 @@ pub(super) struct RunArgs {
     /// Element type of the K/V cache: half the memory, or the reference's precision
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvArg::F32)]
     kv_cache: KvArg,
+    /// A gemmad.toml with prompts, limits and how media are encoded; options given here win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -38,14 +42,27 @@ enum KvArg {
 }
 
 impl RunArgs {
+    /// The configuration file that was named, else the defaults.
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        match &self.config {
+            None => Ok(Config::default()),
+            Some(path) => Config::load(path).map_err(|error| Failure::new(exit::CONFIG, error)),
+        }
+    }
+
     /// The options that every command has; a command with media adjusts its own.
-    pub(super) fn options(&self) -> EngineOptions {
+    pub(super) fn options(&self, config: &Config) -> EngineOptions {
         EngineOptions {
             threads: self.threads.map_or(0, usize::from),
             context: self.context,
             kv_type: match self.kv_cache {
                 KvArg::F16 => KvType::F16,
                 KvArg::F32 => KvType::F32,
+            },
+            towers: TowerOptions {
+                soft_token_padding: config.audio.soft_token_padding,
+                audio_batch_frames: config.audio.batch_ms / FRAME_MS,
+                resolution_px: config.vision.resolution_px,
             },
             ..EngineOptions::default()
         }

@@ -40,8 +40,9 @@ pub(super) struct Transcribe {
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["language", "translate_to"])]
     prompt: Option<String>,
     /// What fills the places of a clip that its sound does not
-    #[arg(long, value_name = "PADDING", value_enum, default_value_t = PaddingArg::Reference)]
-    soft_token_padding: PaddingArg,
+    /// [default: reference]
+    #[arg(long, value_name = "PADDING", value_enum)]
+    soft_token_padding: Option<PaddingArg>,
     /// Print one JSON object a file, with timings and memory
     #[arg(long)]
     json: bool,
@@ -80,13 +81,15 @@ struct Report<'a> {
 
 impl Transcribe {
     pub(super) fn run(self) -> Result<(), Failure> {
+        let config = self.run.config()?;
         let text = self
-            .question()
+            .question(&config.tasks)
             .map_err(|error| Failure::new(exit::CONFIG, error))?;
-        let options = self.run.options();
+        let options = self.run.options(&config);
         let soft_token_padding = match self.soft_token_padding {
-            PaddingArg::Reference => SoftTokenPadding::Reference,
-            PaddingArg::None => SoftTokenPadding::None,
+            Some(PaddingArg::Reference) => SoftTokenPadding::Reference,
+            Some(PaddingArg::None) => SoftTokenPadding::None,
+            None => options.towers.soft_token_padding,
         };
         let towers = TowerOptions {
             soft_token_padding,
@@ -97,6 +100,7 @@ impl Transcribe {
             text,
             matformer: self.generation.matformer.as_deref(),
             generation: self.generation.most_likely(&engine),
+            limits: config.limits.audio,
         };
         let progress = progress::of_files(self.files.len());
         let mut out = std::io::stdout().lock();
@@ -159,8 +163,7 @@ impl Transcribe {
     }
 
     /// The text behind the clip.
-    fn question(&self) -> Result<String, crate::model::tasks::TaskError> {
-        let tasks = Tasks::default();
+    fn question(&self, tasks: &Tasks) -> Result<String, crate::model::tasks::TaskError> {
         match (&self.prompt, &self.translate_to) {
             (Some(prompt), _) => Ok(prompt.clone()),
             (None, Some(target)) => tasks.translate(&self.language, target),
@@ -174,6 +177,7 @@ struct Question<'a> {
     text: String,
     matformer: Option<&'a str>,
     generation: Generation,
+    limits: AudioLimits,
 }
 
 /// What is said in one source of audio.
@@ -201,7 +205,7 @@ impl<'a> Transcript<'a> {
 
     /// Transcribes a file, piece by piece as it is decoded.
     fn read(&mut self, path: &Path) -> Result<(), Failure> {
-        let mut reader = AudioReader::open(path, &AudioLimits::default()).map_err(file_failure)?;
+        let mut reader = AudioReader::open(path, &self.question.limits).map_err(file_failure)?;
         let mut splitter = SpeechSplitter::new();
         let mut samples = Vec::new();
         loop {

@@ -19,10 +19,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "config", "capture", "pipeline", "publish", "media", "report",
         ],
     ),
-    (
-        "pipeline",
-        &["config", "features", "model", "media", "report"],
-    ),
+    ("pipeline", &["features", "model", "media", "report"]),
     ("capture", &["config", "media"]),
     ("publish", &["config", "report"]),
     (
@@ -36,7 +33,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     ("features", &["media"]),
     ("model", &[]),
-    ("config", &[]),
+    // The keys of gemmad.toml are the rooms' own option types; no room knows the file.
+    ("config", &["features", "model", "pipeline"]),
     ("media", &[]),
     ("report", &[]),
 ];

@@ -1,0 +1,120 @@
+//! `gemmad.toml`: what is asked, and how much is accepted. Every key has a default; an unknown one is an error.
+//!
+//! config/gemmad.toml lists every key with its default and unit, and is tested to say what is here.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::features::audio_file::AudioLimits;
+use crate::features::image::ImageLimits;
+use crate::model::tasks::Tasks;
+use crate::pipeline::SoftTokenPadding;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What the model is asked to do with a clip or a picture.
+    pub tasks: Tasks,
+    /// How audio is encoded.
+    pub audio: AudioSection,
+    /// How pictures are encoded.
+    pub vision: VisionSection,
+    /// What is accepted.
+    pub limits: Limits,
+}
+
+/// `[audio]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct AudioSection {
+    /// What fills the places of a clip that its sound does not.
+    pub soft_token_padding: SoftTokenPadding,
+    /// Audio that is encoded together while it streams in, milliseconds, in whole frames of [`FRAME_MS`].
+    pub batch_ms: usize,
+}
+
+/// What one frame of the audio tower stands for.
+pub const FRAME_MS: usize = 40;
+
+impl Default for AudioSection {
+    fn default() -> AudioSection {
+        AudioSection {
+            soft_token_padding: SoftTokenPadding::default(),
+            batch_ms: 480,
+        }
+    }
+}
+
+/// `[vision]`
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct VisionSection {
+    /// Side of the square that pictures are resized to, pixels; absent: what the checkpoint's preprocessor says.
+    pub resolution_px: Option<usize>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// `[limits.audio]`
+    pub audio: AudioLimits,
+    /// `[limits.image]`
+    pub image: ImageLimits,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The operating system refused to read the file.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where, why, and which keys there are.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, has an unknown key, or a value that does not fit.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Config::parse(&text, path)
+    }
+
+    /// Reads the text of a file; `path` is named in errors.
+    ///
+    /// # Errors
+    /// An unknown key, or a value that does not fit.
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let bad = |reason: String| ConfigError::File {
+            path: path.to_owned(),
+            reason,
+        };
+        let config: Config = toml::from_str(text).map_err(|error| bad(error.to_string()))?;
+        let batch_ms = config.audio.batch_ms;
+        if batch_ms == 0 || !batch_ms.is_multiple_of(FRAME_MS) || batch_ms > 30_000 {
+            return Err(bad(format!(
+                "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to 30000"
+            )));
+        }
+        Ok(config)
+    }
+}
