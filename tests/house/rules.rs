@@ -65,10 +65,6 @@ pub(crate) const KERNEL_DEPENDENCIES: &[&str] = &["bytemuck", "half", "gemm", "l
 /// Files longer than `LONGEST_LINES`, and why cutting them would scatter one thought.
 const LONG_FILES: &[(&str, &str)] = &[
     (
-        "kernels/src/simd/integer/arm.rs",
-        "the instructions of three generations, each with the tokens that prove it may run",
-    ),
-    (
         "kernels/src/pool.rs",
         "the protocol between the threads and the argument for its safety are read together",
     ),
