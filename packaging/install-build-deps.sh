@@ -34,11 +34,17 @@ apt_install() {
 if command -v dpkg-query >/dev/null; then
     packages=(
         gcc libc6-dev # the linker and the C library's start files
+        pkg-config libasound2-dev # ALSA
+        libclang-dev # reads the kernel's V4L2 header while the crate v4l is built
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
+        mosquitto mosquitto-clients dbus # the broker and the bus that the tests start for themselves
     )
     # A board builds for itself; a PC also builds for the board, and runs the result under emulation.
     if [ "$(dpkg --print-architecture)" != arm64 ]; then
-        packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
+        if ! dpkg --print-foreign-architectures | grep -qx arm64; then
+            as_root dpkg --add-architecture arm64
+        fi
+        packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user libasound2-dev:arm64)
     fi
     apt_install "${packages[@]}"
 else

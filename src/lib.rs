@@ -9,3 +9,4 @@ pub mod media;
 pub mod model;
 pub mod pack;
 pub mod pipeline;
+pub mod report;

@@ -1,5 +1,7 @@
 //! Leaf data that travels between the rooms: what was heard and seen, before any model looks at it.
 
+use std::time::SystemTime;
+
 /// A stretch of mono audio.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AudioClip {
@@ -17,4 +19,145 @@ impl AudioClip {
         }
         self.samples.len() as f64 / f64::from(self.sample_rate_hz)
     }
+}
+
+/// A picture as a camera gave it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VideoFrame {
+    /// JPEG or PNG file bytes: devices that give raw pixels are encoded by the room that reads them, once a picture is wanted.
+    pub encoded: Vec<u8>,
+    /// Width, pixels.
+    pub width_px: u32,
+    /// Height, pixels.
+    pub height_px: u32,
+    /// When it was taken.
+    pub taken_at: SystemTime,
+}
+
+/// What a microphone or a camera tells the daemon, in the order in which it happened.
+#[derive(Debug)]
+pub enum CaptureEvent {
+    /// From a microphone.
+    Microphone {
+        /// Its id.
+        id: String,
+        /// What happened.
+        event: MicrophoneEvent,
+    },
+    /// From a camera.
+    Camera {
+        /// Its id.
+        id: String,
+        /// What happened.
+        event: CameraEvent,
+    },
+}
+
+/// Whether a device can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// It gives samples or pictures.
+    Online,
+    /// It is gone, or busy; it is tried again. The reason, and what to do about it.
+    Offline {
+        /// One line.
+        reason: String,
+    },
+    /// Muted or disabled on purpose: the device is closed.
+    Off,
+}
+
+/// What a microphone tells.
+#[derive(Debug)]
+pub enum MicrophoneEvent {
+    /// The device came, went, or was muted.
+    State(DeviceState),
+    /// Somebody begins to speak. Samples follow as [`MicrophoneEvent::Speech`], those from before the onset first.
+    SpeechStarted,
+    /// 16 kHz mono samples of the utterance that started last.
+    Speech(Vec<f32>),
+    /// The utterance is over.
+    SpeechEnded {
+        /// It was cut because it reached the longest length that is allowed.
+        truncated: bool,
+    },
+    /// What began was no speech (shorter than the least length): what was heard of it is to be forgotten.
+    SpeechCancelled,
+    /// A push-to-talk request ended without speech.
+    ListenTimedOut,
+    /// Samples were lost: the device overran.
+    Overrun,
+}
+
+/// Why a picture is to be described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptionTrigger {
+    /// Something moved.
+    Motion,
+    /// The time had come.
+    Schedule,
+    /// Somebody asked.
+    Request,
+}
+
+/// The extent of motion in a picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MotionExtent {
+    /// Share of the watched area that changed, 0 to 1.
+    pub area: f32,
+    /// Smallest rectangle around it: x, y, width, height, each 0 to 1.
+    pub bounds: [f32; 4],
+}
+
+/// What a camera tells.
+#[derive(Debug)]
+pub enum CameraEvent {
+    /// The device came, went, or was disabled.
+    State(DeviceState),
+    /// Something began to move; the vision tower may be loaded.
+    MotionStarted(MotionExtent),
+    /// Nothing has moved for the off-delay.
+    MotionEnded,
+    /// A picture to describe.
+    Frame {
+        /// The newest one.
+        frame: VideoFrame,
+        /// Why.
+        trigger: CaptionTrigger,
+        /// With [`CaptionTrigger::Motion`]: where.
+        motion: Option<MotionExtent>,
+        /// With [`CaptionTrigger::Request`]: the number that the request was given.
+        request: Option<u64>,
+    },
+    /// A requested picture cannot be had.
+    FrameFailed {
+        /// The number that the request was given.
+        request: u64,
+        /// One line.
+        reason: String,
+    },
+}
+
+/// What the daemon tells a microphone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MicrophoneControl {
+    /// Close the device, or open it again.
+    Mute(bool),
+    /// Push-to-talk: the next utterance counts.
+    Listen,
+    /// End.
+    Stop,
+}
+
+/// What the daemon tells a camera.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CameraControl {
+    /// Open the device, or close it.
+    Enable(bool),
+    /// Describe pictures without being asked, or not.
+    Captions(bool),
+    /// Give the newest picture as [`CameraEvent::Frame`] with this number.
+    Snapshot(u64),
+    /// End.
+    Stop,
 }

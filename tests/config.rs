@@ -26,7 +26,25 @@ fn the_reference_has_every_key_with_its_default() {
     let keys = known
         .split([' ', ',', '{'])
         .filter_map(|word| word.strip_suffix(':'));
-    let sections = ["tasks", "audio", "vision", "limits", "image"];
+    let sections = [
+        "tasks",
+        "audio",
+        "vision",
+        "limits",
+        "image",
+        "model",
+        "matformer",
+        "threads",
+        "microphone",
+        "camera",
+        "command",
+        "commands",
+        "mqtt",
+        "dbus",
+        "queue",
+        "degrade",
+        "log",
+    ];
     for key in keys.filter(|key| !sections.contains(key)) {
         assert!(
             reference().contains(&format!("{key} = ")),

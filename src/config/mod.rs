@@ -2,6 +2,9 @@
 //!
 //! config/gemmad.toml lists every key with its default and unit, and is tested to say what is here.
 
+mod devices;
+mod service;
+
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -10,6 +13,11 @@ use crate::features::audio_file::AudioLimits;
 use crate::features::image::ImageLimits;
 use crate::model::tasks::Tasks;
 use crate::pipeline::SoftTokenPadding;
+
+pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
+pub use service::{
+    Command, Commands, Dbus, Degrade, Log, Matformer, Model, Mqtt, Queue, Slot, SlotValue, Threads,
+};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -23,6 +31,30 @@ pub struct Config {
     pub vision: VisionSection,
     /// What is accepted.
     pub limits: Limits,
+    /// Which model runs.
+    pub model: Model,
+    /// Which of the nested models answers.
+    pub matformer: Matformer,
+    /// Threads that compute.
+    pub threads: Threads,
+    /// What is listened to.
+    pub microphone: Vec<Microphone>,
+    /// What is watched.
+    pub camera: Vec<Camera>,
+    /// What may be commanded.
+    pub command: Vec<Command>,
+    /// How the model is asked for a command.
+    pub commands: Commands,
+    /// The broker.
+    pub mqtt: Mqtt,
+    /// The bus.
+    pub dbus: Dbus,
+    /// What waits, and for how long.
+    pub queue: Queue,
+    /// When less is done.
+    pub degrade: Degrade,
+    /// The log.
+    pub log: Log,
 }
 
 /// `[audio]`

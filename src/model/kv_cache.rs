@@ -11,7 +11,8 @@ use super::config::{LayerType, TextConfig};
 use super::matformer::Slice;
 
 /// Element type of the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KvType {
     /// 32 bits: the reference path that the goldens test.
     F32,

@@ -1,0 +1,220 @@
+//! `[[microphone]]` and `[[camera]]`: what is listened to and watched.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// `[[microphone]]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Microphone {
+    /// Name in topics and on the bus: `[a-z0-9_-]`, unique among the microphones.
+    pub id: String,
+    /// Name for people; absent: the id.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// ALSA PCM name, such as `plughw:CARD=Device,DEV=0` (`gemmad devices` lists them).
+    pub device: String,
+    /// What starts listening.
+    #[serde(default)]
+    pub trigger: Trigger,
+    /// With `trigger = "wake_phrase"`: a transcript counts only if it begins with one of these; compared without case and
+    /// punctuation.
+    #[serde(default)]
+    pub wake_phrases: Vec<String>,
+    /// What is published of what was heard.
+    #[serde(default)]
+    pub answer: VoiceAnswer,
+    /// Spoken language, in the prompt's words and in the payload.
+    #[serde(default = "english")]
+    pub language: String,
+    /// How speech is told from silence.
+    #[serde(default)]
+    pub speech: SpeechDetection,
+}
+
+fn english() -> String {
+    "English".to_owned()
+}
+
+/// What makes a microphone listen.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// Whatever is said.
+    #[default]
+    Voice,
+    /// What is said after a request over MQTT or D-Bus.
+    PushToTalk,
+    /// Whatever is said, published only if it begins with a wake phrase.
+    WakePhrase,
+}
+
+/// What is published of speech.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum VoiceAnswer {
+    /// Its text.
+    #[default]
+    Transcript,
+    /// The `[[command]]` that it is, decoded straight from the sound.
+    Command,
+    /// Its text, then the command that the text is.
+    Both,
+}
+
+/// `[microphone.speech]`: how speech is told from silence.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpeechDetection {
+    /// Probability of speech from which a frame counts as speech, 0 to 1.
+    pub threshold: f32,
+    /// Shorter sounds are no speech, milliseconds.
+    pub min_speech_ms: u32,
+    /// Silence that ends an utterance, milliseconds.
+    pub hangover_ms: u32,
+    /// Sound from before the onset that belongs to the utterance, milliseconds.
+    pub lead_ms: u32,
+    /// Longest utterance, milliseconds; the model hears 30 s at once.
+    pub max_speech_ms: u32,
+    /// After a push-to-talk request: how long to wait for speech, milliseconds.
+    pub listen_timeout_ms: u32,
+}
+
+impl Default for SpeechDetection {
+    fn default() -> SpeechDetection {
+        SpeechDetection {
+            threshold: 0.5,
+            min_speech_ms: 250,
+            hangover_ms: 700,
+            lead_ms: 300,
+            max_speech_ms: 30_000,
+            listen_timeout_ms: 8_000,
+        }
+    }
+}
+
+/// `[[camera]]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Camera {
+    /// Name in topics and on the bus: `[a-z0-9_-]`, unique among the cameras.
+    pub id: String,
+    /// Name for people; absent: the id.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Kind of source: it says which of the keys below are needed.
+    #[serde(default, rename = "type")]
+    pub kind: CameraType,
+    /// `v4l2`: `/dev/v4l/by-id/…`; `/dev/videoN` moves when devices are plugged in another order.
+    #[serde(default)]
+    pub device: Option<PathBuf>,
+    /// `http`: an `http://` or `https://` address that answers with a JPEG or PNG (go2rtc, motionEye, Frigate, rpicam).
+    #[serde(default)]
+    pub url: Option<String>,
+    /// `replay`: a directory of JPEG and PNG files, taken in the order of their names, again and again.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
+    /// `v4l2`: preferred width, pixels.
+    #[serde(default = "vga_width")]
+    pub width: u32,
+    /// `v4l2`: preferred height, pixels.
+    #[serde(default = "vga_height")]
+    pub height: u32,
+    /// `v4l2`: pictures thrown away after opening, while exposure settles.
+    #[serde(default = "warm_up")]
+    pub warm_up_frames: u32,
+    /// `http`: longest wait for an answer, milliseconds.
+    #[serde(default = "http_timeout")]
+    pub timeout_ms: u32,
+    /// Pictures a second that motion is looked for in.
+    #[serde(default = "five")]
+    pub fps: f32,
+    /// What moves the daemon to describe a picture without being asked.
+    #[serde(default)]
+    pub motion: Motion,
+    /// Describe a picture every so many seconds; 0 for never.
+    #[serde(default)]
+    pub every_s: u32,
+    /// Least time between two captions that nobody asked for, seconds.
+    #[serde(default = "thirty")]
+    pub cooldown_s: u32,
+    /// What the model is asked about a picture; absent: `[tasks] describe`. `{camera}` is the camera's name.
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// Publish the picture that was described.
+    #[serde(default = "yes")]
+    pub publish_image: bool,
+}
+
+fn five() -> f32 {
+    5.0
+}
+
+fn thirty() -> u32 {
+    30
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Where a camera's pictures come from.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CameraType {
+    /// A V4L2 device.
+    #[default]
+    V4l2,
+    /// A still picture that another program serves.
+    Http,
+    /// Picture files of a directory, for demonstrations and tests.
+    Replay,
+}
+
+fn vga_width() -> u32 {
+    640
+}
+
+fn vga_height() -> u32 {
+    480
+}
+
+fn warm_up() -> u32 {
+    15
+}
+
+fn http_timeout() -> u32 {
+    5_000
+}
+
+/// `[camera.motion]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Motion {
+    /// Look for motion, and describe a picture when there is some.
+    pub enabled: bool,
+    /// Difference from the background from which a point counts as changed, 0 to 255.
+    pub luma_threshold: u8,
+    /// Share of the watched area that must have changed for motion to begin, 0 to 1.
+    pub area: f32,
+    /// Share below which motion may end, 0 to 1; lower than `area`, so that it does not flicker.
+    pub area_off: f32,
+    /// Motion ends after so long without any, seconds.
+    pub off_delay_s: u32,
+    /// Rectangles `[x, y, width, height]` of the picture, each 0 to 1, in which motion counts; none: everywhere.
+    pub zones: Vec<[f32; 4]>,
+}
+
+impl Default for Motion {
+    fn default() -> Motion {
+        Motion {
+            enabled: true,
+            luma_threshold: 25,
+            area: 0.01,
+            area_off: 0.005,
+            off_delay_s: 30,
+            zones: Vec::new(),
+        }
+    }
+}

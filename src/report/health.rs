@@ -1,0 +1,128 @@
+//! What runs, and how it is.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// `info`: what runs; retained.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Info {
+    /// Version of this layout.
+    pub schema: u32,
+    /// gemmad's version.
+    pub version: String,
+    /// When it was started, RFC 3339.
+    pub started_at: String,
+    /// The model's name.
+    pub model: String,
+    /// How its weights are stored: `bf16`, `q8`, `balanced`, `small`.
+    pub quantisation: String,
+    /// The slice that answers unless a request names one.
+    pub matformer: String,
+    /// The slices that the model serves.
+    pub matformer_options: Vec<String>,
+    /// Instructions that the kernels use.
+    pub isa: String,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Microphones.
+    pub microphones: Vec<MicrophoneInfo>,
+    /// Cameras.
+    pub cameras: Vec<CameraInfo>,
+    /// Names of the commands that are understood.
+    pub commands: Vec<String>,
+    /// SHA-256 of the configuration file.
+    pub config_sha256: String,
+}
+
+/// A microphone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct MicrophoneInfo {
+    /// Name in topics.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// ALSA PCM.
+    pub device: String,
+}
+
+/// A camera.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct CameraInfo {
+    /// Name in topics.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Device, address (without user and password) or directory.
+    pub device: String,
+}
+
+/// `health`: how it is; retained.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct Health {
+    /// Version of this layout.
+    pub schema: u32,
+    /// When, RFC 3339.
+    pub ts: String,
+    /// `loading`, `ready`, `degraded` or `stopping`.
+    pub state: String,
+    /// Why it is degraded.
+    pub degraded: Vec<String>,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Resident memory of the process, MiB, mapped weights included.
+    pub rss_mib: f64,
+    /// Of that, memory that no file is behind, MiB.
+    pub anonymous_mib: f64,
+    /// Resident weights of each parameter group, MiB: text, ple, audio, vision. 0 while unloaded.
+    pub memory_groups_mib: BTreeMap<String, f64>,
+    /// Whether each tower is `unloaded`, `loading` or `resident`.
+    pub group_states: BTreeMap<String, String>,
+    /// Load average over a minute.
+    pub load_1m: f64,
+    /// Hottest thermal zone, °C.
+    pub soc_temp_c: Option<f64>,
+    /// What waits and was dropped.
+    pub queues: Queues,
+    /// The broker.
+    pub mqtt: MqttHealth,
+    /// Tokens per second of the last answer.
+    pub tokens_per_second: f64,
+    /// Prompt tokens per second of the last answer.
+    pub prefill_tokens_per_second: f64,
+    /// The last error, and when.
+    pub last_error: Option<String>,
+}
+
+/// Work that waits, and what was dropped since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Queues {
+    /// Jobs that wait or run.
+    pub jobs: usize,
+    /// Utterances that were dropped.
+    pub dropped_voice: u64,
+    /// Captions that were dropped because a newer picture came, or because the board is degraded.
+    pub dropped_captions: u64,
+    /// Requests that were refused.
+    pub refused_requests: u64,
+    /// Stretches of sound that were lost.
+    pub audio_overruns: u64,
+    /// Jobs given up because their time was over.
+    pub timeouts: u64,
+}
+
+/// The connection to the broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct MqttHealth {
+    /// Whether it stands.
+    pub connected: bool,
+    /// Events that wait for the broker.
+    pub queued: usize,
+    /// Messages that the broker has.
+    pub published: u64,
+    /// Events that were dropped because too many waited.
+    pub dropped: u64,
+    /// Connections after the first.
+    pub reconnects: u64,
+}

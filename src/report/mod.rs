@@ -1,0 +1,90 @@
+//! Leaf data: what the daemon publishes, and what it is asked from outside. JSON schemas are derived from the payloads.
+//!
+//! Timestamps are RFC 3339 with the offset of local time; every payload has `schema`, the version of its layout, which only
+//! ever gains fields.
+
+mod health;
+mod request;
+mod result;
+
+pub use health::{CameraInfo, Health, Info, MicrophoneInfo, MqttHealth, Queues};
+pub use request::{Action, Ask, CancelRequest, Describe, Origin, Request, Transcribe};
+pub use result::{
+    CaptionEvent, CommandCall, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply,
+    ReportTiming, TriggerName, VoiceEvent,
+};
+
+/// Version of every payload's layout.
+pub const SCHEMA: u32 = 1;
+
+/// What the daemon tells those who publish. Each kind has one place in the topic tree and on the bus.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// What runs: once at the start, and after a reload.
+    Info(Box<Info>),
+    /// How it is: every minute, and when something changed for the worse.
+    Health(Box<Health>),
+    /// A microphone came, went or was muted.
+    MicrophoneState {
+        /// Its id.
+        id: String,
+        /// `online`, `offline` or `muted`.
+        state: SourceState,
+    },
+    /// Whether somebody is speaking.
+    Speech {
+        /// The microphone.
+        id: String,
+        /// Now.
+        speaking: bool,
+    },
+    /// What was heard.
+    Voice(Box<VoiceEvent>),
+    /// A camera came, went or was disabled.
+    CameraState {
+        /// Its id.
+        id: String,
+        /// `online`, `offline` or `disabled`.
+        state: SourceState,
+    },
+    /// Whether something moves.
+    Motion {
+        /// The camera.
+        id: String,
+        /// Now.
+        moving: bool,
+    },
+    /// Whether a camera describes pictures without being asked.
+    Captions {
+        /// The camera.
+        id: String,
+        /// Now.
+        enabled: bool,
+    },
+    /// What was seen, and the picture as JPEG where it may be published.
+    Caption {
+        /// What is said of it.
+        event: Box<CaptionEvent>,
+        /// The picture.
+        image: Option<std::sync::Arc<[u8]>>,
+    },
+    /// The slice that answers unless a request names one.
+    Matformer(String),
+    /// Tokens of an answer at most.
+    MaxTokens(usize),
+    /// A request went on, or ended.
+    Job(Box<JobUpdate>),
+    /// The daemon is stopping.
+    Stopping,
+}
+
+/// State of a microphone or a camera.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    /// It gives samples or pictures.
+    Online,
+    /// It is gone or busy.
+    Offline,
+    /// Closed on purpose: `muted` or `disabled`.
+    Off,
+}

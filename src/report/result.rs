@@ -1,0 +1,246 @@
+//! Payloads of events and answers.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// What happened, in the words of Home Assistant's event entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventType {
+    /// Speech as text.
+    Transcript,
+    /// Speech as one of the configured commands.
+    Command,
+    /// Speech that fits no command.
+    NotUnderstood,
+    /// Speech that was not worked on: no wake phrase, too much at once, or an error.
+    Rejected,
+    /// A picture as a sentence.
+    Caption,
+    /// A picture that could not be described.
+    Failed,
+}
+
+/// A command and its slots.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct CommandCall {
+    /// The `name` of the `[[command]]`.
+    pub name: String,
+    /// Slot to value.
+    pub slots: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How long each step took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct ReportTiming {
+    /// Waiting for other work, milliseconds.
+    pub queue_ms: f64,
+    /// Loading a tower, milliseconds.
+    pub load_ms: f64,
+    /// Sound or picture to soft tokens, milliseconds.
+    pub encode_ms: f64,
+    /// The prompt, milliseconds.
+    pub prefill_ms: f64,
+    /// The answer, milliseconds.
+    pub decode_ms: f64,
+    /// From the end of speech, or from the picture, to this report, milliseconds.
+    pub latency_ms: f64,
+    /// Tokens of the prompt, soft tokens included.
+    pub prompt_tokens: usize,
+    /// Tokens of the answer.
+    pub tokens: usize,
+    /// Tokens of the answer per second.
+    pub tps: f64,
+}
+
+/// `mic/ID/event` and `mic/ID/transcript`.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct VoiceEvent {
+    /// Version of this layout.
+    pub schema: u32,
+    /// ULID: the same event sent twice has the same one.
+    pub id: String,
+    /// What happened.
+    pub event_type: EventType,
+    /// When it was published, RFC 3339.
+    pub ts: String,
+    /// Whether the clock was set when `ts` was taken (a board without a battery starts in the past).
+    pub clock_synced: bool,
+    /// The microphone.
+    pub source: String,
+    /// Spoken language, as configured.
+    pub language: String,
+    /// What was said; absent where only a command was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandCall>,
+    /// Least probability that the configured commands had at a token of the answer, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f32>,
+    /// Length of the utterance, seconds.
+    pub audio_s: f64,
+    /// The utterance was cut at the longest length.
+    pub truncated: bool,
+    /// Why it was rejected or not understood.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The model's name.
+    pub model: String,
+    /// The MatFormer slice that answered.
+    pub matformer: String,
+    /// How long it took.
+    pub timing: ReportTiming,
+}
+
+/// What made a picture be described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerName {
+    /// Something moved.
+    Motion,
+    /// The time had come.
+    Schedule,
+    /// Somebody asked.
+    Request,
+}
+
+/// `camera/ID/event` and `camera/ID/caption`.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct CaptionEvent {
+    /// Version of this layout.
+    pub schema: u32,
+    /// ULID: the same event sent twice has the same one.
+    pub id: String,
+    /// `caption` or `failed`.
+    pub event_type: EventType,
+    /// When it was published, RFC 3339.
+    pub ts: String,
+    /// Whether the clock was set when `ts` was taken.
+    pub clock_synced: bool,
+    /// The camera.
+    pub source: String,
+    /// What is seen, whole; empty where it failed.
+    pub caption: String,
+    /// The same in at most 255 characters, for a state of Home Assistant.
+    pub short: String,
+    /// Why it was described.
+    pub trigger: TriggerName,
+    /// Share of the picture that changed, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub motion_area: Option<f32>,
+    /// Smallest rectangle around the change: x, y, width, height, each 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub motion_box: Option<[f32; 4]>,
+    /// When the picture was taken, RFC 3339.
+    pub frame_ts: String,
+    /// SHA-256 of the picture that was described, in hexadecimal.
+    pub image_sha256: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The model's name.
+    pub model: String,
+    /// The MatFormer slice that answered.
+    pub matformer: String,
+    /// How long it took.
+    pub timing: ReportTiming,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// It waits.
+    Queued,
+    /// It is worked on.
+    Running,
+    /// It has a result.
+    Done,
+    /// It has an error.
+    Failed,
+    /// It was ended before it had a result.
+    Cancelled,
+}
+
+/// What goes wrong with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Not the JSON, or not the values, that were expected.
+    Invalid,
+    /// No such microphone, camera, slice or job.
+    NotFound,
+    /// Too much is waiting.
+    QueueFull,
+    /// The device, or the daemon while it stops, cannot do it now.
+    Busy,
+    /// Larger than the limits allow.
+    TooLarge,
+    /// Not a sound that can be read.
+    InvalidAudio,
+    /// Not a picture that can be read.
+    InvalidImage,
+    /// Ended on request.
+    Cancelled,
+    /// Not done in time.
+    Timeout,
+    /// Not allowed for this asker.
+    NotPermitted,
+    /// The model could not answer.
+    Failed,
+}
+
+/// An error as told to the asker.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct ErrorBody {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: what, where, and how to mend it.
+    pub message: String,
+}
+
+/// What a request was answered with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct Reply {
+    /// The answer's text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Why the answer ended: `stop`, `stop_string`, `max_tokens`, `context_full`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish: Option<String>,
+    /// The conversation that can be gone on with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<String>,
+    /// The slice that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matformer: Option<String>,
+    /// How long it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timing: Option<ReportTiming>,
+    /// Anything else, such as the figures of `stats` or the keys that need a restart.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub details: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A job began, went on or ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobUpdate {
+    /// The request's id.
+    pub id: String,
+    /// Who asked.
+    pub origin: super::Origin,
+    /// The asker's own name for it.
+    pub transaction: Option<String>,
+    /// `ask`, `describe`, `transcribe`, `cancel`, `reload`, `stats` or `set`: names the response topic.
+    pub kind: &'static str,
+    /// How far it is.
+    pub state: JobState,
+    /// What has come of the answer since the last update, where it was asked to stream.
+    pub partial: Option<String>,
+    /// With [`JobState::Done`].
+    pub reply: Option<Reply>,
+    /// With [`JobState::Failed`] and [`JobState::Cancelled`].
+    pub error: Option<ErrorBody>,
+}
