@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::{ErrorBody, JobState, JobUpdate, Reply, Report};
+
 /// Something that is asked.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -30,6 +32,26 @@ pub enum Origin {
     },
     /// The daemon itself (microphones, cameras).
     Own,
+}
+
+impl Request {
+    /// An update of this request's job.
+    pub fn update(&self, state: JobState, result: Result<Reply, ErrorBody>) -> Report {
+        let (reply, error) = match result {
+            Ok(reply) => (Some(reply), None),
+            Err(error) => (None, Some(error)),
+        };
+        Report::Job(Box::new(JobUpdate {
+            id: self.id.clone(),
+            origin: self.origin.clone(),
+            transaction: self.transaction.clone(),
+            kind: self.action.kind(),
+            state,
+            partial: None,
+            reply,
+            error,
+        }))
+    }
 }
 
 /// What is asked.
@@ -77,6 +99,26 @@ pub enum Action {
     Matformer(String),
     /// Tokens of an answer at most.
     MaxTokens(usize),
+}
+
+impl Action {
+    /// Names the response topic, and the kind of job on the bus.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Action::Ask(_) => "ask",
+            Action::Describe(_) => "describe",
+            Action::Transcribe(_) => "transcribe",
+            Action::Cancel(_) => "cancel",
+            Action::Reload => "reload",
+            Action::Stats => "stats",
+            Action::Listen { .. } => "listen",
+            Action::Mute { .. }
+            | Action::Enable { .. }
+            | Action::Captions { .. }
+            | Action::Matformer(_)
+            | Action::MaxTokens(_) => "set",
+        }
+    }
 }
 
 /// `request/ask`, and `Ask` on the bus.

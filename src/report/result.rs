@@ -21,6 +21,20 @@ pub enum EventType {
     Failed,
 }
 
+impl EventType {
+    /// As in the payload.
+    pub fn name(self) -> &'static str {
+        match self {
+            EventType::Transcript => "transcript",
+            EventType::Command => "command",
+            EventType::NotUnderstood => "not_understood",
+            EventType::Rejected => "rejected",
+            EventType::Caption => "caption",
+            EventType::Failed => "failed",
+        }
+    }
+}
+
 /// A command and its slots.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct CommandCall {
