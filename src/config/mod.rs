@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::features::audio_file::AudioLimits;
 use crate::features::image::ImageLimits;
+use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
 use crate::pipeline::SoftTokenPadding;
 
@@ -95,6 +96,8 @@ pub struct Limits {
     pub audio: AudioLimits,
     /// `[limits.image]`
     pub image: ImageLimits,
+    /// `[limits.grammar]`
+    pub grammar: GrammarLimits,
 }
 
 /// The configuration cannot be used.

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use kernels::Pool;
 
-use super::engine::{Media, milliseconds};
+use super::engine::milliseconds;
 use super::error::EngineError;
-use super::{AudioStream, SoftTokenPadding, Timing};
+use super::{AudioStream, Media, SoftTokenPadding, Timing};
 use crate::model::audio::AudioTower;
 use crate::model::config::Config;
 use crate::model::prompt::Part;

@@ -4,9 +4,9 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::engine::{Conversation, Engine, Generation, milliseconds};
+use super::engine::{Conversation, Engine, milliseconds};
 use super::error::EngineError;
-use super::{Answer, AudioStream};
+use super::{Answer, AudioStream, Generation};
 use crate::model::prompt::Part;
 
 /// A clip that is being heard, with the prompt around it.
@@ -101,7 +101,7 @@ impl Engine {
         self.prefill_soft_tokens(&mut conversation, soft_id, &rows)?;
         let hard = self.media_rows(&suffix, &[])?;
         self.prefill(&mut conversation, &suffix, &hard)?;
-        self.decode(conversation, generation, on_text)
+        self.decode(&mut conversation, generation, on_text)
     }
 
     fn prefill_soft_tokens(
