@@ -155,9 +155,9 @@ impl Engine {
     }
 
     /// Calls `hook` again and again while the model works, on the thread that it works on: before each layer that tokens pass,
-    /// before each stage of a picture, for each batch of audio, before each token of an answer. So a watchdog sees that work
-    /// goes on, and when the hook breaks, the work ends: before the first token with [`EngineError::Cancelled`], after it with
-    /// an answer of what there is and [`super::FinishReason::Cancelled`].
+    /// for each part of a picture and each second of a clip that are encoded, before each token of an answer. So a watchdog
+    /// sees that work goes on, and when the hook breaks, the work ends (a picture is encoded to its end): before the first token
+    /// with [`EngineError::Cancelled`], after it with an answer of what there is and [`super::FinishReason::Cancelled`].
     pub fn on_step(&mut self, hook: impl FnMut() -> ControlFlow<()> + Send + 'static) {
         self.on_step = Box::new(hook);
     }
@@ -228,9 +228,6 @@ impl Engine {
         let mut rows = Vec::new();
         let mut parts = Vec::new();
         for part in &request.user {
-            if (self.on_step)().is_break() {
-                return Err(EngineError::Cancelled);
-            }
             parts.push(match part {
                 UserPart::Text(text) => Part::Text(text.clone()),
                 UserPart::Media(media) => self.towers.encode(
@@ -239,6 +236,7 @@ impl Engine {
                     media,
                     &mut rows,
                     &mut conversation.timing,
+                    &mut *self.on_step,
                 )?,
             });
         }

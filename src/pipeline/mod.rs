@@ -2,6 +2,7 @@
 
 mod answer;
 mod audio_stream;
+pub mod commands;
 mod decode;
 mod engine;
 mod error;

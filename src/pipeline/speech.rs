@@ -63,8 +63,12 @@ impl Engine {
     /// Hears 16 kHz mono samples; soft tokens that became final go into the text model.
     ///
     /// # Errors
-    /// The clip would be longer than 30 s (nothing of `samples` is then heard), or the context is full.
+    /// The clip would be longer than 30 s (nothing of `samples` is then heard), the context is full, or
+    /// [`EngineError::Cancelled`]: then the speech cannot go on.
     pub fn hear(&mut self, speech: &mut Speech, samples: &[f32]) -> Result<(), EngineError> {
+        if (self.on_step)().is_break() {
+            return Err(EngineError::Cancelled);
+        }
         let start = Instant::now();
         let (checkpoint, pool, towers) = self.parts();
         let tower = towers.audio(checkpoint, pool, &mut speech.conversation.timing)?;
