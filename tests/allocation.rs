@@ -32,6 +32,7 @@ fn allocations(
             seed: 7,
             max_tokens: tokens,
             stop: stop.iter().map(|&text| text.to_owned()).collect(),
+            grammar: None,
         },
     };
     let mut counts = Vec::with_capacity(2 * tokens);

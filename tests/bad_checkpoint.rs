@@ -576,6 +576,7 @@ fn open_and_answer(dir: &Path) -> Result<(), String> {
                     seed: 1,
                     max_tokens: 2,
                     stop: Vec::new(),
+                    grammar: None,
                 },
             };
             engine.answer(&request, &mut |_| ControlFlow::Continue(()))?;

@@ -312,6 +312,7 @@ fn pictures_and_clips_keep_their_order() {
                 seed: 0,
                 max_tokens: 12,
                 stop: Vec::new(),
+                grammar: None,
             },
         };
         let expected = engine

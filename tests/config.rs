@@ -32,6 +32,7 @@ fn the_reference_has_every_key_with_its_default() {
         "vision",
         "limits",
         "image",
+        "grammar",
         "model",
         "matformer",
         "threads",

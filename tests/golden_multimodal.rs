@@ -361,6 +361,7 @@ fn the_engine_says_what_the_reference_says() {
                 seed: 0,
                 max_tokens: want.len(),
                 stop: Vec::new(),
+                grammar: None,
             },
         };
         let answer = engine

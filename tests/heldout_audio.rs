@@ -78,6 +78,7 @@ fn ask(
         seed: 0,
         max_tokens: 40,
         stop: Vec::new(),
+        grammar: None,
     };
     let mut speech = engine.start_speech(None, text, matformer).unwrap();
     for piece in samples.chunks(piece) {

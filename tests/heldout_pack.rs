@@ -47,6 +47,7 @@ fn answer(engine: &mut Engine, matformer: &str, media: Option<Media>, text: &str
             seed: 0,
             max_tokens: 40,
             stop: Vec::new(),
+            grammar: None,
         },
     };
     engine

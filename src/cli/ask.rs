@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 use indicatif::ProgressBar;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::describe::picture;
 use super::failure::{Failure, exit};
@@ -14,8 +15,9 @@ use super::model_args::{GenerationArgs, RunArgs};
 use crate::config::Limits;
 use crate::features::audio_file::{AudioLimits, read_audio_file};
 use crate::media::AudioClip;
+use crate::model::grammar::{Grammar, GrammarLimits};
 use crate::model::prompt::MAX_TEXT_BYTES;
-use crate::pipeline::{Answer, GroupMemory, Media, Request, UserPart};
+use crate::pipeline::{Answer, Generation, GroupMemory, Media, Request, UserPart};
 
 /// Answer a question about text, pictures and audio
 ///
@@ -35,11 +37,61 @@ pub(super) struct Ask {
     /// A WAV, FLAC, OGG or MP3 file of up to 30 s; may be given several times
     #[arg(long, value_name = "FILE")]
     audio: Vec<PathBuf>,
+    #[command(flatten)]
+    grammar: GrammarArgs,
     /// Print one JSON object with the answer, timings and memory
     #[arg(long)]
     json: bool,
     /// The question; `-` reads it from standard input
     prompt: String,
+}
+
+/// What the answer may look like.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct GrammarArgs {
+    /// The answer is JSON that fits the JSON schema in this file
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// The answer is one of these texts, separated by commas
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    choices: Vec<String>,
+    /// The answer is a text that this regular expression matches
+    #[arg(long, value_name = "RE")]
+    regex: Option<String>,
+}
+
+impl GrammarArgs {
+    fn grammar(&self, limits: &GrammarLimits) -> Result<Option<Grammar>, Failure> {
+        let grammar = if let Some(path) = &self.schema {
+            Grammar::json_schema(&schema(path, limits)?, limits)
+        } else if let Some(regex) = &self.regex {
+            Grammar::regex(regex, limits)
+        } else if self.choices.is_empty() {
+            return Ok(None);
+        } else {
+            Grammar::choices(&self.choices, limits)
+        };
+        match grammar {
+            Ok(grammar) => Ok(Some(grammar.with_confidence())),
+            Err(error) => Err(Failure::new(exit::USAGE, error)),
+        }
+    }
+}
+
+/// Reads a JSON schema.
+fn schema(path: &Path, limits: &GrammarLimits) -> Result<Value, Failure> {
+    let file = path.display();
+    let mut text = String::new();
+    // White space does not count, but a file has an end.
+    let most = limits.max_bytes.saturating_mul(16) as u64;
+    std::fs::File::open(path)
+        .and_then(|file| file.take(most).read_to_string(&mut text))
+        .map_err(|error| {
+            Failure::new(exit::NO_INPUT, format_args!("cannot read {file}: {error}"))
+        })?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::new(exit::DATA, format_args!("{file} is not JSON: {error}")))
 }
 
 /// What `--json` prints; the answer's own `memory` is that of the moment when it was complete.
@@ -62,13 +114,17 @@ impl Ask {
             self.prompt
         };
         user.push(UserPart::Text(prompt));
+        let grammar = self.grammar.grammar(&config.limits.grammar)?;
         let progress = spinner("loading the model");
         let mut engine = self.run.open(self.run.options(&config))?;
         let request = Request {
             system: self.system,
             user,
             matformer: self.generation.matformer.clone(),
-            generation: self.generation.generation(&engine),
+            generation: Generation {
+                grammar,
+                ..self.generation.generation(&engine)
+            },
         };
         let memory_before = engine.memory();
         progress.set_message("reading the prompt");

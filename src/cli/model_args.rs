@@ -121,6 +121,7 @@ impl GenerationArgs {
             seed: self.seed.unwrap_or_else(random_seed),
             max_tokens: self.max_tokens,
             stop: self.stop.clone(),
+            grammar: None,
         }
     }
 

@@ -11,13 +11,13 @@ use serde::Deserialize;
 
 use crate::features::audio_file::AudioLimits;
 use crate::features::image::ImageLimits;
+use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
 use crate::pipeline::SoftTokenPadding;
+use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
-pub use service::{
-    Command, Commands, Dbus, Degrade, Log, Matformer, Model, Mqtt, Queue, Slot, SlotValue, Threads,
-};
+pub use service::{Dbus, Degrade, Log, Matformer, Model, Mqtt, Queue, Threads};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -95,6 +95,8 @@ pub struct Limits {
     pub audio: AudioLimits,
     /// `[limits.image]`
     pub image: ImageLimits,
+    /// `[limits.grammar]`
+    pub grammar: GrammarLimits,
 }
 
 /// The configuration cannot be used.
@@ -146,6 +148,10 @@ impl Config {
             return Err(bad(format!(
                 "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to 30000"
             )));
+        }
+        if !config.command.is_empty() {
+            CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar)
+                .map_err(|error| bad(error.to_string()))?;
         }
         Ok(config)
     }

@@ -147,67 +147,6 @@ impl Default for Dbus {
     }
 }
 
-/// `[[command]]`: something that may be said, with the values of its slots.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Command {
-    /// What the event calls it, such as `turn_on`.
-    pub name: String,
-    /// Said to the model, to choose among the commands; may be left out.
-    #[serde(default)]
-    pub description: Option<String>,
-    /// Slots in the order in which the model gives them.
-    #[serde(default)]
-    pub slots: Vec<Slot>,
-}
-
-/// `[[command.slots]]`
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Slot {
-    /// Its key in the event.
-    pub name: String,
-    /// The values that may come out: strings or whole numbers.
-    pub values: Vec<SlotValue>,
-    /// The command may come without it.
-    #[serde(default)]
-    pub optional: bool,
-}
-
-/// A value of a slot.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(untagged)]
-pub enum SlotValue {
-    /// A whole number.
-    Number(i64),
-    /// Text.
-    Text(String),
-}
-
-/// `[commands]`: how the model is asked for a command.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct Commands {
-    /// The prompt behind the speech or its transcript; `{commands}` becomes the list of commands and slots.
-    pub prompt: String,
-    /// The key of the command's name in the JSON that the model gives.
-    pub name_key: String,
-    /// Least share of the model's probability that the listed commands must have at every token of an answer, 0 to 1; speech
-    /// below it is `not_understood`.
-    pub min_confidence: f32,
-}
-
-impl Default for Commands {
-    fn default() -> Commands {
-        Commands {
-            prompt: "Which of these commands was that? Answer with one JSON object.\n{commands}"
-                .to_owned(),
-            name_key: "command".to_owned(),
-            min_confidence: 0.5,
-        }
-    }
-}
-
 /// `[queue]`: how much waits, and for how long.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]

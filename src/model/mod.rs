@@ -3,6 +3,7 @@
 pub mod audio;
 pub mod config;
 pub mod generation_config;
+pub mod grammar;
 pub mod kv_cache;
 pub mod matformer;
 pub mod multimodal_embedder;

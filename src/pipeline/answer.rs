@@ -14,6 +14,10 @@ pub struct Answer {
     pub finish: FinishReason,
     /// The MatFormer slice that answered.
     pub matformer: String,
+    /// With a grammar that asks for it: the least share of the probability, over the answer's tokens, that the model gave to
+    /// what the grammar allows (softmax of temperature 1), 0 to 1. Low where the model would have answered something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grammar_confidence: Option<f32>,
     /// How long it took.
     pub timing: Timing,
     /// Memory of each parameter group when the answer was complete.

@@ -2,22 +2,21 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use kernels::{Isa, Pool};
 
 use super::error::EngineError;
 use super::media::{TowerOptions, Towers};
-use super::{Answer, GroupMemory, Timing};
-use crate::features::image::RgbImage;
-use crate::media::AudioClip;
+use super::{Answer, GroupMemory, Request, Timing, UserPart};
 use crate::model::config::Config;
 use crate::model::generation_config::GenerationConfig;
+use crate::model::grammar;
 use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::matformer::{Slice, SliceError, Slices};
 use crate::model::prompt::{Message, Part, Prompt, Role};
-use crate::model::sampler::{Sampler, Sampling};
-use crate::model::stop::{StopReason, StopRules, TextStream};
+use crate::model::sampler::Sampling;
 use crate::model::text::{TextModel, Workspace, no_probe};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Checkpoint, Group};
@@ -49,70 +48,29 @@ impl Default for EngineOptions {
     }
 }
 
-/// Room in an answer for each token, so that it does not grow while it is decoded; no text's tokens are longer on average.
-const BYTES_PER_TOKEN: usize = 32;
-
 /// The largest K/V cache: the real models need 0.5 GiB for their longest context, a board has 16 GiB at most.
 const MAX_CACHE_BYTES: u64 = 16 << 30;
-
-/// What a user message holds besides text, in the order in which it stands in the prompt.
-#[derive(Clone, Debug)]
-pub enum Media {
-    /// A picture of any size.
-    Image(RgbImage),
-    /// Mono audio at 16 kHz, at most 30 s.
-    Clip(AudioClip),
-}
-
-/// A part of what the user says.
-#[derive(Clone, Debug)]
-pub enum UserPart {
-    /// Text.
-    Text(String),
-    /// A picture or a clip.
-    Media(Media),
-}
-
-/// How an answer is chosen and when it ends.
-#[derive(Clone, Debug)]
-pub struct Generation {
-    /// How tokens are chosen.
-    pub sampling: Sampling,
-    /// The same seed gives the same text.
-    pub seed: u64,
-    /// Tokens at most.
-    pub max_tokens: usize,
-    /// Texts that end the answer.
-    pub stop: Vec<String>,
-}
-
-/// One thing to answer.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Instructions before the conversation.
-    pub system: Option<String>,
-    /// What the user says and shows.
-    pub user: Vec<UserPart>,
-    /// The MatFormer slice that answers, by name; `None` for the whole model.
-    pub matformer: Option<String>,
-    /// How the answer is chosen.
-    pub generation: Generation,
-}
 
 /// A model that answers requests, one at a time.
 pub struct Engine {
     checkpoint: Checkpoint,
     config: Config,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     generation_config: GenerationConfig,
     slices: Slices,
-    text: TextModel,
+    pub(super) text: TextModel,
     towers: Towers,
-    pool: Pool,
-    work: Workspace,
-    logits: Vec<f32>,
+    pub(super) pool: Pool,
+    pub(super) work: Workspace,
+    pub(super) logits: Vec<f32>,
     options: EngineOptions,
+    /// Made when an answer is first constrained.
+    grammars: Option<grammar::Compiler>,
+    pub(super) on_step: OnStep,
 }
+
+/// See [`Engine::on_step`].
+pub(super) type OnStep = Box<dyn FnMut() -> ControlFlow<()> + Send>;
 
 impl Engine {
     /// Opens a checkpoint: text and PLE weights are mapped, audio and vision stay unloaded until a request needs them.
@@ -122,7 +80,7 @@ impl Engine {
     pub fn open(dir: &Path, options: EngineOptions) -> Result<Engine, EngineError> {
         let config = Config::load(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
-        let tokenizer = Tokenizer::load(dir)?;
+        let tokenizer = Arc::new(Tokenizer::load(dir)?);
         tokenizer.check_config(&config, &dir.join("config.json"))?;
         let generation_config = GenerationConfig::load(dir)?;
         let slices = Slices::load(dir, &config.text)?;
@@ -162,6 +120,8 @@ impl Engine {
             text,
             pool,
             options,
+            grammars: None,
+            on_step: Box::new(|| ControlFlow::Continue(())),
         })
     }
 
@@ -180,6 +140,10 @@ impl Engine {
         &self.tokenizer
     }
 
+    pub(super) fn shared_tokenizer(&self) -> Arc<Tokenizer> {
+        Arc::clone(&self.tokenizer)
+    }
+
     /// Sampling as the checkpoint's makers want it.
     pub fn default_sampling(&self) -> Sampling {
         self.generation_config.sampling
@@ -188,6 +152,14 @@ impl Engine {
     /// The text model, to switch its shortcuts.
     pub fn text_mut(&mut self) -> &mut TextModel {
         &mut self.text
+    }
+
+    /// Calls `hook` again and again while the model works, on the thread that it works on: before each layer that tokens pass,
+    /// for each part of a picture and each second of a clip that are encoded, before each token of an answer. So a watchdog
+    /// sees that work goes on, and when the hook breaks, the work ends (a picture is encoded to its end): before the first token
+    /// with [`EngineError::Cancelled`], after it with an answer of what there is and [`super::FinishReason::Cancelled`].
+    pub fn on_step(&mut self, hook: impl FnMut() -> ControlFlow<()> + Send + 'static) {
+        self.on_step = Box::new(hook);
     }
 
     /// Memory of every parameter group now.
@@ -264,13 +236,14 @@ impl Engine {
                     media,
                     &mut rows,
                     &mut conversation.timing,
+                    &mut *self.on_step,
                 )?,
             });
         }
         let prompt = self.render(request.system.as_deref(), parts)?;
         let rows = self.media_rows(&prompt.ids, &rows)?;
         self.prefill(&mut conversation, &prompt.ids, &rows)?;
-        self.decode(conversation, &request.generation, on_text)
+        self.decode(&mut conversation, &request.generation, on_text)
     }
 
     pub(super) fn render(
@@ -300,7 +273,7 @@ impl Engine {
             slice,
             timing,
         } = conversation;
-        self.text.extend(
+        self.text.extend_watched(
             &self.pool,
             cache,
             &mut self.work,
@@ -308,87 +281,31 @@ impl Engine {
             rows,
             slice,
             &mut no_probe,
+            &mut *self.on_step,
         )?;
         timing.prefill_ms += milliseconds(start);
         timing.prompt_tokens += ids.len();
         Ok(())
     }
 
-    /// Decodes the answer to what was prefilled.
-    pub(super) fn decode(
+    /// A grammar at the beginning of an answer.
+    pub(super) fn constraint(
         &mut self,
-        conversation: Conversation,
-        generation: &Generation,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Answer, EngineError> {
-        let Conversation {
-            mut cache,
-            slice,
-            mut timing,
-        } = conversation;
-        let start = Instant::now();
-        let rules = StopRules {
-            tokens: self.stop_tokens(),
-            strings: generation.stop.clone(),
-            max_tokens: generation.max_tokens,
+        grammar: &grammar::Grammar,
+    ) -> Result<grammar::Constraint, EngineError> {
+        let compiler = match self.grammars.take() {
+            Some(compiler) => compiler,
+            None => grammar::Compiler::new(
+                &self.tokenizer,
+                self.text.text_vocab_size(),
+                &self.stop_tokens(),
+            )?,
         };
-        let mut sampler = Sampler::new(
-            generation.sampling,
-            self.text.text_vocab_size(),
-            generation.seed,
-        )?;
-        let mut stream = TextStream::new(&self.tokenizer, &rules);
-        let room = generation.max_tokens.min(cache.context()) * BYTES_PER_TOKEN;
-        let mut text = String::with_capacity(room);
-        let mut finish = stream.stopped().map(FinishReason::from);
-        while finish.is_none() {
-            self.text.logits(
-                &self.pool,
-                &self.work,
-                self.work.ready() - 1,
-                &mut self.logits,
-            );
-            let id = sampler.sample(&mut self.logits)?;
-            let (piece, stopped) = stream.push(id);
-            text.push_str(piece);
-            finish = stopped.map(FinishReason::from);
-            if !piece.is_empty() && on_text(piece).is_break() {
-                finish = finish.or(Some(FinishReason::Cancelled));
-            }
-            if finish.is_none() && cache.position() == cache.context() {
-                finish = Some(FinishReason::ContextFull);
-            }
-            if finish.is_none() {
-                self.text.extend(
-                    &self.pool,
-                    &mut cache,
-                    &mut self.work,
-                    &[id],
-                    &[],
-                    &slice,
-                    &mut no_probe,
-                )?;
-            }
-        }
-        let rest = stream.finish();
-        if !rest.is_empty() {
-            text.push_str(rest);
-            // The answer has ended; there is nothing left to break off.
-            on_text(rest).is_break();
-        }
-        timing.decode_ms = milliseconds(start);
-        timing.tokens = stream.tokens();
-        Ok(Answer {
-            text,
-            finish: finish.unwrap_or(FinishReason::Stop),
-            matformer: slice.name,
-            timing,
-            memory: self.memory(),
-        })
+        Ok(self.grammars.insert(compiler).compile(grammar)?)
     }
 
     /// What ends an answer: the end-of-text tokens of both files, and the end of the model's turn.
-    fn stop_tokens(&self) -> Vec<u32> {
+    pub(super) fn stop_tokens(&self) -> Vec<u32> {
         let mut tokens = self.config.ids.eos.clone();
         tokens.extend(&self.generation_config.eos_token_ids);
         tokens.push(self.tokenizer.control().end_of_turn);
@@ -412,37 +329,11 @@ impl Engine {
 
 /// Tokens taken so far, and through which slice.
 pub(super) struct Conversation {
-    cache: KvCache,
-    slice: Slice,
+    pub(super) cache: KvCache,
+    pub(super) slice: Slice,
     pub(super) timing: Timing,
 }
 
 pub(super) fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// The model ended it.
-    Stop,
-    /// A stop string came up.
-    StopString,
-    /// `max_tokens` were given.
-    MaxTokens,
-    /// The context is full.
-    ContextFull,
-    /// The caller ended it.
-    Cancelled,
-}
-
-impl From<StopReason> for FinishReason {
-    fn from(reason: StopReason) -> FinishReason {
-        match reason {
-            StopReason::Token => FinishReason::Stop,
-            StopReason::String => FinishReason::StopString,
-            StopReason::MaxTokens => FinishReason::MaxTokens,
-        }
-    }
 }

@@ -4,6 +4,7 @@ use super::AudioStreamError;
 use crate::model::audio::AudioError;
 use crate::model::config::ConfigError;
 use crate::model::generation_config::GenerationConfigError;
+use crate::model::grammar::GrammarError;
 use crate::model::matformer::SliceError;
 use crate::model::prompt::PromptError;
 use crate::model::sampler::{NoTokenError, SamplingError};
@@ -44,7 +45,13 @@ pub enum EngineError {
     Prompt(#[from] PromptError),
     /// The prompt's tokens.
     #[error(transparent)]
-    Text(#[from] TextError),
+    Text(TextError),
+    /// Whoever watches ([`super::Engine::on_step`]) ended the work before there was a token.
+    #[error("cancelled before the answer began")]
+    Cancelled,
+    /// What the answer may look like.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
     /// How tokens are to be chosen.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
@@ -94,4 +101,13 @@ pub enum EngineError {
         /// What is wrong.
         reason: String,
     },
+}
+
+impl From<TextError> for EngineError {
+    fn from(error: TextError) -> EngineError {
+        match error {
+            TextError::Interrupted => EngineError::Cancelled,
+            other => EngineError::Text(other),
+        }
+    }
 }

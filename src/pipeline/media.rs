@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use kernels::Pool;
 
-use super::engine::{Media, milliseconds};
+use super::engine::milliseconds;
 use super::error::EngineError;
-use super::{AudioStream, SoftTokenPadding, Timing};
+use super::{AudioStream, Media, SoftTokenPadding, Timing};
+use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::model::audio::AudioTower;
 use crate::model::config::Config;
 use crate::model::prompt::Part;
+use crate::model::text::Watch;
 use crate::model::vision::VisionTower;
 use crate::model::weights::{Checkpoint, Group, Mapped};
 
@@ -144,7 +146,7 @@ impl Towers {
         Ok(self.vision.insert(tower))
     }
 
-    /// Appends a medium's soft tokens to `rows` and gives its place in the prompt.
+    /// Appends a medium's soft tokens to `rows` and gives its place in the prompt; `watch` may break it off.
     pub(super) fn encode(
         &mut self,
         checkpoint: &Checkpoint,
@@ -152,6 +154,7 @@ impl Towers {
         media: &Media,
         rows: &mut Vec<f32>,
         timing: &mut Timing,
+        watch: Watch<'_>,
     ) -> Result<Part, EngineError> {
         let width = self.config.text.hidden_size;
         match media {
@@ -162,7 +165,13 @@ impl Towers {
                 tower.check_resolution(side)?;
                 let start = Instant::now();
                 let square = image.resized_to_square(side);
-                let tokens = tower.encode(pool, &square.pixels, side)?;
+                let mut broken_off = watch().is_break();
+                let tokens = tower.encode_observed(pool, &square.pixels, side, &mut |_| {
+                    broken_off |= watch().is_break();
+                })?;
+                if broken_off {
+                    return Err(EngineError::Cancelled);
+                }
                 rows.extend_from_slice(&tokens);
                 timing.encode_ms += milliseconds(start);
                 Ok(Part::Image {
@@ -175,7 +184,12 @@ impl Towers {
                 let tower = self.audio(checkpoint, pool, timing)?;
                 let start = Instant::now();
                 let mut stream = AudioStream::new(tower, options.audio_batch_frames);
-                stream.push(tower, pool, &clip.samples, rows)?;
+                for second in clip.samples.chunks(SAMPLE_RATE_HZ as usize) {
+                    if watch().is_break() {
+                        return Err(EngineError::Cancelled);
+                    }
+                    stream.push(tower, pool, second, rows)?;
+                }
                 let soft_tokens =
                     stream.finish(tower, pool, options.soft_token_padding, per_clip, rows)?;
                 timing.encode_ms += milliseconds(start);

@@ -2,14 +2,19 @@
 
 mod answer;
 mod audio_stream;
+pub mod commands;
+mod decode;
 mod engine;
 mod error;
 mod media;
+mod request;
 mod speech;
 
 pub use answer::{Answer, GroupMemory, Timing};
 pub use audio_stream::{AudioStream, AudioStreamError, SoftTokenPadding};
-pub use engine::{Engine, EngineOptions, FinishReason, Generation, Media, Request, UserPart};
+pub use decode::FinishReason;
+pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
 pub use media::TowerOptions;
+pub use request::{Generation, Media, Request, UserPart};
 pub use speech::Speech;

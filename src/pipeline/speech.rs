@@ -4,9 +4,9 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::engine::{Conversation, Engine, Generation, milliseconds};
+use super::engine::{Conversation, Engine, milliseconds};
 use super::error::EngineError;
-use super::{Answer, AudioStream};
+use super::{Answer, AudioStream, Generation};
 use crate::model::prompt::Part;
 
 /// A clip that is being heard, with the prompt around it.
@@ -63,8 +63,12 @@ impl Engine {
     /// Hears 16 kHz mono samples; soft tokens that became final go into the text model.
     ///
     /// # Errors
-    /// The clip would be longer than 30 s (nothing of `samples` is then heard), or the context is full.
+    /// The clip would be longer than 30 s (nothing of `samples` is then heard), the context is full, or
+    /// [`EngineError::Cancelled`]: then the speech cannot go on.
     pub fn hear(&mut self, speech: &mut Speech, samples: &[f32]) -> Result<(), EngineError> {
+        if (self.on_step)().is_break() {
+            return Err(EngineError::Cancelled);
+        }
         let start = Instant::now();
         let (checkpoint, pool, towers) = self.parts();
         let tower = towers.audio(checkpoint, pool, &mut speech.conversation.timing)?;
@@ -101,7 +105,7 @@ impl Engine {
         self.prefill_soft_tokens(&mut conversation, soft_id, &rows)?;
         let hard = self.media_rows(&suffix, &[])?;
         self.prefill(&mut conversation, &suffix, &hard)?;
-        self.decode(conversation, generation, on_text)
+        self.decode(&mut conversation, generation, on_text)
     }
 
     fn prefill_soft_tokens(

@@ -46,6 +46,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("rumqttc", &["src/publish/mqtt"]),
     ("zbus", &["src/publish/dbus"]),
     ("memmap2", &["src/model/weights"]),
+    ("llguidance", &["src/model/grammar/"]),
     ("tokio", &["src/daemon/", "src/publish/", "src/cli/run"]),
     (
         "kernels",

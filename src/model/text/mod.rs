@@ -11,6 +11,8 @@ mod load;
 mod per_layer_embedding;
 mod workspace;
 
+use std::ops::ControlFlow;
+
 use kernels::Pool;
 
 use self::layer::Layer;
@@ -73,7 +75,13 @@ pub enum TextError {
     /// Nothing to do.
     #[error("the prompt is empty")]
     Empty,
+    /// Whoever watches broke it off between two layers; the cache is empty now, for a part of a chunk is of no use.
+    #[error("broken off")]
+    Interrupted,
 }
+
+/// Called before each layer: tells a watchdog that work goes on, and may break it off.
+pub type Watch<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
 /// What may be switched off to compare with the plain computation; the results are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +216,25 @@ impl TextModel {
         slice: &Slice,
         probe: Probe<'_>,
     ) -> Result<(), TextError> {
+        let watch: Watch<'_> = &mut || ControlFlow::Continue(());
+        self.extend_watched(pool, cache, work, ids, media_rows, slice, probe, watch)
+    }
+
+    /// [`TextModel::extend`], which `watch` may break off.
+    ///
+    /// # Errors
+    /// As there; and [`TextError::Interrupted`].
+    pub fn extend_watched(
+        &self,
+        pool: &Pool,
+        cache: &mut KvCache,
+        work: &mut Workspace,
+        ids: &[u32],
+        media_rows: &[f32],
+        slice: &Slice,
+        probe: Probe<'_>,
+        watch: Watch<'_>,
+    ) -> Result<(), TextError> {
         self.check(cache, ids, media_rows, slice)?;
         cache.slice.get_or_insert_with(|| slice.clone());
         let chunk = work.chunk.min(cache.chunk());
@@ -217,16 +244,13 @@ impl TextModel {
             let rows = self.media_count(ids) * self.config.hidden_size;
             let (now, later) = media_rows.split_at(rows);
             media_rows = later;
-            self.extend_by_chunk(
-                pool,
-                cache,
-                work,
-                ids,
-                now,
-                slice,
-                chunks.peek().is_none(),
-                probe,
-            );
+            let is_last = chunks.peek().is_none();
+            let done =
+                self.extend_by_chunk(pool, cache, work, ids, now, slice, is_last, probe, watch);
+            if done.is_break() {
+                cache.clear();
+                return Err(TextError::Interrupted);
+            }
         }
         Ok(())
     }
@@ -292,7 +316,8 @@ impl TextModel {
         slice: &Slice,
         is_last: bool,
         probe: Probe<'_>,
-    ) {
+        watch: Watch<'_>,
+    ) -> ControlFlow<()> {
         let t = ids.len();
         let last_producer = self.config.first_kv_shared_layer() - 1;
         // A single token passes every layer, cut or not.
@@ -317,6 +342,7 @@ impl TextModel {
         let mut first = 0;
         let mut ple_layers = prompt_layers;
         for index in slice.layers() {
+            watch()?;
             let layer = &self.layers[index];
             layer.predict_and_write_kv(pool, &self.weights, cache, work, t - first);
             if cut && index == last_producer {
@@ -353,6 +379,7 @@ impl TextModel {
             );
         }
         cache.finish_chunk(t);
+        ControlFlow::Continue(())
     }
 
     /// Moves the last token of the chunk to the front of every buffer that the rest of the layer reads, and computes its

@@ -164,6 +164,17 @@ impl Tokenizer {
         self.encode_skipping(text, |id| self.is_special(id))
     }
 
+    /// Ids of bytes that need not be whole characters, as [`Tokenizer::encode_text`]; what is no UTF-8 becomes byte tokens.
+    pub fn encode_bytes(&self, bytes: &[u8]) -> Vec<u32> {
+        let mut ids = Vec::new();
+        for chunk in bytes.utf8_chunks() {
+            ids.extend(self.encode_text(chunk.valid()));
+            let byte_token = |&byte: &u8| self.bytes[usize::from(byte)];
+            ids.extend(chunk.invalid().iter().map(byte_token));
+        }
+        ids
+    }
+
     fn encode_skipping(&self, text: &str, skip: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3);
         let mut symbols = Vec::new();

@@ -1,0 +1,52 @@
+//! What is asked of a model.
+
+use crate::features::image::RgbImage;
+use crate::media::AudioClip;
+use crate::model::grammar::Grammar;
+use crate::model::sampler::Sampling;
+
+/// What a user message holds besides text, in the order in which it stands in the prompt.
+#[derive(Clone, Debug)]
+pub enum Media {
+    /// A picture of any size.
+    Image(RgbImage),
+    /// Mono audio at 16 kHz, at most 30 s.
+    Clip(AudioClip),
+}
+
+/// A part of what the user says.
+#[derive(Clone, Debug)]
+pub enum UserPart {
+    /// Text.
+    Text(String),
+    /// A picture or a clip.
+    Media(Media),
+}
+
+/// How an answer is chosen and when it ends.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// The same seed gives the same text.
+    pub seed: u64,
+    /// Tokens at most.
+    pub max_tokens: usize,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+    /// What the answer may look like; `None` for anything.
+    pub grammar: Option<Grammar>,
+}
+
+/// One thing to answer.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Instructions before the conversation.
+    pub system: Option<String>,
+    /// What the user says and shows.
+    pub user: Vec<UserPart>,
+    /// The MatFormer slice that answers, by name; `None` for the whole model.
+    pub matformer: Option<String>,
+    /// How the answer is chosen.
+    pub generation: Generation,
+}
