@@ -147,6 +147,7 @@ impl Config {
                 "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to 30000"
             )));
         }
+        devices::check(&config.microphone, &config.camera).map_err(bad)?;
         Ok(config)
     }
 }
