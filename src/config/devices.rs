@@ -218,3 +218,158 @@ impl Default for Motion {
         }
     }
 }
+
+/// Longest sound that is kept from before the onset, milliseconds.
+const MAX_LEAD_MS: u32 = 10_000;
+/// What the model hears at once, milliseconds.
+const MAX_SPEECH_MS: u32 = 30_000;
+
+/// Looks whether the values fit their keys and each other.
+///
+/// # Errors
+/// The first that does not: which device, which key, what stands there and what may.
+pub(super) fn check(microphones: &[Microphone], cameras: &[Camera]) -> Result<(), String> {
+    ids("microphone", microphones.iter().map(|m| m.id.as_str()))?;
+    ids("camera", cameras.iter().map(|c| c.id.as_str()))?;
+    for microphone in microphones {
+        check_microphone(microphone)
+            .map_err(|reason| format!("microphone `{}`: {reason}", microphone.id))?;
+    }
+    for camera in cameras {
+        check_camera(camera).map_err(|reason| format!("camera `{}`: {reason}", camera.id))?;
+    }
+    Ok(())
+}
+
+fn ids<'a>(kind: &str, ids: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut seen = std::collections::BTreeSet::new();
+    for id in ids {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+        if id.is_empty() || !id.chars().all(fits) {
+            return Err(format!(
+                "{kind}.id is {id:?}; it may hold a-z, 0-9, `_` and `-`, since it becomes part of topics"
+            ));
+        }
+        if !seen.insert(id) {
+            return Err(format!(
+                "{kind}.id {id:?} is given twice; each {kind} needs its own"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn between<T: PartialOrd + std::fmt::Display>(
+    key: &str,
+    value: T,
+    least: T,
+    most: T,
+) -> Result<(), String> {
+    // Not a number is in no range.
+    if value >= least && value <= most {
+        Ok(())
+    } else {
+        Err(format!("{key} is {value}; it must be {least} to {most}"))
+    }
+}
+
+fn check_microphone(microphone: &Microphone) -> Result<(), String> {
+    if microphone.device.is_empty() || microphone.device.contains('\0') {
+        return Err("device is no ALSA PCM name; `gemmad devices` lists those there are".into());
+    }
+    let spoken = |phrase: &String| phrase.chars().any(char::is_alphanumeric);
+    if microphone.trigger == Trigger::WakePhrase && microphone.wake_phrases.is_empty() {
+        return Err("trigger is \"wake_phrase\", which needs wake_phrases = [\"…\"]".into());
+    }
+    if let Some(phrase) = microphone.wake_phrases.iter().find(|phrase| !spoken(phrase)) {
+        return Err(format!("wake_phrases has {phrase:?}, which has no word"));
+    }
+    let speech = &microphone.speech;
+    if !(speech.threshold > 0.0 && speech.threshold < 1.0) {
+        return Err(format!(
+            "speech.threshold is {}; it must lie between 0 and 1",
+            speech.threshold
+        ));
+    }
+    between("speech.hangover_ms", speech.hangover_ms, 100, 10_000)?;
+    between("speech.lead_ms", speech.lead_ms, 0, MAX_LEAD_MS)?;
+    between("speech.max_speech_ms", speech.max_speech_ms, 1000, MAX_SPEECH_MS)?;
+    if speech.min_speech_ms >= speech.max_speech_ms {
+        return Err(format!(
+            "speech.min_speech_ms is {}; it must be less than max_speech_ms ({})",
+            speech.min_speech_ms, speech.max_speech_ms
+        ));
+    }
+    if speech.lead_ms >= speech.max_speech_ms {
+        return Err(format!(
+            "speech.lead_ms is {}; it must be less than max_speech_ms ({})",
+            speech.lead_ms, speech.max_speech_ms
+        ));
+    }
+    between("speech.listen_timeout_ms", speech.listen_timeout_ms, 500, 600_000)
+}
+
+fn check_camera(camera: &Camera) -> Result<(), String> {
+    let given = [
+        (CameraType::V4l2, "v4l2", "device", camera.device.is_some()),
+        (CameraType::Http, "http", "url", camera.url.is_some()),
+        (
+            CameraType::Replay,
+            "replay",
+            "directory",
+            camera.directory.is_some(),
+        ),
+    ];
+    let kind = given.iter().find(|(kind, ..)| *kind == camera.kind);
+    let name = kind.map_or("", |(_, name, ..)| *name);
+    for (kind, _, key, given) in given {
+        if kind == camera.kind && !given {
+            return Err(format!("type is \"{name}\", which needs `{key}`"));
+        }
+        if kind != camera.kind && given {
+            return Err(format!(
+                "`{key}` is given, but type is \"{name}\", which does not use it"
+            ));
+        }
+    }
+    if let Some(url) = &camera.url
+        && !(url.starts_with("http://") || url.starts_with("https://"))
+    {
+        // The address is not shown: it may hold a password.
+        return Err("url must start with http:// or https://".into());
+    }
+    between("width", camera.width, 16, 16_384)?;
+    between("height", camera.height, 16, 16_384)?;
+    between("warm_up_frames", camera.warm_up_frames, 0, 1000)?;
+    between("timeout_ms", camera.timeout_ms, 100, 120_000)?;
+    between("fps", camera.fps, 0.01, 60.0)?;
+    if camera.every_s > 0 && camera.every_s < camera.cooldown_s {
+        return Err(format!(
+            "every_s is {}, less than cooldown_s ({}), which would hold it back; lower cooldown_s",
+            camera.every_s, camera.cooldown_s
+        ));
+    }
+    let motion = &camera.motion;
+    between("motion.area", motion.area, 0.0001, 1.0)?;
+    between("motion.area_off", motion.area_off, 0.0, 1.0)?;
+    if motion.area_off >= motion.area {
+        return Err(format!(
+            "motion.area_off is {}; it must be less than motion.area ({})",
+            motion.area_off, motion.area
+        ));
+    }
+    for zone @ [x, y, width, height] in &motion.zones {
+        let inside = zone.iter().all(|side| (0.0..=1.0).contains(side))
+            && *width > 0.0
+            && *height > 0.0
+            // A third and two thirds may come to a little more than one.
+            && x + width <= 1.0001
+            && y + height <= 1.0001;
+        if !inside {
+            return Err(format!(
+                "motion.zones has {zone:?}; a zone is [x, y, width, height] in shares of the picture, within 0 to 1"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -153,6 +153,7 @@ impl Config {
             CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar)
                 .map_err(|error| bad(error.to_string()))?;
         }
+        devices::check(&config.microphone, &config.camera).map_err(bad)?;
         Ok(config)
     }
 }

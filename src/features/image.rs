@@ -194,6 +194,41 @@ impl RgbImage {
     }
 }
 
+/// The brightness of a picture, 8 bits a pixel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LumaImage {
+    /// Columns.
+    pub width_px: usize,
+    /// Rows.
+    pub height_px: usize,
+    /// `[height_px, width_px]`.
+    pub pixels: Vec<u8>,
+}
+
+impl LumaImage {
+    /// Decodes the brightness of a JPEG or PNG held in memory, cheaper than [`RgbImage::decode`] for JPEG. The picture lies as
+    /// in the file: the Exif orientation is not applied.
+    ///
+    /// # Errors
+    /// The picture is beyond the limits, or not a whole JPEG or PNG.
+    pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<LumaImage, ImageError> {
+        if bytes.len() <= limits.max_file_bytes && matches!(Format::of(bytes), Some(Format::Jpeg)) {
+            return jpeg::decode_luma(bytes, limits);
+        }
+        let rgb = RgbImage::decode(bytes, limits)?;
+        // ITU-R BT.601, as JPEG has it, in 16-bit fixed point.
+        let luma = |p: &[u8]| {
+            let [r, g, b] = [p[0], p[1], p[2]].map(u32::from);
+            ((19_595 * r + 38_470 * g + 7_471 * b + 32_768) >> 16) as u8
+        };
+        Ok(LumaImage {
+            width_px: rgb.width_px,
+            height_px: rgb.height_px,
+            pixels: rgb.pixels.chunks_exact(3).map(luma).collect(),
+        })
+    }
+}
+
 /// Refuses a header that promises too much.
 fn check_size(width_px: usize, height_px: usize, limits: &ImageLimits) -> Result<(), ImageError> {
     match width_px.checked_mul(height_px) {

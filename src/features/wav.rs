@@ -45,13 +45,20 @@ pub enum WavError {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Encoding {
+/// How a sample is written, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// 8 bits, 128 being silence.
     U8,
+    /// 16 bits with sign.
     S16,
+    /// 24 bits with sign, in three bytes.
     S24,
+    /// 32 bits with sign.
     S32,
+    /// Single precision, full scale being -1 to 1.
     F32,
+    /// Double precision, full scale being -1 to 1.
     F64,
 }
 
@@ -250,7 +257,8 @@ impl Format {
 }
 
 impl Encoding {
-    fn bytes(self) -> usize {
+    /// Bytes of a sample.
+    pub fn bytes(self) -> usize {
         match self {
             Encoding::U8 => 1,
             Encoding::S16 => 2,
@@ -260,8 +268,8 @@ impl Encoding {
         }
     }
 
-    /// Appends the samples of `bytes`, full scale being -1 to 1.
-    fn decode(self, bytes: &[u8], out: &mut Vec<f32>) {
+    /// Appends the samples of `bytes`, full scale being -1 to 1; what is no number becomes 0.
+    pub fn decode(self, bytes: &[u8], out: &mut Vec<f32>) {
         let finite = |x: f32| if x.is_finite() { x } else { 0.0 };
         let samples = bytes.chunks_exact(self.bytes());
         match self {

@@ -20,7 +20,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     ("pipeline", &["features", "model", "media", "report"]),
-    ("capture", &["config", "media"]),
+    // Samples of any rate become the model's, and motion is looked for in decoded pictures: both are done once, in `features`.
+    ("capture", &["config", "features", "media"]),
     ("publish", &["config", "report"]),
     (
         "pack",

@@ -2,9 +2,25 @@
 
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::{ImageError, ImageLimits, RgbImage, check_size};
+use super::{ImageError, ImageLimits, LumaImage, RgbImage, check_size};
+
+/// Bytes that every decoded pixel takes, by what it is decoded to.
+const RGB_BYTES: usize = 3;
+const LUMA_BYTES: usize = 1;
+
+/// The luma alone, as it lies in the file: the colours are neither transformed nor interpolated.
+pub(super) fn decode_luma(bytes: &[u8], limits: &ImageLimits) -> Result<LumaImage, ImageError> {
+    let (decoder, pixels) = decode_as(bytes, limits, ColorSpace::Luma, LUMA_BYTES)?;
+    let (width_px, height_px) = decoder.dimensions().unwrap_or_default();
+    Ok(LumaImage {
+        width_px,
+        height_px,
+        pixels,
+    })
+}
 
 /// The picture as it lies in the file, and the Exif block if there is one.
 ///
@@ -13,6 +29,25 @@ pub(super) fn decode(
     bytes: &[u8],
     limits: &ImageLimits,
 ) -> Result<(RgbImage, Option<Vec<u8>>), ImageError> {
+    let (decoder, pixels) = decode_as(bytes, limits, ColorSpace::RGB, RGB_BYTES)?;
+    let (width_px, height_px) = decoder.dimensions().unwrap_or_default();
+    Ok((
+        RgbImage {
+            width_px,
+            height_px,
+            pixels,
+        },
+        decoder.exif().cloned(),
+    ))
+}
+
+/// The decoder after its work, and pixels of `pixel_bytes` each.
+fn decode_as<'a>(
+    bytes: &'a [u8],
+    limits: &ImageLimits,
+    colors: ColorSpace,
+    pixel_bytes: usize,
+) -> Result<(JpegDecoder<ZCursor<&'a [u8]>>, Vec<u8>), ImageError> {
     let whole = is_whole(bytes);
     let failed = |reason: String| match whole {
         true => ImageError::Damaged {
@@ -28,7 +63,8 @@ pub(super) fn decode(
     let side = usize::from(u16::MAX);
     let options = DecoderOptions::default()
         .set_max_width(side)
-        .set_max_height(side);
+        .set_max_height(side)
+        .jpeg_set_out_colorspace(colors);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder
         .decode_headers()
@@ -46,20 +82,13 @@ pub(super) fn decode(
     let pixels = decoder
         .decode()
         .map_err(|error| failed(error.to_string()))?;
-    if pixels.len() != width_px * height_px * 3 {
+    if pixels.len() != width_px * height_px * pixel_bytes {
         return Err(failed(format!(
             "its colours are {:?}",
             decoder.input_colorspace()
         )));
     }
-    Ok((
-        RgbImage {
-            width_px,
-            height_px,
-            pixels,
-        },
-        decoder.exif().cloned(),
-    ))
+    Ok((decoder, pixels))
 }
 
 /// Whether the end-of-image marker is reached after at least one scan.

@@ -1,0 +1,164 @@
+//! A microphone's thread: opens the device, reads, finds speech in it, and obeys.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use super::microphone::Pcm;
+use super::speech::{Gate, Segmenter, SpeechEvent};
+use super::supervise::{Backoff, Ended, Teller, Unavailable};
+use crate::config::{Microphone, Trigger};
+use crate::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEvent};
+
+/// Longest wait for sound, and so for a control to be obeyed.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// A device that is open and gives nothing for so long has died without telling.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// What a microphone is to do, over unplugging and panics.
+pub(super) struct Listener {
+    config: Microphone,
+    muted: bool,
+    /// The device gives sound.
+    listening: bool,
+    segmenter: Segmenter,
+    backoff: Backoff,
+    teller: Teller,
+}
+
+impl Listener {
+    pub(super) fn new(config: Microphone, muted: bool, teller: Teller) -> Listener {
+        let gate = match config.trigger {
+            Trigger::Voice | Trigger::WakePhrase => Gate::Open,
+            Trigger::PushToTalk => Gate::PushToTalk(None),
+        };
+        Listener {
+            segmenter: Segmenter::new(&config.speech, gate),
+            config,
+            muted,
+            listening: false,
+            backoff: Backoff::new(),
+            teller,
+        }
+    }
+
+    /// Listens until the end.
+    pub(super) fn run(&mut self, controls: &Receiver<MicrophoneControl>) -> Result<(), Ended> {
+        loop {
+            self.listening = false;
+            if self.muted {
+                self.teller.state(DeviceState::Off)?;
+                let control = controls.recv().map_err(|_| Ended)?;
+                self.obey(control)?;
+                continue;
+            }
+            let opened = Instant::now();
+            let Unavailable(reason) = match Pcm::open(&self.config.device) {
+                Ok(pcm) => match self.listen(pcm, controls)? {
+                    Some(unavailable) => unavailable,
+                    None => continue,
+                },
+                Err(unavailable) => unavailable,
+            };
+            self.listening = false;
+            self.tell(Segmenter::interrupt)?;
+            self.teller.state(DeviceState::Offline { reason })?;
+            let wait = self.backoff.after(opened.elapsed());
+            self.wait(controls, wait)?;
+        }
+    }
+
+    /// Reads an open device until it fails (why), or until it is to be closed.
+    fn listen(
+        &mut self,
+        mut pcm: Pcm,
+        controls: &Receiver<MicrophoneControl>,
+    ) -> Result<Option<Unavailable>, Ended> {
+        let mut heard_at = Instant::now();
+        let mut samples = Vec::new();
+        loop {
+            match controls.try_recv() {
+                Ok(control) => self.obey(control)?,
+                Err(TryRecvError::Disconnected) => return Err(Ended),
+                Err(TryRecvError::Empty) => {}
+            }
+            if self.muted {
+                // What was heard so far is not to be used. The device closes before anybody is told that it is.
+                drop(pcm);
+                self.tell(Segmenter::forget)?;
+                return Ok(None);
+            }
+            samples.clear();
+            let heard = match pcm.read(&self.config.device, WAIT, &mut samples) {
+                Ok(heard) => heard,
+                Err(unavailable) => return Ok(Some(unavailable)),
+            };
+            if heard.overrun {
+                self.send(MicrophoneEvent::Overrun)?;
+            }
+            if heard.any {
+                heard_at = Instant::now();
+                self.listening = true;
+                self.teller.state(DeviceState::Online)?;
+                self.tell(|segmenter, tell| segmenter.push(&samples, tell))?;
+            } else if heard_at.elapsed() >= SILENT {
+                return Ok(Some(Unavailable(format!(
+                    "ALSA device `{}` is open and gives no sound: unplug it and plug it in again",
+                    self.config.device
+                ))));
+            }
+        }
+    }
+
+    /// Waits before the next try; a control that changes what is to be done ends the wait.
+    fn wait(
+        &mut self,
+        controls: &Receiver<MicrophoneControl>,
+        wait: Duration,
+    ) -> Result<(), Ended> {
+        let until = Instant::now() + wait;
+        while !self.muted {
+            match controls.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(control) => self.obey(control)?,
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return Err(Ended),
+            }
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, control: MicrophoneControl) -> Result<(), Ended> {
+        match control {
+            MicrophoneControl::Stop => return Err(Ended),
+            MicrophoneControl::Mute(muted) => self.muted = muted,
+            MicrophoneControl::Listen if self.listening => self.segmenter.listen(),
+            // Nothing can be heard now: whoever pressed the button should know.
+            MicrophoneControl::Listen => self.send(MicrophoneEvent::ListenTimedOut)?,
+        }
+        Ok(())
+    }
+
+    /// Sends what the segmenter finds while `work` uses it.
+    fn tell(
+        &mut self,
+        work: impl FnOnce(&mut Segmenter, &mut dyn FnMut(SpeechEvent)),
+    ) -> Result<(), Ended> {
+        let mut found = Vec::new();
+        work(&mut self.segmenter, &mut |event| found.push(event));
+        for event in found {
+            self.send(match event {
+                SpeechEvent::Started => MicrophoneEvent::SpeechStarted,
+                SpeechEvent::Samples(samples) => MicrophoneEvent::Speech(samples),
+                SpeechEvent::Ended { truncated } => MicrophoneEvent::SpeechEnded { truncated },
+                SpeechEvent::Cancelled => MicrophoneEvent::SpeechCancelled,
+                SpeechEvent::ListenTimedOut => MicrophoneEvent::ListenTimedOut,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, event: MicrophoneEvent) -> Result<(), Ended> {
+        let id = self.teller.id().to_owned();
+        self.teller.send(CaptureEvent::Microphone { id, event })
+    }
+}

@@ -1,0 +1,60 @@
+//! Microphones and cameras: each is one thread, which opens its device, tells what happens there, survives its going, and
+//! closes it when told to.
+
+mod listener;
+mod microphone;
+pub mod speech;
+mod supervise;
+
+use std::io;
+
+use crate::config;
+use crate::media::{CaptureEvent, MicrophoneControl, MicrophoneEvent};
+use listener::Listener;
+use supervise::{Supervised, Teller};
+
+pub use microphone::{MicrophoneDevice, SampleFormats, microphones};
+
+/// Where events go; false says that nobody takes them any more, and ends the thread.
+///
+/// It is called on the device's thread: while it blocks, the device is not read.
+pub type EventSink = Box<dyn FnMut(CaptureEvent) -> bool + Send>;
+
+/// A microphone that is listened to.
+pub struct Microphone(Supervised<MicrophoneControl>);
+
+impl Microphone {
+    /// Starts listening. That the device is there is no condition: [`MicrophoneEvent::State`] tells.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(
+        config: config::Microphone,
+        muted: bool,
+        events: EventSink,
+    ) -> io::Result<Microphone> {
+        let name = config.id.clone();
+        let teller = Teller::new(
+            name.clone(),
+            |id, state| CaptureEvent::Microphone {
+                id,
+                event: MicrophoneEvent::State(state),
+            },
+            events,
+        );
+        let mut listener = Listener::new(config, muted, teller);
+        let run = move |controls: &_| listener.run(controls);
+        Supervised::start(&name, run).map(Microphone)
+    }
+
+    /// Tells the thread what to do; it does so within a fifth of a second.
+    pub fn control(&self, control: MicrophoneControl) {
+        self.0.control(control);
+    }
+
+    /// Ends the thread and waits for it, some seconds at most.
+    pub fn stop(self) {
+        self.control(MicrophoneControl::Stop);
+        self.0.join();
+    }
+}
