@@ -1,7 +1,7 @@
 //! Audio files to 16 kHz mono: WAV, FLAC, OGG Vorbis and MP3, any rate and any number of channels.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as DecoderError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
-use symphonia::core::io::MediaSourceStream;
+use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
 use super::log_mel::SAMPLE_RATE_HZ;
@@ -113,7 +113,7 @@ pub struct AudioReader {
 }
 
 enum Source {
-    Pcm(PcmReader<BufReader<File>>),
+    Pcm(PcmReader<BufReader<Box<dyn MediaSource>>>),
     Packets(Packets),
 }
 
@@ -163,7 +163,48 @@ impl AudioReader {
                 "max_file_bytes",
             ));
         }
-        let open = || File::open(path).map_err(io_error);
+        let open = || -> Result<Box<dyn MediaSource>, AudioFileError> {
+            Ok(Box::new(File::open(path).map_err(io_error)?))
+        };
+        AudioReader::read_header(path, open, limits)
+    }
+
+    /// Reads the header of a file that is in memory; errors call it `name`.
+    ///
+    /// # Errors
+    /// If it exceeds a limit or is not audio.
+    pub fn from_bytes(
+        name: &str,
+        bytes: &[u8],
+        limits: &AudioLimits,
+    ) -> Result<AudioReader, AudioFileError> {
+        let path = Path::new(name);
+        let length = bytes.len() as u64;
+        if length > limits.max_file_bytes {
+            let most = limits.max_file_bytes;
+            return Err(limit(path, length, "bytes", most, "max_file_bytes"));
+        }
+        if bytes.is_empty() {
+            return Err(AudioFileError::Empty {
+                path: path.into(),
+                damage: Some("it has no bytes".into()),
+            });
+        }
+        let open = || -> Result<Box<dyn MediaSource>, AudioFileError> {
+            Ok(Box::new(Cursor::new(bytes.to_vec())))
+        };
+        AudioReader::read_header(path, open, limits)
+    }
+
+    fn read_header(
+        path: &Path,
+        open: impl Fn() -> Result<Box<dyn MediaSource>, AudioFileError>,
+        limits: &AudioLimits,
+    ) -> Result<AudioReader, AudioFileError> {
+        let io_error = |source| AudioFileError::Io {
+            path: path.into(),
+            source,
+        };
         // The content decides, not the name.
         let mut magic = [0; 4];
         let is_riff = open()?.read_exact(&mut magic).is_ok() && &magic == b"RIFF";
@@ -289,9 +330,9 @@ struct Packets {
 }
 
 impl Packets {
-    fn open(path: &Path, file: File) -> Result<Packets, AudioFileError> {
+    fn open(path: &Path, file: Box<dyn MediaSource>) -> Result<Packets, AudioFileError> {
         guarded(path, || {
-            let stream = MediaSourceStream::new(Box::new(file), Default::default());
+            let stream = MediaSourceStream::new(file, Default::default());
             let format = symphonia::default::get_probe()
                 .probe(
                     &Hint::new(),

@@ -53,11 +53,11 @@ const MAX_CACHE_BYTES: u64 = 16 << 30;
 
 /// A model that answers requests, one at a time.
 pub struct Engine {
-    checkpoint: Checkpoint,
+    pub(super) checkpoint: Checkpoint,
     config: Config,
     tokenizer: Arc<Tokenizer>,
     generation_config: GenerationConfig,
-    slices: Slices,
+    pub(super) slices: Slices,
     pub(super) text: TextModel,
     towers: Towers,
     pub(super) pool: Pool,
@@ -100,10 +100,7 @@ impl Engine {
                 limit_gib: MAX_CACHE_BYTES >> 30,
             });
         }
-        let threads = match options.threads {
-            0 => kernels::recommended_threads(),
-            threads => threads,
-        };
+        let threads = Engine::threads_for(options.threads);
         let pool = Pool::new(Isa::from_environment()?, threads);
         Ok(Engine {
             work: Workspace::new(

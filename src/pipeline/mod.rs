@@ -6,10 +6,13 @@ pub mod commands;
 mod decode;
 mod engine;
 mod error;
+mod facts;
 mod media;
 mod request;
 mod speech;
 
+pub use crate::model::grammar::{Grammar, GrammarError};
+pub use crate::model::weights::Group;
 pub use answer::{Answer, GroupMemory, Timing};
 pub use audio_stream::{AudioStream, AudioStreamError, SoftTokenPadding};
 pub use decode::FinishReason;

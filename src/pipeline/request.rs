@@ -1,6 +1,8 @@
 //! What is asked of a model.
 
-use crate::features::image::RgbImage;
+use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader};
+use crate::features::image::{ImageError, ImageLimits, RgbImage};
+use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::media::AudioClip;
 use crate::model::grammar::Grammar;
 use crate::model::sampler::Sampling;
@@ -12,6 +14,30 @@ pub enum Media {
     Image(RgbImage),
     /// Mono audio at 16 kHz, at most 30 s.
     Clip(AudioClip),
+}
+
+impl Media {
+    /// A picture from the bytes of a JPEG or PNG file.
+    ///
+    /// # Errors
+    /// It is neither, is damaged, or exceeds a limit.
+    pub fn image(encoded: &[u8], limits: &ImageLimits) -> Result<Media, ImageError> {
+        Ok(Media::Image(RgbImage::decode(encoded, limits)?))
+    }
+
+    /// A clip from the bytes of a WAV, FLAC, OGG or MP3 file of at most 30 s.
+    ///
+    /// # Errors
+    /// It is none of them, is damaged, or exceeds a limit; that it is longer than 30 s shows when it is encoded.
+    pub fn clip(encoded: &[u8], limits: &AudioLimits) -> Result<Media, AudioFileError> {
+        let mut reader = AudioReader::from_bytes("attached audio", encoded, limits)?;
+        let mut clip = AudioClip {
+            samples: Vec::new(),
+            sample_rate_hz: SAMPLE_RATE_HZ,
+        };
+        while reader.read(&mut clip.samples)? {}
+        Ok(Media::Clip(clip))
+    }
 }
 
 /// A part of what the user says.
