@@ -96,7 +96,8 @@ impl Pcm {
                 let len = frames * self.channels * self.encoding.bytes();
                 self.interleaved.clear();
                 self.mono.clear();
-                self.encoding.decode(&self.bytes[..len], &mut self.interleaved);
+                self.encoding
+                    .decode(&self.bytes[..len], &mut self.interleaved);
                 downmix(&self.interleaved, self.channels, &mut self.mono);
                 self.resampler
                     .push(&self.mono, samples)
@@ -143,15 +144,21 @@ fn configure(pcm: &PCM, device: &str) -> Result<(Encoding, usize, u32), Unavaila
             "ALSA device `{device}` has {channels} channels, expected 1 to {MAX_CHANNELS}"
         )));
     }
-    let exact = RATES_HZ.iter().find(|rate| params.test_rate(**rate).is_ok());
+    let exact = RATES_HZ
+        .iter()
+        .find(|rate| params.test_rate(**rate).is_ok());
     let rate_hz = match exact {
         Some(rate) => params.set_rate(*rate, ValueOr::Nearest).map(|()| *rate),
         None => params.set_rate_near(SAMPLE_RATE_HZ, ValueOr::Nearest),
     };
     let rate_hz = rate_hz.map_err(failed)?;
     // Wishes: a device that has its own idea of them works too.
-    params.set_buffer_time_near(BUFFER_US, ValueOr::Nearest).ok();
-    params.set_period_time_near(PERIOD_US, ValueOr::Nearest).ok();
+    params
+        .set_buffer_time_near(BUFFER_US, ValueOr::Nearest)
+        .ok();
+    params
+        .set_period_time_near(PERIOD_US, ValueOr::Nearest)
+        .ok();
     pcm.hw_params(&params).map_err(failed)?;
     Ok((encoding, channels as usize, rate_hz))
 }

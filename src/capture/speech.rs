@@ -206,12 +206,7 @@ impl Segmenter {
         }
     }
 
-    fn close(
-        &mut self,
-        utterance: &Utterance,
-        truncated: bool,
-        tell: &mut dyn FnMut(SpeechEvent),
-    ) {
+    fn close(&mut self, utterance: &Utterance, truncated: bool, tell: &mut dyn FnMut(SpeechEvent)) {
         if utterance.voiced < self.min_speech {
             tell(SpeechEvent::Cancelled);
         } else {

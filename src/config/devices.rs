@@ -147,6 +147,30 @@ pub struct Camera {
     pub publish_image: bool,
 }
 
+impl Camera {
+    /// Its device, address or directory, for people: of an address neither user and password nor the query, where keys stand.
+    pub fn source(&self) -> String {
+        match self.kind {
+            CameraType::V4l2 => self
+                .device
+                .as_deref()
+                .map(|path| path.display().to_string()),
+            CameraType::Http => self.url.as_deref().map(|url| {
+                let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+                let rest = rest.split(['?', '#']).next().unwrap_or_default();
+                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                let host = authority.rsplit('@').next().unwrap_or_default();
+                format!("{scheme}://{host}{path}")
+            }),
+            CameraType::Replay => self
+                .directory
+                .as_deref()
+                .map(|path| path.display().to_string()),
+        }
+        .unwrap_or_default()
+    }
+}
+
 fn five() -> f32 {
     5.0
 }
@@ -281,7 +305,11 @@ fn check_microphone(microphone: &Microphone) -> Result<(), String> {
     if microphone.trigger == Trigger::WakePhrase && microphone.wake_phrases.is_empty() {
         return Err("trigger is \"wake_phrase\", which needs wake_phrases = [\"…\"]".into());
     }
-    if let Some(phrase) = microphone.wake_phrases.iter().find(|phrase| !spoken(phrase)) {
+    if let Some(phrase) = microphone
+        .wake_phrases
+        .iter()
+        .find(|phrase| !spoken(phrase))
+    {
         return Err(format!("wake_phrases has {phrase:?}, which has no word"));
     }
     let speech = &microphone.speech;
@@ -293,7 +321,12 @@ fn check_microphone(microphone: &Microphone) -> Result<(), String> {
     }
     between("speech.hangover_ms", speech.hangover_ms, 100, 10_000)?;
     between("speech.lead_ms", speech.lead_ms, 0, MAX_LEAD_MS)?;
-    between("speech.max_speech_ms", speech.max_speech_ms, 1000, MAX_SPEECH_MS)?;
+    between(
+        "speech.max_speech_ms",
+        speech.max_speech_ms,
+        1000,
+        MAX_SPEECH_MS,
+    )?;
     if speech.min_speech_ms >= speech.max_speech_ms {
         return Err(format!(
             "speech.min_speech_ms is {}; it must be less than max_speech_ms ({})",
@@ -306,7 +339,12 @@ fn check_microphone(microphone: &Microphone) -> Result<(), String> {
             speech.lead_ms, speech.max_speech_ms
         ));
     }
-    between("speech.listen_timeout_ms", speech.listen_timeout_ms, 500, 600_000)
+    between(
+        "speech.listen_timeout_ms",
+        speech.listen_timeout_ms,
+        500,
+        600_000,
+    )
 }
 
 fn check_camera(camera: &Camera) -> Result<(), String> {
