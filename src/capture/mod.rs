@@ -1,18 +1,29 @@
 //! Microphones and cameras: each is one thread, which opens its device, tells what happens there, survives its going, and
 //! closes it when told to.
 
+mod camera;
 mod listener;
 mod microphone;
+pub mod motion;
+mod occasion;
+mod picture;
+mod replay;
+mod source;
 pub mod speech;
+mod still;
 mod supervise;
+mod watcher;
 
 use std::io;
 
 use crate::config;
-use crate::media::{CaptureEvent, MicrophoneControl, MicrophoneEvent};
+use crate::features::image::ImageLimits;
+use crate::media::{CameraControl, CameraEvent, CaptureEvent, MicrophoneControl, MicrophoneEvent};
 use listener::Listener;
 use supervise::{Supervised, Teller};
+use watcher::Watcher;
 
+pub use camera::{CameraAbout, CameraDevice, CameraFormat, cameras};
 pub use microphone::{MicrophoneDevice, SampleFormats, microphones};
 
 /// Where events go; false says that nobody takes them any more, and ends the thread.
@@ -55,6 +66,49 @@ impl Microphone {
     /// Ends the thread and waits for it, some seconds at most.
     pub fn stop(self) {
         self.control(MicrophoneControl::Stop);
+        self.0.join();
+    }
+}
+
+/// A camera that is watched.
+pub struct Camera(Supervised<CameraControl>);
+
+impl Camera {
+    /// Starts watching; `captions` says whether pictures are given without being asked for. That the device is there is no
+    /// condition: [`CameraEvent::State`] tells.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(
+        config: config::Camera,
+        limits: ImageLimits,
+        enabled: bool,
+        captions: bool,
+        events: EventSink,
+    ) -> io::Result<Camera> {
+        let name = config.id.clone();
+        let teller = Teller::new(
+            name.clone(),
+            |id, state| CaptureEvent::Camera {
+                id,
+                event: CameraEvent::State(state),
+            },
+            events,
+        );
+        let mut watcher = Watcher::new(config, limits, enabled, captions, teller);
+        let run = move |controls: &_| watcher.run(controls);
+        Supervised::start(&name, run).map(Camera)
+    }
+
+    /// Tells the thread what to do; it does so within a fifth of a second, with `type = "http"` after the answer that it
+    /// waits for.
+    pub fn control(&self, control: CameraControl) {
+        self.0.control(control);
+    }
+
+    /// Ends the thread and waits for it, some seconds at most.
+    pub fn stop(self) {
+        self.control(CameraControl::Stop);
         self.0.join();
     }
 }

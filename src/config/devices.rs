@@ -147,6 +147,30 @@ pub struct Camera {
     pub publish_image: bool,
 }
 
+impl Camera {
+    /// Its device, address or directory, for people: of an address neither user and password nor the query, where keys stand.
+    pub fn source(&self) -> String {
+        match self.kind {
+            CameraType::V4l2 => self
+                .device
+                .as_deref()
+                .map(|path| path.display().to_string()),
+            CameraType::Http => self.url.as_deref().map(|url| {
+                let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+                let rest = rest.split(['?', '#']).next().unwrap_or_default();
+                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                let host = authority.rsplit('@').next().unwrap_or_default();
+                format!("{scheme}://{host}{path}")
+            }),
+            CameraType::Replay => self
+                .directory
+                .as_deref()
+                .map(|path| path.display().to_string()),
+        }
+        .unwrap_or_default()
+    }
+}
+
 fn five() -> f32 {
     5.0
 }
