@@ -147,6 +147,9 @@ impl Config {
                 "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to 30000"
             )));
         }
+        if let Some(mistake) = config.dbus.mistake() {
+            return Err(bad(mistake));
+        }
         Ok(config)
     }
 }
