@@ -154,6 +154,9 @@ impl Config {
                 .map_err(|error| bad(error.to_string()))?;
         }
         devices::check(&config.microphone, &config.camera).map_err(bad)?;
+        if let Some(mistake) = config.dbus.mistake() {
+            return Err(bad(mistake));
+        }
         Ok(config)
     }
 }

@@ -134,6 +134,12 @@ pub struct Dbus {
     pub jobs_per_user: usize,
     /// Seconds for which a finished job can be asked for its result.
     pub keep_finished_s: u32,
+    /// Longest prompt, schema or other text of a call, bytes.
+    pub max_text_bytes: usize,
+    /// Largest picture or audio file that is read from a file descriptor, bytes.
+    pub max_attachment_bytes: usize,
+    /// Longest wait for the bytes of a file descriptor, milliseconds.
+    pub attachment_timeout_ms: u32,
 }
 
 impl Default for Dbus {
@@ -143,7 +149,39 @@ impl Default for Dbus {
             bus: "system".to_owned(),
             jobs_per_user: 4,
             keep_finished_s: 60,
+            max_text_bytes: 65_536,
+            max_attachment_bytes: 16 << 20,
+            attachment_timeout_ms: 5_000,
         }
+    }
+}
+
+impl Dbus {
+    /// What is wrong with the section, if anything, and how to mend it.
+    pub(super) fn mistake(&self) -> Option<String> {
+        let Dbus {
+            bus,
+            jobs_per_user,
+            attachment_timeout_ms,
+            ..
+        } = self;
+        if !matches!(bus.as_str(), "system" | "session") && !bus.contains(':') {
+            return Some(format!(
+                "dbus.bus is \"{bus}\"; it must be \"system\", \"session\" or a bus address such as \"unix:path=/run/dbus/system_bus_socket\""
+            ));
+        }
+        if *jobs_per_user == 0 {
+            return Some(
+                "dbus.jobs_per_user is 0; to serve nobody on the bus, set dbus.enabled = false"
+                    .to_owned(),
+            );
+        }
+        if !(1..=20_000).contains(attachment_timeout_ms) {
+            return Some(format!(
+                "dbus.attachment_timeout_ms is {attachment_timeout_ms}; it must be 1 to 20000, because clients wait 25 s for a reply"
+            ));
+        }
+        None
     }
 }
 

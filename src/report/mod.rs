@@ -8,7 +8,7 @@ mod request;
 mod result;
 
 pub use health::{CameraInfo, Health, Info, MicrophoneInfo, MqttHealth, Queues};
-pub use request::{Action, Ask, CancelRequest, Describe, Origin, Request, Transcribe};
+pub use request::{Action, Ask, Attachment, CancelRequest, Describe, Origin, Request, Transcribe};
 pub use result::{
     CaptionEvent, CommandCall, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply,
     ReportTiming, TriggerName, VoiceEvent,

@@ -1,7 +1,50 @@
 //! What the daemon is asked from outside, after whoever received it has read and checked it.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// An attached file: its bytes on the bus, their base64 in JSON.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Attachment(pub Arc<[u8]>);
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Attachment({} bytes)", self.0.len())
+    }
+}
+
+impl<'de> Deserialize<'de> for Attachment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Attachment, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        let bytes = STANDARD.decode(text.as_bytes()).map_err(|error| {
+            D::Error::custom(format!(
+                "an attached file is not base64 (RFC 4648, padded): {error}"
+            ))
+        })?;
+        Ok(Attachment(bytes.into()))
+    }
+}
+
+impl JsonSchema for Attachment {
+    fn schema_name() -> Cow<'static, str> {
+        "Attachment".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "contentEncoding": "base64" })
+    }
+}
 
 use super::{ErrorBody, JobState, JobUpdate, Reply, Report};
 
@@ -48,6 +91,7 @@ impl Request {
             kind: self.action.kind(),
             state,
             partial: None,
+            progress: None,
             reply,
             error,
         }))
@@ -159,10 +203,10 @@ pub struct Ask {
     pub timeout_ms: Option<u64>,
     /// An attached picture: base64 of a JPEG or PNG.
     #[serde(default)]
-    pub image: Option<String>,
+    pub image: Option<Attachment>,
     /// Attached audio: base64 of a WAV, FLAC, OGG or MP3.
     #[serde(default)]
-    pub audio: Option<String>,
+    pub audio: Option<Attachment>,
 }
 
 /// `request/describe`, `camera/ID/describe`, and `Describe` on the bus.
@@ -174,7 +218,7 @@ pub struct Describe {
     pub camera: Option<String>,
     /// An attached picture: base64 of a JPEG or PNG.
     #[serde(default)]
-    pub image: Option<String>,
+    pub image: Option<Attachment>,
     /// What is asked about it; absent: the configured prompt.
     #[serde(default)]
     pub prompt: Option<String>,
@@ -195,7 +239,7 @@ pub struct Describe {
 pub struct Transcribe {
     /// Base64 of a WAV, FLAC, OGG or MP3.
     #[serde(default)]
-    pub audio: Option<String>,
+    pub audio: Option<Attachment>,
     /// Spoken language.
     #[serde(default)]
     pub language: Option<String>,

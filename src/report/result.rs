@@ -251,6 +251,8 @@ pub struct JobUpdate {
     pub kind: &'static str,
     /// How far it is.
     pub state: JobState,
+    /// Share of the work that is done, 0 to 1, where it is known.
+    pub progress: Option<f32>,
     /// What has come of the answer since the last update, where it was asked to stream.
     pub partial: Option<String>,
     /// With [`JobState::Done`].

@@ -1,0 +1,208 @@
+//! From a method call to a job: who calls, whether the user may have one more, and the daemon's queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
+use ulid::Ulid;
+use zbus::message::Header;
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, OwnedObjectPath};
+
+use super::error::Error;
+use super::job::JobObject;
+use super::manager::Manager;
+use super::payload::Reader;
+use super::state::Shared;
+use super::{ROOT, job_path};
+use crate::report::{Action, CancelRequest, Origin, Request};
+
+/// How long a cancel waits for a place in the daemon's queue.
+const CANCEL_WAIT: Duration = Duration::from_secs(5);
+
+/// A call whose caller is known and within the quota; it becomes a job or ends.
+pub(super) struct Call {
+    shared: Arc<Shared>,
+    id: String,
+    origin: Origin,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.shared.state().jobs.end(&self.id);
+    }
+}
+
+impl Call {
+    /// # Errors
+    /// Too many calls at once, too many jobs of this user, or a caller that has left.
+    pub(super) async fn begin(
+        shared: &Arc<Shared>,
+        connection: &Connection,
+        header: &Header<'_>,
+    ) -> Result<Call, Error> {
+        let too_many = |_| Error::QueueFull("too many calls at once; try again later".to_owned());
+        let permit = shared.calls.clone().try_acquire_owned().map_err(too_many)?;
+        let sender = sender(header)?;
+        let id = Ulid::generate().to_string();
+        // Noted first and asked second: whoever has left by the time of the answer has no user any more, and whoever leaves later is
+        // found among the callers.
+        shared.state().jobs.begin(&id, &sender);
+        let mut call = Call {
+            shared: shared.clone(),
+            id,
+            origin: Origin::Own,
+            _permit: permit,
+        };
+        let uid = uid(connection, &sender).await?;
+        call.shared
+            .state()
+            .jobs
+            .count(&call.id, uid, shared.config.jobs_per_user)?;
+        call.origin = Origin::Bus { uid, sender };
+        Ok(call)
+    }
+
+    /// For the bytes that the caller hands over.
+    pub(super) fn reader(&self) -> Reader {
+        let config = &self.shared.config;
+        Reader {
+            max_bytes: config.max_attachment_bytes,
+            timeout: Duration::from_millis(config.attachment_timeout_ms.into()),
+            reads: self.shared.reads.clone(),
+        }
+    }
+
+    /// Puts the job on the bus and its request into the daemon's queue.
+    pub(super) async fn submit(
+        self,
+        connection: &Connection,
+        kind: &'static str,
+        action: Action,
+    ) -> Result<OwnedObjectPath, Error> {
+        let Call { shared, id, .. } = &self;
+        let slot = shared.requests.clone().try_reserve_owned();
+        let slot = slot.map_err(|error| full(&error))?;
+        shared.state().jobs.create(id, kind)?;
+        let path = job_path(id);
+        let object = JobObject {
+            shared: shared.clone(),
+            id: id.clone(),
+        };
+        if let Err(error) = connection.object_server().at(path.as_str(), object).await {
+            shared.state().jobs.drop(id);
+            return Err(error.into());
+        }
+        let request = Request {
+            id: id.clone(),
+            origin: self.origin.clone(),
+            transaction: None,
+            action,
+        };
+        let sent = {
+            let mut state = shared.state();
+            let sent = state.jobs.send(id);
+            if sent {
+                slot.send(request);
+            } else {
+                state.jobs.drop(id);
+            }
+            sent
+        };
+        if !sent {
+            connection
+                .object_server()
+                .remove::<JobObject, _>(path.as_str())
+                .await?;
+            return Err(Error::Cancelled("the caller left the bus".to_owned()));
+        }
+        let emitter = SignalEmitter::new(connection, ROOT)?;
+        let path = OwnedObjectPath::try_from(path)?;
+        Manager::job_new(&emitter, path.as_ref()).await?;
+        Ok(path)
+    }
+}
+
+/// Asks for something that has no answer and no job: a property was set.
+pub(super) async fn set(
+    shared: &Shared,
+    connection: &Connection,
+    header: Option<Header<'_>>,
+    action: Action,
+) -> Result<(), Error> {
+    let header = header.ok_or_else(|| Error::NotPermitted("the call has no sender".to_owned()))?;
+    let sender = sender(&header)?;
+    let uid = uid(connection, &sender).await?;
+    let request = Request {
+        id: Ulid::generate().to_string(),
+        origin: Origin::Bus { uid, sender },
+        transaction: None,
+        action,
+    };
+    shared
+        .requests
+        .try_send(request)
+        .map_err(|error| full(&error))
+}
+
+/// Tells the daemon to end a job.
+pub(super) async fn cancel(shared: &Shared, origin: Origin, job: String) -> Result<(), Error> {
+    let request = Request {
+        id: Ulid::generate().to_string(),
+        origin,
+        transaction: None,
+        action: Action::Cancel(CancelRequest {
+            job: Some(job),
+            target: None,
+        }),
+    };
+    let sent = shared.requests.send_timeout(request, CANCEL_WAIT).await;
+    sent.map_err(|error| match error {
+        SendTimeoutError::Timeout(_) => queue_full(),
+        SendTimeoutError::Closed(_) => stopping(),
+    })
+}
+
+/// The caller's unique name.
+pub(super) fn sender(header: &Header<'_>) -> Result<String, Error> {
+    let sender = header.sender().map(|sender| sender.to_string());
+    sender.ok_or_else(|| Error::NotPermitted("the call has no sender".to_owned()))
+}
+
+/// The caller's user, as the bus knows it.
+pub(super) async fn uid(connection: &Connection, sender: &str) -> Result<u32, Error> {
+    let bus = "org.freedesktop.DBus";
+    let reply = connection
+        .call_method(
+            Some(bus),
+            "/org/freedesktop/DBus",
+            Some(bus),
+            "GetConnectionUnixUser",
+            &sender,
+        )
+        .await;
+    let unknown =
+        |error| Error::NotPermitted(format!("the bus does not tell the caller's user: {error}"));
+    reply
+        .map_err(unknown)?
+        .body()
+        .deserialize()
+        .map_err(unknown)
+}
+
+fn full<T>(error: &TrySendError<T>) -> Error {
+    match error {
+        TrySendError::Full(_) => queue_full(),
+        TrySendError::Closed(_) => stopping(),
+    }
+}
+
+fn queue_full() -> Error {
+    Error::QueueFull("too many requests wait; try again later".to_owned())
+}
+
+fn stopping() -> Error {
+    Error::Busy("the daemon is stopping".to_owned())
+}

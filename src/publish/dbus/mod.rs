@@ -1,0 +1,219 @@
+//! The door to D-Bus: `org.gemmad1`, with objects for the daemon, its microphones, its cameras and every job.
+//!
+//! The daemon hands over what happened and never waits: state is compared with what was told last, so a slow bus sees fewer steps
+//! and the right end; signals with contents wait in a bounded queue. Who may call and hear what is the bus's policy
+//! (packaging/dbus/gemmad.conf); whose a job is, is checked here.
+
+mod calls;
+mod error;
+mod events;
+mod job;
+mod jobs;
+mod log_control;
+mod manager;
+mod options;
+mod payload;
+mod room;
+mod sources;
+mod state;
+mod values;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use zbus::connection::Builder;
+use zbus::fdo::{DBusProxy, ObjectManager, RequestNameFlags, RequestNameReply};
+use zbus::proxy::CacheProperties;
+use zbus::{Connection, fdo};
+
+use crate::config;
+use crate::report::{Info, Report, Request};
+
+pub use error::DbusError;
+
+use events::Events;
+use log_control::LogControl;
+use manager::Manager;
+use sources::{Camera, Microphone};
+use state::{Shared, Shown};
+
+const NAME: &str = "org.gemmad1";
+const ROOT: &str = "/org/gemmad1";
+const LOG_CONTROL: &str = "/org/freedesktop/LogControl1";
+
+/// Longest wait for an answer of the bus itself.
+const BUS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The daemon on the bus.
+pub struct Bus {
+    connection: Connection,
+    shared: Arc<Shared>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Bus {
+    /// Connects, puts the objects of `info` on the bus and takes the name; requests go to `requests`.
+    ///
+    /// # Errors
+    /// There is no bus, or it does not give the name.
+    pub async fn start(
+        config: &config::Dbus,
+        info: Info,
+        requests: mpsc::Sender<Request>,
+    ) -> Result<Bus, DbusError> {
+        let bus = || config.bus.clone();
+        let lost = |error: zbus::Error| DbusError::Lost {
+            bus: bus(),
+            reason: error.to_string(),
+        };
+        let shared = Arc::new(Shared::new(config, &info, requests));
+        let builder = match config.bus.as_str() {
+            "system" => Builder::system(),
+            "session" => Builder::session(),
+            address => Builder::address(address),
+        };
+        let connection = builder
+            .method_timeout(BUS_TIMEOUT)
+            .serve_at(
+                ROOT,
+                Manager {
+                    shared: shared.clone(),
+                },
+            )
+            .serve_at(ROOT, Events)
+            .serve_at(ROOT, ObjectManager)
+            .serve_at(LOG_CONTROL, LogControl)
+            .build()
+            .await
+            .map_err(|error| DbusError::Connect {
+                bus: bus(),
+                reason: error.to_string(),
+            })?;
+        let shown = shared.state().shown.clone();
+        serve_sources(&connection, &shared, &shown)
+            .await
+            .map_err(lost)?;
+        // Before the first call can come.
+        let proxy = DBusProxy::builder(&connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(lost)?;
+        let changes = proxy.receive_name_owner_changed().await.map_err(lost)?;
+        let reply = connection
+            .request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE)
+            .await;
+        match reply {
+            Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => {}
+            Ok(_) | Err(zbus::Error::NameTaken) => {
+                return Err(DbusError::NameTaken {
+                    bus: bus(),
+                    name: NAME,
+                });
+            }
+            Err(error) => return Err(name_refused(bus(), error)),
+        }
+        let tasks = [
+            tokio::spawn(room::tell(connection.clone(), shared.clone(), shown)),
+            tokio::spawn(room::watch_callers(shared.clone(), changes)),
+        ];
+        Ok(Bus {
+            connection,
+            shared,
+            tasks,
+        })
+    }
+
+    /// Takes in what happened; it reaches the bus when the bus can take it.
+    pub fn publish(&self, report: &Report) {
+        if self.shared.state().apply(report) {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Whether the connection stands. Once lost it does not come back: start anew.
+    pub fn alive(&self) -> bool {
+        !self.connection.is_closed()
+    }
+
+    /// Leaves the bus.
+    pub async fn stop(self) {
+        let stopped = async {
+            if let Err(error) = self.connection.release_name(NAME).await {
+                log::debug!(target: "dbus", "the name was not given back: {error}");
+            }
+            self.connection.clone().close().await
+        };
+        match tokio::time::timeout(BUS_TIMEOUT, stopped).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::debug!(target: "dbus", "the connection did not close: {error}"),
+            Err(_) => log::debug!(target: "dbus", "the bus does not answer"),
+        }
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn serve_sources(
+    connection: &Connection,
+    shared: &Arc<Shared>,
+    shown: &Shown,
+) -> zbus::Result<()> {
+    let server = connection.object_server();
+    for id in shown.microphones.keys() {
+        let object = Microphone {
+            shared: shared.clone(),
+            id: id.clone(),
+        };
+        server.at(source_path("mic", id), object).await?;
+    }
+    for id in shown.cameras.keys() {
+        let object = Camera {
+            shared: shared.clone(),
+            id: id.clone(),
+        };
+        server.at(source_path("camera", id), object).await?;
+    }
+    Ok(())
+}
+
+fn name_refused(bus: String, error: zbus::Error) -> DbusError {
+    let reason = error.to_string();
+    match error {
+        zbus::Error::MethodError(name, ..)
+            if name.as_str() == "org.freedesktop.DBus.Error.AccessDenied" =>
+        {
+            DbusError::NameRefused {
+                bus,
+                name: NAME,
+                reason,
+            }
+        }
+        zbus::Error::FDO(error) if matches!(*error, fdo::Error::AccessDenied(_)) => {
+            DbusError::NameRefused {
+                bus,
+                name: NAME,
+                reason,
+            }
+        }
+        _ => DbusError::Lost { bus, reason },
+    }
+}
+
+fn job_path(id: &str) -> String {
+    format!("{ROOT}/job/{id}")
+}
+
+/// Paths have letters, digits and `_` only.
+fn source_path(kind: &str, id: &str) -> String {
+    let id = id.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    format!("{ROOT}/{kind}/{id}")
+}

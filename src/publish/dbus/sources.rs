@@ -1,0 +1,212 @@
+//! `org.gemmad1.Microphone` and `org.gemmad1.Camera`: what is listened to and watched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use zbus::message::Header;
+use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, fdo, interface};
+
+use super::calls::{Call, set};
+use super::error::Error;
+use super::manager::describe_options;
+use super::options::Options;
+use super::payload::sealed;
+use super::state::{CameraShown, MicrophoneShown, Shared};
+use crate::report::{Action, Describe, SourceState};
+
+/// A microphone's object.
+pub(super) struct Microphone {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: String,
+}
+
+impl Microphone {
+    fn read<T>(&self, read: impl Fn(&MicrophoneShown) -> T) -> fdo::Result<T> {
+        let state = self.shared.state();
+        let microphone = state.shown.microphones.get(&self.id).map(read);
+        microphone.ok_or_else(|| gone("microphone", &self.id))
+    }
+}
+
+#[interface(name = "org.gemmad1.Microphone")]
+impl Microphone {
+    /// Listens once: what is said next counts (push-to-talk). There are no options yet.
+    #[zbus(out_args("job"))]
+    async fn listen(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        let call = Call::begin(&self.shared, connection, &header).await?;
+        Options::new(options, &[], self.shared.config.max_text_bytes)?;
+        let id = self.id.clone();
+        call.submit(connection, "listen", Action::Listen { id })
+            .await
+    }
+
+    /// Name for people.
+    #[zbus(property)]
+    fn name(&self) -> fdo::Result<String> {
+        self.read(|microphone| microphone.name.clone())
+    }
+
+    /// ALSA PCM.
+    #[zbus(property)]
+    fn device(&self) -> fdo::Result<String> {
+        self.read(|microphone| microphone.device.clone())
+    }
+
+    /// online, offline or muted.
+    #[zbus(property)]
+    fn state(&self) -> fdo::Result<String> {
+        self.read(|microphone| microphone.state_name().to_owned())
+    }
+
+    /// Whether somebody is speaking.
+    #[zbus(property)]
+    fn speaking(&self) -> fdo::Result<bool> {
+        self.read(|microphone| microphone.speaking)
+    }
+
+    /// Whether the device is closed on purpose. A new value shows once the daemon has taken it.
+    #[zbus(property)]
+    fn muted(&self) -> fdo::Result<bool> {
+        self.read(|microphone| microphone.state == SourceState::Off)
+    }
+
+    #[zbus(property)]
+    async fn set_muted(
+        &self,
+        muted: bool,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Option<Header<'_>>,
+    ) -> fdo::Result<()> {
+        let id = self.id.clone();
+        Ok(set(&self.shared, connection, header, Action::Mute { id, muted }).await?)
+    }
+}
+
+/// A camera's object.
+pub(super) struct Camera {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: String,
+}
+
+impl Camera {
+    fn read<T>(&self, read: impl Fn(&CameraShown) -> T) -> fdo::Result<T> {
+        let state = self.shared.state();
+        let camera = state.shown.cameras.get(&self.id).map(read);
+        camera.ok_or_else(|| gone("camera", &self.id))
+    }
+}
+
+#[interface(name = "org.gemmad1.Camera")]
+impl Camera {
+    /// Says what the camera sees now. Options: prompt (s), matformer (s), max_tokens (u), timeout_ms (u).
+    #[zbus(out_args("job"))]
+    async fn describe(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        let call = Call::begin(&self.shared, connection, &header).await?;
+        let options = describe_options(options, self.shared.config.max_text_bytes)?;
+        let describe = Describe {
+            camera: Some(self.id.clone()),
+            ..options
+        };
+        call.submit(connection, "describe", Action::Describe(describe))
+            .await
+    }
+
+    /// The picture that was described last, JPEG in sealed memory, where the camera's pictures are published.
+    #[zbus(out_args("jpeg"))]
+    fn snapshot(&self) -> Result<OwnedFd, Error> {
+        let picture = self.shared.state().pictures.get(&self.id).cloned();
+        let none = || {
+            Error::NotFound(format!(
+                "no picture of camera {} was described and published yet; call Describe first",
+                self.id
+            ))
+        };
+        let fd = sealed(&picture.ok_or_else(none)?);
+        fd.map(OwnedFd::from)
+            .map_err(|error| Error::Failed(format!("no memory for the picture: {error}")))
+    }
+
+    /// Name for people.
+    #[zbus(property)]
+    fn name(&self) -> fdo::Result<String> {
+        self.read(|camera| camera.name.clone())
+    }
+
+    /// Device, address or directory.
+    #[zbus(property)]
+    fn device(&self) -> fdo::Result<String> {
+        self.read(|camera| camera.device.clone())
+    }
+
+    /// online, offline or disabled.
+    #[zbus(property)]
+    fn state(&self) -> fdo::Result<String> {
+        self.read(|camera| camera.state_name().to_owned())
+    }
+
+    /// Whether something moves.
+    #[zbus(property)]
+    fn motion(&self) -> fdo::Result<bool> {
+        self.read(|camera| camera.motion)
+    }
+
+    /// Whether the device is not closed on purpose. A new value shows once the daemon has taken it.
+    #[zbus(property)]
+    fn enabled(&self) -> fdo::Result<bool> {
+        self.read(|camera| camera.state != SourceState::Off)
+    }
+
+    #[zbus(property)]
+    async fn set_enabled(
+        &self,
+        enabled: bool,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Option<Header<'_>>,
+    ) -> fdo::Result<()> {
+        let id = self.id.clone();
+        Ok(set(
+            &self.shared,
+            connection,
+            header,
+            Action::Enable { id, enabled },
+        )
+        .await?)
+    }
+
+    /// Whether pictures are described without being asked for. A new value shows once the daemon has taken it.
+    #[zbus(property)]
+    fn captions_enabled(&self) -> fdo::Result<bool> {
+        self.read(|camera| camera.captions)
+    }
+
+    #[zbus(property)]
+    async fn set_captions_enabled(
+        &self,
+        enabled: bool,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Option<Header<'_>>,
+    ) -> fdo::Result<()> {
+        let id = self.id.clone();
+        Ok(set(
+            &self.shared,
+            connection,
+            header,
+            Action::Captions { id, enabled },
+        )
+        .await?)
+    }
+}
+
+fn gone(what: &str, id: &str) -> fdo::Error {
+    fdo::Error::UnknownObject(format!("there is no {what} {id} any more"))
+}

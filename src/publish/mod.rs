@@ -1,0 +1,3 @@
+//! What the daemon knows, told outside.
+
+pub mod dbus;
