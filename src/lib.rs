@@ -9,4 +9,5 @@ pub mod media;
 pub mod model;
 pub mod pack;
 pub mod pipeline;
+pub mod publish;
 pub mod report;

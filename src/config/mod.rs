@@ -3,6 +3,7 @@
 //! config/gemmad.toml lists every key with its default and unit, and is tested to say what is here.
 
 mod devices;
+mod mqtt;
 mod service;
 
 use std::path::{Path, PathBuf};
@@ -15,8 +16,9 @@ use crate::model::tasks::Tasks;
 use crate::pipeline::SoftTokenPadding;
 
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
+pub use mqtt::{Broker, Mqtt};
 pub use service::{
-    Command, Commands, Dbus, Degrade, Log, Matformer, Model, Mqtt, Queue, Slot, SlotValue, Threads,
+    Command, Commands, Dbus, Degrade, Log, Matformer, Model, Queue, Slot, SlotValue, Threads,
 };
 
 /// The whole file.
@@ -147,6 +149,7 @@ impl Config {
                 "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to 30000"
             )));
         }
+        config.mqtt.check().map_err(bad)?;
         Ok(config)
     }
 }

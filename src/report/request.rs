@@ -79,6 +79,26 @@ pub enum Action {
     MaxTokens(usize),
 }
 
+impl Action {
+    /// What answers to it are called: [`super::JobUpdate::kind`].
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Action::Ask(_) => "ask",
+            Action::Describe(_) => "describe",
+            Action::Transcribe(_) => "transcribe",
+            Action::Cancel(_) => "cancel",
+            Action::Reload => "reload",
+            Action::Stats => "stats",
+            Action::Mute { .. }
+            | Action::Listen { .. }
+            | Action::Enable { .. }
+            | Action::Captions { .. }
+            | Action::Matformer(_)
+            | Action::MaxTokens(_) => "set",
+        }
+    }
+}
+
 /// `request/ask`, and `Ask` on the bus.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields)]
