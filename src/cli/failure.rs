@@ -17,6 +17,8 @@ pub(super) mod exit {
     pub(in crate::cli) const DATA: u8 = 65;
     /// An input file did not exist or was not readable.
     pub(in crate::cli) const NO_INPUT: u8 = 66;
+    /// A service that is needed, such as the broker, does not do what is asked.
+    pub(in crate::cli) const UNAVAILABLE: u8 = 69;
     /// Writing the output failed.
     pub(in crate::cli) const IO: u8 = 74;
     /// Something was found in an unconfigured or misconfigured state.

@@ -7,6 +7,7 @@ mod eval;
 mod failure;
 mod inspect;
 mod model_args;
+mod mqtt_clear;
 mod pack;
 mod progress;
 mod transcribe;
@@ -30,6 +31,7 @@ enum Command {
     Bench(bench::Bench),
     Eval(eval::Eval),
     Inspect(inspect::Inspect),
+    MqttClear(mqtt_clear::MqttClear),
     Pack(pack::Pack),
     Transcribe(transcribe::Transcribe),
 }
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Bench(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::MqttClear(command) => command.run(),
         Command::Pack(command) => command.run(),
         Command::Transcribe(command) => command.run(),
     };

@@ -3,6 +3,7 @@
 //! config/gemmad.toml lists every key with its default and unit, and is tested to say what is here.
 
 mod devices;
+mod mqtt;
 mod service;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use crate::pipeline::SoftTokenPadding;
 use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
-pub use service::{Dbus, Degrade, Log, Matformer, Model, Mqtt, Queue, Threads};
+pub use mqtt::{Broker, Mqtt};
+pub use service::{Dbus, Degrade, Log, Matformer, Model, Queue, Threads};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -157,6 +159,7 @@ impl Config {
         if let Some(mistake) = config.dbus.mistake() {
             return Err(bad(mistake));
         }
+        config.mqtt.check().map_err(bad)?;
         Ok(config)
     }
 }

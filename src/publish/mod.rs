@@ -1,3 +1,4 @@
-//! What the daemon knows, told outside.
+//! The doors: reports go out to the broker and the bus, requests come in from both.
 
 pub mod dbus;
+pub mod mqtt;

@@ -22,6 +22,8 @@ pub struct Info {
     pub matformer: String,
     /// The slices that the model serves.
     pub matformer_options: Vec<String>,
+    /// Tokens of context, prompt and answer together.
+    pub context: usize,
     /// Instructions that the kernels use.
     pub isa: String,
     /// Threads that compute.

@@ -44,11 +44,19 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const AT_HOME: &[(&str, &[&str])] = &[
     ("alsa", &["src/capture/microphone"]),
     ("v4l", &["src/capture/camera"]),
-    ("rumqttc", &["src/publish/mqtt"]),
+    ("rumqttc", &["src/publish/mqtt/client"]),
     ("zbus", &["src/publish/dbus"]),
     ("memmap2", &["src/model/weights"]),
     ("llguidance", &["src/model/grammar/"]),
-    ("tokio", &["src/daemon/", "src/publish/", "src/cli/run"]),
+    (
+        "tokio",
+        &[
+            "src/daemon/",
+            "src/publish/",
+            "src/cli/run",
+            "src/cli/mqtt_clear",
+        ],
+    ),
     (
         "kernels",
         &["src/model/", "src/pack/", "src/cli/", "src/pipeline"],

@@ -1,0 +1,266 @@
+//! The door to the MQTT client: nothing outside this file names `rumqttc`, so that another crate can take its place.
+//!
+//! A [`Connection`] is one TCP connection with a session of its own. The client's reconnecting is not used, because it forgets
+//! what it had accepted when the broker has no session any more; the outbox above knows what was not acknowledged, and gives it
+//! to the next connection.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, LastWill, MqttOptions, Outgoing,
+    Packet, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// Messages that may be on their way to the broker at a time.
+pub(super) const WINDOW: usize = 32;
+/// Twice the window: packet identifiers come round only after the messages that had them are acknowledged.
+const INFLIGHT: u16 = 64;
+/// The window, and what subscribes and disconnects.
+const REQUESTS: usize = WINDOW + 8;
+/// Events that wait to be read; each may hold a message of the largest size.
+const EVENTS: usize = 8;
+
+/// How to reach a broker.
+pub(super) struct Options {
+    pub(super) client_id: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    /// User and password.
+    pub(super) login: Option<(String, String)>,
+    pub(super) keep_alive: Duration,
+    /// What the broker says for us when the connection breaks.
+    pub(super) will: Option<Message>,
+    /// A larger packet ends the connection.
+    pub(super) max_packet_bytes: usize,
+}
+
+/// A message to the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) topic: String,
+    pub(super) payload: Vec<u8>,
+    pub(super) retain: bool,
+    /// QoS 1, else 0.
+    pub(super) acknowledged: bool,
+}
+
+/// What happens on a connection.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The broker let us in.
+    Connected,
+    /// It answered a subscription; the number of topics that it refused.
+    Subscribed { refused: usize },
+    /// Somebody published.
+    Message {
+        topic: String,
+        payload: Vec<u8>,
+        /// It is older than the subscription.
+        retained: bool,
+    },
+    /// The broker has the message with this token; with QoS 0, the message is on its way.
+    Delivered(u64),
+    /// The connection is over.
+    Lost(Loss),
+}
+
+/// Why a connection is over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Loss {
+    /// There was none.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// The broker does not want us.
+    #[error("refused the connection: {0}")]
+    Refused(String),
+    /// It stood, and broke.
+    #[error("closed the connection: {0}")]
+    Closed(String),
+}
+
+/// One connection to the broker; dropping it closes it without a farewell.
+pub(super) struct Connection {
+    client: AsyncClient,
+    events: mpsc::Receiver<Result<rumqttc::Event, ConnectionError>>,
+    driver: JoinHandle<()>,
+    connected: bool,
+    /// Tokens of messages that have no packet identifier yet, in order.
+    submitted: VecDeque<u64>,
+    /// Packet identifier to token.
+    in_flight: HashMap<u16, u64>,
+    /// When something happened last.
+    heard: Instant,
+    /// Pings come more often than this.
+    silence: Duration,
+}
+
+impl Connection {
+    /// Begins to connect; has to be called within a tokio runtime.
+    pub(super) fn open(options: &Options) -> Connection {
+        let mut settings = MqttOptions::new(&options.client_id, &options.host, options.port);
+        settings
+            .set_clean_session(true)
+            .set_keep_alive(options.keep_alive)
+            .set_max_packet_size(options.max_packet_bytes, options.max_packet_bytes)
+            .set_inflight(INFLIGHT);
+        if let Some((user, password)) = &options.login {
+            settings.set_credentials(user, password);
+        }
+        if let Some(will) = &options.will {
+            let payload = will.payload.clone();
+            settings.set_last_will(LastWill::new(
+                &will.topic,
+                payload,
+                quality(will),
+                will.retain,
+            ));
+        }
+        if let Some(tls) = &options.tls {
+            let tls = TlsConfiguration::Rustls(Arc::clone(tls));
+            settings.set_transport(Transport::tls_with_config(tls));
+        }
+        let (client, event_loop) = AsyncClient::new(settings, REQUESTS);
+        let (sender, events) = mpsc::channel(EVENTS);
+        Connection {
+            client,
+            events,
+            // A task of its own: giving up a poll half-way would begin the connection anew.
+            driver: tokio::spawn(drive(event_loop, sender)),
+            connected: false,
+            submitted: VecDeque::new(),
+            in_flight: HashMap::new(),
+            heard: Instant::now(),
+            silence: options.keep_alive * 2 + Duration::from_secs(10),
+        }
+    }
+
+    /// Subscribes to topics with QoS 1.
+    pub(super) fn subscribe(&self, topics: Vec<String>) -> bool {
+        let filter = |topic| SubscribeFilter::new(topic, QoS::AtLeastOnce);
+        self.client
+            .try_subscribe_many(topics.into_iter().map(filter))
+            .is_ok()
+    }
+
+    /// Hands a message over; [`Event::Delivered`] will give the token back. False: too many are on their way.
+    pub(super) fn publish(&mut self, token: u64, message: Message) -> bool {
+        let quality = quality(&message);
+        let taken = self
+            .client
+            .try_publish(message.topic, quality, message.retain, message.payload)
+            .is_ok();
+        if taken {
+            self.submitted.push_back(token);
+        }
+        taken
+    }
+
+    /// What happens next. The future may be dropped and asked for again: nothing is lost.
+    pub(super) async fn next(&mut self) -> Event {
+        loop {
+            let raw = match tokio::time::timeout_at(self.heard + self.silence, self.events.recv())
+                .await
+            {
+                Ok(Some(Ok(raw))) => raw,
+                Ok(Some(Err(error))) => return Event::Lost(loss(error, self.connected)),
+                Ok(None) => return Event::Lost(Loss::Closed("the client ended".to_owned())),
+                Err(_) => return Event::Lost(Loss::Closed("it does not answer".to_owned())),
+            };
+            self.heard = Instant::now();
+            match raw {
+                rumqttc::Event::Incoming(Packet::ConnAck(_)) => {
+                    self.connected = true;
+                    return Event::Connected;
+                }
+                rumqttc::Event::Incoming(Packet::SubAck(answer)) => {
+                    let refused =
+                        |code: &&SubscribeReasonCode| matches!(code, SubscribeReasonCode::Failure);
+                    let refused = answer.return_codes.iter().filter(refused).count();
+                    return Event::Subscribed { refused };
+                }
+                rumqttc::Event::Incoming(Packet::Publish(message)) => {
+                    return Event::Message {
+                        topic: message.topic,
+                        payload: message.payload.to_vec(),
+                        retained: message.retain,
+                    };
+                }
+                rumqttc::Event::Outgoing(Outgoing::Publish(packet)) => {
+                    // Messages leave in the order in which they were handed over.
+                    match self.submitted.pop_front() {
+                        Some(token) if packet == 0 => return Event::Delivered(token),
+                        Some(token) => {
+                            self.in_flight.insert(packet, token);
+                        }
+                        None => {}
+                    }
+                }
+                rumqttc::Event::Incoming(Packet::PubAck(answer)) => {
+                    if let Some(token) = self.in_flight.remove(&answer.pkid) {
+                        return Event::Delivered(token);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Says goodbye, so that the broker does not publish the will; waits until the broker has closed.
+    pub(super) async fn close(mut self) {
+        if self.client.try_disconnect().is_ok() {
+            while let Some(Ok(_)) = self.events.recv().await {}
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+async fn drive(
+    mut event_loop: EventLoop,
+    events: mpsc::Sender<Result<rumqttc::Event, ConnectionError>>,
+) {
+    loop {
+        let event = event_loop.poll().await;
+        let over = event.is_err();
+        if events.send(event).await.is_err() || over {
+            return;
+        }
+    }
+}
+
+fn quality(message: &Message) -> QoS {
+    if message.acknowledged {
+        QoS::AtLeastOnce
+    } else {
+        QoS::AtMostOnce
+    }
+}
+
+fn loss(error: ConnectionError, connected: bool) -> Loss {
+    match error {
+        ConnectionError::ConnectionRefused(code) => Loss::Refused(
+            match code {
+                ConnectReturnCode::BadUserNamePassword => "wrong user or password",
+                ConnectReturnCode::NotAuthorized => "not authorised",
+                ConnectReturnCode::BadClientId => "it does not take the client's name",
+                ConnectReturnCode::RefusedProtocolVersion => "it does not speak MQTT 3.1.1",
+                _ => "it is not available",
+            }
+            .to_owned(),
+        ),
+        error if connected => Loss::Closed(error.to_string()),
+        ConnectionError::NetworkTimeout => Loss::Unreachable("no answer in time".to_owned()),
+        ConnectionError::Io(error) => Loss::Unreachable(error.to_string()),
+        error => Loss::Unreachable(error.to_string()),
+    }
+}

@@ -1,0 +1,456 @@
+//! Home Assistant's device discovery: one retained message for the node, each microphone and each camera.
+//!
+//! Names of keys and classes are Home Assistant's (its documentation of MQTT discovery).
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::topics::{Source, Topics};
+use crate::report::Info;
+
+/// A device with its entities.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Discovery {
+    device: Device,
+    origin: Origin,
+    /// All of these have to be available.
+    availability: Vec<Availability>,
+    availability_mode: &'static str,
+    qos: u8,
+    components: BTreeMap<&'static str, Component>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Device {
+    identifiers: Vec<String>,
+    name: String,
+    manufacturer: &'static str,
+    model: String,
+    sw_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via_device: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Origin {
+    name: &'static str,
+    sw_version: &'static str,
+    support_url: &'static str,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Availability {
+    topic: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_template: Option<&'static str>,
+}
+
+/// An entity.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+struct Component {
+    platform: &'static str,
+    unique_id: String,
+    name: &'static str,
+    #[serde(flatten)]
+    options: BTreeMap<&'static str, serde_json::Value>,
+}
+
+impl Component {
+    fn with(mut self, key: &'static str, value: impl Into<serde_json::Value>) -> Component {
+        self.options.insert(key, value.into());
+        self
+    }
+
+    fn diagnostic(self) -> Component {
+        self.with("entity_category", "diagnostic")
+    }
+
+    fn config(self) -> Component {
+        self.with("entity_category", "config")
+    }
+}
+
+/// The node and its sources as Home Assistant is told of them: device name to message.
+pub(super) fn devices(topics: &Topics, info: &Info) -> BTreeMap<String, Discovery> {
+    let mut devices = BTreeMap::from([(topics.device(), node(topics, info))]);
+    for found in &info.microphones {
+        let device = topics.device_of(Source::Microphone, &found.id);
+        let entities = microphone(topics, &device, &found.id);
+        let named = (found.id.as_str(), found.name.as_str());
+        let message = source(topics, info, Source::Microphone, named, entities);
+        devices.insert(device, message);
+    }
+    for found in &info.cameras {
+        let device = topics.device_of(Source::Camera, &found.id);
+        let entities = camera(topics, &device, &found.id);
+        let named = (found.id.as_str(), found.name.as_str());
+        let message = source(topics, info, Source::Camera, named, entities);
+        devices.insert(device, message);
+    }
+    devices
+}
+
+const ORIGIN: Origin = Origin {
+    name: env!("CARGO_PKG_NAME"),
+    sw_version: env!("CARGO_PKG_VERSION"),
+    support_url: env!("CARGO_PKG_REPOSITORY"),
+};
+
+/// Makes the entities of a device: its key in the message and in the unique id, platform, name.
+fn entity<'a>(
+    device: &'a str,
+) -> impl Fn(&'static str, &'static str, &'static str) -> (&'static str, Component) + 'a {
+    move |key, platform, name| {
+        let component = Component {
+            platform,
+            unique_id: format!("{device}_{key}"),
+            name,
+            ..Component::default()
+        };
+        (key, component)
+    }
+}
+
+fn node(topics: &Topics, info: &Info) -> Discovery {
+    let device = topics.device();
+    let entity = entity(&device);
+    let (health, about) = (topics.of("health"), topics.of("info"));
+    let mut components = BTreeMap::new();
+    let mut add = |(key, component): (&'static str, Component)| {
+        components.insert(key, component);
+    };
+    let (key, connectivity) = entity("connectivity", "binary_sensor", "Connectivity");
+    add((
+        key,
+        connectivity
+            .diagnostic()
+            .with("device_class", "connectivity")
+            .with("state_topic", topics.availability())
+            .with("payload_on", "online")
+            .with("payload_off", "offline")
+            // It says itself whether the node is there, so it is always available.
+            .with("availability", serde_json::json!([])),
+    ));
+    let (key, problem) = entity("problem", "binary_sensor", "Problem");
+    add((
+        key,
+        problem
+            .diagnostic()
+            .with("device_class", "problem")
+            .with("state_topic", health.clone())
+            .with(
+                "value_template",
+                "{{ 'ON' if value_json.state == 'degraded' else 'OFF' }}",
+            )
+            .with("json_attributes_topic", health.clone())
+            .with(
+                "json_attributes_template",
+                "{{ {'degraded': value_json.degraded, 'last_error': value_json.last_error} | tojson }}",
+            ),
+    ));
+    let (key, model) = entity("model", "sensor", "Model");
+    add((
+        key,
+        model
+            .diagnostic()
+            .with("device_class", "enum")
+            .with("options", vec![info.model.clone()])
+            .with("state_topic", about)
+            .with("value_template", "{{ value_json.model }}"),
+    ));
+    for (key, name, template, unit, device_class, state_class) in FIGURES {
+        let (key, figure) = entity(key, "sensor", name);
+        let mut figure = figure
+            .diagnostic()
+            .with("state_topic", health.clone())
+            .with("value_template", *template)
+            .with("state_class", *state_class);
+        for (option, value) in [
+            ("unit_of_measurement", unit),
+            ("device_class", device_class),
+        ] {
+            if !value.is_empty() {
+                figure = figure.with(option, *value);
+            }
+        }
+        add((key, figure));
+    }
+    if !info.matformer_options.is_empty() {
+        let (key, matformer) = entity("matformer", "select", "MatFormer size");
+        add((
+            key,
+            matformer
+                .config()
+                .with("state_topic", topics.of("matformer"))
+                .with("command_topic", topics.of("matformer/set"))
+                .with("options", info.matformer_options.clone()),
+        ));
+    }
+    let (key, max_tokens) = entity("max_tokens", "number", "Longest answer");
+    add((
+        key,
+        max_tokens
+            .config()
+            .with("state_topic", topics.of("max_tokens"))
+            .with("command_topic", topics.of("max_tokens/set"))
+            .with("min", 1)
+            .with("max", info.context.max(2))
+            .with("mode", "box")
+            .with("unit_of_measurement", "tokens"),
+    ));
+    let (key, ask) = entity("ask", "notify", "Ask");
+    add((key, ask.with("command_topic", topics.of("ask"))));
+    let (key, answer) = entity("answer", "sensor", "Answer");
+    let answer_topic = topics.of("answer");
+    add((key, short_text(answer, answer_topic)));
+    let (key, reload) = entity("reload", "button", "Reload");
+    add((
+        key,
+        reload
+            .config()
+            .with("command_topic", topics.of("request/reload"))
+            .with("payload_press", "{}"),
+    ));
+    let (key, job) = entity("job", "event", "Job");
+    add((
+        key,
+        job.with("state_topic", topics.of("job"))
+            .with("event_types", vec!["finished", "failed"]),
+    ));
+    Discovery {
+        device: Device {
+            identifiers: vec![device.clone()],
+            name: format!("gemmad {}", topics.node),
+            manufacturer: "gemmad",
+            model: info.model.clone(),
+            sw_version: info.version.clone(),
+            via_device: None,
+        },
+        origin: ORIGIN,
+        availability: vec![of_node(topics)],
+        availability_mode: "all",
+        qos: 1,
+        components,
+    }
+}
+
+/// Sensors of `health`: key, name, template, unit, device class, state class.
+const FIGURES: &[(&str, &str, &str, &str, &str, &str)] = &[
+    (
+        "tokens_per_second",
+        "Tokens per second",
+        "{{ value_json.tokens_per_second }}",
+        "tokens/s",
+        "",
+        "measurement",
+    ),
+    (
+        "prefill_tokens_per_second",
+        "Prompt tokens per second",
+        "{{ value_json.prefill_tokens_per_second }}",
+        "tokens/s",
+        "",
+        "measurement",
+    ),
+    (
+        "queue_depth",
+        "Jobs",
+        "{{ value_json.queues.jobs }}",
+        "",
+        "",
+        "measurement",
+    ),
+    (
+        "dropped_total",
+        "Dropped",
+        "{{ value_json.queues.dropped_voice + value_json.queues.dropped_captions + value_json.queues.refused_requests \
+         + value_json.queues.audio_overruns + value_json.queues.timeouts + value_json.mqtt.dropped }}",
+        "",
+        "",
+        "total_increasing",
+    ),
+    (
+        "soc_temp",
+        "Temperature",
+        "{{ value_json.soc_temp_c }}",
+        "°C",
+        "temperature",
+        "measurement",
+    ),
+    (
+        "rss",
+        "Memory",
+        "{{ value_json.rss_mib }}",
+        "MiB",
+        "data_size",
+        "measurement",
+    ),
+    (
+        "mem_text",
+        "Memory of text weights",
+        "{{ value_json.memory_groups_mib.text | default(0) }}",
+        "MiB",
+        "data_size",
+        "measurement",
+    ),
+    (
+        "mem_ple",
+        "Memory of PLE weights",
+        "{{ value_json.memory_groups_mib.ple | default(0) }}",
+        "MiB",
+        "data_size",
+        "measurement",
+    ),
+    (
+        "mem_audio",
+        "Memory of audio weights",
+        "{{ value_json.memory_groups_mib.audio | default(0) }}",
+        "MiB",
+        "data_size",
+        "measurement",
+    ),
+    (
+        "mem_vision",
+        "Memory of vision weights",
+        "{{ value_json.memory_groups_mib.vision | default(0) }}",
+        "MiB",
+        "data_size",
+        "measurement",
+    ),
+];
+
+fn microphone(topics: &Topics, device: &str, id: &str) -> BTreeMap<&'static str, Component> {
+    let entity = entity(device);
+    let of = |rest| topics.of_source(Source::Microphone, id, rest);
+    let (mute_key, mute) = entity("mute", "switch", "Mute");
+    let (speech_key, speech) = entity("speech", "binary_sensor", "Speech");
+    let (voice_key, voice) = entity("voice", "event", "Voice");
+    let (last_key, last) = entity("last_transcript", "sensor", "Last transcript");
+    BTreeMap::from([
+        (
+            mute_key,
+            mute.config()
+                .with("state_topic", of("mute"))
+                .with("command_topic", of("mute/set")),
+        ),
+        (
+            speech_key,
+            speech
+                .with("device_class", "sound")
+                .with("state_topic", of("speech")),
+        ),
+        (
+            voice_key,
+            voice.with("state_topic", of("event")).with(
+                "event_types",
+                vec!["transcript", "command", "not_understood", "rejected"],
+            ),
+        ),
+        (last_key, short_text(last, of("transcript"))),
+    ])
+}
+
+fn camera(topics: &Topics, device: &str, id: &str) -> BTreeMap<&'static str, Component> {
+    let entity = entity(device);
+    let of = |rest| topics.of_source(Source::Camera, id, rest);
+    let (captions_key, captions) = entity("captions", "switch", "Captions");
+    let (enabled_key, enabled) = entity("enabled", "switch", "Enabled");
+    let (motion_key, motion) = entity("motion", "binary_sensor", "Motion");
+    let (caption_key, caption) = entity("caption", "event", "Caption");
+    let (last_key, last) = entity("last_caption", "sensor", "Last caption");
+    let (frame_key, frame) = entity("last_frame", "image", "Last frame");
+    let (describe_key, describe) = entity("describe", "button", "Describe");
+    BTreeMap::from([
+        (
+            captions_key,
+            captions
+                .config()
+                .with("state_topic", of("captions"))
+                .with("command_topic", of("captions/set")),
+        ),
+        (
+            enabled_key,
+            enabled
+                .config()
+                .with("state_topic", of("enabled"))
+                .with("command_topic", of("enabled/set")),
+        ),
+        (
+            motion_key,
+            motion
+                .with("device_class", "motion")
+                .with("state_topic", of("motion")),
+        ),
+        (
+            caption_key,
+            caption
+                .with("state_topic", of("event"))
+                .with("event_types", vec!["caption", "failed"]),
+        ),
+        (last_key, short_text(last, of("caption"))),
+        (
+            frame_key,
+            frame
+                .with("image_topic", of("image"))
+                .with("content_type", "image/jpeg"),
+        ),
+        (
+            describe_key,
+            describe
+                .with("command_topic", of("describe"))
+                .with("payload_press", "{}"),
+        ),
+    ])
+}
+
+/// A sensor whose state is the short text, and whose attributes are everything: a state may have 255 characters.
+fn short_text(sensor: Component, topic: String) -> Component {
+    sensor
+        .with("state_topic", topic.clone())
+        .with("value_template", "{{ value_json.short }}")
+        .with("json_attributes_topic", topic)
+}
+
+fn of_node(topics: &Topics) -> Availability {
+    Availability {
+        topic: topics.availability(),
+        value_template: None,
+    }
+}
+
+fn source(
+    topics: &Topics,
+    info: &Info,
+    kind: Source,
+    (id, name): (&str, &str),
+    components: BTreeMap<&'static str, Component>,
+) -> Discovery {
+    Discovery {
+        device: Device {
+            identifiers: vec![topics.device_of(kind, id)],
+            name: name.to_owned(),
+            manufacturer: "gemmad",
+            model: match kind {
+                Source::Microphone => "Microphone",
+                Source::Camera => "Camera",
+            }
+            .to_owned(),
+            sw_version: info.version.clone(),
+            via_device: Some(topics.device()),
+        },
+        origin: ORIGIN,
+        availability: vec![
+            of_node(topics),
+            Availability {
+                topic: topics.of_source(kind, id, "state"),
+                // Muted and disabled sources are there: their switches have to work.
+                value_template: Some("{{ 'offline' if value == 'offline' else 'online' }}"),
+            },
+        ],
+        availability_mode: "all",
+        qos: 1,
+        components,
+    }
+}

@@ -1,0 +1,189 @@
+//! MQTT 3.1.1: the topic tree of this node, Home Assistant's discovery, and requests.
+//!
+//! | part | what |
+//! | --- | --- |
+//! | `client` | the door to the client crate: one connection |
+//! | `owner` | the one task that has the connection; connects again |
+//! | `outbox` `spool` | what waits for the broker, in memory and on disk |
+//! | `payload` `topics` | reports as messages; names of topics |
+//! | `command` | messages from outside as requests |
+//! | `homeassistant` `announce` | devices and entities; telling of them, and taking them back |
+//! | `secure` | certificates and passwords |
+//! | `clear` | removes what the broker keeps of a node |
+//! | `schemas` | JSON schemas of what is published and accepted |
+
+mod announce;
+mod clear;
+mod client;
+mod command;
+mod homeassistant;
+mod outbox;
+mod owner;
+mod payload;
+mod schemas;
+mod secure;
+mod spool;
+mod topics;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::config;
+use crate::report::{Info, MqttHealth, Report, Request};
+use outbox::Outbox;
+use owner::{Owner, Shared};
+use payload::Composer;
+use spool::Spool;
+use topics::Topics;
+
+pub use clear::clear;
+pub use schemas::schemas;
+
+/// MQTT cannot be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum MqttError {
+    /// A value that does not fit.
+    #[error("{0}")]
+    Config(String),
+    /// A file that is named in `[mqtt]`.
+    #[error("mqtt.{key}: {path}: {reason}")]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no directory of credentials.
+    #[error(
+        "mqtt.password_credential is {name:?}, but $CREDENTIALS_DIRECTORY is not set: start gemmad by systemd with LoadCredential={name}:FILE, or use mqtt.password_file"
+    )]
+    NoCredentials {
+        /// The credential's name.
+        name: String,
+    },
+    /// No certificate authority is known.
+    #[error(
+        "mqtt.url wants TLS, but the system has no certificates of authorities: install ca-certificates, or set mqtt.ca_file"
+    )]
+    NoAuthorities,
+    /// TLS cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
+    /// The broker does not do what is asked.
+    #[error("the broker {broker} {reason}")]
+    Broker {
+        /// Its address.
+        broker: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// A node on a broker: publishes reports, and hands requests to the daemon.
+pub struct Mqtt {
+    shared: Arc<Shared>,
+    topics: Topics,
+    max_payload_bytes: usize,
+    task: JoinHandle<()>,
+}
+
+impl Mqtt {
+    /// Begins to connect, and keeps the connection up; has to be called within a tokio runtime. Requests that the channel has
+    /// no room for are refused.
+    ///
+    /// # Errors
+    /// The configuration cannot be used: a certificate, a password or the spool cannot be read. A broker that is down is no
+    /// error.
+    pub fn start(
+        config: &config::Mqtt,
+        info: Info,
+        requests: mpsc::Sender<Request>,
+    ) -> Result<Mqtt, MqttError> {
+        config.check().map_err(MqttError::Config)?;
+        let broker = config.broker().map_err(MqttError::Config)?;
+        let tls = if broker.tls {
+            Some(secure::tls(config)?)
+        } else {
+            None
+        };
+        let password = secure::login(config)?.is_some_and(|(_, password)| !password.is_empty());
+        if password && !broker.tls && !broker.is_loopback() {
+            log::warn!(
+                target: "mqtt",
+                "mqtt.url is {}: the password goes over the network in the clear; use mqtts://", config.url
+            );
+        }
+        let mut outbox = Outbox::new(config.outbox_events);
+        let spool = match &config.spool_file {
+            Some(path) => {
+                let (spool, events) =
+                    Spool::open(path, config.spool_max_bytes, config.max_payload_bytes)?;
+                if !events.is_empty() {
+                    log::info!(target: "mqtt", "{} events wait in {}", events.len(), path.display());
+                }
+                outbox.restore(events);
+                Some(spool)
+            }
+            None => None,
+        };
+        let shared = Arc::new(Shared::new(outbox, Composer::new(config), info.clone()));
+        let owner = Owner {
+            config: config.clone(),
+            broker,
+            tls,
+            topics: Topics::new(config),
+            shared: Arc::clone(&shared),
+            requests,
+            spool,
+            told: None,
+            pause: owner::FIRST_PAUSE,
+        };
+        let mqtt = Mqtt {
+            shared,
+            topics: Topics::new(config),
+            max_payload_bytes: config.max_payload_bytes,
+            task: tokio::spawn(owner.run()),
+        };
+        mqtt.publish(&Report::Info(Box::new(info)));
+        Ok(mqtt)
+    }
+
+    /// Puts a report into the outbox. Never waits.
+    pub fn publish(&self, report: &Report) {
+        owner::take(
+            &mut self.shared.lock(),
+            &self.topics,
+            self.max_payload_bytes,
+            report,
+        );
+        self.shared.wake.notify_one();
+    }
+
+    /// The connection's figures, now.
+    pub fn health(&self) -> MqttHealth {
+        self.shared.health()
+    }
+
+    /// Sends what waits, for no longer than `limit`, says that the node is offline, and says goodbye. Without a connection,
+    /// what waits is left to the spool.
+    pub async fn stop(mut self, limit: Duration) {
+        self.shared.lock().stop_at = Some(Instant::now() + limit);
+        self.shared.wake.notify_one();
+        if let Err(error) = (&mut self.task).await {
+            log::error!(target: "mqtt", "the connection's task failed: {error}");
+        }
+    }
+}
+
+impl Drop for Mqtt {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

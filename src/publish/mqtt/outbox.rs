@@ -1,0 +1,271 @@
+//! What waits for the broker. Events stay until they are acknowledged, in order; of a state only the last value counts, and it
+//! is kept to be said again; pictures and pieces of answers are for those who listen now.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::client::Message;
+
+/// What becomes of a message while there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// QoS 1, not retained: waits, and is sent again until it is acknowledged.
+    Event,
+    /// QoS 1, retained: the last value waits, and is said again after every connection.
+    State,
+    /// QoS 1, retained, said once: discovery, and what is taken back.
+    Control,
+    /// QoS 1, not retained, in line with events: dropped.
+    Fleeting,
+    /// QoS 0: dropped.
+    Picture {
+        /// Whether the broker keeps it.
+        retain: bool,
+    },
+}
+
+/// A message before it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outgoing {
+    pub(super) delivery: Delivery,
+    pub(super) topic: String,
+    pub(super) payload: Vec<u8>,
+}
+
+struct Event {
+    /// Rises with every event; given back when the broker has it.
+    token: u64,
+    topic: String,
+    payload: Vec<u8>,
+    sent: bool,
+    fleeting: bool,
+}
+
+/// The messages that wait.
+pub(super) struct Outbox {
+    /// Most events.
+    capacity: usize,
+    connected: bool,
+    events: VecDeque<Event>,
+    states: HashMap<String, Vec<u8>>,
+    /// States that the broker has to be told, in order.
+    unsaid: VecDeque<String>,
+    control: VecDeque<Message>,
+    /// By topic: a newer picture takes the place of an older one.
+    pictures: VecDeque<Message>,
+    next_token: u64,
+    in_flight: HashSet<u64>,
+    /// The spool has the events up to this token.
+    spooled: u64,
+    dropped: u64,
+    published: u64,
+}
+
+impl Outbox {
+    pub(super) fn new(capacity: usize) -> Outbox {
+        Outbox {
+            capacity,
+            connected: false,
+            events: VecDeque::new(),
+            states: HashMap::new(),
+            unsaid: VecDeque::new(),
+            control: VecDeque::new(),
+            pictures: VecDeque::new(),
+            next_token: 1,
+            in_flight: HashSet::new(),
+            spooled: 0,
+            dropped: 0,
+            published: 0,
+        }
+    }
+
+    /// Takes events of an earlier life from the spool; they are the first.
+    pub(super) fn restore(&mut self, events: Vec<(String, String)>) {
+        for (topic, payload) in events {
+            self.push_event(topic, payload.into_bytes(), false);
+        }
+        self.spooled = self.next_token - 1;
+    }
+
+    /// Takes a message.
+    pub(super) fn push(&mut self, outgoing: Outgoing) {
+        let Outgoing {
+            delivery,
+            topic,
+            payload,
+        } = outgoing;
+        let message = |topic, payload, retain, acknowledged| Message {
+            topic,
+            payload,
+            retain,
+            acknowledged,
+        };
+        match delivery {
+            Delivery::Event => self.push_event(topic, payload, false),
+            Delivery::Fleeting if self.connected => self.push_event(topic, payload, true),
+            Delivery::Picture { retain } if self.connected => {
+                self.pictures.retain(|waiting| waiting.topic != topic);
+                self.pictures
+                    .push_back(message(topic, payload, retain, false));
+            }
+            Delivery::Fleeting | Delivery::Picture { .. } => {}
+            Delivery::Control => self.control.push_back(message(topic, payload, true, true)),
+            Delivery::State => {
+                if !self.unsaid.contains(&topic) {
+                    self.unsaid.push_back(topic.clone());
+                }
+                self.states.insert(topic, payload);
+            }
+        }
+    }
+
+    fn push_event(&mut self, topic: String, payload: Vec<u8>, fleeting: bool) {
+        if self.events.len() >= self.capacity && self.events.pop_front().is_some() {
+            self.dropped += 1;
+        }
+        let token = self.token();
+        self.events.push_back(Event {
+            token,
+            topic,
+            payload,
+            sent: false,
+            fleeting,
+        });
+    }
+
+    fn token(&mut self) -> u64 {
+        let token = self.next_token;
+        self.next_token += 1;
+        token
+    }
+
+    /// Forgets a state: it is said no more.
+    pub(super) fn forget(&mut self, topic: &str) {
+        self.states.remove(topic);
+        self.unsaid.retain(|waiting| waiting != topic);
+    }
+
+    /// Every state is to be said again.
+    pub(super) fn repeat_states(&mut self) {
+        let mut topics: Vec<_> = self.states.keys().cloned().collect();
+        topics.sort_unstable();
+        self.unsaid = topics.into();
+    }
+
+    /// A connection stands, and the broker remembers nothing.
+    pub(super) fn connected(&mut self) {
+        self.connected = true;
+        self.repeat_states();
+    }
+
+    /// The connection is lost: what was not acknowledged goes to the next one, in order.
+    pub(super) fn lost(&mut self) {
+        self.connected = false;
+        self.in_flight.clear();
+        self.pictures.clear();
+        self.control.clear();
+        self.events.retain(|event| !event.fleeting);
+        for event in &mut self.events {
+            event.sent = false;
+        }
+    }
+
+    /// Whether a connection stands.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// The next message, with the token that [`Outbox::delivered`] wants back; none if `window` messages are on their way.
+    pub(super) fn next(&mut self, window: usize) -> Option<(u64, Message)> {
+        if self.in_flight.len() >= window {
+            return None;
+        }
+        let (token, message) = if let Some(message) = self.control.pop_front() {
+            (self.token(), message)
+        } else if let Some(topic) = self.unsaid.pop_front() {
+            let payload = self.states.get(&topic).cloned().unwrap_or_default();
+            let message = Message {
+                topic,
+                payload,
+                retain: true,
+                acknowledged: true,
+            };
+            (self.token(), message)
+        } else if let Some(event) = self.events.iter_mut().find(|event| !event.sent) {
+            event.sent = true;
+            let message = Message {
+                topic: event.topic.clone(),
+                payload: event.payload.clone(),
+                retain: false,
+                acknowledged: true,
+            };
+            (event.token, message)
+        } else {
+            let message = self.pictures.pop_front()?;
+            (self.token(), message)
+        };
+        self.in_flight.insert(token);
+        Some((token, message))
+    }
+
+    /// The broker has a message.
+    pub(super) fn delivered(&mut self, token: u64) {
+        if !self.in_flight.remove(&token) {
+            return;
+        }
+        self.published += 1;
+        if let Ok(at) = self
+            .events
+            .binary_search_by_key(&token, |event| event.token)
+        {
+            self.events.remove(at);
+        }
+    }
+
+    /// Nothing waits, and nothing is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.in_flight.is_empty()
+            && self.unsaid.is_empty()
+            && self.control.is_empty()
+            && self.pictures.is_empty()
+    }
+
+    /// Events that the spool has not seen; it has them now.
+    pub(super) fn unspooled(&mut self) -> Vec<(String, Vec<u8>)> {
+        let new = |event: &&Event| event.token > self.spooled && !event.fleeting;
+        let events = self.events.iter().filter(new);
+        let found = events
+            .map(|event| (event.topic.clone(), event.payload.clone()))
+            .collect();
+        self.spooled = self.next_token - 1;
+        found
+    }
+
+    /// Every event that has to survive, oldest first.
+    pub(super) fn lasting(&self) -> Vec<(String, Vec<u8>)> {
+        let events = self.events.iter().filter(|event| !event.fleeting);
+        events
+            .map(|event| (event.topic.clone(), event.payload.clone()))
+            .collect()
+    }
+
+    /// Events that wait.
+    pub(super) fn queued(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Events that were dropped.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Counts an event that cannot be sent.
+    pub(super) fn drop_one(&mut self) {
+        self.dropped += 1;
+    }
+
+    /// Messages that the broker has.
+    pub(super) fn published(&self) -> u64 {
+        self.published
+    }
+}

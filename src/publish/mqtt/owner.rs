@@ -1,0 +1,521 @@
+//! The one task that has the connection: it sends what waits, receives what is asked, and connects again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
+use ulid::Ulid;
+
+use super::announce;
+use super::client::{Connection, Event, Loss, Message, Options, WINDOW};
+use super::command::{self, Received};
+use super::outbox::{Delivery, Outbox, Outgoing};
+use super::payload::Composer;
+use super::secure;
+use super::spool::Spool;
+use super::topics::{Source, Topics, sources};
+use crate::config;
+use crate::report::{ErrorBody, ErrorCode, Info, MqttHealth, Report, Request};
+
+/// First pause before another connection; it doubles.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A connection that stood this long was a good one: the pauses begin anew.
+const STEADY: Duration = Duration::from_secs(30);
+/// The list of announced devices comes with the answer to the subscription; after this time there is none.
+const LIST_COMES_WITHIN: Duration = Duration::from_secs(5);
+/// Smallest packet that can be received, whatever is configured: larger ones end the connection, and a retained one would end
+/// every connection.
+const LEAST_PACKET_BYTES: usize = 1 << 20;
+/// Room for a topic and a packet's head.
+const PACKET_HEAD_BYTES: usize = 70_000;
+
+/// What those who publish and the task share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    pub(super) wake: Notify,
+}
+
+pub(super) struct State {
+    pub(super) outbox: Outbox,
+    pub(super) composer: Composer,
+    pub(super) info: Info,
+    /// The devices may have changed since they were announced.
+    pub(super) info_changed: bool,
+    /// Until when the outbox may still empty itself.
+    pub(super) stop_at: Option<Instant>,
+    pub(super) connections: u64,
+}
+
+impl Shared {
+    pub(super) fn new(outbox: Outbox, composer: Composer, info: Info) -> Shared {
+        Shared {
+            state: Mutex::new(State {
+                outbox,
+                composer,
+                info,
+                info_changed: false,
+                stop_at: None,
+                connections: 0,
+            }),
+            wake: Notify::new(),
+        }
+    }
+
+    /// The state, also after a panic elsewhere: it is changed in whole steps.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn health(&self) -> MqttHealth {
+        let state = self.lock();
+        MqttHealth {
+            connected: state.outbox.is_connected(),
+            queued: state.outbox.queued(),
+            published: state.outbox.published(),
+            dropped: state.outbox.dropped(),
+            reconnects: state.connections.saturating_sub(1),
+        }
+    }
+}
+
+/// The task.
+pub(super) struct Owner {
+    pub(super) config: config::Mqtt,
+    pub(super) broker: config::Broker,
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) topics: Topics,
+    pub(super) shared: Arc<Shared>,
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) spool: Option<Spool>,
+    /// What the log was told last about the connection.
+    pub(super) told: Option<Loss>,
+    pub(super) pause: Duration,
+}
+
+/// What is to be done later on a connection.
+#[derive(Default)]
+struct Later {
+    connected_at: Option<Instant>,
+    /// Home Assistant started: it wants to hear everything again.
+    repeat: Option<Instant>,
+    /// The list of announced devices is written, unless an older one comes first.
+    list: Option<Instant>,
+}
+
+impl Owner {
+    /// Runs until it is stopped.
+    pub(super) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut connection = None;
+        let mut retry_at = Instant::now();
+        let mut later = Later::default();
+        loop {
+            self.save();
+            let stop_at = shared.lock().stop_at;
+            if stop_at.is_some() && connection.is_none() {
+                return;
+            }
+            if let Some(open) = &mut connection {
+                self.send(open);
+                let done = later.connected_at.is_some() && shared.lock().outbox.is_empty();
+                if let Some(deadline) = stop_at
+                    && (done || deadline <= Instant::now())
+                {
+                    break;
+                }
+            } else if retry_at <= Instant::now() {
+                match self.options() {
+                    Ok(options) => connection = Some(Connection::open(&options)),
+                    Err(error) => {
+                        self.tell(Loss::Unreachable(error.to_string()));
+                        retry_at = Instant::now() + self.next_pause();
+                    }
+                }
+                continue;
+            }
+            tokio::select! {
+                event = next(&mut connection) => match event {
+                    Event::Lost(loss) => {
+                        connection = None;
+                        shared.lock().outbox.lost();
+                        if later.connected_at.is_some_and(|since| since.elapsed() >= STEADY) {
+                            self.pause = FIRST_PAUSE;
+                        }
+                        later = Later::default();
+                        retry_at = Instant::now() + self.next_pause();
+                        self.tell(loss);
+                    }
+                    event => if let Some(open) = &connection {
+                        self.handle(open, event, &mut later);
+                    },
+                },
+                () = sleep_until(retry_at), if connection.is_none() => {}
+                () = shared.wake.notified() => {
+                    if let (Some(open), true) = (&connection, later.connected_at.is_some()) {
+                        self.renew(open, &mut later);
+                    }
+                }
+                () = until(later.repeat) => {
+                    later.repeat = None;
+                    self.repeat();
+                }
+                () = until(later.list) => {
+                    later.list = None;
+                    self.push(announce::list(&self.topics, &shared.lock().info.clone(), self.config.discovery));
+                }
+                () = until(stop_at) => {}
+            }
+        }
+        if let Some(open) = connection {
+            self.farewell(open, later.connected_at.is_some()).await;
+        }
+    }
+
+    /// How to reach the broker, with the password of now: it may have been mended since the last try.
+    fn options(&self) -> Result<Options, super::MqttError> {
+        let largest = self
+            .config
+            .max_payload_bytes
+            .max(self.config.max_image_bytes);
+        Ok(Options {
+            client_id: format!("gemmad-{}", self.topics.node),
+            host: self.broker.host.clone(),
+            port: self.broker.port,
+            tls: self.tls.clone(),
+            login: secure::login(&self.config)?,
+            keep_alive: Duration::from_secs(u64::from(self.config.keep_alive_s)),
+            will: Some(self.offline()),
+            max_packet_bytes: LEAST_PACKET_BYTES.max(largest + PACKET_HEAD_BYTES),
+        })
+    }
+
+    /// Said at the end: by the broker, if we cannot.
+    fn offline(&self) -> Message {
+        Message {
+            topic: self.topics.availability(),
+            payload: b"offline".to_vec(),
+            retain: true,
+            acknowledged: true,
+        }
+    }
+
+    fn online(&self) -> Outgoing {
+        Outgoing {
+            delivery: Delivery::Control,
+            topic: self.topics.availability(),
+            payload: b"online".to_vec(),
+        }
+    }
+
+    /// Pauses double up to a minute, with up to a quarter more, so that boards do not come back in step.
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause + pause.mul_f64(random_below(1000) as f64 / 4000.0)
+    }
+
+    /// Tells the log of a change, not of every try.
+    fn tell(&mut self, loss: Loss) {
+        let same = |told: &Loss| std::mem::discriminant(told) == std::mem::discriminant(&loss);
+        if self.told.as_ref().is_some_and(same) {
+            log::debug!(target: "mqtt", "the broker {} {loss}", self.config.url);
+        } else {
+            let advice = match &loss {
+                Loss::Refused(_) => {
+                    "; check mqtt.username, its password and the broker's access list; it is tried again"
+                }
+                Loss::Unreachable(_) | Loss::Closed(_) => "; it is tried again",
+            };
+            log::warn!(target: "mqtt", "the broker {} {loss}{advice}", self.config.url);
+        }
+        self.told = Some(loss);
+    }
+
+    fn push(&self, message: Outgoing) {
+        self.shared.lock().outbox.push(message);
+    }
+
+    /// Writes new events to the spool, and empties it once the broker has them all.
+    fn save(&mut self) {
+        let Some(spool) = &mut self.spool else {
+            return;
+        };
+        let (new, queued) = {
+            let mut state = self.shared.lock();
+            (state.outbox.unspooled(), state.outbox.queued())
+        };
+        if queued == 0 {
+            spool.clear();
+        } else if !new.is_empty() && !spool.append(&new) {
+            let all = self.shared.lock().outbox.lasting();
+            spool.replace(&all);
+        }
+    }
+
+    /// Sends what waits, as far as the window allows.
+    fn send(&self, connection: &mut Connection) {
+        let mut state = self.shared.lock();
+        if !state.outbox.is_connected() {
+            return;
+        }
+        while let Some((token, message)) = state.outbox.next(WINDOW) {
+            if !connection.publish(token, message) {
+                // The connection is over; its end is told next, and what is on its way goes back.
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, connection: &Connection, event: Event, later: &mut Later) {
+        match event {
+            Event::Connected => {
+                log::info!(target: "mqtt", "connected to {} as {}", self.config.url, self.topics.node);
+                self.told = None;
+                let first = {
+                    let mut state = self.shared.lock();
+                    state.connections += 1;
+                    state.info_changed = false;
+                    state.outbox.connected();
+                    state.connections == 1
+                };
+                later.connected_at = Some(Instant::now());
+                self.announce(connection, later);
+                if first && !self.config.retain_results {
+                    self.forget_results();
+                }
+                self.push(self.online());
+            }
+            Event::Subscribed { refused } => {
+                if refused > 0 {
+                    log::warn!(
+                        target: "mqtt",
+                        "the broker refuses {refused} subscriptions: allow {}/# and {} in its access list", self.topics.of("").trim_end_matches('/'), self.topics.birth()
+                    );
+                }
+            }
+            Event::Message {
+                topic,
+                payload,
+                retained,
+            } => self.receive(&topic, &payload, retained, later),
+            Event::Delivered(token) => self.shared.lock().outbox.delivered(token),
+            // Handled by the caller, who has the connection.
+            Event::Lost(_) => {}
+        }
+    }
+
+    /// Subscribes, and tells Home Assistant of the devices.
+    fn announce(&self, connection: &Connection, later: &mut Later) {
+        let mut state = self.shared.lock();
+        if !connection.subscribe(self.topics.subscriptions(&state.info)) {
+            log::warn!(target: "mqtt", "cannot subscribe: the connection takes no more");
+        }
+        for message in announce::announcements(&self.topics, &state.info, self.config.discovery) {
+            if message.payload.len() > self.config.max_payload_bytes {
+                log::warn!(
+                    target: "mqtt", "{} is not announced: {} bytes are more than mqtt.max_payload_bytes",
+                    message.topic, message.payload.len()
+                );
+                continue;
+            }
+            state.outbox.push(message);
+        }
+        later.list = Some(Instant::now() + LIST_COMES_WITHIN);
+    }
+
+    /// The devices may have changed.
+    fn renew(&self, connection: &Connection, later: &mut Later) {
+        if std::mem::take(&mut self.shared.lock().info_changed) {
+            self.announce(connection, later);
+        }
+    }
+
+    /// Results of an earlier configuration are not to stay on the broker.
+    fn forget_results(&self) {
+        let mut state = self.shared.lock();
+        let results: Vec<_> = sources(&state.info)
+            .flat_map(|(source, id)| {
+                let results: &[&str] = match source {
+                    Source::Microphone => &["transcript"],
+                    Source::Camera => &["caption", "image"],
+                };
+                results
+                    .iter()
+                    .map(move |rest| self.topics.of_source(source, id, rest))
+            })
+            .collect();
+        for topic in results {
+            state.outbox.push(announce::nothing(topic));
+        }
+    }
+
+    /// Says availability and states again.
+    fn repeat(&self) {
+        let mut state = self.shared.lock();
+        state.outbox.repeat_states();
+        state.outbox.push(self.online());
+    }
+
+    fn receive(&mut self, topic: &str, payload: &[u8], retained: bool, later: &mut Later) {
+        if topic == self.topics.birth() {
+            if payload == b"online" {
+                // Home Assistant is busy while it starts, and every device would answer at once.
+                let pause = Duration::from_millis(1000 + random_below(9000));
+                later.repeat = Some(Instant::now() + pause);
+            }
+            return;
+        }
+        if topic == self.topics.announced() {
+            if retained {
+                self.take_back(payload, later);
+            }
+            return;
+        }
+        let max_bytes = self.config.max_payload_bytes;
+        let Some(result) = command::read(&self.topics, max_bytes, topic, payload) else {
+            return;
+        };
+        if retained {
+            // It would be obeyed again after every connection.
+            log::warn!(target: "mqtt", "a retained message on {topic} is not obeyed: publish commands without retain");
+            return;
+        }
+        let mut state = self.shared.lock();
+        let refusal = match result {
+            Ok(Received { request, plain }) => {
+                let (id, kind) = (request.id.clone(), request.action.kind());
+                let transaction = request.transaction.clone();
+                state.composer.expect(&id, plain);
+                let Err(error) = self.requests.try_send(request) else {
+                    return;
+                };
+                state.composer.unexpect(&id);
+                let (code, message) = match error {
+                    mpsc::error::TrySendError::Full(_) => (
+                        ErrorCode::QueueFull,
+                        "too many requests are waiting: try later",
+                    ),
+                    mpsc::error::TrySendError::Closed(_) => (ErrorCode::Busy, "gemmad is stopping"),
+                };
+                let error = ErrorBody {
+                    code,
+                    message: message.to_owned(),
+                };
+                state.composer.refusal(kind, Some(id), error, transaction)
+            }
+            Err(refusal) => {
+                log::debug!(target: "mqtt", "a message on {topic} is no request: {}", refusal.error.message);
+                let command::Refusal {
+                    kind,
+                    error,
+                    transaction,
+                } = refusal;
+                state.composer.refusal(kind, None, error, transaction)
+            }
+        };
+        state.outbox.push(refusal);
+    }
+
+    /// The broker remembers which devices were announced: those that are gone are taken back, and the list is written anew.
+    fn take_back(&self, payload: &[u8], later: &mut Later) {
+        let listed = announce::read_list(&self.topics, payload);
+        let mut state = self.shared.lock();
+        let wanted = self.config.discovery;
+        let mut messages = announce::removals(&self.topics, &listed, &state.info, wanted);
+        for message in &messages {
+            state.outbox.forget(&message.topic);
+        }
+        // Last: if the connection breaks before, the old list is found again.
+        let list = announce::list(&self.topics, &state.info, wanted);
+        if list.payload != payload {
+            messages.push(list);
+        }
+        for message in messages {
+            state.outbox.push(message);
+        }
+        later.list = None;
+    }
+
+    /// `offline`, and the protocol's goodbye: the broker says the will only where it is missing.
+    async fn farewell(self, mut connection: Connection, connected: bool) {
+        if !connected {
+            return;
+        }
+        let goodbye = async {
+            const LAST: u64 = u64::MAX;
+            if connection.publish(LAST, self.offline()) {
+                loop {
+                    match connection.next().await {
+                        Event::Delivered(LAST) => break,
+                        Event::Lost(_) => return,
+                        Event::Delivered(token) => self.shared.lock().outbox.delivered(token),
+                        _ => {}
+                    }
+                }
+            }
+            connection.close().await;
+        };
+        if tokio::time::timeout(FAREWELL, goodbye).await.is_err() {
+            log::warn!(target: "mqtt", "the broker does not answer; it will say itself that gemmad is offline");
+        }
+    }
+}
+
+/// How long the broker may take to hear that we go.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What happens next on a connection; never, without one.
+async fn next(connection: &mut Option<Connection>) -> Event {
+    match connection {
+        Some(open) => open.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A number below `bound`, spread well enough for pauses.
+fn random_below(bound: u64) -> u64 {
+    (Ulid::generate().random() % u128::from(bound)) as u64
+}
+
+/// Puts a report into the outbox.
+pub(super) fn take(state: &mut State, topics: &Topics, max_payload_bytes: usize, report: &Report) {
+    if let Report::Info(info) = report {
+        remove_gone(state, topics, info);
+    }
+    for message in state.composer.messages(report) {
+        let picture = matches!(message.delivery, Delivery::Picture { .. });
+        if message.payload.len() > max_payload_bytes && !picture {
+            log::warn!(
+                target: "mqtt", "a message of {} bytes for {} is dropped: mqtt.max_payload_bytes is {max_payload_bytes}",
+                message.payload.len(), message.topic
+            );
+            state.outbox.drop_one();
+            continue;
+        }
+        state.outbox.push(message);
+    }
+}
+
+/// After a reload, what was said of sources that are gone is taken back.
+fn remove_gone(state: &mut State, topics: &Topics, info: &Info) {
+    let here: Vec<_> = sources(info).collect();
+    let before = std::mem::replace(&mut state.info, info.clone());
+    for (source, id) in sources(&before).filter(|found| !here.contains(found)) {
+        for rest in source.retained() {
+            let topic = topics.of_source(source, id, rest);
+            state.outbox.forget(&topic);
+            state.outbox.push(announce::nothing(topic));
+        }
+    }
+    state.info_changed = true;
+}

@@ -1,0 +1,446 @@
+//! Reports as messages: which topic, which payload, and what becomes of it while the broker is away.
+
+use std::collections::VecDeque;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::outbox::{Delivery, Outgoing};
+use super::topics::{Source, Topics};
+use crate::config;
+use crate::report::{
+    CaptionEvent, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Origin, Reply, Report,
+    SCHEMA, SourceState, VoiceEvent,
+};
+
+/// Most characters of a state of Home Assistant.
+pub(super) const SHORT_CHARS: usize = 255;
+/// Jobs that are remembered; the daemon's queue is far shorter.
+const MOST_JOBS: usize = 4096;
+
+/// `mic/ID/transcript`: the last event, with a text that fits a state of Home Assistant.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Transcript<'a> {
+    #[serde(flatten)]
+    event: &'a VoiceEvent,
+    /// What was said, or the command's name, in at most 255 characters.
+    short: String,
+}
+
+/// `response/KIND`
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Response {
+    /// Version of this layout.
+    schema: u32,
+    /// The job, a ULID; absent where the request could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    status: Status,
+    /// The answer; empty with an error.
+    data: Reply,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorBody>,
+    /// As in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction: Option<String>,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Status {
+    /// It has an answer.
+    Ok,
+    /// It has none.
+    Error,
+}
+
+/// `response/KIND/partial`: what has come since the last one, of a request with `stream`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Partial {
+    /// Version of this layout.
+    schema: u32,
+    /// The job.
+    id: String,
+    /// 0, 1, 2, …; a gap means that pieces were lost with the connection.
+    sequence: u64,
+    /// The piece.
+    text: String,
+    /// As in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction: Option<String>,
+}
+
+/// `answer`: what was said to a question on `ask`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct PlainAnswer {
+    /// Version of this layout.
+    schema: u32,
+    /// The job.
+    id: String,
+    /// The answer.
+    text: String,
+    /// The same in at most 255 characters.
+    short: String,
+    /// As in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction: Option<String>,
+}
+
+/// `job`: that a job ended, without a word of what it was about.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct JobEvent {
+    /// Version of this layout.
+    schema: u32,
+    event_type: JobEventType,
+    /// The job.
+    id: String,
+    /// `ask`, `describe` or `transcribe`.
+    kind: &'static str,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<ErrorCode>,
+}
+
+/// How a job ended, in the words of Home Assistant's event entity.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum JobEventType {
+    /// It has an answer.
+    Finished,
+    /// It has an error, or was cancelled.
+    Failed,
+}
+
+struct Job {
+    id: String,
+    /// It came on `ask`: its answer goes to `answer` too.
+    plain: bool,
+    /// The number of its next piece.
+    sequence: u64,
+}
+
+/// Turns reports into messages.
+pub(super) struct Composer {
+    topics: Topics,
+    retain_results: bool,
+    max_payload_bytes: usize,
+    max_image_bytes: usize,
+    jobs: VecDeque<Job>,
+}
+
+impl Composer {
+    pub(super) fn new(config: &config::Mqtt) -> Composer {
+        Composer {
+            topics: Topics::new(config),
+            retain_results: config.retain_results,
+            max_payload_bytes: config.max_payload_bytes,
+            max_image_bytes: config.max_image_bytes,
+            jobs: VecDeque::new(),
+        }
+    }
+
+    /// Remembers a request that was taken: its updates depend on how it came.
+    pub(super) fn expect(&mut self, id: &str, plain: bool) {
+        if self.jobs.len() >= MOST_JOBS {
+            self.jobs.pop_front();
+        }
+        self.jobs.push_back(Job {
+            id: id.to_owned(),
+            plain,
+            sequence: 0,
+        });
+    }
+
+    /// Forgets a request that was not taken after all.
+    pub(super) fn unexpect(&mut self, id: &str) -> Option<bool> {
+        let at = self.jobs.iter().position(|job| job.id == id)?;
+        self.jobs.remove(at).map(|job| job.plain)
+    }
+
+    /// The messages of a report, in order.
+    pub(super) fn messages(&mut self, report: &Report) -> Vec<Outgoing> {
+        let topics = &self.topics;
+        let state = |source, id: &str, rest: &str, payload: &str| Outgoing {
+            delivery: Delivery::State,
+            topic: topics.of_source(source, id, rest),
+            payload: payload.as_bytes().to_vec(),
+        };
+        match report {
+            Report::Info(info) => vec![json(Delivery::State, topics.of("info"), info)],
+            Report::Health(health) => vec![json(Delivery::State, topics.of("health"), health)],
+            Report::MicrophoneState { id, state: now } => {
+                let off = *now == SourceState::Off;
+                vec![
+                    state(Source::Microphone, id, "state", word(*now, "muted")),
+                    state(Source::Microphone, id, "mute", on_off(off)),
+                ]
+            }
+            Report::Speech { id, speaking } => {
+                vec![state(Source::Microphone, id, "speech", on_off(*speaking))]
+            }
+            Report::CameraState { id, state: now } => {
+                let off = *now == SourceState::Off;
+                vec![
+                    state(Source::Camera, id, "state", word(*now, "disabled")),
+                    state(Source::Camera, id, "enabled", on_off(!off)),
+                ]
+            }
+            Report::Motion { id, moving } => {
+                vec![state(Source::Camera, id, "motion", on_off(*moving))]
+            }
+            Report::Captions { id, enabled } => {
+                vec![state(Source::Camera, id, "captions", on_off(*enabled))]
+            }
+            Report::Voice(event) => self.voice(event),
+            Report::Caption { event, image } => self.caption(event, image.as_deref()),
+            Report::Matformer(slice) => vec![Outgoing {
+                delivery: Delivery::State,
+                topic: topics.of("matformer"),
+                payload: slice.as_bytes().to_vec(),
+            }],
+            Report::MaxTokens(tokens) => vec![Outgoing {
+                delivery: Delivery::State,
+                topic: topics.of("max_tokens"),
+                payload: tokens.to_string().into_bytes(),
+            }],
+            Report::Job(update) => self.job(update),
+            // The farewell follows when the daemon has nothing more to say.
+            Report::Stopping => Vec::new(),
+        }
+    }
+
+    /// How the last result is published: it is kept on the broker only where that is allowed.
+    fn last_result(&self) -> Delivery {
+        if self.retain_results {
+            Delivery::State
+        } else {
+            Delivery::Fleeting
+        }
+    }
+
+    fn voice(&self, event: &VoiceEvent) -> Vec<Outgoing> {
+        let of = |rest| {
+            self.topics
+                .of_source(Source::Microphone, &event.source, rest)
+        };
+        let mut messages = vec![json(Delivery::Event, of("event"), event)];
+        let command = event.command.as_ref().map(|command| &command.name);
+        let said = event.text.as_ref().or(command);
+        // Speech that was not worked on says nothing, and leaves the last result alone.
+        if let (Some(said), true) = (said, event.event_type != EventType::Rejected) {
+            let short = shorten(said);
+            let transcript = Transcript { event, short };
+            messages.push(json(self.last_result(), of("transcript"), &transcript));
+        }
+        messages
+    }
+
+    fn caption(&self, event: &CaptionEvent, image: Option<&[u8]>) -> Vec<Outgoing> {
+        let of = |rest| self.topics.of_source(Source::Camera, &event.source, rest);
+        let mut messages = Vec::new();
+        // The picture first: who acts on the event finds it there.
+        match image {
+            Some(image) if image.len() <= self.max_image_bytes => messages.push(Outgoing {
+                delivery: Delivery::Picture {
+                    retain: self.retain_results,
+                },
+                topic: of("image"),
+                payload: image.to_vec(),
+            }),
+            Some(image) => log::debug!(
+                target: "mqtt", source = event.source.as_str();
+                "a picture of {} bytes is not published: mqtt.max_image_bytes is {}", image.len(), self.max_image_bytes
+            ),
+            None => {}
+        }
+        messages.push(json(Delivery::Event, of("event"), event));
+        if event.event_type == EventType::Caption {
+            messages.push(json(self.last_result(), of("caption"), event));
+        }
+        messages
+    }
+
+    fn job(&mut self, update: &JobUpdate) -> Vec<Outgoing> {
+        let mut messages = Vec::new();
+        let ended = matches!(
+            update.state,
+            JobState::Done | JobState::Failed | JobState::Cancelled
+        );
+        if update.origin == Origin::Mqtt {
+            if let Some(text) = &update.partial {
+                let job = self.jobs.iter_mut().find(|job| job.id == update.id);
+                let sequence = job.map_or(0, |job| {
+                    let sequence = job.sequence;
+                    job.sequence += 1;
+                    sequence
+                });
+                let partial = Partial {
+                    schema: SCHEMA,
+                    id: update.id.clone(),
+                    sequence,
+                    text: text.clone(),
+                    transaction: update.transaction.clone(),
+                };
+                let topic = self.topics.of(&format!("response/{}/partial", update.kind));
+                messages.push(json(Delivery::Fleeting, topic, &partial));
+            }
+            if ended {
+                let plain = self.unexpect(&update.id) == Some(true);
+                messages.extend(self.answer(update, plain));
+            }
+        }
+        if ended && matches!(update.kind, "ask" | "describe" | "transcribe") {
+            let event = JobEvent {
+                schema: SCHEMA,
+                event_type: if update.state == JobState::Done {
+                    JobEventType::Finished
+                } else {
+                    JobEventType::Failed
+                },
+                id: update.id.clone(),
+                kind: update.kind,
+                code: update.error.as_ref().map(|error| error.code),
+            };
+            messages.push(json(Delivery::Event, self.topics.of("job"), &event));
+        }
+        messages
+    }
+
+    fn answer(&self, update: &JobUpdate, plain: bool) -> Vec<Outgoing> {
+        let failed = ErrorBody {
+            code: if update.state == JobState::Cancelled {
+                ErrorCode::Cancelled
+            } else {
+                ErrorCode::Failed
+            },
+            message: "it ended without an answer".to_owned(),
+        };
+        let error = match update.state {
+            JobState::Done => None,
+            _ => Some(update.error.clone().unwrap_or(failed)),
+        };
+        let response = Response {
+            schema: SCHEMA,
+            id: Some(update.id.clone()),
+            status: if error.is_none() {
+                Status::Ok
+            } else {
+                Status::Error
+            },
+            data: match error {
+                None => update.reply.clone().unwrap_or_default(),
+                Some(_) => Reply::default(),
+            },
+            error,
+            transaction: update.transaction.clone(),
+        };
+        let mut messages = vec![self.fitting(update.kind, response)];
+        let text = update.reply.as_ref().and_then(|reply| reply.text.as_ref());
+        if let (true, JobState::Done, Some(text)) = (plain, update.state, text) {
+            let answer = PlainAnswer {
+                schema: SCHEMA,
+                id: update.id.clone(),
+                text: text.clone(),
+                short: shorten(text),
+                transaction: update.transaction.clone(),
+            };
+            messages.push(json(Delivery::Event, self.topics.of("answer"), &answer));
+        }
+        messages
+    }
+
+    /// The error that a request ends with before it was one.
+    pub(super) fn refusal(
+        &self,
+        kind: &str,
+        id: Option<String>,
+        error: ErrorBody,
+        transaction: Option<String>,
+    ) -> Outgoing {
+        let response = Response {
+            schema: SCHEMA,
+            id,
+            status: Status::Error,
+            data: Reply::default(),
+            error: Some(error),
+            transaction,
+        };
+        self.fitting(kind, response)
+    }
+
+    /// A response, or the news that it is too long for a message: whoever asked must not wait in vain.
+    fn fitting(&self, kind: &str, response: Response) -> Outgoing {
+        let topic = self.topics.of(&format!("response/{kind}"));
+        let message = json(Delivery::Event, topic.clone(), &response);
+        if message.payload.len() <= self.max_payload_bytes {
+            return message;
+        }
+        let error = ErrorBody {
+            code: ErrorCode::TooLarge,
+            message: format!(
+                "the answer takes {} bytes; mqtt.max_payload_bytes is {}",
+                message.payload.len(),
+                self.max_payload_bytes
+            ),
+        };
+        let response = Response {
+            status: Status::Error,
+            data: Reply::default(),
+            error: Some(error),
+            ..response
+        };
+        json(Delivery::Event, topic, &response)
+    }
+}
+
+/// A payload in JSON.
+pub(super) fn json(delivery: Delivery, topic: String, payload: &impl Serialize) -> Outgoing {
+    let payload = serde_json::to_vec(payload).unwrap_or_else(|error| {
+        // The payloads have string keys only, so this is a mistake in this program; nothing is published then.
+        log::error!(target: "mqtt", "{topic}: cannot be written as JSON: {error}");
+        Vec::new()
+    });
+    Outgoing {
+        delivery,
+        topic,
+        payload,
+    }
+}
+
+/// At most 255 characters, the last an ellipsis where something is left out.
+fn shorten(text: &str) -> String {
+    if text.chars().count() <= SHORT_CHARS {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(SHORT_CHARS - 1).collect();
+    short.push('…');
+    short
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "ON" } else { "OFF" }
+}
+
+fn word(state: SourceState, off: &'static str) -> &'static str {
+    match state {
+        SourceState::Online => "online",
+        SourceState::Offline => "offline",
+        SourceState::Off => off,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_fit_a_state_of_home_assistant() {
+        assert_eq!(shorten("ünï"), "ünï");
+        let exact = "ü".repeat(255);
+        assert_eq!(shorten(&exact), exact);
+        let short = shorten(&"ü".repeat(256));
+        assert_eq!(short.chars().count(), 255);
+        assert!(short.ends_with("ü…"));
+    }
+}

@@ -1,0 +1,67 @@
+//! JSON schemas of every payload that is published or accepted, made from the types that are.
+
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Value, json};
+
+use super::announce::Announced;
+use super::homeassistant::Discovery;
+use super::payload::{JobEvent, Partial, PlainAnswer, Response, Transcript};
+use crate::report::{
+    Ask, CancelRequest, CaptionEvent, Describe, Health, Info, Transcribe, VoiceEvent,
+};
+
+/// File name (without `.json`) and schema of every payload. Requests are named `request-…`; a key that they do not list is
+/// refused.
+pub fn schemas() -> Vec<(&'static str, Value)> {
+    vec![
+        ("info", published::<Info>()),
+        ("health", published::<Health>()),
+        ("voice-event", published::<VoiceEvent>()),
+        ("transcript", published::<Transcript<'static>>()),
+        ("caption-event", published::<CaptionEvent>()),
+        ("response", published::<Response>()),
+        ("response-partial", published::<Partial>()),
+        ("answer", published::<PlainAnswer>()),
+        ("job-event", published::<JobEvent>()),
+        ("announced", published::<Announced>()),
+        ("discovery", published::<Discovery>()),
+        ("request-ask", accepted::<Ask>()),
+        ("request-describe", accepted::<Describe>()),
+        ("request-transcribe", accepted::<Transcribe>()),
+        ("request-cancel", accepted::<CancelRequest>()),
+        ("request-plain", accepted::<Plain>()),
+    ]
+}
+
+/// `request/reload`, `request/stats` and `mic/ID/listen`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Plain {}
+
+fn published<T: JsonSchema>() -> Value {
+    generator(SchemaSettings::draft2020_12().for_serialize())
+        .into_root_schema_for::<T>()
+        .into()
+}
+
+/// Every request may have a `transaction`, which is taken out before the rest is read.
+fn accepted<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_deserialize();
+    let mut schema: Value = generator(settings).into_root_schema_for::<T>().into();
+    if let Some(schema) = schema.as_object_mut() {
+        let properties = schema.entry("properties").or_insert_with(|| json!({}));
+        if let Some(properties) = properties.as_object_mut() {
+            let transaction = json!({
+                "description": "The asker's own name for the request, given back with every answer.",
+                "type": ["string", "null"],
+                "maxLength": super::command::MOST_TRANSACTION_BYTES,
+            });
+            properties.insert("transaction".to_owned(), transaction);
+        }
+    }
+    schema
+}
+
+fn generator(settings: SchemaSettings) -> SchemaGenerator {
+    settings.into_generator()
+}
