@@ -12,3 +12,4 @@ pub mod pack;
 pub mod pipeline;
 pub mod publish;
 pub mod report;
+pub mod daemon;

@@ -19,6 +19,8 @@ pub(super) mod exit {
     pub(in crate::cli) const NO_INPUT: u8 = 66;
     /// A service that is needed, such as the broker, does not do what is asked.
     pub(in crate::cli) const UNAVAILABLE: u8 = 69;
+    /// The program itself failed; a restart may mend it.
+    pub(in crate::cli) const SOFTWARE: u8 = 70;
     /// Writing the output failed.
     pub(in crate::cli) const IO: u8 = 74;
     /// Something was found in an unconfigured or misconfigured state.

@@ -2,6 +2,7 @@
 
 mod ask;
 mod bench;
+mod check_config;
 mod describe;
 mod eval;
 mod failure;
@@ -10,6 +11,7 @@ mod model_args;
 mod mqtt_clear;
 mod pack;
 mod progress;
+mod run;
 mod transcribe;
 
 use std::process::ExitCode;
@@ -29,10 +31,12 @@ enum Command {
     Ask(ask::Ask),
     Describe(describe::Describe),
     Bench(bench::Bench),
+    CheckConfig(check_config::CheckConfig),
     Eval(eval::Eval),
     Inspect(inspect::Inspect),
     MqttClear(mqtt_clear::MqttClear),
     Pack(pack::Pack),
+    Run(run::Run),
     Transcribe(transcribe::Transcribe),
 }
 
@@ -61,10 +65,12 @@ pub fn main() -> ExitCode {
         Command::Ask(command) => command.run(of_command),
         Command::Describe(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::CheckConfig(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::MqttClear(command) => command.run(),
         Command::Pack(command) => command.run(),
+        Command::Run(command) => command.run(),
         Command::Transcribe(command) => command.run(),
     };
     match result {

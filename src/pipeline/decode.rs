@@ -30,6 +30,19 @@ pub enum FinishReason {
     Cancelled,
 }
 
+impl FinishReason {
+    /// As it is published.
+    pub fn name(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::StopString => "stop_string",
+            FinishReason::MaxTokens => "max_tokens",
+            FinishReason::ContextFull => "context_full",
+            FinishReason::Cancelled => "cancelled",
+        }
+    }
+}
+
 impl From<StopReason> for FinishReason {
     fn from(reason: StopReason) -> FinishReason {
         match reason {

@@ -8,6 +8,7 @@ use crate::model::grammar::GrammarError;
 use crate::model::matformer::SliceError;
 use crate::model::prompt::PromptError;
 use crate::model::sampler::{NoTokenError, SamplingError};
+use crate::model::tasks::TaskError;
 use crate::model::text::TextError;
 use crate::model::tokenizer::TokenizerError;
 use crate::model::vision::VisionError;
@@ -43,6 +44,9 @@ pub enum EngineError {
     /// The conversation.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+    /// The prompt of a task.
+    #[error(transparent)]
+    Task(#[from] TaskError),
     /// The prompt's tokens.
     #[error(transparent)]
     Text(TextError),

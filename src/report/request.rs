@@ -85,16 +85,26 @@ impl Request {
             Err(error) => (None, Some(error)),
         };
         Report::Job(Box::new(JobUpdate {
+            state,
+            reply,
+            error,
+            ..self.job_update()
+        }))
+    }
+
+    /// An update that tells nothing yet but whose it is.
+    pub fn job_update(&self) -> JobUpdate {
+        JobUpdate {
             id: self.id.clone(),
             origin: self.origin.clone(),
             transaction: self.transaction.clone(),
             kind: self.action.kind(),
-            state,
+            state: JobState::Queued,
             partial: None,
             progress: None,
-            reply,
-            error,
-        }))
+            reply: None,
+            error: None,
+        }
     }
 }
 

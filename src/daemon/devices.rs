@@ -1,0 +1,366 @@
+//! Microphones and cameras, and what the loop does with what they tell.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use ulid::Ulid;
+
+use super::Daemon;
+use super::event::Event;
+use super::queue::{CaptionWork, Job, Ticket, Work};
+use super::reports;
+use super::speech_feed::SpeechFeed;
+use super::state::Switches;
+use crate::capture::{Camera, EventSink, Microphone};
+use crate::config::{self, Config};
+use crate::media::{
+    CameraControl, CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneControl,
+    MicrophoneEvent,
+};
+use crate::report::{Describe, ErrorBody, ErrorCode, Report, Request, SourceState};
+
+/// A microphone's thread, what it was started with, and how it is.
+struct Ear {
+    config: config::Microphone,
+    thread: Microphone,
+    state: SourceState,
+    /// The utterance that is being spoken.
+    speaking: Option<(Arc<SpeechFeed>, Arc<Ticket>)>,
+}
+
+/// A camera's thread, what it was started with, and how it is.
+struct Eye {
+    config: config::Camera,
+    thread: Camera,
+    state: SourceState,
+}
+
+/// The devices that are configured.
+pub(super) struct Devices {
+    ears: BTreeMap<String, Ear>,
+    eyes: BTreeMap<String, Eye>,
+    events: mpsc::Sender<Event>,
+    /// Pictures that were asked for and have not come yet.
+    snapshots: BTreeMap<u64, (Request, Describe)>,
+    next_snapshot: u64,
+}
+
+impl Devices {
+    pub(super) fn start(
+        config: &Config,
+        switches: &Switches,
+        events: mpsc::Sender<Event>,
+    ) -> Devices {
+        let mut devices = Devices {
+            ears: BTreeMap::new(),
+            eyes: BTreeMap::new(),
+            events,
+            snapshots: BTreeMap::new(),
+            next_snapshot: 0,
+        };
+        devices.start_new(config, switches);
+        devices
+    }
+
+    fn sink(&self) -> EventSink {
+        let events = self.events.clone();
+        Box::new(move |event| events.blocking_send(Event::Captured(event)).is_ok())
+    }
+
+    /// Starts what is configured and does not run.
+    fn start_new(&mut self, config: &Config, switches: &Switches) {
+        for microphone in &config.microphone {
+            let id = &microphone.id;
+            if self.ears.contains_key(id) {
+                continue;
+            }
+            let muted = switches.is_muted(id);
+            match Microphone::start(microphone.clone(), muted, self.sink()) {
+                Ok(thread) => {
+                    let ear = Ear {
+                        config: microphone.clone(),
+                        thread,
+                        state: SourceState::Offline,
+                        speaking: None,
+                    };
+                    self.ears.insert(id.clone(), ear);
+                }
+                Err(error) => log::error!(source = id.as_str(); "cannot start a thread: {error}"),
+            }
+        }
+        for camera in &config.camera {
+            let id = &camera.id;
+            if self.eyes.contains_key(id) {
+                continue;
+            }
+            let (enabled, captions) = (switches.is_enabled(id), switches.has_captions(id));
+            let limits = config.limits.image;
+            match Camera::start(camera.clone(), limits, enabled, captions, self.sink()) {
+                Ok(thread) => {
+                    let eye = Eye {
+                        config: camera.clone(),
+                        thread,
+                        state: SourceState::Offline,
+                    };
+                    self.eyes.insert(id.clone(), eye);
+                }
+                Err(error) => log::error!(source = id.as_str(); "cannot start a thread: {error}"),
+            }
+        }
+    }
+
+    /// Ends what is configured no more or otherwise, starts what is new.
+    pub(super) async fn reconfigure(&mut self, config: &Config, switches: &Switches) {
+        let same_ear = |ear: &Ear| config.microphone.contains(&ear.config);
+        let same_eye = |eye: &Eye| config.camera.contains(&eye.config);
+        let ears = std::mem::take(&mut self.ears);
+        let (stay, go) = ears.into_iter().partition(|(_, ear)| same_ear(ear));
+        self.ears = stay;
+        let eyes = std::mem::take(&mut self.eyes);
+        let (stay, gone) = eyes.into_iter().partition(|(_, eye)| same_eye(eye));
+        self.eyes = stay;
+        stop_threads(go, gone).await;
+        self.start_new(config, switches);
+    }
+
+    /// Ends all of them.
+    pub(super) async fn stop(&mut self) {
+        let ears = std::mem::take(&mut self.ears);
+        let eyes = std::mem::take(&mut self.eyes);
+        stop_threads(ears, eyes).await;
+    }
+
+    /// In words, for the status line.
+    pub(super) fn status(&self) -> String {
+        let online = |state: &SourceState| *state == SourceState::Online;
+        let listening = self.ears.iter().filter(|(_, ear)| online(&ear.state));
+        let listening: Vec<&str> = listening.map(|(id, _)| id.as_str()).collect();
+        let watching = self.eyes.iter().filter(|(_, eye)| online(&eye.state));
+        let watching: Vec<&str> = watching.map(|(id, _)| id.as_str()).collect();
+        let list = |verb: &str, names: &[&str], all: usize, nouns: &str| match (names.len(), all) {
+            (_, 0) => format!("no {nouns} configured"),
+            (0, all) => format!("none of {all} {nouns} online"),
+            _ => format!("{verb} {}", names.join(", ")),
+        };
+        format!(
+            "{}; {}",
+            list("listening on", &listening, self.ears.len(), "microphones"),
+            list("watching", &watching, self.eyes.len(), "cameras")
+        )
+    }
+
+    /// Tells a microphone something; whether there is such a microphone.
+    pub(super) fn control_microphone(&self, id: &str, control: MicrophoneControl) -> bool {
+        let ear = self.ears.get(id);
+        if let Some(ear) = ear {
+            ear.thread.control(control);
+        }
+        ear.is_some()
+    }
+
+    /// Tells a camera something; whether there is such a camera.
+    pub(super) fn control_camera(&self, id: &str, control: CameraControl) -> bool {
+        let eye = self.eyes.get(id);
+        if let Some(eye) = eye {
+            eye.thread.control(control);
+        }
+        eye.is_some()
+    }
+
+    /// The only camera, where there is just one.
+    pub(super) fn only_camera(&self) -> Option<&str> {
+        let mut ids = self.eyes.keys();
+        ids.next().filter(|_| ids.next().is_none()).map(String::as_str)
+    }
+
+    /// Asks a camera for a picture; whether there is such a camera.
+    pub(super) fn snapshot(&mut self, id: &str, request: Request, describe: Describe) -> bool {
+        let number = self.next_snapshot;
+        let known = self.control_camera(id, CameraControl::Snapshot(number));
+        if known {
+            self.next_snapshot += 1;
+            self.snapshots.insert(number, (request, describe));
+        }
+        known
+    }
+
+    /// Pictures that are waited for: bounded like other requests.
+    pub(super) fn waiting_snapshots(&self) -> usize {
+        self.snapshots.len()
+    }
+
+    /// Forgets a picture that was asked for, by the job's id.
+    pub(super) fn cancel_snapshot(&mut self, job: &str) -> Option<Request> {
+        let number = self
+            .snapshots
+            .iter()
+            .find_map(|(number, (request, _))| (request.id == job).then_some(*number))?;
+        self.snapshots.remove(&number).map(|(request, _)| request)
+    }
+
+    /// Every state, for a broker or a bus that came back.
+    pub(super) fn states(&self) -> Vec<Report> {
+        let ears = self.ears.iter().map(|(id, ear)| Report::MicrophoneState {
+            id: id.clone(),
+            state: ear.state,
+        });
+        let eyes = self.eyes.iter().map(|(id, eye)| Report::CameraState {
+            id: id.clone(),
+            state: eye.state,
+        });
+        ears.chain(eyes).collect()
+    }
+}
+
+/// Joins threads beside the loop: a device may take a moment, and its last events must find the loop.
+async fn stop_threads(ears: BTreeMap<String, Ear>, eyes: BTreeMap<String, Eye>) {
+    let joined = tokio::task::spawn_blocking(move || {
+        for (_, ear) in ears {
+            ear.thread.stop();
+        }
+        for (_, eye) in eyes {
+            eye.thread.stop();
+        }
+    });
+    if tokio::time::timeout(Duration::from_secs(5), joined).await.is_err() {
+        log::warn!("a microphone or camera did not close within 5 s and is left");
+    }
+}
+
+impl Daemon {
+    pub(super) fn captured(&mut self, captured: CaptureEvent) {
+        match captured {
+            CaptureEvent::Microphone { id, event } => self.heard(id, event),
+            CaptureEvent::Camera { id, event } => self.seen(id, event),
+        }
+    }
+
+    fn heard(&mut self, id: String, event: MicrophoneEvent) {
+        let Some(ear) = self.devices.ears.get_mut(&id) else {
+            return; // it has just been taken out of the configuration
+        };
+        match event {
+            MicrophoneEvent::State(state) => {
+                let closed = state == DeviceState::Off;
+                ear.state = source_state(&state);
+                if let Some((feed, _)) = ear.speaking.take() {
+                    // Muted while somebody spoke: forgotten. Gone while somebody spoke: what was heard still counts.
+                    if closed { feed.cancel() } else { feed.end(true) }
+                    self.sinks.publish(&Report::Speech { id: id.clone(), speaking: false });
+                }
+                if let DeviceState::Offline { reason } = &state {
+                    self.record.error(&format!("{id}: {reason}"));
+                }
+                let state = ear.state;
+                self.sinks.publish(&Report::MicrophoneState { id, state });
+            }
+            MicrophoneEvent::SpeechStarted => {
+                let feed = Arc::new(SpeechFeed::default());
+                let ticket = Arc::new(Ticket::default());
+                ear.speaking = Some((Arc::clone(&feed), Arc::clone(&ticket)));
+                self.sinks.publish(&Report::Speech { id: id.clone(), speaking: true });
+                let work = Work::Speech { microphone: id, feed };
+                self.push(self.job(Ulid::generate().to_string(), work, ticket));
+            }
+            MicrophoneEvent::Speech(samples) => {
+                if let Some((feed, _)) = &ear.speaking {
+                    feed.push(&samples);
+                }
+            }
+            MicrophoneEvent::SpeechEnded { truncated } => {
+                if let Some((feed, ticket)) = ear.speaking.take() {
+                    ticket.set_deadline(Instant::now() + self.patience(None));
+                    feed.end(truncated);
+                }
+                self.sinks.publish(&Report::Speech { id, speaking: false });
+            }
+            MicrophoneEvent::SpeechCancelled => {
+                if let Some((feed, _)) = ear.speaking.take() {
+                    feed.cancel();
+                }
+                self.sinks.publish(&Report::Speech { id, speaking: false });
+            }
+            MicrophoneEvent::ListenTimedOut => {
+                log::info!(source = id.as_str(); "nothing was said after push-to-talk");
+            }
+            MicrophoneEvent::Overrun => self.record.queues.audio_overruns += 1,
+        }
+    }
+
+    fn seen(&mut self, id: String, event: CameraEvent) {
+        if !self.devices.eyes.contains_key(&id) {
+            return; // it has just been taken out of the configuration
+        }
+        match event {
+            CameraEvent::State(state) => {
+                if let DeviceState::Offline { reason } = &state {
+                    self.record.error(&format!("{id}: {reason}"));
+                }
+                let state = source_state(&state);
+                if let Some(eye) = self.devices.eyes.get_mut(&id) {
+                    eye.state = state;
+                }
+                self.sinks.publish(&Report::CameraState { id, state });
+            }
+            CameraEvent::MotionStarted(_) => self.sinks.publish(&Report::Motion { id, moving: true }),
+            CameraEvent::MotionEnded => self.sinks.publish(&Report::Motion { id, moving: false }),
+            CameraEvent::Frame { frame, trigger, motion, request } => {
+                let request = match request {
+                    None => None,
+                    Some(number) => match self.devices.snapshots.remove(&number) {
+                        // It was cancelled, or its time is over.
+                        None => return,
+                        request => request,
+                    },
+                };
+                if trigger == CaptionTrigger::Motion && self.vigil.degraded().is_degraded() {
+                    self.record.queues.dropped_captions += 1;
+                    return;
+                }
+                let timeout_ms = request.as_ref().and_then(|(_, describe)| describe.timeout_ms);
+                let job_id = match &request {
+                    Some((request, _)) => request.id.clone(),
+                    None => Ulid::generate().to_string(),
+                };
+                let ticket = Arc::new(Ticket::until(Instant::now() + self.patience(timeout_ms)));
+                let work = Work::Caption(CaptionWork { camera: id, frame, trigger, motion, request });
+                self.push(self.job(job_id, work, ticket));
+            }
+            CameraEvent::FrameFailed { request: number, reason } => {
+                let Some((request, _)) = self.devices.snapshots.remove(&number) else {
+                    return;
+                };
+                let report = reports::failed_snapshot(&id, &self.settings, &self.loaded.model, reason.clone());
+                self.reported(report);
+                let error = ErrorBody { code: ErrorCode::Busy, message: format!("{id}: {reason}") };
+                self.reported(request.update(crate::report::JobState::Failed, Err(error)));
+            }
+        }
+    }
+
+    pub(super) fn job(&self, id: String, work: Work, ticket: Arc<Ticket>) -> Job {
+        Job {
+            id,
+            work,
+            settings: Arc::clone(&self.settings),
+            ticket,
+            queued_at: Instant::now(),
+        }
+    }
+
+    /// How long a job may take: what was asked for, within what is configured.
+    pub(super) fn patience(&self, asked_ms: Option<u64>) -> Duration {
+        let most = Duration::from_secs(self.settings.config.queue.deadline_s.into());
+        asked_ms.map_or(most, |asked| Duration::from_millis(asked).min(most))
+    }
+}
+
+fn source_state(state: &DeviceState) -> SourceState {
+    match state {
+        DeviceState::Online => SourceState::Online,
+        DeviceState::Offline { .. } => SourceState::Offline,
+        DeviceState::Off => SourceState::Off,
+    }
+}

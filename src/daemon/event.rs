@@ -1,0 +1,64 @@
+//! Everything that the daemon's loop reacts to.
+
+use crate::media::CaptureEvent;
+use crate::pipeline::{Engine, EngineError, GroupMemory};
+use crate::report::{Report, Request};
+
+/// Something that happened.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A microphone or a camera.
+    Captured(CaptureEvent),
+    /// Somebody asks for something.
+    Requested(Request),
+    /// The worker has something to publish.
+    Reported(Report),
+    /// The worker tells about itself.
+    Worker(WorkerNote),
+    /// SIGTERM or SIGINT.
+    Terminate,
+    /// SIGHUP.
+    Reload,
+    /// A second has passed.
+    Tick,
+}
+
+/// What the worker tells about itself.
+#[derive(Debug)]
+pub(super) enum WorkerNote {
+    /// The model is open.
+    Loaded(Box<Loaded>),
+    /// The model cannot be opened; the worker has ended.
+    OpenFailed(EngineError),
+    /// Memory of each parameter group changed.
+    Memory(Vec<GroupMemory>),
+    /// A caption that had been broken off gave way to a newer picture.
+    CaptionDropped,
+}
+
+/// What is known of the model once it is open.
+#[derive(Clone, Debug)]
+pub(super) struct Loaded {
+    /// Its name: that of its directory.
+    pub(super) model: String,
+    /// `bf16` for a checkpoint, the recipe of a pack.
+    pub(super) quantisation: String,
+    /// The slices that it serves.
+    pub(super) slices: Vec<String>,
+    pub(super) isa: String,
+    pub(super) threads: usize,
+}
+
+impl Loaded {
+    pub(super) fn of(engine: &Engine) -> Loaded {
+        let name = engine.dir().file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.unwrap_or_default();
+        Loaded {
+            model: name.trim_end_matches(".pack").to_owned(),
+            quantisation: engine.quantisation(),
+            slices: engine.slice_names(),
+            isa: engine.isa_name(),
+            threads: engine.threads(),
+        }
+    }
+}

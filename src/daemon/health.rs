@@ -1,0 +1,149 @@
+//! What is looked at every second: jobs whose time is over, heat and memory, the bus, the watchdog; and `health` every minute.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Daemon;
+use super::reports;
+use super::systemd;
+use super::vitals::{Degraded, Vitals};
+use super::worker::{Heartbeat, timed_out};
+use crate::report::Report;
+
+/// Between two `health` messages when nothing happens.
+const HEALTH_EVERY: Duration = Duration::from_secs(60);
+
+/// Between two looks at heat and memory.
+const VITALS_EVERY: Duration = Duration::from_secs(5);
+
+/// What is watched, and when it was looked at last.
+pub(super) struct Vigil {
+    heartbeat: Arc<Heartbeat>,
+    /// The worker's steps when the watchdog was fed last.
+    steps: u64,
+    watchdog: Option<Duration>,
+    fed: Instant,
+    degraded: Degraded,
+    vitals_read: Instant,
+    health_told: Instant,
+    status: String,
+}
+
+impl Vigil {
+    pub(super) fn new() -> Vigil {
+        let now = Instant::now();
+        Vigil {
+            heartbeat: Arc::default(),
+            steps: 0,
+            watchdog: systemd::watchdog_interval(),
+            fed: now,
+            degraded: Degraded::default(),
+            vitals_read: now,
+            health_told: now,
+            status: String::new(),
+        }
+    }
+
+    pub(super) fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
+    }
+
+    pub(super) fn degraded(&self) -> &Degraded {
+        &self.degraded
+    }
+
+    /// Feeds the watchdog four times an interval, as long as the worker is idle or gets on.
+    fn watch(&mut self) {
+        let Some(interval) = self.watchdog else {
+            return;
+        };
+        if self.fed.elapsed() >= interval / 4 && self.heartbeat.is_alive(&mut self.steps) {
+            systemd::feed_watchdog();
+            self.fed = Instant::now();
+        }
+    }
+}
+
+impl Daemon {
+    pub(super) async fn tick(&mut self) {
+        self.vigil.watch();
+        for job in self.queue.expired() {
+            self.record.queues.timeouts += 1;
+            if let Some(report) = reports::refused(&job, &self.loaded.model, timed_out()) {
+                self.sinks.publish(&report);
+            }
+        }
+        if self.vigil.vitals_read.elapsed() >= VITALS_EVERY {
+            self.vigil.vitals_read = Instant::now();
+            self.look_at_the_board();
+        }
+        if self.sinks.tick().await {
+            self.publish_switches();
+        }
+        if self.vigil.health_told.elapsed() >= HEALTH_EVERY {
+            self.publish_health();
+        }
+        let status = self.status();
+        if status != self.vigil.status {
+            systemd::status(&status);
+            self.vigil.status = status;
+        }
+    }
+
+    /// Does less while the board is hot or short of memory, and says so.
+    fn look_at_the_board(&mut self) {
+        let before = self.vigil.degraded.clone();
+        let vitals = Vitals::read(Path::new("/"));
+        self.vigil.degraded.update(&vitals, &self.settings.config.degrade);
+        if self.vigil.degraded == before {
+            return;
+        }
+        let reasons = self.vigil.degraded.reasons();
+        if reasons.is_empty() {
+            log::info!("the board is well again: everything is used");
+        } else {
+            log::warn!(
+                "{}: fewer threads, no captions of motion, and the slice of [matformer] degraded_slice",
+                reasons.join(", ")
+            );
+            let dropped = self.queue.unasked_captions().len();
+            self.record.queues.dropped_captions += dropped as u64;
+        }
+        self.settings = Arc::new(self.settings.for_board(&self.switches, self.vigil.degraded.is_degraded()));
+        self.sinks.publish(&Report::Matformer(self.slice()));
+        self.publish_health();
+    }
+
+    pub(super) fn publish_health(&mut self) {
+        self.vigil.health_told = Instant::now();
+        let state = if self.vigil.degraded.is_degraded() { "degraded" } else { "ready" };
+        let health = self.health(state);
+        self.sinks.publish(&Report::Health(Box::new(health)));
+    }
+
+    pub(super) fn health(&self, state: &str) -> crate::report::Health {
+        self.record.health(state, &self.vigil.degraded, self.queue.len(), self.sinks.mqtt_health())
+    }
+
+    /// Every state that stays: for the start, and for a bus that came back.
+    pub(super) fn publish_switches(&mut self) {
+        let config = &self.settings.config;
+        let mut reports = self.devices.states();
+        reports.extend(config.camera.iter().map(|camera| Report::Captions {
+            id: camera.id.clone(),
+            enabled: self.switches.has_captions(&camera.id),
+        }));
+        reports.push(Report::Matformer(self.slice()));
+        reports.push(Report::MaxTokens(self.settings.max_tokens));
+        for report in reports {
+            self.sinks.publish(&report);
+        }
+    }
+
+    /// The slice that answers unless a request names one.
+    pub(super) fn slice(&self) -> String {
+        let whole = || self.loaded.slices.first().cloned().unwrap_or_default();
+        self.settings.matformer.clone().unwrap_or_else(whole)
+    }
+}

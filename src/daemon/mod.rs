@@ -1,0 +1,402 @@
+//! `gemmad run`: the loop between microphones, cameras, the model, the broker and the bus.
+//!
+//! One tokio thread reacts to [`event::Event`]s and never waits for anything else; the model computes on a thread of its own
+//! ([`worker`]), each device has another. What may pile up is bounded: the queue, the channels, the outbox.
+
+mod clock;
+mod devices;
+mod event;
+mod health;
+mod log_sink;
+mod queue;
+mod reload;
+mod reports;
+mod requests;
+mod settings;
+mod sinks;
+mod speech_feed;
+mod state;
+mod systemd;
+mod vitals;
+mod worker;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config::{Config, ConfigError};
+use crate::pipeline::EngineError;
+use crate::report::{ErrorBody, ErrorCode, JobState, Report, Request};
+use devices::Devices;
+use event::{Event, Loaded, WorkerNote};
+use health::Vigil;
+use queue::{Job, Pushed, Queue};
+use reports::Record;
+use settings::Settings;
+use sinks::Sinks;
+use state::{StateFile, Switches};
+
+pub use log_sink::install as install_log;
+
+/// Events that may wait for the loop: more than a burst of all sources, less than memory minds.
+const EVENTS: usize = 1024;
+
+/// Requests that may wait for the loop.
+const REQUESTS: usize = 64;
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] EngineError),
+    /// A slice that is configured, but not served by the model.
+    #[error("[matformer] {key} = {name:?}: the model has no such slice; it has {slices}")]
+    Slice {
+        /// `slice` or `degraded_slice`.
+        key: &'static str,
+        /// The value.
+        name: String,
+        /// What there is.
+        slices: String,
+    },
+    /// A value that can only be judged where it is used: a certificate, a password, a command.
+    #[error("{0}")]
+    Setting(String),
+    /// The operating system refused something.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The inference thread is gone.
+    #[error("the inference thread ended unexpectedly; its last words are in the log")]
+    WorkerGone,
+}
+
+/// What is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file, read again on SIGHUP.
+    pub config_file: PathBuf,
+    /// Where switches are kept; must exist.
+    pub state_directory: PathBuf,
+}
+
+/// Runs until SIGTERM, SIGINT, or an error that a restart may mend.
+///
+/// # Errors
+/// The configuration or the model cannot be used, or the inference thread died.
+pub fn run(config: Config, options: &Options) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::Io {
+            action: "start the event loop",
+            source,
+        })?;
+    runtime.block_on(async {
+        let (daemon, inputs) = Daemon::start(config, options).await?;
+        daemon.run(inputs).await
+    })
+}
+
+/// Where events come from.
+struct Inputs {
+    events: mpsc::Receiver<Event>,
+    requests: mpsc::Receiver<Request>,
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Inputs {
+    async fn next(&mut self, tick: &mut tokio::time::Interval) -> Event {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Event::Terminate,
+            _ = self.interrupt.recv() => Event::Terminate,
+            _ = self.hang_up.recv() => Event::Reload,
+            _ = tick.tick() => Event::Tick,
+            Some(event) = self.events.recv() => event,
+            Some(request) = self.requests.recv() => Event::Requested(request),
+        }
+    }
+}
+
+struct Daemon {
+    options: Options,
+    settings: Arc<Settings>,
+    switches: Switches,
+    state_file: StateFile,
+    queue: Arc<Queue>,
+    worker: std::thread::JoinHandle<()>,
+    loaded: Loaded,
+    started_at: String,
+    sinks: Sinks,
+    devices: Devices,
+    requests: requests::Open,
+    record: Record,
+    vigil: Vigil,
+}
+
+impl Daemon {
+    /// Opens the model, then everything that publishes, then everything that is listened to and watched.
+    async fn start(config: Config, options: &Options) -> Result<(Daemon, Inputs), DaemonError> {
+        let io = |action| move |source| DaemonError::Io { action, source };
+        let (event_sender, events) = mpsc::channel(EVENTS);
+        let (request_sender, requests) = mpsc::channel(REQUESTS);
+        let on = |kind| signal(kind).map_err(io("catch signals"));
+        let mut inputs = Inputs {
+            events,
+            requests,
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hang_up: on(SignalKind::hangup())?,
+        };
+        let (state_file, switches) = StateFile::open(&options.state_directory);
+        let settings = Arc::new(reload::settings(config, &switches, &options.config_file)?);
+        let queue = Arc::new(Queue::default());
+        let vigil = Vigil::new();
+        systemd::status(&format!("opening {}", settings.config.model.path.display()));
+        let worker = worker::start(
+            reload::engine_options(&settings.config),
+            Arc::clone(&settings),
+            Arc::clone(&queue),
+            vigil.heartbeat(),
+            event_sender.clone(),
+        )
+        .map_err(io("start the inference thread"))?;
+        let loaded = wait_for_model(&mut inputs).await?;
+        reload::check_slices(&settings, &loaded.slices)?;
+        let started_at = clock::now();
+        let info = reports::info(&settings, &loaded, &started_at);
+        let sinks = Sinks::start(&settings.config, info, request_sender).await?;
+        let devices = Devices::start(&settings.config, &switches, event_sender);
+        let daemon = Daemon {
+            options: options.clone(),
+            settings,
+            switches,
+            state_file,
+            queue,
+            worker,
+            loaded,
+            started_at,
+            sinks,
+            devices,
+            requests: requests::Open::default(),
+            record: Record::new(),
+            vigil,
+        };
+        Ok((daemon, inputs))
+    }
+
+    async fn run(mut self, mut inputs: Inputs) -> Result<(), DaemonError> {
+        self.publish_switches();
+        self.publish_health();
+        systemd::ready(&self.status());
+        log::info!("{}", self.status());
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let end = loop {
+            let event = inputs.next(&mut tick).await;
+            if let ControlFlow::Break(end) = self.react(event).await {
+                break end;
+            }
+        };
+        self.stop(&mut inputs).await;
+        end
+    }
+
+    async fn react(&mut self, event: Event) -> ControlFlow<Result<(), DaemonError>> {
+        match event {
+            Event::Captured(captured) => self.captured(captured),
+            Event::Requested(request) => self.requested(request).await,
+            Event::Reported(report) => self.reported(report),
+            Event::Worker(note) => self.worker_note(note),
+            Event::Reload => {
+                if let Err(error) = self.reload().await {
+                    self.record.error(&error);
+                    log::error!("the old configuration stays: {error}");
+                }
+            }
+            Event::Tick => {
+                if self.worker.is_finished() {
+                    return ControlFlow::Break(Err(DaemonError::WorkerGone));
+                }
+                self.tick().await;
+            }
+            Event::Terminate => return ControlFlow::Break(Ok(())),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Publishes what the worker has done.
+    fn reported(&mut self, report: Report) {
+        match &report {
+            Report::Voice(event) => {
+                self.record.speed(&event.timing);
+                if event.reason.is_some() && event.command.is_none() && event.confidence.is_none() {
+                    self.record.error(event.reason.as_deref().unwrap_or_default());
+                }
+            }
+            Report::Caption { event, .. } => {
+                self.record.speed(&event.timing);
+                if let Some(reason) = &event.reason {
+                    self.record.error(reason);
+                }
+            }
+            Report::Job(update) => {
+                if let Some(timing) = update.reply.as_ref().and_then(|reply| reply.timing.as_ref()) {
+                    self.record.speed(timing);
+                }
+                if matches!(&update.error, Some(error) if error.code == ErrorCode::Timeout) {
+                    self.record.queues.timeouts += 1;
+                }
+                self.requests.updated(update);
+            }
+            _ => {}
+        }
+        self.sinks.publish(&report);
+    }
+
+    fn worker_note(&mut self, note: WorkerNote) {
+        match note {
+            WorkerNote::Memory(memory) => {
+                let states = |memory: &[crate::pipeline::GroupMemory]| -> Vec<String> {
+                    memory.iter().map(|memory| (memory.mapped_bytes > 0).to_string()).collect()
+                };
+                let changed = states(&self.record.memory) != states(&memory);
+                self.record.memory = memory;
+                if changed {
+                    self.publish_health();
+                }
+            }
+            WorkerNote::CaptionDropped => self.record.queues.dropped_captions += 1,
+            // Told once, before the loop began.
+            WorkerNote::Loaded(_) | WorkerNote::OpenFailed(_) => {}
+        }
+    }
+
+    /// Takes a job in, and reports what had to give way.
+    fn push(&mut self, job: Job) {
+        let limit = self.settings.config.queue.jobs;
+        let request = job.work.request().cloned();
+        match self.queue.push(job, limit) {
+            Pushed::Waits => {}
+            Pushed::InPlaceOf(old) => {
+                let error = ErrorBody {
+                    code: ErrorCode::QueueFull,
+                    message: "newer speech came before this could be worked on".to_owned(),
+                };
+                match reports::refused(&old, &self.loaded.model, error) {
+                    Some(report) => {
+                        self.record.queues.dropped_voice += 1;
+                        self.sinks.publish(&report);
+                    }
+                    None => self.record.queues.dropped_captions += 1,
+                }
+                return;
+            }
+            Pushed::Full(refused) => {
+                self.record.queues.refused_requests += 1;
+                let error = ErrorBody {
+                    code: ErrorCode::QueueFull,
+                    message: format!("{limit} requests wait already: ask again later, or raise [queue] jobs"),
+                };
+                if let Some(report) = reports::refused(&refused, &self.loaded.model, error) {
+                    self.reported(report);
+                }
+                return;
+            }
+        }
+        if let Some(request) = request {
+            self.reported(request.update(JobState::Queued, Ok(Default::default())));
+        }
+    }
+
+    /// Ends: no more input, running work within its limit, the outbox flushed, `offline` published.
+    async fn stop(mut self, inputs: &mut Inputs) {
+        log::info!("stopping");
+        systemd::stopping();
+        self.sinks.publish(&Report::Stopping);
+        self.devices.stop().await;
+        let error = || ErrorBody {
+            code: ErrorCode::Busy,
+            message: "the daemon is stopping".to_owned(),
+        };
+        for job in self.queue.close() {
+            if let Some(report) = reports::refused(&job, &self.loaded.model, error()) {
+                self.reported(report);
+            }
+        }
+        let drain = Duration::from_secs(self.settings.config.queue.drain_s.into());
+        let until = tokio::time::Instant::now() + drain;
+        while !self.worker.is_finished() || !inputs.events.is_empty() {
+            match tokio::time::timeout_at(until, inputs.events.recv()).await {
+                Ok(Some(Event::Reported(report))) => self.reported(report),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => {
+                    log::warn!("work did not end within {} s and is left", drain.as_secs());
+                    break;
+                }
+            }
+        }
+        self.sinks.stop(Duration::from_secs(2)).await;
+        log::info!("stopped");
+    }
+
+    /// The one line that `systemctl status` shows.
+    fn status(&self) -> String {
+        let sources = self.devices.status();
+        let degraded = match self.vigil.degraded().reasons() {
+            reasons if reasons.is_empty() => String::new(),
+            reasons => format!("; degraded: {}", reasons.join(", ")),
+        };
+        let resident: u64 = self.record.memory.iter().map(|group| group.resident_bytes).sum();
+        format!(
+            "{sources}; {}; {} {} ({}), {} MiB of weights resident{degraded}",
+            self.sinks.status(),
+            self.loaded.model,
+            self.loaded.quantisation,
+            self.settings.matformer.as_deref().unwrap_or("whole model"),
+            resident >> 20,
+        )
+    }
+}
+
+/// Waits until the model is open; a signal to end ends the start.
+async fn wait_for_model(inputs: &mut Inputs) -> Result<Loaded, DaemonError> {
+    let mut patience = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        match inputs.next(&mut patience).await {
+            Event::Worker(WorkerNote::Loaded(loaded)) => return Ok(*loaded),
+            Event::Worker(WorkerNote::OpenFailed(error)) => return Err(error.into()),
+            Event::Terminate => {
+                return Err(DaemonError::Io {
+                    action: "finish starting",
+                    source: std::io::ErrorKind::Interrupted.into(),
+                });
+            }
+            // Large models on slow flash take their time.
+            Event::Tick => systemd::extend_start(Duration::from_secs(30)),
+            _ => {}
+        }
+    }
+}
+
+/// The directory of switches: the one that systemd made, else the packaged one.
+pub fn default_state_directory() -> PathBuf {
+    std::env::var_os("STATE_DIRECTORY")
+        .map_or_else(|| Path::new("/var/lib/gemmad").to_owned(), PathBuf::from)
+}

@@ -1,0 +1,126 @@
+//! From a configuration file to what is in force, at the start and again on SIGHUP: a valid file whole, or the old one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::state::Switches;
+use super::settings::Settings;
+use super::{Daemon, DaemonError, log_sink, reports, systemd};
+use crate::config::{Config, FRAME_MS};
+use crate::pipeline::commands::CommandGrammar;
+use crate::pipeline::{EngineOptions, TowerOptions};
+use crate::report::Report;
+
+/// What is computed from a configuration.
+pub(super) fn settings(config: Config, switches: &Switches, file: &Path) -> Result<Settings, DaemonError> {
+    let commands = match config.command.is_empty() {
+        true => None,
+        false => Some(
+            CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar)
+                .map_err(|error| DaemonError::Setting(format!("{}: {error}", file.display())))?,
+        ),
+    };
+    let digest = Sha256::digest(std::fs::read(file).unwrap_or_default());
+    let settings = Settings {
+        config_sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        commands: commands.map(Arc::new),
+        matformer: None,
+        max_tokens: 0,
+        threads: 0,
+        config: Arc::new(config),
+    };
+    Ok(settings.for_board(switches, false))
+}
+
+/// How the model is run.
+pub(super) fn engine_options(config: &Config) -> EngineOptions {
+    EngineOptions {
+        threads: config.threads.count,
+        context: config.model.context,
+        kv_type: config.model.kv_cache,
+        towers: TowerOptions {
+            soft_token_padding: config.audio.soft_token_padding,
+            audio_batch_frames: config.audio.batch_ms / FRAME_MS,
+            resolution_px: config.vision.resolution_px,
+        },
+        ..EngineOptions::default()
+    }
+}
+
+/// The slices that a configuration names are served.
+pub(super) fn check_slices(settings: &Settings, slices: &[String]) -> Result<(), DaemonError> {
+    let named = &settings.config.matformer;
+    for (key, name) in [("slice", &named.slice), ("degraded_slice", &named.degraded_slice)] {
+        if let Some(name) = name
+            && !slices.contains(name)
+        {
+            return Err(DaemonError::Slice {
+                key,
+                name: name.clone(),
+                slices: slices.join(", "),
+            });
+        }
+    }
+    Ok(())
+}
+
+impl Daemon {
+    /// Reads the file again. What only a restart can change is named and left as it was.
+    pub(super) async fn reload(&mut self) -> Result<Vec<&'static str>, String> {
+        systemd::reloading();
+        let result = self.apply().await;
+        systemd::ready(&self.status());
+        result
+    }
+
+    async fn apply(&mut self) -> Result<Vec<&'static str>, String> {
+        let file = &self.options.config_file;
+        let mut config = Config::load(file).map_err(|error| error.to_string())?;
+        let level = log_sink::level(&config.log)?;
+        let old = Arc::clone(&self.settings.config);
+        let mut restart = Vec::new();
+        let mut keep = |name, same: bool| {
+            if !same {
+                restart.push(name);
+            }
+        };
+        keep("[model]", config.model == old.model);
+        keep("[threads]", config.threads == old.threads);
+        keep("[audio]", config.audio == old.audio);
+        keep("[vision]", config.vision == old.vision);
+        keep("[dbus]", config.dbus == old.dbus);
+        config.model = old.model.clone();
+        config.threads = old.threads.clone();
+        config.audio = old.audio.clone();
+        config.vision = old.vision.clone();
+        config.dbus = old.dbus.clone();
+        let new = settings(config, &self.switches, file).map_err(|error| error.to_string())?;
+        check_slices(&new, &self.loaded.slices).map_err(|error| error.to_string())?;
+        let degraded = self.vigil.degraded().is_degraded();
+        let new = Arc::new(new.for_board(&self.switches, degraded));
+        if new.config.mqtt != old.mqtt
+            && let Err(error) = self.sinks.restart_mqtt(&new.config).await
+        {
+            // The old connection is gone already: it comes back, then the new file is refused as a whole.
+            self.sinks.restart_mqtt(&old).await.map_err(|error| error.to_string())?;
+            return Err(error.to_string());
+        }
+        log::set_max_level(level);
+        self.settings = new;
+        self.devices.reconfigure(&self.settings.config, &self.switches).await;
+        let info = reports::info(&self.settings, &self.loaded, &self.started_at);
+        self.sinks.publish(&Report::Info(Box::new(info)));
+        self.publish_switches();
+        self.publish_health();
+        match restart.as_slice() {
+            [] => log::info!("the configuration was read again"),
+            keys => log::warn!(
+                "the configuration was read again; these sections need a restart: {}",
+                keys.join(", ")
+            ),
+        }
+        Ok(restart)
+    }
+}

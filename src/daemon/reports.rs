@@ -1,0 +1,217 @@
+//! Payloads that the loop publishes about work that the worker never began, and about the daemon itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use super::clock;
+use super::event::Loaded;
+use super::queue::{Job, Work};
+use super::settings::Settings;
+use super::vitals::{Degraded, Vitals};
+use crate::pipeline::GroupMemory;
+use crate::report::{
+    CameraInfo, CaptionEvent, ErrorBody, EventType, Health, Info, JobState, MicrophoneInfo,
+    MqttHealth, Queues, Reply, Report, ReportTiming, SCHEMA, TriggerName, VoiceEvent,
+};
+
+/// What a job that will not be done is reported as; nothing for a caption that nobody asked for.
+pub(super) fn refused(job: &Job, model: &str, error: ErrorBody) -> Option<Report> {
+    match &job.work {
+        Work::Speech { microphone, .. } => {
+            Some(rejected_speech(&job.id, microphone, &job.settings, model, error.message))
+        }
+        work => work
+            .request()
+            .map(|request| request.update(JobState::Failed, Err(error))),
+    }
+}
+
+/// An utterance that is not answered.
+fn rejected_speech(
+    id: &str,
+    microphone: &str,
+    settings: &Settings,
+    model: &str,
+    reason: String,
+) -> Report {
+    let language = settings.microphone(microphone).map(|mic| mic.language.clone());
+    Report::Voice(Box::new(VoiceEvent {
+        schema: SCHEMA,
+        id: id.to_owned(),
+        event_type: EventType::Rejected,
+        ts: clock::now(),
+        clock_synced: clock::is_synced(),
+        source: microphone.to_owned(),
+        language: language.unwrap_or_default(),
+        text: None,
+        command: None,
+        confidence: None,
+        audio_s: 0.0,
+        truncated: false,
+        reason: Some(reason),
+        model: model.to_owned(),
+        matformer: settings.matformer.clone().unwrap_or_default(),
+        timing: ReportTiming::default(),
+    }))
+}
+
+/// A camera could not give the picture that was asked for.
+pub(super) fn failed_snapshot(camera: &str, settings: &Settings, model: &str, reason: String) -> Report {
+    let now = clock::now();
+    Report::Caption {
+        event: Box::new(CaptionEvent {
+            schema: SCHEMA,
+            id: ulid::Ulid::generate().to_string(),
+            event_type: EventType::Failed,
+            frame_ts: now.clone(),
+            ts: now,
+            clock_synced: clock::is_synced(),
+            source: camera.to_owned(),
+            caption: String::new(),
+            short: String::new(),
+            trigger: TriggerName::Request,
+            motion_area: None,
+            motion_box: None,
+            image_sha256: String::new(),
+            reason: Some(reason),
+            model: model.to_owned(),
+            matformer: settings.matformer.clone().unwrap_or_default(),
+            timing: ReportTiming::default(),
+        }),
+        image: None,
+    }
+}
+
+/// What runs.
+pub(super) fn info(settings: &Settings, loaded: &Loaded, started_at: &str) -> Info {
+    let config = &settings.config;
+    let named = |name: &Option<String>, id: &String| name.clone().unwrap_or_else(|| id.clone());
+    Info {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: started_at.to_owned(),
+        model: loaded.model.clone(),
+        quantisation: loaded.quantisation.clone(),
+        matformer: settings.matformer.clone().unwrap_or_else(|| {
+            loaded.slices.first().cloned().unwrap_or_default()
+        }),
+        matformer_options: loaded.slices.clone(),
+        context: config.model.context,
+        isa: loaded.isa.clone(),
+        threads: loaded.threads,
+        microphones: config
+            .microphone
+            .iter()
+            .map(|mic| MicrophoneInfo {
+                id: mic.id.clone(),
+                name: named(&mic.name, &mic.id),
+                device: mic.device.clone(),
+            })
+            .collect(),
+        cameras: config
+            .camera
+            .iter()
+            .map(|camera| CameraInfo {
+                id: camera.id.clone(),
+                name: named(&camera.name, &camera.id),
+                device: camera.source(),
+            })
+            .collect(),
+        commands: config.command.iter().map(|command| command.name.clone()).collect(),
+        config_sha256: settings.config_sha256.clone(),
+    }
+}
+
+/// What is counted and remembered for `health`.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) started: Instant,
+    pub(super) queues: Queues,
+    pub(super) memory: Vec<GroupMemory>,
+    pub(super) tokens_per_second: f64,
+    pub(super) prefill_tokens_per_second: f64,
+    pub(super) last_error: Option<String>,
+}
+
+impl Record {
+    pub(super) fn new() -> Record {
+        Record {
+            started: Instant::now(),
+            queues: Queues::default(),
+            memory: Vec::new(),
+            tokens_per_second: 0.0,
+            prefill_tokens_per_second: 0.0,
+            last_error: None,
+        }
+    }
+
+    /// Remembers an error, with its time.
+    pub(super) fn error(&mut self, message: &str) {
+        self.last_error = Some(format!("{} {message}", clock::now()));
+    }
+
+    /// Remembers how fast an answer was.
+    pub(super) fn speed(&mut self, timing: &ReportTiming) {
+        if timing.tokens > 0 {
+            self.tokens_per_second = timing.tps;
+        }
+        if timing.prefill_ms > 0.0 {
+            self.prefill_tokens_per_second = timing.prompt_tokens as f64 * 1e3 / timing.prefill_ms;
+        }
+    }
+
+    /// How it is.
+    pub(super) fn health(&self, state: &str, degraded: &Degraded, jobs: usize, mqtt: MqttHealth) -> Health {
+        let vitals = Vitals::read(Path::new("/"));
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let groups = |of: &dyn Fn(&GroupMemory) -> f64| -> BTreeMap<String, f64> {
+            self.memory.iter().map(|memory| (memory.group.to_string(), of(memory))).collect()
+        };
+        Health {
+            schema: SCHEMA,
+            ts: clock::now(),
+            state: state.to_owned(),
+            degraded: degraded.reasons(),
+            uptime_s: self.started.elapsed().as_secs(),
+            rss_mib: vitals.rss_mib,
+            anonymous_mib: vitals.anonymous_mib,
+            memory_groups_mib: groups(&|memory| mib(memory.resident_bytes)),
+            group_states: self
+                .memory
+                .iter()
+                .map(|memory| (memory.group.to_string(), group_state(memory).to_owned()))
+                .collect(),
+            load_1m: vitals.load_1m,
+            soc_temp_c: vitals.hottest_c,
+            queues: Queues {
+                jobs,
+                ..self.queues.clone()
+            },
+            mqtt,
+            tokens_per_second: self.tokens_per_second,
+            prefill_tokens_per_second: self.prefill_tokens_per_second,
+            last_error: self.last_error.clone(),
+        }
+    }
+}
+
+/// Whether a group is in memory.
+fn group_state(memory: &GroupMemory) -> &'static str {
+    if memory.mapped_bytes > 0 { "resident" } else { "unloaded" }
+}
+
+/// The answer to a request that was done at once.
+pub(super) fn done(request: &crate::report::Request, details: serde_json::Value) -> Report {
+    let details = match details {
+        serde_json::Value::Object(details) => details,
+        _ => serde_json::Map::new(),
+    };
+    request.update(
+        JobState::Done,
+        Ok(Reply {
+            details,
+            ..Reply::default()
+        }),
+    )
+}

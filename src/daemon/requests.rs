@@ -1,0 +1,245 @@
+//! What is asked from outside: jobs for the model, switches, and questions that the loop answers itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::queue::{Cancelled, Ticket, Work};
+use super::{Daemon, reports};
+use crate::media::{CameraControl, MicrophoneControl};
+use crate::report::{
+    Action, CancelRequest, Describe, ErrorBody, ErrorCode, JobState, JobUpdate, Origin, Report,
+    Request,
+};
+
+/// Jobs that have not ended, so that they can be cancelled by the name that the asker gave them.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    jobs: BTreeMap<String, (Origin, Option<String>)>,
+}
+
+impl Open {
+    fn begin(&mut self, request: &Request) {
+        let asker = (request.origin.clone(), request.transaction.clone());
+        self.jobs.insert(request.id.clone(), asker);
+    }
+
+    /// Forgets a job that has ended.
+    pub(super) fn updated(&mut self, update: &JobUpdate) {
+        if matches!(update.state, JobState::Done | JobState::Failed | JobState::Cancelled) {
+            self.jobs.remove(&update.id);
+        }
+    }
+
+    /// Ids of the jobs that a request to cancel means: of the same asker only.
+    fn meant(&self, request: &Request, cancel: &CancelRequest) -> Vec<String> {
+        let same_asker = |origin: &Origin| match (&request.origin, origin) {
+            (Origin::Bus { uid, .. }, Origin::Bus { uid: owner, .. }) => *uid == 0 || uid == owner,
+            (asker, owner) => asker == owner,
+        };
+        let named = |id: &String, transaction: &Option<String>| {
+            cancel.job.as_ref() == Some(id)
+                || (cancel.target.is_some() && cancel.target == *transaction)
+        };
+        self.jobs
+            .iter()
+            .filter(|(id, (origin, transaction))| same_asker(origin) && named(id, transaction))
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+}
+
+fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
+    ErrorBody { code, message: message.into() }
+}
+
+impl Daemon {
+    pub(super) async fn requested(&mut self, request: Request) {
+        match self.serve(&request).await {
+            Ok(None) => {}
+            Ok(Some(details)) => {
+                let report = reports::done(&request, details);
+                self.reported(report);
+            }
+            Err(error) => {
+                self.record.queues.refused_requests += 1;
+                self.reported(request.update(JobState::Failed, Err(error)));
+            }
+        }
+    }
+
+    /// `None` where the answer comes later.
+    async fn serve(&mut self, request: &Request) -> Result<Option<serde_json::Value>, ErrorBody> {
+        match &request.action {
+            Action::Ask(ask) => {
+                self.check_prompt(&ask.prompt)?;
+                if let Some(system) = &ask.system {
+                    self.check_prompt(system)?;
+                }
+                let work = Work::Ask { request: request.clone(), ask: ask.clone() };
+                self.admit(request, work, ask.timeout_ms);
+            }
+            Action::Transcribe(transcribe) => {
+                if transcribe.audio.is_none() {
+                    return Err(error(ErrorCode::Invalid, "audio is missing: attach a WAV, FLAC, OGG or MP3"));
+                }
+                let work = Work::Transcribe { request: request.clone(), transcribe: transcribe.clone() };
+                self.admit(request, work, transcribe.timeout_ms);
+            }
+            Action::Describe(describe) => self.describe(request, describe)?,
+            Action::Cancel(cancel) => return self.cancel(request, cancel).map(Some),
+            Action::Reload => {
+                return match self.reload().await {
+                    Ok(restart) => Ok(Some(json!({ "needs_restart": restart }))),
+                    Err(message) => {
+                        self.record.error(&message);
+                        log::error!("the old configuration stays: {message}");
+                        Err(error(ErrorCode::Invalid, message))
+                    }
+                };
+            }
+            Action::Stats => {
+                let state = if self.vigil.degraded().is_degraded() { "degraded" } else { "ready" };
+                let health = serde_json::to_value(self.health(state));
+                return health.map(Some).map_err(|e| error(ErrorCode::Failed, e.to_string()));
+            }
+            Action::Listen { id } => {
+                if self.switches.is_muted(id) {
+                    return Err(error(ErrorCode::Busy, format!("microphone {id:?} is muted: unmute it first")));
+                }
+                self.need(self.devices.control_microphone(id, MicrophoneControl::Listen), "microphone", id)?;
+                return Ok(Some(json!({})));
+            }
+            Action::Mute { .. }
+            | Action::Enable { .. }
+            | Action::Captions { .. }
+            | Action::Matformer(_)
+            | Action::MaxTokens(_) => return self.switch(&request.action).map(Some),
+        }
+        Ok(None)
+    }
+
+    fn need(&self, known: bool, what: &str, id: &str) -> Result<(), ErrorBody> {
+        let message = || format!("there is no {what} {id:?}: it is not configured");
+        known.then_some(()).ok_or_else(|| error(ErrorCode::NotFound, message()))
+    }
+
+    fn check_prompt(&self, prompt: &str) -> Result<(), ErrorBody> {
+        let (limit, length) = (self.settings.config.queue.max_prompt_chars, prompt.chars().count());
+        if length > limit {
+            let message = format!("the prompt has {length} characters; [queue] max_prompt_chars allows {limit}");
+            return Err(error(ErrorCode::TooLarge, message));
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, request: &Request, work: Work, timeout_ms: Option<u64>) {
+        self.requests.begin(request);
+        let ticket = Arc::new(Ticket::until(Instant::now() + self.patience(timeout_ms)));
+        self.push(self.job(request.id.clone(), work, ticket));
+    }
+
+    fn describe(&mut self, request: &Request, describe: &Describe) -> Result<(), ErrorBody> {
+        if let Some(prompt) = &describe.prompt {
+            self.check_prompt(prompt)?;
+        }
+        if describe.image.is_some() {
+            let work = Work::Describe { request: request.clone(), describe: describe.clone() };
+            self.admit(request, work, describe.timeout_ms);
+            return Ok(());
+        }
+        let only = || self.devices.only_camera().map(str::to_owned);
+        let camera = describe.camera.clone().or_else(only).ok_or_else(|| {
+            error(ErrorCode::Invalid, "which camera? Name one, or attach an image")
+        })?;
+        let limit = self.settings.config.queue.jobs;
+        if self.devices.waiting_snapshots() >= limit {
+            return Err(error(ErrorCode::QueueFull, format!("{limit} pictures are waited for already: ask again later")));
+        }
+        let known = self.devices.snapshot(&camera, request.clone(), describe.clone());
+        self.need(known, "camera", &camera)?;
+        self.requests.begin(request);
+        Ok(())
+    }
+
+    fn cancel(&mut self, request: &Request, cancel: &CancelRequest) -> Result<serde_json::Value, ErrorBody> {
+        let meant = self.requests.meant(request, cancel);
+        if meant.is_empty() {
+            let name = cancel.job.as_ref().or(cancel.target.as_ref());
+            let message = match name {
+                Some(name) => format!("there is no job {name:?} that could be cancelled"),
+                None => "name the job, or as target the transaction, to cancel".to_owned(),
+            };
+            return Err(error(ErrorCode::NotFound, message));
+        }
+        for id in &meant {
+            let cancelled = || Err(error(ErrorCode::Cancelled, "it was cancelled"));
+            match self.queue.cancel(id) {
+                Cancelled::Running => {}
+                Cancelled::Waiting(job) => {
+                    if let Some(asked) = job.work.request() {
+                        self.reported(asked.update(JobState::Cancelled, cancelled()));
+                    }
+                }
+                Cancelled::Unknown => {
+                    if let Some(asked) = self.devices.cancel_snapshot(id) {
+                        self.reported(asked.update(JobState::Cancelled, cancelled()));
+                    }
+                }
+            }
+        }
+        Ok(json!({ "cancelled": meant }))
+    }
+
+    /// Changes a switch, keeps it, and tells everybody.
+    fn switch(&mut self, action: &Action) -> Result<serde_json::Value, ErrorBody> {
+        let report = match action {
+            Action::Mute { id, muted } => {
+                let known = self.devices.control_microphone(id, MicrophoneControl::Mute(*muted));
+                self.need(known, "microphone", id)?;
+                self.switches.muted.insert(id.clone(), *muted);
+                None // its state follows when the device is closed or open
+            }
+            Action::Enable { id, enabled } => {
+                let known = self.devices.control_camera(id, CameraControl::Enable(*enabled));
+                self.need(known, "camera", id)?;
+                self.switches.enabled.insert(id.clone(), *enabled);
+                None
+            }
+            Action::Captions { id, enabled } => {
+                let known = self.devices.control_camera(id, CameraControl::Captions(*enabled));
+                self.need(known, "camera", id)?;
+                self.switches.captions.insert(id.clone(), *enabled);
+                Some(Report::Captions { id: id.clone(), enabled: *enabled })
+            }
+            Action::Matformer(name) => {
+                if !self.loaded.slices.contains(name) {
+                    let slices = self.loaded.slices.join(", ");
+                    let message = format!("the model has no slice {name:?}; it has {slices}");
+                    return Err(error(ErrorCode::NotFound, message));
+                }
+                self.switches.matformer = Some(name.clone());
+                Some(Report::Matformer(name.clone()))
+            }
+            Action::MaxTokens(tokens) => {
+                let limit = self.settings.config.queue.max_tokens;
+                if *tokens == 0 || *tokens > limit {
+                    let message = format!("max_tokens {tokens}: it must be 1 to {limit} ([queue] max_tokens)");
+                    return Err(error(ErrorCode::Invalid, message));
+                }
+                self.switches.max_tokens = Some(*tokens);
+                Some(Report::MaxTokens(*tokens))
+            }
+            _ => None,
+        };
+        self.state_file.save(&self.switches);
+        let degraded = self.vigil.degraded().is_degraded();
+        self.settings = Arc::new(self.settings.for_board(&self.switches, degraded));
+        if let Some(report) = report {
+            self.sinks.publish(&report);
+        }
+        Ok(json!({}))
+    }
+}

@@ -1,0 +1,131 @@
+//! Those who publish: the broker and the bus. What goes to one goes to the other.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::DaemonError;
+use crate::config::{Config, Dbus};
+use crate::publish::dbus::Bus;
+use crate::publish::mqtt::Mqtt;
+use crate::report::{Info, MqttHealth, Report, Request};
+
+/// Longest pause between two tries to reach the bus.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+
+pub(super) struct Sinks {
+    mqtt: Option<Mqtt>,
+    bus: Option<Bus>,
+    bus_config: Dbus,
+    requests: mpsc::Sender<Request>,
+    info: Info,
+    /// When the bus is tried again, and the pause after that.
+    bus_retry: (Instant, Duration),
+}
+
+impl Sinks {
+    /// A broker or a bus that is away is no error: it is tried again.
+    pub(super) async fn start(
+        config: &Config,
+        info: Info,
+        requests: mpsc::Sender<Request>,
+    ) -> Result<Sinks, DaemonError> {
+        let mut sinks = Sinks {
+            mqtt: None,
+            bus: None,
+            bus_config: config.dbus.clone(),
+            requests,
+            info,
+            bus_retry: (Instant::now(), Duration::from_secs(1)),
+        };
+        sinks.start_mqtt(config)?;
+        sinks.tick().await;
+        Ok(sinks)
+    }
+
+    fn start_mqtt(&mut self, config: &Config) -> Result<(), DaemonError> {
+        if config.mqtt.enabled {
+            let mqtt = Mqtt::start(&config.mqtt, self.info.clone(), self.requests.clone())
+                .map_err(|error| DaemonError::Setting(error.to_string()))?;
+            self.mqtt = Some(mqtt);
+        }
+        Ok(())
+    }
+
+    /// Connects to the broker anew, with another configuration.
+    pub(super) async fn restart_mqtt(&mut self, config: &Config) -> Result<(), DaemonError> {
+        if let Some(mqtt) = self.mqtt.take() {
+            mqtt.stop(Duration::from_secs(2)).await;
+        }
+        self.start_mqtt(config)
+    }
+
+    /// Tells everybody.
+    pub(super) fn publish(&mut self, report: &Report) {
+        if let Report::Info(info) = report {
+            self.info = (**info).clone();
+        }
+        if let Some(mqtt) = &self.mqtt {
+            mqtt.publish(report);
+        }
+        if let Some(bus) = &self.bus {
+            bus.publish(report);
+        }
+    }
+
+    /// Comes back to a bus that was away; whether it did, so that states are told anew.
+    pub(super) async fn tick(&mut self) -> bool {
+        if self.bus.as_ref().is_some_and(|bus| !bus.alive()) {
+            log::warn!("the connection to the bus is lost; trying to come back");
+            self.bus = None;
+        }
+        let (when, pause) = self.bus_retry;
+        if !self.bus_config.enabled || self.bus.is_some() || Instant::now() < when {
+            return false;
+        }
+        match Bus::start(&self.bus_config, self.info.clone(), self.requests.clone()).await {
+            Ok(bus) => {
+                self.bus = Some(bus);
+                self.bus_retry = (Instant::now(), Duration::from_secs(1));
+                true
+            }
+            Err(error) => {
+                if pause == Duration::from_secs(1) {
+                    log::error!("{error}; trying again until it works");
+                }
+                let next = (pause * 2).min(LONGEST_BACK_OFF);
+                self.bus_retry = (Instant::now() + pause, next);
+                false
+            }
+        }
+    }
+
+    pub(super) fn mqtt_health(&self) -> MqttHealth {
+        self.mqtt.as_ref().map(Mqtt::health).unwrap_or_default()
+    }
+
+    /// In words, for the status line.
+    pub(super) fn status(&self) -> String {
+        let mqtt = match &self.mqtt {
+            None => "mqtt off",
+            Some(mqtt) if mqtt.health().connected => "mqtt connected",
+            Some(_) => "mqtt away",
+        };
+        let bus = match &self.bus {
+            None if self.bus_config.enabled => "bus away",
+            None => "bus off",
+            Some(_) => "bus connected",
+        };
+        format!("{mqtt}, {bus}")
+    }
+
+    /// Sends what waits, within the limit.
+    pub(super) async fn stop(self, limit: Duration) {
+        if let Some(mqtt) = self.mqtt {
+            mqtt.stop(limit).await;
+        }
+        if let Some(bus) = self.bus {
+            bus.stop().await;
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A picture of a camera, described.
+
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+
+use super::{Outcome, Task, engine_error};
+use crate::daemon::clock;
+use crate::daemon::queue::CaptionWork;
+use crate::media::CaptionTrigger;
+use crate::pipeline::{Answer, FinishReason, Media, Request, UserPart};
+use crate::report::{
+    CaptionEvent, ErrorBody, EventType, JobState, Reply, Report, ReportTiming, SCHEMA, TriggerName,
+};
+
+/// Characters of a state of Home Assistant.
+const SHORT_CHARS: usize = 255;
+
+impl Task<'_> {
+    pub(super) fn caption(&mut self, work: &CaptionWork) -> Outcome {
+        let Some(camera) = self.settings().camera(&work.camera).cloned() else {
+            return Outcome::Reported; // it was taken out of the configuration while its picture waited
+        };
+        if let Some((request, _)) = &work.request {
+            self.tell(request.update(JobState::Running, Ok(Reply::default())));
+        }
+        let prompt = work.request.as_ref().and_then(|(_, describe)| describe.prompt.clone());
+        let prompt = prompt.unwrap_or_else(|| self.settings().camera_prompt(&camera));
+        let matformer = work.request.as_ref().and_then(|(_, describe)| describe.matformer.clone());
+        let max_tokens = work.request.as_ref().and_then(|(_, describe)| describe.max_tokens);
+        let taken = work.frame.taken_at.elapsed().unwrap_or_default();
+        let since = Instant::now().checked_sub(taken).unwrap_or_else(Instant::now);
+        let described = self.describe_picture(&work.frame.encoded, &prompt, matformer, max_tokens);
+        let (answer, error) = match described {
+            Ok(answer) if answer.finish == FinishReason::Cancelled => {
+                if self.job.ticket.is_preempted() && !self.job.ticket.is_cancelled() {
+                    return Outcome::Preempted;
+                }
+                (None, Some(self.broken_off()))
+            }
+            Ok(answer) => (Some(answer), None),
+            Err(error) => (None, Some(error)),
+        };
+        let timing = answer
+            .as_ref()
+            .map_or_else(ReportTiming::default, |answer| self.timing(&answer.timing, since));
+        let caption = answer
+            .as_ref()
+            .map_or_else(String::new, |answer| answer.text.trim().to_owned());
+        let event_type = if answer.is_some() { EventType::Caption } else { EventType::Failed };
+        log::info!(
+            source = work.camera.as_str(), job_id = self.job.id.as_str(), EVENT = event_type.name();
+            "described a picture: {}", error.as_ref().map_or("done", |error| error.message.as_str())
+        );
+        if self.settings().config.log.content {
+            log::debug!(source = work.camera.as_str(); "saw: {caption}");
+        }
+        let event = CaptionEvent {
+            schema: SCHEMA,
+            id: self.job.id.clone(),
+            event_type,
+            ts: clock::now(),
+            clock_synced: clock::is_synced(),
+            source: work.camera.clone(),
+            short: shortened(&caption),
+            caption,
+            trigger: match work.trigger {
+                CaptionTrigger::Motion => TriggerName::Motion,
+                CaptionTrigger::Schedule => TriggerName::Schedule,
+                CaptionTrigger::Request => TriggerName::Request,
+            },
+            motion_area: work.motion.map(|motion| motion.area),
+            motion_box: work.motion.map(|motion| motion.bounds),
+            frame_ts: clock::rfc3339(work.frame.taken_at),
+            image_sha256: hex(&Sha256::digest(&work.frame.encoded)),
+            reason: error.as_ref().map(|error| error.message.clone()),
+            model: self.model.to_owned(),
+            matformer: answer
+                .as_ref()
+                .map(|answer| answer.matformer.clone())
+                .or_else(|| self.settings().matformer.clone())
+                .unwrap_or_default(),
+            timing: timing.clone(),
+        };
+        self.tell(Report::Caption {
+            event: Box::new(event),
+            image: camera
+                .publish_image
+                .then(|| work.frame.encoded.clone().into()),
+        });
+        if let Some((request, _)) = &work.request {
+            self.answered(request, answer, error, timing);
+        }
+        Outcome::Reported
+    }
+
+    /// Asks about a picture file.
+    pub(super) fn describe_picture(
+        &mut self,
+        encoded: &[u8],
+        prompt: &str,
+        matformer: Option<String>,
+        max_tokens: Option<usize>,
+    ) -> Result<Answer, ErrorBody> {
+        let settings = std::sync::Arc::clone(&self.job.settings);
+        let image = Media::image(encoded, &settings.config.limits.image).map_err(super::invalid_image)?;
+        let limit = settings.max_tokens;
+        let request = Request {
+            system: None,
+            user: vec![UserPart::Media(image), UserPart::Text(prompt.to_owned())],
+            matformer: matformer.or_else(|| settings.matformer.clone()),
+            generation: self.engine.most_likely(max_tokens.map_or(limit, |asked| asked.min(limit))),
+        };
+        self.answer(&request).map_err(|error| engine_error(&error))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// At most [`SHORT_CHARS`] characters, cut at a word.
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= SHORT_CHARS {
+        return text.to_owned();
+    }
+    let cut: String = text.chars().take(SHORT_CHARS - 1).collect();
+    let words = cut.rsplit_once(' ').map_or(cut.as_str(), |(words, _)| words);
+    format!("{words}…")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_of_home_assistant_are_short() {
+        assert_eq!(shortened("A cat."), "A cat.");
+        let long = "Zwölf Katzen ".repeat(40);
+        let short = shortened(&long);
+        assert!(short.chars().count() <= SHORT_CHARS && short.ends_with("…"), "{short}");
+        assert!(long.starts_with(short.trim_end_matches('…')));
+        assert_eq!(shortened(&"ä".repeat(400)).chars().count(), SHORT_CHARS);
+    }
+}

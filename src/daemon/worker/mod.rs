@@ -1,0 +1,337 @@
+//! The inference thread: it owns the model, takes one job after the other, and reports.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::event::{Event, Loaded, WorkerNote};
+use super::queue::{Job, Queue, Ticket, Work};
+use super::settings::Settings;
+use crate::pipeline::{Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, Request};
+use crate::report::{
+    ErrorBody, ErrorCode, JobState, JobUpdate, Report, ReportTiming, Request as Asked,
+};
+
+mod caption;
+mod question;
+mod speech;
+
+/// What the watchdog looks at: whether the worker works, and whether it gets on.
+#[derive(Debug, Default)]
+pub(super) struct Heartbeat {
+    busy: AtomicBool,
+    steps: AtomicU64,
+}
+
+impl Heartbeat {
+    /// The worker has computed something.
+    fn beat(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn set_busy(&self, busy: bool) {
+        self.beat();
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    /// Whether the worker is idle, or has got on since `steps` was last seen.
+    pub(super) fn is_alive(&self, steps: &mut u64) -> bool {
+        let now = self.steps.load(Ordering::Relaxed);
+        let moved = now != *steps;
+        *steps = now;
+        moved || !self.busy.load(Ordering::Relaxed)
+    }
+}
+
+/// How long the worker waits for a job before it looks whether a tower has been idle long enough.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
+
+/// The thread's own things.
+pub(super) struct Worker {
+    engine: Engine,
+    queue: Arc<Queue>,
+    heartbeat: Arc<Heartbeat>,
+    events: mpsc::Sender<Event>,
+    settings: Arc<Settings>,
+    model: String,
+    /// Threads that the engine has now.
+    threads: usize,
+    audio_used: Instant,
+    vision_used: Instant,
+}
+
+/// What a job is worked on with.
+struct Task<'a> {
+    engine: &'a mut Engine,
+    events: &'a mpsc::Sender<Event>,
+    heartbeat: &'a Heartbeat,
+    model: &'a str,
+    job: &'a Job,
+    queue_ms: f64,
+}
+
+/// How a job ended, where it did not report by itself.
+enum Outcome {
+    /// Its report is out.
+    Reported,
+    /// It was broken off for something more urgent, and can be done again.
+    Preempted,
+}
+
+/// Starts the thread: it opens the model, tells [`WorkerNote::Loaded`], and works until the queue is closed.
+pub(super) fn start(
+    options: EngineOptions,
+    settings: Arc<Settings>,
+    queue: Arc<Queue>,
+    heartbeat: Arc<Heartbeat>,
+    events: mpsc::Sender<Event>,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let body = move || {
+        let path = settings.config.model.path.clone();
+        let engine = match Engine::open(&path, options) {
+            Ok(engine) => engine,
+            Err(error) => {
+                tell(&events, WorkerNote::OpenFailed(error));
+                return;
+            }
+        };
+        let loaded = Loaded::of(&engine);
+        let worker = Worker {
+            model: loaded.model.clone(),
+            threads: engine.threads(),
+            engine,
+            queue,
+            heartbeat,
+            events,
+            settings,
+            audio_used: Instant::now(),
+            vision_used: Instant::now(),
+        };
+        tell(&worker.events, WorkerNote::Loaded(Box::new(loaded)));
+        worker.work();
+    };
+    std::thread::Builder::new()
+        .name("inference".to_owned())
+        .spawn(body)
+}
+
+/// The loop takes events as fast as they come; where it has ended, nobody needs them.
+fn tell(events: &mpsc::Sender<Event>, note: WorkerNote) {
+    events.blocking_send(Event::Worker(note)).ok();
+}
+
+impl Worker {
+    fn work(mut self) {
+        self.tell_memory();
+        loop {
+            let Some(job) = self.queue.pop(IDLE_LOOK) else {
+                if self.queue.is_closed() {
+                    return;
+                }
+                self.unload_idle();
+                continue;
+            };
+            self.heartbeat.set_busy(true);
+            self.settings = Arc::clone(&job.settings);
+            self.adjust_threads();
+            let job = self.run(job);
+            self.heartbeat.set_busy(false);
+            self.queue.done();
+            if let Some(job) = job {
+                let dropped = self.queue.put_back(job);
+                if dropped.is_some() {
+                    tell(&self.events, WorkerNote::CaptionDropped);
+                }
+            }
+            self.tell_memory();
+        }
+    }
+
+    /// Works on a job; gives it back where it was preempted.
+    fn run(&mut self, job: Job) -> Option<Job> {
+        match &job.work {
+            Work::Speech { .. } => self.audio_used = Instant::now(),
+            Work::Transcribe { .. } => self.audio_used = Instant::now(),
+            Work::Caption(_) | Work::Describe { .. } => self.vision_used = Instant::now(),
+            Work::Ask { ask, .. } => {
+                if ask.audio.is_some() {
+                    self.audio_used = Instant::now();
+                }
+                if ask.image.is_some() {
+                    self.vision_used = Instant::now();
+                }
+            }
+        }
+        self.engine.on_step(watch(&job.ticket, &self.heartbeat));
+        let mut task = Task {
+            engine: &mut self.engine,
+            events: &self.events,
+            heartbeat: &self.heartbeat,
+            model: &self.model,
+            queue_ms: job.queued_at.elapsed().as_secs_f64() * 1e3,
+            job: &job,
+        };
+        let outcome = match &job.work {
+            Work::Speech { microphone, feed } => task.speech(microphone, feed),
+            Work::Caption(caption) => task.caption(caption),
+            Work::Ask { request, ask } => task.ask(request, ask),
+            Work::Describe { request, describe } => task.describe(request, describe),
+            Work::Transcribe {
+                request,
+                transcribe,
+            } => task.transcribe(request, transcribe),
+        };
+        matches!(outcome, Outcome::Preempted).then_some(job)
+    }
+
+    /// Fewer threads while the board is degraded, all of them again after.
+    fn adjust_threads(&mut self) {
+        let wanted = self.settings.threads;
+        if wanted != self.threads {
+            match self.engine.set_threads(wanted) {
+                Ok(()) => self.threads = wanted,
+                Err(error) => log::warn!("cannot use {wanted} threads: {error}"),
+            }
+        }
+    }
+
+    fn unload_idle(&mut self) {
+        let model = &self.settings.config.model;
+        let idle = |used: Instant, limit_s: u32| used.elapsed().as_secs() >= u64::from(limit_s);
+        let mut unloaded = false;
+        for (group, used, limit_s) in [
+            (Group::Audio, self.audio_used, model.audio_idle_unload_s),
+            (Group::Vision, self.vision_used, model.vision_idle_unload_s),
+        ] {
+            if self.is_loaded(group) && idle(used, limit_s) {
+                self.engine.unload_towers();
+                log::info!("unloaded the {group} weights: idle for {limit_s} s");
+                unloaded = true;
+            }
+        }
+        if unloaded {
+            self.tell_memory();
+        }
+    }
+
+    fn is_loaded(&self, group: Group) -> bool {
+        let memory = self.engine.memory();
+        memory.iter().any(|of| of.group == group && of.mapped_bytes > 0)
+    }
+
+    fn tell_memory(&self) {
+        let memory: Vec<GroupMemory> = self.engine.memory();
+        tell(&self.events, WorkerNote::Memory(memory));
+    }
+}
+
+impl Task<'_> {
+    fn settings(&self) -> &Settings {
+        &self.job.settings
+    }
+
+
+    /// Answers a request whole.
+    fn answer(&mut self, request: &Request) -> Result<Answer, EngineError> {
+        self.engine
+            .answer(request, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Answers a request, publishing the text as it comes.
+    fn stream(&mut self, request: &Request, asked: &Asked) -> Result<Answer, EngineError> {
+        let events = self.events;
+        let mut update = JobUpdate {
+            state: JobState::Running,
+            ..asked.job_update()
+        };
+        self.engine.answer(request, &mut |text| {
+            update.partial = Some(text.to_owned());
+            let report = Report::Job(Box::new(update.clone()));
+            events.blocking_send(Event::Reported(report)).ok();
+            ControlFlow::Continue(())
+        })
+    }
+
+    fn tell(&self, report: Report) {
+        self.events.blocking_send(Event::Reported(report)).ok();
+    }
+
+    fn timing(&self, timing: &crate::pipeline::Timing, since: Instant) -> ReportTiming {
+        ReportTiming {
+            queue_ms: self.queue_ms,
+            load_ms: timing.load_ms,
+            encode_ms: timing.encode_ms,
+            prefill_ms: timing.prefill_ms,
+            decode_ms: timing.decode_ms,
+            latency_ms: since.elapsed().as_secs_f64() * 1e3,
+            prompt_tokens: timing.prompt_tokens,
+            tokens: timing.tokens,
+            tps: timing.tokens_per_second(),
+        }
+    }
+
+    /// Why a job ended without an answer, for whoever asked.
+    fn broken_off(&self) -> ErrorBody {
+        if self.job.ticket.is_cancelled() {
+            ErrorBody {
+                code: ErrorCode::Cancelled,
+                message: "it was cancelled".to_owned(),
+            }
+        } else {
+            timed_out()
+        }
+    }
+}
+
+/// What the engine calls while it works: it shows that the worker gets on, and tells whether to.
+fn watch(ticket: &Arc<Ticket>, heartbeat: &Arc<Heartbeat>) -> impl FnMut() -> ControlFlow<()> + Send + 'static {
+    let (ticket, heartbeat) = (Arc::clone(ticket), Arc::clone(heartbeat));
+    move || {
+        heartbeat.beat();
+        match ticket.is_over() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// The error of a job whose time is over.
+pub(super) fn timed_out() -> ErrorBody {
+    ErrorBody {
+        code: ErrorCode::Timeout,
+        message: "it was not done in time: ask for fewer tokens, or raise timeout_ms or [queue] deadline_s"
+            .to_owned(),
+    }
+}
+
+/// What went wrong in the engine, for whoever asked.
+fn engine_error(error: &EngineError) -> ErrorBody {
+    let code = match error {
+        EngineError::Slice(_) => ErrorCode::NotFound,
+        EngineError::Text(_) | EngineError::Prompt(_) => ErrorCode::TooLarge,
+        EngineError::Clip(_) => ErrorCode::InvalidAudio,
+        EngineError::Grammar(_) | EngineError::Sampling(_) => ErrorCode::Invalid,
+        _ => ErrorCode::Failed,
+    };
+    ErrorBody {
+        code,
+        message: error.to_string(),
+    }
+}
+
+fn invalid_image(error: impl std::fmt::Display) -> ErrorBody {
+    ErrorBody {
+        code: ErrorCode::InvalidImage,
+        message: error.to_string(),
+    }
+}
+
+fn invalid_audio(error: impl std::fmt::Display) -> ErrorBody {
+    ErrorBody {
+        code: ErrorCode::InvalidAudio,
+        message: error.to_string(),
+    }
+}

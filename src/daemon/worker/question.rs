@@ -1,0 +1,164 @@
+//! Requests from outside: questions, attached pictures, attached audio.
+
+use std::time::Instant;
+
+use super::{Outcome, Task, engine_error};
+use crate::pipeline::{Answer, FinishReason, Grammar, Media, Request, UserPart};
+use crate::report::{
+    Ask, Describe, ErrorBody, ErrorCode, JobState, Reply, ReportTiming, Request as Asked,
+    Transcribe,
+};
+
+impl Task<'_> {
+    pub(super) fn ask(&mut self, asked: &Asked, ask: &Ask) -> Outcome {
+        let since = self.job.queued_at;
+        self.tell(asked.update(JobState::Running, Ok(Reply::default())));
+        let result = self.question(ask).and_then(|request| {
+            let answer = match ask.stream {
+                true => self.stream(&request, asked),
+                false => self.answer(&request),
+            };
+            answer.map_err(|error| engine_error(&error))
+        });
+        self.conclude(asked, result, since)
+    }
+
+    /// The engine's request for a question.
+    fn question(&mut self, ask: &Ask) -> Result<Request, ErrorBody> {
+        let settings = std::sync::Arc::clone(&self.job.settings);
+        let limits = &settings.config.limits;
+        let mut user = Vec::new();
+        if let Some(image) = &ask.image {
+            let image = Media::image(&image.0, &limits.image).map_err(super::invalid_image)?;
+            user.push(UserPart::Media(image));
+        }
+        if let Some(audio) = &ask.audio {
+            let clip = Media::clip(&audio.0, &limits.audio).map_err(super::invalid_audio)?;
+            user.push(UserPart::Media(clip));
+        }
+        user.push(UserPart::Text(ask.prompt.clone()));
+        let limit = settings.max_tokens;
+        let max_tokens = ask.max_tokens.map_or(limit, |asked| asked.min(limit));
+        let mut generation = self.engine.default_generation(max_tokens);
+        if let Some(temperature) = ask.temperature {
+            generation.sampling.temperature = temperature;
+        }
+        if let Some(seed) = ask.seed {
+            generation.seed = seed;
+        }
+        let invalid = |error: &dyn std::fmt::Display| ErrorBody {
+            code: ErrorCode::Invalid,
+            message: error.to_string(),
+        };
+        generation.grammar = match (&ask.schema, &ask.choices) {
+            (Some(_), Some(_)) => {
+                return Err(invalid(&"schema and choices exclude each other: give one of them"));
+            }
+            (Some(schema), None) => Some(Grammar::json_schema(schema, &limits.grammar).map_err(|e| invalid(&e))?),
+            (None, Some(choices)) => Some(Grammar::choices(choices, &limits.grammar).map_err(|e| invalid(&e))?),
+            (None, None) => None,
+        };
+        Ok(Request {
+            system: ask.system.clone(),
+            user,
+            matformer: ask.matformer.clone().or_else(|| settings.matformer.clone()),
+            generation,
+        })
+    }
+
+    pub(super) fn describe(&mut self, asked: &Asked, describe: &Describe) -> Outcome {
+        let since = self.job.queued_at;
+        self.tell(asked.update(JobState::Running, Ok(Reply::default())));
+        let prompt = describe
+            .prompt
+            .clone()
+            .unwrap_or_else(|| self.settings().config.tasks.describe.clone());
+        let image = describe.image.as_ref().map_or(&[][..], |image| &image.0);
+        let result =
+            self.describe_picture(image, &prompt, describe.matformer.clone(), describe.max_tokens);
+        self.conclude(asked, result, since)
+    }
+
+    pub(super) fn transcribe(&mut self, asked: &Asked, transcribe: &Transcribe) -> Outcome {
+        let since = self.job.queued_at;
+        self.tell(asked.update(JobState::Running, Ok(Reply::default())));
+        let result = self.transcript(transcribe);
+        self.conclude(asked, result, since)
+    }
+
+    fn transcript(&mut self, transcribe: &Transcribe) -> Result<Answer, ErrorBody> {
+        let settings = std::sync::Arc::clone(&self.job.settings);
+        let audio = transcribe.audio.as_ref().map_or(&[][..], |audio| &audio.0);
+        let clip =
+            Media::clip(audio, &settings.config.limits.audio).map_err(super::invalid_audio)?;
+        let language = transcribe.language.as_deref().unwrap_or("English");
+        let prompt = settings.config.tasks.transcribe(language).map_err(|error| ErrorBody {
+            code: ErrorCode::Failed,
+            message: error.to_string(),
+        })?;
+        let limit = settings.max_tokens;
+        let max_tokens = transcribe.max_tokens.map_or(limit, |asked| asked.min(limit));
+        let request = Request {
+            system: None,
+            user: vec![UserPart::Media(clip), UserPart::Text(prompt)],
+            matformer: transcribe
+                .matformer
+                .clone()
+                .or_else(|| settings.matformer.clone()),
+            generation: self.engine.most_likely(max_tokens),
+        };
+        self.answer(&request).map_err(|error| engine_error(&error))
+    }
+
+    fn conclude(
+        &mut self,
+        asked: &Asked,
+        result: Result<Answer, ErrorBody>,
+        since: Instant,
+    ) -> Outcome {
+        let (answer, error) = match result {
+            Ok(answer) if answer.finish == FinishReason::Cancelled => {
+                (None, Some(self.broken_off()))
+            }
+            Ok(answer) => (Some(answer), None),
+            Err(error) => (None, Some(error)),
+        };
+        let timing = answer
+            .as_ref()
+            .map_or_else(ReportTiming::default, |answer| self.timing(&answer.timing, since));
+        self.answered(asked, answer, error, timing);
+        Outcome::Reported
+    }
+
+    /// Tells the asker how it ended.
+    pub(super) fn answered(
+        &self,
+        asked: &Asked,
+        answer: Option<Answer>,
+        error: Option<ErrorBody>,
+        timing: ReportTiming,
+    ) {
+        let report = match (answer, error) {
+            (Some(answer), _) => asked.update(
+                JobState::Done,
+                Ok(Reply {
+                    text: Some(answer.text),
+                    finish: Some(answer.finish.name().to_owned()),
+                    conversation: None,
+                    matformer: Some(answer.matformer),
+                    timing: Some(timing),
+                    details: Default::default(),
+                }),
+            ),
+            (None, error) => {
+                let error = error.unwrap_or_else(super::timed_out);
+                let state = match error.code {
+                    ErrorCode::Cancelled => JobState::Cancelled,
+                    _ => JobState::Failed,
+                };
+                asked.update(state, Err(error))
+            }
+        };
+        self.tell(report);
+    }
+}
