@@ -3,6 +3,7 @@
 mod ask;
 mod bench;
 mod describe;
+mod devices;
 mod eval;
 mod failure;
 mod inspect;
@@ -27,6 +28,7 @@ struct Cli {
 enum Command {
     Ask(ask::Ask),
     Describe(describe::Describe),
+    Devices(devices::Devices),
     Bench(bench::Bench),
     Eval(eval::Eval),
     Inspect(inspect::Inspect),
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Ask(command) => command.run(of_command),
         Command::Describe(command) => command.run(),
+        Command::Devices(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
