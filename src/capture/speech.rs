@@ -41,6 +41,7 @@ pub enum Gate {
 pub struct Segmenter {
     detector: Box<Detector>,
     rumble: HighPass,
+    level: Level,
     threshold: f32,
     /// Frames until the detector, which starts with silence in its memory, can be believed.
     settling: u32,
@@ -87,6 +88,7 @@ impl Segmenter {
         Segmenter {
             detector: Detector::default_boxed(),
             rumble: HighPass::new(RUMBLE_HZ, f64::from(SAMPLE_RATE_HZ)),
+            level: Level::default(),
             threshold: config.threshold,
             settling: SETTLING_FRAMES,
             min_speech: samples(config.min_speech_ms),
@@ -148,6 +150,7 @@ impl Segmenter {
         }
         self.detector.reset();
         self.rumble.reset();
+        self.level = Level::default();
         self.settling = SETTLING_FRAMES;
         self.pending.clear();
         self.ring.clear();
@@ -162,7 +165,8 @@ impl Segmenter {
         }
         let score = self.detector.predict_f32(&heard);
         self.settling = self.settling.saturating_sub(1);
-        let likely = self.settling == 0 && score >= self.threshold;
+        let stands_out = self.level.stands_out(&heard);
+        let likely = self.settling == 0 && stands_out && score >= self.threshold;
         self.recent = self.recent << 1 | u32::from(likely);
         match &mut self.utterance {
             Some(utterance) => {
@@ -215,6 +219,49 @@ impl Segmenter {
                 *left = None;
             }
         }
+    }
+}
+
+/// How much louder than the lasting noise it is.
+///
+/// Steady noise whose spectrum falls like that of speech (a loud fan, wind, water) is speech to the detector from some level
+/// on, whatever its threshold: of brown noise at -15 dB full scale it takes nine frames in ten. What does not stand out from
+/// what was there before is no speech.
+#[derive(Default)]
+struct Level {
+    /// Mean square, smoothed over some frames; of the noise, it follows the quietest moments.
+    smoothed: Option<f32>,
+    floor: f32,
+}
+
+impl Level {
+    /// Share of a frame in the smoothed energy.
+    const SMOOTHING: f32 = 0.25;
+    /// Share by which the floor falls towards a quieter moment.
+    const FALL: f32 = 0.1;
+    /// How the floor rises in one frame otherwise: 3 dB a second. A fan that is switched on is forgotten in some seconds; the
+    /// gaps between words bring the floor back while somebody speaks.
+    const RISE: f32 = 1.011_1;
+    /// Energy over the floor that speech has: 5 dB.
+    const RATIO: f32 = 3.16;
+    /// Lowest floor, -70 dB full scale: no room is quieter, and the ratio stays a number in digital silence.
+    const SILENCE: f32 = 1e-7;
+
+    fn stands_out(&mut self, frame: &[f32]) -> bool {
+        let energy = frame.iter().map(|x| x * x).sum::<f32>() / frame.len() as f32;
+        let Some(smoothed) = &mut self.smoothed else {
+            self.smoothed = Some(energy);
+            self.floor = energy.max(Level::SILENCE);
+            return false;
+        };
+        *smoothed += Level::SMOOTHING * (energy - *smoothed);
+        if *smoothed < self.floor {
+            self.floor += Level::FALL * (*smoothed - self.floor);
+        } else {
+            self.floor *= Level::RISE;
+        }
+        self.floor = self.floor.max(Level::SILENCE);
+        *smoothed > Level::RATIO * self.floor
     }
 }
 

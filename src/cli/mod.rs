@@ -4,6 +4,7 @@ mod ask;
 mod bench;
 mod check_config;
 mod describe;
+mod devices;
 mod eval;
 mod failure;
 mod inspect;
@@ -30,6 +31,7 @@ struct Cli {
 enum Command {
     Ask(ask::Ask),
     Describe(describe::Describe),
+    Devices(devices::Devices),
     Bench(bench::Bench),
     CheckConfig(check_config::CheckConfig),
     Eval(eval::Eval),
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Ask(command) => command.run(of_command),
         Command::Describe(command) => command.run(),
+        Command::Devices(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
         Command::Eval(command) => command.run(),
