@@ -147,7 +147,13 @@ impl Config {
                 "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to 30000"
             )));
         }
-        if let Some(mistake) = config.dbus.mistake() {
+        let microphones = config.microphone.iter().map(|found| found.id.as_str());
+        let cameras = config.camera.iter().map(|found| found.id.as_str());
+        let ids = [
+            ("microphone", microphones.collect()),
+            ("camera", cameras.collect()),
+        ];
+        if let Some(mistake) = config.dbus.mistake(ids) {
             return Err(bad(mistake));
         }
         Ok(config)

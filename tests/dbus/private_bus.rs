@@ -1,4 +1,4 @@
-//! A dbus-daemon of one's own, callers on it, and the door of the daemon.
+//! A dbus-daemon of one's own, and callers on it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,12 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gemmad::config;
-use gemmad::publish::dbus::{Bus, DbusError};
-use gemmad::report::{
-    CameraInfo, Info, JobState, JobUpdate, MicrophoneInfo, Report, Request, SCHEMA,
-};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
 
 /// Long enough for a loaded machine; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,6 +86,7 @@ impl PrivateBus {
         let daemon = Command::new("dbus-daemon")
             .arg(format!("--config-file={}", config.display()))
             .args(["--nofork", "--nopidfile", "--nosyslog"])
+            .stderr(Stdio::null()) // every refusal that a test wants is told there
             .spawn()
             .unwrap();
         wait_for("the bus's socket", || bus.exists().then_some(()));
@@ -145,6 +141,7 @@ impl PrivateBus {
         // A copy that other users may read, wherever the repository lies.
         let script = self.directory.path().join("client.py");
         std::fs::write(&script, include_str!("client.py")).unwrap();
+        // Debian's own Python has Debian's python3-dbus; another one first on the PATH has not.
         let mut command = self.command(user, "/usr/bin/python3");
         let command = command.arg(&script).arg(self.address()).current_dir("/");
         let mut child = command
@@ -328,131 +325,6 @@ impl Lines {
         wait_for(&format!("{words} in what was heard"), || {
             self.text().contains(words).then_some(())
         });
-    }
-}
-
-/// The door, with a test behind it in the daemon's place.
-pub(crate) struct Service {
-    pub(crate) bus: Option<Bus>,
-    requests: mpsc::Receiver<Request>,
-    runtime: Arc<tokio::runtime::Runtime>,
-    quit: Option<oneshot::Sender<()>>,
-    driver: Option<JoinHandle<()>>,
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        drop(self.quit.take());
-        self.driver.take().unwrap().join().unwrap();
-    }
-}
-
-impl Service {
-    pub(crate) fn start(config: &config::Dbus) -> Service {
-        Service::try_start(config, 8).unwrap()
-    }
-
-    /// With room for so many requests.
-    pub(crate) fn try_start(config: &config::Dbus, room: usize) -> Result<Service, DbusError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let runtime = Arc::new(runtime);
-        let (sender, requests) = mpsc::channel(room);
-        let (quit, stop) = oneshot::channel::<()>();
-        let driven = runtime.clone();
-        let driver = std::thread::spawn(move || {
-            let _ = driven.block_on(stop);
-        });
-        let started = runtime.block_on(Bus::start(config, info(), sender));
-        let (bus, error) = match started {
-            Ok(bus) => (Some(bus), None),
-            Err(error) => (None, Some(error)),
-        };
-        let service = Service {
-            bus,
-            requests,
-            runtime,
-            quit: Some(quit),
-            driver: Some(driver),
-        };
-        error.map_or(Ok(service), Err)
-    }
-
-    pub(crate) fn bus(&self) -> &Bus {
-        self.bus.as_ref().unwrap()
-    }
-
-    pub(crate) fn publish(&self, report: Report) {
-        self.bus().publish(&report);
-    }
-
-    pub(crate) fn stop(&mut self) {
-        let bus = self.bus.take().unwrap();
-        self.runtime.block_on(bus.stop());
-    }
-
-    /// What the daemon is asked next.
-    pub(crate) fn request(&mut self) -> Request {
-        wait_for("a request", || self.requests.try_recv().ok())
-    }
-
-    pub(crate) fn no_request(&mut self) {
-        assert!(self.requests.try_recv().is_err());
-    }
-
-    /// Tells how far a request is.
-    pub(crate) fn update(
-        &self,
-        request: &Request,
-        state: JobState,
-        change: impl FnOnce(&mut JobUpdate),
-    ) {
-        let mut update = JobUpdate {
-            id: request.id.clone(),
-            origin: request.origin.clone(),
-            transaction: None,
-            kind: "ask",
-            state,
-            progress: None,
-            partial: None,
-            reply: None,
-            error: None,
-        };
-        change(&mut update);
-        self.publish(Report::Job(Box::new(update)));
-    }
-}
-
-/// One microphone and one camera.
-pub(crate) fn info() -> Info {
-    Info {
-        schema: SCHEMA,
-        version: "1.2.3".to_owned(),
-        started_at: "2026-11-24T12:00:00+01:00".to_owned(),
-        model: "tiny".to_owned(),
-        quantisation: "bf16".to_owned(),
-        matformer: "e4b".to_owned(),
-        matformer_options: vec!["e2b".to_owned(), "e4b".to_owned()],
-        isa: "neon".to_owned(),
-        threads: 4,
-        microphones: vec![microphone("front-room")],
-        cameras: vec![CameraInfo {
-            id: "porch".to_owned(),
-            name: "Porch".to_owned(),
-            device: "/dev/video0".to_owned(),
-        }],
-        commands: Vec::new(),
-        config_sha256: String::new(),
-    }
-}
-
-pub(crate) fn microphone(id: &str) -> MicrophoneInfo {
-    MicrophoneInfo {
-        id: id.to_owned(),
-        name: format!("The {id}"),
-        device: "hw:0".to_owned(),
     }
 }
 
