@@ -72,6 +72,19 @@ fn values_are_taken_and_mistakes_are_told() {
             "[vision]\nresolution_px = \"big\"",
             ["resolution_px", "string"],
         ),
+        ("[dbus]\nbus = \"sytem\"", ["dbus.bus", "session"]),
+        (
+            "[dbus]\njobs_per_user = 0",
+            ["dbus.jobs_per_user", "enabled"],
+        ),
+        (
+            "[dbus]\nattachment_timeout_ms = 60000",
+            ["dbus.attachment_timeout_ms", "20000"],
+        ),
+        (
+            "[[camera]]\nid = \"a-b\"\n[[camera]]\nid = \"a_b\"",
+            ["\"a-b\"", "\"a_b\""],
+        ),
     ] {
         let error = parse(text).unwrap_err();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");

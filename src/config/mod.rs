@@ -156,7 +156,13 @@ impl Config {
                 .map_err(|error| bad(error.to_string()))?;
         }
         devices::check(&config.microphone, &config.camera).map_err(bad)?;
-        if let Some(mistake) = config.dbus.mistake() {
+        let microphones = config.microphone.iter().map(|found| found.id.as_str());
+        let cameras = config.camera.iter().map(|found| found.id.as_str());
+        let ids = [
+            ("microphone", microphones.collect()),
+            ("camera", cameras.collect()),
+        ];
+        if let Some(mistake) = config.dbus.mistake(ids) {
             return Err(bad(mistake));
         }
         config.mqtt.check().map_err(bad)?;

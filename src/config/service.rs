@@ -1,5 +1,6 @@
 //! What only the daemon reads: the model it runs, where it publishes, what it accepts, how it logs.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -87,8 +88,8 @@ impl Default for Dbus {
 }
 
 impl Dbus {
-    /// What is wrong with the section, if anything, and how to mend it.
-    pub(super) fn mistake(&self) -> Option<String> {
+    /// What is wrong with the section, or with the ids of microphones or cameras that become objects, if anything, and how to mend it.
+    pub(super) fn mistake(&self, ids: [(&str, Vec<&str>); 2]) -> Option<String> {
         let Dbus {
             bus,
             jobs_per_user,
@@ -110,6 +111,17 @@ impl Dbus {
             return Some(format!(
                 "dbus.attachment_timeout_ms is {attachment_timeout_ms}; it must be 1 to 20000, because clients wait 25 s for a reply"
             ));
+        }
+        for (section, ids) in ids {
+            let mut seen = BTreeMap::new();
+            for id in ids {
+                // Paths on the bus have no `-`.
+                if let Some(other) = seen.insert(id.replace('-', "_"), id) {
+                    return Some(format!(
+                        "the {section} ids \"{other}\" and \"{id}\" are one on the bus, where - becomes _; rename one of them"
+                    ));
+                }
+            }
         }
         None
     }

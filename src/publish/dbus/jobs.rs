@@ -8,7 +8,7 @@ use zbus::Variant;
 
 use super::error::Error;
 use super::values::Dict;
-use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply};
+use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Origin, Reply};
 
 /// Ended jobs of one user that are kept; the oldest go first.
 const ENDED_PER_USER: usize = 32;
@@ -141,17 +141,23 @@ impl Jobs {
         self.jobs.iter()
     }
 
-    /// A connection left the bus: the jobs that the daemon is to end, with their owner.
-    pub(super) fn forget_sender(&mut self, sender: &str) -> Vec<(String, u32)> {
-        self.callers.retain(|_, caller| caller.sender != sender);
+    /// Callers left the bus: the jobs that the daemon is to end, with who had asked.
+    pub(super) fn forget_callers(&mut self, left: impl Fn(&str) -> bool) -> Vec<(String, Origin)> {
+        self.callers.retain(|_, caller| !left(&caller.sender));
         let mut to_cancel = Vec::new();
         for (id, job) in self
             .jobs
             .iter_mut()
-            .filter(|(_, job)| job.sender == sender && job.active())
+            .filter(|(_, job)| job.active() && left(&job.sender))
         {
             if job.sent {
-                to_cancel.push((id.clone(), job.owner));
+                to_cancel.push((
+                    id.clone(),
+                    Origin::Bus {
+                        uid: job.owner,
+                        sender: job.sender.clone(),
+                    },
+                ));
             } else {
                 job.gone = true;
             }

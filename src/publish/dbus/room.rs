@@ -217,27 +217,31 @@ fn to_caller<'a>(
     Ok(SignalEmitter::new(connection, path)?.set_destination(sender))
 }
 
-/// Ends the jobs of callers that leave the bus.
+/// Ends the jobs of callers that leave the bus, and all of them when the bus is lost.
 pub(super) async fn watch_callers(shared: Arc<Shared>, mut changes: NameOwnerChangedStream) {
     while let Some(change) = changes.next().await {
         let Ok(change) = change.args() else { continue };
-        if change.new_owner().is_some() {
-            continue;
+        if change.new_owner().is_none() {
+            let sender = change.name().as_str();
+            let jobs = shared
+                .state()
+                .jobs
+                .forget_callers(|caller| caller == sender);
+            cancel_all(&shared, jobs);
         }
-        let sender = change.name().to_string();
-        let jobs = shared.state().jobs.forget_sender(&sender);
-        for (job, uid) in jobs {
-            let origin = Origin::Bus {
-                uid,
-                sender: sender.clone(),
-            };
-            let shared = shared.clone();
-            // Its own task: the daemon's queue may be full for a while. There are no more of them than jobs.
-            tokio::spawn(async move {
-                if let Err(error) = cancel(&shared, origin, job).await {
-                    log::debug!(target: "dbus", "a job goes on without its caller: {error}");
-                }
-            });
-        }
+    }
+    let jobs = shared.state().jobs.forget_callers(|_| true);
+    cancel_all(&shared, jobs);
+}
+
+fn cancel_all(shared: &Arc<Shared>, jobs: Vec<(String, Origin)>) {
+    for (job, origin) in jobs {
+        let shared = shared.clone();
+        // Its own task: the daemon's queue may be full for a while. There are no more of them than jobs.
+        tokio::spawn(async move {
+            if let Err(error) = cancel(&shared, origin, job).await {
+                log::debug!(target: "dbus", "a job goes on without its caller: {error}");
+            }
+        });
     }
 }
