@@ -17,7 +17,7 @@ use gemmad::report::{
 use tokio::sync::mpsc;
 
 /// Nothing here takes as long; a test that waits this long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -100,7 +100,8 @@ impl Broker {
     pub(crate) fn publish(&self, topic: &str, payload: &[u8], more: &[&str]) {
         let mut child = Command::new("mosquitto_pub")
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
-            .args(["-q", "1", "-t", topic, "-s"])
+            .args(["-q", "1", "-t", topic])
+            .arg(if payload.is_empty() { "-n" } else { "-s" })
             .args(more)
             .stdin(Stdio::piped())
             .spawn()
@@ -150,7 +151,9 @@ impl Observer {
 
     /// Returns when the subscription stands.
     pub(crate) fn start_with(port: u16, more: &[&str]) -> Observer {
-        let mut child = Command::new("mosquitto_sub")
+        // On a pipe it would keep the news of its subscription to itself until the first message.
+        let mut child = Command::new("stdbuf")
+            .args(["-oL", "mosquitto_sub"])
             .args(["-h", "127.0.0.1", "-p", &port.to_string()])
             .args([
                 "-V",
