@@ -164,7 +164,9 @@ impl Owner {
                 }
                 () = until(later.list) => {
                     later.list = None;
-                    self.push(announce::list(&self.topics, &shared.lock().info.clone(), self.config.discovery));
+                    let mut state = shared.lock();
+                    let list = announce::list(&self.topics, &state.info, self.config.discovery);
+                    state.outbox.push(list);
                 }
                 () = until(stop_at) => {}
             }

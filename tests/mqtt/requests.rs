@@ -1,0 +1,373 @@
+//! What is asked over MQTT, what is answered, and what is refused.
+
+use std::collections::BTreeMap;
+
+use gemmad::report::{
+    Action, ErrorBody, ErrorCode, JobState, JobUpdate, Origin, Reply, Report, Request,
+};
+
+use crate::bench::{Broker, Node, Observer, config, info, wait_until};
+
+fn update(request: &Request, state: JobState) -> JobUpdate {
+    JobUpdate {
+        id: request.id.clone(),
+        origin: request.origin.clone(),
+        transaction: request.transaction.clone(),
+        kind: request.action.kind(),
+        state,
+        partial: None,
+        reply: None,
+        error: None,
+    }
+}
+
+fn finish(node: &Node, request: &Request, text: &str) {
+    node.publish(Report::Job(Box::new(JobUpdate {
+        reply: Some(Reply {
+            text: Some(text.to_owned()),
+            ..Reply::default()
+        }),
+        ..update(request, JobState::Done)
+    })));
+}
+
+#[test]
+fn every_command_becomes_a_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut node = Node::start(&config(broker.port));
+    let observer = Observer::start(&broker);
+    observer.wait_for("gemmad/pi/info", 1);
+    for (topic, payload, kind, expected) in [
+        ("ask", "Why?", "ask", "Ask(Ask { prompt: \"Why?\""),
+        (
+            "ask",
+            r#"{"prompt":"Why?","seed":7}"#,
+            "ask",
+            "seed: Some(7)",
+        ),
+        (
+            "request/ask",
+            r#"{"prompt":"Why?","choices":["a","b"],"transaction":"t"}"#,
+            "ask",
+            "choices: Some([\"a\", \"b\"])",
+        ),
+        (
+            "request/describe",
+            r#"{"camera":"kitchen"}"#,
+            "describe",
+            "camera: Some(\"kitchen\")",
+        ),
+        (
+            "camera/kitchen/describe",
+            "{}",
+            "describe",
+            "camera: Some(\"kitchen\")",
+        ),
+        ("camera/kitchen/describe", "", "describe", "prompt: None"),
+        (
+            "camera/kitchen/describe",
+            r#"{"prompt":"Who?"}"#,
+            "describe",
+            "prompt: Some(\"Who?\")",
+        ),
+        (
+            "request/transcribe",
+            r#"{"audio":"UklGRg=="}"#,
+            "transcribe",
+            "audio: Some(\"UklGRg==\")",
+        ),
+        (
+            "request/cancel",
+            r#"{"target":"t"}"#,
+            "cancel",
+            "target: Some(\"t\")",
+        ),
+        ("request/reload", "", "reload", "Reload"),
+        ("request/stats", "{}", "stats", "Stats"),
+        (
+            "mic/kitchen/mute/set",
+            "ON",
+            "set",
+            "Mute { id: \"kitchen\", muted: true }",
+        ),
+        (
+            "mic/kitchen/listen",
+            "now",
+            "set",
+            "Listen { id: \"kitchen\" }",
+        ),
+        (
+            "camera/kitchen/enabled/set",
+            "OFF",
+            "set",
+            "Enable { id: \"kitchen\", enabled: false }",
+        ),
+        (
+            "camera/kitchen/captions/set",
+            "on",
+            "set",
+            "Captions { id: \"kitchen\", enabled: true }",
+        ),
+        ("matformer/set", "e2b", "set", "Matformer(\"e2b\")"),
+        ("max_tokens/set", "64", "set", "MaxTokens(64)"),
+    ] {
+        broker.publish(&format!("gemmad/pi/{topic}"), payload.as_bytes(), &[]);
+        let request = node.request();
+        let found = format!("{:?}", request.action);
+        assert!(found.contains(expected), "{topic}: {found}");
+        assert_eq!(
+            (request.action.kind(), &request.origin),
+            (kind, &Origin::Mqtt)
+        );
+        let transaction = payload.contains("transaction").then_some("t");
+        assert_eq!(request.transaction.as_deref(), transaction);
+    }
+    node.stop();
+}
+
+#[test]
+fn answers_find_their_way_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut node = Node::start(&config(broker.port));
+    let observer = Observer::start(&broker);
+    observer.wait_for("gemmad/pi/info", 1);
+
+    let asked = r#"{"prompt":"Why?","stream":true,"transaction":"mine"}"#;
+    broker.publish("gemmad/pi/request/ask", asked.as_bytes(), &[]);
+    let request = node.request();
+    node.publish(Report::Job(Box::new(update(&request, JobState::Queued))));
+    for piece in ["Be", "cau", "se"] {
+        node.publish(Report::Job(Box::new(JobUpdate {
+            partial: Some(piece.to_owned()),
+            ..update(&request, JobState::Running)
+        })));
+    }
+    finish(&node, &request, "Because");
+    let response = observer.wait_for("gemmad/pi/response/ask", 1)[0].json();
+    assert_eq!(
+        (&response["status"], &response["transaction"]),
+        (&"ok".into(), &"mine".into())
+    );
+    assert_eq!(response["data"]["text"], "Because");
+    assert_eq!(response["id"], request.id.as_str());
+    let partials = observer.on("gemmad/pi/response/ask/partial");
+    let pieces: Vec<_> = partials.iter().map(|seen| seen.json()).collect();
+    assert_eq!(
+        pieces
+            .iter()
+            .map(|p| p["sequence"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [0, 1, 2]
+    );
+    assert_eq!(
+        pieces
+            .iter()
+            .map(|p| p["text"].as_str().unwrap())
+            .collect::<String>(),
+        "Because"
+    );
+    // What came before is there before: the pieces, then the whole.
+    let order: Vec<_> = observer
+        .all()
+        .into_iter()
+        .filter(|seen| seen.topic.contains("response"))
+        .collect();
+    assert!(order.last().unwrap().topic.ends_with("response/ask"));
+
+    broker.publish("gemmad/pi/ask", "How?".as_bytes(), &[]);
+    let request = node.request();
+    finish(&node, &request, &"so ".repeat(200));
+    let answer = &observer.wait_for("gemmad/pi/answer", 1)[0];
+    assert!(!answer.retain && answer.json()["short"].as_str().unwrap().chars().count() == 255);
+    assert_eq!(observer.wait_for("gemmad/pi/response/ask", 2).len(), 2);
+    assert_eq!(
+        observer.on("gemmad/pi/answer").len(),
+        1,
+        "a request with an address is answered there only"
+    );
+
+    broker.publish("gemmad/pi/request/stats", b"", &[]);
+    let request = node.request();
+    node.publish(Report::Job(Box::new(JobUpdate {
+        error: Some(ErrorBody {
+            code: ErrorCode::Timeout,
+            message: "took longer than 120 s".to_owned(),
+        }),
+        ..update(&request, JobState::Failed)
+    })));
+    let response = observer.wait_for("gemmad/pi/response/stats", 1)[0].json();
+    assert_eq!(response["error"]["code"], "timeout");
+    assert_eq!(response["data"], serde_json::json!({}));
+    // Home Assistant's event tells of work that ended, not of figures, and not what it was about.
+    let jobs = observer.wait_for("gemmad/pi/job", 2);
+    assert_eq!(jobs.len(), 2);
+    assert!(
+        jobs.iter()
+            .all(|job| job.json()["event_type"] == "finished" && !job.text().contains("so "))
+    );
+    // Peers on the bus have their own way.
+    node.publish(Report::Job(Box::new(JobUpdate {
+        origin: Origin::Own,
+        ..update(&request, JobState::Done)
+    })));
+    node.stop();
+    assert_eq!(observer.on("gemmad/pi/response/stats").len(), 1);
+}
+
+/// What each command topic does not take.
+fn poisons() -> Vec<(&'static str, Vec<u8>)> {
+    let nested = |n: usize| {
+        let mut text = "{\"a\":".repeat(n);
+        text.push('1');
+        text + &"}".repeat(n)
+    };
+    vec![
+        ("not UTF-8", b"\xff\xfe{\"prompt\":\"x\"}".to_vec()),
+        ("NUL", b"{\"prompt\":\0}".to_vec()),
+        ("torn", br#"{"prompt":"x"#.to_vec()),
+        ("nested", nested(5_000).into_bytes()),
+        (
+            "brackets",
+            format!("{{\"x\":{}", "[".repeat(60_000)).into_bytes(),
+        ),
+        (
+            "unknown key",
+            br#"{"prompts":"x","transaction":"t"}"#.to_vec(),
+        ),
+        (
+            "wrong types",
+            br#"{"prompt":[],"camera":{},"audio":1,"job":false,"transaction":"t"}"#.to_vec(),
+        ),
+        (
+            "bad transaction",
+            br#"{"prompt":"x","transaction":{"a":1}}"#.to_vec(),
+        ),
+        (
+            "long transaction",
+            format!(r#"{{"prompt":"x","transaction":"{}"}}"#, "t".repeat(1000)).into_bytes(),
+        ),
+        (
+            "large number",
+            br#"{"prompt":"x","max_tokens":1e400}"#.to_vec(),
+        ),
+        ("huge", vec![b'{'; 70_000]),
+        ("larger", vec![b'x'; 900_000]),
+    ]
+}
+
+#[test]
+fn poison_on_every_command_topic_gets_an_error_and_the_connection_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let observer = Observer::start(&broker);
+    let mut node = Node::start(&config(broker.port));
+    observer.wait_for("gemmad/pi/info", 1);
+    let mut refused: BTreeMap<&str, usize> = BTreeMap::new();
+    for (topic, kind) in [
+        ("ask", "ask"),
+        ("request/ask", "ask"),
+        ("request/describe", "describe"),
+        ("camera/kitchen/describe", "describe"),
+        ("request/transcribe", "transcribe"),
+        ("request/cancel", "cancel"),
+        ("request/reload", "reload"),
+        ("request/stats", "stats"),
+        ("mic/kitchen/mute/set", "set"),
+        ("mic/kitchen/listen", "set"),
+        ("camera/kitchen/enabled/set", "set"),
+        ("camera/kitchen/captions/set", "set"),
+        ("matformer/set", "set"),
+        ("max_tokens/set", "set"),
+    ] {
+        for (name, payload) in poisons() {
+            // A slice may have any name, which the daemon then does not find.
+            let short = payload.len() <= 64
+                && std::str::from_utf8(&payload).is_ok_and(|t| !t.contains('\0'));
+            if topic == "matformer/set" && short {
+                continue;
+            }
+            broker.publish(&format!("gemmad/pi/{topic}"), &payload, &[]);
+            let n = refused.entry(kind).or_default();
+            *n += 1;
+            let response =
+                observer.wait_for(&format!("gemmad/pi/response/{kind}"), *n)[*n - 1].json();
+            let code = if payload.len() > 65_536 {
+                "too_large"
+            } else {
+                "invalid"
+            };
+            assert_eq!(
+                (&response["status"], &response["error"]["code"]),
+                (&"error".into(), &code.into()),
+                "{topic}, {name}: {response}"
+            );
+            let message = response["error"]["message"].as_str().unwrap();
+            assert!(
+                message.starts_with(topic) && message.len() < 600,
+                "{message}"
+            );
+            // The asker's own name is given back where the payload is JSON that can be read.
+            let readable =
+                matches!(name, "unknown key" | "wrong types") && !topic.ends_with("/set");
+            assert_eq!(
+                response.get("transaction").is_some(),
+                readable,
+                "{topic}, {name}"
+            );
+        }
+    }
+    assert!(node.requests.try_recv().is_err());
+    assert_eq!(node.mqtt().health().reconnects, 0);
+    // A retained command would be obeyed again and again.
+    broker.publish("gemmad/pi/mic/kitchen/mute/set", b"ON", &["-r"]);
+    assert!(matches!(node.request().action, Action::Mute { .. }));
+    node.stop();
+    let mut node = Node::start(&config(broker.port));
+    node.wait_connected();
+    broker.publish("gemmad/pi/request/stats", b"", &[]);
+    assert!(matches!(node.request().action, Action::Stats));
+    node.stop();
+}
+
+#[test]
+fn a_thousand_requests_at_once_are_taken_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let observer = Observer::start(&broker);
+    let mut node = Node::start_with(&config(broker.port), info(), 8);
+    observer.wait_for("gemmad/pi/info", 1);
+    let questions = (0..1000).map(|n| format!("{{\"prompt\":\"{n}\",\"transaction\":\"{n}\"}}\n"));
+    let mut child = std::process::Command::new("mosquitto_pub")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &broker.port.to_string(),
+            "-q",
+            "1",
+            "-l",
+            "-t",
+            "gemmad/pi/request/ask",
+        ])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, questions.collect::<String>().as_bytes()).unwrap();
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    let responses = observer.wait_for("gemmad/pi/response/ask", 992);
+    assert!(
+        responses
+            .iter()
+            .all(|seen| seen.json()["error"]["code"] == "queue_full")
+    );
+    for n in 0..8 {
+        assert_eq!(node.request().transaction, Some(n.to_string()));
+    }
+    wait_until("nothing waits", || node.mqtt().health().queued == 0);
+    assert_eq!(node.mqtt().health().reconnects, 0);
+    node.stop();
+}
