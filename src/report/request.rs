@@ -275,3 +275,24 @@ pub struct CancelRequest {
     #[serde(default)]
     pub target: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attached_files_are_base64_in_json() {
+        // RFC 4648, section 10.
+        let ask: Ask = serde_json::from_str(r#"{"prompt": "", "image": "Zm9vYmE="}"#).unwrap();
+        assert_eq!(ask.image, Some(Attachment(b"fooba"[..].into())));
+        assert_eq!(ask.audio, None);
+        for wrong in ["Zm9vYmE", "Zm9v YmE=", "####"] {
+            let json = format!(r#"{{"prompt": "", "audio": "{wrong}"}}"#);
+            let error = serde_json::from_str::<Ask>(&json).unwrap_err().to_string();
+            assert!(error.contains("not base64"), "{error}");
+        }
+        let schema = serde_json::to_value(schemars::schema_for!(Ask)).unwrap();
+        let image = schema["properties"]["image"].to_string();
+        assert!(image.contains(r#""contentEncoding":"base64""#), "{image}");
+    }
+}

@@ -150,6 +150,7 @@ fn files_come_as_descriptors_within_limits() {
             "TooLarge",
             "dbus.max_attachment_bytes",
         ),
+        (json!(["memfd", "", true]), "Invalid", "is empty"),
         (json!(["memfd", encoded, false]), "Invalid", "F_SEAL_WRITE"),
         (
             json!(["pipe", "", false]),

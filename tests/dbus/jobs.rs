@@ -1,12 +1,17 @@
 //! From a call to a result, and who has how many.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Command;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gemmad::config;
 use gemmad::report::{Action, ErrorBody, ErrorCode, JobState, Origin, Reply};
 use serde_json::{Value, json};
 
-use crate::private_bus::PrivateBus;
+use crate::private_bus::{PrivateBus, wait_for};
 use crate::service::Service;
 use crate::{JOB, MANAGER, ROOT, error};
 
@@ -116,7 +121,7 @@ fn a_question_becomes_a_job_with_an_answer() {
     assert_eq!(members, expected, "{heard}");
     for message in of_job {
         let private = matches!(message["member"].as_str(), Some("Partial" | "Finished"));
-        let destination = private.then(|| caller.name.as_str());
+        let destination = private.then_some(caller.name.as_str());
         assert_eq!(message["destination"].as_str(), destination, "{message}");
     }
     assert_eq!(
@@ -214,7 +219,12 @@ fn a_full_queue_is_told() {
 #[test]
 fn a_caller_that_vanishes_takes_its_jobs_along() {
     let bus = PrivateBus::open();
-    let mut service = Service::start(&bus.config());
+    let config = config::Dbus {
+        jobs_per_user: 3,
+        attachment_timeout_ms: 20_000,
+        ..bus.config()
+    };
+    let mut service = Service::start(&config);
     let (mut leaving, mut staying) = (bus.caller(&[]), bus.caller(&[]));
     leaving.ask("one").unwrap();
     staying.ask("two").unwrap();
@@ -228,14 +238,39 @@ fn a_caller_that_vanishes_takes_its_jobs_along() {
     assert_eq!(cancel.job, Some(request.id));
     service.no_request();
 
-    // One that vanishes while its pipe is read leaves no job.
+    // One that vanishes while its pipe is read leaves no job. The pipe is the test's, so that it stays open.
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
     let mut leaving = bus.caller(&[]);
     leaving.send(&json!({
-        "path": ROOT, "interface": MANAGER, "method": "Transcribe", "args": [["h", ["pipe", "", false]], {}],
+        "path": ROOT, "interface": MANAGER, "method": "Transcribe", "args": [["h", ["file", pipe]], {}],
     }));
-    // The bus takes calls in order, and the listing has no pipe to wait for.
-    staying.manager("ListJobs", &json!([])).unwrap();
+    let mut audio = OpenOptions::new().write(true).open(&pipe).unwrap();
+    // A call that comes to nothing tells whether the user has room for one.
+    let mut room = || error(staying.manager("Ask", &json!(["hello", {"sed": ["t", 1]}]))).0;
+    wait_for("the call to count", || {
+        (room() == "QuotaExceeded").then_some(())
+    });
     drop(leaving);
+    wait_for("the call to be forgotten", || {
+        (room() == "Invalid").then_some(())
+    });
+    audio.write_all(b"too late").unwrap();
+    drop(audio);
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&pipe)
+    };
+    wait_for("the pipe to be read", || open().is_err().then_some(()));
     let jobs = staying.manager("ListJobs", &json!([])).unwrap();
     assert_eq!(jobs.as_array().unwrap().len(), 2);
     service.no_request();

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -89,7 +90,7 @@ impl PrivateBus {
             .stderr(Stdio::null()) // every refusal that a test wants is told there
             .spawn()
             .unwrap();
-        wait_for("the bus's socket", || bus.exists().then_some(()));
+        wait_for("the bus", || UnixStream::connect(&bus).ok());
         PrivateBus { daemon, directory }
     }
 

@@ -44,7 +44,7 @@ impl Service {
         let (quit, stop) = oneshot::channel::<()>();
         let driven = runtime.clone();
         let driver = std::thread::spawn(move || {
-            let _ = driven.block_on(stop);
+            driven.block_on(stop).unwrap_err(); // its sender is dropped
         });
         let started = runtime.block_on(Bus::start(config, info(), sender));
         let (bus, error) = match started {

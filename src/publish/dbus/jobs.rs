@@ -27,7 +27,7 @@ pub(super) struct Job {
     result: Option<Result<Reply, ErrorBody>>,
     /// The daemon has the request.
     sent: bool,
-    /// The caller vanished before that.
+    /// The caller vanished.
     gone: bool,
     ended: Option<Instant>,
     told: (JobState, f64),
@@ -148,8 +148,9 @@ impl Jobs {
         for (id, job) in self
             .jobs
             .iter_mut()
-            .filter(|(_, job)| job.active() && left(&job.sender))
+            .filter(|(_, job)| job.active() && !job.gone && left(&job.sender))
         {
+            job.gone = true;
             if job.sent {
                 to_cancel.push((
                     id.clone(),
@@ -158,8 +159,6 @@ impl Jobs {
                         sender: job.sender.clone(),
                     },
                 ));
-            } else {
-                job.gone = true;
             }
         }
         to_cancel

@@ -45,6 +45,9 @@ impl Reader {
         if bytes.len() > self.max_bytes {
             return Err(self.too_large(name));
         }
+        if bytes.is_empty() {
+            return Err(Error::Invalid(format!("`{name}` is empty")));
+        }
         Ok(Attachment(bytes.into()))
     }
 
