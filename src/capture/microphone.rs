@@ -6,6 +6,7 @@ use alsa::device_name::HintIter;
 use alsa::pcm::{Access, Format, HwParams, PCM};
 use alsa::{Direction, Output, ValueOr};
 
+use super::listener::{Heard, Sound};
 use super::supervise::Unavailable;
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::features::resample::{Resampler, downmix};
@@ -36,17 +37,9 @@ const MOST_AHEAD: Duration = Duration::from_millis(500);
 /// Frames that are read together at most.
 const READ_FRAMES: usize = 4096;
 
-/// What a read brought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
-    /// There were samples.
-    pub(super) any: bool,
-    /// Samples were lost before these.
-    pub(super) overrun: bool,
-}
-
 /// An open capture device.
 pub(super) struct Pcm {
+    device: String,
     pcm: PCM,
     encoding: Encoding,
     channels: usize,
@@ -71,6 +64,7 @@ impl Pcm {
             .map_err(|error| Unavailable(format!("ALSA device `{device}`: {error}")))?;
         pcm.start().map_err(failed)?;
         Ok(Pcm {
+            device: device.to_owned(),
             pcm,
             encoding,
             channels,
@@ -83,14 +77,11 @@ impl Pcm {
             mono: Vec::new(),
         })
     }
+}
 
-    /// Waits for sound up to `wait` and appends it to `samples`, 16 kHz mono.
-    pub(super) fn read(
-        &mut self,
-        device: &str,
-        wait: Duration,
-        samples: &mut Vec<f32>,
-    ) -> Result<Heard, Unavailable> {
+impl Sound for Pcm {
+    fn read(&mut self, wait: Duration, samples: &mut Vec<f32>) -> Result<Heard, Unavailable> {
+        let device = &self.device;
         // PCMs without a clock (`null`, `file`) give whatever is asked for; nobody speaks faster than time passes.
         let given = Duration::from_secs_f64(self.frames as f64 / f64::from(self.rate_hz));
         let ahead = given.saturating_sub(self.opened.elapsed());
