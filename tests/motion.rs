@@ -144,7 +144,7 @@ fn a_lamp_that_lights_everything_is_no_motion_and_one_that_lights_a_corner_ends(
     let mut scene = Scene::new(&config());
     scene
         .show(5.0, |x, y, _| room(x, y))
-        .show(10.0, |x, y, _| 250.0 - room(x, y))
+        .show(10.0, |x, y, _| 140.0 + 0.3 * room(x, y))
         .show(5.0, |x, y, _| room(x, y));
     assert_eq!(scene.motions(), [], "{:?}", scene.told);
 
