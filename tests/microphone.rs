@@ -15,7 +15,15 @@ use gemmad::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEven
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const PCMS: [&str; 5] = ["speech", "vanishing", "muted", "stopped", "pushed"];
+const PCMS: [&str; 7] = [
+    "speech",
+    "vanishing",
+    "muted",
+    "stopped",
+    "pushed",
+    "listed",
+    "absent",
+];
 
 /// A directory with `NAME.raw` for each PCM, and ALSA's configuration for them.
 static PLACE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
@@ -23,8 +31,10 @@ static PLACE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let mut text = "</usr/share/alsa/alsa.conf>\n".to_owned();
     for name in PCMS {
         let file = raw_file(place.path(), name);
+        // Only PCMs with a hint are listed.
         text += &format!(
-            "pcm.{name} {{ type file slave.pcm null file /dev/null infile \"{}\" format raw }}\n",
+            "pcm.{name} {{ type file slave.pcm null file /dev/null infile \"{}\" format raw\n\
+             hint {{ show on description \"of the test\" }} }}\n",
             file.display()
         );
     }
@@ -232,4 +242,51 @@ fn push_to_talk_that_cannot_hear_says_so() {
     microphone.control(MicrophoneControl::Listen);
     until(&events, |e| matches!(e, MicrophoneEvent::ListenTimedOut));
     microphone.stop();
+}
+
+#[test]
+fn devices_are_listed_ready_to_paste() {
+    let file = raw_file(PLACE.path(), "listed");
+    write_speech(&file);
+    let list = |more: &[&str]| {
+        let output = assert_cmd::Command::cargo_bin("gemmad")
+            .unwrap()
+            .env("ALSA_CONFIG_PATH", PLACE.path().join("asound.conf"))
+            .arg("devices")
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        // What ALSA's library thinks of PCMs that cannot be opened is no error here.
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = list(&[]);
+    let config = Config::parse(&text, Path::new("pasted.toml")).unwrap();
+    let found = config.microphone.iter().find(|m| m.device == "listed");
+    assert!(found.is_some(), "{text}");
+    assert!(text.contains("S16_LE"), "{text}");
+    // One whose file is not there is told, and not offered.
+    assert!(
+        !config.microphone.iter().any(|m| m.device == "absent"),
+        "{text}"
+    );
+    assert!(
+        text.contains("# Not usable: ALSA device `absent` does not exist"),
+        "{text}"
+    );
+
+    let json: serde_json::Value = serde_json::from_str(&list(&["--json"])).unwrap();
+    let microphones = json["microphones"].as_array().unwrap();
+    let listed = microphones
+        .iter()
+        .find(|m| m["device"] == "listed")
+        .unwrap();
+    assert!(
+        listed["formats"]
+            .as_array()
+            .unwrap()
+            .contains(&"S16_LE".into())
+    );
+    assert!(json["cameras"].is_array());
 }
