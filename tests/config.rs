@@ -21,8 +21,13 @@ fn parse(text: &str) -> Result<Config, String> {
 fn the_reference_has_every_key_with_its_default() {
     assert_eq!(parse(&reference()).unwrap(), Config::default());
     assert_eq!(parse("").unwrap(), Config::default());
-    // A key that the program knows and the reference does not would go unnoticed above: the debug form names them all.
     let known = format!("{:?}", Config::default());
+    assert_names_every_key(&known, &reference());
+}
+
+/// A key that the program knows and the reference does not would go unnoticed where values are compared: the debug form
+/// names them all.
+fn assert_names_every_key(known: &str, reference: &str) {
     let keys = known
         .split([' ', ',', '{'])
         .filter_map(|word| word.strip_suffix(':'));
@@ -37,7 +42,9 @@ fn the_reference_has_every_key_with_its_default() {
         "matformer",
         "threads",
         "microphone",
+        "speech",
         "camera",
+        "motion",
         "command",
         "commands",
         "mqtt",
@@ -47,10 +54,202 @@ fn the_reference_has_every_key_with_its_default() {
         "log",
     ];
     for key in keys.filter(|key| !sections.contains(key)) {
+        // `type` is a word of Rust.
+        let key = if key == "kind" { "type" } else { key };
         assert!(
-            reference().contains(&format!("{key} = ")),
+            reference.contains(&format!("{key} = ")),
             "config/gemmad.toml does not name {key}"
         );
+    }
+}
+
+/// The section that the reference shows as a comment, for one type of camera, or for none.
+fn example(section: &str, kind: &str) -> String {
+    let reference = reference();
+    let begin = reference.find(&format!("# [[{section}]]")).unwrap();
+    let lines = reference[begin..]
+        .lines()
+        .take_while(|line| line.starts_with('#'));
+    let mut text = String::new();
+    for line in lines {
+        let content = match line.strip_prefix(&format!("#({kind}) ")) {
+            Some(content) => content,
+            None => line.trim_start_matches("# "),
+        };
+        // Sentences begin with a capital letter or say more than a value.
+        let is_key = |key: &str| key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let is_value = content
+            .split_once(" = ")
+            .is_some_and(|(key, _)| is_key(key));
+        let other_device = kind != "v4l2" && content.starts_with("device = ");
+        if (content.starts_with('[') || is_value) && !(section == "camera" && other_device) {
+            let line = match content.strip_prefix("type = ") {
+                Some(_) => format!("type = \"{kind}\""),
+                None => content.to_owned(),
+            };
+            text += &line;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[test]
+fn the_examples_of_devices_are_complete_and_hold_the_defaults() {
+    let microphone = parse(&example("microphone", ""))
+        .unwrap()
+        .microphone
+        .remove(0);
+    let minimal = "[[microphone]]\nid = \"kitchen\"\ndevice = \"plughw:CARD=Device,DEV=0\"\n\
+        name = \"Kitchen\"\nwake_phrases = [\"hello board\"]";
+    assert_eq!(microphone, parse(minimal).unwrap().microphone.remove(0));
+    assert_names_every_key(&format!("{microphone:?}"), &reference());
+
+    let own = "prompt = \"Describe what the camera sees.\"\nmotion.zones = [[0.0, 0.5, 1.0, 0.5]]";
+    for (kind, source) in [
+        (
+            "v4l2",
+            "device = \"/dev/v4l/by-id/usb-Example_Webcam-video-index0\"",
+        ),
+        (
+            "http",
+            "url = \"http://127.0.0.1:1984/api/frame.jpeg?src=door\"",
+        ),
+        ("replay", "directory = \"/var/lib/gemmad/pictures\""),
+    ] {
+        let camera = parse(&example("camera", kind)).unwrap().camera.remove(0);
+        let minimal = format!(
+            "[[camera]]\nid = \"door\"\nname = \"Front door\"\ntype = \"{kind}\"\n{source}\n{own}"
+        );
+        assert_eq!(camera, parse(&minimal).unwrap().camera.remove(0));
+        assert_names_every_key(&format!("{camera:?}"), &reference());
+    }
+}
+
+#[test]
+fn devices_that_cannot_be_are_refused() {
+    let microphone = "[[microphone]]\nid = \"a\"\ndevice = \"default\"\n";
+    let camera = "[[camera]]\nid = \"a\"\ndevice = \"/dev/video0\"\n";
+    for (text, words) in [
+        (
+            microphone.replace("\"a\"", "\"A b\""),
+            ["microphone.id", "a-z"],
+        ),
+        (microphone.repeat(2), ["twice", "microphone"]),
+        (camera.repeat(2), ["twice", "camera"]),
+        (
+            microphone.replace("default", ""),
+            ["microphone `a`", "gemmad devices"],
+        ),
+        (
+            format!("{microphone}trigger = \"wake_phrase\""),
+            ["wake_phrase", "wake_phrases = "],
+        ),
+        (
+            format!("{microphone}wake_phrases = [\"!\"]"),
+            ["wake_phrases", "no word"],
+        ),
+        (
+            format!("{microphone}speech.threshold = 1.0"),
+            ["speech.threshold", "between 0 and 1"],
+        ),
+        (
+            format!("{microphone}speech.threshold = nan"),
+            ["speech.threshold", "between 0 and 1"],
+        ),
+        (
+            format!("{microphone}speech.hangover_ms = 5"),
+            ["speech.hangover_ms is 5", "100 to 10000"],
+        ),
+        (
+            format!("{microphone}speech.lead_ms = 10001"),
+            ["speech.lead_ms", "10000"],
+        ),
+        (
+            format!("{microphone}speech.max_speech_ms = 30001"),
+            ["speech.max_speech_ms", "30000"],
+        ),
+        (
+            format!("{microphone}speech = {{ min_speech_ms = 2000, max_speech_ms = 2000 }}"),
+            ["min_speech_ms", "max_speech_ms"],
+        ),
+        (
+            format!("{microphone}speech = {{ lead_ms = 2000, max_speech_ms = 2000 }}"),
+            ["lead_ms", "max_speech_ms"],
+        ),
+        (
+            format!("{microphone}speech.listen_timeout_ms = 1"),
+            ["listen_timeout_ms", "500"],
+        ),
+        ("[[camera]]\nid = \"a\"".into(), ["\"v4l2\"", "`device`"]),
+        (format!("{camera}type = \"http\""), ["\"http\"", "`"]),
+        (
+            format!("{camera}url = \"http://cat:s3cret@host\""),
+            ["`url`", "does not use it"],
+        ),
+        (
+            "[[camera]]\nid = \"a\"\ntype = \"http\"\nurl = \"ftp://cat:s3cret@host/\"".into(),
+            ["url", "https://"],
+        ),
+        (format!("{camera}width = 0"), ["width is 0", "16"]),
+        (format!("{camera}height = 99999"), ["height", "16384"]),
+        (
+            format!("{camera}warm_up_frames = 5000"),
+            ["warm_up_frames", "1000"],
+        ),
+        (format!("{camera}timeout_ms = 0"), ["timeout_ms", "100"]),
+        (format!("{camera}fps = 0"), ["fps", "0.01"]),
+        (format!("{camera}fps = inf"), ["fps", "60"]),
+        (
+            format!("{camera}every_s = 10"),
+            ["every_s is 10", "cooldown_s (30)"],
+        ),
+        (
+            format!("{camera}motion.area = 0.0"),
+            ["motion.area", "0.0001"],
+        ),
+        (
+            format!("{camera}motion.area_off = 0.01"),
+            ["motion.area_off", "less than motion.area"],
+        ),
+        (
+            format!("{camera}motion.zones = [[0.5, 0.0, 0.6, 1.0]]"),
+            ["motion.zones", "within 0 to 1"],
+        ),
+        (
+            format!("{camera}motion.zones = [[0.5, 0.0, 0.0, 1.0]]"),
+            ["motion.zones", "within 0 to 1"],
+        ),
+        (
+            format!("{camera}motion.zones = [[nan, 0.0, 0.5, 1.0]]"),
+            ["motion.zones", "within 0 to 1"],
+        ),
+    ] {
+        let error = parse(&text).unwrap_err();
+        assert!(
+            words.iter().all(|word| error.contains(word)),
+            "{text}\n{error}"
+        );
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+    parse(&format!("{microphone}{camera}every_s = 30")).unwrap();
+}
+
+#[test]
+fn a_cameras_source_is_shown_without_its_secrets() {
+    let camera = |url: &str| {
+        let text = format!("[[camera]]\nid = \"a\"\ntype = \"http\"\nurl = \"{url}\"");
+        parse(&text).unwrap().camera.remove(0)
+    };
+    for (url, shown) in [
+        (
+            "http://host:1984/a.jpeg?src=x&key=1",
+            "http://host:1984/a.jpeg",
+        ),
+        ("https://cat:s3cret@host", "https://host"),
+        ("https://cat:s3@cret@host/a@b?c#d", "https://host/a@b"),
+    ] {
+        assert_eq!(camera(url).source(), shown);
     }
 }
 

@@ -7,7 +7,7 @@ mod common;
 use std::path::PathBuf;
 
 use common::Golden;
-use gemmad::features::image::{ImageError, ImageLimits, RgbImage};
+use gemmad::features::image::{ImageError, ImageLimits, LumaImage, RgbImage};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images")
@@ -271,4 +271,37 @@ fn crc32(bytes: &[u8]) -> u32 {
             }
         })
     })
+}
+
+/// The luma that cameras are watched by is that of the colours, and damage is seen as there.
+#[test]
+fn luma_is_that_of_the_colours() {
+    let limits = ImageLimits::default();
+    let mut jpegs = 0;
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let file = std::fs::read(entry.unwrap().path()).unwrap();
+        let (Ok(luma), Ok(rgb)) = (
+            LumaImage::decode(&file, &limits),
+            RgbImage::decode(&file, &limits),
+        ) else {
+            assert!(LumaImage::decode(&file, &limits).is_err());
+            continue;
+        };
+        // One that is turned by its Exif orientation lies otherwise.
+        if (luma.width_px, luma.height_px) != (rgb.width_px, rgb.height_px) {
+            continue;
+        }
+        jpegs += usize::from(file.starts_with(&[0xff, 0xd8]));
+        let mean = |values: &mut dyn Iterator<Item = f64>, n: usize| values.sum::<f64>() / n as f64;
+        let pixels = luma.pixels.len();
+        let from_luma = mean(&mut luma.pixels.iter().map(|&y| f64::from(y)), pixels);
+        let weigh =
+            |p: &[u8]| 0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2]);
+        let from_rgb = mean(&mut rgb.pixels.chunks_exact(3).map(weigh), pixels);
+        assert!(
+            (from_luma - from_rgb).abs() < 1.5,
+            "{from_luma} and {from_rgb}"
+        );
+    }
+    assert!(jpegs > 0);
 }

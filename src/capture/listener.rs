@@ -3,7 +3,6 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use super::microphone::Pcm;
 use super::speech::{Gate, Segmenter, SpeechEvent};
 use super::supervise::{Backoff, Ended, Teller, Unavailable};
 use crate::config::{Microphone, Trigger};
@@ -15,6 +14,27 @@ const WAIT: Duration = Duration::from_millis(100);
 /// A device that is open and gives nothing for so long has died without telling.
 const SILENT: Duration = Duration::from_secs(5);
 
+/// An open source of sound.
+pub(super) trait Sound {
+    /// Waits for sound up to `wait` and appends it to `samples`, 16 kHz mono.
+    ///
+    /// # Errors
+    /// The source is gone.
+    fn read(&mut self, wait: Duration, samples: &mut Vec<f32>) -> Result<Heard, Unavailable>;
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// There were samples.
+    pub(super) any: bool,
+    /// Samples were lost before these.
+    pub(super) overrun: bool,
+}
+
+/// Opens the device of that name.
+pub(super) type Open = Box<dyn FnMut(&str) -> Result<Box<dyn Sound>, Unavailable> + Send>;
+
 /// What a microphone is to do, over unplugging and panics.
 pub(super) struct Listener {
     config: Microphone,
@@ -24,10 +44,11 @@ pub(super) struct Listener {
     segmenter: Segmenter,
     backoff: Backoff,
     teller: Teller,
+    open: Open,
 }
 
 impl Listener {
-    pub(super) fn new(config: Microphone, muted: bool, teller: Teller) -> Listener {
+    pub(super) fn new(config: Microphone, muted: bool, teller: Teller, open: Open) -> Listener {
         let gate = match config.trigger {
             Trigger::Voice | Trigger::WakePhrase => Gate::Open,
             Trigger::PushToTalk => Gate::PushToTalk(None),
@@ -39,6 +60,7 @@ impl Listener {
             listening: false,
             backoff: Backoff::new(),
             teller,
+            open,
         }
     }
 
@@ -53,8 +75,8 @@ impl Listener {
                 continue;
             }
             let opened = Instant::now();
-            let Unavailable(reason) = match Pcm::open(&self.config.device) {
-                Ok(pcm) => match self.listen(pcm, controls)? {
+            let Unavailable(reason) = match (self.open)(&self.config.device) {
+                Ok(sound) => match self.listen(sound, controls)? {
                     Some(unavailable) => unavailable,
                     None => continue,
                 },
@@ -71,7 +93,7 @@ impl Listener {
     /// Reads an open device until it fails (why), or until it is to be closed.
     fn listen(
         &mut self,
-        mut pcm: Pcm,
+        mut sound: Box<dyn Sound>,
         controls: &Receiver<MicrophoneControl>,
     ) -> Result<Option<Unavailable>, Ended> {
         let mut heard_at = Instant::now();
@@ -84,12 +106,12 @@ impl Listener {
             }
             if self.muted {
                 // What was heard so far is not to be used. The device closes before anybody is told that it is.
-                drop(pcm);
+                drop(sound);
                 self.tell(Segmenter::forget)?;
                 return Ok(None);
             }
             samples.clear();
-            let heard = match pcm.read(&self.config.device, WAIT, &mut samples) {
+            let heard = match sound.read(WAIT, &mut samples) {
                 Ok(heard) => heard,
                 Err(unavailable) => return Ok(Some(unavailable)),
             };
@@ -160,5 +182,79 @@ impl Listener {
     fn send(&mut self, event: MicrophoneEvent) -> Result<(), Ended> {
         let id = self.teller.id().to_owned();
         self.teller.send(CaptureEvent::Microphone { id, event })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// Reads as they are listed, then as a device that was unplugged.
+    struct Script(Vec<Heard>);
+
+    impl Sound for Script {
+        fn read(&mut self, _: Duration, samples: &mut Vec<f32>) -> Result<Heard, Unavailable> {
+            let heard = self.0.pop().ok_or(Unavailable("it is gone".into()))?;
+            samples.extend([0.0; 160]);
+            Ok(heard)
+        }
+    }
+
+    /// ALSA's `file` plugin hides every error of its file, so what a card does when it is pulled out is played here.
+    #[test]
+    fn a_device_pulled_out_while_it_is_read_comes_back_and_overruns_are_told() {
+        let any = Heard {
+            any: true,
+            overrun: false,
+        };
+        let overrun = Heard {
+            any: false,
+            overrun: true,
+        };
+        let (tell, events) = channel();
+        let teller = Teller::new(
+            "hall".into(),
+            |id, state| CaptureEvent::Microphone {
+                id,
+                event: MicrophoneEvent::State(state),
+            },
+            Box::new(move |event| tell.send(event).is_ok()),
+        );
+        let mut scripts = vec![vec![any; 3], vec![], vec![any, overrun, any]];
+        let open: Open = Box::new(move |device| {
+            assert_eq!(device, "card");
+            let script = scripts.pop().ok_or(Unavailable("no more".into()))?;
+            Ok(Box::new(Script(script)))
+        });
+        let config = "id = \"hall\"\ndevice = \"card\"";
+        let mut listener = Listener::new(toml::from_str(config).unwrap(), false, teller, open);
+        let (control, controls) = channel();
+        let thread = std::thread::spawn(move || listener.run(&controls).is_err());
+        let gone = |reason: &str| {
+            MicrophoneEvent::State(DeviceState::Offline {
+                reason: reason.into(),
+            })
+        };
+        let online = || MicrophoneEvent::State(DeviceState::Online);
+        for wanted in [
+            online(),
+            MicrophoneEvent::Overrun,
+            gone("it is gone"),
+            // The second device is gone before it gives anything: the same state, told once.
+            online(),
+            gone("it is gone"),
+            gone("no more"),
+        ] {
+            match events.recv_timeout(Duration::from_secs(60)).unwrap() {
+                CaptureEvent::Microphone { event, .. } => {
+                    assert_eq!(format!("{event:?}"), format!("{wanted:?}"));
+                }
+                event => panic!("{event:?}"),
+            }
+        }
+        control.send(MicrophoneControl::Stop).unwrap();
+        assert!(thread.join().unwrap());
     }
 }

@@ -1,11 +1,12 @@
 //! ALSA: a capture PCM, opened as it likes to be, and read as 16 kHz mono. The only place that knows this library.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alsa::device_name::HintIter;
 use alsa::pcm::{Access, Format, HwParams, PCM};
-use alsa::{Direction, ValueOr};
+use alsa::{Direction, Output, ValueOr};
 
+use super::listener::{Heard, Sound};
 use super::supervise::Unavailable;
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::features::resample::{Resampler, downmix};
@@ -30,24 +31,23 @@ const MAX_CHANNELS: u32 = 64;
 const BUFFER_US: u32 = 1_000_000;
 const PERIOD_US: u32 = 40_000;
 
+/// Sound that a device may give before its time: what lay in its buffers when it was opened, and drift.
+const MOST_AHEAD: Duration = Duration::from_millis(500);
+
 /// Frames that are read together at most.
 const READ_FRAMES: usize = 4096;
 
-/// What a read brought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
-    /// There were samples.
-    pub(super) any: bool,
-    /// Samples were lost before these.
-    pub(super) overrun: bool,
-}
-
 /// An open capture device.
 pub(super) struct Pcm {
+    device: String,
     pcm: PCM,
     encoding: Encoding,
     channels: usize,
     resampler: Resampler,
+    rate_hz: u32,
+    opened: Instant,
+    /// Frames that were read.
+    frames: u64,
     bytes: Vec<u8>,
     interleaved: Vec<f32>,
     mono: Vec<f32>,
@@ -56,6 +56,7 @@ pub(super) struct Pcm {
 impl Pcm {
     /// Opens `device` and starts it.
     pub(super) fn open(device: &str) -> Result<Pcm, Unavailable> {
+        keep_quiet();
         let failed = |error: alsa::Error| Unavailable(explain(device, error.errno().abs()));
         let pcm = PCM::new(device, Direction::Capture, true).map_err(failed)?;
         let (encoding, channels, rate_hz) = configure(&pcm, device)?;
@@ -63,23 +64,34 @@ impl Pcm {
             .map_err(|error| Unavailable(format!("ALSA device `{device}`: {error}")))?;
         pcm.start().map_err(failed)?;
         Ok(Pcm {
+            device: device.to_owned(),
             pcm,
             encoding,
             channels,
             resampler,
+            rate_hz,
+            opened: Instant::now(),
+            frames: 0,
             bytes: vec![0; READ_FRAMES * channels * encoding.bytes()],
             interleaved: Vec::new(),
             mono: Vec::new(),
         })
     }
+}
 
-    /// Waits for sound up to `wait` and appends it to `samples`, 16 kHz mono.
-    pub(super) fn read(
-        &mut self,
-        device: &str,
-        wait: Duration,
-        samples: &mut Vec<f32>,
-    ) -> Result<Heard, Unavailable> {
+impl Sound for Pcm {
+    fn read(&mut self, wait: Duration, samples: &mut Vec<f32>) -> Result<Heard, Unavailable> {
+        let device = &self.device;
+        // PCMs without a clock (`null`, `file`) give whatever is asked for; nobody speaks faster than time passes.
+        let given = Duration::from_secs_f64(self.frames as f64 / f64::from(self.rate_hz));
+        let ahead = given.saturating_sub(self.opened.elapsed());
+        if ahead > MOST_AHEAD {
+            std::thread::sleep(wait.min(ahead - MOST_AHEAD));
+            return Ok(Heard {
+                any: true,
+                overrun: false,
+            });
+        }
         let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         let result = match self.pcm.wait(Some(wait_ms)) {
             Ok(true) => self.pcm.io_bytes().readi(&mut self.bytes),
@@ -93,6 +105,7 @@ impl Pcm {
                 Ok(Heard::default())
             }
             Ok(frames) => {
+                self.frames += frames as u64;
                 let len = frames * self.channels * self.encoding.bytes();
                 self.interleaved.clear();
                 self.mono.clear();
@@ -112,14 +125,25 @@ impl Pcm {
                 let gone = |error: alsa::Error| Unavailable(explain(device, error.errno().abs()));
                 self.pcm.recover(errno, true).map_err(gone)?;
                 self.pcm.start().map_err(gone)?;
+                (self.opened, self.frames) = (Instant::now(), 0);
                 Ok(Heard {
                     any: false,
                     overrun: true,
                 })
             }
-            Err(errno) => Err(Unavailable(explain(device, errno))),
+            Err(errno) => {
+                keep_quiet();
+                Err(Unavailable(explain(device, errno)))
+            }
         }
     }
+}
+
+/// Keeps ALSA's library from writing to standard error at every try: what it says on this thread is kept in memory, and what
+/// was kept before is dropped.
+fn keep_quiet() {
+    // It fails only where memory is out; then the library talks.
+    Output::local_error_handler().ok();
 }
 
 /// Takes what the device gives without conversion by ALSA, whose linear resampler is worse than ours.
@@ -215,6 +239,7 @@ pub struct SampleFormats {
 /// # Errors
 /// ALSA cannot list them; what it said.
 pub fn microphones() -> Result<Vec<MicrophoneDevice>, String> {
+    keep_quiet();
     let hints = HintIter::new_str(None, "pcm")
         .map_err(|error| format!("ALSA cannot list its devices: {error}"))?;
     let captures = hints.filter(|hint| hint.direction != Some(Direction::Playback));

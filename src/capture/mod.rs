@@ -19,7 +19,8 @@ use std::io;
 use crate::config;
 use crate::features::image::ImageLimits;
 use crate::media::{CameraControl, CameraEvent, CaptureEvent, MicrophoneControl, MicrophoneEvent};
-use listener::Listener;
+use listener::{Listener, Sound};
+use microphone::Pcm;
 use supervise::{Supervised, Teller};
 use watcher::Watcher;
 
@@ -53,7 +54,8 @@ impl Microphone {
             },
             events,
         );
-        let mut listener = Listener::new(config, muted, teller);
+        let open = |device: &str| Ok(Box::new(Pcm::open(device)?) as Box<dyn Sound>);
+        let mut listener = Listener::new(config, muted, teller, Box::new(open));
         let run = move |controls: &_| listener.run(controls);
         Supervised::start(&name, run).map(Microphone)
     }

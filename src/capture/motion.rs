@@ -17,6 +17,9 @@ const CHANGED_S: f32 = 20.0;
 /// From this share of changed points on, it is the light or the camera that changed, not something in front of it.
 const EVERYTHING: f32 = 0.8;
 
+/// Below this, brightness is noise, and its ratios mean nothing.
+const DARK: f32 = 8.0;
+
 /// Motion begins or ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MotionChange {
@@ -112,18 +115,16 @@ impl MotionDetector {
         };
         let grid = background.grid;
         let luma = background.grid.average(image);
-        // What all points have in common is daylight, or the camera's exposure.
-        let common = median(
-            luma.iter()
-                .zip(&background.luma)
-                .map(|(new, old)| new - old),
-        );
         let threshold = f32::from(self.config.luma_threshold);
-        let changed: Vec<bool> = luma
-            .iter()
-            .zip(&background.luma)
-            .map(|(new, old)| (new - old - common).abs() > threshold)
+        let pairs = || luma.iter().copied().zip(background.luma.iter().copied());
+        // Daylight and the camera's exposure make all points brighter or darker by about the same factor.
+        let gain = median(pairs().map(|(new, old)| new.max(DARK) / old.max(DARK)));
+        let changed: Vec<bool> = pairs()
+            .map(|(new, old)| (new - gain * old).abs() > threshold)
             .collect();
+        let other = pairs()
+            .filter(|(new, old)| (new - old).abs() > threshold)
+            .count();
         let seen = |i: &usize| changed[*i] && background.watched[*i];
         let watched = background
             .watched
@@ -131,8 +132,7 @@ impl MotionDetector {
             .filter(|watched| **watched)
             .count();
         let moved = (0..luma.len()).filter(seen).count();
-        let everything = changed.iter().filter(|changed| **changed).count() as f32;
-        if everything >= EVERYTHING * luma.len() as f32 {
+        if other as f32 >= EVERYTHING * luma.len() as f32 {
             background.luma = luma;
             background.at = now;
             return NONE;

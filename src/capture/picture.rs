@@ -203,3 +203,115 @@ impl Picture {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::image::RgbImage;
+
+    /// Colour bars at full saturation, RGB and the Y, Cb, Cr of video (ITU-R BT.601).
+    const BARS: [([u8; 3], [u8; 3]); 6] = [
+        ([255, 255, 255], [235, 128, 128]),
+        ([255, 255, 0], [210, 16, 146]),
+        ([0, 255, 0], [145, 54, 34]),
+        ([255, 0, 0], [81, 90, 240]),
+        ([0, 0, 255], [41, 240, 110]),
+        ([0, 0, 0], [16, 128, 128]),
+    ];
+    const BAR_PX: usize = 16;
+    const SIZE: (usize, usize) = (BARS.len() * BAR_PX, 32);
+    /// Bytes behind each row.
+    const PADDING: usize = 6;
+
+    fn bars(format: PixelFormat) -> RawImage {
+        let (width, height) = SIZE;
+        let color = |x: usize| BARS[x / BAR_PX].1;
+        let row = |even: &dyn Fn(usize) -> Vec<u8>| -> Vec<u8> {
+            let pairs = (0..width).step_by(2).flat_map(even);
+            pairs.chain([77; PADDING]).collect()
+        };
+        let luma = row(&|x| vec![color(x)[0], color(x)[0]]);
+        let bytes: Vec<u8> = match format {
+            PixelFormat::Yuyv => row(&|x| {
+                let [y, cb, cr] = color(x);
+                vec![y, cb, y, cr]
+            })
+            .repeat(height),
+            PixelFormat::Nv12 => [
+                luma.repeat(height),
+                row(&|x| color(x)[1..].to_vec()).repeat(height / 2),
+            ]
+            .concat(),
+            PixelFormat::Grey => luma.repeat(height),
+        };
+        let stride = bytes.len()
+            / (height
+                + if format == PixelFormat::Nv12 {
+                    height / 2
+                } else {
+                    0
+                });
+        RawImage::new(format, SIZE, stride, bytes).unwrap()
+    }
+
+    #[test]
+    fn raw_pixels_become_the_colours_that_they_stand_for() {
+        for format in [PixelFormat::Yuyv, PixelFormat::Nv12] {
+            let jpeg = bars(format).jpeg().unwrap();
+            let image = RgbImage::decode(&jpeg, &ImageLimits::default()).unwrap();
+            assert_eq!((image.width_px, image.height_px), SIZE);
+            for (i, (rgb, _)) in BARS.iter().enumerate() {
+                // The middle of the bar: JPEG blurs its edges.
+                let at = (SIZE.1 / 2 * SIZE.0 + i * BAR_PX + BAR_PX / 2) * 3;
+                for (found, wanted) in image.pixels[at..at + 3].iter().zip(rgb) {
+                    assert!(
+                        found.abs_diff(*wanted) <= 8,
+                        "{format:?} bar {i}: {:?}",
+                        &image.pixels[at..at + 3]
+                    );
+                }
+            }
+        }
+        let jpeg = bars(PixelFormat::Grey).jpeg().unwrap();
+        let luma = LumaImage::decode(&jpeg, &ImageLimits::default()).unwrap();
+        assert_eq!((luma.width_px, luma.height_px), SIZE);
+        assert!(luma.pixels[3 * BAR_PX + BAR_PX / 2].abs_diff(81) <= 8);
+    }
+
+    #[test]
+    fn luma_is_taken_without_a_detour() {
+        for format in [PixelFormat::Yuyv, PixelFormat::Nv12, PixelFormat::Grey] {
+            let luma = bars(format).luma();
+            assert_eq!(luma.pixels.len(), SIZE.0 * SIZE.1);
+            let wanted = |i: usize| BARS[i % SIZE.0 / BAR_PX].1[0];
+            assert!((0..luma.pixels.len()).all(|i| luma.pixels[i] == wanted(i)));
+        }
+    }
+
+    #[test]
+    fn frames_that_are_cut_off_or_lie_are_refused() {
+        for (format, size, stride, bytes) in [
+            (PixelFormat::Yuyv, (640, 480), 1280, 614_399),
+            (PixelFormat::Nv12, (640, 480), 640, 460_799),
+            (PixelFormat::Grey, (640, 480), 640, 307_199),
+            (PixelFormat::Grey, (0, 480), 0, 1000),
+            (PixelFormat::Grey, (480, 0), 480, 1000),
+            (
+                PixelFormat::Yuyv,
+                (usize::MAX, usize::MAX),
+                usize::MAX,
+                1000,
+            ),
+            (PixelFormat::Nv12, (70_000, 1), 70_000, 200_000),
+        ] {
+            assert!(
+                RawImage::new(format, size, stride, vec![0; bytes]).is_err(),
+                "{format:?} {size:?}"
+            );
+        }
+        assert!(RawImage::new(PixelFormat::Yuyv, (640, 480), 0, vec![0; 614_400]).is_ok());
+        // An odd size has whole pairs and a row of colours more.
+        let odd = RawImage::new(PixelFormat::Nv12, (3, 3), 4, vec![128; 4 * 5]).unwrap();
+        assert!(odd.jpeg().is_ok() && odd.luma().pixels.len() == 9);
+    }
+}

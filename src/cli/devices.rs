@@ -130,7 +130,9 @@ impl Report {
         }
         let usable = |m: &&MicrophoneReport| m.problem.is_none();
         for (i, microphone) in self.microphones.iter().filter(usable).enumerate() {
-            line(&mut text, &format!("# {}", microphone.description));
+            if !microphone.description.is_empty() {
+                line(&mut text, &format!("# {}", microphone.description));
+            }
             if let (Some(formats), Some(rates), Some(channels)) = (
                 &microphone.formats,
                 microphone.rates_hz,

@@ -212,8 +212,12 @@ impl LumaImage {
     /// # Errors
     /// The picture is beyond the limits, or not a whole JPEG or PNG.
     pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<LumaImage, ImageError> {
-        if bytes.len() <= limits.max_file_bytes && matches!(Format::of(bytes), Some(Format::Jpeg)) {
-            return jpeg::decode_luma(bytes, limits);
+        // What has no luma of its own (CMYK), and what is damaged, goes the long way.
+        if bytes.len() <= limits.max_file_bytes
+            && matches!(Format::of(bytes), Some(Format::Jpeg))
+            && let Ok(luma) = jpeg::decode_luma(bytes, limits)
+        {
+            return Ok(luma);
         }
         let rgb = RgbImage::decode(bytes, limits)?;
         // ITU-R BT.601, as JPEG has it, in 16-bit fixed point.

@@ -41,13 +41,15 @@ pub(super) fn decode(
     ))
 }
 
+type Decoder<'a> = JpegDecoder<ZCursor<&'a [u8]>>;
+
 /// The decoder after its work, and pixels of `pixel_bytes` each.
 fn decode_as<'a>(
     bytes: &'a [u8],
     limits: &ImageLimits,
     colors: ColorSpace,
     pixel_bytes: usize,
-) -> Result<(JpegDecoder<ZCursor<&'a [u8]>>, Vec<u8>), ImageError> {
+) -> Result<(Decoder<'a>, Vec<u8>), ImageError> {
     let whole = is_whole(bytes);
     let failed = |reason: String| match whole {
         true => ImageError::Damaged {
