@@ -305,6 +305,7 @@ fn pictures_and_clips_keep_their_order() {
         user.push(UserPart::Text("What?".into()));
         let request = Request {
             system: None,
+            conversation: None,
             user,
             matformer: None,
             generation: Generation {

@@ -354,6 +354,7 @@ fn the_engine_says_what_the_reference_says() {
         assert!(!want.is_empty(), "{}: nothing to compare", case.name);
         let request = Request {
             system: None,
+            conversation: None,
             user,
             matformer: None,
             generation: Generation {

@@ -119,6 +119,7 @@ impl Ask {
         let mut engine = self.run.open(self.run.options(&config))?;
         let request = Request {
             system: self.system,
+            conversation: None,
             user,
             matformer: self.generation.matformer.clone(),
             generation: Generation {

@@ -142,6 +142,7 @@ impl Engine {
             if finish.is_none() && conversation.cache.position() == context {
                 finish = Some(FinishReason::ContextFull);
             }
+            conversation.pending = (stopped != Some(StopReason::Token)).then_some(id);
             if finish.is_none() {
                 match self.take(conversation, &[id]) {
                     Err(EngineError::Cancelled) => finish = Some(FinishReason::Cancelled),
@@ -163,6 +164,7 @@ impl Engine {
             finish: finish.unwrap_or(FinishReason::Stop),
             matformer: conversation.slice.name.clone(),
             grammar_confidence: constrained.and_then(|constrained| constrained.confidence),
+            resumed: None,
             timing,
             memory: self.memory(),
         })
@@ -170,7 +172,12 @@ impl Engine {
 
     /// Takes tokens of the answer into the context.
     fn take(&mut self, conversation: &mut Conversation, ids: &[u32]) -> Result<(), EngineError> {
-        let Conversation { cache, slice, .. } = conversation;
+        let Conversation {
+            cache,
+            slice,
+            pending,
+            ..
+        } = conversation;
         let taken = self.text.extend_watched(
             &self.pool,
             cache,
@@ -181,7 +188,9 @@ impl Engine {
             &mut no_probe,
             &mut *self.on_step,
         );
-        Ok(taken?)
+        taken?;
+        *pending = None;
+        Ok(())
     }
 
     fn logits_of_last(&mut self) {
