@@ -246,6 +246,7 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() {
         bench.text.shortcuts = Shortcuts {
             kv_cut: false,
             sparse_ffn: false,
+            ..Shortcuts::default()
         };
         let ids = &prompt.ids;
         let mut cache = KvCache::new(&bench.config.text, KvType::F32, ids.len(), ids.len());
