@@ -61,7 +61,7 @@ fn main() {
         let mut most = 0;
         for id in tokenizer.encode_text(answer) {
             let start = Instant::now();
-            if let Next::Among(allowed) = constraint.next().unwrap() {
+            if let Next::Among(allowed) = constraint.allowed().unwrap() {
                 most = most.max(allowed.len());
             }
             steps.push(milliseconds(start));

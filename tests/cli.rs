@@ -258,15 +258,15 @@ fn answers_keep_to_a_grammar() {
     let text = answer(&["--choices", &choices, prompt]);
     assert!(choices.split(',').any(|choice| choice == text), "{text}");
     assert_eq!(
-        answer(&["--regex", r"\{.action.:.turn_(on|off).", prompt]),
-        r#"{"action":"turn_off""#
+        answer(&["--regex", r"\{.action.:.turn_(on|off)", prompt]),
+        r#"{"action":"turn_off"#
     );
 
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("schema.json");
     let path = file.to_str().unwrap();
     let schema = r#"{"type":"object","properties":{"action":{"enum":["turn_on","turn_off"]},
-        "device":{"type":"string"}},"required":["action","device"],"additionalProperties":false}"#;
+        "device":{"enum":["light","fan"]}},"required":["action","device"],"additionalProperties":false}"#;
     std::fs::write(&file, schema).unwrap();
     assert_eq!(
         answer(&["--schema", path, prompt]),

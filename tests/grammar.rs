@@ -202,7 +202,7 @@ fn allowed_tokens_are_exactly_those_that_fit() {
                 && !tokenizer.is_special(id)
                 && rest.iter().any(|rest| rest.starts_with(&bytes))
         };
-        match constraint.next().unwrap() {
+        match constraint.allowed().unwrap() {
             Next::Forced(ids) => {
                 let bytes: Vec<u8> = ids
                     .iter()
@@ -355,7 +355,7 @@ fn what_cannot_be_followed_is_told() {
             ["JSON schema", "limits.grammar.max_bytes"],
         ),
         (
-            Grammar::choices(&[long.clone()], &limits),
+            Grammar::choices(std::slice::from_ref(&long), &limits),
             ["choices", "limits.grammar.max_bytes"],
         ),
         (
@@ -446,7 +446,7 @@ fn expressions_of_bombs_are_bounded() {
 }
 
 fn forced(constraint: &mut Constraint) -> Vec<u32> {
-    match constraint.next().unwrap() {
+    match constraint.allowed().unwrap() {
         Next::Forced(ids) => ids,
         Next::Among(_) => Vec::new(),
     }

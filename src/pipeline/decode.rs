@@ -186,7 +186,7 @@ impl Engine {
             return Ok(id);
         }
         let last = self.work.ready() - 1;
-        match constrained.constraint.next()? {
+        match constrained.constraint.allowed()? {
             Next::Forced(mut run) => {
                 let cache = &conversation.cache;
                 let most = match self.text.shortcuts.forced_runs {
