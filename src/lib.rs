@@ -5,6 +5,7 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod features;
 pub mod media;
 pub mod model;
@@ -12,4 +13,3 @@ pub mod pack;
 pub mod pipeline;
 pub mod publish;
 pub mod report;
-pub mod daemon;

@@ -25,6 +25,7 @@ fn allocations(
 ) -> Vec<usize> {
     let request = Request {
         system: None,
+        conversation: None,
         user: vec![UserPart::Text("Turn on the kitchen light, please.".into())],
         matformer: None,
         generation: Generation {

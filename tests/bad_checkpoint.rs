@@ -569,6 +569,7 @@ fn open_and_answer(dir: &Path) -> Result<(), String> {
             user.push(UserPart::Text("Hi".into()));
             let request = Request {
                 system: None,
+                conversation: None,
                 user,
                 matformer: None,
                 generation: Generation {

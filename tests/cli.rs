@@ -250,6 +250,68 @@ fn usage_errors_have_their_code() {
 }
 
 /// `gemmad … | head -c 0`: the reader is gone before the first word.
+/// The demo model would answer with JSON; it is held to something else.
+#[test]
+fn answers_keep_to_a_grammar() {
+    let prompt = "Turn off the kitchen light.\nReturn the command as JSON:";
+    let choices = ["turn_off", "turn_on", "nothing"].join(",");
+    let text = answer(&["--choices", &choices, prompt]);
+    assert!(choices.split(',').any(|choice| choice == text), "{text}");
+    assert_eq!(
+        answer(&["--regex", r"\{.action.:.turn_(on|off)", prompt]),
+        r#"{"action":"turn_off"#
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("schema.json");
+    let path = file.to_str().unwrap();
+    let schema = r#"{"type":"object","properties":{"action":{"enum":["turn_on","turn_off"]},
+        "device":{"enum":["light","fan"]}},"required":["action","device"],"additionalProperties":false}"#;
+    std::fs::write(&file, schema).unwrap();
+    assert_eq!(
+        answer(&["--schema", path, prompt]),
+        r#"{"action":"turn_off","device":"light"}"#
+    );
+    let report: Value =
+        serde_json::from_str(&answer(&["--schema", path, "--json", prompt])).unwrap();
+    // It wanted to go on with the area, which the schema forbids.
+    assert!(
+        report["grammar_confidence"].as_f64().unwrap() < 0.1,
+        "{report}"
+    );
+    assert_eq!(report["finish"], "stop");
+
+    refused(
+        &ask(&["--regex", "(a", prompt]),
+        64,
+        &["regular expression", "unclosed"],
+    );
+    refused(
+        &ask(&["--choices", "a,,b", prompt]),
+        64,
+        &["choices", "number 2"],
+    );
+    std::fs::write(&file, r#"{"type":"object","minContains":1}"#).unwrap();
+    refused(
+        &ask(&["--schema", path, prompt]),
+        65,
+        &["schema.json", "minContains"],
+    );
+    std::fs::write(&file, "{").unwrap();
+    refused(
+        &ask(&["--schema", path, prompt]),
+        65,
+        &["schema.json", "JSON"],
+    );
+    refused(
+        &ask(&["--schema", "/no/such/file", prompt]),
+        66,
+        &["/no/such/file"],
+    );
+    let both = ask(&["--regex", "a", "--choices", "a", prompt]);
+    assert_eq!(both.status.code(), Some(64));
+}
+
 #[test]
 fn a_closed_pipe_is_no_error() {
     for json in [false, true] {
@@ -305,6 +367,7 @@ fn pictures_and_clips_keep_their_order() {
         user.push(UserPart::Text("What?".into()));
         let request = Request {
             system: None,
+            conversation: None,
             user,
             matformer: None,
             generation: Generation {

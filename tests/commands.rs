@@ -96,6 +96,7 @@ fn hear(engine: &mut Engine, commands: &CommandGrammar, clip: &Clip) -> Understa
 fn read(engine: &mut Engine, commands: &CommandGrammar, text: &str) -> Understanding {
     let request = Request {
         system: None,
+        conversation: None,
         user: vec![UserPart::Text(commands.prompt_for(text))],
         matformer: None,
         generation: commands.generation(),

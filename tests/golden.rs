@@ -184,6 +184,7 @@ fn uncut(bench: &mut Bench) {
     bench.model.shortcuts = Shortcuts {
         kv_cut: false,
         sparse_ffn: false,
+        ..Shortcuts::default()
     };
 }
 
@@ -301,6 +302,7 @@ fn matformer_slices() {
             bench.model.shortcuts = Shortcuts {
                 kv_cut: false,
                 sparse_ffn: false,
+                ..Shortcuts::default()
             };
             let run = bench.all_logits(&ids, 64, &slice);
             for (at, want) in want.chunks_exact(shape[1]).enumerate() {
@@ -356,7 +358,11 @@ fn shortcuts_and_chunks_change_nothing() {
     for kv_cut in [false, true] {
         for sparse_ffn in [false, true] {
             for chunk in [1, 7, 64, ids.len()] {
-                bench.model.shortcuts = Shortcuts { kv_cut, sparse_ffn };
+                bench.model.shortcuts = Shortcuts {
+                    kv_cut,
+                    sparse_ffn,
+                    ..Shortcuts::default()
+                };
                 let mut cache = bench.cache(chunk);
                 let mut work = Workspace::new(bench.model.config(), chunk);
                 let mut both = Vec::new();

@@ -246,6 +246,7 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() {
         bench.text.shortcuts = Shortcuts {
             kv_cut: false,
             sparse_ffn: false,
+            ..Shortcuts::default()
         };
         let ids = &prompt.ids;
         let mut cache = KvCache::new(&bench.config.text, KvType::F32, ids.len(), ids.len());
@@ -354,6 +355,7 @@ fn the_engine_says_what_the_reference_says() {
         assert!(!want.is_empty(), "{}: nothing to compare", case.name);
         let request = Request {
             system: None,
+            conversation: None,
             user,
             matformer: None,
             generation: Generation {

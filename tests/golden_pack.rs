@@ -125,7 +125,11 @@ fn shortcuts_change_nothing_in_a_pack() {
             let mut plain = None;
             for kv_cut in [false, true] {
                 for sparse_ffn in [false, true] {
-                    model.shortcuts = Shortcuts { kv_cut, sparse_ffn };
+                    model.shortcuts = Shortcuts {
+                        kv_cut,
+                        sparse_ffn,
+                        ..Shortcuts::default()
+                    };
                     let got = logits(&model, &pool, &ids, chunk, &slice);
                     let plain = plain.get_or_insert_with(|| got.clone());
                     // Integer dots are exact and every token is quantised by itself, so that only terms of zero are left

@@ -40,6 +40,7 @@ fn answer(engine: &mut Engine, matformer: &str, media: Option<Media>, text: &str
         .chain([UserPart::Text(text.to_owned())]);
     let request = Request {
         system: None,
+        conversation: None,
         user: user.collect(),
         matformer: Some(matformer.to_owned()),
         generation: Generation {

@@ -3,7 +3,7 @@
 use crate::dot_tile::{DotTile, Rows};
 use crate::quantized::{self, with_activations};
 use crate::simd::{Element, dispatch};
-use crate::{Matrix, MatrixData, Pool};
+use crate::{Matrix, MatrixData, Pool, quant};
 
 /// Weights that one task reads at least, in bytes: below that, handing it out costs more than it saves.
 const MIN_TASK_BYTES: usize = 32 * 1024;
@@ -32,6 +32,65 @@ pub fn matvec(pool: &Pool, w: Matrix<'_>, x: &[f32], y: &mut [f32]) {
             quantized::accumulate_all_rows(pool, data, x, y);
         }
     }
+}
+
+/// Rows that [`matvec_blocks`] computes together: those of a tile.
+pub const BLOCK_ROWS: usize = quant::TILE_ROWS;
+
+/// The outputs of [`matvec`] for some blocks of [`BLOCK_ROWS`] rows, equal bit by bit: a head of which few tokens are wanted.
+///
+/// `y` has the rows of block `blocks[0]` (rows `BLOCK_ROWS * blocks[0]` and on), then those of `blocks[1]` and so on; the last block
+/// of a matrix may be shorter.
+///
+/// # Panics
+/// When a length does not fit, the blocks do not ascend, there is no such block, or `w` is quantised column by column.
+pub fn matvec_blocks(pool: &Pool, w: Matrix<'_>, blocks: &[u32], x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), w.cols, "x of a matrix with {} columns", w.cols);
+    assert!(
+        blocks.is_sorted_by(|a, b| a < b),
+        "blocks that do not ascend"
+    );
+    let rows_of = |&block: &u32| {
+        let first = block as usize * BLOCK_ROWS;
+        assert!(first < w.rows, "a block beyond row {}", w.rows);
+        BLOCK_ROWS.min(w.rows - first)
+    };
+    let rows: usize = blocks.iter().map(rows_of).sum();
+    assert_eq!(y.len(), rows, "one result for each row of a block");
+    pool.count_weights(w.bytes() / w.rows.max(1) * rows);
+    match w.data {
+        MatrixData::F32(data) => by_blocks(pool, w, data, blocks, x, y),
+        MatrixData::Bf16(data) => by_blocks(pool, w, data, blocks, x, y),
+        MatrixData::F16(data) => by_blocks(pool, w, data, blocks, x, y),
+        MatrixData::Quantized(data) => with_activations(pool, x, 1, w.cols, |x| {
+            quantized::matvec::matvec_blocks(pool, data, blocks, x, y);
+        }),
+        MatrixData::QuantizedColumns(_) => panic!("rows of a matrix quantised column by column"),
+    }
+}
+
+fn by_blocks<W: Element>(
+    pool: &Pool,
+    w: Matrix<'_>,
+    data: &[W],
+    blocks: &[u32],
+    x: &[f32],
+    y: &mut [f32],
+) {
+    pool.for_each_tile_mut(y, y.len(), 1, BLOCK_ROWS, &|_, first, y| {
+        let row = blocks[first / BLOCK_ROWS] as usize * BLOCK_ROWS;
+        let w = Rows {
+            data: &data[row * w.row_stride..],
+            stride: w.row_stride,
+            depth: w.cols,
+        };
+        let x = Rows {
+            data: x,
+            stride: w.depth,
+            depth: w.depth,
+        };
+        dispatch(pool.isa(), DotTile { w, x, y });
+    });
 }
 
 fn by_rows<W: Element>(pool: &Pool, w: Matrix<'_>, data: &[W], x: &[f32], y: &mut [f32]) {

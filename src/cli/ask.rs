@@ -15,9 +15,9 @@ use super::model_args::{GenerationArgs, RunArgs};
 use crate::config::Limits;
 use crate::features::audio_file::{AudioLimits, read_audio_file};
 use crate::media::AudioClip;
-use crate::model::grammar::{Grammar, GrammarLimits};
+use crate::model::grammar::{Grammar, GrammarError, GrammarLimits};
 use crate::model::prompt::MAX_TEXT_BYTES;
-use crate::pipeline::{Answer, Generation, GroupMemory, Media, Request, UserPart};
+use crate::pipeline::{Answer, EngineError, Generation, GroupMemory, Media, Request, UserPart};
 
 /// Answer a question about text, pictures and audio
 ///
@@ -72,9 +72,14 @@ impl GrammarArgs {
         } else {
             Grammar::choices(&self.choices, limits)
         };
-        match grammar {
-            Ok(grammar) => Ok(Some(grammar.with_confidence())),
-            Err(error) => Err(Failure::new(exit::USAGE, error)),
+        grammar.map(Some).map_err(|error| self.failure(&error))
+    }
+
+    /// A file's content is data, an argument is usage.
+    fn failure(&self, error: &GrammarError) -> Failure {
+        match &self.schema {
+            Some(path) => Failure::new(exit::DATA, format_args!("{}: {error}", path.display())),
+            None => Failure::new(exit::USAGE, error),
         }
     }
 }
@@ -114,11 +119,15 @@ impl Ask {
             self.prompt
         };
         user.push(UserPart::Text(prompt));
-        let grammar = self.grammar.grammar(&config.limits.grammar)?;
+        let mut grammar = self.grammar.grammar(&config.limits.grammar)?;
+        if self.json {
+            grammar = grammar.map(Grammar::with_confidence);
+        }
         let progress = spinner("loading the model");
         let mut engine = self.run.open(self.run.options(&config))?;
         let request = Request {
             system: self.system,
+            conversation: None,
             user,
             matformer: self.generation.matformer.clone(),
             generation: Generation {
@@ -130,7 +139,7 @@ impl Ask {
         progress.set_message("reading the prompt");
         let mut out = std::io::stdout().lock();
         let mut written = Ok(());
-        let answer = engine.answer(&request, &mut |text| {
+        let answered = engine.answer(&request, &mut |text| {
             progress.finish_and_clear();
             if self.json {
                 return ControlFlow::Continue(());
@@ -141,7 +150,11 @@ impl Ask {
             } else {
                 ControlFlow::Break(())
             }
-        })?;
+        });
+        let answer = match answered {
+            Err(EngineError::Grammar(error)) => return Err(self.grammar.failure(&error)),
+            other => other?,
+        };
         progress.finish_and_clear();
         written?;
         if self.json {

@@ -26,8 +26,16 @@ impl CheckConfig {
             plural(config.microphone.len(), "microphone"),
             plural(config.camera.len(), "camera"),
             plural(config.command.len(), "command"),
-            if config.mqtt.enabled { &config.mqtt.url } else { "off" },
-            if config.dbus.enabled { &config.dbus.bus } else { "off" },
+            if config.mqtt.enabled {
+                &config.mqtt.url
+            } else {
+                "off"
+            },
+            if config.dbus.enabled {
+                &config.dbus.bus
+            } else {
+                "off"
+            },
         )?;
         Ok(())
     }

@@ -120,6 +120,7 @@ fn describe(
 ) -> Result<Answer, Failure> {
     let request = Request {
         system: None,
+        conversation: None,
         user: vec![
             UserPart::Media(Media::Image(image)),
             UserPart::Text(prompt.to_owned()),

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use crate::model::config::ConfigError;
-use crate::model::grammar::GrammarError;
 use crate::model::matformer::SliceError;
 use crate::model::weights::WeightsError;
 use crate::pack::PackError;
@@ -151,7 +150,6 @@ impl From<EngineError> for Failure {
             | EngineError::Isa(_)
             | EngineError::Context { .. }
             | EngineError::CacheSize { .. } => exit::CONFIG,
-            EngineError::Grammar(GrammarError::Unsupported { .. }) => exit::USAGE,
             _ => exit::DATA,
         };
         Failure::new(code, error)

@@ -41,9 +41,7 @@ impl From<DaemonError> for Failure {
             DaemonError::Config(_) | DaemonError::Slice { .. } | DaemonError::Setting(_) => {
                 Failure::new(exit::CONFIG, error)
             }
-            DaemonError::Io { .. } | DaemonError::WorkerGone => {
-                Failure::new(exit::SOFTWARE, error)
-            }
+            DaemonError::Io { .. } | DaemonError::WorkerGone => Failure::new(exit::SOFTWARE, error),
         }
     }
 }

@@ -40,9 +40,13 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339_with_an_offset() {
-        let text = rfc3339(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_120));
+        let text =
+            rfc3339(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_120));
         let time: jiff::Timestamp = text.parse().unwrap();
         assert_eq!(time.as_millisecond(), 1_700_000_000_120);
-        assert!(text.contains(".12") && text.as_bytes()[text.len() - 3] == b':', "{text}");
+        assert!(
+            text.contains(".12") && text.as_bytes()[text.len() - 3] == b':',
+            "{text}"
+        );
     }
 }

@@ -172,7 +172,9 @@ impl Devices {
     /// The only camera, where there is just one.
     pub(super) fn only_camera(&self) -> Option<&str> {
         let mut ids = self.eyes.keys();
-        ids.next().filter(|_| ids.next().is_none()).map(String::as_str)
+        ids.next()
+            .filter(|_| ids.next().is_none())
+            .map(String::as_str)
     }
 
     /// Asks a camera for a picture; whether there is such a camera.
@@ -224,7 +226,10 @@ async fn stop_threads(ears: BTreeMap<String, Ear>, eyes: BTreeMap<String, Eye>) 
             eye.thread.stop();
         }
     });
-    if tokio::time::timeout(Duration::from_secs(5), joined).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(5), joined)
+        .await
+        .is_err()
+    {
         log::warn!("a microphone or camera did not close within 5 s and is left");
     }
 }
@@ -247,8 +252,15 @@ impl Daemon {
                 ear.state = source_state(&state);
                 if let Some((feed, _)) = ear.speaking.take() {
                     // Muted while somebody spoke: forgotten. Gone while somebody spoke: what was heard still counts.
-                    if closed { feed.cancel() } else { feed.end(true) }
-                    self.sinks.publish(&Report::Speech { id: id.clone(), speaking: false });
+                    if closed {
+                        feed.cancel()
+                    } else {
+                        feed.end(true)
+                    }
+                    self.sinks.publish(&Report::Speech {
+                        id: id.clone(),
+                        speaking: false,
+                    });
                 }
                 if let DeviceState::Offline { reason } = &state {
                     self.record.error(&format!("{id}: {reason}"));
@@ -260,8 +272,14 @@ impl Daemon {
                 let feed = Arc::new(SpeechFeed::default());
                 let ticket = Arc::new(Ticket::default());
                 ear.speaking = Some((Arc::clone(&feed), Arc::clone(&ticket)));
-                self.sinks.publish(&Report::Speech { id: id.clone(), speaking: true });
-                let work = Work::Speech { microphone: id, feed };
+                self.sinks.publish(&Report::Speech {
+                    id: id.clone(),
+                    speaking: true,
+                });
+                let work = Work::Speech {
+                    microphone: id,
+                    feed,
+                };
                 self.push(self.job(Ulid::generate().to_string(), work, ticket));
             }
             MicrophoneEvent::Speech(samples) => {
@@ -274,13 +292,19 @@ impl Daemon {
                     ticket.set_deadline(Instant::now() + self.patience(None));
                     feed.end(truncated);
                 }
-                self.sinks.publish(&Report::Speech { id, speaking: false });
+                self.sinks.publish(&Report::Speech {
+                    id,
+                    speaking: false,
+                });
             }
             MicrophoneEvent::SpeechCancelled => {
                 if let Some((feed, _)) = ear.speaking.take() {
                     feed.cancel();
                 }
-                self.sinks.publish(&Report::Speech { id, speaking: false });
+                self.sinks.publish(&Report::Speech {
+                    id,
+                    speaking: false,
+                });
             }
             MicrophoneEvent::ListenTimedOut => {
                 log::info!(source = id.as_str(); "nothing was said after push-to-talk");
@@ -304,9 +328,16 @@ impl Daemon {
                 }
                 self.sinks.publish(&Report::CameraState { id, state });
             }
-            CameraEvent::MotionStarted(_) => self.sinks.publish(&Report::Motion { id, moving: true }),
+            CameraEvent::MotionStarted(_) => {
+                self.sinks.publish(&Report::Motion { id, moving: true })
+            }
             CameraEvent::MotionEnded => self.sinks.publish(&Report::Motion { id, moving: false }),
-            CameraEvent::Frame { frame, trigger, motion, request } => {
+            CameraEvent::Frame {
+                frame,
+                trigger,
+                motion,
+                request,
+            } => {
                 let request = match request {
                     None => None,
                     Some(number) => match self.devices.snapshots.remove(&number) {
@@ -319,22 +350,41 @@ impl Daemon {
                     self.record.queues.dropped_captions += 1;
                     return;
                 }
-                let timeout_ms = request.as_ref().and_then(|(_, describe)| describe.timeout_ms);
+                let timeout_ms = request
+                    .as_ref()
+                    .and_then(|(_, describe)| describe.timeout_ms);
                 let job_id = match &request {
                     Some((request, _)) => request.id.clone(),
                     None => Ulid::generate().to_string(),
                 };
                 let ticket = Arc::new(Ticket::until(Instant::now() + self.patience(timeout_ms)));
-                let work = Work::Caption(CaptionWork { camera: id, frame, trigger, motion, request });
+                let work = Work::Caption(CaptionWork {
+                    camera: id,
+                    frame,
+                    trigger,
+                    motion,
+                    request,
+                });
                 self.push(self.job(job_id, work, ticket));
             }
-            CameraEvent::FrameFailed { request: number, reason } => {
+            CameraEvent::FrameFailed {
+                request: number,
+                reason,
+            } => {
                 let Some((request, _)) = self.devices.snapshots.remove(&number) else {
                     return;
                 };
-                let report = reports::failed_snapshot(&id, &self.settings, &self.loaded.model, reason.clone());
+                let report = reports::failed_snapshot(
+                    &id,
+                    &self.settings,
+                    &self.loaded.model,
+                    reason.clone(),
+                );
                 self.reported(report);
-                let error = ErrorBody { code: ErrorCode::Busy, message: format!("{id}: {reason}") };
+                let error = ErrorBody {
+                    code: ErrorCode::Busy,
+                    message: format!("{id}: {reason}"),
+                };
                 self.reported(request.update(crate::report::JobState::Failed, Err(error)));
             }
         }

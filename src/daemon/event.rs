@@ -51,7 +51,10 @@ pub(super) struct Loaded {
 
 impl Loaded {
     pub(super) fn of(engine: &Engine) -> Loaded {
-        let name = engine.dir().file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = engine
+            .dir()
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
         Loaded {
             model: name.trim_end_matches(".pack").to_owned(),

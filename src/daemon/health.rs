@@ -95,7 +95,9 @@ impl Daemon {
     fn look_at_the_board(&mut self) {
         let before = self.vigil.degraded.clone();
         let vitals = Vitals::read(Path::new("/"));
-        self.vigil.degraded.update(&vitals, &self.settings.config.degrade);
+        self.vigil
+            .degraded
+            .update(&vitals, &self.settings.config.degrade);
         if self.vigil.degraded == before {
             return;
         }
@@ -110,20 +112,32 @@ impl Daemon {
             let dropped = self.queue.unasked_captions().len();
             self.record.queues.dropped_captions += dropped as u64;
         }
-        self.settings = Arc::new(self.settings.for_board(&self.switches, self.vigil.degraded.is_degraded()));
+        self.settings = Arc::new(
+            self.settings
+                .for_board(&self.switches, self.vigil.degraded.is_degraded()),
+        );
         self.sinks.publish(&Report::Matformer(self.slice()));
         self.publish_health();
     }
 
     pub(super) fn publish_health(&mut self) {
         self.vigil.health_told = Instant::now();
-        let state = if self.vigil.degraded.is_degraded() { "degraded" } else { "ready" };
+        let state = if self.vigil.degraded.is_degraded() {
+            "degraded"
+        } else {
+            "ready"
+        };
         let health = self.health(state);
         self.sinks.publish(&Report::Health(Box::new(health)));
     }
 
     pub(super) fn health(&self, state: &str) -> crate::report::Health {
-        self.record.health(state, &self.vigil.degraded, self.queue.len(), self.sinks.mqtt_health())
+        self.record.health(
+            state,
+            &self.vigil.degraded,
+            self.queue.len(),
+            self.sinks.mqtt_health(),
+        )
     }
 
     /// Every state that stays: for the start, and for a bus that came back.

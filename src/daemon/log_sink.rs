@@ -14,7 +14,8 @@ use crate::config::Log;
 pub fn install(config: &Log) -> Result<(), String> {
     let level = level(config)?;
     if connected_to_journal() {
-        let journal = JournalLog::new().map_err(|error| format!("cannot reach the journal: {error}"))?;
+        let journal =
+            JournalLog::new().map_err(|error| format!("cannot reach the journal: {error}"))?;
         journal
             .with_syslog_identifier("gemmad".to_owned())
             .with_extra_fields([("VERSION", env!("CARGO_PKG_VERSION"))])

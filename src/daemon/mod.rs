@@ -246,7 +246,8 @@ impl Daemon {
             Report::Voice(event) => {
                 self.record.speed(&event.timing);
                 if event.reason.is_some() && event.command.is_none() && event.confidence.is_none() {
-                    self.record.error(event.reason.as_deref().unwrap_or_default());
+                    self.record
+                        .error(event.reason.as_deref().unwrap_or_default());
                 }
             }
             Report::Caption { event, .. } => {
@@ -256,7 +257,11 @@ impl Daemon {
                 }
             }
             Report::Job(update) => {
-                if let Some(timing) = update.reply.as_ref().and_then(|reply| reply.timing.as_ref()) {
+                if let Some(timing) = update
+                    .reply
+                    .as_ref()
+                    .and_then(|reply| reply.timing.as_ref())
+                {
                     self.record.speed(timing);
                 }
                 if matches!(&update.error, Some(error) if error.code == ErrorCode::Timeout) {
@@ -273,7 +278,10 @@ impl Daemon {
         match note {
             WorkerNote::Memory(memory) => {
                 let states = |memory: &[crate::pipeline::GroupMemory]| -> Vec<String> {
-                    memory.iter().map(|memory| (memory.mapped_bytes > 0).to_string()).collect()
+                    memory
+                        .iter()
+                        .map(|memory| (memory.mapped_bytes > 0).to_string())
+                        .collect()
                 };
                 let changed = states(&self.record.memory) != states(&memory);
                 self.record.memory = memory;
@@ -311,7 +319,9 @@ impl Daemon {
                 self.record.queues.refused_requests += 1;
                 let error = ErrorBody {
                     code: ErrorCode::QueueFull,
-                    message: format!("{limit} requests wait already: ask again later, or raise [queue] jobs"),
+                    message: format!(
+                        "{limit} requests wait already: ask again later, or raise [queue] jobs"
+                    ),
                 };
                 if let Some(report) = reports::refused(&refused, &self.loaded.model, error) {
                     self.reported(report);
@@ -363,7 +373,12 @@ impl Daemon {
             reasons if reasons.is_empty() => String::new(),
             reasons => format!("; degraded: {}", reasons.join(", ")),
         };
-        let resident: u64 = self.record.memory.iter().map(|group| group.resident_bytes).sum();
+        let resident: u64 = self
+            .record
+            .memory
+            .iter()
+            .map(|group| group.resident_bytes)
+            .sum();
         format!(
             "{sources}; {}; {} {} ({}), {} MiB of weights resident{degraded}",
             self.sinks.status(),

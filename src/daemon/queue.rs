@@ -35,7 +35,10 @@ pub(super) enum Work {
     /// A question.
     Ask { request: Request, ask: Ask },
     /// An attached picture.
-    Describe { request: Request, describe: Describe },
+    Describe {
+        request: Request,
+        describe: Describe,
+    },
     /// Attached audio.
     Transcribe {
         request: Request,
@@ -114,7 +117,8 @@ impl Ticket {
 
     /// Whether its time is over.
     pub(super) fn is_late(&self) -> bool {
-        self.deadline().is_some_and(|deadline| deadline <= Instant::now())
+        self.deadline()
+            .is_some_and(|deadline| deadline <= Instant::now())
     }
 
     /// Ends the job at the next token.
@@ -193,7 +197,13 @@ impl Queue {
                 .waiting
                 .iter()
                 .position(|other| other.work.unasked_caption() == Some(camera)),
-            None if inner.waiting.iter().filter(|other| same_rank(other)).count() >= limit => {
+            None if inner
+                .waiting
+                .iter()
+                .filter(|other| same_rank(other))
+                .count()
+                >= limit =>
+            {
                 if rank > 0 {
                     return Pushed::Full(Box::new(job));
                 }
@@ -338,6 +348,3 @@ pub(super) enum Cancelled {
     /// There is no such job (any more).
     Unknown,
 }
-
-#[cfg(test)]
-mod tests;

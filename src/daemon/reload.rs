@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::state::Switches;
 use super::settings::Settings;
+use super::state::Switches;
 use super::{Daemon, DaemonError, log_sink, reports, systemd};
 use crate::config::{Config, FRAME_MS};
 use crate::pipeline::commands::CommandGrammar;
@@ -14,7 +14,11 @@ use crate::pipeline::{EngineOptions, TowerOptions};
 use crate::report::Report;
 
 /// What is computed from a configuration.
-pub(super) fn settings(config: Config, switches: &Switches, file: &Path) -> Result<Settings, DaemonError> {
+pub(super) fn settings(
+    config: Config,
+    switches: &Switches,
+    file: &Path,
+) -> Result<Settings, DaemonError> {
     let commands = match config.command.is_empty() {
         true => None,
         false => Some(
@@ -40,6 +44,7 @@ pub(super) fn engine_options(config: &Config) -> EngineOptions {
         threads: config.threads.count,
         context: config.model.context,
         kv_type: config.model.kv_cache,
+        conversation_bytes: (config.queue.conversations_mib as u64) << 20,
         towers: TowerOptions {
             soft_token_padding: config.audio.soft_token_padding,
             audio_batch_frames: config.audio.batch_ms / FRAME_MS,
@@ -52,7 +57,10 @@ pub(super) fn engine_options(config: &Config) -> EngineOptions {
 /// The slices that a configuration names are served.
 pub(super) fn check_slices(settings: &Settings, slices: &[String]) -> Result<(), DaemonError> {
     let named = &settings.config.matformer;
-    for (key, name) in [("slice", &named.slice), ("degraded_slice", &named.degraded_slice)] {
+    for (key, name) in [
+        ("slice", &named.slice),
+        ("degraded_slice", &named.degraded_slice),
+    ] {
         if let Some(name) = name
             && !slices.contains(name)
         {
@@ -104,12 +112,17 @@ impl Daemon {
             && let Err(error) = self.sinks.restart_mqtt(&new.config).await
         {
             // The old connection is gone already: it comes back, then the new file is refused as a whole.
-            self.sinks.restart_mqtt(&old).await.map_err(|error| error.to_string())?;
+            self.sinks
+                .restart_mqtt(&old)
+                .await
+                .map_err(|error| error.to_string())?;
             return Err(error.to_string());
         }
         log::set_max_level(level);
         self.settings = new;
-        self.devices.reconfigure(&self.settings.config, &self.switches).await;
+        self.devices
+            .reconfigure(&self.settings.config, &self.switches)
+            .await;
         let info = reports::info(&self.settings, &self.loaded, &self.started_at);
         self.sinks.publish(&Report::Info(Box::new(info)));
         self.publish_switches();

@@ -18,9 +18,13 @@ use crate::report::{
 /// What a job that will not be done is reported as; nothing for a caption that nobody asked for.
 pub(super) fn refused(job: &Job, model: &str, error: ErrorBody) -> Option<Report> {
     match &job.work {
-        Work::Speech { microphone, .. } => {
-            Some(rejected_speech(&job.id, microphone, &job.settings, model, error.message))
-        }
+        Work::Speech { microphone, .. } => Some(rejected_speech(
+            &job.id,
+            microphone,
+            &job.settings,
+            model,
+            error.message,
+        )),
         work => work
             .request()
             .map(|request| request.update(JobState::Failed, Err(error))),
@@ -35,7 +39,9 @@ fn rejected_speech(
     model: &str,
     reason: String,
 ) -> Report {
-    let language = settings.microphone(microphone).map(|mic| mic.language.clone());
+    let language = settings
+        .microphone(microphone)
+        .map(|mic| mic.language.clone());
     Report::Voice(Box::new(VoiceEvent {
         schema: SCHEMA,
         id: id.to_owned(),
@@ -57,7 +63,12 @@ fn rejected_speech(
 }
 
 /// A camera could not give the picture that was asked for.
-pub(super) fn failed_snapshot(camera: &str, settings: &Settings, model: &str, reason: String) -> Report {
+pub(super) fn failed_snapshot(
+    camera: &str,
+    settings: &Settings,
+    model: &str,
+    reason: String,
+) -> Report {
     let now = clock::now();
     Report::Caption {
         event: Box::new(CaptionEvent {
@@ -93,9 +104,10 @@ pub(super) fn info(settings: &Settings, loaded: &Loaded, started_at: &str) -> In
         started_at: started_at.to_owned(),
         model: loaded.model.clone(),
         quantisation: loaded.quantisation.clone(),
-        matformer: settings.matformer.clone().unwrap_or_else(|| {
-            loaded.slices.first().cloned().unwrap_or_default()
-        }),
+        matformer: settings
+            .matformer
+            .clone()
+            .unwrap_or_else(|| loaded.slices.first().cloned().unwrap_or_default()),
         matformer_options: loaded.slices.clone(),
         context: config.model.context,
         isa: loaded.isa.clone(),
@@ -118,7 +130,11 @@ pub(super) fn info(settings: &Settings, loaded: &Loaded, started_at: &str) -> In
                 device: camera.source(),
             })
             .collect(),
-        commands: config.command.iter().map(|command| command.name.clone()).collect(),
+        commands: config
+            .command
+            .iter()
+            .map(|command| command.name.clone())
+            .collect(),
         config_sha256: settings.config_sha256.clone(),
     }
 }
@@ -162,11 +178,20 @@ impl Record {
     }
 
     /// How it is.
-    pub(super) fn health(&self, state: &str, degraded: &Degraded, jobs: usize, mqtt: MqttHealth) -> Health {
+    pub(super) fn health(
+        &self,
+        state: &str,
+        degraded: &Degraded,
+        jobs: usize,
+        mqtt: MqttHealth,
+    ) -> Health {
         let vitals = Vitals::read(Path::new("/"));
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let groups = |of: &dyn Fn(&GroupMemory) -> f64| -> BTreeMap<String, f64> {
-            self.memory.iter().map(|memory| (memory.group.to_string(), of(memory))).collect()
+            self.memory
+                .iter()
+                .map(|memory| (memory.group.to_string(), of(memory)))
+                .collect()
         };
         Health {
             schema: SCHEMA,
@@ -198,7 +223,11 @@ impl Record {
 
 /// Whether a group is in memory.
 fn group_state(memory: &GroupMemory) -> &'static str {
-    if memory.mapped_bytes > 0 { "resident" } else { "unloaded" }
+    if memory.mapped_bytes > 0 {
+        "resident"
+    } else {
+        "unloaded"
+    }
 }
 
 /// The answer to a request that was done at once.

@@ -28,7 +28,10 @@ impl Open {
 
     /// Forgets a job that has ended.
     pub(super) fn updated(&mut self, update: &JobUpdate) {
-        if matches!(update.state, JobState::Done | JobState::Failed | JobState::Cancelled) {
+        if matches!(
+            update.state,
+            JobState::Done | JobState::Failed | JobState::Cancelled
+        ) {
             self.jobs.remove(&update.id);
         }
     }
@@ -52,7 +55,10 @@ impl Open {
 }
 
 fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
-    ErrorBody { code, message: message.into() }
+    ErrorBody {
+        code,
+        message: message.into(),
+    }
 }
 
 impl Daemon {
@@ -78,14 +84,23 @@ impl Daemon {
                 if let Some(system) = &ask.system {
                     self.check_prompt(system)?;
                 }
-                let work = Work::Ask { request: request.clone(), ask: ask.clone() };
+                let work = Work::Ask {
+                    request: request.clone(),
+                    ask: ask.clone(),
+                };
                 self.admit(request, work, ask.timeout_ms);
             }
             Action::Transcribe(transcribe) => {
                 if transcribe.audio.is_none() {
-                    return Err(error(ErrorCode::Invalid, "audio is missing: attach a WAV, FLAC, OGG or MP3"));
+                    return Err(error(
+                        ErrorCode::Invalid,
+                        "audio is missing: attach a WAV, FLAC, OGG or MP3",
+                    ));
                 }
-                let work = Work::Transcribe { request: request.clone(), transcribe: transcribe.clone() };
+                let work = Work::Transcribe {
+                    request: request.clone(),
+                    transcribe: transcribe.clone(),
+                };
                 self.admit(request, work, transcribe.timeout_ms);
             }
             Action::Describe(describe) => self.describe(request, describe)?,
@@ -101,15 +116,29 @@ impl Daemon {
                 };
             }
             Action::Stats => {
-                let state = if self.vigil.degraded().is_degraded() { "degraded" } else { "ready" };
+                let state = if self.vigil.degraded().is_degraded() {
+                    "degraded"
+                } else {
+                    "ready"
+                };
                 let health = serde_json::to_value(self.health(state));
-                return health.map(Some).map_err(|e| error(ErrorCode::Failed, e.to_string()));
+                return health
+                    .map(Some)
+                    .map_err(|e| error(ErrorCode::Failed, e.to_string()));
             }
             Action::Listen { id } => {
                 if self.switches.is_muted(id) {
-                    return Err(error(ErrorCode::Busy, format!("microphone {id:?} is muted: unmute it first")));
+                    return Err(error(
+                        ErrorCode::Busy,
+                        format!("microphone {id:?} is muted: unmute it first"),
+                    ));
                 }
-                self.need(self.devices.control_microphone(id, MicrophoneControl::Listen), "microphone", id)?;
+                self.need(
+                    self.devices
+                        .control_microphone(id, MicrophoneControl::Listen),
+                    "microphone",
+                    id,
+                )?;
                 return Ok(Some(json!({})));
             }
             Action::Mute { .. }
@@ -123,13 +152,20 @@ impl Daemon {
 
     fn need(&self, known: bool, what: &str, id: &str) -> Result<(), ErrorBody> {
         let message = || format!("there is no {what} {id:?}: it is not configured");
-        known.then_some(()).ok_or_else(|| error(ErrorCode::NotFound, message()))
+        known
+            .then_some(())
+            .ok_or_else(|| error(ErrorCode::NotFound, message()))
     }
 
     fn check_prompt(&self, prompt: &str) -> Result<(), ErrorBody> {
-        let (limit, length) = (self.settings.config.queue.max_prompt_chars, prompt.chars().count());
+        let (limit, length) = (
+            self.settings.config.queue.max_prompt_chars,
+            prompt.chars().count(),
+        );
         if length > limit {
-            let message = format!("the prompt has {length} characters; [queue] max_prompt_chars allows {limit}");
+            let message = format!(
+                "the prompt has {length} characters; [queue] max_prompt_chars allows {limit}"
+            );
             return Err(error(ErrorCode::TooLarge, message));
         }
         Ok(())
@@ -146,25 +182,40 @@ impl Daemon {
             self.check_prompt(prompt)?;
         }
         if describe.image.is_some() {
-            let work = Work::Describe { request: request.clone(), describe: describe.clone() };
+            let work = Work::Describe {
+                request: request.clone(),
+                describe: describe.clone(),
+            };
             self.admit(request, work, describe.timeout_ms);
             return Ok(());
         }
         let only = || self.devices.only_camera().map(str::to_owned);
         let camera = describe.camera.clone().or_else(only).ok_or_else(|| {
-            error(ErrorCode::Invalid, "which camera? Name one, or attach an image")
+            error(
+                ErrorCode::Invalid,
+                "which camera? Name one, or attach an image",
+            )
         })?;
         let limit = self.settings.config.queue.jobs;
         if self.devices.waiting_snapshots() >= limit {
-            return Err(error(ErrorCode::QueueFull, format!("{limit} pictures are waited for already: ask again later")));
+            return Err(error(
+                ErrorCode::QueueFull,
+                format!("{limit} pictures are waited for already: ask again later"),
+            ));
         }
-        let known = self.devices.snapshot(&camera, request.clone(), describe.clone());
+        let known = self
+            .devices
+            .snapshot(&camera, request.clone(), describe.clone());
         self.need(known, "camera", &camera)?;
         self.requests.begin(request);
         Ok(())
     }
 
-    fn cancel(&mut self, request: &Request, cancel: &CancelRequest) -> Result<serde_json::Value, ErrorBody> {
+    fn cancel(
+        &mut self,
+        request: &Request,
+        cancel: &CancelRequest,
+    ) -> Result<serde_json::Value, ErrorBody> {
         let meant = self.requests.meant(request, cancel);
         if meant.is_empty() {
             let name = cancel.job.as_ref().or(cancel.target.as_ref());
@@ -197,22 +248,31 @@ impl Daemon {
     fn switch(&mut self, action: &Action) -> Result<serde_json::Value, ErrorBody> {
         let report = match action {
             Action::Mute { id, muted } => {
-                let known = self.devices.control_microphone(id, MicrophoneControl::Mute(*muted));
+                let known = self
+                    .devices
+                    .control_microphone(id, MicrophoneControl::Mute(*muted));
                 self.need(known, "microphone", id)?;
                 self.switches.muted.insert(id.clone(), *muted);
                 None // its state follows when the device is closed or open
             }
             Action::Enable { id, enabled } => {
-                let known = self.devices.control_camera(id, CameraControl::Enable(*enabled));
+                let known = self
+                    .devices
+                    .control_camera(id, CameraControl::Enable(*enabled));
                 self.need(known, "camera", id)?;
                 self.switches.enabled.insert(id.clone(), *enabled);
                 None
             }
             Action::Captions { id, enabled } => {
-                let known = self.devices.control_camera(id, CameraControl::Captions(*enabled));
+                let known = self
+                    .devices
+                    .control_camera(id, CameraControl::Captions(*enabled));
                 self.need(known, "camera", id)?;
                 self.switches.captions.insert(id.clone(), *enabled);
-                Some(Report::Captions { id: id.clone(), enabled: *enabled })
+                Some(Report::Captions {
+                    id: id.clone(),
+                    enabled: *enabled,
+                })
             }
             Action::Matformer(name) => {
                 if !self.loaded.slices.contains(name) {
@@ -226,7 +286,9 @@ impl Daemon {
             Action::MaxTokens(tokens) => {
                 let limit = self.settings.config.queue.max_tokens;
                 if *tokens == 0 || *tokens > limit {
-                    let message = format!("max_tokens {tokens}: it must be 1 to {limit} ([queue] max_tokens)");
+                    let message = format!(
+                        "max_tokens {tokens}: it must be 1 to {limit} ([queue] max_tokens)"
+                    );
                     return Err(error(ErrorCode::Invalid, message));
                 }
                 self.switches.max_tokens = Some(*tokens);

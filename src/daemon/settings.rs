@@ -29,12 +29,17 @@ impl Settings {
     pub(super) fn for_board(&self, switches: &Switches, degraded: bool) -> Settings {
         let config = &self.config;
         let all_threads = Engine::threads_for(config.threads.count);
-        let usual = switches.matformer.clone().or_else(|| config.matformer.slice.clone());
+        let usual = switches
+            .matformer
+            .clone()
+            .or_else(|| config.matformer.slice.clone());
         let degraded_slice = config.matformer.degraded_slice.clone();
         let limit = config.queue.max_tokens;
         Settings {
             matformer: degraded_slice.filter(|_| degraded).or(usual),
-            max_tokens: switches.max_tokens.map_or(limit, |tokens| tokens.min(limit)),
+            max_tokens: switches
+                .max_tokens
+                .map_or(limit, |tokens| tokens.min(limit)),
             threads: match (degraded, config.degrade.threads) {
                 (false, _) => all_threads,
                 (true, 0) => all_threads.div_ceil(2),

@@ -47,7 +47,11 @@ fn kib_of(status: &str, key: &str) -> f64 {
 fn hottest(thermal: &Path) -> Option<f64> {
     let zones = std::fs::read_dir(thermal).ok()?.flatten();
     let temperatures = zones
-        .filter(|zone| zone.file_name().to_string_lossy().starts_with("thermal_zone"))
+        .filter(|zone| {
+            zone.file_name()
+                .to_string_lossy()
+                .starts_with("thermal_zone")
+        })
         .filter_map(|zone| std::fs::read_to_string(zone.path().join("temp")).ok())
         .filter_map(|text| text.trim().parse::<f64>().ok())
         .map(|millidegrees| millidegrees / 1000.0);
@@ -57,7 +61,9 @@ fn hottest(thermal: &Path) -> Option<f64> {
 /// `some avg10=1.23 …` of a pressure file.
 fn pressure(text: &str) -> Option<f64> {
     let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
-    let average = some.split_whitespace().find_map(|word| word.strip_prefix("avg10="))?;
+    let average = some
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("avg10="))?;
     average.parse().ok()
 }
 
@@ -74,10 +80,18 @@ impl Degraded {
         let above = |value: Option<f64>, limit: f32| {
             limit > 0.0 && value.is_some_and(|value| value >= f64::from(limit))
         };
-        let hot_limit = if self.hot { limits.cool_c } else { limits.hot_c };
+        let hot_limit = if self.hot {
+            limits.cool_c
+        } else {
+            limits.hot_c
+        };
         self.hot = limits.hot_c > 0.0 && above(vitals.hottest_c, hot_limit);
         let percent = limits.memory_pressure_percent;
-        let pressure_limit = if self.short_of_memory { percent / 2.0 } else { percent };
+        let pressure_limit = if self.short_of_memory {
+            percent / 2.0
+        } else {
+            percent
+        };
         self.short_of_memory = above(vitals.memory_pressure_percent, pressure_limit);
     }
 
@@ -108,11 +122,26 @@ mod tests {
     #[test]
     fn figures_are_read_where_the_kernel_writes_them() {
         let here = Vitals::read(Path::new("/"));
-        assert!(here.rss_mib > here.anonymous_mib && here.anonymous_mib > 0.0, "{here:?}");
+        assert!(
+            here.rss_mib > here.anonymous_mib && here.anonymous_mib > 0.0,
+            "{here:?}"
+        );
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), "sys/class/thermal/thermal_zone0/temp", "51234\n");
-        write(dir.path(), "sys/class/thermal/thermal_zone1/temp", "83000\n");
-        write(dir.path(), "sys/class/thermal/cooling_device0/temp", "99000\n");
+        write(
+            dir.path(),
+            "sys/class/thermal/thermal_zone0/temp",
+            "51234\n",
+        );
+        write(
+            dir.path(),
+            "sys/class/thermal/thermal_zone1/temp",
+            "83000\n",
+        );
+        write(
+            dir.path(),
+            "sys/class/thermal/cooling_device0/temp",
+            "99000\n",
+        );
         write(
             dir.path(),
             "proc/pressure/memory",

@@ -92,6 +92,15 @@ impl Block {
         }
     }
 
+    /// Copies the first `used` slots of every head.
+    fn copy_slots(&mut self, from: &Block, used: usize, heads: usize, head_dim: usize) {
+        for head in 0..heads {
+            let (to, start) = (head * self.slots * head_dim, head * from.slots * head_dim);
+            self.k.copy_from(to, &from.k, start, used * head_dim);
+            self.v.copy_from(to, &from.v, start, used * head_dim);
+        }
+    }
+
     fn segment(&self, head: usize, slot: usize, len: usize, head_dim: usize) -> KvSegment<'_> {
         let offset = (head * self.slots + slot) * head_dim;
         KvSegment::new(
@@ -125,6 +134,27 @@ pub struct KvCache {
     layer_types: Vec<LayerType>,
     /// The slice that the tokens so far went through.
     pub(super) slice: Option<Slice>,
+}
+
+/// Keys and values of a conversation that may go on.
+#[derive(Debug)]
+pub struct KvSnapshot {
+    layers: Vec<Option<Block>>,
+    position: usize,
+    slice: Option<Slice>,
+    bytes: usize,
+}
+
+impl KvSnapshot {
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Tokens held.
+    pub fn position(&self) -> usize {
+        self.position
+    }
 }
 
 fn shared_sliding_source(config: &TextConfig) -> Option<usize> {
@@ -196,6 +226,44 @@ impl KvCache {
     /// Tokens that one chunk may have.
     pub fn chunk(&self) -> usize {
         self.fresh[0].slots
+    }
+
+    /// A copy of the keys and values so far, without the room for more.
+    pub fn snapshot(&self) -> KvSnapshot {
+        let (heads, head_dim) = (self.heads, self.head_dim);
+        let copy = |block: &Block| {
+            let used = self.position.min(block.slots);
+            let mut copy = Block::new(self.kind, heads, used, head_dim);
+            copy.copy_slots(block, used, heads, head_dim);
+            copy
+        };
+        let layers: Vec<Option<Block>> = self
+            .layers
+            .iter()
+            .map(|block| block.as_ref().map(copy))
+            .collect();
+        let slots: usize = layers.iter().flatten().map(|block| block.slots).sum();
+        KvSnapshot {
+            bytes: slots * 2 * heads * head_dim * self.kind.bytes(),
+            layers,
+            position: self.position,
+            slice: self.slice.clone(),
+        }
+    }
+
+    /// Takes up where a snapshot of a cache of the same model, type and context was taken; what was here is forgotten.
+    ///
+    /// # Panics
+    /// If the snapshot is of another shape or type.
+    pub fn restore(&mut self, snapshot: &KvSnapshot) {
+        let (heads, head_dim) = (self.heads, self.head_dim);
+        for (block, from) in self.layers.iter_mut().zip(&snapshot.layers) {
+            if let (Some(block), Some(from)) = (block, from) {
+                block.copy_slots(from, from.slots, heads, head_dim);
+            }
+        }
+        self.position = snapshot.position;
+        self.slice = snapshot.slice.clone();
     }
 
     /// Forgets every token; the memory stays.

@@ -139,19 +139,7 @@ impl Prompt {
         messages: &[Message],
         ask: bool,
     ) -> Result<Prompt, PromptError> {
-        let parts = messages.iter().flat_map(|message| &message.content);
-        let found = parts
-            .map(|part| {
-                if let Part::Text(text) = part {
-                    text.len()
-                } else {
-                    0
-                }
-            })
-            .sum();
-        if found > MAX_TEXT_BYTES {
-            return Err(PromptError::TooLong { found });
-        }
+        check_length(messages.iter().flat_map(|message| &message.content))?;
         let (system, turns) = match messages.split_first() {
             Some((first, rest)) if first.role == Role::System => (system_text(first)?, rest),
             _ => (String::new(), messages),
@@ -160,14 +148,8 @@ impl Prompt {
             return Err(PromptError::Empty);
         }
         let control = tokenizer.control();
-        let mut writer = Writer {
-            tokenizer,
-            text: String::new(),
-            prompt: Prompt {
-                ids: vec![control.bos],
-                media: Vec::new(),
-            },
-        };
+        let mut writer = Writer::new(tokenizer);
+        writer.control(control.bos);
         for (at, message) in turns.iter().enumerate() {
             let (expected, name) = if at % 2 == 0 {
                 (Role::User, "user")
@@ -187,37 +169,42 @@ impl Prompt {
                     },
                 });
             }
-            writer.control(control.start_of_turn);
-            writer.text(name);
-            writer.text("\n");
-            if at == 0 {
-                writer.text(&system);
-            }
-            for part in &message.content {
-                match part {
-                    Part::Text(text) => writer.text(trim(text)),
-                    Part::Image { soft_tokens } => writer.media(
-                        MediaKind::Image,
-                        control.image.ok_or(PromptError::NoMedia("image"))?,
-                        *soft_tokens,
-                    ),
-                    Part::Audio { soft_tokens } => writer.media(
-                        MediaKind::Audio,
-                        control.audio.ok_or(PromptError::NoMedia("audio"))?,
-                        *soft_tokens,
-                    ),
-                }
-            }
-            writer.control(control.end_of_turn);
-            writer.text("\n");
+            writer.turn(name, if at == 0 { &system } else { "" }, &message.content)?;
         }
         if ask {
-            writer.control(control.start_of_turn);
-            writer.text("model\n");
+            writer.ask();
         }
         writer.flush();
         Ok(writer.prompt)
     }
+
+    /// Renders what follows the model's answer where a conversation goes on: the end of the model's turn, the user's next one,
+    /// and the model's to come.
+    ///
+    /// # Errors
+    /// The tokenizer has no tokens for a kind of media, or the text is too long.
+    pub fn render_next(tokenizer: &Tokenizer, user: &[Part]) -> Result<Prompt, PromptError> {
+        check_length(user.iter())?;
+        let mut writer = Writer::new(tokenizer);
+        writer.control(tokenizer.control().end_of_turn);
+        writer.text("\n");
+        writer.turn("user", "", user)?;
+        writer.ask();
+        writer.flush();
+        Ok(writer.prompt)
+    }
+}
+
+fn check_length<'p>(parts: impl Iterator<Item = &'p Part>) -> Result<(), PromptError> {
+    let bytes = parts.map(|part| match part {
+        Part::Text(text) => text.len(),
+        Part::Image { .. } | Part::Audio { .. } => 0,
+    });
+    let found = bytes.sum();
+    if found > MAX_TEXT_BYTES {
+        return Err(PromptError::TooLong { found });
+    }
+    Ok(())
 }
 
 /// Joins pieces of text until a control token ends them.
@@ -228,6 +215,50 @@ struct Writer<'t> {
 }
 
 impl Writer<'_> {
+    fn new(tokenizer: &Tokenizer) -> Writer<'_> {
+        Writer {
+            tokenizer,
+            text: String::new(),
+            prompt: Prompt {
+                ids: Vec::new(),
+                media: Vec::new(),
+            },
+        }
+    }
+
+    /// One turn; `before` stands in front of its content.
+    fn turn(&mut self, name: &str, before: &str, content: &[Part]) -> Result<(), PromptError> {
+        let control = self.tokenizer.control();
+        self.control(control.start_of_turn);
+        self.text(name);
+        self.text("\n");
+        self.text(before);
+        for part in content {
+            match part {
+                Part::Text(text) => self.text(trim(text)),
+                Part::Image { soft_tokens } => self.media(
+                    MediaKind::Image,
+                    control.image.ok_or(PromptError::NoMedia("image"))?,
+                    *soft_tokens,
+                ),
+                Part::Audio { soft_tokens } => self.media(
+                    MediaKind::Audio,
+                    control.audio.ok_or(PromptError::NoMedia("audio"))?,
+                    *soft_tokens,
+                ),
+            }
+        }
+        self.control(control.end_of_turn);
+        self.text("\n");
+        Ok(())
+    }
+
+    /// The beginning of the model's turn.
+    fn ask(&mut self) {
+        self.control(self.tokenizer.control().start_of_turn);
+        self.text("model\n");
+    }
+
     fn text(&mut self, text: &str) {
         self.text.push_str(text);
     }

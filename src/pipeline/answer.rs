@@ -18,6 +18,9 @@ pub struct Answer {
     /// what the grammar allows (softmax of temperature 1), 0 to 1. Low where the model would have answered something else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grammar_confidence: Option<f32>,
+    /// In a conversation: whether what was said before is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<bool>,
     /// How long it took.
     pub timing: Timing,
     /// Memory of each parameter group when the answer was complete.

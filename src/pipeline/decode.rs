@@ -1,5 +1,6 @@
 //! From the last token of a prompt to the last token of an answer.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -53,10 +54,13 @@ impl From<StopReason> for FinishReason {
     }
 }
 
-/// The grammar of an answer, and how far the model agreed with it so far.
+/// The grammar of an answer on its way.
 struct Constrained {
     constraint: Constraint,
+    /// The least probability that the model gave to what was allowed, where that is wanted.
     confidence: Option<f32>,
+    /// Tokens that are forced, and in the context already.
+    taken: VecDeque<u32>,
 }
 
 impl Constrained {
@@ -66,7 +70,14 @@ impl Constrained {
             *least = least.min(allowed.probability(logits));
         }
     }
+
+    fn is_complete(&self) -> bool {
+        self.taken.is_empty() && self.constraint.is_complete()
+    }
 }
+
+/// Logits are computed for the allowed tokens alone where their blocks are at most this share of the vocabulary.
+const FEW: usize = 4;
 
 impl Engine {
     /// Decodes the answer to what was prefilled.
@@ -82,6 +93,7 @@ impl Engine {
             Some(grammar) => Some(Constrained {
                 constraint: self.constraint(grammar)?,
                 confidence: grammar.confidence().then_some(1.0),
+                taken: VecDeque::new(),
             }),
         };
         let rules = StopRules {
@@ -100,46 +112,27 @@ impl Engine {
         let room = generation.max_tokens.min(context) * BYTES_PER_TOKEN;
         let mut text = String::with_capacity(room);
         let mut finish = stream.stopped().map(FinishReason::from);
-        // Tokens that are forced and not taken yet, and the one that was sampled.
-        let mut forced = std::collections::VecDeque::new();
         while finish.is_none() {
             if (self.on_step)().is_break() {
                 finish = Some(FinishReason::Cancelled);
                 break;
             }
-            let id = match &mut constrained {
+            let chosen = match &mut constrained {
                 None => {
-                    self.logits_of_last();
-                    sampler.sample(&mut self.logits)?
+                    self.logits_of(self.work.ready() - 1);
+                    sampler.sample(&mut self.logits).map_err(EngineError::from)
                 }
                 Some(constrained) => {
-                    if forced.is_empty() {
-                        match constrained.constraint.next()? {
-                            Next::Forced(ids) => forced.extend(ids),
-                            Next::Among(allowed) => {
-                                self.logits_of_last();
-                                constrained.measure(&allowed, &self.logits);
-                                allowed.mask(&mut self.logits);
-                            }
-                        }
-                    }
-                    let id = match forced.pop_front() {
-                        Some(id) => {
-                            if constrained.confidence.is_some() {
-                                self.logits_of_last();
-                                let only = TokenSet::of(&[id], self.logits.len());
-                                constrained.measure(&only, &self.logits);
-                            }
-                            sampler.accept(&[id]);
-                            id
-                        }
-                        None => sampler.sample(&mut self.logits)?,
-                    };
-                    if !rules.tokens.contains(&id) {
-                        constrained.constraint.accept(&[id])?;
-                    }
-                    id
+                    let room = generation.max_tokens - stream.tokens();
+                    self.choose(conversation, constrained, &mut sampler, room)
                 }
+            };
+            let id = match chosen {
+                Err(EngineError::Cancelled) => {
+                    finish = Some(FinishReason::Cancelled);
+                    break;
+                }
+                other => other?,
             };
             let (piece, stopped) = stream.push(id);
             text.push_str(piece);
@@ -147,11 +140,22 @@ impl Engine {
             if !piece.is_empty() && on_text(piece).is_break() {
                 finish = finish.or(Some(FinishReason::Cancelled));
             }
-            if let Some(constrained) = &constrained
-                && constrained.constraint.is_complete()
-            {
-                finish = finish.or(Some(FinishReason::Stop));
+            if let Some(constrained) = &mut constrained {
+                // Taken already, as those before it.
+                if constrained.taken.pop_front().is_some() {
+                    if constrained.is_complete() {
+                        finish = finish.or(Some(FinishReason::Stop));
+                    }
+                    continue;
+                }
+                if stopped != Some(StopReason::Token) {
+                    constrained.constraint.accept(&[id])?;
+                }
+                if constrained.is_complete() {
+                    finish = finish.or(Some(FinishReason::Stop));
+                }
             }
+            conversation.pending = (stopped != Some(StopReason::Token)).then_some(id);
             if finish.is_none() && conversation.cache.position() == context {
                 finish = Some(FinishReason::ContextFull);
             }
@@ -176,14 +180,99 @@ impl Engine {
             finish: finish.unwrap_or(FinishReason::Stop),
             matformer: conversation.slice.name.clone(),
             grammar_confidence: constrained.and_then(|constrained| constrained.confidence),
+            resumed: None,
             timing,
             memory: self.memory(),
         })
     }
 
+    /// The next token within a grammar. Where it forces several, they are all taken into the context at once, at most `room` of
+    /// them, and left in [`Constrained::taken`]; the first is given.
+    fn choose(
+        &mut self,
+        conversation: &mut Conversation,
+        constrained: &mut Constrained,
+        sampler: &mut Sampler,
+        room: usize,
+    ) -> Result<u32, EngineError> {
+        if let Some(&id) = constrained.taken.front() {
+            return Ok(id);
+        }
+        let last = self.work.ready() - 1;
+        match constrained.constraint.allowed()? {
+            Next::Forced(mut run) => {
+                let cache = &conversation.cache;
+                let most = match self.text.shortcuts.forced_runs {
+                    true => room
+                        .min(cache.chunk())
+                        .min(cache.context() - cache.position()),
+                    false => 1,
+                };
+                run.truncate(most.max(1));
+                sampler.accept(&run);
+                if constrained.confidence.is_some() {
+                    self.measure_forced(constrained, last, run[0]);
+                }
+                if run.len() > 1 {
+                    self.take_run(conversation, constrained, &run)?;
+                }
+                Ok(run[0])
+            }
+            Next::Among(allowed) => {
+                let blocks = allowed.len() * kernels::matvec::BLOCK_ROWS;
+                let few = blocks <= self.logits.len() / FEW && self.text.shortcuts.head_rows;
+                if few && constrained.confidence.is_none() {
+                    let ids: Vec<u32> = allowed.iter().collect();
+                    let logits = &mut self.logits;
+                    self.text
+                        .logits_of(&self.pool, &self.work, last, &ids, logits);
+                } else {
+                    self.logits_of(last);
+                    constrained.measure(&allowed, &self.logits);
+                    allowed.mask(&mut self.logits);
+                }
+                Ok(sampler.sample(&mut self.logits)?)
+            }
+        }
+    }
+
+    /// Takes a run of forced tokens. Their probabilities, where they are wanted, need all layers for each.
+    fn take_run(
+        &mut self,
+        conversation: &mut Conversation,
+        constrained: &mut Constrained,
+        run: &[u32],
+    ) -> Result<(), EngineError> {
+        let shortcuts = self.text.shortcuts;
+        self.text.shortcuts.kv_cut &= constrained.confidence.is_none();
+        let taken = self.take(conversation, run);
+        self.text.shortcuts = shortcuts;
+        taken?;
+        constrained.constraint.accept(run)?;
+        constrained.taken.extend(run);
+        if constrained.confidence.is_some() {
+            for (token, &id) in run[1..].iter().enumerate() {
+                self.measure_forced(constrained, token, id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes how probable the model found the only token that may stand behind token `token` of the last chunk.
+    fn measure_forced(&mut self, constrained: &mut Constrained, token: usize, id: u32) {
+        self.logits_of(token);
+        let only = TokenSet::of(&[id], self.logits.len());
+        constrained.measure(&only, &self.logits);
+    }
+
     /// Takes tokens of the answer into the context.
     fn take(&mut self, conversation: &mut Conversation, ids: &[u32]) -> Result<(), EngineError> {
-        let Conversation { cache, slice, .. } = conversation;
+        let Conversation {
+            cache,
+            slice,
+            pending,
+            ..
+        } = conversation;
         let taken = self.text.extend_watched(
             &self.pool,
             cache,
@@ -194,12 +283,13 @@ impl Engine {
             &mut no_probe,
             &mut *self.on_step,
         );
-        Ok(taken?)
+        taken?;
+        *pending = None;
+        Ok(())
     }
 
-    fn logits_of_last(&mut self) {
-        let last = self.work.ready() - 1;
+    fn logits_of(&mut self, token: usize) {
         self.text
-            .logits(&self.pool, &self.work, last, &mut self.logits);
+            .logits(&self.pool, &self.work, token, &mut self.logits);
     }
 }

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use kernels::{Isa, Pool};
 
+use super::conversations::{Conversations, Kept};
 use super::error::EngineError;
 use super::media::{TowerOptions, Towers};
-use super::{Answer, GroupMemory, Request, Timing, UserPart};
+use super::{Answer, FinishReason, GroupMemory, Request, Timing, UserPart};
 use crate::model::config::Config;
 use crate::model::generation_config::GenerationConfig;
 use crate::model::grammar;
@@ -34,6 +35,8 @@ pub struct EngineOptions {
     pub kv_type: KvType,
     /// How the towers encode.
     pub towers: TowerOptions,
+    /// Memory for keys and values of conversations that may go on, bytes.
+    pub conversation_bytes: u64,
 }
 
 impl Default for EngineOptions {
@@ -44,6 +47,7 @@ impl Default for EngineOptions {
             prefill_chunk: 128,
             kv_type: KvType::F32,
             towers: TowerOptions::default(),
+            conversation_bytes: 256 << 20,
         }
     }
 }
@@ -64,6 +68,7 @@ pub struct Engine {
     pub(super) work: Workspace,
     pub(super) logits: Vec<f32>,
     options: EngineOptions,
+    conversations: Conversations,
     /// Made when an answer is first constrained.
     grammars: Option<grammar::Compiler>,
     pub(super) on_step: OnStep,
@@ -116,6 +121,7 @@ impl Engine {
             slices,
             text,
             pool,
+            conversations: Conversations::new(options.conversation_bytes),
             options,
             grammars: None,
             on_step: Box::new(|| ControlFlow::Continue(())),
@@ -208,6 +214,7 @@ impl Engine {
         Ok(Conversation {
             cache,
             slice,
+            pending: None,
             timing: Timing::default(),
         })
     }
@@ -237,10 +244,60 @@ impl Engine {
                 )?,
             });
         }
-        let prompt = self.render(request.system.as_deref(), parts)?;
-        let rows = self.media_rows(&prompt.ids, &rows)?;
-        self.prefill(&mut conversation, &prompt.ids, &rows)?;
-        self.decode(&mut conversation, &request.generation, on_text)
+        let mut system = request.system.clone();
+        let mut next = None;
+        if let Some(name) = &request.conversation {
+            next = self.go_on(name, &mut system, &parts, &mut conversation)?;
+        }
+        let resumed = next.is_some();
+        let ids = match next {
+            Some(ids) => ids,
+            None => self.render(request.system.as_deref(), parts)?.ids,
+        };
+        let rows = self.media_rows(&ids, &rows)?;
+        self.prefill(&mut conversation, &ids, &rows)?;
+        let mut answer = self.decode(&mut conversation, &request.generation, on_text)?;
+        if let Some(name) = &request.conversation {
+            answer.resumed = Some(resumed);
+            // A turn that was broken off counts as not said.
+            if answer.finish != FinishReason::Cancelled {
+                let kept = Kept {
+                    snapshot: conversation.cache.snapshot(),
+                    pending: conversation.pending,
+                    system,
+                };
+                self.conversations.keep(name, kept);
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Takes up a kept conversation, with its instructions; gives the ids that go on with it, or nothing where it has to begin
+    /// anew.
+    fn go_on(
+        &mut self,
+        name: &str,
+        system: &mut Option<String>,
+        parts: &[Part],
+        conversation: &mut Conversation,
+    ) -> Result<Option<Vec<u32>>, EngineError> {
+        let Some(kept) = self.conversations.get(name) else {
+            return Ok(None);
+        };
+        let mut ids: Vec<u32> = kept.pending.into_iter().collect();
+        ids.extend(Prompt::render_next(&self.tokenizer, parts)?.ids);
+        let full = kept.snapshot.position() + ids.len() > conversation.cache.context();
+        if full || (system.is_some() && *system != kept.system) {
+            return Ok(None);
+        }
+        conversation.cache.restore(&kept.snapshot);
+        system.clone_from(&kept.system);
+        Ok(Some(ids))
+    }
+
+    /// Bytes held for conversations that may go on.
+    pub fn kept_bytes(&self) -> u64 {
+        self.conversations.bytes()
     }
 
     pub(super) fn render(
@@ -269,6 +326,7 @@ impl Engine {
             cache,
             slice,
             timing,
+            ..
         } = conversation;
         self.text.extend_watched(
             &self.pool,
@@ -328,6 +386,8 @@ impl Engine {
 pub(super) struct Conversation {
     pub(super) cache: KvCache,
     pub(super) slice: Slice,
+    /// The token of the answer that is not taken yet.
+    pub(super) pending: Option<u32>,
     pub(super) timing: Timing,
 }
 

@@ -3,6 +3,7 @@
 mod answer;
 mod audio_stream;
 pub mod commands;
+mod conversations;
 mod decode;
 mod engine;
 mod error;

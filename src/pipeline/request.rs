@@ -75,4 +75,8 @@ pub struct Request {
     pub matformer: Option<String>,
     /// How the answer is chosen.
     pub generation: Generation,
+    /// Goes on with the conversation of this name, or begins it. It begins anew where it is not known, or no more, where
+    /// `system` is given and another than before, or where the context has no room for what is asked: the answer says so
+    /// ([`super::Answer::resumed`]).
+    pub conversation: Option<String>,
 }

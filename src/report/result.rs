@@ -227,6 +227,9 @@ pub struct Reply {
     /// The conversation that can be gone on with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation: Option<String>,
+    /// Whether the conversation went on; `false` where it was begun anew because it was forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<bool>,
     /// The slice that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matformer: Option<String>,

@@ -185,6 +185,42 @@ fn picked_rows_are_those_of_the_whole_product() {
 }
 
 #[test]
+fn picked_blocks_are_those_of_the_whole_product() {
+    let mut random = Random::new(8);
+    let (rows, cols) = (5 * 16 + 7, 200);
+    let weights = vector(&mut random, rows * cols, 0.05);
+    let x = vector(&mut random, cols, 2.0);
+    let f16: Vec<_> = weights.iter().map(|&w| half::f16::from_f32(w)).collect();
+    let bf16: Vec<_> = weights.iter().map(|&w| half::bf16::from_f32(w)).collect();
+    let bytes = FORMATS.map(|format| quantized_bytes(format, &weights, rows, cols));
+    let mut matrices = vec![
+        Matrix::f32(&weights, rows, cols),
+        Matrix::f16(&f16, rows, cols),
+        Matrix::bf16(&bf16, rows, cols),
+    ];
+    for (format, bytes) in FORMATS.iter().zip(&bytes) {
+        let w = Quantized::new(*format, bytes, rows, cols).unwrap();
+        matrices.push(Matrix::quantized(w));
+    }
+    for pool in pools() {
+        for &w in &matrices {
+            let mut all = vec![f32::NAN; rows];
+            kernels::matvec::matvec(&pool, w, &x, &mut all);
+            for blocks in [&[][..], &[0], &[5], &[1, 2, 4], &[0, 1, 2, 3, 4, 5]] {
+                let picked: Vec<f32> = blocks
+                    .iter()
+                    .flat_map(|&block: &u32| all.chunks(16).nth(block as usize).unwrap())
+                    .copied()
+                    .collect();
+                let mut y = vec![f32::NAN; picked.len()];
+                kernels::matvec::matvec_blocks(&pool, w, blocks, &x, &mut y);
+                assert_eq!(bits(&y), bits(&picked), "{} {blocks:?}", pool.isa());
+            }
+        }
+    }
+}
+
+#[test]
 fn accumulated_rows_are_the_dequantised_sum() {
     let mut random = Random::new(8);
     for format in [Format::Q4Rows, Format::Q8Rows] {

@@ -8,7 +8,7 @@ use super::{Outcome, Task, engine_error};
 use crate::daemon::clock;
 use crate::daemon::queue::CaptionWork;
 use crate::media::CaptionTrigger;
-use crate::pipeline::{Answer, FinishReason, Media, Request, UserPart};
+use crate::pipeline::{Answer, Media, Request, UserPart};
 use crate::report::{
     CaptionEvent, ErrorBody, EventType, JobState, Reply, Report, ReportTiming, SCHEMA, TriggerName,
 };
@@ -24,30 +24,47 @@ impl Task<'_> {
         if let Some((request, _)) = &work.request {
             self.tell(request.update(JobState::Running, Ok(Reply::default())));
         }
-        let prompt = work.request.as_ref().and_then(|(_, describe)| describe.prompt.clone());
+        let prompt = work
+            .request
+            .as_ref()
+            .and_then(|(_, describe)| describe.prompt.clone());
         let prompt = prompt.unwrap_or_else(|| self.settings().camera_prompt(&camera));
-        let matformer = work.request.as_ref().and_then(|(_, describe)| describe.matformer.clone());
-        let max_tokens = work.request.as_ref().and_then(|(_, describe)| describe.max_tokens);
+        let matformer = work
+            .request
+            .as_ref()
+            .and_then(|(_, describe)| describe.matformer.clone());
+        let max_tokens = work
+            .request
+            .as_ref()
+            .and_then(|(_, describe)| describe.max_tokens);
         let taken = work.frame.taken_at.elapsed().unwrap_or_default();
-        let since = Instant::now().checked_sub(taken).unwrap_or_else(Instant::now);
+        let since = Instant::now()
+            .checked_sub(taken)
+            .unwrap_or_else(Instant::now);
         let described = self.describe_picture(&work.frame.encoded, &prompt, matformer, max_tokens);
         let (answer, error) = match described {
-            Ok(answer) if answer.finish == FinishReason::Cancelled => {
+            Ok(None) => {
                 if self.job.ticket.is_preempted() && !self.job.ticket.is_cancelled() {
                     return Outcome::Preempted;
                 }
                 (None, Some(self.broken_off()))
             }
-            Ok(answer) => (Some(answer), None),
+            Ok(answer) => (answer, None),
             Err(error) => (None, Some(error)),
         };
         let timing = answer
             .as_ref()
-            .map_or_else(ReportTiming::default, |answer| self.timing(&answer.timing, since));
+            .map_or_else(ReportTiming::default, |answer| {
+                self.timing(&answer.timing, since)
+            });
         let caption = answer
             .as_ref()
             .map_or_else(String::new, |answer| answer.text.trim().to_owned());
-        let event_type = if answer.is_some() { EventType::Caption } else { EventType::Failed };
+        let event_type = if answer.is_some() {
+            EventType::Caption
+        } else {
+            EventType::Failed
+        };
         log::info!(
             source = work.camera.as_str(), job_id = self.job.id.as_str(), EVENT = event_type.name();
             "described a picture: {}", error.as_ref().map_or("done", |error| error.message.as_str())
@@ -94,22 +111,26 @@ impl Task<'_> {
         Outcome::Reported
     }
 
-    /// Asks about a picture file.
+    /// Asks about a picture file; `None` where it was broken off.
     pub(super) fn describe_picture(
         &mut self,
         encoded: &[u8],
         prompt: &str,
         matformer: Option<String>,
         max_tokens: Option<usize>,
-    ) -> Result<Answer, ErrorBody> {
+    ) -> Result<Option<Answer>, ErrorBody> {
         let settings = std::sync::Arc::clone(&self.job.settings);
-        let image = Media::image(encoded, &settings.config.limits.image).map_err(super::invalid_image)?;
+        let image =
+            Media::image(encoded, &settings.config.limits.image).map_err(super::invalid_image)?;
         let limit = settings.max_tokens;
         let request = Request {
             system: None,
             user: vec![UserPart::Media(image), UserPart::Text(prompt.to_owned())],
             matformer: matformer.or_else(|| settings.matformer.clone()),
-            generation: self.engine.most_likely(max_tokens.map_or(limit, |asked| asked.min(limit))),
+            conversation: None,
+            generation: self
+                .engine
+                .most_likely(max_tokens.map_or(limit, |asked| asked.min(limit))),
         };
         self.answer(&request).map_err(|error| engine_error(&error))
     }
@@ -125,7 +146,9 @@ fn shortened(text: &str) -> String {
         return text.to_owned();
     }
     let cut: String = text.chars().take(SHORT_CHARS - 1).collect();
-    let words = cut.rsplit_once(' ').map_or(cut.as_str(), |(words, _)| words);
+    let words = cut
+        .rsplit_once(' ')
+        .map_or(cut.as_str(), |(words, _)| words);
     format!("{words}…")
 }
 
@@ -138,7 +161,10 @@ mod tests {
         assert_eq!(shortened("A cat."), "A cat.");
         let long = "Zwölf Katzen ".repeat(40);
         let short = shortened(&long);
-        assert!(short.chars().count() <= SHORT_CHARS && short.ends_with("…"), "{short}");
+        assert!(
+            short.chars().count() <= SHORT_CHARS && short.ends_with("…"),
+            "{short}"
+        );
         assert!(long.starts_with(short.trim_end_matches('…')));
         assert_eq!(shortened(&"ä".repeat(400)).chars().count(), SHORT_CHARS);
     }

@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 use super::event::{Event, Loaded, WorkerNote};
 use super::queue::{Job, Queue, Ticket, Work};
 use super::settings::Settings;
-use crate::pipeline::{Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, Request};
+use crate::pipeline::{
+    Answer, Engine, EngineError, EngineOptions, FinishReason, Group, GroupMemory, Request,
+};
 use crate::report::{
     ErrorBody, ErrorCode, JobState, JobUpdate, Report, ReportTiming, Request as Asked,
 };
@@ -219,7 +221,9 @@ impl Worker {
 
     fn is_loaded(&self, group: Group) -> bool {
         let memory = self.engine.memory();
-        memory.iter().any(|of| of.group == group && of.mapped_bytes > 0)
+        memory
+            .iter()
+            .any(|of| of.group == group && of.mapped_bytes > 0)
     }
 
     fn tell_memory(&self) {
@@ -233,26 +237,25 @@ impl Task<'_> {
         &self.job.settings
     }
 
-
-    /// Answers a request whole.
-    fn answer(&mut self, request: &Request) -> Result<Answer, EngineError> {
-        self.engine
-            .answer(request, &mut |_| ControlFlow::Continue(()))
+    /// Answers a request whole; `None` where it was broken off.
+    fn answer(&mut self, request: &Request) -> Result<Option<Answer>, EngineError> {
+        let mut on_text = |_: &str| ControlFlow::Continue(());
+        whole(self.engine.answer(request, &mut on_text))
     }
 
-    /// Answers a request, publishing the text as it comes.
-    fn stream(&mut self, request: &Request, asked: &Asked) -> Result<Answer, EngineError> {
+    /// Answers a request, publishing the text as it comes; `None` where it was broken off.
+    fn stream(&mut self, request: &Request, asked: &Asked) -> Result<Option<Answer>, EngineError> {
         let events = self.events;
         let mut update = JobUpdate {
             state: JobState::Running,
             ..asked.job_update()
         };
-        self.engine.answer(request, &mut |text| {
+        whole(self.engine.answer(request, &mut |text| {
             update.partial = Some(text.to_owned());
             let report = Report::Job(Box::new(update.clone()));
             events.blocking_send(Event::Reported(report)).ok();
             ControlFlow::Continue(())
-        })
+        }))
     }
 
     fn tell(&self, report: Report) {
@@ -286,8 +289,21 @@ impl Task<'_> {
     }
 }
 
+/// An answer that was not broken off.
+fn whole(result: Result<Answer, EngineError>) -> Result<Option<Answer>, EngineError> {
+    match result {
+        Ok(answer) if answer.finish == FinishReason::Cancelled => Ok(None),
+        Ok(answer) => Ok(Some(answer)),
+        Err(EngineError::Cancelled) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What the engine calls while it works: it shows that the worker gets on, and tells whether to.
-fn watch(ticket: &Arc<Ticket>, heartbeat: &Arc<Heartbeat>) -> impl FnMut() -> ControlFlow<()> + Send + 'static {
+fn watch(
+    ticket: &Arc<Ticket>,
+    heartbeat: &Arc<Heartbeat>,
+) -> impl FnMut() -> ControlFlow<()> + Send + 'static {
     let (ticket, heartbeat) = (Arc::clone(ticket), Arc::clone(heartbeat));
     move || {
         heartbeat.beat();

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{Outcome, Task, engine_error};
-use crate::pipeline::{Answer, FinishReason, Grammar, Media, Request, UserPart};
+use crate::pipeline::{Answer, Grammar, Media, Request, UserPart};
 use crate::report::{
-    Ask, Describe, ErrorBody, ErrorCode, JobState, Reply, ReportTiming, Request as Asked,
+    Action, Ask, Describe, ErrorBody, ErrorCode, JobState, Reply, ReportTiming, Request as Asked,
     Transcribe,
 };
 
@@ -52,16 +52,23 @@ impl Task<'_> {
         };
         generation.grammar = match (&ask.schema, &ask.choices) {
             (Some(_), Some(_)) => {
-                return Err(invalid(&"schema and choices exclude each other: give one of them"));
+                return Err(invalid(
+                    &"schema and choices exclude each other: give one of them",
+                ));
             }
-            (Some(schema), None) => Some(Grammar::json_schema(schema, &limits.grammar).map_err(|e| invalid(&e))?),
-            (None, Some(choices)) => Some(Grammar::choices(choices, &limits.grammar).map_err(|e| invalid(&e))?),
+            (Some(schema), None) => {
+                Some(Grammar::json_schema(schema, &limits.grammar).map_err(|e| invalid(&e))?)
+            }
+            (None, Some(choices)) => {
+                Some(Grammar::choices(choices, &limits.grammar).map_err(|e| invalid(&e))?)
+            }
             (None, None) => None,
         };
         Ok(Request {
             system: ask.system.clone(),
             user,
             matformer: ask.matformer.clone().or_else(|| settings.matformer.clone()),
+            conversation: ask.conversation.clone(),
             generation,
         })
     }
@@ -74,8 +81,12 @@ impl Task<'_> {
             .clone()
             .unwrap_or_else(|| self.settings().config.tasks.describe.clone());
         let image = describe.image.as_ref().map_or(&[][..], |image| &image.0);
-        let result =
-            self.describe_picture(image, &prompt, describe.matformer.clone(), describe.max_tokens);
+        let result = self.describe_picture(
+            image,
+            &prompt,
+            describe.matformer.clone(),
+            describe.max_tokens,
+        );
         self.conclude(asked, result, since)
     }
 
@@ -86,18 +97,24 @@ impl Task<'_> {
         self.conclude(asked, result, since)
     }
 
-    fn transcript(&mut self, transcribe: &Transcribe) -> Result<Answer, ErrorBody> {
+    fn transcript(&mut self, transcribe: &Transcribe) -> Result<Option<Answer>, ErrorBody> {
         let settings = std::sync::Arc::clone(&self.job.settings);
         let audio = transcribe.audio.as_ref().map_or(&[][..], |audio| &audio.0);
         let clip =
             Media::clip(audio, &settings.config.limits.audio).map_err(super::invalid_audio)?;
         let language = transcribe.language.as_deref().unwrap_or("English");
-        let prompt = settings.config.tasks.transcribe(language).map_err(|error| ErrorBody {
-            code: ErrorCode::Failed,
-            message: error.to_string(),
-        })?;
+        let prompt = settings
+            .config
+            .tasks
+            .transcribe(language)
+            .map_err(|error| ErrorBody {
+                code: ErrorCode::Failed,
+                message: error.to_string(),
+            })?;
         let limit = settings.max_tokens;
-        let max_tokens = transcribe.max_tokens.map_or(limit, |asked| asked.min(limit));
+        let max_tokens = transcribe
+            .max_tokens
+            .map_or(limit, |asked| asked.min(limit));
         let request = Request {
             system: None,
             user: vec![UserPart::Media(clip), UserPart::Text(prompt)],
@@ -105,6 +122,7 @@ impl Task<'_> {
                 .matformer
                 .clone()
                 .or_else(|| settings.matformer.clone()),
+            conversation: None,
             generation: self.engine.most_likely(max_tokens),
         };
         self.answer(&request).map_err(|error| engine_error(&error))
@@ -113,19 +131,19 @@ impl Task<'_> {
     fn conclude(
         &mut self,
         asked: &Asked,
-        result: Result<Answer, ErrorBody>,
+        result: Result<Option<Answer>, ErrorBody>,
         since: Instant,
     ) -> Outcome {
         let (answer, error) = match result {
-            Ok(answer) if answer.finish == FinishReason::Cancelled => {
-                (None, Some(self.broken_off()))
-            }
-            Ok(answer) => (Some(answer), None),
+            Ok(None) => (None, Some(self.broken_off())),
+            Ok(answer) => (answer, None),
             Err(error) => (None, Some(error)),
         };
         let timing = answer
             .as_ref()
-            .map_or_else(ReportTiming::default, |answer| self.timing(&answer.timing, since));
+            .map_or_else(ReportTiming::default, |answer| {
+                self.timing(&answer.timing, since)
+            });
         self.answered(asked, answer, error, timing);
         Outcome::Reported
     }
@@ -144,7 +162,11 @@ impl Task<'_> {
                 Ok(Reply {
                     text: Some(answer.text),
                     finish: Some(answer.finish.name().to_owned()),
-                    conversation: None,
+                    conversation: match &asked.action {
+                        Action::Ask(ask) => ask.conversation.clone(),
+                        _ => None,
+                    },
+                    resumed: answer.resumed,
                     matformer: Some(answer.matformer),
                     timing: Some(timing),
                     details: Default::default(),

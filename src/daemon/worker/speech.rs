@@ -8,7 +8,7 @@ use crate::config::{Microphone, Trigger, VoiceAnswer};
 use crate::daemon::clock;
 use crate::daemon::speech_feed::{Heard, SpeechFeed};
 use crate::pipeline::commands::{CommandGrammar, Understanding};
-use crate::pipeline::{Answer, EngineError, FinishReason, Request, UserPart};
+use crate::pipeline::{Answer, EngineError, Request, UserPart};
 use crate::report::{CommandCall, EventType, Report, ReportTiming, SCHEMA, VoiceEvent};
 
 /// How long the worker waits for sound before it shows that it is still alive.
@@ -140,10 +140,9 @@ impl Task<'_> {
             Some(commands) => commands.generation(),
             None => self.engine.most_likely(settings.max_tokens),
         };
-        let answer = self.engine.finish_speech(speech, &generation, &mut |_| ControlFlow::Continue(()))?;
-        if answer.finish == FinishReason::Cancelled {
-            return Err(EngineError::Cancelled);
-        }
+        let mut on_text = |_: &str| ControlFlow::Continue(());
+        let answer = self.engine.finish_speech(speech, &generation, &mut on_text);
+        let answer = super::whole(answer)?.ok_or(EngineError::Cancelled)?;
         let timing = self.timing(&answer.timing, utterance.ended_at);
         if let Some(commands) = straight {
             return Ok(Some(understood(commands, answer, None, timing)));
@@ -170,12 +169,10 @@ impl Task<'_> {
             system: None,
             user: vec![UserPart::Text(commands.prompt_for(&said))],
             matformer: settings.matformer.clone(),
+            conversation: None,
             generation: commands.generation(),
         };
-        let second = self.answer(&request)?;
-        if second.finish == FinishReason::Cancelled {
-            return Err(EngineError::Cancelled);
-        }
+        let second = self.answer(&request)?.ok_or(EngineError::Cancelled)?;
         let mut both = self.timing(&second.timing, utterance.ended_at);
         both.load_ms += timing.load_ms;
         both.encode_ms += timing.encode_ms;
@@ -230,7 +227,9 @@ impl Understood {
 
 /// What was said after one of the phrases; case and punctuation do not count. `None` where it begins with none of them.
 fn after_wake_phrase<'a>(heard: &'a str, phrases: &[String]) -> Option<&'a str> {
-    phrases.iter().find_map(|phrase| after_phrase(heard, phrase))
+    phrases
+        .iter()
+        .find_map(|phrase| after_phrase(heard, phrase))
 }
 
 fn after_phrase<'a>(heard: &'a str, phrase: &str) -> Option<&'a str> {
@@ -265,7 +264,10 @@ mod tests {
     fn wake_phrases_are_compared_without_case_and_punctuation() {
         let phrases = ["hey house".to_owned(), "Computer".to_owned()];
         let rest = |heard| after_wake_phrase(heard, &phrases);
-        assert_eq!(rest("Hey, House! Turn on the light."), Some("Turn on the light."));
+        assert_eq!(
+            rest("Hey, House! Turn on the light."),
+            Some("Turn on the light.")
+        );
         assert_eq!(rest("computer, lights off"), Some("lights off"));
         assert_eq!(rest("Hey house"), Some(""));
         assert_eq!(rest("Computers are fun."), None);

@@ -33,7 +33,7 @@ impl Constraint {
     ///
     /// # Errors
     /// The parser reached a limit.
-    pub fn next(&mut self) -> Result<Next, GrammarError> {
+    pub fn allowed(&mut self) -> Result<Next, GrammarError> {
         let forced = self.matcher.compute_ff_tokens();
         if !forced.is_empty() {
             return Ok(Next::Forced(forced));

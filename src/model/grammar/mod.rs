@@ -6,6 +6,9 @@
 //!
 //! Tokens that stand for the same bytes are all allowed where one is; control tokens never, but for those that end an answer,
 //! where the answer may end. A stretch of bytes that leaves no choice is tokenized as the tokenizer does it.
+//!
+//! With 262,144 tokens the trie takes 16 MB and is built in 1.2 s of an x86_64 core (unoptimised build); 18 commands with their
+//! slots compile in 14 ms, and a step takes 0.4 ms at most, 10 ms where a free text begins (`benches/grammar.rs`).
 
 mod compiler;
 mod constraint;

@@ -90,6 +90,10 @@ pub struct Shortcuts {
     pub kv_cut: bool,
     /// A single token through a sparse FFN reads only the active rows (reference 11.2).
     pub sparse_ffn: bool,
+    /// Where a grammar allows few tokens, only their rows of the LM head are read.
+    pub head_rows: bool,
+    /// Tokens that a grammar forces pass the layers together.
+    pub forced_runs: bool,
 }
 
 impl Default for Shortcuts {
@@ -97,6 +101,8 @@ impl Default for Shortcuts {
         Shortcuts {
             kv_cut: true,
             sparse_ffn: true,
+            head_rows: true,
+            forced_runs: true,
         }
     }
 }
@@ -501,15 +507,57 @@ impl TextModel {
     /// # Panics
     /// If `token` is not below `work.ready()`, or `out` is longer than the vocabulary.
     pub fn logits(&self, pool: &Pool, work: &Workspace, token: usize, out: &mut [f32]) {
+        let head = self.weights.view(self.embed_tokens).rows(0..out.len());
+        kernels::matvec::matvec(pool, head, self.hidden(work, token), out);
+        self.soft_cap(pool, out);
+    }
+
+    /// As [`TextModel::logits`], but only the logits of `ids`, which ascend, are computed, and all others are -inf: for a
+    /// grammar that allows few tokens. Equal bit by bit.
+    ///
+    /// # Panics
+    /// As there; and if `ids` do not ascend or name one beyond `out`.
+    pub fn logits_of(
+        &self,
+        pool: &Pool,
+        work: &Workspace,
+        token: usize,
+        ids: &[u32],
+        out: &mut [f32],
+    ) {
+        let block_rows = kernels::matvec::BLOCK_ROWS;
+        let mut blocks: Vec<u32> = ids.iter().map(|id| id / block_rows as u32).collect();
+        blocks.dedup();
+        let head = self.weights.view(self.embed_tokens).rows(0..out.len());
+        let short = blocks.last().map_or(0, |&last| {
+            ((last as usize + 1) * block_rows).saturating_sub(out.len())
+        });
+        let mut rows = vec![0.0; (blocks.len() * block_rows).saturating_sub(short)];
+        let hidden = self.hidden(work, token);
+        kernels::matvec::matvec_blocks(pool, head, &blocks, hidden, &mut rows);
+        self.soft_cap(pool, &mut rows);
+        out.fill(f32::NEG_INFINITY);
+        let mut block = 0;
+        for &id in ids {
+            while blocks[block] != id / block_rows as u32 {
+                block += 1;
+            }
+            out[id as usize] = rows[block * block_rows + id as usize % block_rows];
+        }
+    }
+
+    /// The final hidden state of a token of the last chunk.
+    fn hidden<'w>(&self, work: &'w Workspace, token: usize) -> &'w [f32] {
         let d = self.config.hidden_size;
         assert!(
             token < work.ready,
             "token {token} of {} has no hidden state",
             work.ready
         );
-        let head = self.weights.view(self.embed_tokens).rows(0..out.len());
-        let hidden = &work.hidden[token * d..(token + 1) * d];
-        kernels::matvec::matvec(pool, head, hidden, out);
+        &work.hidden[token * d..(token + 1) * d]
+    }
+
+    fn soft_cap(&self, pool: &Pool, out: &mut [f32]) {
         if let Some(cap) = self.config.final_logit_softcapping {
             pool.for_each_chunk_mut(out, SOFT_CAP_CHUNK, &|_, out| {
                 kernels::elementwise::soft_cap(pool.isa(), out, cap)

@@ -55,6 +55,34 @@ pub fn matvec(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
     });
 }
 
+/// The outputs of [`matvec`] for some units of [`TILE_ROWS`] rows, one unit behind the other.
+pub(crate) fn matvec_blocks(
+    pool: &Pool,
+    w: Quantized,
+    blocks: &[u32],
+    x: &Q8Activations,
+    y: &mut [f32],
+) {
+    let tile_rows = TILE_ROWS as u32;
+    if !w.format().is_tiled() {
+        let rows = blocks
+            .iter()
+            .flat_map(|block| block * tile_rows..(block + 1) * tile_rows);
+        let rows: Vec<u32> = rows.take(y.len()).collect();
+        return super::matvec_rows::matvec_rows(pool, w, &rows, x, y);
+    }
+    assert_eq!(
+        (x.isa, x.tokens, x.cols),
+        (pool.isa(), 1, w.cols()),
+        "instruction set, tokens and columns of x"
+    );
+    pool.for_each_chunk_mut(y, TILE_ROWS, &|chunk, y| {
+        let first = blocks[chunk] as usize;
+        let x = &x.single;
+        dispatch_integer(pool.isa(), Tiles { w, x, first, y });
+    });
+}
+
 /// The outputs `y`, the first of which is that of the first row of tile `first`.
 struct Tiles<'a> {
     w: Quantized<'a>,

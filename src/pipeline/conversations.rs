@@ -1,0 +1,58 @@
+//! Conversations that may go on: their keys and values by name, the most recent ones within a bound of memory.
+
+use std::collections::VecDeque;
+
+use crate::model::kv_cache::KvSnapshot;
+
+/// What is kept of a conversation.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) snapshot: KvSnapshot,
+    /// The last token of the last answer, where it is not in the snapshot.
+    pub(super) pending: Option<u32>,
+    /// Instructions before the conversation.
+    pub(super) system: Option<String>,
+}
+
+/// Kept conversations, the least recently used first.
+#[derive(Debug)]
+pub(super) struct Conversations {
+    kept: VecDeque<(String, Kept)>,
+    limit_bytes: u64,
+}
+
+impl Conversations {
+    pub(super) fn new(limit_bytes: u64) -> Conversations {
+        Conversations {
+            kept: VecDeque::new(),
+            limit_bytes,
+        }
+    }
+
+    /// The conversation of that name, which is now the most recently used one.
+    pub(super) fn get(&mut self, name: &str) -> Option<&Kept> {
+        let at = self.kept.iter().position(|(kept, _)| kept == name)?;
+        let found = self.kept.remove(at)?;
+        self.kept.push_back(found);
+        self.kept.back().map(|(_, kept)| kept)
+    }
+
+    /// Keeps a conversation in place of what had its name, and forgets the least recently used ones that are too much then,
+    /// itself among them.
+    pub(super) fn keep(&mut self, name: &str, kept: Kept) {
+        self.kept.retain(|(other, _)| other != name);
+        self.kept.push_back((name.to_owned(), kept));
+        while self.bytes() > self.limit_bytes {
+            self.kept.pop_front();
+        }
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> u64 {
+        let bytes = |(name, kept): &(String, Kept)| {
+            let system = kept.system.as_ref().map_or(0, String::len);
+            (name.len() + system + kept.snapshot.bytes()) as u64
+        };
+        self.kept.iter().map(bytes).sum()
+    }
+}
