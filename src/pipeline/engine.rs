@@ -182,7 +182,22 @@ impl Engine {
 
     /// Unmaps the audio and vision groups and gives their memory back.
     pub fn unload_towers(&mut self) {
-        self.towers.unload();
+        self.towers.unload(Group::Audio);
+        self.towers.unload(Group::Vision);
+    }
+
+    /// Unmaps one of them.
+    pub fn unload_tower(&mut self, group: Group) {
+        self.towers.unload(group);
+    }
+
+    /// Whether a group is mapped; asks the system nothing, unlike [`memory`](Engine::memory).
+    pub fn is_loaded(&self, group: Group) -> bool {
+        match group {
+            Group::Text | Group::Ple => true,
+            Group::Audio => self.towers.audio_weights().is_some(),
+            Group::Vision => self.towers.vision_weights().is_some(),
+        }
     }
 
     /// A conversation without any token.

@@ -83,9 +83,12 @@ impl Towers {
         self.vision.as_ref().map(VisionTower::weights)
     }
 
-    pub(super) fn unload(&mut self) {
-        self.audio = None;
-        self.vision = None;
+    pub(super) fn unload(&mut self, group: Group) {
+        match group {
+            Group::Audio => self.audio = None,
+            Group::Vision => self.vision = None,
+            Group::Text | Group::Ple => {}
+        }
     }
 
     /// The audio tower, loaded now if it was not.

@@ -154,19 +154,6 @@ impl Worker {
 
     /// Works on a job; gives it back where it was preempted.
     fn run(&mut self, job: Job) -> Option<Job> {
-        match &job.work {
-            Work::Speech { .. } => self.audio_used = Instant::now(),
-            Work::Transcribe { .. } => self.audio_used = Instant::now(),
-            Work::Caption(_) | Work::Describe { .. } => self.vision_used = Instant::now(),
-            Work::Ask { ask, .. } => {
-                if ask.audio.is_some() {
-                    self.audio_used = Instant::now();
-                }
-                if ask.image.is_some() {
-                    self.vision_used = Instant::now();
-                }
-            }
-        }
         self.engine.on_step(watch(&job.ticket, &self.heartbeat));
         let mut task = Task {
             engine: &mut self.engine,
@@ -186,6 +173,18 @@ impl Worker {
                 transcribe,
             } => task.transcribe(request, transcribe),
         };
+        // From the end of the work: it may take longer than a tower may be idle.
+        let (hears, sees) = match &job.work {
+            Work::Speech { .. } | Work::Transcribe { .. } => (true, false),
+            Work::Caption(_) | Work::Describe { .. } => (false, true),
+            Work::Ask { ask, .. } => (ask.audio.is_some(), ask.image.is_some()),
+        };
+        if hears {
+            self.audio_used = Instant::now();
+        }
+        if sees {
+            self.vision_used = Instant::now();
+        }
         matches!(outcome, Outcome::Preempted).then_some(job)
     }
 
@@ -208,8 +207,8 @@ impl Worker {
             (Group::Audio, self.audio_used, model.audio_idle_unload_s),
             (Group::Vision, self.vision_used, model.vision_idle_unload_s),
         ] {
-            if self.is_loaded(group) && idle(used, limit_s) {
-                self.engine.unload_towers();
+            if self.engine.is_loaded(group) && idle(used, limit_s) {
+                self.engine.unload_tower(group);
                 log::info!("unloaded the {group} weights: idle for {limit_s} s");
                 unloaded = true;
             }
@@ -217,13 +216,6 @@ impl Worker {
         if unloaded {
             self.tell_memory();
         }
-    }
-
-    fn is_loaded(&self, group: Group) -> bool {
-        let memory = self.engine.memory();
-        memory
-            .iter()
-            .any(|of| of.group == group && of.mapped_bytes > 0)
     }
 
     fn tell_memory(&self) {

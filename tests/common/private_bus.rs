@@ -1,5 +1,10 @@
 //! A dbus-daemon of one's own, and callers on it.
 
+#![allow(
+    dead_code,
+    reason = "every test binary that has this module uses a part of it"
+)]
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -141,7 +146,7 @@ impl PrivateBus {
     pub(crate) fn caller(&self, user: &[&str]) -> Caller {
         // A copy that other users may read, wherever the repository lies.
         let script = self.directory.path().join("client.py");
-        std::fs::write(&script, include_str!("client.py")).unwrap();
+        std::fs::write(&script, include_str!("bus_client.py")).unwrap();
         // Debian's own Python has Debian's python3-dbus; another one first on the PATH has not.
         let mut command = self.command(user, "/usr/bin/python3");
         let command = command.arg(&script).arg(self.address()).current_dir("/");
