@@ -89,14 +89,32 @@ impl PrivateBus {
             bus.display()
         );
         std::fs::write(&config, text).unwrap();
+        let daemon = PrivateBus::spawn(directory.path());
+        PrivateBus { daemon, directory }
+    }
+
+    fn spawn(directory: &Path) -> Child {
         let daemon = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
+            .arg(format!(
+                "--config-file={}",
+                directory.join("bus.conf").display()
+            ))
             .args(["--nofork", "--nopidfile", "--nosyslog"])
             .stderr(Stdio::null()) // every refusal that a test wants is told there
             .spawn()
             .unwrap();
-        wait_for("the bus", || UnixStream::connect(&bus).ok());
-        PrivateBus { daemon, directory }
+        wait_for("the bus", || {
+            UnixStream::connect(directory.join("bus")).ok()
+        });
+        daemon
+    }
+
+    /// Another bus at the same address; whoever was connected is not any more.
+    pub(crate) fn restart(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        std::fs::remove_file(self.directory.path().join("bus")).ok();
+        self.daemon = PrivateBus::spawn(self.directory.path());
     }
 
     pub(crate) fn address(&self) -> String {
