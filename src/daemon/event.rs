@@ -47,6 +47,8 @@ pub(super) struct Loaded {
     pub(super) slices: Vec<String>,
     pub(super) isa: String,
     pub(super) threads: usize,
+    /// Memory of each parameter group at the start.
+    pub(super) memory: Vec<GroupMemory>,
 }
 
 impl Loaded {
@@ -62,6 +64,7 @@ impl Loaded {
             slices: engine.slice_names(),
             isa: engine.isa_name(),
             threads: engine.threads(),
+            memory: engine.memory(),
         }
     }
 }

@@ -143,7 +143,7 @@ fn a_new_configuration_is_taken_whole_or_not_at_all() {
 fn what_was_switched_outlives_a_kill_and_the_broker_keeps_no_ghost() {
     let bench = Bench::new();
     write_config(bench.dir.path(), &["hall"]);
-    write_speech(&raw_file(bench.dir.path(), "hall"), "001_voice.wav");
+    write_speech(&raw_file(bench.dir.path(), "hall"), "009_both.wav");
     let devices = camera(&bench, "porch") + "[[microphone]]\nid = \"hall\"\ndevice = \"hall\"\n";
     bench.write_config(None, "", &devices);
     let gemmad = bench.start();

@@ -249,6 +249,11 @@ impl Outbox {
             .collect()
     }
 
+    /// Whether more may be asked for: an answer to it will not push out what waits.
+    pub(super) fn has_room(&self) -> bool {
+        self.events.len() < self.capacity.div_ceil(4)
+    }
+
     /// Events that wait.
     pub(super) fn queued(&self) -> usize {
         self.events.len()
