@@ -15,6 +15,7 @@ fn update(request: &Request, state: JobState) -> JobUpdate {
         transaction: request.transaction.clone(),
         kind: request.action.kind(),
         state,
+        progress: None,
         partial: None,
         reply: None,
         error: None,

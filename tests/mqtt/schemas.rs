@@ -68,6 +68,7 @@ fn real_messages_fit_their_schemas() {
         transaction: Some("t".to_owned()),
         kind: "ask",
         state: JobState::Running,
+        progress: None,
         partial: Some("Be".to_owned()),
         reply: None,
         error: None,

@@ -61,7 +61,6 @@ async fn kept(connection: &mut Connection, topics: &Topics) -> Result<Vec<String
     let mut subscribed = false;
     let mut deadline = Instant::now() + ANSWERS_WITHIN;
     loop {
-        connection.acknowledge();
         match timeout_at(deadline, connection.next()).await {
             Err(_) if subscribed => break,
             Err(_) => return Err("does not answer".to_owned()),
@@ -102,7 +101,6 @@ async fn remove(connection: &mut Connection, kept: &[String]) -> Result<(), Stri
     let mut waiting = kept.iter();
     let mut on_their_way = 0;
     loop {
-        connection.acknowledge();
         while on_their_way < WINDOW
             && let Some(topic) = waiting.next()
         {

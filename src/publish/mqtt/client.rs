@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, LastWill, MqttOptions, Outgoing,
-    Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    Packet, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 pub(super) const WINDOW: usize = 32;
 /// Twice the window: packet identifiers come round only after the messages that had them are acknowledged.
 const INFLIGHT: u16 = 64;
-/// The window, and what subscribes, acknowledges and disconnects.
+/// The window, and what subscribes and disconnects.
 const REQUESTS: usize = WINDOW + 8;
 /// Events that wait to be read; each may hold a message of the largest size.
 const EVENTS: usize = 8;
@@ -94,8 +94,6 @@ pub(super) struct Connection {
     submitted: VecDeque<u64>,
     /// Packet identifier to token.
     in_flight: HashMap<u16, u64>,
-    /// Messages whose sender has not been told that they are here.
-    unacknowledged: VecDeque<Publish>,
     /// When something happened last.
     heard: Instant,
     /// Pings come more often than this.
@@ -110,8 +108,7 @@ impl Connection {
             .set_clean_session(true)
             .set_keep_alive(options.keep_alive)
             .set_max_packet_size(options.max_packet_bytes, options.max_packet_bytes)
-            .set_inflight(INFLIGHT)
-            .set_manual_acks(true);
+            .set_inflight(INFLIGHT);
         if let Some((user, password)) = &options.login {
             settings.set_credentials(user, password);
         }
@@ -138,7 +135,6 @@ impl Connection {
             connected: false,
             submitted: VecDeque::new(),
             in_flight: HashMap::new(),
-            unacknowledged: VecDeque::new(),
             heard: Instant::now(),
             silence: options.keep_alive * 2 + Duration::from_secs(10),
         }
@@ -165,17 +161,6 @@ impl Connection {
         taken
     }
 
-    /// Tells the broker that its messages are here. Until then it holds back all but a few more, so that requests come no
-    /// faster than they are answered; with QoS 0 it does not.
-    pub(super) fn acknowledge(&mut self) {
-        while let Some(message) = self.unacknowledged.front() {
-            if self.client.try_ack(message).is_err() {
-                return; // too much is on its way: later
-            }
-            self.unacknowledged.pop_front();
-        }
-    }
-
     /// What happens next. The future may be dropped and asked for again: nothing is lost.
     pub(super) async fn next(&mut self) -> Event {
         loop {
@@ -199,16 +184,12 @@ impl Connection {
                     let refused = answer.return_codes.iter().filter(refused).count();
                     return Event::Subscribed { refused };
                 }
-                rumqttc::Event::Incoming(Packet::Publish(mut message)) => {
-                    let event = Event::Message {
-                        topic: message.topic.clone(),
-                        payload: std::mem::take(&mut message.payload).to_vec(),
+                rumqttc::Event::Incoming(Packet::Publish(message)) => {
+                    return Event::Message {
+                        topic: message.topic,
+                        payload: message.payload.to_vec(),
                         retained: message.retain,
                     };
-                    if message.qos != QoS::AtMostOnce {
-                        self.unacknowledged.push_back(message);
-                    }
-                    return event;
                 }
                 rumqttc::Event::Outgoing(Outgoing::Publish(packet)) => {
                     // Messages leave in the order in which they were handed over.

@@ -120,9 +120,6 @@ impl Owner {
             }
             if let Some(open) = &mut connection {
                 self.send(open);
-                if shared.lock().outbox.has_room() {
-                    open.acknowledge();
-                }
                 let done = later.connected_at.is_some() && shared.lock().outbox.is_empty();
                 if let Some(deadline) = stop_at
                     && (done || deadline <= Instant::now())
@@ -421,12 +418,7 @@ impl Owner {
                 state.composer.refusal(kind, None, error, transaction)
             }
         };
-        // Sent with QoS 0, requests are not held back: refusing them is not to push out what was heard and seen.
-        if state.outbox.queued() < self.config.outbox_events / 2 {
-            state.outbox.push(refusal);
-        } else {
-            state.outbox.drop_one();
-        }
+        state.outbox.push(refusal);
     }
 
     /// The broker remembers which devices were announced: those that are gone are taken back, and the list is written anew.
