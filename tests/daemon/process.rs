@@ -124,7 +124,7 @@ impl Bench {
         let schema = json!({
             "type": "array", "minItems": words, "maxItems": words, "items": {"enum": ["light", "lamp"]},
         });
-        let ask = json!({"prompt": "?", "schema": schema, "max_tokens": 3000, "transaction": transaction});
+        let ask = json!({"prompt": "?", "schema": schema, "max_tokens": 3000, "stream": true, "transaction": transaction});
         self.publish("request/ask", &ask.to_string());
     }
 
