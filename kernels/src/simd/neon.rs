@@ -26,7 +26,6 @@ macro_rules! neon {
 
 impl Simd for Neon {
     const LANES: usize = 4;
-    const REGISTERS: usize = 32;
     type V = float32x4_t;
 
     #[inline(always)]
@@ -137,6 +136,16 @@ impl Simd for Neon {
     #[inline(always)]
     fn sum(self, a: float32x4_t) -> f32 {
         neon!(vaddvq_f32(a))
+    }
+
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [float32x4_t; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        self.store(
+            neon!(vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d))),
+            &mut sums,
+        );
+        sums
     }
 
     #[inline(always)]

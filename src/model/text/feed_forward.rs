@@ -199,7 +199,7 @@ fn subtract_cutoff(isa: Isa, gate: &mut [f32], cutoff: f32) {
 }
 
 /// The quantile of the standard normal distribution, for 0 < p < 1: bisection of [`normal_cdf`], done once a layer at
-/// load, to the last bit of f64 that f32 can see.
+/// load, to the last bit of f64 that f32 can see; with `libm`, which is the same everywhere.
 fn inverse_normal_cdf(p: f64) -> f64 {
     let (mut low, mut high) = (-10.0f64, 10.0f64);
     for _ in 0..64 {
@@ -224,7 +224,7 @@ fn normal_cdf(x: f64) -> f64 {
         sum += term;
         k += 1.0;
     }
-    0.5 + sum * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
+    0.5 + sum * libm::exp(-0.5 * x * x) / (2.0 * std::f64::consts::PI).sqrt()
 }
 
 #[cfg(test)]
