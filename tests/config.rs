@@ -33,6 +33,7 @@ fn the_reference_has_every_key_with_its_default() {
         "limits",
         "image",
         "model",
+        "ple",
         "matformer",
         "threads",
         "microphone",

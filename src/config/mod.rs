@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::features::audio_file::AudioLimits;
 use crate::features::image::ImageLimits;
 use crate::model::tasks::Tasks;
+use crate::model::weights::PleOptions;
 use crate::pipeline::SoftTokenPadding;
 
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
@@ -33,6 +34,8 @@ pub struct Config {
     pub limits: Limits,
     /// Which model runs.
     pub model: Model,
+    /// How its per-layer-embedding table is read.
+    pub ple: PleOptions,
     /// Which of the nested models answers.
     pub matformer: Matformer,
     /// Threads that compute.

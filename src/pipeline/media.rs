@@ -1,6 +1,7 @@
 //! The towers while they are needed: pictures and clips to rows of the text model's embedding.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use kernels::Pool;
@@ -12,7 +13,7 @@ use crate::model::audio::AudioTower;
 use crate::model::config::Config;
 use crate::model::prompt::Part;
 use crate::model::vision::VisionTower;
-use crate::model::weights::{Checkpoint, Group, Mapped};
+use crate::model::weights::{Checkpoint, Group, Mapped, Residency};
 
 /// How the towers encode.
 #[derive(Clone, Debug)]
@@ -45,6 +46,7 @@ pub(super) struct Towers {
     dir: String,
     options: TowerOptions,
     resolution_px: usize,
+    residency: Arc<Residency>,
     audio: Option<AudioTower>,
     vision: Option<VisionTower>,
 }
@@ -54,6 +56,7 @@ impl Towers {
         dir: &Path,
         config: &Config,
         options: TowerOptions,
+        residency: Arc<Residency>,
     ) -> Result<Towers, EngineError> {
         let resolution_px = match options.resolution_px {
             Some(side) => side,
@@ -64,6 +67,7 @@ impl Towers {
             dir: dir.display().to_string(),
             options,
             resolution_px,
+            residency,
             audio: None,
             vision: None,
         })
@@ -81,9 +85,12 @@ impl Towers {
         self.vision.as_ref().map(VisionTower::weights)
     }
 
-    pub(super) fn unload(&mut self) {
-        self.audio = None;
-        self.vision = None;
+    pub(super) fn unload(&mut self, group: Group) {
+        match group {
+            Group::Audio => self.audio = None,
+            Group::Vision => self.vision = None,
+            Group::Text | Group::Ple => {}
+        }
     }
 
     /// The audio tower, loaded now if it was not.
@@ -94,7 +101,10 @@ impl Towers {
         timing: &mut Timing,
     ) -> Result<&AudioTower, EngineError> {
         let tower = match self.audio.take() {
-            Some(tower) => tower,
+            Some(tower) => {
+                tower.weights().check_length()?;
+                tower
+            }
             None => {
                 let start = Instant::now();
                 let config = self
@@ -113,6 +123,7 @@ impl Towers {
                 tower
             }
         };
+        self.residency.loaded(Group::Audio);
         Ok(self.audio.insert(tower))
     }
 
@@ -123,7 +134,10 @@ impl Towers {
         timing: &mut Timing,
     ) -> Result<&VisionTower, EngineError> {
         let tower = match self.vision.take() {
-            Some(tower) => tower,
+            Some(tower) => {
+                tower.weights().check_length()?;
+                tower
+            }
             None => {
                 let start = Instant::now();
                 let config = self
@@ -141,6 +155,7 @@ impl Towers {
                 tower
             }
         };
+        self.residency.loaded(Group::Vision);
         Ok(self.vision.insert(tower))
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use safetensors::{Dtype, SafeTensors};
 
@@ -54,6 +55,8 @@ pub struct Checkpoint {
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, TensorInfo>,
     pack: Option<PackManifest>,
+    /// The groups that somebody has mapped.
+    mapped: [Mutex<Weak<Mapped>>; Group::ALL.len()],
 }
 
 impl Checkpoint {
@@ -107,6 +110,7 @@ impl Checkpoint {
             files,
             tensors,
             pack,
+            mapped: Default::default(),
         };
         checkpoint.canonicalise();
         Ok(checkpoint)
@@ -159,16 +163,24 @@ impl Checkpoint {
         &self.files[info.file]
     }
 
-    /// Maps the byte ranges of one group, read-only and in place.
+    /// Maps the byte ranges of one group, read-only and in place; while somebody has the group mapped, gives that mapping.
     ///
     /// # Errors
     /// The files changed size since [`Checkpoint::open`], or cannot be opened or mapped.
-    pub fn load(&self, group: Group) -> Result<Mapped, WeightsError> {
+    pub fn load(&self, group: Group) -> Result<Arc<Mapped>, WeightsError> {
+        let mut last = self.mapped[group as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(mapped) = last.upgrade() {
+            return Ok(mapped);
+        }
         let tensors: Vec<&TensorInfo> = self
             .tensors()
             .filter(|info| info.group == Some(group))
             .collect();
-        mapping::map(self, group, &tensors)
+        let mapped = Arc::new(mapping::map(self, group, &tensors)?);
+        *last = Arc::downgrade(&mapped);
+        Ok(mapped)
     }
 }
 
