@@ -36,6 +36,7 @@ if command -v dpkg-query >/dev/null; then
         gcc libc6-dev # the linker and the C library's start files
         pkg-config libasound2-dev # ALSA
         libclang-dev # reads the kernel's V4L2 header while the crate v4l is built
+        util-linux-extra # fincore, which tells the tests what the page cache holds
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
         mosquitto mosquitto-clients dbus # the broker and the bus that the tests start for themselves
     )

@@ -172,8 +172,8 @@ pub(super) fn map(
             end = end.max(sorted[j].start + sorted[j].bytes);
             j += 1;
         }
-        let path = checkpoint.file(first);
-        let run = map_run(path, first.start, end)?;
+        let (path, file) = checkpoint.file(first);
+        let run = map_run(path, file, first.start, end)?;
         for info in &sorted[i..j] {
             let entry = Entry {
                 run: runs.len(),
@@ -194,7 +194,7 @@ pub(super) fn map(
     })
 }
 
-fn map_run(path: &Path, start: u64, end: u64) -> Result<Run, WeightsError> {
+fn map_run(path: &Path, file: &File, start: u64, end: u64) -> Result<Run, WeightsError> {
     let io = |action| {
         let path = path.to_owned();
         move |source| WeightsError::Io {
@@ -203,7 +203,7 @@ fn map_run(path: &Path, start: u64, end: u64) -> Result<Run, WeightsError> {
             source,
         }
     };
-    let file = File::open(path).map_err(io("open"))?;
+    let file = file.try_clone().map_err(io("open"))?;
     let size = file.metadata().map_err(io("read"))?.len();
     if size < end {
         return Err(WeightsError::Header {

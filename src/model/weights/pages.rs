@@ -91,7 +91,7 @@ impl Mapped {
             run.map.unlock().ok();
             // SAFETY: the mapping is read-only and of a file, so that pages dropped are read again with the same bytes.
             unsafe { run.map.unchecked_advise(UncheckedAdvice::DontNeed) }.ok();
-            forget(&run.file, run.start, run.map.len() as u64);
+            forget_all(&run.file, run.start, run.map.len() as u64);
         }
     }
 
@@ -112,7 +112,7 @@ impl Drop for Mapped {
             let length = run.map.len() as u64;
             // Pages that are mapped cannot leave the page cache.
             drop(run.map);
-            forget(&run.file, run.start, length);
+            forget_all(&run.file, run.start, length);
         }
     }
 }
@@ -143,12 +143,23 @@ pub(super) fn random(file: &File, start: u64, bytes: u64) {
     advise(file, start, bytes, FileAdvice::Random);
 }
 
-/// Drops the pages of a range from the page cache, those at its ends included.
+/// Drops the pages of a few rows from the page cache, those at the ends included.
 pub(super) fn forget(file: &File, start: u64, bytes: u64) {
-    // The kernel keeps a page that the range covers in part only.
-    let page = page_bytes() as u64;
-    let first = start - start % page;
-    let end = start.saturating_add(bytes).next_multiple_of(page);
+    forget_rounded(file, start, bytes, page_bytes() as u64);
+}
+
+/// Drops a long range from the page cache. The kernel keeps pages in folios of up to 2 MiB and a folio that the range covers in
+/// part only; neighbours that are in use are mapped, so that they stay anyhow.
+pub(super) fn forget_all(file: &File, start: u64, bytes: u64) {
+    forget_rounded(file, start, bytes, 2 << 20);
+}
+
+fn forget_rounded(file: &File, start: u64, bytes: u64, unit: u64) {
+    let first = start - start % unit;
+    let end = start
+        .saturating_add(bytes)
+        .div_ceil(unit)
+        .saturating_mul(unit);
     advise(file, first, end - first, FileAdvice::DontNeed);
 }
 

@@ -283,8 +283,8 @@ fn copy(
         written += piece as u64;
         if written - synced >= SYNC_BYTES || written == original.bytes {
             file.sync_data().map_err(io("write", partial))?;
-            pages::forget(original.file, original.start + synced, written - synced);
-            pages::forget(file, synced, written - synced);
+            pages::forget_all(original.file, original.start + synced, written - synced);
+            pages::forget_all(file, synced, written - synced);
             synced = written;
         }
         progress(written, total);
@@ -328,12 +328,8 @@ fn hash_of(
             return Ok(hex(&hash.finalize()));
         }
         hash.update(&buffer[..n]);
-        pages::forget(file, start + done, n as u64);
+        pages::forget_all(file, start + done, n as u64);
         done += n as u64;
         advance(done);
     }
 }
-
-#[cfg(test)]
-#[path = "ple_copy/tests.rs"]
-mod tests;

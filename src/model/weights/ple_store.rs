@@ -45,6 +45,8 @@ trait RowSource: std::fmt::Debug + Send + Sync {
     fn will_need(&self, at: u64, bytes: u64);
     /// The bytes were read and will be asked of the row cache from now on.
     fn forget(&self, at: u64, bytes: u64);
+    /// Nothing of the range is needed any more.
+    fn forget_all(&self, at: u64, bytes: u64);
     /// Bytes of the range that the page cache holds.
     fn cached_bytes(&self, at: u64, bytes: u64) -> u64;
 }
@@ -60,6 +62,10 @@ impl RowSource for File {
 
     fn forget(&self, at: u64, bytes: u64) {
         pages::forget(self, at, bytes);
+    }
+
+    fn forget_all(&self, at: u64, bytes: u64) {
+        pages::forget_all(self, at, bytes);
     }
 
     fn cached_bytes(&self, at: u64, bytes: u64) -> u64 {
@@ -220,8 +226,10 @@ impl PleStore {
         counts.used += ids.len() as u64;
         for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.cols)) {
             let row = self.row(id);
-            // Asked twice, because a borrow that is returned lasts for the whole function.
-            if !cache.contains(row) {
+            // Asked twice, because a borrow that may be returned lasts for the whole function.
+            let bytes = if cache.contains(row) {
+                cache.get(row).unwrap_or_default()
+            } else {
                 fresh.push(row);
                 counts.read += 1;
                 cache
@@ -230,9 +238,8 @@ impl PleStore {
                         action: "read a row of the per-layer-embedding table from",
                         path: self.path.clone(),
                         source,
-                    })?;
-            }
-            let bytes = cache.get(row).unwrap_or_default();
+                    })?
+            };
             kernels::widen::row(isa, self.kind.row(bytes, self.cols), 0, out);
             for x in out {
                 *x *= self.scale;
@@ -248,7 +255,7 @@ impl PleStore {
     /// Forgets every row, in the row cache and in the page cache.
     pub fn evict(&self) {
         self.state().cache.clear();
-        self.source.forget(self.start, self.table_bytes());
+        self.source.forget_all(self.start, self.table_bytes());
     }
 
     /// Bytes in memory now: the row cache, and what the page cache has of the table.
@@ -281,5 +288,4 @@ impl PleStore {
 }
 
 #[cfg(test)]
-#[path = "ple_store/tests.rs"]
 mod tests;

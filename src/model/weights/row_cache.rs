@@ -1,6 +1,6 @@
 //! Rows of the PLE table that were used lately, as they are stored.
 
-/// A fixed number of rows. The one to give way is chosen by the clock algorithm: a row that was used since the hand passed it
+/// A fixed number of rows. The one to give way is chosen by the clock algorithm: a row that was used again since the hand passed it
 /// last stays for another round.
 #[derive(Debug)]
 pub(super) struct RowCache {
@@ -10,7 +10,7 @@ pub(super) struct RowCache {
     row_bytes: usize,
     /// For every row of the table: its slot plus one, or 0.
     slot_of: Vec<u32>,
-    /// For every slot in use: its row, and whether it was used since the hand passed.
+    /// For every slot in use: its row, and whether it was used again since the hand passed.
     slots: Vec<(u32, bool)>,
     capacity: usize,
     hand: usize,
@@ -72,10 +72,10 @@ impl RowCache {
         }
         self.slot_of[row as usize] = slot as u32 + 1;
         if slot == self.slots.len() {
-            self.slots.push((row, true));
+            self.slots.push((row, false));
         } else {
             self.slot_of[self.slots[slot].0 as usize] = 0;
-            self.slots[slot] = (row, true);
+            self.slots[slot] = (row, false);
         }
         Ok(self.slot(slot))
     }
