@@ -39,6 +39,7 @@ fn assert_names_every_key(known: &str, reference: &str) {
         "image",
         "grammar",
         "model",
+        "ple",
         "matformer",
         "threads",
         "microphone",
