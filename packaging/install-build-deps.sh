@@ -37,7 +37,7 @@ if command -v dpkg-query >/dev/null; then
         pkg-config libasound2-dev # ALSA
         libclang-dev # reads the kernel's V4L2 header while the crate v4l is built
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
-        mosquitto mosquitto-clients dbus # the broker and the bus that the tests start for themselves
+        mosquitto mosquitto-clients openssl dbus # the broker and the bus that the tests start for themselves
     )
     # A board builds for itself; a PC also builds for the board, and runs the result under emulation.
     if [ "$(dpkg --print-architecture)" != arm64 ]; then

@@ -1,22 +1,22 @@
 //! The one task that has the connection: it sends what waits, receives what is asked, and connects again.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use ulid::Ulid;
 
 use super::announce;
 use super::client::{Connection, Event, Loss, Message, Options, WINDOW};
 use super::command::{self, Received};
-use super::outbox::{Delivery, Outbox, Outgoing};
-use super::payload::Composer;
+use super::outbox::{Delivery, Outgoing};
 use super::secure;
+use super::shared::Shared;
 use super::spool::Spool;
 use super::topics::{Source, Topics, sources};
 use crate::config;
-use crate::report::{ErrorBody, ErrorCode, Info, MqttHealth, Report, Request};
+use crate::report::{ErrorBody, ErrorCode, Request};
 
 /// First pause before another connection; it doubles.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -31,55 +31,6 @@ const LIST_COMES_WITHIN: Duration = Duration::from_secs(5);
 const LEAST_PACKET_BYTES: usize = 1 << 20;
 /// Room for a topic and a packet's head.
 const PACKET_HEAD_BYTES: usize = 70_000;
-
-/// What those who publish and the task share.
-pub(super) struct Shared {
-    state: Mutex<State>,
-    pub(super) wake: Notify,
-}
-
-pub(super) struct State {
-    pub(super) outbox: Outbox,
-    pub(super) composer: Composer,
-    pub(super) info: Info,
-    /// The devices may have changed since they were announced.
-    pub(super) info_changed: bool,
-    /// Until when the outbox may still empty itself.
-    pub(super) stop_at: Option<Instant>,
-    pub(super) connections: u64,
-}
-
-impl Shared {
-    pub(super) fn new(outbox: Outbox, composer: Composer, info: Info) -> Shared {
-        Shared {
-            state: Mutex::new(State {
-                outbox,
-                composer,
-                info,
-                info_changed: false,
-                stop_at: None,
-                connections: 0,
-            }),
-            wake: Notify::new(),
-        }
-    }
-
-    /// The state, also after a panic elsewhere: it is changed in whole steps.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn health(&self) -> MqttHealth {
-        let state = self.lock();
-        MqttHealth {
-            connected: state.outbox.is_connected(),
-            queued: state.outbox.queued(),
-            published: state.outbox.published(),
-            dropped: state.outbox.dropped(),
-            reconnects: state.connections.saturating_sub(1),
-        }
-    }
-}
 
 /// The task.
 pub(super) struct Owner {
@@ -390,11 +341,11 @@ impl Owner {
             Ok(Received { request, plain }) => {
                 let (id, kind) = (request.id.clone(), request.action.kind());
                 let transaction = request.transaction.clone();
-                state.composer.expect(&id, plain);
+                state.composer.remember(&id, plain);
                 let Err(error) = self.requests.try_send(request) else {
                     return;
                 };
-                state.composer.unexpect(&id);
+                state.composer.forget(&id);
                 let (code, message) = match error {
                     mpsc::error::TrySendError::Full(_) => (
                         ErrorCode::QueueFull,
@@ -487,37 +438,4 @@ async fn until(at: Option<Instant>) {
 /// A number below `bound`, spread well enough for pauses.
 fn random_below(bound: u64) -> u64 {
     (Ulid::generate().random() % u128::from(bound)) as u64
-}
-
-/// Puts a report into the outbox.
-pub(super) fn take(state: &mut State, topics: &Topics, max_payload_bytes: usize, report: &Report) {
-    if let Report::Info(info) = report {
-        remove_gone(state, topics, info);
-    }
-    for message in state.composer.messages(report) {
-        let picture = matches!(message.delivery, Delivery::Picture { .. });
-        if message.payload.len() > max_payload_bytes && !picture {
-            log::warn!(
-                target: "mqtt", "a message of {} bytes for {} is dropped: mqtt.max_payload_bytes is {max_payload_bytes}",
-                message.payload.len(), message.topic
-            );
-            state.outbox.drop_one();
-            continue;
-        }
-        state.outbox.push(message);
-    }
-}
-
-/// After a reload, what was said of sources that are gone is taken back.
-fn remove_gone(state: &mut State, topics: &Topics, info: &Info) {
-    let here: Vec<_> = sources(info).collect();
-    let before = std::mem::replace(&mut state.info, info.clone());
-    for (source, id) in sources(&before).filter(|found| !here.contains(found)) {
-        for rest in source.retained() {
-            let topic = topics.of_source(source, id, rest);
-            state.outbox.forget(&topic);
-            state.outbox.push(announce::nothing(topic));
-        }
-    }
-    state.info_changed = true;
 }
