@@ -7,7 +7,7 @@
 //! | `outbox` `spool` | what waits for the broker, in memory and on disk |
 //! | `payload` `body` `topics` | reports as messages; payloads that only MQTT has; names of topics |
 //! | `command` | messages from outside as requests |
-//! | `homeassistant` `announce` | devices and entities; telling of them, and taking them back |
+//! | `homeassistant` `health_sensors` `announce` | devices and entities; telling of them, and taking them back |
 //! | `secure` | certificates and passwords |
 //! | `clear` | removes what the broker keeps of a node |
 //! | `schemas` | JSON schemas of what is published and accepted |
@@ -17,6 +17,7 @@ mod body;
 mod clear;
 mod client;
 mod command;
+mod health_sensors;
 mod homeassistant;
 mod outbox;
 mod owner;
