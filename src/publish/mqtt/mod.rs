@@ -148,6 +148,7 @@ impl Mqtt {
             spool,
             told: None,
             pause: owner::FIRST_PAUSE,
+            oversized: false,
         };
         let mqtt = Mqtt {
             shared,

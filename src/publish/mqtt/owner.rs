@@ -14,7 +14,7 @@ use super::outbox::{Delivery, Outgoing};
 use super::secure;
 use super::shared::Shared;
 use super::spool::Spool;
-use super::topics::{Source, Topics, sources};
+use super::topics::Topics;
 use crate::config;
 use crate::report::{ErrorBody, ErrorCode, Request};
 
@@ -44,12 +44,16 @@ pub(super) struct Owner {
     /// What the log was told last about the connection.
     pub(super) told: Option<Loss>,
     pub(super) pause: Duration,
+    /// The last connection ended with too large a message.
+    pub(super) oversized: bool,
 }
 
 /// What is to be done later on a connection.
 #[derive(Default)]
 struct Later {
     connected_at: Option<Instant>,
+    /// The subscription waits for what has to be said before.
+    subscribe: bool,
     /// Home Assistant started: it wants to hear everything again.
     repeat: Option<Instant>,
     /// The list of announced devices is written, unless an older one comes first.
@@ -71,6 +75,10 @@ impl Owner {
             }
             if let Some(open) = &mut connection {
                 self.send(open);
+                if later.subscribe && !shared.lock().outbox.has_control() {
+                    later.subscribe = false;
+                    self.subscribe(open);
+                }
                 let done = later.connected_at.is_some() && shared.lock().outbox.is_empty();
                 if let Some(deadline) = stop_at
                     && (done || deadline <= Instant::now())
@@ -91,6 +99,7 @@ impl Owner {
                 event = next(&mut connection) => match event {
                     Event::Lost(loss) => {
                         connection = None;
+                        self.oversized = matches!(loss, Loss::TooLarge(_));
                         shared.lock().outbox.lost();
                         if later.connected_at.is_some_and(|since| since.elapsed() >= STEADY) {
                             self.pause = FIRST_PAUSE;
@@ -99,14 +108,12 @@ impl Owner {
                         retry_at = Instant::now() + self.next_pause();
                         self.tell(loss);
                     }
-                    event => if let Some(open) = &connection {
-                        self.handle(open, event, &mut later);
-                    },
+                    event => self.handle(event, &mut later),
                 },
                 () = sleep_until(retry_at), if connection.is_none() => {}
                 () = shared.wake.notified() => {
-                    if let (Some(open), true) = (&connection, later.connected_at.is_some()) {
-                        self.renew(open, &mut later);
+                    if later.connected_at.is_some() {
+                        self.renew(&mut later);
                     }
                 }
                 () = until(later.repeat) => {
@@ -180,7 +187,7 @@ impl Owner {
                 Loss::Refused(_) => {
                     "; check mqtt.username, its password and the broker's access list; it is tried again"
                 }
-                Loss::Unreachable(_) | Loss::Closed(_) => "; it is tried again",
+                Loss::Unreachable(_) | Loss::Closed(_) | Loss::TooLarge(_) => "; it is tried again",
             };
             log::warn!(target: "mqtt", "the broker {} {loss}{advice}", self.config.url);
         }
@@ -222,7 +229,7 @@ impl Owner {
         }
     }
 
-    fn handle(&mut self, connection: &Connection, event: Event, later: &mut Later) {
+    fn handle(&mut self, event: Event, later: &mut Later) {
         match event {
             Event::Connected => {
                 log::info!(target: "mqtt", "connected to {} as {}", self.config.url, self.topics.node);
@@ -235,7 +242,7 @@ impl Owner {
                     state.connections == 1
                 };
                 later.connected_at = Some(Instant::now());
-                self.announce(connection, later);
+                self.announce(later);
                 if first && !self.config.retain_results {
                     self.forget_results();
                 }
@@ -260,12 +267,25 @@ impl Owner {
         }
     }
 
-    /// Subscribes, and tells Home Assistant of the devices.
-    fn announce(&self, connection: &Connection, later: &mut Later) {
-        let mut state = self.shared.lock();
-        if !connection.subscribe(self.topics.subscriptions(&state.info)) {
+    fn subscribe(&self, connection: &Connection) {
+        let topics = self.topics.subscriptions(&self.shared.lock().info);
+        if !connection.subscribe(topics) {
             log::warn!(target: "mqtt", "cannot subscribe: the connection takes no more");
         }
+    }
+
+    /// Tells Home Assistant of the devices; the subscription follows.
+    fn announce(&self, later: &mut Later) {
+        let mut state = self.shared.lock();
+        if self.oversized {
+            // What may be retained there would end this connection too, and every one after it.
+            for topic in self.topics.subscriptions(&state.info) {
+                if topic != self.topics.birth() {
+                    state.outbox.push(announce::nothing(topic));
+                }
+            }
+        }
+        later.subscribe = true;
         for message in announce::announcements(&self.topics, &state.info, self.config.discovery) {
             if message.payload.len() > self.config.max_payload_bytes {
                 log::warn!(
@@ -280,28 +300,17 @@ impl Owner {
     }
 
     /// The devices may have changed.
-    fn renew(&self, connection: &Connection, later: &mut Later) {
+    fn renew(&self, later: &mut Later) {
         if std::mem::take(&mut self.shared.lock().info_changed) {
-            self.announce(connection, later);
+            self.announce(later);
         }
     }
 
     /// Results of an earlier configuration are not to stay on the broker.
     fn forget_results(&self) {
         let mut state = self.shared.lock();
-        let results: Vec<_> = sources(&state.info)
-            .flat_map(|(source, id)| {
-                let results: &[&str] = match source {
-                    Source::Microphone => &["transcript"],
-                    Source::Camera => &["caption", "image"],
-                };
-                results
-                    .iter()
-                    .map(move |rest| self.topics.of_source(source, id, rest))
-            })
-            .collect();
-        for topic in results {
-            state.outbox.push(announce::nothing(topic));
+        for message in announce::no_results(&self.topics, &state.info) {
+            state.outbox.push(message);
         }
     }
 
