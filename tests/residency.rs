@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemmad::features::image::RgbImage;
+use gemmad::model::config::Config;
+use gemmad::model::matformer::Slices;
 use gemmad::model::sampler::Sampling;
-use gemmad::model::text::TextError;
-use gemmad::model::weights::{Checkpoint, WeightsError};
+use gemmad::model::text::{TextError, TextModel};
+use gemmad::model::weights::{Checkpoint, Stretch, WeightsError};
 use gemmad::pipeline::{
     Engine, EngineError, EngineOptions, Generation, Group, GroupState, Media, Request, Residency,
     UserPart,
@@ -102,11 +104,13 @@ fn request(user: Vec<UserPart>) -> Request {
         system: None,
         user,
         matformer: None,
+        conversation: None,
         generation: Generation {
             sampling: Sampling::GREEDY,
             seed: 1,
             max_tokens: 8,
             stop: Vec::new(),
+            grammar: None,
         },
     }
 }
@@ -194,6 +198,73 @@ fn a_group_comes_and_goes() {
     // And without a prefetch.
     assert_eq!(said(&mut engine, &picture()), want);
     assert_eq!(engine.group_state(Group::Vision), GroupState::Resident);
+}
+
+#[test]
+fn a_slice_brings_in_its_own_weights_alone() {
+    let home = home();
+    let pack = home.path().join("demo.pack");
+    let output = Command::new(env!("CARGO_BIN_EXE_gemmad"))
+        .args(["pack", "--recipe", "q8", "--from"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"))
+        .arg("--to")
+        .arg(&pack)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(pack.join("config.json")).unwrap()).unwrap();
+    let text = &config["text_config"];
+    let width = text["hidden_size"].as_u64().unwrap();
+    let neurons: u64 = match &text["intermediate_size"] {
+        serde_json::Value::Array(layers) => layers.iter().map(|n| n.as_u64().unwrap()).sum(),
+        one => one.as_u64().unwrap() * text["num_hidden_layers"].as_u64().unwrap(),
+    };
+    let layers = text["num_hidden_layers"].as_u64().unwrap();
+    let pattern = text["activation_sparsity_pattern"].as_array().unwrap();
+    let sparse = pattern
+        .iter()
+        .filter(|share| share.as_f64() != Some(0.0))
+        .count() as u64;
+    // Gate, up and down of half of the neurons: 32 weights and a scale have 34 bytes. In sparse layers every row of `up` and
+    // every column of `down` begins on a cache line.
+    let row = width * 34 / 32;
+    let in_layer = neurons / layers / 2;
+    let unused =
+        in_layer * ((layers - sparse) * 3 * row + sparse * (row + 2 * row.next_multiple_of(64)));
+    let config = Config::load(&pack).unwrap().text;
+    let model = TextModel::load(&Checkpoint::open(&pack).unwrap(), &config).unwrap();
+    let slices = Slices::load(&pack, &config).unwrap();
+    let left = |slice| -> u64 { model.unused_by(slice).iter().map(Stretch::bytes).sum() };
+    assert_eq!(left(slices.get("half").unwrap()), unused);
+    assert_eq!(left(slices.full()), 0);
+    drop(model);
+
+    // So small a file comes into memory whole, whatever is asked for; of a large one the rest stays where it is.
+    let file = sparse_checkpoint(home.path(), 1 << 30);
+    let checkpoint = Arc::new(Checkpoint::open(home.path()).unwrap());
+    let residency = Residency::new(Arc::clone(&checkpoint));
+    let mapped = checkpoint.load(Group::Audio).unwrap();
+    let matrix = mapped
+        .matrix("model.audio_tower.weight", 1 << 29, 1)
+        .unwrap();
+    let behind = mapped.behind(matrix, 1 << 24).unwrap();
+    assert_eq!(behind.bytes(), (1 << 30) - (1 << 25));
+    residency.prefetch_without(Group::Audio, vec![behind]);
+    until("the prefetch", || {
+        residency.state(Group::Audio) == GroupState::Resident
+    });
+    let rss = mapped_rss(&file).unwrap();
+    assert!((1 << 25..1 << 26).contains(&rss), "{rss} bytes");
+    residency.cancel(Group::Audio);
+    assert_eq!(
+        residency.state(Group::Audio),
+        GroupState::Resident,
+        "it is there already"
+    );
+
+    let engine = Engine::open(&pack, options()).unwrap();
+    assert!(engine.prefetch_text(Some("no such slice")).is_err());
 }
 
 /// A checkpoint of one hole, as large as no test could read it in time.

@@ -14,7 +14,7 @@ use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::matformer::{Slice, Slices};
 use crate::model::text::{TextModel, Workspace, no_probe};
 use crate::model::vision::VisionTower;
-use crate::model::weights::{Checkpoint, Group};
+use crate::model::weights::{Checkpoint, Group, GroupState};
 use crate::pipeline::EngineError;
 
 /// Measure speed, bytes read and memory of a model on this machine
@@ -72,6 +72,8 @@ struct Report {
 #[derive(Serialize)]
 struct GroupReport {
     group: String,
+    /// While its memory was measured.
+    state: GroupState,
     load_ms: f64,
     unload_ms: f64,
     mapped_bytes: u64,
@@ -116,6 +118,7 @@ impl Bench {
         // The text model opens the PLE table, so the two load and unload together.
         let of = |group: Group, mapped_bytes, resident_bytes| GroupReport {
             group: group.to_string(),
+            state: GroupState::Resident,
             load_ms: text_load_ms,
             unload_ms: 0.0,
             mapped_bytes,
@@ -230,6 +233,7 @@ fn towers(
         let unload_ms = start.elapsed().as_secs_f64() * 1e3;
         groups.push(GroupReport {
             group: group.to_string(),
+            state: GroupState::Resident,
             load_ms,
             unload_ms,
             mapped_bytes,

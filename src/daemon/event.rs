@@ -12,7 +12,7 @@ pub(super) enum Event {
     /// A microphone or a camera.
     Captured(CaptureEvent),
     /// Somebody asks for something.
-    Requested(Request),
+    Requested(Box<Request>),
     /// The worker has something to publish.
     Reported(Report),
     /// The worker tells about itself.

@@ -128,7 +128,7 @@ impl Inputs {
             _ = self.hang_up.recv() => Event::Reload,
             _ = tick.tick() => Event::Tick,
             Some(event) = self.events.recv() => event,
-            Some(request) = self.requests.recv() => Event::Requested(request),
+            Some(request) = self.requests.recv() => Event::Requested(Box::new(request)),
         }
     }
 }
@@ -220,7 +220,7 @@ impl Daemon {
     async fn react(&mut self, event: Event) -> ControlFlow<Result<(), DaemonError>> {
         match event {
             Event::Captured(captured) => self.captured(captured),
-            Event::Requested(request) => self.requested(request).await,
+            Event::Requested(request) => self.requested(*request).await,
             Event::Reported(report) => self.reported(report),
             Event::Worker(note) => self.worker_note(note),
             Event::Reload => {

@@ -154,6 +154,11 @@ impl Engine {
         self.on_step = Box::new(hook);
     }
 
+    /// A slice by name, or the whole model.
+    pub(super) fn slice(&self, name: Option<&str>) -> Result<&Slice, SliceError> {
+        name.map_or(Ok(self.slices.full()), |name| self.slices.get(name))
+    }
+
     /// A conversation without any token.
     ///
     /// # Errors
@@ -162,10 +167,7 @@ impl Engine {
         &self,
         matformer: Option<&str>,
     ) -> Result<Conversation, EngineError> {
-        let slice = match matformer {
-            None => self.slices.full().clone(),
-            Some(name) => self.slices.get(name)?.clone(),
-        };
+        let slice = self.slice(matformer)?.clone();
         if !self.text.serves(&slice) {
             return Err(SliceError::Misfit {
                 name: slice.name,

@@ -19,6 +19,16 @@ impl Engine {
         self.residency.prefetch(group);
     }
 
+    /// As [`Engine::prefetch`] for the text group, but reads only what a MatFormer slice reads of it; `None` is the whole model.
+    ///
+    /// # Errors
+    /// No slice of that name.
+    pub fn prefetch_text(&self, matformer: Option<&str>) -> Result<(), EngineError> {
+        let unused = self.text.unused_by(self.slice(matformer)?);
+        self.residency.prefetch_without(Group::Text, unused);
+        Ok(())
+    }
+
     /// Gives the memory of a group back: its pages, and of a tower also its mapping. The next request that needs it reads it
     /// again.
     pub fn unload(&mut self, group: Group) {

@@ -120,6 +120,10 @@ pub(super) fn start(
         for warning in engine.warnings() {
             log::warn!("{warning}");
         }
+        // The first answer should not wait for flash; a slice that is not served is told by the loop.
+        if let Err(error) = engine.prefetch_text(settings.matformer.as_deref()) {
+            log::warn!("cannot read the text weights ahead: {error}");
+        }
         let loaded = Loaded::of(&engine);
         let worker = Worker {
             model: loaded.model.clone(),

@@ -6,7 +6,7 @@ use kernels::{Isa, Pool};
 
 use super::load::LayerLoader;
 use crate::model::config::TextConfig;
-use crate::model::weights::{Mapped, Tensor, WeightsError};
+use crate::model::weights::{Mapped, Stretch, Tensor, WeightsError};
 
 /// One layer's gate, up and down projections.
 #[derive(Debug)]
@@ -157,6 +157,21 @@ impl FeedForward {
             inside && !segment.has_any_columns()
         });
         !cuts_down && self.gate.has_rows(width) && self.up.has_rows(width)
+    }
+
+    /// Weights of the neurons behind the first `width`, which a slice of that width does not read.
+    pub(super) fn unused(&self, weights: &Mapped, width: usize, out: &mut Vec<Stretch>) {
+        out.extend(weights.behind(self.gate, width));
+        out.extend(weights.behind(self.up, width));
+        let mut start = 0;
+        for &segment in &self.down {
+            if segment.stored_by_column() {
+                out.extend(weights.behind(segment, width.saturating_sub(start)));
+            } else if start >= width {
+                out.extend(weights.behind(segment, 0));
+            }
+            start += segment.cols;
+        }
     }
 
     /// Token `t` of the scratch's gates, by its active neurons.

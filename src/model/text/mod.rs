@@ -22,7 +22,9 @@ pub use self::workspace::Workspace;
 use super::config::TextConfig;
 use super::kv_cache::KvCache;
 use super::matformer::Slice;
-use super::weights::{Checkpoint, Group, Mapped, PleOptions, PleStore, Tensor, WeightsError};
+use super::weights::{
+    Checkpoint, Group, Mapped, PleOptions, PleStore, Stretch, Tensor, WeightsError,
+};
 
 /// Sees intermediate results by name and layer: (name, layer, values). Normal use passes a closure that does nothing.
 pub type Probe<'a> = &'a mut dyn FnMut(&'static str, usize, &[f32]);
@@ -214,6 +216,15 @@ impl TextModel {
                 .width(layer)
                 .is_some_and(|width| self.layers[layer].serves(width))
         })
+    }
+
+    /// Feed-forward weights that a slice does not read.
+    pub fn unused_by(&self, slice: &Slice) -> Vec<Stretch> {
+        let mut unused = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.unused(&self.weights, slice.width(index).unwrap_or(0), &mut unused);
+        }
+        unused
     }
 
     /// Ids below this are text: they have an LM head row and may be sampled.

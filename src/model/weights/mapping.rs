@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -95,6 +96,15 @@ impl Kind {
     }
 }
 
+/// Bytes of the first `units` of `all` rows or columns, which together have `bytes`; whole tiles.
+fn blocks_of(kind: Kind, bytes: usize, units: usize, all: usize) -> usize {
+    let tile = match kind {
+        Kind::Quantized(blocks) if blocks.format.is_tiled() => TILE_ROWS,
+        _ => 1,
+    };
+    bytes / all.div_ceil(tile).max(1) * units.div_ceil(tile)
+}
+
 fn float_matrix(dtype: Dtype, bytes: &[u8], rows: usize, cols: usize) -> Matrix<'_> {
     let n = rows * cols;
     match dtype {
@@ -129,6 +139,20 @@ pub(super) struct StoredRows {
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) kind: Kind,
+}
+
+/// A stretch of a [`Mapped`] group.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    pub(super) run: usize,
+    pub(super) range: Range<usize>,
+}
+
+impl Stretch {
+    /// Its length.
+    pub fn bytes(&self) -> u64 {
+        self.range.len() as u64
+    }
 }
 
 #[derive(Debug)]
@@ -320,6 +344,23 @@ impl Mapped {
                 quantized_matrix(blocks, bytes, rows, cols)
             }
         }
+    }
+
+    /// The bytes behind the first `units` rows of a matrix, or columns where it is stored by column; `None` where those bytes
+    /// do not lie together.
+    pub fn behind(&self, tensor: Tensor, units: usize) -> Option<Stretch> {
+        let (all, bytes) = match tensor.kind {
+            Kind::Float(dtype) => {
+                let row_bytes = tensor.cols * element_bytes(dtype)? as usize;
+                (tensor.rows, tensor.rows * row_bytes)
+            }
+            Kind::Quantized(blocks) => (blocks.stored().0, blocks.bytes()?),
+        };
+        let used = blocks_of(tensor.kind, bytes, units.min(all), all);
+        (used < bytes).then(|| Stretch {
+            run: tensor.run,
+            range: tensor.offset + used..tensor.offset + bytes,
+        })
     }
 
     /// Where the rows of a matrix lie in their file, so that they can be read one by one.

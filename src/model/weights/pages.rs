@@ -11,7 +11,7 @@ use std::ops::Range;
 use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 use rustix::fs::{Advice as FileAdvice, fadvise};
 
-use super::{Mapped, WeightsError};
+use super::{Mapped, Stretch, WeightsError};
 
 /// Pages that are brought in between two looks at whether they are still wanted.
 const POPULATE_BYTES: usize = 4 << 20;
@@ -41,15 +41,23 @@ impl Mapped {
         Ok(())
     }
 
-    /// Reads the pages of everything that is mapped until `cancelled` says so; whether it came to the end.
-    pub(super) fn populate(&self, cancelled: &dyn Fn() -> bool) -> bool {
-        for run in &self.runs {
+    /// Reads the pages of everything that is mapped but `without`, until `cancelled` says so; whether it came to the end.
+    pub(super) fn populate(&self, without: &[Stretch], cancelled: &dyn Fn() -> bool) -> bool {
+        for (index, run) in self.runs.iter().enumerate() {
+            let unwanted = || without.iter().filter(|unwanted| unwanted.run == index);
             let mut at = 0;
             while at < run.map.len() {
                 if cancelled() {
                     return false;
                 }
+                if let Some(inside) = unwanted().find(|unwanted| unwanted.range.contains(&at)) {
+                    at = inside.range.end;
+                    continue;
+                }
+                let starts = unwanted().map(|unwanted| unwanted.range.start);
+                let next = starts.filter(|&start| start > at).min();
                 let end = run.map.len().min(at + POPULATE_BYTES);
+                let end = next.map_or(end, |next| next.min(end));
                 populate(&run.map, at..end);
                 at = end;
             }

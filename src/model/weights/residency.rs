@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Checkpoint, Group, Mapped};
+use super::{Checkpoint, Group, Mapped, Stretch};
 
 /// Whether a parameter group is in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -70,6 +70,11 @@ impl Residency {
     /// Begins to read an unloaded group in the background. Does nothing for a group that is loading or resident or not in the
     /// checkpoint, nor for PLE, whose rows are read as their ids become known.
     pub fn prefetch(self: &Arc<Residency>, group: Group) {
+        self.prefetch_without(group, Vec::new());
+    }
+
+    /// As [`Residency::prefetch`], but leaves the stretches `without` on flash.
+    pub fn prefetch_without(self: &Arc<Residency>, group: Group, without: Vec<Stretch>) {
         if group == Group::Ple || !self.checkpoint.has(group) {
             return;
         }
@@ -82,7 +87,7 @@ impl Residency {
         let of_thread = Arc::clone(&cancelled);
         let thread = std::thread::Builder::new()
             .name(format!("prefetch-{group}"))
-            .spawn(move || residency.read(group, &of_thread));
+            .spawn(move || residency.read(group, &without, &of_thread));
         match thread {
             // It needs the slot to say that it is done, which it gets after this.
             Ok(_) => {
@@ -117,10 +122,12 @@ impl Residency {
     }
 
     /// The prefetch itself.
-    fn read(&self, group: Group, cancelled: &Arc<AtomicBool>) {
+    fn read(&self, group: Group, without: &[Stretch], cancelled: &Arc<AtomicBool>) {
         let mapped = self.checkpoint.load(group);
         let stop = || cancelled.load(Ordering::Relaxed);
-        let whole = mapped.as_ref().is_ok_and(|mapped| mapped.populate(&stop));
+        let whole = mapped
+            .as_ref()
+            .is_ok_and(|mapped| mapped.populate(without, &stop));
         let mut slot = self.slot(group);
         let current = slot.prefetch.as_ref();
         if current.is_none_or(|current| !Arc::ptr_eq(current, cancelled)) {
