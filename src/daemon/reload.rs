@@ -11,7 +11,7 @@ use super::{Daemon, DaemonError, log_sink, reports, systemd};
 use crate::config::{Config, FRAME_MS};
 use crate::pipeline::commands::CommandGrammar;
 use crate::pipeline::{EngineOptions, TowerOptions};
-use crate::report::Report;
+use crate::report::{ErrorBody, ErrorCode, JobState, Report};
 
 /// What is computed from a configuration.
 pub(super) fn settings(
@@ -124,9 +124,17 @@ impl Daemon {
         }
         log::set_max_level(level);
         self.settings = new;
-        self.devices
+        let devices = &mut self.devices;
+        let unseen = devices
             .reconfigure(&self.settings.config, &self.switches)
             .await;
+        for request in unseen {
+            let error = ErrorBody {
+                code: ErrorCode::NotFound,
+                message: "the camera was taken out of the configuration, or changed".to_owned(),
+            };
+            self.reported(request.update(JobState::Failed, Err(error)));
+        }
         let info = reports::info(&self.settings, &self.loaded, &self.started_at);
         self.sinks.publish(&Report::Info(Box::new(info)));
         self.publish_switches();
