@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::pool::TileMut;
-use crate::simd::partial_sums::{self, BLOCK, MAX_REGISTERS, Partial, WAYS, registers};
+use crate::simd::partial_sums::{self, BLOCK, registers};
 use crate::simd::{Bundle, Element, Kernel, Simd};
 
 /// Rows of `depth` elements, `stride` apart.
@@ -44,6 +44,18 @@ pub(crate) struct DotTile<'a, 'y, 'm, W> {
 
 /// Weight rows that meet all tokens before the next ones: with 512 columns of floats, most of a first-level cache.
 const ROWS: usize = 12;
+
+impl<'a, E: Element> Rows<'a, E> {
+    /// The `R` rows from `row` on.
+    #[inline(always)]
+    pub(crate) fn bundle<const R: usize>(&self, row: usize) -> Bundle<'a, E, R> {
+        let mut rows = [self.row(row); R];
+        for (i, to) in rows.iter_mut().enumerate() {
+            *to = self.row(row + i);
+        }
+        Bundle::new(rows, self.depth)
+    }
+}
 
 impl<W: Element> Kernel for DotTile<'_, '_, '_, W> {
     type Output = ();
@@ -94,11 +106,7 @@ impl<W: Element> DotTile<'_, '_, '_, W> {
         t: usize,
         rows: Range<usize>,
     ) -> usize {
-        let mut xs = [self.x.row(t); T];
-        for (i, x) in xs.iter_mut().enumerate() {
-            *x = self.x.row(t + i);
-        }
-        let x = Bundle::new(xs, self.x.depth);
+        let x = self.x.bundle(t);
         let mut r = rows.start;
         while rows.end - r >= R {
             self.products::<S, T, R>(s, x, t, r);
@@ -120,78 +128,36 @@ impl<W: Element> DotTile<'_, '_, '_, W> {
         t: usize,
         r: usize,
     ) {
-        let depth = self.w.depth;
-        let mut ws = [self.w.row(r); R];
-        for (i, w) in ws.iter_mut().enumerate() {
-            *w = self.w.row(r + i);
-        }
-        let w = Bundle::new(ws, depth);
+        let (depth, w) = (self.w.depth, self.w.bundle::<R>(r));
         for first in (0..depth).step_by(BLOCK) {
-            let folded = block(s, w, x, first, depth.min(first + BLOCK));
-            let mut sums = [[0.0; R]; T];
-            let (fours, rest) = folded.as_flattened().as_chunks::<4>();
-            let (four_sums, rest_sums) = sums.as_flattened_mut().as_chunks_mut::<4>();
-            for (sums, four) in four_sums.iter_mut().zip(fours) {
-                *sums = s.sums(*four);
-            }
-            for (sum, one) in rest_sums.iter_mut().zip(rest) {
-                *sum = s.sum(*one);
-            }
-            for (i, sums) in sums.iter().enumerate() {
-                let y = &mut self.y.row_mut(t + i)[r..r + R];
-                for (y, sum) in y.iter_mut().zip(sums) {
-                    *y += sum;
-                }
-            }
+            let folded = w.products(s, x, first..depth.min(first + BLOCK));
+            add_sums(s, self.y, t, r, folded);
         }
     }
 }
 
-/// The sums over the columns `first..end`, one block, but for the lanes of a register.
+/// Adds to `y`, from token `t` and row `r` on, the sum of the lanes of each register.
 #[inline(always)]
-fn block<S: Simd, W: Element, const R: usize, const T: usize>(
+pub(crate) fn add_sums<S: Simd, const T: usize, const R: usize>(
     s: S,
-    w: Bundle<'_, W, R>,
-    x: Bundle<'_, f32, T>,
-    first: usize,
-    end: usize,
-) -> [[S::V; R]; T] {
-    let mut partial = [[[s.splat(0.0); MAX_REGISTERS]; R]; T];
-    let mut at = first;
-    while end - at >= WAYS {
-        accumulate(s, &mut partial, w.columns(at), x.columns(at));
-        at += WAYS;
-    }
-    if at < end {
-        let (w, x) = (w.last_columns(at), x.last_columns(at));
-        accumulate(s, &mut partial, w.each_ref(), x.each_ref());
-    }
-    let mut folded = [[s.splat(0.0); R]; T];
-    for (folded, partial) in folded.iter_mut().zip(partial) {
-        for (folded, partial) in folded.iter_mut().zip(partial) {
-            *folded = partial_sums::fold(s, partial);
-        }
-    }
-    folded
-}
-
-#[inline(always)]
-fn accumulate<S: Simd, W: Element, const R: usize, const T: usize>(
-    s: S,
-    partial: &mut [[Partial<S>; R]; T],
-    w: [&[W; WAYS]; R],
-    x: [&[f32; WAYS]; T],
+    y: &mut TileMut<'_, f32>,
+    t: usize,
+    r: usize,
+    folded: [[S::V; R]; T],
 ) {
-    for i in 0..registers::<S>() {
-        let mut ws = [s.splat(0.0); R];
-        for (to, w) in ws.iter_mut().zip(w) {
-            *to = W::load(s, &w[i * S::LANES..]);
-        }
-        for (partial, x) in partial.iter_mut().zip(x) {
-            let x = s.load(&x[i * S::LANES..]);
-            for (partial, w) in partial.iter_mut().zip(ws) {
-                partial[i] = s.mul_add(w, x, partial[i]);
-            }
+    let mut sums = [[0.0; R]; T];
+    let (fours, rest) = folded.as_flattened().as_chunks::<4>();
+    let (four_sums, rest_sums) = sums.as_flattened_mut().as_chunks_mut::<4>();
+    for (sums, four) in four_sums.iter_mut().zip(fours) {
+        *sums = s.sums(*four);
+    }
+    for (sum, one) in rest_sums.iter_mut().zip(rest) {
+        *sum = s.sum(*one);
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        let y = &mut y.row_mut(t + i)[r..r + R];
+        for (y, sum) in y.iter_mut().zip(sums) {
+            *y += sum;
         }
     }
 }

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use crate::dot_tile::{DotTile, Rows};
 use crate::isa::Level;
 use crate::matvec::matvec;
+use crate::packed_tile::PackedTile;
 use crate::pool::TileMut;
 use crate::quantized::{self, with_activations};
 use crate::simd::partial_sums::BLOCK;
@@ -16,10 +17,10 @@ use crate::{Isa, Matrix, MatrixData, Pool};
 const TILE_ROWS: usize = 128;
 
 /// Tokens of a task: more would not make widening and packing a block of weights any cheaper.
-const TILE_TOKENS: usize = 256;
+const TILE_TOKENS: usize = 128;
 
-/// From how many tokens on it pays to widen a block of weights once for all of them.
-const WIDEN_TOKENS: usize = 16;
+/// From how many tokens on it pays to copy both operands.
+const PACKED_TOKENS: usize = 16;
 
 /// `Y = X W^T`: `w` is `[rows, cols]`, `x` is `[tokens, cols]`, `y` is `[tokens, rows]`.
 ///
@@ -99,7 +100,7 @@ fn by_tiles<W: Element>(
         depth: w.cols,
     };
     let isa = pool.isa();
-    let widen = isa.level() != Level::Scalar && tokens >= WIDEN_TOKENS;
+    let packed = isa.level() != Level::Scalar && tokens >= PACKED_TOKENS;
     let any_order = any_order && tokens >= gemm_tokens(isa);
     let even = w.rows.div_ceil(pool.threads() * 2);
     let tile_rows = even.min(TILE_ROWS).next_multiple_of(8);
@@ -114,11 +115,32 @@ fn by_tiles<W: Element>(
             ..x
         };
         (0..y.rows()).for_each(|t| y.row_mut(t).fill(0.0));
-        if widen {
-            widened(isa, w, x, y, any_order);
-        } else {
-            dispatch(isa, DotTile { w, x, y });
+        if !packed {
+            return dispatch(isa, DotTile { w, x, y });
         }
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(
+                (TILE_ROWS + TILE_TOKENS) * BLOCK + CACHE_LINE / size_of::<f32>(),
+                0.0,
+            );
+            // Half of the loads of eight floats would touch two cache lines.
+            let skip = scratch.as_ptr().align_offset(CACHE_LINE);
+            let scratch = &mut scratch[skip..];
+            if any_order {
+                return widened(isa, w, x, y, scratch);
+            }
+            let (packed_w, packed_x) = scratch.split_at_mut(TILE_ROWS * BLOCK);
+            dispatch(
+                isa,
+                PackedTile {
+                    w,
+                    x,
+                    packed_w,
+                    packed_x,
+                    y,
+                },
+            );
+        });
     });
 }
 
@@ -135,43 +157,39 @@ fn gemm_tokens(isa: Isa) -> usize {
     }
 }
 
+/// Bytes that memory is read in.
+const CACHE_LINE: usize = 64;
+
 thread_local! {
-    /// Weights widened for one block of columns, kept for the next.
+    /// Operands widened and copied for one block of columns, kept for the next.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One tile, block of columns by block of columns: widen, multiply, add up.
+/// One tile with the `gemm` crate, block of columns by block of columns: widen, multiply, add up.
 fn widened<W: Element>(
     isa: Isa,
     w: Rows<'_, W>,
     x: Rows<'_, f32>,
     y: &mut TileMut<'_, f32>,
-    any_order: bool,
+    scratch: &mut [f32],
 ) {
     let rows = y.cols();
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.resize(TILE_ROWS * BLOCK, 0.0);
-        for first in (0..w.depth).step_by(BLOCK) {
-            let depth = BLOCK.min(w.depth - first);
-            for (r, to) in scratch.chunks_exact_mut(depth).take(rows).enumerate() {
-                let from = &w.row(r)[first..first + depth];
-                dispatch(isa, Widen { from, to });
-            }
-            let w = Rows {
-                data: scratch,
-                stride: depth,
-                depth,
-            };
-            let x = Rows {
-                data: &x.data[first..],
-                stride: x.stride,
-                depth,
-            };
-            if any_order {
-                gemm::multiply_transposed(y, w, x);
-            } else {
-                dispatch(isa, DotTile { w, x, y });
-            }
+    for first in (0..w.depth).step_by(BLOCK) {
+        let depth = BLOCK.min(w.depth - first);
+        for (r, to) in scratch.chunks_exact_mut(depth).take(rows).enumerate() {
+            let from = &w.row(r)[first..first + depth];
+            dispatch(isa, Widen { from, to });
         }
-    });
+        let w = Rows {
+            data: &*scratch,
+            stride: depth,
+            depth,
+        };
+        let x = Rows {
+            data: &x.data[first..],
+            stride: x.stride,
+            depth,
+        };
+        gemm::multiply_transposed(y, w, x);
+    }
 }

@@ -36,6 +36,8 @@ pub(crate) const MAX_LANES: usize = 16;
 pub(crate) trait Simd: Copy {
     /// Floats in a register.
     const LANES: usize;
+    /// Registers that a loop may fill with accumulators and operands.
+    const REGISTERS: usize;
     /// The register.
     type V: Copy;
 

@@ -26,6 +26,7 @@ macro_rules! neon {
 
 impl Simd for Neon {
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
     type V = float32x4_t;
 
     #[inline(always)]

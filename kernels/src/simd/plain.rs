@@ -11,6 +11,7 @@ pub(crate) struct Plain;
 
 impl Simd for Plain {
     const LANES: usize = 1;
+    const REGISTERS: usize = 16;
     type V = f32;
 
     #[inline(always)]
