@@ -44,7 +44,7 @@ for architecture in ${@:-amd64 arm64}; do
         echo
         echo "  * See https://github.com/gemmad/gemmad/blob/main/CHANGELOG.md"
         echo
-        echo " -- $maintainer  $(date -Ru -d "@$SOURCE_DATE_EPOCH")"
+        echo " -- $maintainer  $(LC_ALL=C date -Ru -d "@$SOURCE_DATE_EPOCH")"
     } >$package/changelog
     cargo deb --locked --no-build --strip --target "$triple" --output target/debian/
 done
