@@ -3,15 +3,31 @@
 use std::process::Command;
 
 fn main() {
-    for path in ["packaging/build.rs", "src", "kernels", "config", "Cargo.toml", "Cargo.lock"] {
+    for path in [
+        "packaging/build.rs",
+        "src",
+        "kernels",
+        "config",
+        "Cargo.toml",
+        "Cargo.lock",
+    ] {
         println!("cargo::rerun-if-changed={path}");
     }
     // Every commit and every checkout is noted here; in a linked worktree too, where .git is a file.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
         println!("cargo::rerun-if-changed={log}");
     }
-    let commit = git(&["describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"]);
-    println!("cargo::rustc-env=GEMMAD_COMMIT={}", commit.unwrap_or_default());
+    let commit = git(&[
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--exclude=*",
+        "--dirty",
+    ]);
+    println!(
+        "cargo::rustc-env=GEMMAD_COMMIT={}",
+        commit.unwrap_or_default()
+    );
 }
 
 fn git(arguments: &[&str]) -> Option<String> {

@@ -24,7 +24,10 @@ impl Pages {
         write(&self.directory).map_err(|error| {
             Failure::new(
                 exit::IO,
-                format_args!("cannot write pages to {}: {error}", self.directory.display()),
+                format_args!(
+                    "cannot write pages to {}: {error}",
+                    self.directory.display()
+                ),
             )
         })
     }
@@ -62,10 +65,17 @@ fn configuration() -> Roff {
     ]);
     page.control("SH", ["REFERENCE"]);
     page.control("nf", []);
-    let lines = REFERENCE.lines().flat_map(|line| [roman(line), Inline::LineBreak]);
+    let lines = REFERENCE
+        .lines()
+        .flat_map(|line| [roman(line), Inline::LineBreak]);
     page.text(lines.collect::<Vec<_>>());
     page.control("fi", []);
     page.control("SH", ["SEE ALSO"]);
-    page.text([bold("gemmad"), roman("(1), "), bold("gemmad-devices"), roman("(1)")]);
+    page.text([
+        bold("gemmad"),
+        roman("(1), "),
+        bold("gemmad-devices"),
+        roman("(1)"),
+    ]);
     page
 }
