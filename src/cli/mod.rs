@@ -11,6 +11,7 @@ mod inspect;
 mod model_args;
 mod mqtt_clear;
 mod pack;
+mod pages;
 mod progress;
 mod run;
 mod transcribe;
@@ -38,6 +39,8 @@ enum Command {
     Inspect(inspect::Inspect),
     MqttClear(mqtt_clear::MqttClear),
     Pack(pack::Pack),
+    #[command(hide = true)]
+    Pages(pages::Pages),
     Run(run::Run),
     Transcribe(transcribe::Transcribe),
 }
@@ -47,9 +50,24 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// What `--version` tells: the commit, where the build knew it, and the instruction set that this CPU's kernels use. Manual pages
+/// have the bare number instead, so that they are the same wherever they are made.
+fn version() -> String {
+    let commit = match env!("GEMMAD_COMMIT") {
+        "" => String::new(),
+        commit => format!("commit {commit}, "),
+    };
+    format!(
+        "{} ({commit}{}, kernels for {})",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        kernels::Isa::best()
+    )
+}
+
 /// Runs the command of this process's arguments; what goes wrong is told in one line on standard error.
 pub fn main() -> ExitCode {
-    let matches = match Cli::command().try_get_matches() {
+    let matches = match command().version(version()).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
             // Help and version are no errors and go to standard output; nothing can be done if that fails.
@@ -73,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(command) => command.run(),
         Command::MqttClear(command) => command.run(),
         Command::Pack(command) => command.run(),
+        Command::Pages(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Transcribe(command) => command.run(),
     };

@@ -19,6 +19,7 @@ use crate::media::{
     CameraControl, CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneControl,
     MicrophoneEvent,
 };
+use crate::pipeline::Group;
 use crate::report::{Describe, ErrorBody, ErrorCode, Report, Request, SourceState};
 
 /// A microphone's thread, what it was started with, and how it is.
@@ -310,6 +311,8 @@ impl Daemon {
                 self.sinks.publish(&Report::MicrophoneState { id, state });
             }
             MicrophoneEvent::SpeechStarted => {
+                // At the onset, so that it overlaps with the speaking even while the worker is busy.
+                self.loaded.residency.prefetch(Group::Audio);
                 let feed = Arc::new(SpeechFeed::default());
                 let ticket = Arc::new(Ticket::default());
                 ear.speaking = Some((Arc::clone(&feed), Arc::clone(&ticket)));
@@ -369,6 +372,9 @@ impl Daemon {
             }
             CameraEvent::MotionStarted(_) => {
                 eye.moving = true;
+                if !self.vigil.degraded().is_degraded() {
+                    self.loaded.residency.prefetch(Group::Vision);
+                }
                 self.sinks.publish(&Report::Motion { id, moving: true });
             }
             CameraEvent::MotionEnded => {

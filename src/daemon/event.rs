@@ -1,7 +1,9 @@
 //! Everything that the daemon's loop reacts to.
 
+use std::sync::Arc;
+
 use crate::media::CaptureEvent;
-use crate::pipeline::{Engine, EngineError, GroupMemory};
+use crate::pipeline::{Engine, EngineError, GroupMemory, Residency};
 use crate::report::{Report, Request};
 
 /// Something that happened.
@@ -49,6 +51,8 @@ pub(super) struct Loaded {
     pub(super) threads: usize,
     /// Memory of each parameter group at the start.
     pub(super) memory: Vec<GroupMemory>,
+    /// To begin to read a tower while the worker is busy.
+    pub(super) residency: Arc<Residency>,
 }
 
 impl Loaded {
@@ -65,6 +69,7 @@ impl Loaded {
             isa: engine.isa_name(),
             threads: engine.threads(),
             memory: engine.memory(),
+            residency: Arc::clone(engine.residency()),
         }
     }
 }

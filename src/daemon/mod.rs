@@ -292,7 +292,7 @@ impl Daemon {
                 let states = |memory: &[crate::pipeline::GroupMemory]| -> Vec<String> {
                     memory
                         .iter()
-                        .map(|memory| (memory.mapped_bytes > 0).to_string())
+                        .map(|memory| memory.state.to_string())
                         .collect()
                 };
                 let changed = states(&self.record.memory) != states(&memory);

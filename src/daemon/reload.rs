@@ -44,6 +44,8 @@ pub(super) fn engine_options(config: &Config) -> EngineOptions {
         threads: config.threads.count,
         context: config.model.context,
         kv_type: config.model.kv_cache,
+        ple: config.ple.clone(),
+        mlock: config.model.mlock,
         conversation_bytes: (config.queue.conversations_mib as u64) << 20,
         towers: TowerOptions {
             soft_token_padding: config.audio.soft_token_padding,
@@ -95,11 +97,13 @@ impl Daemon {
             }
         };
         keep("[model]", config.model == old.model);
+        keep("[ple]", config.ple == old.ple);
         keep("[threads]", config.threads == old.threads);
         keep("[audio]", config.audio == old.audio);
         keep("[vision]", config.vision == old.vision);
         keep("[dbus]", config.dbus == old.dbus);
         config.model = old.model.clone();
+        config.ple = old.ple.clone();
         config.threads = old.threads.clone();
         config.audio = old.audio.clone();
         config.vision = old.vision.clone();

@@ -15,8 +15,8 @@ fn update(request: &Request, state: JobState) -> JobUpdate {
         transaction: request.transaction.clone(),
         kind: request.action.kind(),
         state,
-        progress: None,
         partial: None,
+        progress: None,
         reply: None,
         error: None,
     }
@@ -142,6 +142,7 @@ fn answers_find_their_way_back() {
     for piece in ["Be", "cau", "se"] {
         node.publish(Report::Job(Box::new(JobUpdate {
             partial: Some(piece.to_owned()),
+            progress: None,
             ..update(&request, JobState::Running)
         })));
     }

@@ -68,14 +68,15 @@ fn real_messages_fit_their_schemas() {
         transaction: Some("t".to_owned()),
         kind: "ask",
         state: JobState::Running,
-        progress: None,
         partial: Some("Be".to_owned()),
+        progress: None,
         reply: None,
         error: None,
     };
     node.publish(Report::Job(Box::new(update.clone())));
     node.publish(Report::Job(Box::new(JobUpdate {
         partial: None,
+        progress: None,
         state: JobState::Done,
         reply: Some(Reply {
             text: Some("Because".to_owned()),
@@ -86,6 +87,7 @@ fn real_messages_fit_their_schemas() {
     })));
     node.publish(Report::Job(Box::new(JobUpdate {
         partial: None,
+        progress: None,
         state: JobState::Failed,
         error: Some(ErrorBody {
             code: ErrorCode::Failed,

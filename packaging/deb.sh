@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Build the Debian package, with the list of what is linked inside the program (cargo-auditable), the same bytes every time.
+# deb.sh [amd64|arm64]...: both unless one is named. The packages are in target/debian.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ -d "${HOME-}/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
+
+target=${CARGO_TARGET_DIR:-target}
+package=target/package # where Cargo.toml looks for what is made here
+
+command -v cargo-deb >/dev/null || cargo install --locked cargo-deb@3.8.0
+command -v cargo-auditable >/dev/null || cargo install --locked cargo-auditable@0.7.7
+
+# Times in the package are the commit's, and paths in the program are those of no machine.
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export RUSTFLAGS="--remap-path-prefix=$PWD=/gemmad --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+maintainer=$(sed -n 's/^authors = \["\(.*\)"\]/\1/p' Cargo.toml)
+
+for architecture in ${@:-amd64 arm64}; do
+    case $architecture in
+    amd64) triple=x86_64-unknown-linux-gnu ;;
+    arm64) triple=aarch64-unknown-linux-gnu ;;
+    *)
+        echo "usage: packaging/deb.sh [amd64|arm64]..." >&2
+        exit 64
+        ;;
+    esac
+    program=$target/$triple/release/gemmad
+    if [ "$(dpkg --print-architecture)" = "$architecture" ]; then
+        cargo auditable build --locked --release --target "$triple"
+        run=()
+    else
+        [ "$architecture" = arm64 ] || { echo "deb: amd64 packages are built on amd64" >&2 && exit 1; }
+        packaging/cross.sh auditable build
+        run=(packaging/run-aarch64.sh)
+    fi
+
+    rm -rf $package
+    "${run[@]}" "$program" pages $package
+    {
+        echo "gemmad ($version-1) unstable; urgency=medium"
+        echo
+        echo "  * See https://github.com/gemmad/gemmad/blob/main/CHANGELOG.md"
+        echo
+        echo " -- $maintainer  $(LC_ALL=C date -Ru -d "@$SOURCE_DATE_EPOCH")"
+    } >$package/changelog
+    cargo deb --locked --no-build --strip --target "$triple" --output target/debian/
+done
