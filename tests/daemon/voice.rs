@@ -54,8 +54,11 @@ fn speech_becomes_a_transcript_on_the_broker_and_on_the_bus_and_the_tower_goes_a
     for tower in ["audio", "vision"] {
         assert_eq!(group(&first, tower), ("unloaded".to_owned(), 0.0));
     }
-    let (text, resident) = group(&first, "text");
-    assert!(text == "resident" && resident > 0.0, "{first}");
+    // It is read ahead, and stays.
+    bench.wait_health("the text weights are resident", |health| {
+        let (state, resident) = group(health, "text");
+        state == "resident" && resident > 0.0
+    });
 
     // The tower is loaded while somebody speaks.
     bench.wait_for_payload("mic/hall/speech", "ON");
