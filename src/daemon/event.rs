@@ -49,6 +49,8 @@ pub(super) struct Loaded {
     pub(super) slices: Vec<String>,
     pub(super) isa: String,
     pub(super) threads: usize,
+    /// Memory of each parameter group at the start.
+    pub(super) memory: Vec<GroupMemory>,
     /// To begin to read a tower while the worker is busy.
     pub(super) residency: Arc<Residency>,
 }
@@ -66,6 +68,7 @@ impl Loaded {
             slices: engine.slice_names(),
             isa: engine.isa_name(),
             threads: engine.threads(),
+            memory: engine.memory(),
             residency: Arc::clone(engine.residency()),
         }
     }

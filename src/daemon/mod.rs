@@ -200,12 +200,12 @@ impl Daemon {
             state_file,
             queue,
             worker,
+            record: Record::new(loaded.memory.clone()),
             loaded,
             started_at,
             sinks,
             devices,
             requests: requests::Open::default(),
-            record: Record::new(),
             vigil,
         };
         Ok(Some((daemon, inputs)))

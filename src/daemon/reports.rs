@@ -151,11 +151,11 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new() -> Record {
+    pub(super) fn new(memory: Vec<GroupMemory>) -> Record {
         Record {
             started: Instant::now(),
             queues: Queues::default(),
-            memory: Vec::new(),
+            memory,
             tokens_per_second: 0.0,
             prefill_tokens_per_second: 0.0,
             last_error: None,

@@ -29,7 +29,7 @@ fn a_thousand_requests_at_once_are_each_answered_once() {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    let padding = "x".repeat(2000);
+    let padding = "x".repeat(200);
     let lines: String = (0..REQUESTS)
         .map(|n| json!({"prompt": "Hello.", "system": padding, "max_tokens": 2, "transaction": format!("t{n}")}).to_string() + "\n")
         .collect();
@@ -125,13 +125,28 @@ fn nonsense_on_every_command_topic_is_refused_and_forgotten() {
         for response in &responses(&bench)[before..] {
             let allowed = topic == "mic/hall/listen" && response["status"] == "ok";
             let code = response["error"]["code"].as_str().unwrap_or_default();
-            let named = ["invalid", "too_large"].contains(&code);
+            // Any text may be the name of a slice.
+            let named = ["invalid", "too_large"].contains(&code)
+                || (topic == "matformer/set" && code == "not_found");
             assert!(allowed || named, "{topic}: {response}");
         }
     }
     // More than its packets may have: the connection is what is lost, and comes back.
     let flood = vec![b'x'; 1 << 20];
     bench.broker.publish("gemmad/pi/ask", &flood, &[]);
+    gemmad.wait_log("it is tried again");
+    wait_until("the daemon is back", || {
+        gemmad.log().matches("connected to mqtt://").count() == 2
+    });
+    // The subscription follows; what comes before it is not heard.
+    wait_until("the states are told again", || {
+        let online = bench.on("state");
+        online
+            .iter()
+            .filter(|seen| seen.payload == b"online")
+            .count()
+            == 2
+    });
     let answer = bench.request("ask", "alive", json!({"prompt": "Hello.", "max_tokens": 2}));
     assert_eq!(answer["status"], "ok", "{answer}");
     assert!(gemmad.is_running());

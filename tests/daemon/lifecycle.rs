@@ -58,12 +58,10 @@ fn the_service_manager_is_told_and_a_stop_amid_an_answer_is_told_to_the_asker() 
     bench.long_question("interrupted", 2000);
     bench.long_question("waiting", 2000);
     // The first is worked on, the second waits.
+    bench.wait_for("response/ask/partial", 1);
     wait_until("both are there", || {
-        bench.publish("request/stats", "{\"transaction\":\"s\"}");
-        bench
-            .responses("stats", "s")
-            .last()
-            .is_some_and(|stats| stats["data"]["details"]["queues"]["jobs"] == 2)
+        let stats = bench.request("stats", "s", json!({}));
+        stats["data"]["details"]["queues"]["jobs"] == 2
     });
     gemmad.signal("TERM");
     let status = gemmad.wait();
@@ -143,7 +141,7 @@ fn a_new_configuration_is_taken_whole_or_not_at_all() {
 fn what_was_switched_outlives_a_kill_and_the_broker_keeps_no_ghost() {
     let bench = Bench::new();
     write_config(bench.dir.path(), &["hall"]);
-    write_speech(&raw_file(bench.dir.path(), "hall"), "001_voice.wav");
+    write_speech(&raw_file(bench.dir.path(), "hall"), "009_both.wav");
     let devices = camera(&bench, "porch") + "[[microphone]]\nid = \"hall\"\ndevice = \"hall\"\n";
     bench.write_config(None, "", &devices);
     let gemmad = bench.start();

@@ -34,6 +34,8 @@ pub(crate) struct Bench {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) broker: Broker,
     pub(crate) observer: Observer,
+    /// More keys of `[mqtt]`.
+    pub(crate) mqtt: &'static str,
 }
 
 impl Bench {
@@ -45,6 +47,7 @@ impl Bench {
             dir,
             broker,
             observer,
+            mqtt: "",
         }
     }
 
@@ -56,9 +59,9 @@ impl Bench {
             None => "enabled = false".to_owned(),
         };
         let text = format!(
-            "[mqtt]\nenabled = true\nurl = \"mqtt://127.0.0.1:{}\"\nnode = \"pi\"\n[dbus]\n{bus}\n\
+            "[mqtt]\nenabled = true\nurl = \"mqtt://127.0.0.1:{}\"\nnode = \"pi\"\n{}\n[dbus]\n{bus}\n\
              [degrade]\nhot_c = 0\nmemory_pressure_percent = 0\n[threads]\ncount = 1\n[model]\npath = {model:?}\n{sections}\n{more}",
-            self.broker.port
+            self.broker.port, self.mqtt
         );
         let path = self.dir.path().join("gemmad.toml");
         std::fs::write(&path, text).unwrap();
@@ -121,7 +124,7 @@ impl Bench {
         let schema = json!({
             "type": "array", "minItems": words, "maxItems": words, "items": {"enum": ["light", "lamp"]},
         });
-        let ask = json!({"prompt": "?", "schema": schema, "max_tokens": 3000, "transaction": transaction});
+        let ask = json!({"prompt": "?", "schema": schema, "max_tokens": 3000, "stream": true, "transaction": transaction});
         self.publish("request/ask", &ask.to_string());
     }
 
@@ -261,8 +264,8 @@ impl Gemmad {
     pub(crate) fn memory_kib(&self, key: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(key));
-        let words = line.unwrap().split_whitespace();
-        words.clone().nth(1).unwrap().parse().unwrap()
+        let mut words = line.unwrap().split_whitespace();
+        words.next().unwrap().parse().unwrap()
     }
 
     /// Bytes of the model's weights that are mapped, by the kernel.

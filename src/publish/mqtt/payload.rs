@@ -208,7 +208,7 @@ impl Composer {
                 kind: update.kind,
                 code: update.error.as_ref().map(|error| error.code),
             };
-            messages.push(json(Delivery::Event, self.topics.of("job"), &event));
+            messages.push(json(Delivery::Reply, self.topics.of("job"), &event));
         }
         messages
     }
@@ -251,7 +251,7 @@ impl Composer {
                 short: shorten(text),
                 transaction: update.transaction.clone(),
             };
-            messages.push(json(Delivery::Event, self.topics.of("answer"), &answer));
+            messages.push(json(Delivery::Reply, self.topics.of("answer"), &answer));
         }
         messages
     }
@@ -278,7 +278,7 @@ impl Composer {
     /// A response, or the news that it is too long for a message: whoever asked must not wait in vain.
     fn fitting(&self, kind: &str, response: Response) -> Outgoing {
         let topic = self.topics.of(&format!("response/{kind}"));
-        let message = json(Delivery::Event, topic.clone(), &response);
+        let message = json(Delivery::Reply, topic.clone(), &response);
         if message.payload.len() <= self.max_payload_bytes {
             return message;
         }
@@ -296,7 +296,7 @@ impl Composer {
             error: Some(error),
             ..response
         };
-        json(Delivery::Event, topic, &response)
+        json(Delivery::Reply, topic, &response)
     }
 }
 
