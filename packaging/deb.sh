@@ -46,5 +46,6 @@ for architecture in ${@:-amd64 arm64}; do
         echo
         echo " -- $maintainer  $(LC_ALL=C date -Ru -d "@$SOURCE_DATE_EPOCH")"
     } >$package/changelog
+    packaging/licences.py "$triple" >$package/third-party-licences
     cargo deb --locked --no-build --strip --target "$triple" --output target/debian/
 done
