@@ -22,7 +22,7 @@ for package in sorted(packages, key=lambda package: (package["name"], package["v
     print(package["name"], package["version"], "-", package["license"], "-", package["repository"] or "")
     for path in sorted(pathlib.Path(package["manifest_path"]).parent.iterdir()):
         if path.is_file() and path.name.upper().startswith(("LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE")):
-            # The text of Apache-2.0 is in the package once, as gemmad's own.
+            # The text of Apache-2.0 is part of Debian: /usr/share/common-licenses/Apache-2.0.
             text = path.read_text(errors="replace").rstrip()
             if "Apache License" in text[:200]:
                 continue
