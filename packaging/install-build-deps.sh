@@ -36,8 +36,9 @@ if command -v dpkg-query >/dev/null; then
         gcc libc6-dev # the linker and the C library's start files
         pkg-config libasound2-dev # ALSA
         libclang-dev # reads the kernel's V4L2 header while the crate v4l is built
+        util-linux-extra # fincore, which tells the tests what the page cache holds
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
-        mosquitto mosquitto-clients # the broker that the tests start for themselves
+        mosquitto mosquitto-clients openssl # the broker that the tests start for themselves
         dbus libglib2.0-bin python3-dbus # the bus that they start, and two of its callers (a third is systemd's busctl)
         systemd groff-base # judge the unit and the manual pages
         dpkg-dev lintian # make the package and judge it

@@ -39,6 +39,7 @@ fn assert_names_every_key(known: &str, reference: &str) {
         "image",
         "grammar",
         "model",
+        "ple",
         "matformer",
         "threads",
         "microphone",
@@ -283,6 +284,32 @@ fn values_are_taken_and_mistakes_are_told() {
         (
             "[[camera]]\nid = \"a-b\"\n[[camera]]\nid = \"a_b\"",
             ["\"a-b\"", "\"a_b\""],
+        ),
+        ("[mqtt]\nurl = \"http://x\"", ["mqtt.url", "mqtts://"]),
+        ("[mqtt]\nnode = \"Küche\"", ["mqtt.node", "a-z"]),
+        ("[mqtt]\nbase_topic = \"a/#\"", ["mqtt.base_topic", "#"]),
+        (
+            "[mqtt]\ndiscovery_prefix = \"\"",
+            ["mqtt.discovery_prefix", "topic"],
+        ),
+        (
+            "[mqtt]\nurl = \"mqtts://x\"\nclient_certificate_file = \"c\"",
+            ["mqtt.client_key_file", "missing"],
+        ),
+        ("[mqtt]\nca_file = \"c\"", ["mqtt.url", "mqtts://"]),
+        (
+            "[mqtt]\npassword_file = \"p\"",
+            ["password", "mqtt.username"],
+        ),
+        (
+            "[mqtt]\nmax_payload_bytes = 1",
+            ["mqtt.max_payload_bytes", "16384"],
+        ),
+        ("[mqtt]\noutbox_events = 0", ["mqtt.outbox_events", "1 to"]),
+        ("[mqtt]\nkeep_alive_s = 1", ["mqtt.keep_alive_s", "5 to"]),
+        (
+            "[mqtt]\nspool_max_bytes = 1",
+            ["mqtt.spool_max_bytes", "131072"],
         ),
     ] {
         let error = parse(text).unwrap_err();

@@ -16,7 +16,7 @@ mod jobs;
 mod objects;
 #[path = "dbus/policy.rs"]
 mod policy;
-#[path = "dbus/private_bus.rs"]
+#[path = "common/private_bus.rs"]
 mod private_bus;
 #[path = "dbus/service.rs"]
 mod service;

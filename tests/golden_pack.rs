@@ -1,5 +1,5 @@
-//! The text model from packs: how far each recipe is from the reference, and that no shortcut, instruction set or number of
-//! threads changes what a pack answers.
+//! The text model from packs: how far each recipe is from the reference, and that no shortcut, chunk, instruction set, number
+//! of threads or machine changes a bit of what a pack computes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,7 +7,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Golden, assert_close, fixtures};
+use common::{Golden, fixtures};
 use gemmad::model::config::Config;
 use gemmad::model::kv_cache::{KvCache, KvType};
 use gemmad::model::matformer::{Slice, Slices};
@@ -15,6 +15,7 @@ use gemmad::model::text::{Shortcuts, TextModel, Workspace, no_probe};
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};
+use sha2::{Digest, Sha256};
 
 fn pack(recipe: Recipe, dir: &Path) -> PathBuf {
     let to = dir.join("tiny.pack");
@@ -111,8 +112,20 @@ fn each_recipe_is_as_far_from_the_reference_as_its_bits() {
     }
 }
 
+/// Where two runs first differ by a bit.
+#[track_caller]
+fn assert_same_bits(name: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{name}");
+    for (at, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!(
+            got.to_bits() == want.to_bits(),
+            "{name}: logit {at} is {got:e}, not {want:e}"
+        );
+    }
+}
+
 #[test]
-fn shortcuts_change_nothing_in_a_pack() {
+fn shortcuts_and_chunks_change_no_bit_of_a_pack() {
     let golden = Golden::open("text");
     let ids = ids(&golden, "long.input_ids");
     for recipe in [Recipe::Q8, Recipe::Small] {
@@ -120,9 +133,8 @@ fn shortcuts_change_nothing_in_a_pack() {
         let mut model = load(&pack(recipe, dir.path()));
         let pool = Pool::new(Isa::best(), 2);
         let slice = Slice::full(model.config());
-        let mut by_chunk: Vec<Vec<f32>> = Vec::new();
-        for chunk in [1, 7, ids.len()] {
-            let mut plain = None;
+        let mut first: Option<Vec<f32>> = None;
+        for chunk in [1, 7, 64, ids.len()] {
             for kv_cut in [false, true] {
                 for sparse_ffn in [false, true] {
                     model.shortcuts = Shortcuts {
@@ -131,78 +143,102 @@ fn shortcuts_change_nothing_in_a_pack() {
                         ..Shortcuts::default()
                     };
                     let got = logits(&model, &pool, &ids, chunk, &slice);
-                    let plain = plain.get_or_insert_with(|| got.clone());
-                    // Integer dots are exact and every token is quantised by itself, so that only terms of zero are left
-                    // out.
                     let name =
                         format!("{recipe:?}: cut {kv_cut}, sparse {sparse_ffn}, chunk {chunk}");
-                    assert_close(&name, &got, plain, 1e-5);
+                    assert_same_bits(&name, &got, first.get_or_insert_with(|| got.clone()));
                 }
             }
-            by_chunk.extend(plain);
-        }
-        // Attention sums in another order by chunk. Where that moves an activation over the edge between two of its 255
-        // steps, it moves by a whole step, and random weights pass that on: it stays well below the error of 8 bits itself.
-        for other in &by_chunk[1..] {
-            let off = rms(other.iter().zip(&by_chunk[0]).map(|(a, b)| a - b));
-            let relative = off / rms(by_chunk[0].iter().copied());
-            assert!(relative < 0.04, "{recipe:?}: chunks differ by {relative}");
         }
     }
 }
 
-#[test]
-fn threads_give_the_same_tokens_and_instruction_sets_the_same_logits() {
-    let golden = Golden::open("text");
-    let prompt = ids(&golden, "chat.input_ids");
-    let dir = tempfile::tempdir().unwrap();
-    let model = load(&pack(Recipe::Balanced, dir.path()));
+/// Tokens that a greedy run adds to a prompt.
+const TOKENS: usize = 24;
+
+/// A greedy run: its tokens, and the logits of every step.
+fn greedy(
+    model: &TextModel,
+    pool: &Pool,
+    prompt: &[u32],
+    kind: KvType,
+    chunk: usize,
+) -> (Vec<u32>, Vec<f32>) {
     let slice = Slice::full(model.config());
-    let greedy = |pool: &Pool| -> Vec<u32> {
-        let mut cache = KvCache::new(model.config(), KvType::F16, 512, 16);
-        let mut work = Workspace::new(model.config(), 16);
-        let mut logits = vec![0.0; model.text_vocab_size()];
-        let mut next = prompt.clone();
-        let mut out = Vec::new();
-        for _ in 0..24 {
-            model
-                .extend(
-                    pool,
-                    &mut cache,
-                    &mut work,
-                    &next,
-                    &[],
-                    &slice,
-                    &mut no_probe,
-                )
-                .unwrap();
-            model.logits(pool, &work, work.ready() - 1, &mut logits);
-            let best = logits
-                .iter()
-                .enumerate()
-                .max_by(|a, b| a.1.total_cmp(b.1))
-                .unwrap()
-                .0;
-            out.push(best as u32);
-            next = vec![best as u32];
-        }
-        out
-    };
-    let plain = logits(&model, &Pool::new(Isa::scalar(), 1), &prompt, 16, &slice);
-    for isa in Isa::available() {
-        let first = greedy(&Pool::new(isa, 1));
-        for threads in [2, 3] {
-            assert_eq!(
-                greedy(&Pool::new(isa, threads)),
-                first,
-                "{isa}, {threads} threads"
-            );
-        }
-        // Another instruction set sums in another order, which moves activations as other chunks do above.
-        let got = logits(&model, &Pool::new(isa, 1), &prompt, 16, &slice);
-        let relative = rms(got.iter().zip(&plain).map(|(a, b)| a - b)) / rms(plain.iter().copied());
-        assert!(relative < 0.04, "{isa}: {relative}");
+    let mut cache = KvCache::new(model.config(), kind, 512, chunk);
+    let mut work = Workspace::new(model.config(), chunk);
+    let mut logits = vec![0.0; model.text_vocab_size()];
+    let mut next = prompt.to_vec();
+    let (mut tokens, mut all) = (Vec::new(), Vec::new());
+    for _ in 0..TOKENS {
+        model
+            .extend(
+                pool,
+                &mut cache,
+                &mut work,
+                &next,
+                &[],
+                &slice,
+                &mut no_probe,
+            )
+            .unwrap();
+        model.logits(pool, &work, work.ready() - 1, &mut logits);
+        let best = logits
+            .iter()
+            .enumerate()
+            .max_by(|a, b| a.1.total_cmp(b.1))
+            .unwrap()
+            .0;
+        tokens.push(best as u32);
+        all.extend_from_slice(&logits);
+        next = vec![best as u32];
     }
+    (tokens, all)
+}
+
+/// The same pack gives the same bits on every instruction set, with any number of threads, and on every machine: what one
+/// wrote down (`pack_bits.tsv` beside the checkpoint, tests/fixtures/README.md) must hold on all others.
+#[test]
+fn every_machine_gives_the_same_bits() {
+    let golden = Golden::open("text");
+    let file = fixtures().join("pack_bits.tsv");
+    let mut table = String::from("recipe\tprompt\ttokens\tsha256 of all logits\n");
+    for recipe in [Recipe::Q8, Recipe::Balanced, Recipe::Small] {
+        let dir = tempfile::tempdir().unwrap();
+        let model = load(&pack(recipe, dir.path()));
+        for (prompt, kind, chunk) in [("chat", KvType::F16, 16), ("long", KvType::F32, 64)] {
+            let ids = ids(&golden, &format!("{prompt}.input_ids"));
+            let run = |isa, threads| {
+                let pool = Pool::new(isa, threads);
+                greedy(&model, &pool, &ids, kind, chunk)
+            };
+            let (tokens, logits) = run(Isa::scalar(), 1);
+            for isa in Isa::available() {
+                for threads in [1, 2, 3] {
+                    let name = format!("{recipe:?} {prompt}, {isa}, {threads} threads");
+                    let (got_tokens, got) = run(isa, threads);
+                    assert_same_bits(&name, &got, &logits);
+                    assert_eq!(got_tokens, tokens, "{name}");
+                }
+            }
+            let mut hash = Sha256::new();
+            for logit in &logits {
+                hash.update(logit.to_bits().to_le_bytes());
+            }
+            let hash: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+            let tokens: Vec<String> = tokens.iter().map(u32::to_string).collect();
+            table += &format!("{recipe:?}\t{prompt}\t{}\t{hash}\n", tokens.join(" "));
+        }
+    }
+    if std::env::var_os("GEMMAD_WRITE_BITS").is_some() {
+        std::fs::write(&file, &table).unwrap();
+    }
+    let written = std::fs::read_to_string(&file).unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}: make it on one machine with GEMMAD_WRITE_BITS=1",
+            file.display()
+        )
+    });
+    assert_eq!(table, written, "another machine wrote other bits");
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[path = "common/file_pcm.rs"]
+mod file_pcm;
+
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 use gemmad::capture::{EventSink, Microphone};
 use gemmad::config::{self, Config};
 use gemmad::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEvent};
+
+use file_pcm::raw_file;
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,43 +32,14 @@ const PCMS: [&str; 7] = [
 /// A directory with `NAME.raw` for each PCM, and ALSA's configuration for them.
 static PLACE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let place = tempfile::tempdir().unwrap();
-    let mut text = "</usr/share/alsa/alsa.conf>\n".to_owned();
-    for name in PCMS {
-        let file = raw_file(place.path(), name);
-        // Only PCMs with a hint are listed.
-        text += &format!(
-            "pcm.{name} {{ type file slave.pcm null file /dev/null infile \"{}\" format raw\n\
-             hint {{ show on description \"of the test\" }} }}\n",
-            file.display()
-        );
-    }
-    let path = place.path().join("asound.conf");
-    std::fs::write(&path, text).unwrap();
+    let path = file_pcm::write_config(place.path(), &PCMS);
     // SAFETY: every test comes here before it starts a thread that reads the environment, and waits until this is done.
     unsafe { std::env::set_var("ALSA_CONFIG_PATH", &path) };
     place
 });
 
-fn raw_file(place: &Path, name: &str) -> PathBuf {
-    place.join(format!("{name}.raw"))
-}
-
-/// The first held-out clip with quiet around it, as sox writes it.
 fn write_speech(file: &Path) {
-    let clip =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/heldout/audio/001_voice.wav");
-    let format = [
-        "-t", "raw", "-r", "16000", "-c", "1", "-e", "signed", "-b", "16",
-    ];
-    let status = Command::new("sox")
-        .arg("-D")
-        .arg(clip)
-        .args(format)
-        .arg(file)
-        .args(["pad", "1", "2"])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    file_pcm::write_speech(file, "001_voice.wav");
 }
 
 fn microphone(device: &str, more: &str) -> config::Microphone {

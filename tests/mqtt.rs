@@ -8,8 +8,12 @@
 
 #[path = "mqtt/bench.rs"]
 mod bench;
+#[path = "common/broker.rs"]
+mod broker;
 #[path = "mqtt/faults.rs"]
 mod faults;
+#[path = "common/payloads.rs"]
+mod payloads;
 #[path = "mqtt/requests.rs"]
 mod requests;
 #[path = "mqtt/schemas.rs"]

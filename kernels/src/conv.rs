@@ -153,7 +153,7 @@ impl Kernel for Depthwise<'_> {
                     let input = &row[(first + pixel) * channels..][..channels];
                     let weight = &self.weight[tap * channels..][..channels];
                     for ((out, input), weight) in out.iter_mut().zip(input).zip(weight) {
-                        *out += input * weight;
+                        *out = input.mul_add(*weight, *out);
                     }
                 }
             }

@@ -1,9 +1,13 @@
-//! `y[t][r] = w_r · x_t` for all rows of two matrices: the loop inside matvec, small matmuls and attention scores.
+//! `y[t][r] += w_r · x_t` for all rows of two matrices: the loop inside matvec, matmul and attention scores.
 //!
-//! Both operands run along the depth, so nothing is packed: a block of weight rows meets a block of tokens, every weight is
-//! loaded and widened once for the block's tokens, and each product has its own accumulator in a register.
+//! Both operands run along the depth, so nothing is packed: a few weight rows meet a few tokens, every weight is loaded and
+//! widened once for those tokens, and each product has its own accumulator in a register. Each product is the sum that
+//! [`partial_sums`] defines, however many rows and tokens there are.
+
+use std::ops::Range;
 
 use crate::pool::TileMut;
+use crate::simd::partial_sums::{self, BLOCK, registers};
 use crate::simd::{Bundle, Element, Kernel, Simd};
 
 /// Rows of `depth` elements, `stride` apart.
@@ -29,11 +33,28 @@ impl<'a, E> Rows<'a, E> {
     }
 }
 
-/// Fills a tile `y [tokens, rows]` from `w [rows, depth]` and `x [tokens, depth]`.
+/// Adds to a tile `y [tokens, rows]` the products of `w [rows, depth]` and `x [tokens, depth]`.
+///
+/// What `y` holds must be 0, or the sum of whole blocks of columns before these.
 pub(crate) struct DotTile<'a, 'y, 'm, W> {
     pub(crate) w: Rows<'a, W>,
     pub(crate) x: Rows<'a, f32>,
     pub(crate) y: &'y mut TileMut<'m, f32>,
+}
+
+/// Weight rows that meet all tokens before the next ones: with 512 columns of floats, most of a first-level cache.
+const ROWS: usize = 12;
+
+impl<'a, E: Element> Rows<'a, E> {
+    /// The `R` rows from `row` on.
+    #[inline(always)]
+    pub(crate) fn bundle<const R: usize>(&self, row: usize) -> Bundle<'a, E, R> {
+        let mut rows = [self.row(row); R];
+        for (i, to) in rows.iter_mut().enumerate() {
+            *to = self.row(row + i);
+        }
+        Bundle::new(rows, self.depth)
+    }
 }
 
 impl<W: Element> Kernel for DotTile<'_, '_, '_, W> {
@@ -42,125 +63,101 @@ impl<W: Element> Kernel for DotTile<'_, '_, '_, W> {
     fn scalar(self) {
         for t in 0..self.y.rows() {
             for (r, y) in self.y.row_mut(t).iter_mut().enumerate() {
-                *y = scalar_dot(self.w.row(r), self.x.row(t));
+                *y += partial_sums::plain_dot(self.w.row(r), self.x.row(t));
             }
         }
     }
 
     #[inline(always)]
     fn simd<S: Simd>(mut self, s: S) {
-        let tokens = self.y.rows();
-        let mut t = 0;
-        while t < tokens {
-            t += match tokens - t {
-                4.. if S::REGISTERS >= 32 => self.tokens::<S, 4, 4, 1>(s, t),
-                2.. => self.tokens::<S, 4, 2, 1>(s, t),
-                // One row after the other: several streams at once get half of the memory bandwidth. Many accumulators,
-                // or each addition would wait for the one before.
-                _ => self.tokens::<S, 1, 1, 8>(s, t),
-            };
+        let (tokens, rows) = (self.y.rows(), self.y.cols());
+        for row in (0..rows).step_by(ROWS) {
+            let rows = row..rows.min(row + ROWS);
+            let mut t = 0;
+            while t < tokens {
+                t += match tokens - t {
+                    4.. if registers::<S>() == 1 => self.tokens::<S, 4, 4>(s, t, rows.clone()),
+                    // Rather two and two than three and one.
+                    3 | 5.. => self.tokens::<S, 3, 2>(s, t, rows.clone()),
+                    2.. => self.tokens::<S, 2, 3>(s, t, rows.clone()),
+                    _ => self.token(s, t, rows.clone()),
+                };
+            }
         }
     }
 }
 
 impl<W: Element> DotTile<'_, '_, '_, W> {
-    /// All rows, `R` at a time, for the `T` tokens from `t` on; returns `T`.
+    /// Token `t`, one row after the other: several streams at once get half of the memory bandwidth.
     #[inline(always)]
-    fn tokens<S: Simd, const R: usize, const T: usize, const UNROLL: usize>(
+    fn token<S: Simd>(&mut self, s: S, t: usize, rows: Range<usize>) -> usize {
+        let x = self.x.row(t);
+        for r in rows {
+            self.y.row_mut(t)[r] += partial_sums::dot(s, self.w.row(r), x);
+        }
+        1
+    }
+
+    /// `rows`, `R` at a time, for the `T` tokens from `t` on; returns `T`. All their partial sums fit the registers.
+    #[inline(always)]
+    fn tokens<S: Simd, const T: usize, const R: usize>(
         &mut self,
         s: S,
         t: usize,
+        rows: Range<usize>,
     ) -> usize {
-        let depth = self.w.depth;
-        let mut xs = [self.x.row(t); T];
-        for (i, x) in xs.iter_mut().enumerate() {
-            *x = self.x.row(t + i);
+        let x = self.x.bundle(t);
+        let mut r = rows.start;
+        while rows.end - r >= R {
+            self.products::<S, T, R>(s, x, t, r);
+            r += R;
         }
-        let x = Bundle::new(xs, depth);
-        let rows = self.y.cols();
-        let whole = rows - rows % R;
-        for r in (0..whole).step_by(R) {
-            let mut ws = [self.w.row(r); R];
-            for (i, w) in ws.iter_mut().enumerate() {
-                *w = self.w.row(r + i);
-            }
-            let products = dots::<S, W, R, T, UNROLL>(s, Bundle::new(ws, depth), x, depth);
-            for i in 0..T {
-                let y = &mut self.y.row_mut(t + i)[r..r + R];
-                for (y, product) in y.iter_mut().zip(&products) {
-                    *y = product[i];
-                }
-            }
-        }
-        for r in whole..rows {
-            let w = Bundle::new([self.w.row(r)], depth);
-            let [products] = dots::<S, W, 1, T, UNROLL>(s, w, x, depth);
-            for (i, product) in products.into_iter().enumerate() {
-                self.y.row_mut(t + i)[r] = product;
-            }
+        while r < rows.end {
+            self.products::<S, T, 1>(s, x, t, r);
+            r += 1;
         }
         T
     }
-}
 
-/// The products of `R` weight rows with `T` tokens, `UNROLL` registers a step.
-#[inline(always)]
-fn dots<S: Simd, W: Element, const R: usize, const T: usize, const UNROLL: usize>(
-    s: S,
-    w: Bundle<'_, W, R>,
-    x: Bundle<'_, f32, T>,
-    depth: usize,
-) -> [[f32; T]; R] {
-    let mut sums = [[[s.splat(0.0); T]; R]; UNROLL];
-    let mut at = 0;
-    while depth - at >= UNROLL * S::LANES {
-        for (u, sums) in sums.iter_mut().enumerate() {
-            let x = x.load(s, at + u * S::LANES);
-            let w = w.load(s, at + u * S::LANES);
-            accumulate(s, sums, w, x);
-        }
-        at += UNROLL * S::LANES;
-    }
-    while depth - at >= S::LANES {
-        accumulate(s, &mut sums[0], w.load(s, at), x.load(s, at));
-        at += S::LANES;
-    }
-    if at < depth {
-        accumulate(s, &mut sums[0], w.load_tail(s, at), x.load_tail(s, at));
-    }
-    let mut out = [[0.0; T]; R];
-    for r in 0..R {
-        for t in 0..T {
-            let mut sum = sums[0][r][t];
-            for more in &sums[1..] {
-                sum = s.add(sum, more[r][t]);
-            }
-            out[r][t] = s.sum(sum);
+    /// The products of the `R` rows from `r` on with the `T` tokens from `t` on.
+    #[inline(always)]
+    fn products<S: Simd, const T: usize, const R: usize>(
+        &mut self,
+        s: S,
+        x: Bundle<'_, f32, T>,
+        t: usize,
+        r: usize,
+    ) {
+        let (depth, w) = (self.w.depth, self.w.bundle::<R>(r));
+        for first in (0..depth).step_by(BLOCK) {
+            let folded = w.products(s, x, first..depth.min(first + BLOCK));
+            add_sums(s, self.y, t, r, folded);
         }
     }
-    out
 }
 
+/// Adds to `y`, from token `t` and row `r` on, the sum of the lanes of each register.
 #[inline(always)]
-fn accumulate<S: Simd, const R: usize, const T: usize>(
+pub(crate) fn add_sums<S: Simd, const T: usize, const R: usize>(
     s: S,
-    sums: &mut [[S::V; T]; R],
-    w: [S::V; R],
-    x: [S::V; T],
+    y: &mut TileMut<'_, f32>,
+    t: usize,
+    r: usize,
+    folded: [[S::V; R]; T],
 ) {
-    for (sums, w) in sums.iter_mut().zip(w) {
-        for (sum, x) in sums.iter_mut().zip(x) {
-            *sum = s.mul_add(w, x, *sum);
+    let mut sums = [[0.0; R]; T];
+    let (fours, rest) = folded.as_flattened().as_chunks::<4>();
+    let (four_sums, rest_sums) = sums.as_flattened_mut().as_chunks_mut::<4>();
+    for (sums, four) in four_sums.iter_mut().zip(fours) {
+        *sums = s.sums(*four);
+    }
+    for (sum, one) in rest_sums.iter_mut().zip(rest) {
+        *sum = s.sum(*one);
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        let y = &mut y.row_mut(t + i)[r..r + R];
+        for (y, sum) in y.iter_mut().zip(sums) {
+            *y += sum;
         }
     }
-}
-
-/// The reference: products summed in order, in double precision.
-pub(crate) fn scalar_dot<W: Element>(w: &[W], x: &[f32]) -> f32 {
-    let sum: f64 = w
-        .iter()
-        .zip(x)
-        .map(|(&w, &x)| f64::from(w.widen()) * f64::from(x))
-        .sum();
-    sum as f32
 }

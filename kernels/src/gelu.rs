@@ -29,14 +29,9 @@ const CUBIC: f64 = 0.044715;
 struct Gelu;
 
 impl Unary for Gelu {
-    fn scalar(self, x: f32) -> f32 {
-        let x = f64::from(x);
-        (0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + CUBIC * x * x * x)).tanh())) as f32
-    }
-
     /// With `(1 + tanh u) / 2 = 1 / (1 + e^-2u)`, which does not cancel for negative u.
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
+    fn of<S: Simd>(self, s: S, x: S::V) -> S::V {
         let linear = s.splat((-2.0 * SQRT_2_OVER_PI) as f32);
         let cubic = s.splat((-2.0 * SQRT_2_OVER_PI * CUBIC) as f32);
         let minus_2u = s.mul(x, s.mul_add(cubic, s.mul(x, x), linear));
@@ -48,12 +43,8 @@ impl Unary for Gelu {
 struct GeluMul;
 
 impl Binary for GeluMul {
-    fn scalar(self, gate: f32, up: f32) -> f32 {
-        Gelu.scalar(gate) * up
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, gate: S::V, up: S::V) -> S::V {
-        s.mul(Gelu.simd(s, gate), up)
+    fn of<S: Simd>(self, s: S, gate: S::V, up: S::V) -> S::V {
+        s.mul(Gelu.of(s, gate), up)
     }
 }

@@ -22,6 +22,7 @@ mod map;
 pub mod matmul;
 mod matrix;
 pub mod matvec;
+mod packed_tile;
 mod pool;
 pub mod quant;
 pub mod quantized;

@@ -1,22 +1,18 @@
 //! One function on every element of a slice, or of two slices side by side.
 
 use crate::Isa;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, Plain, Simd, dispatch};
 
-/// A function of one number, plainly and on registers.
+/// A function of one number, as the operations on a register that it consists of.
 pub(crate) trait Unary: Copy {
-    /// The reference.
-    fn scalar(self, x: f32) -> f32;
-    /// The same on a register; must be `#[inline(always)]`.
-    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V;
+    /// The function; must be `#[inline(always)]`.
+    fn of<S: Simd>(self, s: S, x: S::V) -> S::V;
 }
 
-/// A function of two numbers, plainly and on registers.
+/// A function of two numbers, as the operations on registers that it consists of.
 pub(crate) trait Binary: Copy {
-    /// The reference.
-    fn scalar(self, x: f32, y: f32) -> f32;
-    /// The same on registers; must be `#[inline(always)]`.
-    fn simd<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V;
+    /// The function; must be `#[inline(always)]`.
+    fn of<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V;
 }
 
 /// `x = f(x)`
@@ -44,7 +40,7 @@ impl<F: Unary> Kernel for Map<'_, F> {
 
     fn scalar(self) {
         for x in self.x {
-            *x = self.f.scalar(*x);
+            *x = self.f.of(Plain, *x);
         }
     }
 
@@ -52,12 +48,12 @@ impl<F: Unary> Kernel for Map<'_, F> {
     fn simd<S: Simd>(self, s: S) {
         let mut chunks = self.x.chunks_exact_mut(S::LANES);
         for x in &mut chunks {
-            let y = self.f.simd(s, s.load(x));
+            let y = self.f.of(s, s.load(x));
             s.store(y, x);
         }
         let rest = chunks.into_remainder();
         if !rest.is_empty() {
-            let y = self.f.simd(s, s.load_tail(rest, 0.0));
+            let y = self.f.of(s, s.load_tail(rest, 0.0));
             s.store_tail(y, rest);
         }
     }
@@ -74,7 +70,7 @@ impl<F: Binary> Kernel for Zip<'_, F> {
 
     fn scalar(self) {
         for (x, &y) in self.x.iter_mut().zip(self.y) {
-            *x = self.f.scalar(*x, y);
+            *x = self.f.of(Plain, *x, y);
         }
     }
 
@@ -83,12 +79,12 @@ impl<F: Binary> Kernel for Zip<'_, F> {
         let mut xs = self.x.chunks_exact_mut(S::LANES);
         let mut ys = self.y.chunks_exact(S::LANES);
         for (x, y) in (&mut xs).zip(&mut ys) {
-            let z = self.f.simd(s, s.load(x), s.load(y));
+            let z = self.f.of(s, s.load(x), s.load(y));
             s.store(z, x);
         }
         let (x, y) = (xs.into_remainder(), ys.remainder());
         if !x.is_empty() {
-            let z = self.f.simd(s, s.load_tail(x, 0.0), s.load_tail(y, 0.0));
+            let z = self.f.of(s, s.load_tail(x, 0.0), s.load_tail(y, 0.0));
             s.store_tail(z, x);
         }
     }

@@ -5,8 +5,10 @@ use std::cell::RefCell;
 use crate::dot_tile::{DotTile, Rows};
 use crate::isa::Level;
 use crate::matvec::matvec;
+use crate::packed_tile::PackedTile;
 use crate::pool::TileMut;
 use crate::quantized::{self, with_activations};
+use crate::simd::partial_sums::BLOCK;
 use crate::simd::{Element, dispatch, gemm};
 use crate::widen::Widen;
 use crate::{Isa, Matrix, MatrixData, Pool};
@@ -14,24 +16,33 @@ use crate::{Isa, Matrix, MatrixData, Pool};
 /// Weight rows of a task at most.
 const TILE_ROWS: usize = 128;
 
-/// Weights of a task that go through side by side, in bytes: they are read once for every few tokens, so they must stay in
-/// a core's share of the second-level cache.
-const SIDE_BY_SIDE_BYTES: usize = 256 * 1024;
-
 /// Tokens of a task: more would not make widening and packing a block of weights any cheaper.
-const TILE_TOKENS: usize = 256;
+const TILE_TOKENS: usize = 128;
 
-/// Columns of weights that are widened at a time: with `TILE_ROWS` rows, 256 KiB of floats, for a second-level cache.
-const TILE_DEPTH: usize = 512;
+/// From how many tokens on it pays to copy both operands.
+const PACKED_TOKENS: usize = 16;
 
 /// `Y = X W^T`: `w` is `[rows, cols]`, `x` is `[tokens, cols]`, `y` is `[tokens, rows]`.
 ///
-/// One token goes to [`matvec`], few go through the weights side by side, many to the `gemm` crate (which picks its
-/// instructions itself, unless the pool's are plain Rust). With quantised weights `x` is quantised too ([`quantized`]).
+/// Each element is what [`matvec`] gives for its token, on every instruction set, for every number of tokens and threads.
+/// With quantised weights `x` is quantised too ([`quantized`]).
 ///
 /// # Panics
 /// When a length does not fit.
 pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32]) {
+    multiply(pool, w, x, tokens, y, false);
+}
+
+/// [`matmul`] with sums in whatever order is fastest: many tokens go to the `gemm` crate, which picks its instructions itself,
+/// unless the pool's are plain Rust. Equal to [`matmul`] to rounding only.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn matmul_in_any_order(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32]) {
+    multiply(pool, w, x, tokens, y, true);
+}
+
+fn multiply(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32], any_order: bool) {
     assert_eq!(
         x.len(),
         tokens * w.cols,
@@ -64,9 +75,9 @@ pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32
     }
     pool.count_weights(w.bytes());
     match w.data {
-        MatrixData::F32(data) => by_tiles(pool, w, data, x, tokens, y),
-        MatrixData::Bf16(data) => by_tiles(pool, w, data, x, tokens, y),
-        MatrixData::F16(data) => by_tiles(pool, w, data, x, tokens, y),
+        MatrixData::F32(data) => by_tiles(pool, w, data, x, tokens, y, any_order),
+        MatrixData::Bf16(data) => by_tiles(pool, w, data, x, tokens, y, any_order),
+        MatrixData::F16(data) => by_tiles(pool, w, data, x, tokens, y, any_order),
         MatrixData::Quantized(data) => with_activations(pool, x, tokens, w.cols, |x| {
             quantized::matmul::matmul(pool, data, x, y);
         }),
@@ -81,20 +92,18 @@ fn by_tiles<W: Element>(
     x: &[f32],
     tokens: usize,
     y: &mut [f32],
+    any_order: bool,
 ) {
     let x = Rows {
         data: x,
         stride: w.cols,
         depth: w.cols,
     };
-    let side_by_side = tokens < gemm_tokens(pool.isa());
-    let most = if side_by_side {
-        (SIDE_BY_SIDE_BYTES / (w.cols * size_of::<W>())).clamp(8, TILE_ROWS)
-    } else {
-        TILE_ROWS
-    };
+    let isa = pool.isa();
+    let packed = isa.level() != Level::Scalar && tokens >= PACKED_TOKENS;
+    let any_order = any_order && tokens >= gemm_tokens(isa);
     let even = w.rows.div_ceil(pool.threads() * 2);
-    let tile_rows = even.min(most).next_multiple_of(8);
+    let tile_rows = even.min(TILE_ROWS).next_multiple_of(8);
     pool.for_each_tile_mut(y, w.rows, TILE_TOKENS, tile_rows, &|token, row, y| {
         let w = Rows {
             data: &data[row * w.row_stride..],
@@ -105,18 +114,40 @@ fn by_tiles<W: Element>(
             data: &x.data[token * x.stride..],
             ..x
         };
-        if side_by_side {
-            dispatch(pool.isa(), DotTile { w, x, y });
-        } else {
-            widened(pool.isa(), w, x, y);
+        (0..y.rows()).for_each(|t| y.row_mut(t).fill(0.0));
+        if !packed {
+            return dispatch(isa, DotTile { w, x, y });
         }
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(
+                (TILE_ROWS + TILE_TOKENS) * BLOCK + CACHE_LINE / size_of::<f32>(),
+                0.0,
+            );
+            // Half of the loads of eight floats would touch two cache lines.
+            let skip = scratch.as_ptr().align_offset(CACHE_LINE);
+            let scratch = &mut scratch[skip..];
+            if any_order {
+                return widened(isa, w, x, y, scratch);
+            }
+            let (packed_w, packed_x) = scratch.split_at_mut(TILE_ROWS * BLOCK);
+            dispatch(
+                isa,
+                PackedTile {
+                    w,
+                    x,
+                    packed_w,
+                    packed_x,
+                    y,
+                },
+            );
+        });
     });
 }
 
-/// From how many tokens on it pays to pack both operands for the `gemm` crate; fewer go through the weights side by side.
+/// From how many tokens on it pays to pack both operands for the `gemm` crate.
 ///
-/// Packing costs as much as the products with 30 tokens of AVX2 or with 130 of AVX-512, where side by side runs at half of
-/// the peak and `gemm` not much above (`benches/kernels.rs`, one Zen 5 core). NEON has as many registers as AVX-512.
+/// Packing costs as much as the products with 30 tokens of AVX2 or with 130 of AVX-512 (`benches/kernels.rs`, one Zen 5 core).
+/// NEON has as many registers as AVX-512.
 fn gemm_tokens(isa: Isa) -> usize {
     match isa.level() {
         Level::Scalar => usize::MAX,
@@ -126,24 +157,39 @@ fn gemm_tokens(isa: Isa) -> usize {
     }
 }
 
+/// Bytes that memory is read in.
+const CACHE_LINE: usize = 64;
+
 thread_local! {
-    /// Weights widened for one call of `gemm`, kept for the next.
+    /// Operands widened and copied for one block of columns, kept for the next.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One tile, block of columns by block of columns: widen, multiply, add up.
-fn widened<W: Element>(isa: Isa, w: Rows<'_, W>, x: Rows<'_, f32>, y: &mut TileMut<'_, f32>) {
+/// One tile with the `gemm` crate, block of columns by block of columns: widen, multiply, add up.
+fn widened<W: Element>(
+    isa: Isa,
+    w: Rows<'_, W>,
+    x: Rows<'_, f32>,
+    y: &mut TileMut<'_, f32>,
+    scratch: &mut [f32],
+) {
     let rows = y.cols();
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.resize(TILE_ROWS * TILE_DEPTH, 0.0);
-        for first in (0..w.depth).step_by(TILE_DEPTH) {
-            let depth = TILE_DEPTH.min(w.depth - first);
-            for (r, to) in scratch.chunks_exact_mut(depth).take(rows).enumerate() {
-                let from = &w.row(r)[first..first + depth];
-                dispatch(isa, Widen { from, to });
-            }
-            let x_block = &x.data[first..];
-            gemm::multiply_transposed(y, first > 0, scratch, depth, x_block, x.stride, depth);
+    for first in (0..w.depth).step_by(BLOCK) {
+        let depth = BLOCK.min(w.depth - first);
+        for (r, to) in scratch.chunks_exact_mut(depth).take(rows).enumerate() {
+            let from = &w.row(r)[first..first + depth];
+            dispatch(isa, Widen { from, to });
         }
-    });
+        let w = Rows {
+            data: &*scratch,
+            stride: depth,
+            depth,
+        };
+        let x = Rows {
+            data: &x.data[first..],
+            stride: x.stride,
+            depth,
+        };
+        gemm::multiply_transposed(y, w, x);
+    }
 }

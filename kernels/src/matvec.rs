@@ -10,9 +10,9 @@ const MIN_TASK_BYTES: usize = 32 * 1024;
 
 /// `y = W x`: `w` is `[rows, cols]`, `x` has `cols` and `y` has `rows` elements.
 ///
-/// Sums are kept in 32-bit floats, one per lane of a register. With quantised weights `x` is quantised too
-/// ([`quantized`]); who multiplies several matrices with one `x` does that once and calls
-/// [`quantized::matvec`](quantized::matvec::matvec).
+/// Sums are kept in 32-bit floats, and their order is the same on every instruction set and for every number of threads.
+/// With quantised weights `x` is quantised too ([`quantized`]); who multiplies several matrices with one `x` does that once
+/// and calls [`quantized::matvec`](quantized::matvec::matvec).
 ///
 /// # Panics
 /// When a length does not fit.
@@ -96,6 +96,7 @@ fn by_blocks<W: Element>(
 fn by_rows<W: Element>(pool: &Pool, w: Matrix<'_>, data: &[W], x: &[f32], y: &mut [f32]) {
     let rows = rows_per_task(pool, w.rows, w.cols * size_of::<W>());
     pool.for_each_tile_mut(y, w.rows, 1, rows, &|_, first, y| {
+        y.row_mut(0).fill(0.0);
         let w = Rows {
             data: &data[first * w.row_stride..],
             stride: w.row_stride,

@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -468,16 +469,18 @@ impl<'a, T> TileMut<'a, T> {
         }
     }
 
-    /// The first `rows` rows and `cols` columns of it.
+    /// Some of its rows and columns.
     ///
     /// # Panics
-    /// When there are fewer.
-    pub(crate) fn part(&mut self, rows: usize, cols: usize) -> TileMut<'_, T> {
-        assert!(rows <= self.rows && cols <= self.cols);
+    /// When a range is empty or there are fewer.
+    pub(crate) fn part(&mut self, rows: Range<usize>, cols: Range<usize>) -> TileMut<'_, T> {
+        assert!(rows.start < rows.end && rows.end <= self.rows, "{rows:?}");
+        assert!(cols.start < cols.end && cols.end <= self.cols, "{cols:?}");
         TileMut {
-            start: self.start,
-            rows,
-            cols,
+            // SAFETY: that element is in the tile, as just checked.
+            start: unsafe { self.start.add(rows.start * self.stride + cols.start) },
+            rows: rows.len(),
+            cols: cols.len(),
             stride: self.stride,
             borrow: PhantomData,
         }

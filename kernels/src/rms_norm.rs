@@ -39,12 +39,8 @@ pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: Option<&[f32]>, eps: f
 struct Normalize(f32);
 
 impl Binary for Normalize {
-    fn scalar(self, x: f32, weight: f32) -> f32 {
-        x * self.0 * weight
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V, weight: S::V) -> S::V {
+    fn of<S: Simd>(self, s: S, x: S::V, weight: S::V) -> S::V {
         s.mul(s.mul(x, s.splat(self.0)), weight)
     }
 }

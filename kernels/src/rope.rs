@@ -1,12 +1,14 @@
 //! Rotary position embedding, in the form that rotates the two halves of a head.
+//!
+//! Angles come from `libm` and not from the system's library: sines and cosines are then the same everywhere.
 
 use crate::Isa;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, Plain, Simd, dispatch};
 
 /// `theta^(-2j / head_dim)` for `j < head_dim / 2`: the angle by which each pair turns from one position to the next.
 pub fn inverse_frequencies(theta: f64, head_dim: usize) -> Vec<f64> {
     (0..head_dim / 2)
-        .map(|j| theta.powf(-2.0 * j as f64 / head_dim as f64))
+        .map(|j| libm::pow(theta, -2.0 * j as f64 / head_dim as f64))
         .collect()
 }
 
@@ -20,7 +22,7 @@ pub fn cos_sin(position: usize, inverse_frequencies: &[f64], cos: &mut [f32], si
         "one cosine and sine for each frequency"
     );
     for ((f, cos), sin) in inverse_frequencies.iter().zip(cos).zip(sin) {
-        let (s, c) = (position as f64 * f).sin_cos();
+        let (s, c) = libm::sincos(position as f64 * f);
         (*cos, *sin) = (c as f32, s as f32);
     }
 }
@@ -60,10 +62,8 @@ impl Kernel for Rotate<'_> {
         let half = self.cos.len();
         for head in self.x.chunks_exact_mut(2 * half) {
             for j in 0..half {
-                let (a, b) = (f64::from(head[j]), f64::from(head[j + half]));
-                let (cos, sin) = (f64::from(self.cos[j]), f64::from(self.sin[j]));
-                head[j] = (a * cos - b * sin) as f32;
-                head[j + half] = (b * cos + a * sin) as f32;
+                (head[j], head[j + half]) =
+                    turn(Plain, head[j], head[j + half], self.cos[j], self.sin[j]);
             }
         }
     }

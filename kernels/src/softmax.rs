@@ -1,7 +1,8 @@
 //! Softmax of one row.
 
 use crate::Isa;
-use crate::simd::{Kernel, Simd, dispatch, math};
+use crate::simd::partial_sums::{self, BLOCK, MAX_REGISTERS, Partial, WAYS, registers};
+use crate::simd::{Kernel, Plain, Simd, dispatch, math};
 
 /// `x_i = e^(x_i - m) / sum_j e^(x_j - m)` with `m` the largest element.
 ///
@@ -25,13 +26,10 @@ impl Kernel for Exponentials<'_> {
 
     fn scalar(self) -> f32 {
         let max = self.x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut sum = 0.0;
-        for x in self.x {
-            let e = f64::from(*x - max).exp();
-            sum += e;
-            *x = e as f32;
+        for x in &mut *self.x {
+            *x = math::exp(Plain, *x - max);
         }
-        sum as f32
+        partial_sums::plain(self.x.len(), |sum, k| sum + self.x[k])
     }
 
     #[inline(always)]
@@ -44,19 +42,30 @@ impl Kernel for Exponentials<'_> {
         }
         max = s.max(max, s.load_tail(rest, f32::NEG_INFINITY));
         let max = s.splat(s.max_lane(max));
-        let mut sum = s.splat(0.0);
-        let mut chunks = self.x.chunks_exact_mut(S::LANES);
-        for x in &mut chunks {
-            let e = math::exp(s, s.sub(s.load(x), max));
-            sum = s.add(sum, e);
-            s.store(e, x);
+        let mut sum = 0.0;
+        for x in self.x.chunks_mut(BLOCK) {
+            let mut partial = [s.splat(0.0); MAX_REGISTERS];
+            let (steps, rest) = x.as_chunks_mut::<WAYS>();
+            for x in steps {
+                step(s, max, &mut partial, x);
+            }
+            if !rest.is_empty() {
+                let mut last = partial_sums::last_step(rest, f32::NEG_INFINITY);
+                step(s, max, &mut partial, &mut last);
+                rest.copy_from_slice(&last[..rest.len()]);
+            }
+            sum += partial_sums::total(s, partial);
         }
-        let rest = chunks.into_remainder();
-        if !rest.is_empty() {
-            let e = math::exp(s, s.sub(s.load_tail(rest, f32::NEG_INFINITY), max));
-            sum = s.add(sum, e);
-            s.store_tail(e, rest);
-        }
-        s.sum(sum)
+        sum
+    }
+}
+
+#[inline(always)]
+fn step<S: Simd>(s: S, max: S::V, partial: &mut Partial<S>, x: &mut [f32; WAYS]) {
+    for (i, sum) in partial[..registers::<S>()].iter_mut().enumerate() {
+        let x = &mut x[i * S::LANES..];
+        let e = math::exp(s, s.sub(s.load(x), max));
+        *sum = s.add(*sum, e);
+        s.store(e, x);
     }
 }

@@ -2,13 +2,15 @@
 
 use crate::dot_tile::Rows;
 use crate::quantized::{self, accumulate_rows, with_activations};
+use crate::simd::partial_sums::{self, BLOCK, WAYS};
 use crate::simd::{Element, Kernel, Simd, dispatch};
 use crate::{Matrix, MatrixData, Pool};
 
 /// Selected rows, or output rows, that one task computes: some 10,000 multiplications.
 const ROWS_PER_TASK: usize = 16;
 
-/// `y[i] = w[rows[i]] · x`: `w` is `[n, cols]`, `x` has `cols` elements, `y` as many as `rows`.
+/// `y[i] = w[rows[i]] · x`: `w` is `[n, cols]`, `x` has `cols` elements, `y` as many as `rows`. Each is what
+/// [`matvec`](crate::matvec::matvec) gives.
 ///
 /// # Panics
 /// When a length does not fit, there is no such row, or `w` is quantised in tiles or column by column.
@@ -63,35 +65,20 @@ impl<W: Element> Kernel for DotSelected<'_, W> {
 
     fn scalar(self) {
         for (y, &row) in self.y.iter_mut().zip(self.rows) {
-            *y = self
-                .w
-                .row(row as usize)
-                .iter()
-                .zip(self.x)
-                .map(|(w, x)| w.widen() * x)
-                .sum();
+            *y = partial_sums::plain_dot(self.w.row(row as usize), self.x);
         }
     }
 
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) {
         for (y, &row) in self.y.iter_mut().zip(self.rows) {
-            let mut w = self.w.row(row as usize).chunks_exact(S::LANES);
-            let mut x = self.x.chunks_exact(S::LANES);
-            let mut sum = s.splat(0.0);
-            for (w, x) in (&mut w).zip(&mut x) {
-                sum = s.mul_add(W::load(s, w), s.load(x), sum);
-            }
-            let (w, x) = (
-                W::load_tail(s, w.remainder()),
-                s.load_tail(x.remainder(), 0.0),
-            );
-            *y = s.sum(s.mul_add(w, x, sum));
+            *y = partial_sums::dot(s, self.w.row(row as usize), self.x);
         }
     }
 }
 
-/// `y[r] = Σ_i values[i] · w[r][cols[i]]`: `w` is `[rows, n]`, `y` has `rows` elements.
+/// `y[r] = Σ_i values[i] · w[r][cols[i]]`: `w` is `[rows, n]`, `y` has `rows` elements. If `cols` ascend, it is what
+/// [`matvec`](crate::matvec::matvec) gives for a vector that is 0 in the other columns.
 ///
 /// The columns of a row-major matrix lie far apart, so this reads one element at a time; packs store such a matrix by
 /// column instead.
@@ -137,13 +124,49 @@ fn by_selected_columns<W: Element>(
         depth: w.cols,
     };
     pool.for_each_chunk_mut(y, ROWS_PER_TASK, &|chunk, y| {
-        for (i, y) in y.iter_mut().enumerate() {
-            let row = w.row(chunk * ROWS_PER_TASK + i);
-            *y = cols
-                .iter()
-                .zip(values)
-                .map(|(&col, value)| row[col as usize].widen() * value)
-                .sum();
-        }
+        let w = w.from(chunk * ROWS_PER_TASK);
+        dispatch(pool.isa(), DotColumns { w, cols, values, y });
     });
+}
+
+struct DotColumns<'a, W> {
+    w: Rows<'a, W>,
+    cols: &'a [u32],
+    values: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl<W: Element> Kernel for DotColumns<'_, W> {
+    type Output = ();
+
+    fn scalar(self) {
+        self.each();
+    }
+
+    /// Nothing to load side by side, but `mul_add` is one instruction here.
+    #[inline(always)]
+    fn simd<S: Simd>(self, _: S) {
+        self.each();
+    }
+}
+
+impl<W: Element> DotColumns<'_, W> {
+    /// As [`partial_sums`] defines a sum, without its terms of zero.
+    #[inline(always)]
+    fn each(self) {
+        for (i, y) in self.y.iter_mut().enumerate() {
+            let row = self.w.row(i);
+            let (mut sum, mut partial, mut block) = (0.0, [0.0; WAYS], 0);
+            for (&col, &value) in self.cols.iter().zip(self.values) {
+                let col = col as usize;
+                if col / BLOCK != block {
+                    sum += partial_sums::tree(partial);
+                    (partial, block) = ([0.0; WAYS], col / BLOCK);
+                }
+                let way = &mut partial[col % WAYS];
+                *way = row[col].widen().mul_add(value, *way);
+            }
+            *y = sum + partial_sums::tree(partial);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::matformer::{Slice, Slices};
 use crate::model::text::{TextModel, Workspace, no_probe};
 use crate::model::vision::VisionTower;
-use crate::model::weights::{Checkpoint, Group, Mapped};
+use crate::model::weights::{Checkpoint, Group, GroupState};
 use crate::pipeline::EngineError;
 
 /// Measure speed, bytes read and memory of a model on this machine
@@ -72,6 +72,8 @@ struct Report {
 #[derive(Serialize)]
 struct GroupReport {
     group: String,
+    /// While its memory was measured.
+    state: GroupState,
     load_ms: f64,
     unload_ms: f64,
     mapped_bytes: u64,
@@ -114,16 +116,22 @@ impl Bench {
         let weight_bytes_per_token = runs[0].weight_bytes / decode as u64;
         let decode_tok_s = median(runs.iter().map(|run| decode as f64 / run.decode_s));
         // The text model opens the PLE table, so the two load and unload together.
-        let of = |group: Group, weights: &Mapped| GroupReport {
+        let of = |group: Group, mapped_bytes, resident_bytes| GroupReport {
             group: group.to_string(),
+            state: GroupState::Resident,
             load_ms: text_load_ms,
             unload_ms: 0.0,
-            mapped_bytes: weights.mapped_bytes(),
-            resident_bytes: weights.resident_bytes(),
+            mapped_bytes,
+            resident_bytes,
         };
+        let (weights, ple) = (text.weights(), text.ple());
         let mut groups = vec![
-            of(Group::Text, text.weights()),
-            of(Group::Ple, text.ple().mapped()),
+            of(
+                Group::Text,
+                weights.mapped_bytes(),
+                weights.resident_bytes(),
+            ),
+            of(Group::Ple, 0, ple.resident_bytes()),
         ];
         let resident_bytes = status_bytes("VmRSS:");
         let start = Instant::now();
@@ -225,6 +233,7 @@ fn towers(
         let unload_ms = start.elapsed().as_secs_f64() * 1e3;
         groups.push(GroupReport {
             group: group.to_string(),
+            state: GroupState::Resident,
             load_ms,
             unload_ms,
             mapped_bytes,

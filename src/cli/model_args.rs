@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::failure::{Failure, exit};
+use super::progress;
 use crate::config::{Config, FRAME_MS};
 use crate::model::kv_cache::KvType;
 use crate::model::sampler::{Sampling, random_seed};
@@ -64,12 +65,24 @@ impl RunArgs {
                 audio_batch_frames: config.audio.batch_ms / FRAME_MS,
                 resolution_px: config.vision.resolution_px,
             },
+            ple: config.ple.clone(),
+            mlock: config.model.mlock,
             ..EngineOptions::default()
         }
     }
 
     pub(super) fn open(&self, options: EngineOptions) -> Result<Engine, Failure> {
-        Ok(Engine::open(&self.model.model, options)?)
+        let bar = progress::of_bytes("copying the per-layer-embedding table");
+        let opened = Engine::open_with(&self.model.model, options, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        });
+        bar.finish_and_clear();
+        let engine = opened?;
+        for warning in engine.warnings() {
+            Failure::new(0, format_args!("warning: {warning}")).told();
+        }
+        Ok(engine)
     }
 }
 

@@ -305,6 +305,12 @@ fn check_microphone(microphone: &Microphone) -> Result<(), String> {
     if microphone.trigger == Trigger::WakePhrase && microphone.wake_phrases.is_empty() {
         return Err("trigger is \"wake_phrase\", which needs wake_phrases = [\"…\"]".into());
     }
+    if microphone.trigger == Trigger::WakePhrase && microphone.answer == VoiceAnswer::Command {
+        return Err(
+            "trigger is \"wake_phrase\", which is looked for in the transcript; answer = \"command\" makes none: take \"both\""
+                .into(),
+        );
+    }
     if let Some(phrase) = microphone
         .wake_phrases
         .iter()

@@ -14,6 +14,7 @@ use crate::features::audio_file::AudioLimits;
 use crate::features::image::ImageLimits;
 use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
+use crate::model::weights::PleOptions;
 use crate::pipeline::SoftTokenPadding;
 use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub limits: Limits,
     /// Which model runs.
     pub model: Model,
+    /// How its per-layer-embedding table is read.
+    pub ple: PleOptions,
     /// Which of the nested models answers.
     pub matformer: Matformer,
     /// Threads that compute.

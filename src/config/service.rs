@@ -17,6 +17,8 @@ pub struct Model {
     pub context: usize,
     /// Element type of the K/V cache: `f16` or `f32`.
     pub kv_cache: KvType,
+    /// Keep text weights in memory once they were read, whatever else needs memory.
+    pub mlock: bool,
     /// Seconds without use after which the audio tower is unloaded.
     pub audio_idle_unload_s: u32,
     /// Seconds without use after which the vision tower is unloaded.
@@ -29,6 +31,7 @@ impl Default for Model {
             path: PathBuf::from("/var/lib/gemmad/models/default.pack"),
             context: 4096,
             kv_cache: KvType::F16,
+            mlock: false,
             audio_idle_unload_s: 120,
             vision_idle_unload_s: 120,
         }

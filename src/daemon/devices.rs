@@ -9,7 +9,7 @@ use ulid::Ulid;
 
 use super::Daemon;
 use super::event::Event;
-use super::queue::{CaptionWork, Job, Ticket, Work};
+use super::queue::{CaptionWork, Ticket, Work};
 use super::reports;
 use super::speech_feed::SpeechFeed;
 use super::state::Switches;
@@ -19,6 +19,7 @@ use crate::media::{
     CameraControl, CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneControl,
     MicrophoneEvent,
 };
+use crate::pipeline::Group;
 use crate::report::{Describe, ErrorBody, ErrorCode, Report, Request, SourceState};
 
 /// A microphone's thread, what it was started with, and how it is.
@@ -35,6 +36,8 @@ struct Eye {
     config: config::Camera,
     thread: Camera,
     state: SourceState,
+    /// Something moves.
+    moving: bool,
 }
 
 /// The devices that are configured.
@@ -42,7 +45,7 @@ pub(super) struct Devices {
     ears: BTreeMap<String, Ear>,
     eyes: BTreeMap<String, Eye>,
     events: mpsc::Sender<Event>,
-    /// Pictures that were asked for and have not come yet.
+    /// Pictures that were asked for and have not come yet; each [`Describe`] names its camera.
     snapshots: BTreeMap<u64, (Request, Describe)>,
     next_snapshot: u64,
 }
@@ -103,6 +106,7 @@ impl Devices {
                         config: camera.clone(),
                         thread,
                         state: SourceState::Offline,
+                        moving: false,
                     };
                     self.eyes.insert(id.clone(), eye);
                 }
@@ -111,8 +115,12 @@ impl Devices {
         }
     }
 
-    /// Ends what is configured no more or otherwise, starts what is new.
-    pub(super) async fn reconfigure(&mut self, config: &Config, switches: &Switches) {
+    /// Ends what is configured no more or otherwise, starts what is new. Gives the requests whose pictures will not come.
+    pub(super) async fn reconfigure(
+        &mut self,
+        config: &Config,
+        switches: &Switches,
+    ) -> Vec<Request> {
         let same_ear = |ear: &Ear| config.microphone.contains(&ear.config);
         let same_eye = |eye: &Eye| config.camera.contains(&eye.config);
         let ears = std::mem::take(&mut self.ears);
@@ -122,14 +130,31 @@ impl Devices {
         let (stay, gone) = eyes.into_iter().partition(|(_, eye)| same_eye(eye));
         self.eyes = stay;
         stop_threads(go, gone).await;
+        let unseen = self.unseen();
         self.start_new(config, switches);
+        unseen
     }
 
-    /// Ends all of them.
-    pub(super) async fn stop(&mut self) {
+    /// Ends all of them. Gives the requests whose pictures will not come.
+    pub(super) async fn stop(&mut self) -> Vec<Request> {
         let ears = std::mem::take(&mut self.ears);
         let eyes = std::mem::take(&mut self.eyes);
         stop_threads(ears, eyes).await;
+        self.unseen()
+    }
+
+    /// Forgets the pictures of cameras that do not run.
+    fn unseen(&mut self) -> Vec<Request> {
+        let snapshots = std::mem::take(&mut self.snapshots);
+        let runs = |describe: &Describe| {
+            let camera = describe.camera.as_ref();
+            camera.is_some_and(|id| self.eyes.contains_key(id))
+        };
+        let (stay, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = snapshots
+            .into_iter()
+            .partition(|(_, (_, describe))| runs(describe));
+        self.snapshots = stay;
+        gone.into_values().map(|(request, _)| request).collect()
     }
 
     /// In words, for the status line.
@@ -178,7 +203,8 @@ impl Devices {
     }
 
     /// Asks a camera for a picture; whether there is such a camera.
-    pub(super) fn snapshot(&mut self, id: &str, request: Request, describe: Describe) -> bool {
+    pub(super) fn snapshot(&mut self, id: &str, request: Request, mut describe: Describe) -> bool {
+        describe.camera = Some(id.to_owned());
         let number = self.next_snapshot;
         let known = self.control_camera(id, CameraControl::Snapshot(number));
         if known {
@@ -204,15 +230,25 @@ impl Devices {
 
     /// Every state, for a broker or a bus that came back.
     pub(super) fn states(&self) -> Vec<Report> {
-        let ears = self.ears.iter().map(|(id, ear)| Report::MicrophoneState {
-            id: id.clone(),
-            state: ear.state,
-        });
-        let eyes = self.eyes.iter().map(|(id, eye)| Report::CameraState {
-            id: id.clone(),
-            state: eye.state,
-        });
-        ears.chain(eyes).collect()
+        let mut reports = Vec::new();
+        for (id, ear) in &self.ears {
+            let (id, state) = (id.clone(), ear.state);
+            let speaking = ear.speaking.is_some();
+            let speech = Report::Speech {
+                id: id.clone(),
+                speaking,
+            };
+            reports.extend([Report::MicrophoneState { id, state }, speech]);
+        }
+        for (id, eye) in &self.eyes {
+            let (id, state, moving) = (id.clone(), eye.state, eye.moving);
+            let motion = Report::Motion {
+                id: id.clone(),
+                moving,
+            };
+            reports.extend([Report::CameraState { id, state }, motion]);
+        }
+        reports
     }
 }
 
@@ -221,6 +257,10 @@ async fn stop_threads(ears: BTreeMap<String, Ear>, eyes: BTreeMap<String, Eye>) 
     let joined = tokio::task::spawn_blocking(move || {
         for (_, ear) in ears {
             ear.thread.stop();
+            // Without an end the worker would wait for the rest for ever.
+            if let Some((feed, _)) = ear.speaking {
+                feed.end(true);
+            }
         }
         for (_, eye) in eyes {
             eye.thread.stop();
@@ -243,6 +283,7 @@ impl Daemon {
     }
 
     fn heard(&mut self, id: String, event: MicrophoneEvent) {
+        let patience = self.patience(None);
         let Some(ear) = self.devices.ears.get_mut(&id) else {
             return; // it has just been taken out of the configuration
         };
@@ -250,11 +291,12 @@ impl Daemon {
             MicrophoneEvent::State(state) => {
                 let closed = state == DeviceState::Off;
                 ear.state = source_state(&state);
-                if let Some((feed, _)) = ear.speaking.take() {
+                if let Some((feed, ticket)) = ear.speaking.take() {
                     // Muted while somebody spoke: forgotten. Gone while somebody spoke: what was heard still counts.
                     if closed {
                         feed.cancel()
                     } else {
+                        ticket.set_deadline(Instant::now() + patience);
                         feed.end(true)
                     }
                     self.sinks.publish(&Report::Speech {
@@ -269,6 +311,8 @@ impl Daemon {
                 self.sinks.publish(&Report::MicrophoneState { id, state });
             }
             MicrophoneEvent::SpeechStarted => {
+                // At the onset, so that it overlaps with the speaking even while the worker is busy.
+                self.loaded.residency.prefetch(Group::Audio);
                 let feed = Arc::new(SpeechFeed::default());
                 let ticket = Arc::new(Ticket::default());
                 ear.speaking = Some((Arc::clone(&feed), Arc::clone(&ticket)));
@@ -289,7 +333,7 @@ impl Daemon {
             }
             MicrophoneEvent::SpeechEnded { truncated } => {
                 if let Some((feed, ticket)) = ear.speaking.take() {
-                    ticket.set_deadline(Instant::now() + self.patience(None));
+                    ticket.set_deadline(Instant::now() + patience);
                     feed.end(truncated);
                 }
                 self.sinks.publish(&Report::Speech {
@@ -314,24 +358,29 @@ impl Daemon {
     }
 
     fn seen(&mut self, id: String, event: CameraEvent) {
-        if !self.devices.eyes.contains_key(&id) {
+        let Some(eye) = self.devices.eyes.get_mut(&id) else {
             return; // it has just been taken out of the configuration
-        }
+        };
         match event {
             CameraEvent::State(state) => {
                 if let DeviceState::Offline { reason } = &state {
                     self.record.error(&format!("{id}: {reason}"));
                 }
                 let state = source_state(&state);
-                if let Some(eye) = self.devices.eyes.get_mut(&id) {
-                    eye.state = state;
-                }
+                eye.state = state;
                 self.sinks.publish(&Report::CameraState { id, state });
             }
             CameraEvent::MotionStarted(_) => {
-                self.sinks.publish(&Report::Motion { id, moving: true })
+                eye.moving = true;
+                if !self.vigil.degraded().is_degraded() {
+                    self.loaded.residency.prefetch(Group::Vision);
+                }
+                self.sinks.publish(&Report::Motion { id, moving: true });
             }
-            CameraEvent::MotionEnded => self.sinks.publish(&Report::Motion { id, moving: false }),
+            CameraEvent::MotionEnded => {
+                eye.moving = false;
+                self.sinks.publish(&Report::Motion { id, moving: false });
+            }
             CameraEvent::Frame {
                 frame,
                 trigger,
@@ -388,22 +437,6 @@ impl Daemon {
                 self.reported(request.update(crate::report::JobState::Failed, Err(error)));
             }
         }
-    }
-
-    pub(super) fn job(&self, id: String, work: Work, ticket: Arc<Ticket>) -> Job {
-        Job {
-            id,
-            work,
-            settings: Arc::clone(&self.settings),
-            ticket,
-            queued_at: Instant::now(),
-        }
-    }
-
-    /// How long a job may take: what was asked for, within what is configured.
-    pub(super) fn patience(&self, asked_ms: Option<u64>) -> Duration {
-        let most = Duration::from_secs(self.settings.config.queue.deadline_s.into());
-        asked_ms.map_or(most, |asked| Duration::from_millis(asked).min(most))
     }
 }
 

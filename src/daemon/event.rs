@@ -1,7 +1,9 @@
 //! Everything that the daemon's loop reacts to.
 
+use std::sync::Arc;
+
 use crate::media::CaptureEvent;
-use crate::pipeline::{Engine, EngineError, GroupMemory};
+use crate::pipeline::{Engine, EngineError, GroupMemory, Residency};
 use crate::report::{Report, Request};
 
 /// Something that happened.
@@ -10,7 +12,7 @@ pub(super) enum Event {
     /// A microphone or a camera.
     Captured(CaptureEvent),
     /// Somebody asks for something.
-    Requested(Request),
+    Requested(Box<Request>),
     /// The worker has something to publish.
     Reported(Report),
     /// The worker tells about itself.
@@ -47,6 +49,8 @@ pub(super) struct Loaded {
     pub(super) slices: Vec<String>,
     pub(super) isa: String,
     pub(super) threads: usize,
+    /// To begin to read a tower while the worker is busy.
+    pub(super) residency: Arc<Residency>,
 }
 
 impl Loaded {
@@ -62,6 +66,7 @@ impl Loaded {
             slices: engine.slice_names(),
             isa: engine.isa_name(),
             threads: engine.threads(),
+            residency: Arc::clone(engine.residency()),
         }
     }
 }

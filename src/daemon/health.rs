@@ -69,9 +69,13 @@ impl Daemon {
     pub(super) async fn tick(&mut self) {
         self.vigil.watch();
         for job in self.queue.expired() {
-            self.record.queues.timeouts += 1;
-            if let Some(report) = reports::refused(&job, &self.loaded.model, timed_out()) {
-                self.sinks.publish(&report);
+            match reports::refused(&job, &self.loaded.model, timed_out()) {
+                Some(report @ Report::Job(_)) => self.reported(report), // counts it
+                Some(report) => {
+                    self.record.queues.timeouts += 1;
+                    self.reported(report);
+                }
+                None => self.record.queues.timeouts += 1,
             }
         }
         if self.vigil.vitals_read.elapsed() >= VITALS_EVERY {

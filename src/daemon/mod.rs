@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{Config, ConfigError};
 use crate::pipeline::EngineError;
-use crate::report::{ErrorBody, ErrorCode, JobState, Report, Request};
+use crate::report::{ErrorBody, ErrorCode, EventType, JobState, Report, Request};
 use devices::Devices;
 use event::{Event, Loaded, WorkerNote};
 use health::Vigil;
@@ -44,6 +44,9 @@ pub use log_sink::install as install_log;
 
 /// Events that may wait for the loop: more than a burst of all sources, less than memory minds.
 const EVENTS: usize = 1024;
+
+/// Between two looks whether the worker has ended.
+const END_LOOK: Duration = Duration::from_millis(20);
 
 /// Requests that may wait for the loop.
 const REQUESTS: usize = 64;
@@ -105,8 +108,10 @@ pub fn run(config: Config, options: &Options) -> Result<(), DaemonError> {
             source,
         })?;
     runtime.block_on(async {
-        let (daemon, inputs) = Daemon::start(config, options).await?;
-        daemon.run(inputs).await
+        match Daemon::start(config, options).await? {
+            Some((daemon, inputs)) => daemon.run(inputs).await,
+            None => Ok(()),
+        }
     })
 }
 
@@ -128,7 +133,7 @@ impl Inputs {
             _ = self.hang_up.recv() => Event::Reload,
             _ = tick.tick() => Event::Tick,
             Some(event) = self.events.recv() => event,
-            Some(request) = self.requests.recv() => Event::Requested(request),
+            Some(request) = self.requests.recv() => Event::Requested(Box::new(request)),
         }
     }
 }
@@ -151,7 +156,11 @@ struct Daemon {
 
 impl Daemon {
     /// Opens the model, then everything that publishes, then everything that is listened to and watched.
-    async fn start(config: Config, options: &Options) -> Result<(Daemon, Inputs), DaemonError> {
+    /// `None` where it is to end before that.
+    async fn start(
+        config: Config,
+        options: &Options,
+    ) -> Result<Option<(Daemon, Inputs)>, DaemonError> {
         let io = |action| move |source| DaemonError::Io { action, source };
         let (event_sender, events) = mpsc::channel(EVENTS);
         let (request_sender, requests) = mpsc::channel(REQUESTS);
@@ -176,7 +185,9 @@ impl Daemon {
             event_sender.clone(),
         )
         .map_err(io("start the inference thread"))?;
-        let loaded = wait_for_model(&mut inputs).await?;
+        let Some(loaded) = wait_for_model(&mut inputs, &worker).await? else {
+            return Ok(None);
+        };
         reload::check_slices(&settings, &loaded.slices)?;
         let started_at = clock::now();
         let info = reports::info(&settings, &loaded, &started_at);
@@ -197,7 +208,7 @@ impl Daemon {
             record: Record::new(),
             vigil,
         };
-        Ok((daemon, inputs))
+        Ok(Some((daemon, inputs)))
     }
 
     async fn run(mut self, mut inputs: Inputs) -> Result<(), DaemonError> {
@@ -220,7 +231,7 @@ impl Daemon {
     async fn react(&mut self, event: Event) -> ControlFlow<Result<(), DaemonError>> {
         match event {
             Event::Captured(captured) => self.captured(captured),
-            Event::Requested(request) => self.requested(request).await,
+            Event::Requested(request) => self.requested(*request).await,
             Event::Reported(report) => self.reported(report),
             Event::Worker(note) => self.worker_note(note),
             Event::Reload => {
@@ -245,7 +256,8 @@ impl Daemon {
         match &report {
             Report::Voice(event) => {
                 self.record.speed(&event.timing);
-                if event.reason.is_some() && event.command.is_none() && event.confidence.is_none() {
+                // What was decoded and then not meant for the daemon is no error.
+                if event.event_type == EventType::Rejected && event.timing.tokens == 0 {
                     self.record
                         .error(event.reason.as_deref().unwrap_or_default());
                 }
@@ -280,7 +292,7 @@ impl Daemon {
                 let states = |memory: &[crate::pipeline::GroupMemory]| -> Vec<String> {
                     memory
                         .iter()
-                        .map(|memory| (memory.mapped_bytes > 0).to_string())
+                        .map(|memory| memory.state.to_string())
                         .collect()
                 };
                 let changed = states(&self.record.memory) != states(&memory);
@@ -339,11 +351,17 @@ impl Daemon {
         log::info!("stopping");
         systemd::stopping();
         self.sinks.publish(&Report::Stopping);
-        self.devices.stop().await;
         let error = || ErrorBody {
             code: ErrorCode::Busy,
             message: "the daemon is stopping".to_owned(),
         };
+        for request in self.devices.stop().await {
+            self.reported(request.update(JobState::Failed, Err(error())));
+        }
+        inputs.requests.close();
+        while let Ok(request) = inputs.requests.try_recv() {
+            self.reported(request.update(JobState::Failed, Err(error())));
+        }
         for job in self.queue.close() {
             if let Some(report) = reports::refused(&job, &self.loaded.model, error()) {
                 self.reported(report);
@@ -352,14 +370,14 @@ impl Daemon {
         let drain = Duration::from_secs(self.settings.config.queue.drain_s.into());
         let until = tokio::time::Instant::now() + drain;
         while !self.worker.is_finished() || !inputs.events.is_empty() {
-            match tokio::time::timeout_at(until, inputs.events.recv()).await {
-                Ok(Some(Event::Reported(report))) => self.reported(report),
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(_) => {
-                    log::warn!("work did not end within {} s and is left", drain.as_secs());
-                    break;
-                }
+            if tokio::time::Instant::now() >= until {
+                log::warn!("work did not end within {} s and is left", drain.as_secs());
+                break;
+            }
+            // The worker may end without another word, so nothing is waited for without a limit.
+            let event = tokio::time::timeout(END_LOOK, inputs.events.recv()).await;
+            if let Ok(Some(Event::Reported(report))) = event {
+                self.reported(report);
             }
         }
         self.sinks.stop(Duration::from_secs(2)).await;
@@ -390,19 +408,18 @@ impl Daemon {
     }
 }
 
-/// Waits until the model is open; a signal to end ends the start.
-async fn wait_for_model(inputs: &mut Inputs) -> Result<Loaded, DaemonError> {
+/// Waits until the model is open; `None` where a signal to end came first.
+async fn wait_for_model(
+    inputs: &mut Inputs,
+    worker: &std::thread::JoinHandle<()>,
+) -> Result<Option<Loaded>, DaemonError> {
     let mut patience = tokio::time::interval(Duration::from_secs(5));
     loop {
         match inputs.next(&mut patience).await {
-            Event::Worker(WorkerNote::Loaded(loaded)) => return Ok(*loaded),
+            Event::Worker(WorkerNote::Loaded(loaded)) => return Ok(Some(*loaded)),
             Event::Worker(WorkerNote::OpenFailed(error)) => return Err(error.into()),
-            Event::Terminate => {
-                return Err(DaemonError::Io {
-                    action: "finish starting",
-                    source: std::io::ErrorKind::Interrupted.into(),
-                });
-            }
+            Event::Terminate => return Ok(None),
+            Event::Tick if worker.is_finished() => return Err(DaemonError::WorkerGone),
             // Large models on slow flash take their time.
             Event::Tick => systemd::extend_start(Duration::from_secs(30)),
             _ => {}

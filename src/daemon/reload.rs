@@ -11,7 +11,7 @@ use super::{Daemon, DaemonError, log_sink, reports, systemd};
 use crate::config::{Config, FRAME_MS};
 use crate::pipeline::commands::CommandGrammar;
 use crate::pipeline::{EngineOptions, TowerOptions};
-use crate::report::Report;
+use crate::report::{ErrorBody, ErrorCode, JobState, Report};
 
 /// What is computed from a configuration.
 pub(super) fn settings(
@@ -44,6 +44,8 @@ pub(super) fn engine_options(config: &Config) -> EngineOptions {
         threads: config.threads.count,
         context: config.model.context,
         kv_type: config.model.kv_cache,
+        ple: config.ple.clone(),
+        mlock: config.model.mlock,
         conversation_bytes: (config.queue.conversations_mib as u64) << 20,
         towers: TowerOptions {
             soft_token_padding: config.audio.soft_token_padding,
@@ -95,11 +97,13 @@ impl Daemon {
             }
         };
         keep("[model]", config.model == old.model);
+        keep("[ple]", config.ple == old.ple);
         keep("[threads]", config.threads == old.threads);
         keep("[audio]", config.audio == old.audio);
         keep("[vision]", config.vision == old.vision);
         keep("[dbus]", config.dbus == old.dbus);
         config.model = old.model.clone();
+        config.ple = old.ple.clone();
         config.threads = old.threads.clone();
         config.audio = old.audio.clone();
         config.vision = old.vision.clone();
@@ -120,9 +124,17 @@ impl Daemon {
         }
         log::set_max_level(level);
         self.settings = new;
-        self.devices
+        let devices = &mut self.devices;
+        let unseen = devices
             .reconfigure(&self.settings.config, &self.switches)
             .await;
+        for request in unseen {
+            let error = ErrorBody {
+                code: ErrorCode::NotFound,
+                message: "the camera was taken out of the configuration, or changed".to_owned(),
+            };
+            self.reported(request.update(JobState::Failed, Err(error)));
+        }
         let info = reports::info(&self.settings, &self.loaded, &self.started_at);
         self.sinks.publish(&Report::Info(Box::new(info)));
         self.publish_switches();

@@ -205,7 +205,7 @@ impl Record {
             group_states: self
                 .memory
                 .iter()
-                .map(|memory| (memory.group.to_string(), group_state(memory).to_owned()))
+                .map(|memory| (memory.group.to_string(), memory.state.to_string()))
                 .collect(),
             load_1m: vitals.load_1m,
             soc_temp_c: vitals.hottest_c,
@@ -218,15 +218,6 @@ impl Record {
             prefill_tokens_per_second: self.prefill_tokens_per_second,
             last_error: self.last_error.clone(),
         }
-    }
-}
-
-/// Whether a group is in memory.
-fn group_state(memory: &GroupMemory) -> &'static str {
-    if memory.mapped_bytes > 0 {
-        "resident"
-    } else {
-        "unloaded"
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::queue::{Cancelled, Ticket, Work};
+use super::queue::{Cancelled, Job, Ticket, Work};
 use super::{Daemon, reports};
 use crate::media::{CameraControl, MicrophoneControl};
 use crate::report::{
@@ -169,6 +169,22 @@ impl Daemon {
             return Err(error(ErrorCode::TooLarge, message));
         }
         Ok(())
+    }
+
+    pub(super) fn job(&self, id: String, work: Work, ticket: Arc<Ticket>) -> Job {
+        Job {
+            id,
+            work,
+            settings: Arc::clone(&self.settings),
+            ticket,
+            queued_at: Instant::now(),
+        }
+    }
+
+    /// How long a job may take: what was asked for, within what is configured.
+    pub(super) fn patience(&self, asked_ms: Option<u64>) -> Duration {
+        let most = Duration::from_secs(self.settings.config.queue.deadline_s.into());
+        asked_ms.map_or(most, |asked| Duration::from_millis(asked).min(most))
     }
 
     fn admit(&mut self, request: &Request, work: Work, timeout_ms: Option<u64>) {

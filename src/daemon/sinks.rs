@@ -13,6 +13,9 @@ use crate::report::{Info, MqttHealth, Report, Request};
 /// Longest pause between two tries to reach the bus.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 
+/// The loop waits for the bus no longer than this.
+const BUS_START: Duration = Duration::from_secs(5);
+
 pub(super) struct Sinks {
     mqtt: Option<Mqtt>,
     bus: Option<Bus>,
@@ -83,7 +86,11 @@ impl Sinks {
         if !self.bus_config.enabled || self.bus.is_some() || Instant::now() < when {
             return false;
         }
-        match Bus::start(&self.bus_config, self.info.clone(), self.requests.clone()).await {
+        let start = Bus::start(&self.bus_config, self.info.clone(), self.requests.clone());
+        let started = tokio::time::timeout(BUS_START, start).await;
+        let silent = |_| Err(format!("dbus.bus: {} does not answer", self.bus_config.bus));
+        let started = started.map_or_else(silent, |result| result.map_err(|e| e.to_string()));
+        match started {
             Ok(bus) => {
                 self.bus = Some(bus);
                 self.bus_retry = (Instant::now(), Duration::from_secs(1));

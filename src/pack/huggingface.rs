@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use kernels::{Matrix, MatrixData, Pool};
 use safetensors::Dtype;
@@ -18,7 +19,7 @@ const MAPPED_READ_BYTES: u64 = 256 << 20;
 /// A checkpoint whose tensors are read a rectangle at a time.
 pub(super) struct HuggingFace {
     checkpoint: Checkpoint,
-    mapped: Option<Mapped>,
+    mapped: Option<Arc<Mapped>>,
     read_bytes: u64,
 }
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::error::PackError;
-use super::writer::{Progress, hex};
-use crate::model::weights::PackManifest;
+use super::writer::Progress;
+use crate::model::weights::{PackManifest, hex};
 
 const BUFFER_BYTES: usize = 1 << 20;
 

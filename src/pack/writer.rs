@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::PackError;
 use super::plan::{Entry, FilePlan, Store};
-use crate::model::weights::{PACK_JSON, PackManifest, PackedFile};
+use crate::model::weights::{PACK_JSON, PackManifest, PackedFile, hex};
 
 /// Every tensor starts on a cache line: kernels read blocks in place.
 const ALIGNMENT_BYTES: u64 = 64;
@@ -281,11 +281,6 @@ impl FileWriter<'_, '_> {
         self.pack.files.insert(self.name, file);
         Ok(())
     }
-}
-
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The header of a safetensors file, and the zeros behind each tensor.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::FinishReason;
-use crate::model::weights::Group;
+use crate::model::weights::{Group, GroupState};
 
 /// The answer to a request.
 #[derive(Clone, Debug, Serialize)]
@@ -61,9 +61,11 @@ pub struct GroupMemory {
     /// The group.
     #[serde(serialize_with = "as_text")]
     pub group: Group,
-    /// Bytes mapped; 0 while the group is unloaded.
+    /// Whether it is in memory.
+    pub state: GroupState,
+    /// Bytes mapped; 0 while a tower is unloaded, and of PLE, whose rows are read one by one.
     pub mapped_bytes: u64,
-    /// Bytes of the mapping that are in memory.
+    /// Bytes in memory, in this process or in the page cache.
     pub resident_bytes: u64,
 }
 

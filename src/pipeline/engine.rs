@@ -10,64 +10,37 @@ use kernels::{Isa, Pool};
 use super::conversations::{Conversations, Kept};
 use super::error::EngineError;
 use super::media::{TowerOptions, Towers};
-use super::{Answer, FinishReason, GroupMemory, Request, Timing, UserPart};
+use super::options::EngineOptions;
+use super::{Answer, FinishReason, Request, Timing, UserPart};
 use crate::model::config::Config;
 use crate::model::generation_config::GenerationConfig;
 use crate::model::grammar;
-use crate::model::kv_cache::{KvCache, KvType};
+use crate::model::kv_cache::KvCache;
 use crate::model::matformer::{Slice, SliceError, Slices};
 use crate::model::prompt::{Message, Part, Prompt, Role};
 use crate::model::sampler::Sampling;
 use crate::model::text::{TextModel, Workspace, no_probe};
 use crate::model::tokenizer::Tokenizer;
-use crate::model::weights::{Checkpoint, Group};
-
-/// How a model is to be run.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// Threads that compute, the caller's included; 0 for as many as the machine has fast cores.
-    pub threads: usize,
-    /// Tokens of context: prompt and answer together.
-    pub context: usize,
-    /// Tokens that go through the layers together during prefill.
-    pub prefill_chunk: usize,
-    /// Element type of the KV cache.
-    pub kv_type: KvType,
-    /// How the towers encode.
-    pub towers: TowerOptions,
-    /// Memory for keys and values of conversations that may go on, bytes.
-    pub conversation_bytes: u64,
-}
-
-impl Default for EngineOptions {
-    fn default() -> EngineOptions {
-        EngineOptions {
-            threads: 0,
-            context: 4096,
-            prefill_chunk: 128,
-            kv_type: KvType::F32,
-            towers: TowerOptions::default(),
-            conversation_bytes: 256 << 20,
-        }
-    }
-}
+use crate::model::weights::{Checkpoint, PleStore, Residency};
 
 /// The largest K/V cache: the real models need 0.5 GiB for their longest context, a board has 16 GiB at most.
 const MAX_CACHE_BYTES: u64 = 16 << 30;
 
 /// A model that answers requests, one at a time.
 pub struct Engine {
-    pub(super) checkpoint: Checkpoint,
+    pub(super) checkpoint: Arc<Checkpoint>,
+    pub(super) residency: Arc<Residency>,
+    pub(super) warnings: Vec<String>,
     config: Config,
     tokenizer: Arc<Tokenizer>,
     generation_config: GenerationConfig,
     pub(super) slices: Slices,
     pub(super) text: TextModel,
-    towers: Towers,
+    pub(super) towers: Towers,
     pub(super) pool: Pool,
     pub(super) work: Workspace,
     pub(super) logits: Vec<f32>,
-    options: EngineOptions,
+    pub(super) options: EngineOptions,
     conversations: Conversations,
     /// Made when an answer is first constrained.
     grammars: Option<grammar::Compiler>,
@@ -83,13 +56,24 @@ impl Engine {
     /// # Errors
     /// A file is missing, malformed, or does not fit the others.
     pub fn open(dir: &Path, options: EngineOptions) -> Result<Engine, EngineError> {
+        Engine::open_with(dir, options, &mut |_, _| {})
+    }
+
+    /// As [`Engine::open`]; `progress` is told how many bytes of how many of the PLE table are copied to `[ple] cache_dir`.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with(
+        dir: &Path,
+        options: EngineOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Engine, EngineError> {
         let config = Config::load(dir)?;
-        let checkpoint = Checkpoint::open(dir)?;
+        let checkpoint = Arc::new(Checkpoint::open(dir)?);
         let tokenizer = Arc::new(Tokenizer::load(dir)?);
         tokenizer.check_config(&config, &dir.join("config.json"))?;
         let generation_config = GenerationConfig::load(dir)?;
         let slices = Slices::load(dir, &config.text)?;
-        let text = TextModel::load(&checkpoint, &config.text)?;
         let limit = config.text.max_position_embeddings;
         if options.context == 0 || options.context > limit {
             return Err(EngineError::Context {
@@ -107,13 +91,18 @@ impl Engine {
         }
         let threads = Engine::threads_for(options.threads);
         let pool = Pool::new(Isa::from_environment()?, threads);
+        let residency = Residency::new(Arc::clone(&checkpoint));
+        let ple = PleStore::open(&checkpoint, &config.text, &options.ple, progress)?;
+        let text = TextModel::with_ple(&checkpoint, &config.text, ple)?;
         Ok(Engine {
+            warnings: super::residency::warnings(&text, options.mlock),
             work: Workspace::new(
                 &config.text,
                 options.prefill_chunk.clamp(1, options.context),
             ),
             logits: vec![0.0; text.text_vocab_size()],
-            towers: Towers::new(dir, &config, options.towers.clone())?,
+            towers: Towers::new(dir, &config, options.towers.clone(), residency.clone())?,
+            residency,
             checkpoint,
             config,
             tokenizer,
@@ -165,24 +154,9 @@ impl Engine {
         self.on_step = Box::new(hook);
     }
 
-    /// Memory of every parameter group now.
-    pub fn memory(&self) -> Vec<GroupMemory> {
-        let of = |group, mapped: Option<&crate::model::weights::Mapped>| GroupMemory {
-            group,
-            mapped_bytes: mapped.map_or(0, |mapped| mapped.mapped_bytes()),
-            resident_bytes: mapped.map_or(0, |mapped| mapped.resident_bytes()),
-        };
-        vec![
-            of(Group::Text, Some(self.text.weights())),
-            of(Group::Ple, Some(self.text.ple().mapped())),
-            of(Group::Audio, self.towers.audio_weights()),
-            of(Group::Vision, self.towers.vision_weights()),
-        ]
-    }
-
-    /// Unmaps the audio and vision groups and gives their memory back.
-    pub fn unload_towers(&mut self) {
-        self.towers.unload();
+    /// A slice by name, or the whole model.
+    pub(super) fn slice(&self, name: Option<&str>) -> Result<&Slice, SliceError> {
+        name.map_or(Ok(self.slices.full()), |name| self.slices.get(name))
     }
 
     /// A conversation without any token.
@@ -193,10 +167,7 @@ impl Engine {
         &self,
         matformer: Option<&str>,
     ) -> Result<Conversation, EngineError> {
-        let slice = match matformer {
-            None => self.slices.full().clone(),
-            Some(name) => self.slices.get(name)?.clone(),
-        };
+        let slice = self.slice(matformer)?.clone();
         if !self.text.serves(&slice) {
             return Err(SliceError::Misfit {
                 name: slice.name,
@@ -204,6 +175,7 @@ impl Engine {
             }
             .into());
         }
+        self.use_text()?;
         let chunk = self.options.prefill_chunk.clamp(1, self.options.context);
         let cache = KvCache::new(
             &self.config.text,

@@ -87,7 +87,7 @@ pub enum EngineError {
     },
     /// The checkpoint lacks the tower that a medium needs.
     #[error(
-        "{dir}: this checkpoint has no {what}: it cannot take {media}; use a complete Gemma 3n checkpoint"
+        "{dir}: this checkpoint has no {what}: it cannot take {media}; use a complete Gemma 3n checkpoint, or what `gemmad pack` makes of one (a GGUF file holds text alone)"
     )]
     NoTower {
         /// The checkpoint.

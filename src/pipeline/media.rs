@@ -1,6 +1,7 @@
 //! The towers while they are needed: pictures and clips to rows of the text model's embedding.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use kernels::Pool;
@@ -14,7 +15,7 @@ use crate::model::config::Config;
 use crate::model::prompt::Part;
 use crate::model::text::Watch;
 use crate::model::vision::VisionTower;
-use crate::model::weights::{Checkpoint, Group, Mapped};
+use crate::model::weights::{Checkpoint, Group, Mapped, Residency};
 
 /// How the towers encode.
 #[derive(Clone, Debug)]
@@ -47,6 +48,7 @@ pub(super) struct Towers {
     dir: String,
     options: TowerOptions,
     resolution_px: usize,
+    residency: Arc<Residency>,
     audio: Option<AudioTower>,
     vision: Option<VisionTower>,
 }
@@ -56,6 +58,7 @@ impl Towers {
         dir: &Path,
         config: &Config,
         options: TowerOptions,
+        residency: Arc<Residency>,
     ) -> Result<Towers, EngineError> {
         let resolution_px = match options.resolution_px {
             Some(side) => side,
@@ -66,6 +69,7 @@ impl Towers {
             dir: dir.display().to_string(),
             options,
             resolution_px,
+            residency,
             audio: None,
             vision: None,
         })
@@ -83,9 +87,12 @@ impl Towers {
         self.vision.as_ref().map(VisionTower::weights)
     }
 
-    pub(super) fn unload(&mut self) {
-        self.audio = None;
-        self.vision = None;
+    pub(super) fn unload(&mut self, group: Group) {
+        match group {
+            Group::Audio => self.audio = None,
+            Group::Vision => self.vision = None,
+            Group::Text | Group::Ple => {}
+        }
     }
 
     /// The audio tower, loaded now if it was not.
@@ -96,7 +103,10 @@ impl Towers {
         timing: &mut Timing,
     ) -> Result<&AudioTower, EngineError> {
         let tower = match self.audio.take() {
-            Some(tower) => tower,
+            Some(tower) => {
+                tower.weights().check_length()?;
+                tower
+            }
             None => {
                 let start = Instant::now();
                 let config = self
@@ -115,6 +125,7 @@ impl Towers {
                 tower
             }
         };
+        self.residency.loaded(Group::Audio);
         Ok(self.audio.insert(tower))
     }
 
@@ -125,7 +136,10 @@ impl Towers {
         timing: &mut Timing,
     ) -> Result<&VisionTower, EngineError> {
         let tower = match self.vision.take() {
-            Some(tower) => tower,
+            Some(tower) => {
+                tower.weights().check_length()?;
+                tower
+            }
             None => {
                 let start = Instant::now();
                 let config = self
@@ -143,6 +157,7 @@ impl Towers {
                 tower
             }
         };
+        self.residency.loaded(Group::Vision);
         Ok(self.vision.insert(tower))
     }
 

@@ -121,6 +121,7 @@ pub(crate) fn info() -> Info {
         quantisation: "bf16".to_owned(),
         matformer: "e4b".to_owned(),
         matformer_options: vec!["e2b".to_owned(), "e4b".to_owned()],
+        context: 4096,
         isa: "neon".to_owned(),
         threads: 4,
         microphones: vec![microphone("front-room")],

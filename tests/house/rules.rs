@@ -70,7 +70,8 @@ const PURE: &[&str] = &["src/model/", "src/features/"];
 const IMPURE: &[&str] = &["std::time", "std::net", "std::process"];
 
 /// What the arithmetic crate may depend on: nothing that does I/O, nothing that knows the model.
-pub(crate) const KERNEL_DEPENDENCIES: &[&str] = &["bytemuck", "half", "gemm", "libc", "thiserror"];
+pub(crate) const KERNEL_DEPENDENCIES: &[&str] =
+    &["bytemuck", "half", "gemm", "libc", "libm", "thiserror"];
 
 /// Files longer than `LONGEST_LINES`, and why cutting them would scatter one thought.
 const LONG_FILES: &[(&str, &str)] = &[

@@ -8,7 +8,9 @@ use std::time::Duration;
 use gemmad::config;
 use gemmad::report::Report;
 
-use crate::bench::{Broker, Gate, Node, Observer, caption, config, free_port, voice, wait_until};
+use crate::bench::{
+    Broker, Gate, Node, Observer, caption, config, free_port, retained, voice, wait_until,
+};
 
 fn ids(observer: &Observer) -> Vec<String> {
     let events = observer.on("gemmad/pi/mic/kitchen/event");
@@ -321,6 +323,24 @@ fn large_messages_pass_both_ways_without_a_reconnect() {
     wait_until("it came back", || node.mqtt().health().reconnects == 1);
     node.publish(event(2));
     node.wait_empty();
+    // Retained, it would end every connection: it is taken back before the next subscription.
+    broker.publish("gemmad/pi/ask", &vec![b'x'; 2 << 20], &["-r"]);
+    wait_until("it came back again", || {
+        let health = node.mqtt().health();
+        health.reconnects == 2 && health.connected
+    });
+    wait_until("the subscription stands", || {
+        broker.publish("gemmad/pi/request/stats", b"", &[]);
+        node.mqtt().health().reconnects == 2
+            && node.mqtt().health().connected
+            && !node.requests.is_empty()
+    });
+    assert!(
+        retained(&broker)
+            .iter()
+            .all(|seen| seen.topic != "gemmad/pi/ask")
+    );
+    assert_eq!(node.mqtt().health().reconnects, 2);
 }
 
 #[test]

@@ -16,6 +16,7 @@ fn update(request: &Request, state: JobState) -> JobUpdate {
         kind: request.action.kind(),
         state,
         partial: None,
+        progress: None,
         reply: None,
         error: None,
     }
@@ -141,6 +142,7 @@ fn answers_find_their_way_back() {
     for piece in ["Be", "cau", "se"] {
         node.publish(Report::Job(Box::new(JobUpdate {
             partial: Some(piece.to_owned()),
+            progress: None,
             ..update(&request, JobState::Running)
         })));
     }

@@ -1,19 +1,14 @@
 //! The JSON schemas in packaging/schemas are those of the program, and real messages fit them.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
 use gemmad::report::{
     CommandCall, ErrorBody, ErrorCode, EventType, Health, JobState, JobUpdate, Origin, Reply,
     Report,
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 use crate::bench::{Broker, Node, Observer, caption, config, voice};
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/schemas")
-}
+use crate::payloads::{folder, schema_of, validators};
 
 #[test]
 fn the_committed_schemas_are_the_programs() {
@@ -40,38 +35,6 @@ fn the_committed_schemas_are_the_programs() {
         .collect();
     files.sort();
     assert_eq!(files, names);
-}
-
-fn validators() -> BTreeMap<String, jsonschema::Validator> {
-    let files = std::fs::read_dir(folder()).unwrap();
-    files
-        .map(|file| {
-            let path = file.unwrap().path();
-            let schema: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            (name, jsonschema::validator_for(&schema).unwrap())
-        })
-        .collect()
-}
-
-/// The schema of a topic's payload.
-fn schema_of(topic: &str) -> Option<&'static str> {
-    if topic.starts_with("homeassistant/") {
-        return Some("discovery");
-    }
-    Some(match topic.strip_prefix("gemmad/pi/")? {
-        "info" => "info",
-        "health" => "health",
-        "answer" => "answer",
-        "job" => "job-event",
-        "announced" => "announced",
-        "mic/kitchen/event" => "voice-event",
-        "mic/kitchen/transcript" => "transcript",
-        "camera/kitchen/event" | "camera/kitchen/caption" => "caption-event",
-        topic if topic.ends_with("/partial") => "response-partial",
-        topic if topic.starts_with("response/") => "response",
-        _ => return None,
-    })
 }
 
 #[test]
@@ -106,12 +69,14 @@ fn real_messages_fit_their_schemas() {
         kind: "ask",
         state: JobState::Running,
         partial: Some("Be".to_owned()),
+        progress: None,
         reply: None,
         error: None,
     };
     node.publish(Report::Job(Box::new(update.clone())));
     node.publish(Report::Job(Box::new(JobUpdate {
         partial: None,
+        progress: None,
         state: JobState::Done,
         reply: Some(Reply {
             text: Some("Because".to_owned()),
@@ -122,6 +87,7 @@ fn real_messages_fit_their_schemas() {
     })));
     node.publish(Report::Job(Box::new(JobUpdate {
         partial: None,
+        progress: None,
         state: JobState::Failed,
         error: Some(ErrorBody {
             code: ErrorCode::Failed,

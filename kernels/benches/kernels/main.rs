@@ -15,8 +15,9 @@ use std::time::Instant;
 
 use half::{bf16, f16};
 use kernels::attention::{KvSegment, attend, attend_part, combine, part_len};
+use kernels::matmul::{matmul, matmul_in_any_order};
+use kernels::recommended_threads;
 use kernels::{Isa, Matrix, Pool, elementwise, gelu, rms_norm, rope, softmax};
-use kernels::{matmul::matmul, recommended_threads};
 
 /// How long one figure is measured.
 const SECONDS: f64 = 0.3;
@@ -179,15 +180,22 @@ impl Bench {
         for (format, w, bytes) in matrices {
             let w = w.rows(0..rows);
             for tokens in [1, 2, 4, 8, 12, 16, 64, 256] {
-                let work = Work {
+                let work = || Work {
                     bytes: rows * cols * bytes,
                     flops: 2 * rows * cols * tokens,
                 };
                 let name = format!("matmul {format} {rows}x{cols} t={tokens}");
                 let x = &x[..tokens * cols];
-                self.kernel(&name, work, 1e-3, &vec![0.0; tokens * rows], |pool, y| {
+                self.kernel(&name, work(), 1e-3, &vec![0.0; tokens * rows], |pool, y| {
                     matmul(pool, w, x, tokens, y)
                 });
+                if tokens >= 32 {
+                    let name = format!("{name}, any order");
+                    let start = vec![0.0; tokens * rows];
+                    self.kernel(&name, work(), 1e-3, &start, |pool, y| {
+                        matmul_in_any_order(pool, w, x, tokens, y)
+                    });
+                }
             }
         }
     }

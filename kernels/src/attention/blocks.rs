@@ -1,12 +1,10 @@
 //! Online softmax over blocks of keys, with registers.
 
-use super::{Attend, Floats, HEADS, Queries};
+use super::{Attend, BLOCK, Floats, HEADS, Queries};
 use crate::dot_tile::{DotTile, Rows};
 use crate::pool::TileMut;
-use crate::simd::{Bundle, Element, Kernel, Simd, math};
-
-/// Keys of a block, a multiple of every register's lanes: 32 values of 256 floats fill the first-level cache.
-const BLOCK: usize = 32;
+use crate::simd::partial_sums::{self, MAX_REGISTERS, WAYS, registers};
+use crate::simd::{Bundle, Element, Kernel, Plain, Simd, math};
 
 /// Values that are added up together, so that a sum is loaded and stored once for all of them.
 const VALUES: usize = 4;
@@ -21,56 +19,64 @@ pub(super) fn attend<S: Simd>(s: S, work: Attend<'_>) {
     work.out.fill(0.0);
     work.max.fill(f32::NEG_INFINITY);
     work.sum.fill(0.0);
-    let mut weights: Weights = [[0.0; BLOCK]; HEADS];
-    for block in work.pieces(BLOCK) {
-        match block.k {
-            Floats::F32(k) => scores(s, queries, k, block.keys, &mut weights),
-            Floats::Bf16(k) => scores(s, queries, k, block.keys, &mut weights),
-            Floats::F16(k) => scores(s, queries, k, block.keys, &mut weights),
+    for keys in work.blocks() {
+        let mut weights: Weights = [[0.0; BLOCK]; HEADS];
+        let mut at = 0;
+        for piece in work.pieces(keys.clone()) {
+            let mut all = TileMut::new(weights.as_flattened_mut(), BLOCK);
+            let scores = &mut all.part(0..heads, at..at + piece.keys);
+            match piece.k {
+                Floats::F32(k) => products(s, queries, k, scores),
+                Floats::Bf16(k) => products(s, queries, k, scores),
+                Floats::F16(k) => products(s, queries, k, scores),
+            }
+            at += piece.keys;
         }
         let mut shrink = [1.0; HEADS];
         for h in 0..heads {
             let old = work.max[h];
-            let (max, sum) = to_weights(s, &mut weights[h], queries.scale, block.keys, old);
+            let (max, sum) = to_weights(s, &mut weights[h], queries.scale, at, old);
             // The first block: nothing was summed before.
             shrink[h] = if old == f32::NEG_INFINITY {
                 0.0
             } else {
-                (old - max).exp()
+                math::exp(Plain, old - max)
             };
             work.max[h] = max;
             work.sum[h] = work.sum[h] * shrink[h] + sum;
         }
-        match block.v {
-            Floats::F32(v) => add(s, work.out, &weights, &shrink, v, block.keys),
-            Floats::Bf16(v) => add(s, work.out, &weights, &shrink, v, block.keys),
-            Floats::F16(v) => add(s, work.out, &weights, &shrink, v, block.keys),
+        let mut at = 0;
+        for piece in work.pieces(keys) {
+            let keys = piece.keys;
+            let mut own: Weights = [[0.0; BLOCK]; HEADS];
+            for (own, weights) in own.iter_mut().zip(&weights) {
+                own[..keys].copy_from_slice(&weights[at..at + keys]);
+            }
+            match piece.v {
+                Floats::F32(v) => add(s, work.out, &own, &shrink, v, keys),
+                Floats::Bf16(v) => add(s, work.out, &own, &shrink, v, keys),
+                Floats::F16(v) => add(s, work.out, &own, &shrink, v, keys),
+            }
+            shrink = [1.0; HEADS];
+            at += keys;
         }
     }
 }
 
-/// `q_h · k_j` for each head and key of the block.
+/// `q_h · k_j` for each head and key of a piece; `scores` is 0 before.
 #[inline(always)]
-fn scores<S: Simd, E: Element>(
+fn products<S: Simd, E: Element>(
     s: S,
     queries: Queries<'_>,
     k: Rows<'_, E>,
-    keys: usize,
-    out: &mut Weights,
+    scores: &mut TileMut<'_, f32>,
 ) {
-    let heads = queries.q.len() / queries.head_dim;
     let x = Rows {
         data: queries.q,
         stride: queries.head_dim,
         depth: queries.head_dim,
     };
-    let mut all = TileMut::new(out.as_flattened_mut(), BLOCK);
-    DotTile {
-        w: k,
-        x,
-        y: &mut all.part(heads, keys),
-    }
-    .simd(s);
+    DotTile { w: k, x, y: scores }.simd(s);
 }
 
 /// Turns `keys` scores into weights `e^(scale score - max)`; returns the largest scaled score, `old` included, and their sum.
@@ -89,13 +95,16 @@ fn to_weights<S: Simd>(
         max = s.max(max, s.load(x));
     }
     let max = s.max_lane(max);
-    let mut sum = s.splat(0.0);
-    for x in scores.chunks_exact_mut(S::LANES) {
-        let e = math::exp(s, s.sub(s.load(x), s.splat(max)));
-        sum = s.add(sum, e);
-        s.store(e, x);
+    let mut partial = [s.splat(0.0); MAX_REGISTERS];
+    for x in scores.as_chunks_mut::<WAYS>().0 {
+        for (i, partial) in partial[..registers::<S>()].iter_mut().enumerate() {
+            let x = &mut x[i * S::LANES..];
+            let e = math::exp(s, s.sub(s.load(x), s.splat(max)));
+            *partial = s.add(*partial, e);
+            s.store(e, x);
+        }
     }
-    (max, s.sum(sum))
+    (max, partial_sums::total(s, partial))
 }
 
 /// `out_h = shrink_h out_h + sum_j weight_hj v_j` for each head.

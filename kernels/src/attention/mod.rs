@@ -4,9 +4,11 @@
 //! read once for all of them. The caller says what is visible: a causal mask and a sliding window are simply the keys that
 //! it passes, for instance the two parts of a ring and the fresh keys of the current chunk as three segments.
 //!
-//! Keys are taken in blocks. Each block's scores become weights relative to the largest score so far, and what was summed
-//! before shrinks when that grows, so one pass over the keys is enough and no score is stored. For the same reason parts of
-//! the keys can be attended to by different threads ([`attend_part`]) and put together in the end ([`combine`]).
+//! Keys are taken in blocks of 32, counted from the first visible one, wherever segments end. Each block's scores become
+//! weights relative to the largest score so far, and what was summed before shrinks when that grows, so one pass over the
+//! keys is enough and no score is stored. For the same reason parts of the keys can be attended to by different threads
+//! ([`attend_part`]) and put together in the end ([`combine`]). How many keys are in a part follows from their number
+//! ([`part_keys`]), so that the result does not depend on who computes what; nor does it on the instruction set.
 //!
 //! Source: Vaswani et al., *Attention Is All You Need*, 2017, equation 1; Milakov and Gimelshein, *Online normalizer
 //! calculation for softmax*, 2018, algorithm 3; Ainslie et al., *GQA*, 2023.
@@ -14,13 +16,14 @@
 mod blocks;
 mod scalar;
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use half::{bf16, f16};
 
 use crate::dot_tile::Rows;
 use crate::elementwise::{scale, scale_add};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, Plain, Simd, dispatch, math};
 use crate::{Isa, Matrix, MatrixData};
 
 /// Keys and values of consecutive positions of one key/value head.
@@ -112,6 +115,25 @@ impl<'a> Floats<'a> {
     }
 }
 
+/// Keys of a block, a multiple of every register's lanes: 32 values of 256 floats fill the first-level cache.
+const BLOCK: usize = 32;
+
+/// Attention over more keys than this is cut into parts.
+const PART_KEYS: usize = 512;
+
+/// Parts at most, whatever the number of keys.
+pub const MAX_PARTS: usize = 32;
+
+/// How many of `keys` keys are in one part (fewer in the last): all of them where there are few.
+pub fn part_keys(keys: usize) -> usize {
+    keys.div_ceil(MAX_PARTS).max(PART_KEYS)
+}
+
+thread_local! {
+    /// The parts of one call of [`attend`], kept for the next.
+    static PARTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
 /// Query heads that are done together: their sums fit the registers.
 const HEADS: usize = 4;
 
@@ -131,6 +153,19 @@ pub fn attend(
 ) {
     let keys = check(q, head_dim, segments);
     assert_eq!(q.len(), out.len(), "an output for each query head");
+    let in_part = part_keys(keys);
+    if keys > in_part {
+        let part_len = part_len(q.len() / head_dim, head_dim);
+        let mut parts = PARTS.take();
+        parts.resize(keys.div_ceil(in_part) * part_len, 0.0);
+        for (i, part) in parts.chunks_exact_mut(part_len.max(1)).enumerate() {
+            let keys = i * in_part..keys.min((i + 1) * in_part);
+            attend_part(isa, q, head_dim, scale_factor, segments, keys, part);
+        }
+        combine(isa, &parts, head_dim, out);
+        PARTS.set(parts);
+        return;
+    }
     for (q, out) in q
         .chunks(HEADS * head_dim)
         .zip(out.chunks_mut(HEADS * head_dim))
@@ -217,7 +252,8 @@ pub fn attend_part(
     }
 }
 
-/// Puts the parts of [`attend_part`] that cover all keys once together: `out` is what [`attend`] gives, to rounding.
+/// Puts the parts of [`attend_part`] that cover all keys once together: `out` is what [`attend`] gives, to the bit if the
+/// parts have [`part_keys`] keys, else to rounding.
 ///
 /// `parts` is any number of parts of `out.len() / head_dim` heads, back to back.
 ///
@@ -245,7 +281,7 @@ pub fn combine(isa: Isa, parts: &[f32], head_dim: usize, out: &mut [f32]) {
         let max = parts()
             .map(|part| part[max_at + h])
             .fold(f32::NEG_INFINITY, f32::max);
-        let weight = |part: &[f32]| (part[max_at + h] - max).exp();
+        let weight = |part: &[f32]| math::exp(Plain, part[max_at + h] - max);
         let sum: f32 = parts().map(|part| part[sum_at + h] * weight(part)).sum();
         for part in parts() {
             scale_add(
@@ -306,18 +342,24 @@ impl Kernel for Attend<'_> {
 }
 
 impl<'a> Attend<'a> {
-    /// The visible keys of `self.keys`, segment by segment, at most `most` at a time.
-    fn pieces(&self, most: usize) -> impl Iterator<Item = KvSegment<'a>> + use<'a> {
-        let keys = self.keys.clone();
+    /// The keys, [`BLOCK`] at a time.
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let end = self.keys.end;
+        self.keys
+            .clone()
+            .step_by(BLOCK)
+            .map(move |at| at..end.min(at + BLOCK))
+    }
+
+    /// Some of the keys, as the pieces of the segments where they are.
+    fn pieces(&self, keys: Range<usize>) -> impl Iterator<Item = KvSegment<'a>> + use<'a> {
         let mut before = 0;
-        self.segments.iter().flat_map(move |segment| {
+        self.segments.iter().filter_map(move |segment| {
             let first = before;
             before += segment.keys;
             let from = keys.start.clamp(first, before) - first;
             let to = keys.end.clamp(first, before) - first;
-            (from..to)
-                .step_by(most)
-                .map(move |at| segment.part(at..to.min(at + most)))
+            (from < to).then(|| segment.part(from..to))
         })
     }
 }

@@ -1,41 +1,50 @@
-//! The reference: for each head a pass for the largest score and a pass for the sums, key by key.
+//! The reference: head by head, block by block, key by key.
 
-use super::{Attend, Floats};
-use crate::dot_tile::scalar_dot;
-use crate::simd::Element;
+use super::{Attend, BLOCK, Floats};
+use crate::simd::{Element, Plain, math, partial_sums};
 
-pub(super) fn attend(work: Attend<'_>) {
+pub(super) fn attend(mut work: Attend<'_>) {
     let queries = work.queries;
-    work.out.fill(0.0);
-    for (h, q) in queries.q.chunks_exact(queries.head_dim).enumerate() {
-        let score = |k| f64::from(score(k, q) * queries.scale);
-        let max = work
-            .pieces(1)
-            .map(|key| score(key.k))
-            .fold(f64::NEG_INFINITY, f64::max);
-        let mut sum = 0.0;
-        let keys = work.pieces(1);
-        let out = &mut work.out[h * queries.head_dim..][..queries.head_dim];
-        for key in keys {
-            let weight = (score(key.k) - max).exp();
-            sum += weight;
-            add(out, weight, key.v);
+    let outs = std::mem::take(&mut work.out).chunks_exact_mut(queries.head_dim);
+    let heads = queries.q.chunks_exact(queries.head_dim).zip(outs);
+    for (h, (q, out)) in heads.enumerate() {
+        out.fill(0.0);
+        let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
+        for keys in work.blocks() {
+            let mut weights = [f32::NEG_INFINITY; BLOCK];
+            let singles = || keys.clone().flat_map(|key| work.pieces(key..key + 1));
+            for (weight, key) in weights.iter_mut().zip(singles()) {
+                *weight = score(key.k, q) * queries.scale;
+            }
+            let old = max;
+            max = weights.iter().copied().fold(old, f32::max);
+            weights = weights.map(|score| math::exp(Plain, score - max));
+            let shrink = if old == f32::NEG_INFINITY {
+                0.0
+            } else {
+                math::exp(Plain, old - max)
+            };
+            sum = sum * shrink + partial_sums::plain(BLOCK, |sum, k| sum + weights[k]);
+            out.iter_mut().for_each(|out| *out *= shrink);
+            for (weight, key) in weights.into_iter().zip(singles()) {
+                add(out, weight, key.v);
+            }
         }
-        (work.max[h], work.sum[h]) = (max as f32, sum as f32);
+        (work.max[h], work.sum[h]) = (max, sum);
     }
 }
 
 /// `q · k` for the only row of `k`.
 fn score(k: Floats<'_>, q: &[f32]) -> f32 {
     match k {
-        Floats::F32(k) => scalar_dot(k.row(0), q),
-        Floats::Bf16(k) => scalar_dot(k.row(0), q),
-        Floats::F16(k) => scalar_dot(k.row(0), q),
+        Floats::F32(k) => partial_sums::plain_dot(k.row(0), q),
+        Floats::Bf16(k) => partial_sums::plain_dot(k.row(0), q),
+        Floats::F16(k) => partial_sums::plain_dot(k.row(0), q),
     }
 }
 
 /// `out += weight v` for the only row of `v`.
-fn add(out: &mut [f32], weight: f64, v: Floats<'_>) {
+fn add(out: &mut [f32], weight: f32, v: Floats<'_>) {
     match v {
         Floats::F32(v) => add_row(out, weight, v.row(0)),
         Floats::Bf16(v) => add_row(out, weight, v.row(0)),
@@ -43,8 +52,8 @@ fn add(out: &mut [f32], weight: f64, v: Floats<'_>) {
     }
 }
 
-fn add_row<E: Element>(out: &mut [f32], weight: f64, v: &[E]) {
+fn add_row<E: Element>(out: &mut [f32], weight: f32, v: &[E]) {
     for (out, v) in out.iter_mut().zip(v) {
-        *out = (f64::from(*out) + weight * f64::from(v.widen())) as f32;
+        *out = weight.mul_add(v.widen(), *out);
     }
 }

@@ -28,12 +28,8 @@ pub fn soft_cap(isa: Isa, x: &mut [f32], cap: f32) {
 struct Sigmoid;
 
 impl Unary for Sigmoid {
-    fn scalar(self, x: f32) -> f32 {
-        (1.0 / (1.0 + (-f64::from(x)).exp())) as f32
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
+    fn of<S: Simd>(self, s: S, x: S::V) -> S::V {
         math::sigmoid(s, x)
     }
 }
@@ -42,13 +38,8 @@ impl Unary for Sigmoid {
 struct Silu;
 
 impl Unary for Silu {
-    fn scalar(self, x: f32) -> f32 {
-        let x = f64::from(x);
-        (x / (1.0 + (-x).exp())) as f32
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
+    fn of<S: Simd>(self, s: S, x: S::V) -> S::V {
         let e = math::exp(s, s.sub(s.splat(0.0), x));
         s.div(x, s.add(s.splat(1.0), e))
     }
@@ -58,12 +49,8 @@ impl Unary for Silu {
 struct Tanh;
 
 impl Unary for Tanh {
-    fn scalar(self, x: f32) -> f32 {
-        f64::from(x).tanh() as f32
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
+    fn of<S: Simd>(self, s: S, x: S::V) -> S::V {
         math::tanh(s, x)
     }
 }
@@ -72,13 +59,8 @@ impl Unary for Tanh {
 struct SoftCap(f32);
 
 impl Unary for SoftCap {
-    fn scalar(self, x: f32) -> f32 {
-        let cap = f64::from(self.0);
-        (cap * (f64::from(x) / cap).tanh()) as f32
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
+    fn of<S: Simd>(self, s: S, x: S::V) -> S::V {
         let cap = s.splat(self.0);
         s.mul(cap, math::tanh(s, s.div(x, cap)))
     }

@@ -48,12 +48,8 @@ pub fn excess(isa: Isa, x: &mut [f32], threshold: f32) {
 struct Add;
 
 impl Binary for Add {
-    fn scalar(self, x: f32, y: f32) -> f32 {
-        x + y
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V {
+    fn of<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V {
         s.add(x, y)
     }
 }
@@ -62,12 +58,8 @@ impl Binary for Add {
 struct Mul;
 
 impl Binary for Mul {
-    fn scalar(self, x: f32, y: f32) -> f32 {
-        x * y
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V {
+    fn of<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V {
         s.mul(x, y)
     }
 }
@@ -76,12 +68,8 @@ impl Binary for Mul {
 struct ScaleAdd(f32);
 
 impl Binary for ScaleAdd {
-    fn scalar(self, x: f32, y: f32) -> f32 {
-        self.0.mul_add(y, x)
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V {
+    fn of<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V {
         s.mul_add(s.splat(self.0), y, x)
     }
 }
@@ -90,12 +78,8 @@ impl Binary for ScaleAdd {
 struct Scale(f32);
 
 impl Unary for Scale {
-    fn scalar(self, x: f32) -> f32 {
-        x * self.0
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
+    fn of<S: Simd>(self, s: S, x: S::V) -> S::V {
         s.mul(x, s.splat(self.0))
     }
 }
@@ -104,13 +88,10 @@ impl Unary for Scale {
 struct Excess(f32);
 
 impl Unary for Excess {
-    fn scalar(self, x: f32) -> f32 {
-        let excess = x - self.0;
-        if excess < 0.0 { 0.0 } else { excess }
-    }
-
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S, x: S::V) -> S::V {
-        s.max(s.splat(0.0), s.sub(x, s.splat(self.0)))
+    fn of<S: Simd>(self, s: S, x: S::V) -> S::V {
+        let excess = s.max(s.splat(0.0), s.sub(x, s.splat(self.0)));
+        // Which of two zeros `max` gives depends on the instruction set.
+        s.add(s.splat(0.0), excess)
     }
 }

@@ -1,6 +1,7 @@
-//! Sums over a slice. Each lane of four registers keeps its own single-precision sum.
+//! Sums over a slice, in the order that [`partial_sums`] defines: the same on every instruction set.
 
 use crate::Isa;
+use crate::simd::partial_sums::{self, BLOCK, MAX_REGISTERS, Partial, WAYS, registers};
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// `sum_i a_i b_i`
@@ -34,9 +35,6 @@ pub fn mean_and_deviation(isa: Isa, x: &[f32]) -> (f32, f32) {
     (mean, (squares / n).sqrt())
 }
 
-/// Registers that are summed up side by side, so that one addition need not wait for the one before.
-const WAYS: usize = 4;
-
 struct Dot<'a> {
     a: &'a [f32],
     b: &'a [f32],
@@ -46,28 +44,12 @@ impl Kernel for Dot<'_> {
     type Output = f32;
 
     fn scalar(self) -> f32 {
-        crate::dot_tile::scalar_dot(self.a, self.b)
+        partial_sums::plain_dot(self.a, self.b)
     }
 
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) -> f32 {
-        let mut sums = [s.splat(0.0); WAYS];
-        let mut a = self.a.chunks_exact(WAYS * S::LANES);
-        let mut b = self.b.chunks_exact(WAYS * S::LANES);
-        for (a, b) in (&mut a).zip(&mut b) {
-            for (way, sum) in sums.iter_mut().enumerate() {
-                let at = way * S::LANES;
-                *sum = s.mul_add(s.load(&a[at..]), s.load(&b[at..]), *sum);
-            }
-        }
-        for (a, b) in a
-            .remainder()
-            .chunks(S::LANES)
-            .zip(b.remainder().chunks(S::LANES))
-        {
-            sums[0] = s.mul_add(s.load_tail(a, 0.0), s.load_tail(b, 0.0), sums[0]);
-        }
-        total(s, sums)
+        partial_sums::dot(s, self.a, self.b)
     }
 }
 
@@ -81,47 +63,47 @@ impl Kernel for SquaresAround<'_> {
     type Output = f32;
 
     fn scalar(self) -> f32 {
-        let x = self.x.iter().map(|&x| f64::from(x));
-        let sum: f64 = match self.center {
-            None => x.sum(),
-            Some(center) => x.map(|x| (x - f64::from(center)).powi(2)).sum(),
-        };
-        sum as f32
+        partial_sums::plain(self.x.len(), |sum, k| match self.center {
+            None => sum + self.x[k],
+            Some(center) => {
+                let distance = self.x[k] - center;
+                distance.mul_add(distance, sum)
+            }
+        })
     }
 
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) -> f32 {
-        let mut sums = [s.splat(0.0); WAYS];
-        let mut chunks = self.x.chunks_exact(WAYS * S::LANES);
-        // What fills up the last register must add nothing.
+        // What continues the last step must add nothing.
         let fill = self.center.unwrap_or(0.0);
-        for x in &mut chunks {
-            for (way, sum) in sums.iter_mut().enumerate() {
-                *sum = self.step(s, *sum, s.load(&x[way * S::LANES..]));
+        let mut sum = 0.0;
+        for x in self.x.chunks(BLOCK) {
+            let mut partial = [s.splat(0.0); MAX_REGISTERS];
+            let (steps, rest) = x.as_chunks::<WAYS>();
+            for x in steps {
+                self.step(s, &mut partial, x);
             }
+            if !rest.is_empty() {
+                self.step(s, &mut partial, &partial_sums::last_step(rest, fill));
+            }
+            sum += partial_sums::total(s, partial);
         }
-        for x in chunks.remainder().chunks(S::LANES) {
-            sums[0] = self.step(s, sums[0], s.load_tail(x, fill));
-        }
-        total(s, sums)
+        sum
     }
 }
 
 impl SquaresAround<'_> {
     #[inline(always)]
-    fn step<S: Simd>(&self, s: S, sum: S::V, x: S::V) -> S::V {
-        match self.center {
-            None => s.add(sum, x),
-            Some(center) => {
-                let distance = s.sub(x, s.splat(center));
-                s.mul_add(distance, distance, sum)
-            }
+    fn step<S: Simd>(&self, s: S, partial: &mut Partial<S>, x: &[f32; WAYS]) {
+        for (i, sum) in partial[..registers::<S>()].iter_mut().enumerate() {
+            let x = s.load(&x[i * S::LANES..]);
+            *sum = match self.center {
+                None => s.add(*sum, x),
+                Some(center) => {
+                    let distance = s.sub(x, s.splat(center));
+                    s.mul_add(distance, distance, *sum)
+                }
+            };
         }
     }
-}
-
-#[inline(always)]
-fn total<S: Simd>(s: S, sums: [S::V; WAYS]) -> f32 {
-    let [a, b, c, d] = sums;
-    s.sum(s.add(s.add(a, b), s.add(c, d)))
 }

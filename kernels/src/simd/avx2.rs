@@ -123,10 +123,15 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn sum(self, a: __m256) -> f32 {
         avx2!({
-            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            let four = fold(a);
+            let two = _mm_add_ps(four, _mm_movehdup_ps(four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehl_ps(two, two)))
         })
+    }
+
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+        avx2!(sums_of_four([fold(a), fold(b), fold(c), fold(d)]))
     }
 
     #[inline(always)]
@@ -137,4 +142,29 @@ impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         })
     }
+}
+
+/// The first half plus the second.
+///
+/// # Safety
+/// The CPU must have AVX.
+#[inline(always)]
+pub(super) unsafe fn fold(a: __m256) -> __m128 {
+    // SAFETY: as the caller promises; registers only.
+    unsafe { _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a)) }
+}
+
+/// For each register the sum of its neighbours' sums.
+///
+/// # Safety
+/// The CPU must have SSE3.
+#[inline(always)]
+pub(super) unsafe fn sums_of_four([a, b, c, d]: [__m128; 4]) -> [f32; 4] {
+    let mut sums = [0.0; 4];
+    // SAFETY: as the caller promises; four floats are written to an array of four.
+    unsafe {
+        let neighbours = _mm_hadd_ps(_mm_hadd_ps(a, b), _mm_hadd_ps(c, d));
+        _mm_storeu_ps(sums.as_mut_ptr(), neighbours);
+    }
+    sums
 }

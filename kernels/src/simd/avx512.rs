@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
+use super::avx2::{fold, sums_of_four};
 use super::{Kernel, Simd};
 
 /// Proof that the code runs where AVX-512 F, BW, VL and DQ are enabled, and AVX2, FMA and F16C.
@@ -114,7 +115,21 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn sum(self, a: __m512) -> f32 {
-        avx512!(_mm512_reduce_add_ps(a))
+        avx512!({
+            let four = fold(fold_16(a));
+            let two = _mm_add_ps(four, _mm_movehdup_ps(four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehl_ps(two, two)))
+        })
+    }
+
+    #[inline(always)]
+    fn sums(self, a: [__m512; 4]) -> [f32; 4] {
+        avx512!(sums_of_four([
+            fold(fold_16(a[0])),
+            fold(fold_16(a[1])),
+            fold(fold_16(a[2])),
+            fold(fold_16(a[3])),
+        ]))
     }
 
     #[inline(always)]
@@ -137,6 +152,16 @@ impl Simd for Avx512 {
         let mask = first_lanes(to.len());
         avx512!(_mm512_mask_storeu_ps(to.as_mut_ptr(), mask, v))
     }
+}
+
+/// The first half plus the second.
+///
+/// # Safety
+/// The CPU must have AVX-512 DQ.
+#[inline(always)]
+unsafe fn fold_16(a: __m512) -> __m256 {
+    // SAFETY: as the caller promises; registers only.
+    unsafe { _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)) }
 }
 
 /// A mask of the first `count` lanes.

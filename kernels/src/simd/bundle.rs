@@ -1,5 +1,8 @@
 //! Several rows of one length, read side by side with one check.
 
+use std::ops::Range;
+
+use super::partial_sums::{MAX_REGISTERS, Partial, WAYS, fold, last_step, registers};
 use super::{Element, Simd};
 
 /// `R` rows of equal length, whose columns are loaded together.
@@ -19,6 +22,12 @@ impl<'a, E: Element, const R: usize> Bundle<'a, E, R> {
         Bundle { rows, len }
     }
 
+    /// Columns.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// `LANES` columns from column `at` on, of each row.
     #[inline(always)]
     pub(crate) fn load<S: Simd>(&self, s: S, at: usize) -> [S::V; R] {
@@ -31,13 +40,94 @@ impl<'a, E: Element, const R: usize> Bundle<'a, E, R> {
         out
     }
 
-    /// The columns from `at` on, at most `LANES`, of each row, filled up with 0.
+    /// The sums of products over a block of columns, for each row of `x` and each row of these, but for the lanes of a register.
     #[inline(always)]
-    pub(crate) fn load_tail<S: Simd>(&self, s: S, at: usize) -> [S::V; R] {
-        let mut out = [s.splat(0.0); R];
-        for (out, row) in out.iter_mut().zip(&self.rows) {
-            *out = E::load_tail(s, &row[at..]);
+    pub(crate) fn products<S: Simd, const T: usize>(
+        self,
+        s: S,
+        x: Bundle<'_, f32, T>,
+        columns: Range<usize>,
+    ) -> [[S::V; R]; T] {
+        assert!(columns.start <= columns.end && columns.end <= self.len && columns.end <= x.len);
+        let mut partial = [[[s.splat(0.0); MAX_REGISTERS]; R]; T];
+        let end_of_steps = columns.end - columns.len() % WAYS;
+        let mut at = columns.start;
+        while at < end_of_steps {
+            // SAFETY: a whole step before the end of both, as just checked.
+            let (w, x) = unsafe { (self.step(at), x.step(at)) };
+            add_products(s, &mut partial, w, x);
+            at += WAYS;
         }
-        out
+        if at < columns.end {
+            let w = self.rows.map(|row| last_step(&row[at..columns.end], 0.0));
+            let x = x.rows.map(|row| last_step(&row[at..columns.end], 0.0));
+            add_products(s, &mut partial, w.each_ref(), x.each_ref());
+        }
+        partial.map(|partial| partial.map(|partial| fold(s, partial)))
+    }
+
+    /// The `WAYS` columns from `at` on.
+    ///
+    /// # Safety
+    /// There must be as many.
+    #[inline(always)]
+    unsafe fn step(&self, at: usize) -> [&'a [E; WAYS]; R] {
+        self.rows.map(|row| {
+            // SAFETY: each row has `len` elements, of which WAYS from `at` on, as the caller promises.
+            unsafe { &*row.as_ptr().add(at).cast() }
+        })
+    }
+}
+
+impl<const R: usize> Bundle<'_, f32, R> {
+    /// One register of sums over the columns of a range, a multiple of `LANES`, for each row of `x` and each row of these.
+    #[inline(always)]
+    pub(crate) fn register_products<S: Simd, const T: usize>(
+        self,
+        s: S,
+        x: Bundle<'_, f32, T>,
+        columns: Range<usize>,
+    ) -> [[S::V; R]; T] {
+        assert!(columns.end <= self.len && columns.end <= x.len);
+        assert!(columns.len().is_multiple_of(S::LANES));
+        let mut sums = [[s.splat(0.0); R]; T];
+        let mut at = columns.start;
+        while at < columns.end {
+            let mut ws = [s.splat(0.0); R];
+            for (to, row) in ws.iter_mut().zip(&self.rows) {
+                // SAFETY: LANES columns from `at` on are in the range, and each row has all of it.
+                *to = unsafe { s.load_ptr(row.as_ptr().add(at)) };
+            }
+            for (sums, row) in sums.iter_mut().zip(&x.rows) {
+                // SAFETY: as above.
+                let x = unsafe { s.load_ptr(row.as_ptr().add(at)) };
+                for (sum, w) in sums.iter_mut().zip(ws) {
+                    *sum = s.mul_add(w, x, *sum);
+                }
+            }
+            at += S::LANES;
+        }
+        sums
+    }
+}
+
+#[inline(always)]
+fn add_products<S: Simd, W: Element, const R: usize, const T: usize>(
+    s: S,
+    partial: &mut [[Partial<S>; R]; T],
+    w: [&[W; WAYS]; R],
+    x: [&[f32; WAYS]; T],
+) {
+    for i in 0..registers::<S>() {
+        let mut ws = [s.splat(0.0); R];
+        for (to, w) in ws.iter_mut().zip(w) {
+            *to = W::load(s, &w[i * S::LANES..]);
+        }
+        for (partial, x) in partial.iter_mut().zip(x) {
+            let x = s.load(&x[i * S::LANES..]);
+            for (partial, w) in partial.iter_mut().zip(ws) {
+                partial[i] = s.mul_add(w, x, partial[i]);
+            }
+        }
     }
 }

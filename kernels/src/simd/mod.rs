@@ -15,9 +15,12 @@ pub(crate) mod integer;
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub(crate) mod partial_sums;
+mod plain;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use element::Element;
+pub(crate) use plain::Plain;
 
 use half::{bf16, f16};
 
@@ -84,8 +87,11 @@ pub(crate) trait Simd: Copy {
     fn round(self, a: Self::V) -> Self::V;
     /// `a * 2^n` for integral `n` in -252 ..= 254, with overflow to infinity and underflow through the denormals to zero.
     fn scale_by_power_of_two(self, a: Self::V, n: Self::V) -> Self::V;
-    /// The sum of all lanes.
+    /// The sum of all lanes, as a tree: the first half and the second half, in pairs, until four are left, and of these the
+    /// neighbours.
     fn sum(self, a: Self::V) -> f32;
+    /// [`Simd::sum`] of each.
+    fn sums(self, a: [Self::V; 4]) -> [f32; 4];
     /// The largest lane; NaN lanes may or may not be passed over.
     fn max_lane(self, a: Self::V) -> f32;
 

@@ -140,6 +140,16 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn sums(self, [a, b, c, d]: [float32x4_t; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        self.store(
+            neon!(vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d))),
+            &mut sums,
+        );
+        sums
+    }
+
+    #[inline(always)]
     fn max_lane(self, a: float32x4_t) -> f32 {
         neon!(vmaxvq_f32(a))
     }

@@ -1,10 +1,10 @@
 //! Attention against its scalar reference, and the reference against a plain softmax.
 
 use half::f16;
-use kernels::attention::{KvSegment, attend, attend_part, combine, part_len};
+use kernels::attention::{KvSegment, attend, attend_part, combine, part_keys, part_len};
 use kernels::{Isa, Matrix, MatrixData, softmax};
 
-use crate::common::{Random, assert_close, isas, tuned};
+use crate::common::{Random, assert_close, assert_same, isas, tuned};
 
 struct Cache {
     k: Vec<f32>,
@@ -102,14 +102,16 @@ fn all_shapes() {
             (4, 256, 100, 256),
             (1, 192, 13, 0),
             (12, 64, 576, 0),
+            (4, 32, 1100, 0),
+            (2, 8, 17_000, 0),
         ]);
     for (heads, head_dim, keys, padding) in shapes {
         let cache = Cache::random(&mut random, keys, head_dim, padding);
         let q = random.floats(heads * head_dim, 1.0);
         let cut = keys / 3;
         let segments = [
-            cache.segment(cut..cut + keys / 4, true),
             cache.segment(0..cut, true),
+            cache.segment(cut..cut + keys / 4, true),
             cache.segment(cut + keys / 4..keys, false),
         ];
         let mut expected = vec![f32::NAN; q.len()];
@@ -125,7 +127,7 @@ fn all_shapes() {
             let what = format!("{isa}: {heads} heads of {head_dim}, {keys} keys");
             let mut got = vec![f32::NAN; q.len()];
             attend(isa, &q, head_dim, 1.0, &segments, &mut got);
-            assert_close(&what, &got, &expected, 0.0, TOLERANCE);
+            assert_same(&what, &got, &expected);
 
             for ranges in [
                 vec![0, keys],
@@ -141,6 +143,16 @@ fn all_shapes() {
                 combine(isa, &parts, head_dim, &mut got);
                 assert_close(&what, &got, &expected, 0.0, TOLERANCE);
             }
+
+            // Whoever does the parts that `attend` takes gets its bits.
+            let (part, in_part) = (part_len(heads, head_dim), part_keys(keys));
+            let mut parts = vec![f32::NAN; keys.div_ceil(in_part) * part];
+            for (i, part) in parts.chunks_mut(part).enumerate() {
+                let range = i * in_part..keys.min((i + 1) * in_part);
+                attend_part(isa, &q, head_dim, 1.0, &segments, range, part);
+            }
+            combine(isa, &parts, head_dim, &mut got);
+            assert_same(&what, &got, &expected);
         }
     }
 }

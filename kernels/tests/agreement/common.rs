@@ -61,3 +61,15 @@ pub(crate) fn assert_close(
         );
     }
 }
+
+/// Panics unless each `got` is `expected` to the bit; one NaN is as good as another.
+#[track_caller]
+pub(crate) fn assert_same(what: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len(), "{what}: lengths");
+    for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
+        assert!(
+            got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan()),
+            "{what}: element {i} is {got:e}, the reference says {expected:e}"
+        );
+    }
+}

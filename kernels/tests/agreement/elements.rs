@@ -2,7 +2,7 @@
 
 use kernels::{Isa, elementwise, gelu, rms_norm, rope, softmax};
 
-use crate::common::{Random, assert_close, isas, tuned};
+use crate::common::{Random, assert_close, assert_same, isas, tuned};
 
 /// What the reference does with some of these is stated at each function; a NaN never becomes a number.
 const SPECIAL: [f32; 22] = [
@@ -31,8 +31,14 @@ const SPECIAL: [f32; 22] = [
 ];
 
 /// Applies `f` on each instruction set to every length up to 70 and a real one, of numbers of several sizes, and to the special
-/// values, and compares with the reference.
-fn check(name: &str, relative: f32, absolute: f32, f: impl Fn(Isa, &mut [f32])) {
+/// values: the reference is to give the same bits, and `exact`, in double precision, nearly the same.
+fn check(
+    name: &str,
+    relative: f32,
+    absolute: f32,
+    f: impl Fn(Isa, &mut [f32]),
+    exact: impl Fn(usize, f64) -> f64,
+) {
     let mut random = Random::new(7);
     let mut inputs: Vec<Vec<f32>> = (0..=70)
         .chain([2048])
@@ -40,51 +46,86 @@ fn check(name: &str, relative: f32, absolute: f32, f: impl Fn(Isa, &mut [f32])) 
         .collect();
     inputs.extend([0.01, 1.0, 10.0, 100.0].map(|size| random.floats(4096, size)));
     inputs.push(SPECIAL.to_vec());
-    for isa in tuned() {
-        for input in &inputs {
-            let (mut got, mut expected) = (input.clone(), input.clone());
+    for input in &inputs {
+        let what = format!("{name} {}", input.len());
+        let mut reference = input.clone();
+        f(Isa::scalar(), &mut reference);
+        let expected: Vec<f32> = input
+            .iter()
+            .enumerate()
+            .map(|(i, &x)| exact(i, f64::from(x)) as f32)
+            .collect();
+        assert_close(&what, &reference, &expected, relative, absolute);
+        for isa in tuned() {
+            let mut got = input.clone();
             f(isa, &mut got);
-            f(Isa::scalar(), &mut expected);
-            assert_close(
-                &format!("{name} {isa} {}", input.len()),
-                &got,
-                &expected,
-                relative,
-                absolute,
-            );
+            assert_same(&format!("{what} {isa}"), &got, &reference);
         }
     }
 }
 
-/// One rounding on both sides: equal to the bit.
+/// One rounding.
 #[test]
 fn plain_arithmetic() {
     let y = Random::new(8).floats(4096, 2.0);
-    check("add", 0.0, 0.0, |isa, x| {
-        elementwise::add(isa, x, &y[..x.len()])
-    });
-    check("mul", 0.0, 0.0, |isa, x| {
-        elementwise::mul(isa, x, &y[..x.len()])
-    });
-    check("scale", 0.0, 0.0, |isa, x| elementwise::scale(isa, x, 1.7));
-    check("scale_add", 0.0, 0.0, |isa, x| {
-        elementwise::scale_add(isa, x, -0.7, &y[..x.len()])
-    });
-    check("excess", 0.0, 0.0, |isa, x| {
-        elementwise::excess(isa, x, 0.4)
-    });
+    let wide = |i: usize| f64::from(y[i]);
+    check(
+        "add",
+        0.0,
+        0.0,
+        |isa, x| elementwise::add(isa, x, &y[..x.len()]),
+        |i, x| x + wide(i),
+    );
+    check(
+        "mul",
+        0.0,
+        0.0,
+        |isa, x| elementwise::mul(isa, x, &y[..x.len()]),
+        |i, x| x * wide(i),
+    );
+    check(
+        "scale",
+        0.0,
+        0.0,
+        |isa, x| elementwise::scale(isa, x, 1.75),
+        |_, x| x * 1.75,
+    );
+    // Rounded to double precision first, the sum may come to lie between two floats.
+    check(
+        "scale_add",
+        1.2e-7,
+        0.0,
+        |isa, x| elementwise::scale_add(isa, x, -0.75, &y[..x.len()]),
+        |i, x| x - 0.75 * wide(i),
+    );
+    check(
+        "excess",
+        0.0,
+        0.0,
+        |isa, x| elementwise::excess(isa, x, 0.375),
+        |_, x| if x < 0.375 { 0.0 } else { x - 0.375 },
+    );
 }
 
 /// The exponential is off by two units in the last place (2.4e-7), the division and the argument's own rounding add as
 /// much again. Where `e^-x` overflows, at x = -88.7, sigmoid and silu become 0 instead of up to 3e-37.
 #[test]
 fn activations() {
-    check("sigmoid", 1e-6, 3e-37, elementwise::sigmoid);
-    check("silu", 1e-6, 3e-37, elementwise::silu);
-    check("tanh", 5e-7, 1e-44, elementwise::tanh);
-    check("soft_cap", 5e-7, 1e-43, |isa, x| {
-        elementwise::soft_cap(isa, x, 30.0)
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    check("sigmoid", 1e-6, 3e-37, elementwise::sigmoid, |_, x| {
+        sigmoid(x)
     });
+    check("silu", 1e-6, 3e-37, elementwise::silu, |_, x| {
+        x * sigmoid(x)
+    });
+    check("tanh", 5e-7, 1e-44, elementwise::tanh, |_, x| x.tanh());
+    check(
+        "soft_cap",
+        5e-7,
+        1e-43,
+        |isa, x| elementwise::soft_cap(isa, x, 30.0),
+        |_, x| 30.0 * (x / 30.0).tanh(),
+    );
 }
 
 /// In the negative tail the exponent is up to 100 and has a relative error of 6e-8 itself, which the exponential makes
@@ -92,10 +133,18 @@ fn activations() {
 #[test]
 fn gelu_tanh() {
     let up = Random::new(9).floats(4096, 2.0);
-    check("gelu_tanh", 1e-6, 1e-9, gelu::gelu_tanh);
-    check("gelu_tanh_mul", 1e-6, 1e-9, |isa, x| {
-        gelu::gelu_tanh_mul(isa, x, &up[..x.len()])
-    });
+    let gelu = |x: f64| {
+        let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+        0.5 * x * (1.0 + u.tanh())
+    };
+    check("gelu_tanh", 1e-6, 1e-9, gelu::gelu_tanh, |_, x| gelu(x));
+    check(
+        "gelu_tanh_mul",
+        1e-6,
+        1e-9,
+        |isa, x| gelu::gelu_tanh_mul(isa, x, &up[..x.len()]),
+        |i, x| f64::from(gelu(x) as f32) * f64::from(up[i]),
+    );
 }
 
 #[test]
@@ -140,27 +189,30 @@ fn known_values() {
 #[test]
 fn sums() {
     let mut random = Random::new(10);
-    for len in (0..=70).chain([127, 2048, 16384]) {
+    for len in (0..=70).chain([127, 511, 512, 513, 1023, 1024, 1025, 2048, 16384]) {
         let (a, b) = (random.floats(len, 1.0), random.floats(len, 1.0));
         let tolerance = 2e-6 * (len as f32).sqrt();
-        let scalar = Isa::scalar();
+        let all = |isa| {
+            let (mean, deviation) = elementwise::mean_and_deviation(isa, &a);
+            let (dot, sum) = (elementwise::dot(isa, &a, &b), elementwise::sum(isa, &a));
+            [dot, sum, mean, deviation]
+        };
+        let reference = all(Isa::scalar());
+        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        let (wide_a, wide_b) = (wide(&a), wide(&b));
+        let sum: f64 = wide_a.iter().sum();
+        let dot: f64 = wide_a.iter().zip(&wide_b).map(|(a, b)| a * b).sum();
+        let n = len.max(1) as f64;
+        let squares: f64 = wide_a.iter().map(|a| (a - sum / n).powi(2)).sum();
+        assert_close(
+            &format!("{len}"),
+            &reference,
+            &[dot, sum, sum / n, (squares / n).sqrt()].map(|x| x as f32),
+            1e-6,
+            tolerance,
+        );
         for isa in tuned() {
-            let what = format!("{isa} {len}");
-            let got = [elementwise::dot(isa, &a, &b), elementwise::sum(isa, &a)];
-            let expected = [
-                elementwise::dot(scalar, &a, &b),
-                elementwise::sum(scalar, &a),
-            ];
-            assert_close(&what, &got, &expected, 0.0, tolerance);
-            let got = elementwise::mean_and_deviation(isa, &a);
-            let expected = elementwise::mean_and_deviation(scalar, &a);
-            assert_close(
-                &what,
-                &[got.0, got.1],
-                &[expected.0, expected.1],
-                1e-6,
-                1e-6,
-            );
+            assert_same(&format!("{isa} {len}"), &all(isa), &reference);
         }
     }
 }
@@ -172,15 +224,25 @@ fn rms_norm_all_lengths() {
     for len in (0..=70).chain([256, 2048]) {
         for size in [1e-15, 1e-3, 1.0, 1e15] {
             let (x, weight) = (random.floats(len, size), random.floats(len, 2.0));
+            let squares: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
+            let root = (squares / len as f64 + f64::from(1e-6f32)).sqrt();
             for weight in [None, Some(&weight[..])] {
-                let (mut got, mut expected) = (vec![0.0; len], vec![0.0; len]);
-                rms_norm::rms_norm(Isa::scalar(), &x, weight, 1e-6, &mut expected);
-                for isa in tuned() {
+                let expected: Vec<f32> = (0..len)
+                    .map(|i| {
+                        let weight = weight.map_or(1.0, |weight| f64::from(weight[i]));
+                        (f64::from(x[i]) / root * weight) as f32
+                    })
+                    .collect();
+                let mut reference = vec![0.0; len];
+                rms_norm::rms_norm(Isa::scalar(), &x, weight, 1e-6, &mut reference);
+                assert_close(&format!("{len}"), &reference, &expected, 2e-6, 0.0);
+                for isa in isas() {
+                    let mut got = vec![0.0; len];
                     rms_norm::rms_norm(isa, &x, weight, 1e-6, &mut got);
-                    assert_close(&format!("{isa} {len}"), &got, &expected, 2e-6, 0.0);
+                    assert_same(&format!("{isa} {len}"), &got, &reference);
                     let mut in_place = x.clone();
                     rms_norm::rms_norm_in_place(isa, &mut in_place, weight, 1e-6);
-                    assert_eq!(in_place, got);
+                    assert_same(&format!("{isa} {len}"), &in_place, &reference);
                 }
             }
         }
@@ -192,19 +254,24 @@ fn rms_norm_all_lengths() {
 #[test]
 fn softmax_all_lengths() {
     let mut random = Random::new(12);
-    for len in (0..=70).chain([512, 5000]) {
+    for len in (0..=70).chain([511, 513, 5000]) {
         for size in [0.1, 10.0, 30.0, 1e30] {
             let mut x = random.floats(len, size);
             x.iter_mut()
                 .skip(1)
                 .step_by(9)
                 .for_each(|x| *x = f32::NEG_INFINITY);
-            let mut expected = x.clone();
-            softmax::softmax(Isa::scalar(), &mut expected);
+            let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let weight = |x: f32| (f64::from(x) - f64::from(max)).exp();
+            let sum: f64 = x.iter().map(|&x| weight(x)).sum();
+            let expected: Vec<f32> = x.iter().map(|&x| (weight(x) / sum) as f32).collect();
+            let mut reference = x.clone();
+            softmax::softmax(Isa::scalar(), &mut reference);
+            assert_close(&format!("{len}"), &reference, &expected, 5e-6, 1e-37);
             for isa in tuned() {
                 let mut got = x.clone();
                 softmax::softmax(isa, &mut got);
-                assert_close(&format!("{isa} {len}"), &got, &expected, 5e-6, 1e-37);
+                assert_same(&format!("{isa} {len}"), &got, &reference);
             }
         }
     }
@@ -231,15 +298,31 @@ fn rope_all_lengths() {
         for (position, heads) in [(0, 1), (1, 2), (31000, 8)] {
             rope::cos_sin(position, &frequencies, &mut cos, &mut sin);
             let x = random.floats(heads * 2 * half, 1.0);
-            let mut expected = x.clone();
-            rope::rope(Isa::scalar(), &mut expected, &cos, &sin);
+            let expected: Vec<f32> = (0..x.len())
+                .map(|i| {
+                    let j = i % half;
+                    let angle = position as f64 * 1e4f64.powf(-(j as f64) / half as f64);
+                    let first = i % (2 * half) < half;
+                    let (other, sign) = if first {
+                        (i + half, -1.0)
+                    } else {
+                        (i - half, 1.0)
+                    };
+                    let turned =
+                        f64::from(x[i]) * angle.cos() + sign * f64::from(x[other]) * angle.sin();
+                    turned as f32
+                })
+                .collect();
+            let mut reference = x.clone();
+            rope::rope(Isa::scalar(), &mut reference, &cos, &sin);
+            assert_close(&format!("{half}"), &reference, &expected, 0.0, 2e-7);
             if position == 0 {
-                assert_eq!(expected, x);
+                assert_eq!(reference, x);
             }
             for isa in tuned() {
                 let mut got = x.clone();
                 rope::rope(isa, &mut got, &cos, &sin);
-                assert_close(&format!("{isa} {half}"), &got, &expected, 0.0, 2e-7);
+                assert_same(&format!("{isa} {half}"), &got, &reference);
             }
         }
     }

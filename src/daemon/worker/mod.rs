@@ -11,7 +11,8 @@ use super::event::{Event, Loaded, WorkerNote};
 use super::queue::{Job, Queue, Ticket, Work};
 use super::settings::Settings;
 use crate::pipeline::{
-    Answer, Engine, EngineError, EngineOptions, FinishReason, Group, GroupMemory, Request,
+    Answer, Engine, EngineError, EngineOptions, FinishReason, Group, GroupMemory, GroupState,
+    Request,
 };
 use crate::report::{
     ErrorBody, ErrorCode, JobState, JobUpdate, Report, ReportTiming, Request as Asked,
@@ -61,8 +62,24 @@ pub(super) struct Worker {
     model: String,
     /// Threads that the engine has now.
     threads: usize,
-    audio_used: Instant,
-    vision_used: Instant,
+    towers: [Tower; 2],
+}
+
+/// When a tower was used last.
+struct Tower {
+    group: Group,
+    used: Instant,
+    was_loaded: bool,
+}
+
+impl Tower {
+    fn new(group: Group) -> Tower {
+        Tower {
+            group,
+            used: Instant::now(),
+            was_loaded: false,
+        }
+    }
 }
 
 /// What a job is worked on with.
@@ -100,6 +117,13 @@ pub(super) fn start(
                 return;
             }
         };
+        for warning in engine.warnings() {
+            log::warn!("{warning}");
+        }
+        // The first answer should not wait for flash; a slice that is not served is told by the loop.
+        if let Err(error) = engine.prefetch_text(settings.matformer.as_deref()) {
+            log::warn!("cannot read the text weights ahead: {error}");
+        }
         let loaded = Loaded::of(&engine);
         let worker = Worker {
             model: loaded.model.clone(),
@@ -109,8 +133,7 @@ pub(super) fn start(
             heartbeat,
             events,
             settings,
-            audio_used: Instant::now(),
-            vision_used: Instant::now(),
+            towers: [Tower::new(Group::Audio), Tower::new(Group::Vision)],
         };
         tell(&worker.events, WorkerNote::Loaded(Box::new(loaded)));
         worker.work();
@@ -154,19 +177,11 @@ impl Worker {
 
     /// Works on a job; gives it back where it was preempted.
     fn run(&mut self, job: Job) -> Option<Job> {
-        match &job.work {
-            Work::Speech { .. } => self.audio_used = Instant::now(),
-            Work::Transcribe { .. } => self.audio_used = Instant::now(),
-            Work::Caption(_) | Work::Describe { .. } => self.vision_used = Instant::now(),
-            Work::Ask { ask, .. } => {
-                if ask.audio.is_some() {
-                    self.audio_used = Instant::now();
-                }
-                if ask.image.is_some() {
-                    self.vision_used = Instant::now();
-                }
-            }
-        }
+        let (audio, vision) = match &job.work {
+            Work::Speech { .. } | Work::Transcribe { .. } => (true, false),
+            Work::Caption(_) | Work::Describe { .. } => (false, true),
+            Work::Ask { ask, .. } => (ask.audio.is_some(), ask.image.is_some()),
+        };
         self.engine.on_step(watch(&job.ticket, &self.heartbeat));
         let mut task = Task {
             engine: &mut self.engine,
@@ -186,6 +201,12 @@ impl Worker {
                 transcribe,
             } => task.transcribe(request, transcribe),
         };
+        // From the end of the work: a long one is no idleness.
+        for (used, group) in [(audio, Group::Audio), (vision, Group::Vision)] {
+            if used {
+                self.uses(group);
+            }
+        }
         matches!(outcome, Outcome::Preempted).then_some(job)
     }
 
@@ -202,28 +223,33 @@ impl Worker {
 
     fn unload_idle(&mut self) {
         let model = &self.settings.config.model;
-        let idle = |used: Instant, limit_s: u32| used.elapsed().as_secs() >= u64::from(limit_s);
-        let mut unloaded = false;
-        for (group, used, limit_s) in [
-            (Group::Audio, self.audio_used, model.audio_idle_unload_s),
-            (Group::Vision, self.vision_used, model.vision_idle_unload_s),
-        ] {
-            if self.is_loaded(group) && idle(used, limit_s) {
-                self.engine.unload_towers();
-                log::info!("unloaded the {group} weights: idle for {limit_s} s");
-                unloaded = true;
+        let limits_s = [model.audio_idle_unload_s, model.vision_idle_unload_s];
+        let mut changed = false;
+        for (tower, limit_s) in self.towers.iter_mut().zip(limits_s) {
+            let loaded = self.engine.group_state(tower.group) != GroupState::Unloaded;
+            if loaded && !tower.was_loaded {
+                // Prefetched, because somebody speaks or something moves: its use is still to come.
+                tower.used = Instant::now();
+                changed = true;
+            }
+            tower.was_loaded = loaded;
+            if loaded && tower.used.elapsed().as_secs() >= u64::from(limit_s) {
+                self.engine.unload(tower.group);
+                tower.was_loaded = false;
+                log::info!("unloaded the {} weights: idle for {limit_s} s", tower.group);
+                changed = true;
             }
         }
-        if unloaded {
+        if changed {
             self.tell_memory();
         }
     }
 
-    fn is_loaded(&self, group: Group) -> bool {
-        let memory = self.engine.memory();
-        memory
-            .iter()
-            .any(|of| of.group == group && of.mapped_bytes > 0)
+    /// Notes that a tower is needed now.
+    fn uses(&mut self, group: Group) {
+        for tower in self.towers.iter_mut().filter(|tower| tower.group == group) {
+            tower.used = Instant::now();
+        }
     }
 
     fn tell_memory(&self) {

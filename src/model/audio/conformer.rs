@@ -286,7 +286,13 @@ impl Scratch {
 impl Step<'_> {
     /// `out = w x` for every frame.
     pub(super) fn linear(&self, w: Tensor, x: &[f32], out: &mut [f32]) {
-        kernels::matmul::matmul(self.pool, self.weights.view(w), x, x.len() / w.cols, out);
+        kernels::matmul::matmul_in_any_order(
+            self.pool,
+            self.weights.view(w),
+            x,
+            x.len() / w.cols,
+            out,
+        );
     }
 
     /// `out = rms(x; weight)` for every frame.

@@ -77,7 +77,7 @@ impl LocalAttention {
         let matrix = |name: &str| weights.matrix(&format!("{prefix}.{name}.weight"), width, width);
         let pos_proj = matrix("relative_position_embedding.pos_proj")?;
         let mut relative = vec![0.0; context * width];
-        matmul::matmul(
+        matmul::matmul_in_any_order(
             pool,
             weights.view(pos_proj),
             &sincos(context, width),

@@ -12,6 +12,8 @@ mod conformer;
 mod local_attention;
 mod subsample_conv;
 
+use std::sync::Arc;
+
 use kernels::Pool;
 
 pub use conformer::{BlockState, ConformerBlock, Scratch};
@@ -43,7 +45,7 @@ pub enum AudioError {
 /// Source: `Gemma3nAudioEncoder`, `Gemma3nMultimodalEmbedder`.
 #[derive(Debug)]
 pub struct AudioTower {
-    weights: Mapped,
+    weights: Arc<Mapped>,
     config: AudioConfig,
     subsample: SubsampleConv,
     blocks: Vec<ConformerBlock>,

@@ -104,7 +104,7 @@ impl SubsampleConv {
         let frames = projected_from.len() / self.input_proj_linear.cols;
         let start = out.len();
         out.resize(start + frames * self.input_proj_linear.rows, 0.0);
-        matmul::matmul(
+        matmul::matmul_in_any_order(
             pool,
             weights.view(self.input_proj_linear),
             projected_from,
@@ -223,7 +223,7 @@ impl Conv {
         let start = out.len();
         out.resize(start + frames * self.out_freq * self.out_channels, 0.0);
         let out = &mut out[start..];
-        matmul::matmul(
+        matmul::matmul_in_any_order(
             pool,
             weights.view(self.weight),
             &state.patches,

@@ -55,8 +55,9 @@ impl AltUp {
         let scale = 1.0 / (mean_square + self.eps).sqrt() / d as f32;
         let mut m = [0.0; MAX_STREAMS];
         for (m, row) in m.iter_mut().zip(self.router.chunks_exact(d)) {
-            *m = (kernels::elementwise::dot(isa, row, x) * scale).tanh();
+            *m = kernels::elementwise::dot(isa, row, x) * scale;
         }
+        kernels::elementwise::tanh(isa, &mut m[..self.streams]);
         m
     }
 

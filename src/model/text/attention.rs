@@ -50,7 +50,7 @@ impl Scratch {
             k: vec![0.0; tokens * config.kv_width()],
             v: vec![0.0; tokens * config.kv_width()],
             out: vec![0.0; tokens * config.query_width()],
-            parts: vec![0.0; config.num_key_value_heads * MAX_PARTS * part_len(config)],
+            parts: vec![0.0; config.num_key_value_heads * attention::MAX_PARTS * part_len(config)],
         }
     }
 
@@ -194,8 +194,9 @@ impl Attention {
         let attended = &mut scratch.out[..t * width];
         let visible = |t: usize, head: usize| cache.visible(self.kv_source, head, first + t);
         let keys: usize = visible(0, 0).iter().map(|segment| segment.keys()).sum();
-        if t == 1 && keys > PART_KEYS {
-            let part_keys = keys.div_ceil(MAX_PARTS).max(PART_KEYS);
+        let part_keys = attention::part_keys(keys);
+        if t == 1 && keys > part_keys {
+            // The parts that `attend` would take one after the other.
             let parts = keys.div_ceil(part_keys);
             let part_len = attention::part_len(group / self.head_dim, self.head_dim);
             let partial = &mut scratch.parts[..self.kv_heads * parts * part_len];
@@ -240,12 +241,6 @@ impl Attention {
 
 /// Gemma 3n scales queries by their norm's weight alone.
 const ATTENTION_SCALE: f32 = 1.0;
-
-/// A decoded token's attention over more keys than this is cut into parts for the threads. The cut depends on the number
-/// of keys alone, so that the result does not depend on the number of threads.
-const PART_KEYS: usize = 512;
-/// Parts at most, whatever the context.
-const MAX_PARTS: usize = 32;
 
 fn part_len(config: &TextConfig) -> usize {
     attention::part_len(

@@ -6,7 +6,7 @@ use kernels::{Isa, Pool};
 
 use super::load::LayerLoader;
 use crate::model::config::TextConfig;
-use crate::model::weights::{Mapped, Tensor, WeightsError};
+use crate::model::weights::{Mapped, Stretch, Tensor, WeightsError};
 
 /// One layer's gate, up and down projections.
 #[derive(Debug)]
@@ -159,6 +159,21 @@ impl FeedForward {
         !cuts_down && self.gate.has_rows(width) && self.up.has_rows(width)
     }
 
+    /// Weights of the neurons behind the first `width`, which a slice of that width does not read.
+    pub(super) fn unused(&self, weights: &Mapped, width: usize, out: &mut Vec<Stretch>) {
+        out.extend(weights.behind(self.gate, width));
+        out.extend(weights.behind(self.up, width));
+        let mut start = 0;
+        for &segment in &self.down {
+            if segment.stored_by_column() {
+                out.extend(weights.behind(segment, width.saturating_sub(start)));
+            } else if start >= width {
+                out.extend(weights.behind(segment, 0));
+            }
+            start += segment.cols;
+        }
+    }
+
     /// Token `t` of the scratch's gates, by its active neurons.
     fn forward_active(
         &self,
@@ -199,7 +214,7 @@ fn subtract_cutoff(isa: Isa, gate: &mut [f32], cutoff: f32) {
 }
 
 /// The quantile of the standard normal distribution, for 0 < p < 1: bisection of [`normal_cdf`], done once a layer at
-/// load, to the last bit of f64 that f32 can see.
+/// load, to the last bit of f64 that f32 can see; with `libm`, which is the same everywhere.
 fn inverse_normal_cdf(p: f64) -> f64 {
     let (mut low, mut high) = (-10.0f64, 10.0f64);
     for _ in 0..64 {
@@ -224,7 +239,7 @@ fn normal_cdf(x: f64) -> f64 {
         sum += term;
         k += 1.0;
     }
-    0.5 + sum * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
+    0.5 + sum * libm::exp(-0.5 * x * x) / (2.0 * std::f64::consts::PI).sqrt()
 }
 
 #[cfg(test)]

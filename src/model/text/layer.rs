@@ -14,7 +14,7 @@ use super::workspace::Workspace;
 use super::{Probe, Step};
 use crate::model::config::{LayerType, TextConfig};
 use crate::model::kv_cache::KvCache;
-use crate::model::weights::{Mapped, WeightsError};
+use crate::model::weights::{Mapped, Stretch, WeightsError};
 
 /// The weights of one decoder layer.
 #[derive(Debug)]
@@ -62,6 +62,11 @@ impl Layer {
     /// Whether the first `width` FFN neurons can be run alone.
     pub(super) fn serves(&self, width: usize) -> bool {
         self.feed_forward.serves(width)
+    }
+
+    /// Feed-forward weights that a slice of this width does not read.
+    pub(super) fn unused(&self, weights: &Mapped, width: usize, out: &mut Vec<Stretch>) {
+        self.feed_forward.unused(weights, width, out);
     }
 
     /// Steps 1 and 2, and the layer's K and V: `work.h` → `work.q`, `work.x`, cache.

@@ -12,6 +12,7 @@ mod per_layer_embedding;
 mod workspace;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use kernels::Pool;
 
@@ -21,7 +22,9 @@ pub use self::workspace::Workspace;
 use super::config::TextConfig;
 use super::kv_cache::KvCache;
 use super::matformer::Slice;
-use super::weights::{Checkpoint, Group, Mapped, PleStore, Tensor, WeightsError};
+use super::weights::{
+    Checkpoint, Group, Mapped, PleOptions, PleStore, Stretch, Tensor, WeightsError,
+};
 
 /// Sees intermediate results by name and layer: (name, layer, values). Normal use passes a closure that does nothing.
 pub type Probe<'a> = &'a mut dyn FnMut(&'static str, usize, &[f32]);
@@ -78,6 +81,9 @@ pub enum TextError {
     /// Whoever watches broke it off between two layers; the cache is empty now, for a part of a chunk is of no use.
     #[error("broken off")]
     Interrupted,
+    /// The per-layer-embedding table cannot be read any more; the tokens before the chunk at hand were taken.
+    #[error(transparent)]
+    Ple(#[from] WeightsError),
 }
 
 /// Called before each layer: tells a watchdog that work goes on, and may break it off.
@@ -126,7 +132,7 @@ struct Step {
 #[derive(Debug)]
 pub struct TextModel {
     config: TextConfig,
-    weights: Mapped,
+    weights: Arc<Mapped>,
     ple: PleStore,
     embed_tokens: Tensor,
     layers: Vec<Layer>,
@@ -139,11 +145,24 @@ pub struct TextModel {
 }
 
 impl TextModel {
-    /// Maps the text group and checks every tensor against the configuration.
+    /// Maps the text group, opens the PLE table with the default options, and checks every tensor against the configuration.
     ///
     /// # Errors
     /// A tensor is missing or has another shape or type than `config` implies.
     pub fn load(checkpoint: &Checkpoint, config: &TextConfig) -> Result<TextModel, WeightsError> {
+        let ple = PleStore::open(checkpoint, config, &PleOptions::default(), &mut |_, _| {})?;
+        TextModel::with_ple(checkpoint, config, ple)
+    }
+
+    /// As [`TextModel::load`], with a PLE table that is open.
+    ///
+    /// # Errors
+    /// As [`TextModel::load`].
+    pub fn with_ple(
+        checkpoint: &Checkpoint,
+        config: &TextConfig,
+        ple: PleStore,
+    ) -> Result<TextModel, WeightsError> {
         let weights = checkpoint.load(Group::Text)?;
         let d = config.hidden_size;
         let name = |leaf: &str| format!("{}{leaf}", load::PREFIX);
@@ -167,7 +186,7 @@ impl TextModel {
             altup_projections: stream_matrices("altup_projections")?,
             altup_unembed_projections: stream_matrices("altup_unembed_projections")?,
             norm: weights.vector(&name("norm.weight"), d)?,
-            ple: PleStore::open(checkpoint, config)?,
+            ple,
             config: config.clone(),
             weights,
             shortcuts: Shortcuts::default(),
@@ -199,6 +218,15 @@ impl TextModel {
         })
     }
 
+    /// Feed-forward weights that a slice does not read.
+    pub fn unused_by(&self, slice: &Slice) -> Vec<Stretch> {
+        let mut unused = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.unused(&self.weights, slice.width(index).unwrap_or(0), &mut unused);
+        }
+        unused
+    }
+
     /// Ids below this are text: they have an LM head row and may be sampled.
     pub fn text_vocab_size(&self) -> usize {
         self.config.vocab_size_per_layer_input
@@ -211,7 +239,7 @@ impl TextModel {
     ///
     /// # Errors
     /// Nothing was changed when the prompt does not fit the context, holds an unknown id, or the number of media rows
-    /// differs from the number of media ids.
+    /// differs from the number of media ids. When the PLE table cannot be read, the chunks before that were taken.
     pub fn extend(
         &self,
         pool: &Pool,
@@ -245,18 +273,30 @@ impl TextModel {
         cache.slice.get_or_insert_with(|| slice.clone());
         let chunk = work.chunk.min(cache.chunk());
         let mut media_rows = media_rows;
-        let mut chunks = ids.chunks(chunk).peekable();
-        while let Some(ids) = chunks.next() {
-            let rows = self.media_count(ids) * self.config.hidden_size;
-            let (now, later) = media_rows.split_at(rows);
+        let mut requested = 0;
+        let mut done = 0;
+        while done < ids.len() {
+            let end = ids.len().min(done + chunk);
+            // As far ahead as the row cache reaches; a single token is waited for anyhow.
+            let ahead = ids.len().min(done + self.ple.capacity().max(chunk));
+            if ids.len() > 1 {
+                self.ple.request(&ids[requested..ahead]);
+                requested = ahead;
+            }
+            let now = &ids[done..end];
+            let token_part = &mut work.token_part[..now.len() * self.ple.width()];
+            self.ple.read(pool.isa(), now, token_part)?;
+            let rows = self.media_count(now) * self.config.hidden_size;
+            let (rows, later) = media_rows.split_at(rows);
             media_rows = later;
-            let is_last = chunks.peek().is_none();
-            let done =
-                self.extend_by_chunk(pool, cache, work, ids, now, slice, is_last, probe, watch);
-            if done.is_break() {
+            let is_last = end == ids.len();
+            let passed =
+                self.extend_by_chunk(pool, cache, work, now, rows, slice, is_last, probe, watch);
+            if passed.is_break() {
                 cache.clear();
                 return Err(TextError::Interrupted);
             }
+            done = end;
         }
         Ok(())
     }
@@ -405,11 +445,7 @@ impl TextModel {
         let scale = (d as f32).sqrt();
         let table = self.weights.view(self.embed_tokens);
         let mut media_rows = media_rows.chunks_exact(d);
-        for ((&id, e), token_part) in ids
-            .iter()
-            .zip(work.e.chunks_exact_mut(d))
-            .zip(work.token_part.chunks_exact_mut(self.ple.width()))
-        {
+        for (&id, e) in ids.iter().zip(work.e.chunks_exact_mut(d)) {
             let row = id as usize;
             if row < self.text_vocab_size() {
                 kernels::widen::row(pool.isa(), table, row, e);
@@ -419,7 +455,6 @@ impl TextModel {
             } else if let Some(row) = media_rows.next() {
                 e.copy_from_slice(row);
             }
-            self.ple.read(pool.isa(), id, token_part);
         }
     }
 

@@ -16,6 +16,7 @@ mod stem;
 mod table;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use kernels::Pool;
 use thiserror::Error;
@@ -85,7 +86,7 @@ pub type Observer<'a, 'o> = &'a mut (dyn FnMut(&Observation<'_>) + 'o);
 
 /// The tower with its weights; dropping it unloads them.
 pub struct VisionTower {
-    weights: Mapped,
+    weights: Arc<Mapped>,
     architecture: Architecture,
     stem: Stem,
     stages: Vec<Vec<Layer>>,

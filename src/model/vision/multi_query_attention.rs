@@ -166,12 +166,12 @@ impl MultiQueryAttention {
             // A pixel's heads lie one behind the other, so that each is a row of the products below.
             let heads = pixels * num_heads;
             scores.resize(heads * positions, 0.0);
-            matmul::matmul(pool, keys, &queries, heads, &mut scores);
+            matmul::matmul_in_any_order(pool, keys, &queries, heads, &mut scores);
             pool.for_each_row_mut(&mut scores, positions, &|_, row| {
                 softmax::softmax(pool.isa(), row)
             });
             attended.resize(heads * value_dim, 0.0);
-            matmul::matmul(pool, values, &scores, heads, &mut attended);
+            matmul::matmul_in_any_order(pool, values, &scores, heads, &mut attended);
             outs.resize(pixels * out, 0.0);
             compute.pointwise(self.output, &attended, &mut outs);
             for pixel in outs.chunks_exact_mut(out) {

@@ -23,7 +23,7 @@ impl Compute<'_> {
     /// `out = weight · input` at each pixel; `input` is `[pixels, weight.cols]`, `out` becomes `[pixels, weight.rows]`.
     pub(super) fn pointwise(&self, weight: Tensor, input: &[f32], out: &mut [f32]) {
         let pixels = input.len() / weight.cols;
-        matmul::matmul(self.pool, self.weights.view(weight), input, pixels, out);
+        matmul::matmul_in_any_order(self.pool, self.weights.view(weight), input, pixels, out);
     }
 }
 

@@ -82,7 +82,7 @@ impl RowSource for StemRows<'_, '_> {
                 &input[(under.start - seen.start) * row_len..(under.end - seen.start) * row_len];
             conv::patch(&window, input, walk.rows_above(y), pixel % walk.output, to);
         });
-        matmul::matmul(
+        matmul::matmul_in_any_order(
             pool,
             self.weights.view(self.stem.conv),
             &patches,

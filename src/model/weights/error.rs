@@ -91,6 +91,30 @@ pub enum WeightsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file was cut off while it was in use.
+    #[error(
+        "{path} was truncated to {bytes} bytes while it was in use, {needed_bytes} are needed: copy or make it again under another name, rename it into place, and start gemmad again"
+    )]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its size now.
+        bytes: u64,
+        /// What it must have.
+        needed_bytes: u64,
+    },
+    /// Weights cannot be locked in memory.
+    #[error(
+        "cannot lock {bytes} bytes of {path} in memory: {source}; raise LimitMEMLOCK= in gemmad.service (ulimit -l), or leave out `mlock` in [model]"
+    )]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What was to be locked.
+        bytes: u64,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// The column segments of a matrix do not add up.
     #[error(
         "tensor {tensor}: its segments have {found} columns in all, but config.json asks for {expected}; make the pack again with `gemmad pack`"

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use safetensors::{Dtype, SafeTensors};
 
@@ -52,8 +53,12 @@ impl TensorInfo {
 pub struct Checkpoint {
     dir: PathBuf,
     files: Vec<PathBuf>,
+    /// The same files, kept open: a group that is loaded when the pack was replaced comes from the pack that was opened.
+    handles: Vec<File>,
     tensors: BTreeMap<String, TensorInfo>,
     pack: Option<PackManifest>,
+    /// The groups that somebody has mapped.
+    mapped: [Mutex<Weak<Mapped>>; Group::ALL.len()],
 }
 
 impl Checkpoint {
@@ -79,8 +84,12 @@ impl Checkpoint {
             });
         };
         let mut tensors = BTreeMap::new();
+        let mut handles = Vec::with_capacity(files.len());
         for (file, path) in files.iter().enumerate() {
-            for info in read_header(file, path, pack.is_some())? {
+            let handle = File::open(path).map_err(io("open", path))?;
+            let infos = read_header(file, path, &handle, pack.is_some())?;
+            handles.push(handle);
+            for info in infos {
                 if let Some(other) = tensors.insert(info.name.clone(), info) {
                     return Err(WeightsError::Header {
                         path: path.clone(),
@@ -105,8 +114,10 @@ impl Checkpoint {
         let mut checkpoint = Checkpoint {
             dir: dir.to_owned(),
             files,
+            handles,
             tensors,
             pack,
+            mapped: Default::default(),
         };
         checkpoint.canonicalise();
         Ok(checkpoint)
@@ -155,20 +166,28 @@ impl Checkpoint {
     }
 
     /// The file that holds a tensor.
-    pub(super) fn file(&self, info: &TensorInfo) -> &Path {
-        &self.files[info.file]
+    pub(super) fn file(&self, info: &TensorInfo) -> (&Path, &File) {
+        (&self.files[info.file], &self.handles[info.file])
     }
 
-    /// Maps the byte ranges of one group, read-only and in place.
+    /// Maps the byte ranges of one group, read-only and in place; while somebody has the group mapped, gives that mapping.
     ///
     /// # Errors
     /// The files changed size since [`Checkpoint::open`], or cannot be opened or mapped.
-    pub fn load(&self, group: Group) -> Result<Mapped, WeightsError> {
+    pub fn load(&self, group: Group) -> Result<Arc<Mapped>, WeightsError> {
+        let mut last = self.mapped[group as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(mapped) = last.upgrade() {
+            return Ok(mapped);
+        }
         let tensors: Vec<&TensorInfo> = self
             .tensors()
             .filter(|info| info.group == Some(group))
             .collect();
-        mapping::map(self, group, &tensors)
+        let mapped = Arc::new(mapping::map(self, group, &tensors)?);
+        *last = Arc::downgrade(&mapped);
+        Ok(mapped)
     }
 }
 
@@ -224,13 +243,17 @@ pub(super) fn is_plain_file_name(name: &str) -> bool {
     )
 }
 
-fn read_header(file: usize, path: &Path, is_pack: bool) -> Result<Vec<TensorInfo>, WeightsError> {
+fn read_header(
+    file: usize,
+    path: &Path,
+    mut handle: &File,
+    is_pack: bool,
+) -> Result<Vec<TensorInfo>, WeightsError> {
     use std::io::Read;
     let bad = |reason: String| WeightsError::Header {
         path: path.to_owned(),
         reason,
     };
-    let mut handle = File::open(path).map_err(io("open", path))?;
     let size = handle.metadata().map_err(io("read", path))?.len();
     let mut length = [0u8; 8];
     handle.read_exact(&mut length).map_err(|_| {
@@ -244,7 +267,7 @@ fn read_header(file: usize, path: &Path, is_pack: bool) -> Result<Vec<TensorInfo
             "its header claims {length} bytes; the file has {size} bytes and headers may have {MAX_HEADER_BYTES}"
         )));
     }
-    let whole = mapping::map_whole(&handle, path)?;
+    let whole = mapping::map_whole(handle, path)?;
     let (header_bytes, metadata) =
         SafeTensors::read_metadata(&whole).map_err(|e| bad(header_reason(&e, size)))?;
     let data_start = header_bytes as u64 + 8;

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use kernels::Matrix;
 use kernels::quant::{Quantized, TILE_ROWS};
-use memmap2::{Advice, Mmap, MmapOptions};
+use memmap2::{Mmap, MmapOptions};
 use safetensors::Dtype;
 
 use super::header::{Checkpoint, TensorInfo};
@@ -29,10 +29,11 @@ pub(super) fn map_whole(file: &File, path: &Path) -> Result<Mmap, WeightsError> 
 
 /// A contiguous range of one file, mapped.
 #[derive(Debug)]
-struct Run {
-    file: File,
-    start: u64,
-    map: Mmap,
+pub(super) struct Run {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    pub(super) start: u64,
+    pub(super) map: Mmap,
 }
 
 /// A matrix in a [`Mapped`] group: a handle, valid only with the group that gave it.
@@ -69,10 +70,89 @@ impl Tensor {
     }
 }
 
+/// How the numbers of a matrix are stored.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Float(Dtype),
     Quantized(Blocks),
+}
+
+impl Kind {
+    /// Bytes of one row of `cols` numbers; `None` where a row's bytes do not lie together.
+    pub(super) fn row_bytes(self, cols: usize) -> Option<usize> {
+        match self {
+            Kind::Float(dtype) => cols.checked_mul(element_bytes(dtype)? as usize),
+            Kind::Quantized(blocks) if blocks.columns || blocks.format.is_tiled() => None,
+            Kind::Quantized(blocks) => blocks.format.matrix_bytes(1, cols),
+        }
+    }
+
+    /// One row as a matrix; `bytes` is aligned for 32-bit numbers.
+    pub(super) fn row(self, bytes: &[u8], cols: usize) -> Matrix<'_> {
+        match self {
+            Kind::Float(dtype) => float_matrix(dtype, bytes, 1, cols),
+            Kind::Quantized(blocks) => quantized_matrix(blocks, bytes, 1, cols),
+        }
+    }
+}
+
+/// Bytes of the first `units` of `all` rows or columns, which together have `bytes`; whole tiles.
+fn blocks_of(kind: Kind, bytes: usize, units: usize, all: usize) -> usize {
+    let tile = match kind {
+        Kind::Quantized(blocks) if blocks.format.is_tiled() => TILE_ROWS,
+        _ => 1,
+    };
+    bytes / all.div_ceil(tile).max(1) * units.div_ceil(tile)
+}
+
+fn float_matrix(dtype: Dtype, bytes: &[u8], rows: usize, cols: usize) -> Matrix<'_> {
+    let n = rows * cols;
+    match dtype {
+        Dtype::F32 => Matrix::f32(bytemuck::cast_slice::<u8, f32>(&bytes[..n * 4]), rows, cols),
+        Dtype::F16 => Matrix::f16(bytemuck::cast_slice::<u8, f16>(&bytes[..n * 2]), rows, cols),
+        _ => Matrix::bf16(
+            bytemuck::cast_slice::<u8, bf16>(&bytes[..n * 2]),
+            rows,
+            cols,
+        ),
+    }
+}
+
+/// `rows × cols` as stored.
+fn quantized_matrix(blocks: Blocks, bytes: &[u8], rows: usize, cols: usize) -> Matrix<'_> {
+    let length = blocks.format.matrix_bytes(rows, cols).unwrap_or(0);
+    match Quantized::new(blocks.format, &bytes[..length], rows, cols) {
+        Some(matrix) if blocks.columns => Matrix::quantized_columns(matrix),
+        Some(matrix) => Matrix::quantized(matrix),
+        None => unreachable!("the header was checked against the format's size"),
+    }
+}
+
+/// A matrix whose rows are read from its file instead of being mapped.
+#[derive(Debug)]
+pub(super) struct StoredRows {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    /// First byte of row 0.
+    pub(super) start: u64,
+    pub(super) row_bytes: usize,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) kind: Kind,
+}
+
+/// A stretch of a [`Mapped`] group.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    pub(super) run: usize,
+    pub(super) range: Range<usize>,
+}
+
+impl Stretch {
+    /// Its length.
+    pub fn bytes(&self) -> u64 {
+        self.range.len() as u64
+    }
 }
 
 #[derive(Debug)]
@@ -88,7 +168,7 @@ struct Entry {
 pub struct Mapped {
     dir: PathBuf,
     group: Group,
-    runs: Vec<Run>,
+    pub(super) runs: Vec<Run>,
     table: HashMap<String, Entry>,
 }
 
@@ -116,8 +196,8 @@ pub(super) fn map(
             end = end.max(sorted[j].start + sorted[j].bytes);
             j += 1;
         }
-        let path = checkpoint.file(first);
-        let run = map_run(path, first.start, end)?;
+        let (path, file) = checkpoint.file(first);
+        let run = map_run(path, file, first.start, end)?;
         for info in &sorted[i..j] {
             let entry = Entry {
                 run: runs.len(),
@@ -138,7 +218,7 @@ pub(super) fn map(
     })
 }
 
-fn map_run(path: &Path, start: u64, end: u64) -> Result<Run, WeightsError> {
+fn map_run(path: &Path, file: &File, start: u64, end: u64) -> Result<Run, WeightsError> {
     let io = |action| {
         let path = path.to_owned();
         move |source| WeightsError::Io {
@@ -147,7 +227,7 @@ fn map_run(path: &Path, start: u64, end: u64) -> Result<Run, WeightsError> {
             source,
         }
     };
-    let file = File::open(path).map_err(io("open"))?;
+    let file = file.try_clone().map_err(io("open"))?;
     let size = file.metadata().map_err(io("read"))?.len();
     if size < end {
         return Err(WeightsError::Header {
@@ -164,7 +244,12 @@ fn map_run(path: &Path, start: u64, end: u64) -> Result<Run, WeightsError> {
             .map(&file)
     }
     .map_err(io("map"))?;
-    Ok(Run { file, start, map })
+    Ok(Run {
+        file,
+        path: path.to_owned(),
+        start,
+        map,
+    })
 }
 
 impl Mapped {
@@ -249,33 +334,66 @@ impl Mapped {
     /// # Panics
     /// If the handle came from another group (a programming error).
     pub fn view(&self, tensor: Tensor) -> Matrix<'_> {
-        let (rows, cols) = (tensor.rows, tensor.cols);
-        let n = rows * cols;
         let bytes = &self.runs[tensor.run].map[tensor.offset..];
         // `matrix` admitted only these kinds, the header check their sizes. An address has the same remainder by page as
         // its offset in the file, of which `matrix` saw that it is a multiple of the element size: the casts cannot fail.
         match tensor.kind {
-            Kind::Float(Dtype::F32) => {
-                Matrix::f32(bytemuck::cast_slice::<u8, f32>(&bytes[..n * 4]), rows, cols)
-            }
-            Kind::Float(Dtype::F16) => {
-                Matrix::f16(bytemuck::cast_slice::<u8, f16>(&bytes[..n * 2]), rows, cols)
-            }
-            Kind::Float(_) => Matrix::bf16(
-                bytemuck::cast_slice::<u8, bf16>(&bytes[..n * 2]),
-                rows,
-                cols,
-            ),
+            Kind::Float(dtype) => float_matrix(dtype, bytes, tensor.rows, tensor.cols),
             Kind::Quantized(blocks) => {
-                let (stored_rows, stored_cols) = blocks.stored();
-                let length = blocks.bytes().unwrap_or(0);
-                match Quantized::new(blocks.format, &bytes[..length], stored_rows, stored_cols) {
-                    Some(matrix) if blocks.columns => Matrix::quantized_columns(matrix),
-                    Some(matrix) => Matrix::quantized(matrix),
-                    None => unreachable!("the header was checked against the format's size"),
-                }
+                let (rows, cols) = blocks.stored();
+                quantized_matrix(blocks, bytes, rows, cols)
             }
         }
+    }
+
+    /// The bytes behind the first `units` rows of a matrix, or columns where it is stored by column; `None` where those bytes
+    /// do not lie together.
+    pub fn behind(&self, tensor: Tensor, units: usize) -> Option<Stretch> {
+        let (all, bytes) = match tensor.kind {
+            Kind::Float(dtype) => {
+                let row_bytes = tensor.cols * element_bytes(dtype)? as usize;
+                (tensor.rows, tensor.rows * row_bytes)
+            }
+            Kind::Quantized(blocks) => (blocks.stored().0, blocks.bytes()?),
+        };
+        let used = blocks_of(tensor.kind, bytes, units.min(all), all);
+        (used < bytes).then(|| Stretch {
+            run: tensor.run,
+            range: tensor.offset + used..tensor.offset + bytes,
+        })
+    }
+
+    /// Where the rows of a matrix lie in their file, so that they can be read one by one.
+    ///
+    /// # Errors
+    /// The file cannot be opened once more, or a row's bytes do not lie together.
+    pub(super) fn stored_rows(
+        &self,
+        name: &str,
+        tensor: Tensor,
+    ) -> Result<StoredRows, WeightsError> {
+        let run = &self.runs[tensor.run];
+        let row_bytes = tensor
+            .kind
+            .row_bytes(tensor.cols)
+            .ok_or_else(|| WeightsError::Pack {
+                path: run.path.clone(),
+                reason: format!("tensor {name} is not stored row by row"),
+            })?;
+        let file = run.file.try_clone().map_err(|source| WeightsError::Io {
+            action: "open",
+            path: run.path.clone(),
+            source,
+        })?;
+        Ok(StoredRows {
+            file,
+            path: run.path.clone(),
+            start: run.start + tensor.offset as u64,
+            row_bytes,
+            rows: tensor.rows,
+            cols: tensor.cols,
+            kind: tensor.kind,
+        })
     }
 
     /// A small tensor of `len` elements of any shape, copied and widened to f32.
@@ -315,44 +433,6 @@ impl Mapped {
                 .collect(),
         })
     }
-
-    /// Tells the kernel that rows are read here and there, so that it does not read ahead (the PLE table).
-    pub fn advise_random(&self) {
-        for run in &self.runs {
-            // Advice only: where the kernel refuses it, reading works as before.
-            run.map.advise(Advice::Random).ok();
-        }
-    }
-
-    /// Mapped bytes: whole pages.
-    pub fn mapped_bytes(&self) -> u64 {
-        self.runs.iter().map(|run| run.map.len() as u64).sum()
-    }
-
-    /// Bytes of the mapping that are in memory now, in this process or in the page cache.
-    pub fn resident_bytes(&self) -> u64 {
-        self.runs.iter().map(|run| resident(&run.map)).sum()
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        for run in self.runs.drain(..) {
-            let Run { file, start, map } = run;
-            let length = map.len() as libc::off_t;
-            drop(map);
-            // SAFETY: a valid descriptor; the call gives advice and touches no memory of ours. Its result is of no
-            // consequence: pages that stay cached are reclaimed when memory is needed.
-            unsafe {
-                libc::posix_fadvise(
-                    file.as_raw_fd(),
-                    start as libc::off_t,
-                    length,
-                    libc::POSIX_FADV_DONTNEED,
-                );
-            }
-        }
-    }
 }
 
 fn element_bytes(dtype: Dtype) -> Option<u64> {
@@ -361,29 +441,4 @@ fn element_bytes(dtype: Dtype) -> Option<u64> {
         Dtype::F16 | Dtype::BF16 => Some(2),
         _ => None,
     }
-}
-
-fn page_bytes() -> usize {
-    // SAFETY: sysconf reads a constant of the system.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(4096)
-}
-
-fn resident(map: &Mmap) -> u64 {
-    let page = page_bytes();
-    let skew = map.as_ptr() as usize % page;
-    let length = map.len() + skew;
-    let mut pages = vec![0u8; length.div_ceil(page)];
-    // SAFETY: the address is rounded down to the page that the mapping starts in; the vector has one byte a page.
-    let result = unsafe {
-        libc::mincore(
-            map.as_ptr().sub(skew).cast_mut().cast(),
-            length,
-            pages.as_mut_ptr(),
-        )
-    };
-    if result != 0 {
-        return 0;
-    }
-    pages.iter().filter(|&&page| page & 1 == 1).count() as u64 * page as u64
 }

@@ -1,7 +1,7 @@
 //! The tensors of a checkpoint: names and shapes at once, bytes only when a parameter group is loaded.
 //!
 //! [`Checkpoint::open`] reads and checks the headers; [`Checkpoint::load`] maps the byte ranges of one [`Group`]; what it
-//! returns owns the mapping, so dropping it unloads the group. Weights are used in place: a bfloat16 matrix stays
+//! returns owns the mapping, so dropping it unloads the group. The PLE table alone is not mapped but read by row. Weights are used in place: a bfloat16 matrix stays
 //! bfloat16 in memory, and a pack's quantised blocks are read by the kernels where they lie.
 
 mod error;
@@ -9,11 +9,16 @@ mod group;
 mod header;
 mod mapping;
 mod pack;
+mod pages;
+mod ple_copy;
 mod ple_store;
+mod residency;
+mod row_cache;
 
 pub use error::WeightsError;
 pub use group::{Category, Group};
 pub use header::{Checkpoint, TensorInfo};
-pub use mapping::{Mapped, Tensor};
-pub use pack::{Blocks, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest, PackedFile};
-pub use ple_store::PleStore;
+pub use mapping::{Mapped, Stretch, Tensor};
+pub use pack::{Blocks, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest, PackedFile, hex};
+pub use ple_store::{PleOptions, PleStore, RowCounts};
+pub use residency::{GroupState, Residency};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::homeassistant;
 use super::outbox::{Delivery, Outgoing};
 use super::payload::json;
-use super::topics::{Topics, sources};
+use super::topics::{Source, Topics, sources};
 use crate::report::{Info, SCHEMA};
 
 /// Devices that a list may name.
@@ -96,6 +96,19 @@ pub(super) fn removals(
         }
     }
     messages
+}
+
+/// Takes back what was heard and seen.
+pub(super) fn no_results(topics: &Topics, info: &Info) -> Vec<Outgoing> {
+    let of_source = |(source, id)| {
+        let results: &[&str] = match source {
+            Source::Microphone => &["transcript"],
+            Source::Camera => &["caption", "image"],
+        };
+        let topic = move |rest: &&str| nothing(topics.of_source(source, id, rest));
+        results.iter().map(topic)
+    };
+    sources(info).flat_map(of_source).collect()
 }
 
 /// An empty retained message: the broker keeps nothing there any more.

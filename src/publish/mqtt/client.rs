@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, LastWill, MqttOptions, Outgoing,
-    Packet, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    Packet, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -79,6 +79,9 @@ pub(super) enum Loss {
     /// The broker does not want us.
     #[error("refused the connection: {0}")]
     Refused(String),
+    /// Somebody published more than we take; if it is retained, it waits for the next subscription.
+    #[error("sent too large a message: {0}")]
+    TooLarge(String),
     /// It stood, and broke.
     #[error("closed the connection: {0}")]
     Closed(String),
@@ -258,6 +261,9 @@ fn loss(error: ConnectionError, connected: bool) -> Loss {
             }
             .to_owned(),
         ),
+        ConnectionError::MqttState(StateError::Deserialization(
+            error @ rumqttc::Error::PayloadSizeLimitExceeded { .. },
+        )) => Loss::TooLarge(error.to_string()),
         error if connected => Loss::Closed(error.to_string()),
         ConnectionError::NetworkTimeout => Loss::Unreachable("no answer in time".to_owned()),
         ConnectionError::Io(error) => Loss::Unreachable(error.to_string()),

@@ -3,25 +3,28 @@
 //! | part | what |
 //! | --- | --- |
 //! | `client` | the door to the client crate: one connection |
-//! | `owner` | the one task that has the connection; connects again |
+//! | `owner` `shared` | the one task that has the connection and connects again; what it shares with those who publish |
 //! | `outbox` `spool` | what waits for the broker, in memory and on disk |
-//! | `payload` `topics` | reports as messages; names of topics |
+//! | `payload` `body` `topics` | reports as messages; payloads that only MQTT has; names of topics |
 //! | `command` | messages from outside as requests |
-//! | `homeassistant` `announce` | devices and entities; telling of them, and taking them back |
+//! | `homeassistant` `health_sensors` `announce` | devices and entities; telling of them, and taking them back |
 //! | `secure` | certificates and passwords |
 //! | `clear` | removes what the broker keeps of a node |
 //! | `schemas` | JSON schemas of what is published and accepted |
 
 mod announce;
+mod body;
 mod clear;
 mod client;
 mod command;
+mod health_sensors;
 mod homeassistant;
 mod outbox;
 mod owner;
 mod payload;
 mod schemas;
 mod secure;
+mod shared;
 mod spool;
 mod topics;
 
@@ -36,8 +39,9 @@ use tokio::time::Instant;
 use crate::config;
 use crate::report::{Info, MqttHealth, Report, Request};
 use outbox::Outbox;
-use owner::{Owner, Shared};
+use owner::Owner;
 use payload::Composer;
+use shared::Shared;
 use spool::Spool;
 use topics::Topics;
 
@@ -144,6 +148,7 @@ impl Mqtt {
             spool,
             told: None,
             pause: owner::FIRST_PAUSE,
+            oversized: false,
         };
         let mqtt = Mqtt {
             shared,
@@ -157,7 +162,7 @@ impl Mqtt {
 
     /// Puts a report into the outbox. Never waits.
     pub fn publish(&self, report: &Report) {
-        owner::take(
+        shared::take(
             &mut self.shared.lock(),
             &self.topics,
             self.max_payload_bytes,

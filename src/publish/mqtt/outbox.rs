@@ -221,6 +221,11 @@ impl Outbox {
         }
     }
 
+    /// Whether something is still to be handed over that comes before everything else.
+    pub(super) fn has_control(&self) -> bool {
+        !self.control.is_empty()
+    }
+
     /// Nothing waits, and nothing is on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty()

@@ -1,22 +1,22 @@
 //! The one task that has the connection: it sends what waits, receives what is asked, and connects again.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use ulid::Ulid;
 
 use super::announce;
 use super::client::{Connection, Event, Loss, Message, Options, WINDOW};
 use super::command::{self, Received};
-use super::outbox::{Delivery, Outbox, Outgoing};
-use super::payload::Composer;
+use super::outbox::{Delivery, Outgoing};
 use super::secure;
+use super::shared::Shared;
 use super::spool::Spool;
-use super::topics::{Source, Topics, sources};
+use super::topics::Topics;
 use crate::config;
-use crate::report::{ErrorBody, ErrorCode, Info, MqttHealth, Report, Request};
+use crate::report::{ErrorBody, ErrorCode, Request};
 
 /// First pause before another connection; it doubles.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -32,55 +32,6 @@ const LEAST_PACKET_BYTES: usize = 1 << 20;
 /// Room for a topic and a packet's head.
 const PACKET_HEAD_BYTES: usize = 70_000;
 
-/// What those who publish and the task share.
-pub(super) struct Shared {
-    state: Mutex<State>,
-    pub(super) wake: Notify,
-}
-
-pub(super) struct State {
-    pub(super) outbox: Outbox,
-    pub(super) composer: Composer,
-    pub(super) info: Info,
-    /// The devices may have changed since they were announced.
-    pub(super) info_changed: bool,
-    /// Until when the outbox may still empty itself.
-    pub(super) stop_at: Option<Instant>,
-    pub(super) connections: u64,
-}
-
-impl Shared {
-    pub(super) fn new(outbox: Outbox, composer: Composer, info: Info) -> Shared {
-        Shared {
-            state: Mutex::new(State {
-                outbox,
-                composer,
-                info,
-                info_changed: false,
-                stop_at: None,
-                connections: 0,
-            }),
-            wake: Notify::new(),
-        }
-    }
-
-    /// The state, also after a panic elsewhere: it is changed in whole steps.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn health(&self) -> MqttHealth {
-        let state = self.lock();
-        MqttHealth {
-            connected: state.outbox.is_connected(),
-            queued: state.outbox.queued(),
-            published: state.outbox.published(),
-            dropped: state.outbox.dropped(),
-            reconnects: state.connections.saturating_sub(1),
-        }
-    }
-}
-
 /// The task.
 pub(super) struct Owner {
     pub(super) config: config::Mqtt,
@@ -93,12 +44,16 @@ pub(super) struct Owner {
     /// What the log was told last about the connection.
     pub(super) told: Option<Loss>,
     pub(super) pause: Duration,
+    /// The last connection ended with too large a message.
+    pub(super) oversized: bool,
 }
 
 /// What is to be done later on a connection.
 #[derive(Default)]
 struct Later {
     connected_at: Option<Instant>,
+    /// The subscription waits for what has to be said before.
+    subscribe: bool,
     /// Home Assistant started: it wants to hear everything again.
     repeat: Option<Instant>,
     /// The list of announced devices is written, unless an older one comes first.
@@ -120,6 +75,10 @@ impl Owner {
             }
             if let Some(open) = &mut connection {
                 self.send(open);
+                if later.subscribe && !shared.lock().outbox.has_control() {
+                    later.subscribe = false;
+                    self.subscribe(open);
+                }
                 let done = later.connected_at.is_some() && shared.lock().outbox.is_empty();
                 if let Some(deadline) = stop_at
                     && (done || deadline <= Instant::now())
@@ -140,6 +99,7 @@ impl Owner {
                 event = next(&mut connection) => match event {
                     Event::Lost(loss) => {
                         connection = None;
+                        self.oversized = matches!(loss, Loss::TooLarge(_));
                         shared.lock().outbox.lost();
                         if later.connected_at.is_some_and(|since| since.elapsed() >= STEADY) {
                             self.pause = FIRST_PAUSE;
@@ -148,14 +108,12 @@ impl Owner {
                         retry_at = Instant::now() + self.next_pause();
                         self.tell(loss);
                     }
-                    event => if let Some(open) = &connection {
-                        self.handle(open, event, &mut later);
-                    },
+                    event => self.handle(event, &mut later),
                 },
                 () = sleep_until(retry_at), if connection.is_none() => {}
                 () = shared.wake.notified() => {
-                    if let (Some(open), true) = (&connection, later.connected_at.is_some()) {
-                        self.renew(open, &mut later);
+                    if later.connected_at.is_some() {
+                        self.renew(&mut later);
                     }
                 }
                 () = until(later.repeat) => {
@@ -229,7 +187,7 @@ impl Owner {
                 Loss::Refused(_) => {
                     "; check mqtt.username, its password and the broker's access list; it is tried again"
                 }
-                Loss::Unreachable(_) | Loss::Closed(_) => "; it is tried again",
+                Loss::Unreachable(_) | Loss::Closed(_) | Loss::TooLarge(_) => "; it is tried again",
             };
             log::warn!(target: "mqtt", "the broker {} {loss}{advice}", self.config.url);
         }
@@ -271,7 +229,7 @@ impl Owner {
         }
     }
 
-    fn handle(&mut self, connection: &Connection, event: Event, later: &mut Later) {
+    fn handle(&mut self, event: Event, later: &mut Later) {
         match event {
             Event::Connected => {
                 log::info!(target: "mqtt", "connected to {} as {}", self.config.url, self.topics.node);
@@ -284,7 +242,7 @@ impl Owner {
                     state.connections == 1
                 };
                 later.connected_at = Some(Instant::now());
-                self.announce(connection, later);
+                self.announce(later);
                 if first && !self.config.retain_results {
                     self.forget_results();
                 }
@@ -309,12 +267,25 @@ impl Owner {
         }
     }
 
-    /// Subscribes, and tells Home Assistant of the devices.
-    fn announce(&self, connection: &Connection, later: &mut Later) {
-        let mut state = self.shared.lock();
-        if !connection.subscribe(self.topics.subscriptions(&state.info)) {
+    fn subscribe(&self, connection: &Connection) {
+        let topics = self.topics.subscriptions(&self.shared.lock().info);
+        if !connection.subscribe(topics) {
             log::warn!(target: "mqtt", "cannot subscribe: the connection takes no more");
         }
+    }
+
+    /// Tells Home Assistant of the devices; the subscription follows.
+    fn announce(&self, later: &mut Later) {
+        let mut state = self.shared.lock();
+        if self.oversized {
+            // What may be retained there would end this connection too, and every one after it.
+            for topic in self.topics.subscriptions(&state.info) {
+                if topic != self.topics.birth() {
+                    state.outbox.push(announce::nothing(topic));
+                }
+            }
+        }
+        later.subscribe = true;
         for message in announce::announcements(&self.topics, &state.info, self.config.discovery) {
             if message.payload.len() > self.config.max_payload_bytes {
                 log::warn!(
@@ -329,28 +300,17 @@ impl Owner {
     }
 
     /// The devices may have changed.
-    fn renew(&self, connection: &Connection, later: &mut Later) {
+    fn renew(&self, later: &mut Later) {
         if std::mem::take(&mut self.shared.lock().info_changed) {
-            self.announce(connection, later);
+            self.announce(later);
         }
     }
 
     /// Results of an earlier configuration are not to stay on the broker.
     fn forget_results(&self) {
         let mut state = self.shared.lock();
-        let results: Vec<_> = sources(&state.info)
-            .flat_map(|(source, id)| {
-                let results: &[&str] = match source {
-                    Source::Microphone => &["transcript"],
-                    Source::Camera => &["caption", "image"],
-                };
-                results
-                    .iter()
-                    .map(move |rest| self.topics.of_source(source, id, rest))
-            })
-            .collect();
-        for topic in results {
-            state.outbox.push(announce::nothing(topic));
+        for message in announce::no_results(&self.topics, &state.info) {
+            state.outbox.push(message);
         }
     }
 
@@ -390,11 +350,11 @@ impl Owner {
             Ok(Received { request, plain }) => {
                 let (id, kind) = (request.id.clone(), request.action.kind());
                 let transaction = request.transaction.clone();
-                state.composer.expect(&id, plain);
+                state.composer.remember(&id, plain);
                 let Err(error) = self.requests.try_send(request) else {
                     return;
                 };
-                state.composer.unexpect(&id);
+                state.composer.forget(&id);
                 let (code, message) = match error {
                     mpsc::error::TrySendError::Full(_) => (
                         ErrorCode::QueueFull,
@@ -487,37 +447,4 @@ async fn until(at: Option<Instant>) {
 /// A number below `bound`, spread well enough for pauses.
 fn random_below(bound: u64) -> u64 {
     (Ulid::generate().random() % u128::from(bound)) as u64
-}
-
-/// Puts a report into the outbox.
-pub(super) fn take(state: &mut State, topics: &Topics, max_payload_bytes: usize, report: &Report) {
-    if let Report::Info(info) = report {
-        remove_gone(state, topics, info);
-    }
-    for message in state.composer.messages(report) {
-        let picture = matches!(message.delivery, Delivery::Picture { .. });
-        if message.payload.len() > max_payload_bytes && !picture {
-            log::warn!(
-                target: "mqtt", "a message of {} bytes for {} is dropped: mqtt.max_payload_bytes is {max_payload_bytes}",
-                message.payload.len(), message.topic
-            );
-            state.outbox.drop_one();
-            continue;
-        }
-        state.outbox.push(message);
-    }
-}
-
-/// After a reload, what was said of sources that are gone is taken back.
-fn remove_gone(state: &mut State, topics: &Topics, info: &Info) {
-    let here: Vec<_> = sources(info).collect();
-    let before = std::mem::replace(&mut state.info, info.clone());
-    for (source, id) in sources(&before).filter(|found| !here.contains(found)) {
-        for rest in source.retained() {
-            let topic = topics.of_source(source, id, rest);
-            state.outbox.forget(&topic);
-            state.outbox.push(announce::nothing(topic));
-        }
-    }
-    state.info_changed = true;
 }

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::body::{JobEvent, JobEventType, Partial, PlainAnswer, Response, Status, Transcript};
 use super::outbox::{Delivery, Outgoing};
 use super::topics::{Source, Topics};
 use crate::config;
@@ -17,100 +17,6 @@ use crate::report::{
 pub(super) const SHORT_CHARS: usize = 255;
 /// Jobs that are remembered; the daemon's queue is far shorter.
 const MOST_JOBS: usize = 4096;
-
-/// `mic/ID/transcript`: the last event, with a text that fits a state of Home Assistant.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Transcript<'a> {
-    #[serde(flatten)]
-    event: &'a VoiceEvent,
-    /// What was said, or the command's name, in at most 255 characters.
-    short: String,
-}
-
-/// `response/KIND`
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Response {
-    /// Version of this layout.
-    schema: u32,
-    /// The job, a ULID; absent where the request could not be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-    status: Status,
-    /// The answer; empty with an error.
-    data: Reply,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ErrorBody>,
-    /// As in the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    transaction: Option<String>,
-}
-
-/// How a request ended.
-#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Status {
-    /// It has an answer.
-    Ok,
-    /// It has none.
-    Error,
-}
-
-/// `response/KIND/partial`: what has come since the last one, of a request with `stream`.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Partial {
-    /// Version of this layout.
-    schema: u32,
-    /// The job.
-    id: String,
-    /// 0, 1, 2, …; a gap means that pieces were lost with the connection.
-    sequence: u64,
-    /// The piece.
-    text: String,
-    /// As in the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    transaction: Option<String>,
-}
-
-/// `answer`: what was said to a question on `ask`.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct PlainAnswer {
-    /// Version of this layout.
-    schema: u32,
-    /// The job.
-    id: String,
-    /// The answer.
-    text: String,
-    /// The same in at most 255 characters.
-    short: String,
-    /// As in the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    transaction: Option<String>,
-}
-
-/// `job`: that a job ended, without a word of what it was about.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct JobEvent {
-    /// Version of this layout.
-    schema: u32,
-    event_type: JobEventType,
-    /// The job.
-    id: String,
-    /// `ask`, `describe` or `transcribe`.
-    kind: &'static str,
-    /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<ErrorCode>,
-}
-
-/// How a job ended, in the words of Home Assistant's event entity.
-#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum JobEventType {
-    /// It has an answer.
-    Finished,
-    /// It has an error, or was cancelled.
-    Failed,
-}
 
 struct Job {
     id: String,
@@ -141,7 +47,7 @@ impl Composer {
     }
 
     /// Remembers a request that was taken: its updates depend on how it came.
-    pub(super) fn expect(&mut self, id: &str, plain: bool) {
+    pub(super) fn remember(&mut self, id: &str, plain: bool) {
         if self.jobs.len() >= MOST_JOBS {
             self.jobs.pop_front();
         }
@@ -153,7 +59,7 @@ impl Composer {
     }
 
     /// Forgets a request that was not taken after all.
-    pub(super) fn unexpect(&mut self, id: &str) -> Option<bool> {
+    pub(super) fn forget(&mut self, id: &str) -> Option<bool> {
         let at = self.jobs.iter().position(|job| job.id == id)?;
         self.jobs.remove(at).map(|job| job.plain)
     }
@@ -286,7 +192,7 @@ impl Composer {
                 messages.push(json(Delivery::Fleeting, topic, &partial));
             }
             if ended {
-                let plain = self.unexpect(&update.id) == Some(true);
+                let plain = self.forget(&update.id) == Some(true);
                 messages.extend(self.answer(update, plain));
             }
         }

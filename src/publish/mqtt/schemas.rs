@@ -4,8 +4,8 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use super::announce::Announced;
+use super::body::{JobEvent, Partial, PlainAnswer, Response, Transcript};
 use super::homeassistant::Discovery;
-use super::payload::{JobEvent, Partial, PlainAnswer, Response, Transcript};
 use crate::report::{
     Ask, CancelRequest, CaptionEvent, Describe, Health, Info, Transcribe, VoiceEvent,
 };

@@ -1,5 +1,10 @@
 //! A dbus-daemon of one's own, and callers on it.
 
+#![allow(
+    dead_code,
+    reason = "every test binary that has this module uses a part of it"
+)]
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -84,14 +89,32 @@ impl PrivateBus {
             bus.display()
         );
         std::fs::write(&config, text).unwrap();
+        let daemon = PrivateBus::spawn(directory.path());
+        PrivateBus { daemon, directory }
+    }
+
+    fn spawn(directory: &Path) -> Child {
         let daemon = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
+            .arg(format!(
+                "--config-file={}",
+                directory.join("bus.conf").display()
+            ))
             .args(["--nofork", "--nopidfile", "--nosyslog"])
             .stderr(Stdio::null()) // every refusal that a test wants is told there
             .spawn()
             .unwrap();
-        wait_for("the bus", || UnixStream::connect(&bus).ok());
-        PrivateBus { daemon, directory }
+        wait_for("the bus", || {
+            UnixStream::connect(directory.join("bus")).ok()
+        });
+        daemon
+    }
+
+    /// Another bus at the same address; whoever was connected is not any more.
+    pub(crate) fn restart(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        std::fs::remove_file(self.directory.path().join("bus")).ok();
+        self.daemon = PrivateBus::spawn(self.directory.path());
     }
 
     pub(crate) fn address(&self) -> String {
@@ -141,7 +164,7 @@ impl PrivateBus {
     pub(crate) fn caller(&self, user: &[&str]) -> Caller {
         // A copy that other users may read, wherever the repository lies.
         let script = self.directory.path().join("client.py");
-        std::fs::write(&script, include_str!("client.py")).unwrap();
+        std::fs::write(&script, include_str!("bus_client.py")).unwrap();
         // Debian's own Python has Debian's python3-dbus; another one first on the PATH has not.
         let mut command = self.command(user, "/usr/bin/python3");
         let command = command.arg(&script).arg(self.address()).current_dir("/");

@@ -1,0 +1,217 @@
+//! Which pages of mapped weights are in memory: brought in, locked, counted, given back.
+#![allow(
+    unsafe_code,
+    reason = "advice about memory maps, and counting their pages"
+)]
+
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::ops::Range;
+
+use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
+use rustix::fs::{Advice as FileAdvice, fadvise};
+
+use super::{Mapped, Stretch, WeightsError};
+
+/// Pages that are brought in between two looks at whether they are still wanted.
+const POPULATE_BYTES: usize = 4 << 20;
+
+impl Mapped {
+    /// Whether every file is still as long as it was when it was mapped: reading behind the end of a file that was cut off
+    /// kills the process (SIGBUS).
+    ///
+    /// # Errors
+    /// A file was truncated in place.
+    pub fn check_length(&self) -> Result<(), WeightsError> {
+        for run in &self.runs {
+            let needed_bytes = run.start + run.map.len() as u64;
+            let metadata = run.file.metadata().map_err(|source| WeightsError::Io {
+                action: "read",
+                path: run.path.clone(),
+                source,
+            })?;
+            if metadata.len() < needed_bytes {
+                return Err(WeightsError::Truncated {
+                    path: run.path.clone(),
+                    bytes: metadata.len(),
+                    needed_bytes,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the pages of everything that is mapped but `without`, until `cancelled` says so; whether it came to the end.
+    pub(super) fn populate(&self, without: &[Stretch], cancelled: &dyn Fn() -> bool) -> bool {
+        for (index, run) in self.runs.iter().enumerate() {
+            let unwanted = || without.iter().filter(|unwanted| unwanted.run == index);
+            let mut at = 0;
+            while at < run.map.len() {
+                if cancelled() {
+                    return false;
+                }
+                if let Some(inside) = unwanted().find(|unwanted| unwanted.range.contains(&at)) {
+                    at = inside.range.end;
+                    continue;
+                }
+                let starts = unwanted().map(|unwanted| unwanted.range.start);
+                let next = starts.filter(|&start| start > at).min();
+                let end = run.map.len().min(at + POPULATE_BYTES);
+                let end = next.map_or(end, |next| next.min(end));
+                populate(&run.map, at..end);
+                at = end;
+            }
+        }
+        true
+    }
+
+    /// Keeps every page that is read from now on in memory, until [`Mapped::evict`].
+    ///
+    /// # Errors
+    /// The limit on locked memory is too low.
+    pub fn lock(&self) -> Result<(), WeightsError> {
+        for run in &self.runs {
+            // SAFETY: the range is that of a live mapping; locking changes no byte. On fault: locking all of it now would
+            // read all of it now.
+            let result = unsafe {
+                libc::mlock2(
+                    run.map.as_ptr().cast(),
+                    run.map.len(),
+                    libc::MLOCK_ONFAULT as _,
+                )
+            };
+            if result != 0 {
+                return Err(WeightsError::Lock {
+                    path: run.path.clone(),
+                    bytes: self.mapped_bytes(),
+                    source: std::io::Error::last_os_error(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the pages back, out of this process and out of the page cache. The mapping stays: what is read again comes
+    /// from the file again.
+    pub fn evict(&self) {
+        for run in &self.runs {
+            // Locked pages would stay. Nothing can be done where it fails, nor is anything wrong then.
+            run.map.unlock().ok();
+            // SAFETY: the mapping is read-only and of a file, so that pages dropped are read again with the same bytes.
+            unsafe { run.map.unchecked_advise(UncheckedAdvice::DontNeed) }.ok();
+            forget_all(&run.file, run.start, run.map.len() as u64);
+        }
+    }
+
+    /// Mapped bytes.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.runs.iter().map(|run| run.map.len() as u64).sum()
+    }
+
+    /// Bytes of the mapping that are in memory now, in this process or in the page cache.
+    pub fn resident_bytes(&self) -> u64 {
+        self.runs.iter().map(|run| resident(&run.map)).sum()
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        for run in self.runs.drain(..) {
+            let length = run.map.len() as u64;
+            // Pages that are mapped cannot leave the page cache.
+            drop(run.map);
+            forget_all(&run.file, run.start, length);
+        }
+    }
+}
+
+/// Reads a range ahead in large pieces, then maps its pages.
+fn populate(map: &Mmap, range: Range<usize>) {
+    // Advice only: what it does not bring in comes when it is read.
+    map.advise_range(Advice::WillNeed, range.start, range.len())
+        .ok();
+    if map
+        .advise_range(Advice::PopulateRead, range.start, range.len())
+        .is_err()
+    {
+        // Before Linux 5.14.
+        for at in range.step_by(page_bytes()) {
+            std::hint::black_box(map[at]);
+        }
+    }
+}
+
+/// Tells the kernel that a range of a file will be read soon; it begins at once and does not wait.
+pub(super) fn will_need(file: &File, start: u64, bytes: u64) {
+    advise(file, start, bytes, FileAdvice::WillNeed);
+}
+
+/// Tells the kernel that rows are read here and there, so that it does not read ahead.
+pub(super) fn random(file: &File, start: u64, bytes: u64) {
+    advise(file, start, bytes, FileAdvice::Random);
+}
+
+/// Drops the pages of a few rows from the page cache, those at the ends included.
+pub(super) fn forget(file: &File, start: u64, bytes: u64) {
+    forget_rounded(file, start, bytes, page_bytes() as u64);
+}
+
+/// Drops a long range from the page cache. The kernel keeps pages in folios of up to 2 MiB and a folio that the range covers in
+/// part only; neighbours that are in use are mapped, so that they stay anyhow.
+pub(super) fn forget_all(file: &File, start: u64, bytes: u64) {
+    forget_rounded(file, start, bytes, 2 << 20);
+}
+
+fn forget_rounded(file: &File, start: u64, bytes: u64, unit: u64) {
+    let first = start - start % unit;
+    let end = start
+        .saturating_add(bytes)
+        .div_ceil(unit)
+        .saturating_mul(unit);
+    advise(file, first, end - first, FileAdvice::DontNeed);
+}
+
+fn advise(file: &File, start: u64, bytes: u64, advice: FileAdvice) {
+    // A length of 0 would mean the rest of the file.
+    if let Some(bytes) = NonZeroU64::new(bytes) {
+        // Advice only: where the kernel refuses it, reading works as before.
+        fadvise(file, start, Some(bytes), advice).ok();
+    }
+}
+
+/// Bytes of a file's range that are in the page cache.
+pub(super) fn cached_bytes(file: &File, start: u64, bytes: u64) -> u64 {
+    // SAFETY: read-only, dropped before this returns, and none of its bytes is read.
+    let map = unsafe {
+        MmapOptions::new()
+            .offset(start)
+            .len(usize::try_from(bytes).unwrap_or(usize::MAX))
+            .map(file)
+    };
+    map.map_or(0, |map| resident(&map))
+}
+
+fn page_bytes() -> usize {
+    // SAFETY: sysconf reads a constant of the system.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+fn resident(map: &Mmap) -> u64 {
+    let page = page_bytes();
+    let skew = map.as_ptr() as usize % page;
+    let length = map.len() + skew;
+    let mut pages = vec![0u8; length.div_ceil(page)];
+    // SAFETY: the address is rounded down to the page that the mapping starts in; the vector has one byte a page.
+    let result = unsafe {
+        libc::mincore(
+            map.as_ptr().sub(skew).cast_mut().cast(),
+            length,
+            pages.as_mut_ptr(),
+        )
+    };
+    if result != 0 {
+        return 0;
+    }
+    pages.iter().filter(|&&page| page & 1 == 1).count() as u64 * page as u64
+}

@@ -1,0 +1,318 @@
+//! Which reads a disk sees, and that what comes back is the table.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kernels::Pool;
+
+use super::*;
+use crate::model::config::Config;
+use crate::model::kv_cache::{KvCache, KvType};
+use crate::model::matformer::Slice;
+use crate::model::text::{TextError, TextModel, Workspace, no_probe};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Asked(u64),
+    Read(u64),
+    Forgotten(u64),
+}
+
+/// A disk that notes what it is asked for, by row, and that can fail.
+#[derive(Debug)]
+struct Disk {
+    file: File,
+    start: u64,
+    row_bytes: u64,
+    seen: Arc<Mutex<Vec<Event>>>,
+    broken: Arc<Mutex<bool>>,
+}
+
+impl Disk {
+    fn note(&self, at: u64, event: fn(u64) -> Event) {
+        let row = (at - self.start) / self.row_bytes;
+        self.seen.lock().unwrap().push(event(row));
+    }
+}
+
+impl RowSource for Disk {
+    fn read(&self, at: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.note(at, Event::Read);
+        if *self.broken.lock().unwrap() {
+            out.fill(0xff);
+            return Err(std::io::Error::other("the disk is gone"));
+        }
+        self.file.read_exact_at(out, at)
+    }
+
+    fn will_need(&self, at: u64, _: u64) {
+        self.note(at, Event::Asked);
+    }
+
+    fn forget(&self, at: u64, _: u64) {
+        self.note(at, Event::Forgotten);
+    }
+
+    fn forget_all(&self, _: u64, _: u64) {}
+
+    fn cached_bytes(&self, _: u64, _: u64) -> u64 {
+        0
+    }
+}
+
+struct Bench {
+    store: PleStore,
+    config: Config,
+    checkpoint: Checkpoint,
+    seen: Arc<Mutex<Vec<Event>>>,
+    broken: Arc<Mutex<bool>>,
+    /// The table, number by number.
+    table: Vec<f32>,
+}
+
+fn bench(capacity: usize) -> Bench {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-a");
+    let config = Config::load(&dir).unwrap();
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    let options = PleOptions::default();
+    let mut store = PleStore::open(&checkpoint, &config.text, &options, &mut |_, _| {}).unwrap();
+    let (seen, broken) = (Arc::default(), Arc::default());
+    let file = File::open(&store.path).unwrap();
+    let mut bytes = vec![0; store.rows * store.row_bytes];
+    file.read_exact_at(&mut bytes, store.start).unwrap();
+    let table = bytes.as_chunks::<2>().0;
+    let scale = store.scale;
+    let table = table
+        .iter()
+        .map(|&b| half::bf16::from_le_bytes(b).to_f32() * scale)
+        .collect();
+    store.source = Box::new(Disk {
+        file,
+        start: store.start,
+        row_bytes: store.row_bytes as u64,
+        seen: Arc::clone(&seen),
+        broken: Arc::clone(&broken),
+    });
+    let bytes = capacity * store.row_bytes.next_multiple_of(8);
+    store.state.get_mut().unwrap().cache = RowCache::new(store.rows, store.row_bytes, bytes);
+    assert_eq!(store.capacity(), capacity);
+    Bench {
+        store,
+        config,
+        checkpoint,
+        seen,
+        broken,
+        table,
+    }
+}
+
+/// Ids all over the vocabulary, media included: a linear congruential generator (Knuth).
+fn ids(n: usize, below: u32) -> Vec<u32> {
+    let next = |x: &u32| Some(x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    let random = std::iter::successors(Some(1u32), next);
+    random.map(|x| (x >> 8) % below).take(n).collect()
+}
+
+#[test]
+fn rows_are_those_of_the_table_however_small_the_cache() {
+    for capacity in [1, 2, 7, 300] {
+        let bench = bench(capacity);
+        let width = bench.store.width();
+        // Often the same few, sometimes any, so that rows are held, pushed out and read again.
+        let any = ids(900, bench.config.text.vocab_size as u32);
+        let wanted: Vec<u32> = any
+            .iter()
+            .map(|id| if id % 3 == 0 { *id } else { id % 11 })
+            .collect();
+        for wanted in wanted.chunks(13) {
+            let mut out = vec![0.0; wanted.len() * width];
+            bench
+                .store
+                .read(kernels::Isa::best(), wanted, &mut out)
+                .unwrap();
+            for (&id, out) in wanted.iter().zip(out.chunks_exact(width)) {
+                let row = if (id as usize) < bench.store.rows {
+                    id as usize
+                } else {
+                    0
+                };
+                assert_eq!(out, &bench.table[row * width..][..width], "id {id}");
+            }
+            assert!(bench.store.resident_bytes() <= (capacity * bench.store.row_bytes) as u64);
+        }
+        let RowCounts { used, read } = bench.store.counts();
+        assert_eq!(used, 900);
+        let seen = bench.seen.lock().unwrap();
+        let reads = seen.iter().filter(|event| matches!(event, Event::Read(_)));
+        let forgotten = seen
+            .iter()
+            .filter(|event| matches!(event, Event::Forgotten(_)));
+        assert_eq!(reads.count() as u64, read);
+        assert_eq!(
+            forgotten.count() as u64,
+            read,
+            "its pages leave the page cache"
+        );
+        assert!(
+            capacity < 300 || read < 500,
+            "{read} reads: nothing was held"
+        );
+    }
+}
+
+#[test]
+fn a_row_in_constant_use_is_read_once() {
+    let bench = bench(8);
+    let mut out = vec![0.0; 2 * bench.store.width()];
+    for other in 100..400 {
+        bench
+            .store
+            .read(kernels::Isa::best(), &[5, other], &mut out)
+            .unwrap();
+    }
+    let reads = bench
+        .seen
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|&&event| event == Event::Read(5))
+        .count();
+    assert_eq!(reads, 1);
+}
+
+#[test]
+fn a_prompt_is_asked_for_at_once_and_a_token_waits_for_one_read() {
+    let Bench {
+        store,
+        config,
+        checkpoint,
+        seen,
+        ..
+    } = bench(64);
+    let text = TextModel::with_ple(&checkpoint, &config.text, store).unwrap();
+    let pool = Pool::new(kernels::Isa::best(), 1);
+    let chunk = 16;
+    let mut cache = KvCache::new(&config.text, KvType::F32, 512, chunk);
+    let mut work = Workspace::new(&config.text, chunk);
+    let slice = Slice::full(&config.text);
+    let prompt = ids(48, text.text_vocab_size() as u32);
+    text.extend(
+        &pool,
+        &mut cache,
+        &mut work,
+        &prompt,
+        &[],
+        &slice,
+        &mut no_probe,
+    )
+    .unwrap();
+    let events = std::mem::take(&mut *seen.lock().unwrap());
+    let asked: Vec<Event> = prompt.iter().map(|&id| Event::Asked(id.into())).collect();
+    assert_eq!(
+        events[..48],
+        asked,
+        "all of the prompt before its first row is read"
+    );
+    let reads = events
+        .iter()
+        .filter(|event| matches!(event, Event::Read(_)))
+        .count();
+    let mut distinct = prompt.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(reads, distinct.len());
+
+    // A prompt longer than the cache: never more on their way than the cache has room for.
+    let prompt = ids(200, text.text_vocab_size() as u32);
+    text.extend(
+        &pool,
+        &mut cache,
+        &mut work,
+        &prompt,
+        &[],
+        &slice,
+        &mut no_probe,
+    )
+    .unwrap();
+    let mut on_their_way = std::collections::BTreeSet::new();
+    for event in std::mem::take(&mut *seen.lock().unwrap()) {
+        match event {
+            Event::Asked(row) => on_their_way.insert(row),
+            Event::Read(row) | Event::Forgotten(row) => on_their_way.remove(&row),
+        };
+        assert!(on_their_way.len() <= 64, "{}", on_their_way.len());
+    }
+
+    for &id in &ids(100, text.text_vocab_size() as u32) {
+        for expected in [1, 0] {
+            text.extend(
+                &pool,
+                &mut cache,
+                &mut work,
+                &[id],
+                &[],
+                &slice,
+                &mut no_probe,
+            )
+            .unwrap();
+            let events = std::mem::take(&mut *seen.lock().unwrap());
+            let reads = events
+                .iter()
+                .filter(|event| matches!(event, Event::Read(_)))
+                .count();
+            assert!(reads <= expected, "{events:?}");
+            assert!(
+                events.iter().all(|&event| event == Event::Read(id.into())
+                    || event == Event::Forgotten(id.into()))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_is_told_and_leaves_no_wrong_row() {
+    let Bench {
+        store,
+        config,
+        checkpoint,
+        broken,
+        table,
+        ..
+    } = bench(2);
+    let path = store.path().display().to_string();
+    let width = store.width();
+    let text = TextModel::with_ple(&checkpoint, &config.text, store).unwrap();
+    let pool = Pool::new(kernels::Isa::best(), 1);
+    let mut cache = KvCache::new(&config.text, KvType::F32, 64, 8);
+    let mut work = Workspace::new(&config.text, 8);
+    let slice = Slice::full(&config.text);
+    let mut extend = |ids: &[u32]| {
+        text.extend(
+            &pool,
+            &mut cache,
+            &mut work,
+            ids,
+            &[],
+            &slice,
+            &mut no_probe,
+        )
+    };
+    extend(&[7, 8, 9]).unwrap();
+    *broken.lock().unwrap() = true;
+    let error = extend(&[10]).unwrap_err();
+    assert!(matches!(error, TextError::Ple(_)));
+    let told = error.to_string();
+    assert!(
+        told.contains(&path) && told.contains("the disk is gone"),
+        "{told}"
+    );
+    *broken.lock().unwrap() = false;
+    extend(&[10]).unwrap();
+    let mut out = vec![0.0; 4 * width];
+    text.ple()
+        .read(pool.isa(), &[7, 8, 9, 10], &mut out)
+        .unwrap();
+    assert_eq!(out, table[7 * width..11 * width]);
+}

@@ -1,0 +1,108 @@
+//! Which parameter groups of a loaded model are in memory.
+
+use std::sync::Arc;
+
+use super::GroupMemory;
+use super::engine::Engine;
+use super::error::EngineError;
+use crate::model::text::TextModel;
+use crate::model::weights::{Group, GroupState, Mapped, Residency};
+
+impl Engine {
+    /// The states of the groups, to be shared with threads that prefetch while this one computes.
+    pub fn residency(&self) -> &Arc<Residency> {
+        &self.residency
+    }
+
+    /// Begins to read a group in the background, and does not wait; [`Residency::cancel`] ends it.
+    pub fn prefetch(&self, group: Group) {
+        self.residency.prefetch(group);
+    }
+
+    /// As [`Engine::prefetch`] for the text group, but reads only what a MatFormer slice reads of it; `None` is the whole model.
+    ///
+    /// # Errors
+    /// No slice of that name.
+    pub fn prefetch_text(&self, matformer: Option<&str>) -> Result<(), EngineError> {
+        let unused = self.text.unused_by(self.slice(matformer)?);
+        self.residency.prefetch_without(Group::Text, unused);
+        Ok(())
+    }
+
+    /// Gives the memory of a group back: its pages, and of a tower also its mapping. The next request that needs it reads it
+    /// again.
+    pub fn unload(&mut self, group: Group) {
+        self.residency.unloaded(group);
+        self.towers.unload(group);
+        match group {
+            Group::Text => self.text.weights().evict(),
+            Group::Ple => self.text.ple().evict(),
+            Group::Audio | Group::Vision => {}
+        }
+    }
+
+    /// Gives the memory of the audio and vision groups back.
+    pub fn unload_towers(&mut self) {
+        self.unload(Group::Audio);
+        self.unload(Group::Vision);
+    }
+
+    /// Whether a group is in memory.
+    pub fn group_state(&self, group: Group) -> GroupState {
+        self.residency.state(group)
+    }
+
+    /// Memory of every parameter group now.
+    pub fn memory(&self) -> Vec<GroupMemory> {
+        let of = |group: Group| {
+            let mapped: Option<&Mapped> = match group {
+                Group::Text => Some(self.text.weights()),
+                Group::Ple => None,
+                Group::Audio => self.towers.audio_weights(),
+                Group::Vision => self.towers.vision_weights(),
+            };
+            let resident_bytes = match group {
+                Group::Ple => self.text.ple().resident_bytes(),
+                _ => mapped.map_or(0, Mapped::resident_bytes),
+            };
+            GroupMemory {
+                group,
+                state: self.group_state(group),
+                mapped_bytes: mapped.map_or(0, Mapped::mapped_bytes),
+                resident_bytes,
+            }
+        };
+        Group::ALL.map(of).to_vec()
+    }
+
+    /// What was asked for at the start and could not be had, in one line each: the engine works without.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Before text weights are read: they are still all there, and locked again if they were given back.
+    pub(super) fn use_text(&self) -> Result<(), EngineError> {
+        let weights = self.text.weights();
+        weights.check_length()?;
+        let unloaded = self.group_state(Group::Text) == GroupState::Unloaded;
+        if self.options.mlock && unloaded {
+            lock(weights);
+        }
+        self.residency.loaded(Group::Text);
+        self.residency.loaded(Group::Ple);
+        Ok(())
+    }
+}
+
+/// Locks text weights where that is wanted; what could not be done.
+pub(super) fn warnings(text: &TextModel, mlock: bool) -> Vec<String> {
+    let ple = text.ple().warning().map(str::to_owned);
+    let locked = mlock.then(|| lock(text.weights())).flatten();
+    ple.into_iter().chain(locked).collect()
+}
+
+fn lock(weights: &Mapped) -> Option<String> {
+    let error = weights.lock().err()?;
+    log::warn!("{error}");
+    Some(error.to_string())
+}

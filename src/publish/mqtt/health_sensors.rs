@@ -1,0 +1,86 @@
+//! The sensors that Home Assistant is given of the figures in `health`.
+
+/// Sensors of `health`: key, name, template, unit, device class, state class.
+pub(super) const FIGURES: &[[&str; 6]] = &[
+    [
+        "tokens_per_second",
+        "Tokens per second",
+        "{{ value_json.tokens_per_second }}",
+        "tokens/s",
+        "",
+        "measurement",
+    ],
+    [
+        "prefill_tokens_per_second",
+        "Prompt tokens per second",
+        "{{ value_json.prefill_tokens_per_second }}",
+        "tokens/s",
+        "",
+        "measurement",
+    ],
+    [
+        "queue_depth",
+        "Jobs",
+        "{{ value_json.queues.jobs }}",
+        "",
+        "",
+        "measurement",
+    ],
+    [
+        "dropped_total",
+        "Dropped",
+        "{{ value_json.queues.dropped_voice + value_json.queues.dropped_captions + value_json.queues.refused_requests \
+         + value_json.queues.audio_overruns + value_json.queues.timeouts + value_json.mqtt.dropped }}",
+        "",
+        "",
+        "total_increasing",
+    ],
+    [
+        "soc_temp",
+        "Temperature",
+        "{{ value_json.soc_temp_c }}",
+        "°C",
+        "temperature",
+        "measurement",
+    ],
+    [
+        "rss",
+        "Memory",
+        "{{ value_json.rss_mib }}",
+        "MiB",
+        "data_size",
+        "measurement",
+    ],
+    [
+        "mem_text",
+        "Memory of text weights",
+        "{{ value_json.memory_groups_mib.text | default(0) }}",
+        "MiB",
+        "data_size",
+        "measurement",
+    ],
+    [
+        "mem_ple",
+        "Memory of PLE weights",
+        "{{ value_json.memory_groups_mib.ple | default(0) }}",
+        "MiB",
+        "data_size",
+        "measurement",
+    ],
+    [
+        "mem_audio",
+        "Memory of audio weights",
+        "{{ value_json.memory_groups_mib.audio | default(0) }}",
+        "MiB",
+        "data_size",
+        "measurement",
+    ],
+    [
+        "mem_vision",
+        "Memory of vision weights",
+        "{{ value_json.memory_groups_mib.vision | default(0) }}",
+        "MiB",
+        "data_size",
+        "measurement",
+    ],
+];

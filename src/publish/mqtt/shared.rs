@@ -1,0 +1,94 @@
+//! What those who publish and the connection's task share: the outbox, and what reports become messages with.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::announce;
+use super::outbox::{Delivery, Outbox};
+use super::payload::Composer;
+use super::topics::{Topics, sources};
+use crate::report::{Info, MqttHealth, Report};
+
+/// What those who publish and the task share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    pub(super) wake: Notify,
+}
+
+pub(super) struct State {
+    pub(super) outbox: Outbox,
+    pub(super) composer: Composer,
+    pub(super) info: Info,
+    /// The devices may have changed since they were announced.
+    pub(super) info_changed: bool,
+    /// Until when the outbox may still empty itself.
+    pub(super) stop_at: Option<Instant>,
+    pub(super) connections: u64,
+}
+
+impl Shared {
+    pub(super) fn new(outbox: Outbox, composer: Composer, info: Info) -> Shared {
+        Shared {
+            state: Mutex::new(State {
+                outbox,
+                composer,
+                info,
+                info_changed: false,
+                stop_at: None,
+                connections: 0,
+            }),
+            wake: Notify::new(),
+        }
+    }
+
+    /// The state, also after a panic elsewhere: it is changed in whole steps.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn health(&self) -> MqttHealth {
+        let state = self.lock();
+        MqttHealth {
+            connected: state.outbox.is_connected(),
+            queued: state.outbox.queued(),
+            published: state.outbox.published(),
+            dropped: state.outbox.dropped(),
+            reconnects: state.connections.saturating_sub(1),
+        }
+    }
+}
+
+/// Puts a report into the outbox.
+pub(super) fn take(state: &mut State, topics: &Topics, max_payload_bytes: usize, report: &Report) {
+    if let Report::Info(info) = report {
+        remove_gone(state, topics, info);
+    }
+    for message in state.composer.messages(report) {
+        let picture = matches!(message.delivery, Delivery::Picture { .. });
+        if message.payload.len() > max_payload_bytes && !picture {
+            log::warn!(
+                target: "mqtt", "a message of {} bytes for {} is dropped: mqtt.max_payload_bytes is {max_payload_bytes}",
+                message.payload.len(), message.topic
+            );
+            state.outbox.drop_one();
+            continue;
+        }
+        state.outbox.push(message);
+    }
+}
+
+/// After a reload, what was said of sources that are gone is taken back.
+fn remove_gone(state: &mut State, topics: &Topics, info: &Info) {
+    let here: Vec<_> = sources(info).collect();
+    let before = std::mem::replace(&mut state.info, info.clone());
+    for (source, id) in sources(&before).filter(|found| !here.contains(found)) {
+        for rest in source.retained() {
+            let topic = topics.of_source(source, id, rest);
+            state.outbox.forget(&topic);
+            state.outbox.push(announce::nothing(topic));
+        }
+    }
+    state.info_changed = true;
+}

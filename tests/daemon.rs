@@ -1,0 +1,30 @@
+//! `gemmad run` as a process: the demo model between a microphone of ALSA's `file` plugin, pictures of a directory, a real
+//! mosquitto and a dbus-daemon of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "daemon/ask.rs"]
+mod ask;
+#[path = "common/broker.rs"]
+mod broker;
+#[path = "daemon/faults.rs"]
+mod faults;
+#[path = "common/file_pcm.rs"]
+mod file_pcm;
+#[path = "daemon/lifecycle.rs"]
+mod lifecycle;
+#[path = "common/payloads.rs"]
+mod payloads;
+#[path = "common/private_bus.rs"]
+mod private_bus;
+#[path = "daemon/process.rs"]
+mod process;
+#[path = "daemon/sight.rs"]
+mod sight;
+#[path = "daemon/voice.rs"]
+mod voice;

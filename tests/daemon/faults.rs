@@ -1,0 +1,188 @@
+//! Too much, nonsense, and neighbours that die.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::broker::{Observer, wait_until};
+use crate::private_bus::{PrivateBus, wait_for};
+use crate::process::Bench;
+
+/// A resident set may grow by the questions that are worked on and by what waits for the broker, not by what was refused.
+const MOST_GROWTH_KIB: u64 = 48 << 10;
+
+#[test]
+fn a_thousand_requests_at_once_are_each_answered_once() {
+    const REQUESTS: usize = 1000;
+    let bench = Bench::new();
+    bench.write_config(None, "", "");
+    let gemmad = bench.start();
+    // What the first answer needs is not counted.
+    bench.request("ask", "first", json!({"prompt": "Hello.", "max_tokens": 2}));
+    let before = gemmad.memory_kib("VmRSS:");
+    // One connection that sends all of them as fast as it can.
+    let mut child = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &bench.broker.port.to_string()])
+        .args(["-q", "1", "-t", "gemmad/pi/request/ask", "-l"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let padding = "x".repeat(2000);
+    let lines: String = (0..REQUESTS)
+        .map(|n| json!({"prompt": "Hello.", "system": padding, "max_tokens": 2, "transaction": format!("t{n}")}).to_string() + "\n")
+        .collect();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    bench.wait_for("response/ask", REQUESTS + 1);
+    let after = gemmad.memory_kib("VmRSS:");
+    assert!(
+        after < before + MOST_GROWTH_KIB,
+        "{before} KiB became {after} KiB"
+    );
+    // Nothing comes after the last.
+    bench.request("stats", "last", json!({}));
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    let mut refused = 0;
+    for seen in bench.on("response/ask") {
+        let response = seen.json();
+        *answers
+            .entry(response["transaction"].as_str().unwrap().to_owned())
+            .or_default() += 1;
+        if response["status"] == "error" {
+            assert_eq!(response["error"]["code"], "queue_full", "{response}");
+            refused += 1;
+        }
+    }
+    assert_eq!(answers.len(), REQUESTS + 1);
+    assert!(answers.values().all(|&times| times == 1), "{answers:?}");
+    // Those that found a place were answered.
+    assert!((1..REQUESTS).contains(&refused), "{refused}");
+    let stats = bench.request("stats", "figures", json!({}));
+    let figures = &stats["data"]["details"];
+    assert_eq!(figures["mqtt"]["dropped"], 0, "{stats}");
+    assert!(
+        figures["queues"]["refused_requests"].as_u64().unwrap() > 0,
+        "{stats}"
+    );
+    gemmad.stop();
+}
+
+#[test]
+fn nonsense_on_every_command_topic_is_refused_and_forgotten() {
+    let bench = Bench::new();
+    let pictures = bench.dir.path().join("pictures");
+    std::fs::create_dir(&pictures).unwrap();
+    let devices = format!(
+        "[[microphone]]\nid = \"hall\"\ndevice = \"not_there\"\n\
+         [[camera]]\nid = \"porch\"\ntype = \"replay\"\ndirectory = {pictures:?}\n"
+    );
+    bench.write_config(None, "", &devices);
+    let mut gemmad = bench.start();
+    // What it listens to, by what it told the broker.
+    let topics = [
+        "ask",
+        "request/ask",
+        "request/describe",
+        "request/transcribe",
+        "request/cancel",
+        "request/reload",
+        "request/stats",
+        "matformer/set",
+        "max_tokens/set",
+        "mic/hall/mute/set",
+        "mic/hall/listen",
+        "camera/porch/enabled/set",
+        "camera/porch/captions/set",
+        "camera/porch/describe",
+    ];
+    let deep = format!("{{\"prompt\":{}", "[".repeat(20_000));
+    let huge = format!("{{\"prompt\":\"{}\"}}", "x".repeat(66_000));
+    let bits = [0xff, 0xfe, 0x00, 0x80];
+    let sent: [&[u8]; 4] = [b"{\"prompt\": ", deep.as_bytes(), huge.as_bytes(), &bits];
+    let responses = |bench: &Bench| {
+        let all = bench.observer.all();
+        let responses = all.iter().filter(|seen| seen.topic.contains("/response/"));
+        responses.map(|seen| seen.json()).collect::<Vec<Value>>()
+    };
+    for topic in topics {
+        let before = responses(&bench).len();
+        for payload in sent {
+            bench
+                .broker
+                .publish(&format!("gemmad/pi/{topic}"), payload, &[]);
+        }
+        // `listen` looks only at what begins like JSON: the rest presses the button all the same.
+        wait_until(&format!("{topic} is answered"), || {
+            responses(&bench).len() >= before + sent.len()
+        });
+        for response in &responses(&bench)[before..] {
+            let allowed = topic == "mic/hall/listen" && response["status"] == "ok";
+            let code = response["error"]["code"].as_str().unwrap_or_default();
+            let named = ["invalid", "too_large"].contains(&code);
+            assert!(allowed || named, "{topic}: {response}");
+        }
+    }
+    // More than its packets may have: the connection is what is lost, and comes back.
+    let flood = vec![b'x'; 1 << 20];
+    bench.broker.publish("gemmad/pi/ask", &flood, &[]);
+    let answer = bench.request("ask", "alive", json!({"prompt": "Hello.", "max_tokens": 2}));
+    assert_eq!(answer["status"], "ok", "{answer}");
+    assert!(gemmad.is_running());
+    bench.assert_schemas();
+    gemmad.stop();
+}
+
+#[test]
+fn a_broker_that_dies_amid_answers_gets_all_of_them() {
+    const QUESTIONS: usize = 6;
+    let mut bench = Bench::new();
+    bench.write_config(None, "", "[queue]\nmax_tokens = 3000");
+    let gemmad = bench.start();
+    for n in 0..QUESTIONS {
+        bench.long_question(&format!("q{n}"), 100);
+    }
+    bench.response("ask", "q0");
+    bench.broker.kill();
+    gemmad.wait_log("it is tried again");
+    let first: Vec<Value> = bench.on("response/ask").iter().map(|s| s.json()).collect();
+    bench.broker.restart();
+    bench.observer = Observer::start(&bench.broker);
+    // An observer that is not there misses what is published: it is back before gemmad, which has waited longer by now,
+    // or the answers to come are later than both.
+    let all = || {
+        let second = bench.on("response/ask");
+        let both = first.iter().cloned().chain(second.iter().map(|s| s.json()));
+        both.map(|response| response["transaction"].as_str().unwrap().to_owned())
+            .collect::<std::collections::BTreeSet<String>>()
+    };
+    wait_until("every question is answered", || all().len() == QUESTIONS);
+    bench.wait_for_payload("state", "online");
+    gemmad.stop();
+    bench.wait_for_payload("state", "offline");
+}
+
+#[test]
+fn a_bus_that_goes_away_comes_back() {
+    let bench = Bench::new();
+    let mut bus = PrivateBus::open();
+    let path = bus.address();
+    bench.write_config(Some(&path), "", "");
+    let gemmad = bench.start();
+    bus.caller(&[]).manager("ListJobs", &json!([])).unwrap();
+    bus.restart();
+    gemmad.wait_log("the connection to the bus is lost");
+    let mut caller = bus.caller(&[]);
+    wait_for("the daemon on the new bus", || {
+        caller.manager("ListJobs", &json!([])).ok()
+    });
+    let answer = bench.request("ask", "alive", json!({"prompt": "Hello.", "max_tokens": 2}));
+    assert_eq!(answer["status"], "ok", "{answer}");
+    gemmad.stop();
+}
