@@ -95,7 +95,7 @@ fn every_command_becomes_a_request() {
         (
             "mic/kitchen/listen",
             "now",
-            "set",
+            "listen",
             "Listen { id: \"kitchen\" }",
         ),
         (
