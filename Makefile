@@ -1,6 +1,6 @@
 # One line for each thing people do. The scripts behind them are in packaging/ and can be called by themselves.
 
-.PHONY: help demo deps lint test cross deny
+.PHONY: help demo deps lint test cross deb reproducible deny
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -19,6 +19,12 @@ test: deps ## everything CI runs: lint, the aarch64 tests on three emulated CPUs
 
 cross: ## build the board's program on a PC: target/aarch64-unknown-linux-gnu/release/gemmad
 	packaging/cross.sh
+
+deb: deps ## the Debian packages for amd64 and arm64: target/debian/ (needs cargo-deb and cargo-auditable, and builds them where they are missing)
+	packaging/deb.sh
+
+reproducible: ## build the packages of target/debian/ once more from a clean clone elsewhere, and compare them byte by byte
+	packaging/reproducible.sh
 
 deny: ## licences, sources and known advisories of everything linked (needs cargo-deny)
 	cargo deny check

@@ -46,5 +46,9 @@ for architecture in ${@:-amd64 arm64}; do
         echo
         echo " -- $maintainer  $(LC_ALL=C date -Ru -d "@$SOURCE_DATE_EPOCH")"
     } >$package/changelog
+    packaging/licences.py "$triple" | gzip -9n >$package/third-party-licences.gz
     cargo deb --locked --no-build --strip --target "$triple" --output target/debian/
+    if command -v lintian >/dev/null; then
+        lintian --allow-root --fail-on error target/debian/gemmad_*_"$architecture".deb
+    fi
 done

@@ -40,6 +40,8 @@ if command -v dpkg-query >/dev/null; then
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
         mosquitto mosquitto-clients openssl # the broker that the tests start for themselves
         dbus libglib2.0-bin python3-dbus # the bus that they start, and two of its callers (a third is systemd's busctl)
+        systemd groff-base # judge the unit and the manual pages
+        dpkg-dev lintian # make the package and judge it
     )
     # A board builds for itself; a PC also builds for the board, and runs the result under emulation.
     if [ "$(dpkg --print-architecture)" != arm64 ]; then

@@ -20,6 +20,13 @@ lint() {
         step "clippy, $board"
         cargo clippy --locked --workspace --all-targets --target $board -- -D warnings
     fi
+    # Advisories need their database from the network: `make deny` asks for those too.
+    if cargo deny --version >/dev/null 2>&1; then
+        step "licences, bans and sources"
+        cargo deny --offline check bans licenses sources
+    else
+        step "licences, bans and sources: not checked, cargo-deny is missing (cargo install --locked cargo-deny)"
+    fi
 }
 
 # The kernels and the golden tests as aarch64 programs, once for each generation of boards:

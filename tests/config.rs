@@ -282,7 +282,7 @@ fn values_are_taken_and_mistakes_are_told() {
             ["dbus.attachment_timeout_ms", "20000"],
         ),
         (
-            "[[camera]]\nid = \"a-b\"\n[[camera]]\nid = \"a_b\"",
+            "[[camera]]\nid = \"a-b\"\ndevice = \"/dev/video0\"\n[[camera]]\nid = \"a_b\"\ndevice = \"/dev/video1\"",
             ["\"a-b\"", "\"a_b\""],
         ),
         ("[mqtt]\nurl = \"http://x\"", ["mqtt.url", "mqtts://"]),

@@ -329,4 +329,40 @@ fn cross_builds_for_the_boards_in_a_pinned_image() {
         tag.starts_with(|c: char| c.is_ascii_digit()),
         "{image} moves: pin a version"
     );
+
+    // What a build without Docker gets from packaging/install-build-deps.sh for the board and for the compiler.
+    let strings = |value: &toml::Value| -> Vec<String> {
+        let items = value.as_array().unwrap().iter();
+        items
+            .map(|item| item.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let prepared = strings(&targets["aarch64-unknown-linux-gnu"]["pre-build"]).join("\n");
+    let words: Vec<&str> = prepared.split_whitespace().collect();
+    assert!(prepared.starts_with("dpkg --add-architecture $CROSS_DEB_ARCH"));
+    let script = read_to_string(top().join("packaging/install-build-deps.sh")).unwrap();
+    for (there, here) in [
+        ("libasound2-dev:arm64", "libasound2-dev:$CROSS_DEB_ARCH"),
+        ("libclang-dev", "libclang-dev"),
+        ("pkg-config", "pkg-config"),
+    ] {
+        assert!(script.contains(there) && words.contains(&here), "{here}");
+    }
+    let passed = strings(&file["build"]["env"]["passthrough"]);
+    let config: toml::Table = read_to_string(top().join(".cargo/config.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let allow = config["env"]["PKG_CONFIG_ALLOW_CROSS"].as_str().unwrap();
+    for variable in [
+        "BINDGEN_EXTRA_CLANG_ARGS",
+        "GEMMAD_ISA",
+        "QEMU_CPU",
+        &format!("PKG_CONFIG_ALLOW_CROSS={allow}"),
+    ] {
+        assert!(
+            passed.iter().any(|p| p == variable),
+            "{variable} does not reach the build"
+        );
+    }
 }

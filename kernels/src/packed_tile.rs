@@ -110,14 +110,9 @@ fn products<S: Simd, const T: usize, const R: usize>(
     x: Bundle<'_, f32, T>,
 ) -> [[S::V; R]; T] {
     let len = w.len() / registers::<S>();
-    let mut partial = [[[s.splat(0.0); MAX_REGISTERS]; R]; T];
-    for i in 0..registers::<S>() {
-        let sums = w.register_products(s, x, i * len..(i + 1) * len);
-        for (partial, sums) in partial.iter_mut().zip(sums) {
-            for (partial, sum) in partial.iter_mut().zip(sums) {
-                partial[i] = sum;
-            }
-        }
+    let mut partial = [[[s.splat(0.0); R]; T]; MAX_REGISTERS];
+    for (i, partial) in partial[..registers::<S>()].iter_mut().enumerate() {
+        *partial = w.register_products(s, x, i * len..(i + 1) * len);
     }
-    partial.map(|partial| partial.map(|partial| partial_sums::fold(s, partial)))
+    partial_sums::fold_all(s, partial)
 }

@@ -1,7 +1,9 @@
 //! Audio files to 16 kHz mono: WAV, FLAC, OGG Vorbis and MP3, any rate and any number of channels.
 
+mod error;
+
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -14,9 +16,12 @@ use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
 use super::log_mel::SAMPLE_RATE_HZ;
-use super::resample::{ResampleError, Resampler, downmix};
+use super::resample::{Resampler, downmix};
 use super::wav::{PcmReader, WavError};
 use crate::media::AudioClip;
+use error::{limit, undecodable};
+
+pub use error::AudioFileError;
 
 /// What is accepted as audio; everything beyond is refused before or while it is read.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -38,63 +43,6 @@ impl Default for AudioLimits {
             max_channels: 64,
         }
     }
-}
-
-/// Why a file gives no audio.
-#[derive(Debug, thiserror::Error)]
-pub enum AudioFileError {
-    /// The file cannot be read.
-    #[error("cannot read audio from {path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is not a file.
-    #[error("cannot read audio from {path}: it is not a regular file")]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A limit is exceeded.
-    #[error("{path} has {found} {unit}, more than the {limit} that `{key}` allows")]
-    Limit {
-        /// The file.
-        path: PathBuf,
-        /// What was found.
-        found: u64,
-        /// Its unit.
-        unit: &'static str,
-        /// The limit.
-        limit: u64,
-        /// The key of [`AudioLimits`] that sets it.
-        key: &'static str,
-    },
-    /// The content is no audio that is understood.
-    #[error("{path} is not audio that can be decoded (WAV, FLAC, OGG Vorbis or MP3): {reason}")]
-    Undecodable {
-        /// The file.
-        path: PathBuf,
-        /// What the decoder said.
-        reason: String,
-    },
-    /// There are no samples.
-    #[error("{path} holds no audio samples{}", damage.as_ref().map(|d| format!(": {d}")).unwrap_or_default())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-        /// What may be the reason.
-        damage: Option<String>,
-    },
-    /// The rate cannot be resampled.
-    #[error("cannot use {path}: {source}")]
-    Resample {
-        /// The file.
-        path: PathBuf,
-        /// What the resampler said.
-        source: ResampleError,
-    },
 }
 
 /// An audio file, decoded piece by piece to 16 kHz mono.
@@ -434,27 +382,4 @@ fn guarded<T>(
 ) -> Result<T, AudioFileError> {
     catch_unwind(AssertUnwindSafe(decode))
         .unwrap_or_else(|_| Err(undecodable(path, "the decoder failed on it")))
-}
-
-fn undecodable(path: &Path, reason: impl ToString) -> AudioFileError {
-    AudioFileError::Undecodable {
-        path: path.into(),
-        reason: reason.to_string(),
-    }
-}
-
-fn limit(
-    path: &Path,
-    found: u64,
-    unit: &'static str,
-    limit: u64,
-    key: &'static str,
-) -> AudioFileError {
-    AudioFileError::Limit {
-        path: path.into(),
-        found,
-        unit,
-        limit,
-        key,
-    }
 }

@@ -76,7 +76,7 @@ fn every_command_becomes_a_request() {
             "request/transcribe",
             r#"{"audio":"UklGRg=="}"#,
             "transcribe",
-            "audio: Some(\"UklGRg==\")",
+            "audio: Some(Attachment(4 bytes))",
         ),
         (
             "request/cancel",
@@ -95,7 +95,7 @@ fn every_command_becomes_a_request() {
         (
             "mic/kitchen/listen",
             "now",
-            "set",
+            "listen",
             "Listen { id: \"kitchen\" }",
         ),
         (

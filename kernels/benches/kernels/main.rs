@@ -1,7 +1,7 @@
 //! Times each kernel on each instruction set of this CPU, after checking its result against the scalar reference.
 //!
 //! `cargo bench -p gemmad-kernels -- [threads] [word ...]`: on that many threads (default: all big cores), only kernels whose
-//! name contains one of the words. Figures are medians of elapsed time, or on one thread means of processor time, which can be
+//! name contains one of the words; with `GEMMAD_ISA`, only on that instruction set. Figures are medians of elapsed time, or on one thread means of processor time, which can be
 //! trusted on a shared machine too.
 
 #![allow(
@@ -32,7 +32,11 @@ fn main() {
         .into_iter()
         .filter(|word| word.parse::<usize>().is_err())
         .collect();
-    let isas = Isa::available().into_iter();
+    let isas = match std::env::var(kernels::FORCE_VARIABLE) {
+        Ok(name) => vec![Isa::by_name(&name).unwrap_or_else(|error| panic!("{error}"))],
+        Err(_) => Isa::available(),
+    };
+    let isas = isas.into_iter();
     let bench = Bench {
         pools: isas
             .map(|isa| Pool::new(isa, threads.unwrap_or(recommended_threads())))

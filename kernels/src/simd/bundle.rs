@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::partial_sums::{MAX_REGISTERS, Partial, WAYS, fold, last_step, registers};
+use super::partial_sums::{MAX_REGISTERS, WAYS, fold_all, last_step, registers};
 use super::{Element, Simd};
 
 /// `R` rows of equal length, whose columns are loaded together.
@@ -49,7 +49,7 @@ impl<'a, E: Element, const R: usize> Bundle<'a, E, R> {
         columns: Range<usize>,
     ) -> [[S::V; R]; T] {
         assert!(columns.start <= columns.end && columns.end <= self.len && columns.end <= x.len);
-        let mut partial = [[[s.splat(0.0); MAX_REGISTERS]; R]; T];
+        let mut partial = [[[s.splat(0.0); R]; T]; MAX_REGISTERS];
         let end_of_steps = columns.end - columns.len() % WAYS;
         let mut at = columns.start;
         while at < end_of_steps {
@@ -59,11 +59,23 @@ impl<'a, E: Element, const R: usize> Bundle<'a, E, R> {
             at += WAYS;
         }
         if at < columns.end {
-            let w = self.rows.map(|row| last_step(&row[at..columns.end], 0.0));
-            let x = x.rows.map(|row| last_step(&row[at..columns.end], 0.0));
+            let (w, x) = (
+                self.last_step(at..columns.end),
+                x.last_step(at..columns.end),
+            );
             add_products(s, &mut partial, w.each_ref(), x.each_ref());
         }
-        partial.map(|partial| partial.map(|partial| fold(s, partial)))
+        fold_all(s, partial)
+    }
+
+    /// The columns of a range, fewer than `WAYS`, continued with zeros.
+    #[inline(always)]
+    fn last_step(&self, columns: Range<usize>) -> [[f32; WAYS]; R] {
+        let mut out = [[0.0; WAYS]; R];
+        for (out, row) in out.iter_mut().zip(&self.rows) {
+            *out = last_step(&row[columns.clone()], 0.0);
+        }
+        out
     }
 
     /// The `WAYS` columns from `at` on.
@@ -93,16 +105,16 @@ impl<const R: usize> Bundle<'_, f32, R> {
         let mut sums = [[s.splat(0.0); R]; T];
         let mut at = columns.start;
         while at < columns.end {
-            let mut ws = [s.splat(0.0); R];
-            for (to, row) in ws.iter_mut().zip(&self.rows) {
+            let mut xs = [s.splat(0.0); T];
+            for (to, row) in xs.iter_mut().zip(&x.rows) {
                 // SAFETY: LANES columns from `at` on are in the range, and each row has all of it.
                 *to = unsafe { s.load_ptr(row.as_ptr().add(at)) };
             }
-            for (sums, row) in sums.iter_mut().zip(&x.rows) {
+            for (r, row) in self.rows.iter().enumerate() {
                 // SAFETY: as above.
-                let x = unsafe { s.load_ptr(row.as_ptr().add(at)) };
-                for (sum, w) in sums.iter_mut().zip(ws) {
-                    *sum = s.mul_add(w, x, *sum);
+                let w = unsafe { s.load_ptr(row.as_ptr().add(at)) };
+                for (sums, x) in sums.iter_mut().zip(xs) {
+                    sums[r] = s.mul_add(w, x, sums[r]);
                 }
             }
             at += S::LANES;
@@ -114,11 +126,11 @@ impl<const R: usize> Bundle<'_, f32, R> {
 #[inline(always)]
 fn add_products<S: Simd, W: Element, const R: usize, const T: usize>(
     s: S,
-    partial: &mut [[Partial<S>; R]; T],
+    partial: &mut [[[S::V; R]; T]; MAX_REGISTERS],
     w: [&[W; WAYS]; R],
     x: [&[f32; WAYS]; T],
 ) {
-    for i in 0..registers::<S>() {
+    for (i, partial) in partial[..registers::<S>()].iter_mut().enumerate() {
         let mut ws = [s.splat(0.0); R];
         for (to, w) in ws.iter_mut().zip(w) {
             *to = W::load(s, &w[i * S::LANES..]);
@@ -126,7 +138,7 @@ fn add_products<S: Simd, W: Element, const R: usize, const T: usize>(
         for (partial, x) in partial.iter_mut().zip(x) {
             let x = s.load(&x[i * S::LANES..]);
             for (partial, w) in partial.iter_mut().zip(ws) {
-                partial[i] = s.mul_add(w, x, partial[i]);
+                *partial = s.mul_add(w, x, *partial);
             }
         }
     }

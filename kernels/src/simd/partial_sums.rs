@@ -29,18 +29,35 @@ pub(crate) const fn registers<S: Simd>() -> usize {
 
 /// The sum of the partial sums.
 #[inline(always)]
-pub(crate) fn total<S: Simd>(s: S, partial: Partial<S>) -> f32 {
-    s.sum(fold(s, partial))
-}
-
-/// The tree over the partial sums, down to one register.
-#[inline(always)]
-pub(crate) fn fold<S: Simd>(s: S, mut partial: Partial<S>) -> S::V {
+pub(crate) fn total<S: Simd>(s: S, mut partial: Partial<S>) -> f32 {
     let mut n = registers::<S>();
     while n > 1 {
         n /= 2;
         for i in 0..n {
             partial[i] = s.add(partial[i], partial[i + n]);
+        }
+    }
+    s.sum(partial[0])
+}
+
+/// The partial sums of several products as a tree, down to one register.
+///
+/// Loops, not closures: a closure that is not inlined is compiled for no instruction set.
+#[inline(always)]
+pub(crate) fn fold_all<S: Simd, const R: usize, const T: usize>(
+    s: S,
+    mut partial: [[[S::V; R]; T]; MAX_REGISTERS],
+) -> [[S::V; R]; T] {
+    let mut n = registers::<S>();
+    while n > 1 {
+        n /= 2;
+        let (first, second) = partial.split_at_mut(n);
+        for (first, second) in first.iter_mut().zip(second) {
+            for (first, second) in first.iter_mut().zip(second) {
+                for (first, second) in first.iter_mut().zip(second) {
+                    *first = s.add(*first, *second);
+                }
+            }
         }
     }
     partial[0]
