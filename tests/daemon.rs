@@ -6,7 +6,6 @@
     clippy::print_stderr,
     clippy::expect_used,
     clippy::panic,
-    clippy::print_stderr,
     reason = "a test fails by panicking, and shows what the daemon said"
 )]
 
