@@ -79,6 +79,7 @@ fn by_blocks<W: Element>(
 ) {
     pool.for_each_tile_mut(y, y.len(), 1, BLOCK_ROWS, &|_, first, y| {
         let row = blocks[first / BLOCK_ROWS] as usize * BLOCK_ROWS;
+        y.row_mut(0).fill(0.0);
         let w = Rows {
             data: &data[row * w.row_stride..],
             stride: w.row_stride,
