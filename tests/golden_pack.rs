@@ -213,7 +213,7 @@ fn every_machine_gives_the_same_bits() {
             };
             let (tokens, logits) = run(Isa::scalar(), 1);
             for isa in Isa::available() {
-                for threads in [1, 2, 3] {
+                for threads in [1, 3] {
                     let name = format!("{recipe:?} {prompt}, {isa}, {threads} threads");
                     let (got_tokens, got) = run(isa, threads);
                     assert_same_bits(&name, &got, &logits);

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::pool::TileMut;
-use crate::simd::partial_sums::{self, BLOCK, registers};
+use crate::simd::partial_sums::{self, BLOCK, MAX_REGISTERS, registers};
 use crate::simd::{Bundle, Element, Kernel, Simd};
 
 /// Rows of `depth` elements, `stride` apart.
@@ -45,6 +45,12 @@ pub(crate) struct DotTile<'a, 'y, 'm, W> {
 /// Weight rows that meet all tokens before the next ones: with 512 columns of floats, most of a first-level cache.
 const ROWS: usize = 12;
 
+/// Whether all partial sums of a few rows and tokens are more than the registers hold: with NEON they are.
+#[inline(always)]
+const fn by_register<S: Simd>() -> bool {
+    registers::<S>() == MAX_REGISTERS
+}
+
 impl<'a, E: Element> Rows<'a, E> {
     /// The `R` rows from `row` on.
     #[inline(always)]
@@ -76,7 +82,8 @@ impl<W: Element> Kernel for DotTile<'_, '_, '_, W> {
             let mut t = 0;
             while t < tokens {
                 t += match tokens - t {
-                    4.. if registers::<S>() == 1 => self.tokens::<S, 4, 4>(s, t, rows.clone()),
+                    4.. if S::REGISTERS >= 32 => self.tokens::<S, 4, 4>(s, t, rows.clone()),
+                    2.. if by_register::<S>() => self.tokens::<S, 2, 4>(s, t, rows.clone()),
                     // Rather two and two than three and one.
                     3 | 5.. => self.tokens::<S, 3, 2>(s, t, rows.clone()),
                     2.. => self.tokens::<S, 2, 3>(s, t, rows.clone()),
@@ -98,7 +105,7 @@ impl<W: Element> DotTile<'_, '_, '_, W> {
         1
     }
 
-    /// `rows`, `R` at a time, for the `T` tokens from `t` on; returns `T`. All their partial sums fit the registers.
+    /// `rows`, `R` at a time, for the `T` tokens from `t` on; returns `T`. Their sums fit the registers.
     #[inline(always)]
     fn tokens<S: Simd, const T: usize, const R: usize>(
         &mut self,
@@ -130,7 +137,12 @@ impl<W: Element> DotTile<'_, '_, '_, W> {
     ) {
         let (depth, w) = (self.w.depth, self.w.bundle::<R>(r));
         for first in (0..depth).step_by(BLOCK) {
-            let folded = w.products(s, x, first..depth.min(first + BLOCK));
+            let columns = first..depth.min(first + BLOCK);
+            let folded = if by_register::<S>() {
+                w.products_by_register(s, x, columns)
+            } else {
+                w.products(s, x, columns)
+            };
             add_sums(s, self.y, t, r, folded);
         }
     }

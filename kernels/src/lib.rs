@@ -2,7 +2,7 @@
 //!
 //! Each operation is a room: its door (`mod.rs`) documents it, checks the lengths and picks the code for the [`Isa`];
 //! `scalar.rs` is the plain reference that is shipped and that every other form is tested against
-//! (`tests/agreement/`); the form for vector registers is written once over the trait `simd::Simd` and compiled for NEON,
+//! (`tests/agreement/`), to the bit but for `matmul_in_any_order`; the form for vector registers is written once over the trait `simd::Simd` and compiled for NEON,
 //! AVX2 and AVX-512.
 //!
 //! What a kernel may assume: its slices have the lengths that its door checked. What it may not: alignment, padding,

@@ -112,7 +112,7 @@ fn products<S: Simd, const T: usize, const R: usize>(
     let len = w.len() / registers::<S>();
     let mut partial = [[[s.splat(0.0); R]; T]; MAX_REGISTERS];
     for (i, partial) in partial[..registers::<S>()].iter_mut().enumerate() {
-        *partial = w.register_products(s, x, i * len..(i + 1) * len);
+        *partial = w.register_products(s, x, i * len..(i + 1) * len, S::LANES);
     }
     partial_sums::fold_all(s, partial)
 }

@@ -9,6 +9,7 @@
     reason = "a table on the terminal is what it is for"
 )]
 
+mod oversubscribed;
 mod quantized;
 
 use std::time::Instant;
@@ -54,6 +55,7 @@ fn main() {
     bench.quantized();
     bench.attention();
     bench.elements();
+    bench.oversubscribed();
 }
 
 struct Bench {
@@ -69,6 +71,11 @@ struct Work {
 }
 
 impl Bench {
+    /// Whether a kernel was asked for.
+    fn wants(&self, name: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|word| name.contains(word))
+    }
+
     /// Checks and times `f(pool, out)` on every instruction set; `out` starts as `start` in every call.
     fn kernel(
         &self,
@@ -78,7 +85,7 @@ impl Bench {
         start: &[f32],
         f: impl Fn(&Pool, &mut [f32]),
     ) {
-        if !self.wanted.is_empty() && !self.wanted.iter().any(|word| name.contains(word)) {
+        if !self.wants(name) {
             return;
         }
         let mut expected = start.to_vec();

@@ -68,6 +68,60 @@ impl<'a, E: Element, const R: usize> Bundle<'a, E, R> {
         fold_all(s, partial)
     }
 
+    /// [`Bundle::products`], but for one register of partial sums after the other: where a step of all of them takes many
+    /// registers, more rows of both sides fit at a time.
+    #[inline(always)]
+    pub(crate) fn products_by_register<S: Simd, const T: usize>(
+        self,
+        s: S,
+        x: Bundle<'_, f32, T>,
+        columns: Range<usize>,
+    ) -> [[S::V; R]; T] {
+        assert!(columns.start <= columns.end && columns.end <= self.len && columns.end <= x.len);
+        let mut partial = [[[s.splat(0.0); R]; T]; MAX_REGISTERS];
+        let steps = columns.start..columns.end - columns.len() % WAYS;
+        for (i, partial) in partial[..registers::<S>()].iter_mut().enumerate() {
+            let own = steps.start + i * S::LANES..steps.end;
+            *partial = self.register_products(s, x, own, WAYS);
+        }
+        if steps.end < columns.end {
+            let rest = steps.end..columns.end;
+            let (w, x) = (self.last_step(rest.clone()), x.last_step(rest));
+            add_products(s, &mut partial, w.each_ref(), x.each_ref());
+        }
+        fold_all(s, partial)
+    }
+
+    /// One register of sums over each `stride`th register of a range of columns, for each row of `x` and each row of these.
+    #[inline(always)]
+    pub(crate) fn register_products<S: Simd, const T: usize>(
+        self,
+        s: S,
+        x: Bundle<'_, f32, T>,
+        columns: Range<usize>,
+        stride: usize,
+    ) -> [[S::V; R]; T] {
+        assert!(columns.end <= self.len && columns.end <= x.len && stride >= S::LANES);
+        let mut sums = [[s.splat(0.0); R]; T];
+        let mut at = columns.start;
+        while at + S::LANES <= columns.end {
+            let mut xs = [s.splat(0.0); T];
+            for (to, row) in xs.iter_mut().zip(&x.rows) {
+                // SAFETY: LANES columns from `at` on are in the range, and each row has all of it.
+                *to = unsafe { s.load_ptr(row.as_ptr().add(at)) };
+            }
+            for (r, row) in self.rows.iter().enumerate() {
+                // SAFETY: as above.
+                let w = unsafe { E::load_ptr(s, row.as_ptr().add(at)) };
+                for (sums, x) in sums.iter_mut().zip(xs) {
+                    sums[r] = s.mul_add(w, x, sums[r]);
+                }
+            }
+            at += stride;
+        }
+        sums
+    }
+
     /// The columns of a range, fewer than `WAYS`, continued with zeros.
     #[inline(always)]
     fn last_step(&self, columns: Range<usize>) -> [[f32; WAYS]; R] {
@@ -88,38 +142,6 @@ impl<'a, E: Element, const R: usize> Bundle<'a, E, R> {
             // SAFETY: each row has `len` elements, of which WAYS from `at` on, as the caller promises.
             unsafe { &*row.as_ptr().add(at).cast() }
         })
-    }
-}
-
-impl<const R: usize> Bundle<'_, f32, R> {
-    /// One register of sums over the columns of a range, a multiple of `LANES`, for each row of `x` and each row of these.
-    #[inline(always)]
-    pub(crate) fn register_products<S: Simd, const T: usize>(
-        self,
-        s: S,
-        x: Bundle<'_, f32, T>,
-        columns: Range<usize>,
-    ) -> [[S::V; R]; T] {
-        assert!(columns.end <= self.len && columns.end <= x.len);
-        assert!(columns.len().is_multiple_of(S::LANES));
-        let mut sums = [[s.splat(0.0); R]; T];
-        let mut at = columns.start;
-        while at < columns.end {
-            let mut xs = [s.splat(0.0); T];
-            for (to, row) in xs.iter_mut().zip(&x.rows) {
-                // SAFETY: LANES columns from `at` on are in the range, and each row has all of it.
-                *to = unsafe { s.load_ptr(row.as_ptr().add(at)) };
-            }
-            for (r, row) in self.rows.iter().enumerate() {
-                // SAFETY: as above.
-                let w = unsafe { s.load_ptr(row.as_ptr().add(at)) };
-                for (sums, x) in sums.iter_mut().zip(xs) {
-                    sums[r] = s.mul_add(w, x, sums[r]);
-                }
-            }
-            at += S::LANES;
-        }
-        sums
     }
 }
 

@@ -77,19 +77,6 @@ pub(crate) fn last_step<E: Element>(rest: &[E], fill: f32) -> [f32; WAYS] {
 #[inline(always)]
 pub(crate) fn dot<S: Simd, W: Element>(s: S, w: &[W], x: &[f32]) -> f32 {
     let mut sum = 0.0;
-    let (w_pairs, w) = w.as_chunks::<{ 2 * BLOCK }>();
-    let (x_pairs, x) = x.as_chunks::<{ 2 * BLOCK }>();
-    // Two blocks side by side, or each addition would wait for the one before.
-    for (w, x) in w_pairs.iter().zip(x_pairs) {
-        let (mut left, mut right) = ([s.splat(0.0); MAX_REGISTERS], [s.splat(0.0); MAX_REGISTERS]);
-        let (w, x) = (w.as_chunks::<WAYS>().0, x.as_chunks::<WAYS>().0);
-        for at in 0..BLOCK / WAYS {
-            add_products(s, &mut left, &w[at], &x[at]);
-            add_products(s, &mut right, &w[at + BLOCK / WAYS], &x[at + BLOCK / WAYS]);
-        }
-        sum += total(s, left);
-        sum += total(s, right);
-    }
     for (w, x) in w.chunks(BLOCK).zip(x.chunks(BLOCK)) {
         let mut partial = [s.splat(0.0); MAX_REGISTERS];
         let (w, w_rest) = w.as_chunks::<WAYS>();
