@@ -58,7 +58,8 @@ fi
 # cargo may be installed but not yet on the PATH of a shell that is not a login shell.
 [ -d "${HOME-}/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
 if ! command -v cargo >/dev/null; then
-    if apt-cache show rustup >/dev/null 2>&1; then
+    # Not `apt-cache show`: bookworm knows the name from other packages' relations, and has no such package.
+    if apt-cache policy rustup 2>/dev/null | grep -q 'Candidate: [0-9]'; then
         apt_install rustup
     else
         echo "install-build-deps: Rust is missing and this release has no rustup package; type: $rustup_command" >&2

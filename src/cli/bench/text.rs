@@ -1,4 +1,4 @@
-//! `gemmad bench`: how fast a model runs here, how many bytes it reads, how much memory it takes.
+//! The text model: prefill and decode, bytes read per token, memory and load time of each parameter group.
 
 use std::io::Write;
 use std::time::Instant;
@@ -6,8 +6,8 @@ use std::time::Instant;
 use kernels::{Isa, Pool};
 use serde::Serialize;
 
-use super::failure::Failure;
-use super::model_args::ModelArgs;
+use super::{Bench, mb, median, status_bytes};
+use crate::cli::failure::Failure;
 use crate::model::audio::AudioTower;
 use crate::model::config::Config;
 use crate::model::kv_cache::{KvCache, KvType};
@@ -16,33 +16,6 @@ use crate::model::text::{TextModel, Workspace, no_probe};
 use crate::model::vision::VisionTower;
 use crate::model::weights::{Checkpoint, Group, GroupState};
 use crate::pipeline::EngineError;
-
-/// Measure speed, bytes read and memory of a model on this machine
-///
-/// Random token ids go through the model: what it says does not matter, and the cost does not depend on it.
-#[derive(Debug, clap::Args)]
-pub(super) struct Bench {
-    #[command(flatten)]
-    model: ModelArgs,
-    /// Threads that compute [default: one for each fast core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-    /// MatFormer slice to measure [default: the whole model]
-    #[arg(long, value_name = "NAME")]
-    matformer: Option<String>,
-    /// Tokens of the prompt
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=32_768))]
-    prefill: u32,
-    /// Tokens to decode
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=32_768))]
-    decode: u32,
-    /// Repetitions, of which the median is printed
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    runs: u32,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
 
 /// The documented keys of `--json`.
 #[derive(Serialize)]
@@ -81,8 +54,8 @@ struct GroupReport {
 }
 
 impl Bench {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        let dir = &self.model.model;
+    pub(super) fn text(&self) -> Result<(), Failure> {
+        let dir = self.model()?;
         let config = Config::load(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
         let slices = Slices::load(dir, &config.text)?;
@@ -90,10 +63,10 @@ impl Bench {
             Some(name) => slices.get(name)?,
             None => slices.full(),
         };
-        let threads = self
-            .threads
-            .map_or_else(kernels::recommended_threads, usize::from);
-        let pool = Pool::new(Isa::from_environment().map_err(EngineError::from)?, threads);
+        let pool = Pool::new(
+            Isa::from_environment().map_err(EngineError::from)?,
+            self.threads(),
+        );
         let memory_read_gb_s = memory_read_gb_s(&pool);
         // The peak is to be the model's: 5 resets it (proc(5)). Where that is not allowed it includes the 0.5 GB just read.
         std::fs::write("/proc/self/clear_refs", "5").ok();
@@ -101,7 +74,7 @@ impl Bench {
         let start = Instant::now();
         let text = TextModel::load(&checkpoint, &config.text)?;
         let text_load_ms = start.elapsed().as_secs_f64() * 1e3;
-        let (prefill, decode) = (self.prefill as usize, self.decode as usize);
+        let (prefill, decode) = (self.prefill as usize, self.decode(32));
         let chunk = prefill.min(128);
         let mut cache = KvCache::new(&config.text, KvType::F16, prefill + decode + 1, chunk);
         let mut work = Workspace::new(&config.text, chunk);
@@ -159,14 +132,7 @@ impl Bench {
             groups,
             peak_rss_bytes: status_bytes("VmHWM:"),
         };
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;
-            writeln!(out, "{json}")?;
-        } else {
-            print(&report, &mut out)?;
-        }
-        Ok(())
+        self.publish(&report, print)
     }
 }
 
@@ -293,24 +259,7 @@ fn memory_read_gb_s(pool: &Pool) -> f64 {
     best
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// A line of `/proc/self/status` in bytes; 0 where the system has none.
-fn status_bytes(key: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(key));
-    let kib = line
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|kib| kib.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
-}
-
-fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
-    let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     let recipe = report.recipe.as_deref().unwrap_or("as published");
     writeln!(
         out,

@@ -1,0 +1,324 @@
+//! What a capture event costs: a picture, a clip, an utterance; its time by step, and the memory before, with and after its tower.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::{Bench, mb, median, status_bytes};
+use crate::cli::failure::{Failure, exit};
+use crate::config::{Config, FRAME_MS};
+use crate::features::image::RgbImage;
+use crate::features::log_mel::SAMPLE_RATE_HZ;
+use crate::media::AudioClip;
+use crate::model::kv_cache::KvType;
+use crate::model::tasks::Tasks;
+use crate::pipeline::{
+    Answer, Engine, EngineError, EngineOptions, Media, Request, SoftTokenPadding, TowerOptions,
+    UserPart,
+};
+
+/// Sides of the squares that MobileNetV5 was trained on.
+const RESOLUTIONS_PX: [usize; 3] = [256, 512, 768];
+
+/// The documented keys of `--json`.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    quantisation: String,
+    matformer: String,
+    isa: String,
+    threads: usize,
+    events: Vec<Event>,
+}
+
+/// Times are medians of the repetitions but for the first, whose page faults read the tower from flash.
+#[derive(Serialize)]
+struct Event {
+    event: String,
+    /// Of the first repetition: mapping the tower.
+    load_ms: f64,
+    /// Picture or sound to soft tokens; of the first repetition `first_encode_ms`.
+    encode_ms: f64,
+    first_encode_ms: f64,
+    /// Of a clip: `encode_ms` as a share of what it takes to say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    real_time_factor: Option<f64>,
+    prefill_ms: f64,
+    decode_ms: f64,
+    prompt_tokens: usize,
+    tokens: usize,
+    /// From the end of the event (the picture is there, the last word was said) to the last token.
+    latency_ms: f64,
+    unload_ms: f64,
+    /// Memory of this process after an answer to text, mapped weights included; with the tower; and after its unloading.
+    resident_before_bytes: u64,
+    resident_loaded_bytes: u64,
+    resident_after_bytes: u64,
+}
+
+/// One repetition.
+struct Heard {
+    answer: Answer,
+    latency_ms: f64,
+}
+
+impl Bench {
+    pub(super) fn image(&self) -> Result<(), Failure> {
+        let (config, tasks) = self.tasks()?;
+        let prompt = tasks.describe().map_err(misconfigured)?;
+        let mut report = None;
+        for side in RESOLUTIONS_PX {
+            let mut engine = self.open(&config, |towers| towers.resolution_px = Some(side))?;
+            let request = self.request(
+                &engine,
+                vec![
+                    UserPart::Media(Media::Image(picture())),
+                    UserPart::Text(prompt.clone()),
+                ],
+            );
+            let name = format!("picture, {side} px");
+            let event = self.event(&mut engine, name, None, &mut |engine| {
+                answer_whole(engine, &request)
+            })?;
+            self.add(&engine, &mut report, event);
+        }
+        self.tell(report)
+    }
+
+    pub(super) fn audio(&self) -> Result<(), Failure> {
+        let (config, tasks) = self.tasks()?;
+        let prompt = tasks.transcribe("English").map_err(misconfigured)?;
+        let mut report = None;
+        for seconds in [3, 10, 30] {
+            let mut engine = self.open(&config, |_| {})?;
+            let request = self.request(&engine, clip_parts(seconds, &prompt));
+            let name = format!("clip, {seconds} s");
+            let event = self.event(&mut engine, name, Some(seconds), &mut |engine| {
+                answer_whole(engine, &request)
+            })?;
+            self.add(&engine, &mut report, event);
+        }
+        self.tell(report)
+    }
+
+    pub(super) fn voice(&self) -> Result<(), Failure> {
+        const SECONDS: usize = 3;
+        let (config, tasks) = self.tasks()?;
+        let prompt = tasks.transcribe("English").map_err(misconfigured)?;
+        let mut report = None;
+        for (padding, padded) in [
+            (SoftTokenPadding::Reference, "188 soft tokens"),
+            (SoftTokenPadding::None, "no padding"),
+        ] {
+            let mut engine = self.open(&config, |towers| towers.soft_token_padding = padding)?;
+            let request = self.request(&engine, clip_parts(SECONDS, &prompt));
+            let name = format!("{SECONDS} s of speech, whole, {padded}");
+            let event = self.event(&mut engine, name, Some(SECONDS), &mut |engine| {
+                answer_whole(engine, &request)
+            })?;
+            self.add(&engine, &mut report, event);
+            let samples = noise(SECONDS);
+            let batch = config.audio.batch_ms * SAMPLE_RATE_HZ as usize / 1000;
+            let name = format!("{SECONDS} s of speech, streamed, {padded}");
+            let event = self.event(&mut engine, name, Some(SECONDS), &mut |engine| {
+                let mut speech = engine.start_speech(None, &prompt, self.matformer.as_deref())?;
+                for heard in samples.chunks(batch.max(1)) {
+                    engine.hear(&mut speech, heard)?;
+                }
+                let end_of_speech = Instant::now();
+                let generation = engine.most_likely(self.decode(12));
+                let answer = engine.finish_speech(speech, &generation, &mut go_on)?;
+                Ok(Heard {
+                    answer,
+                    latency_ms: milliseconds(end_of_speech),
+                })
+            })?;
+            self.add(&engine, &mut report, event);
+        }
+        self.tell(report)
+    }
+
+    fn tasks(&self) -> Result<(Config, Tasks), Failure> {
+        let config = match &self.config {
+            None => Config::default(),
+            Some(path) => Config::load(path).map_err(misconfigured)?,
+        };
+        let tasks = config.tasks.clone();
+        Ok((config, tasks))
+    }
+
+    fn open(
+        &self,
+        config: &Config,
+        adjust: impl FnOnce(&mut TowerOptions),
+    ) -> Result<Engine, Failure> {
+        let mut towers = TowerOptions {
+            soft_token_padding: config.audio.soft_token_padding,
+            audio_batch_frames: config.audio.batch_ms / FRAME_MS,
+            resolution_px: config.vision.resolution_px,
+        };
+        adjust(&mut towers);
+        let options = EngineOptions {
+            threads: self.threads(),
+            kv_type: KvType::F16,
+            towers,
+            ple: config.ple.clone(),
+            ..EngineOptions::default()
+        };
+        Ok(Engine::open(self.model()?, options)?)
+    }
+
+    fn request(&self, engine: &Engine, user: Vec<UserPart>) -> Request {
+        Request {
+            system: None,
+            user,
+            matformer: self.matformer.clone(),
+            generation: engine.most_likely(self.decode(12)),
+            conversation: None,
+        }
+    }
+
+    fn event(
+        &self,
+        engine: &mut Engine,
+        event: String,
+        seconds: Option<usize>,
+        once: &mut dyn FnMut(&mut Engine) -> Result<Heard, EngineError>,
+    ) -> Result<Event, Failure> {
+        let text = self.request(engine, vec![UserPart::Text("Say something.".to_owned())]);
+        engine.answer(&text, &mut go_on)?;
+        let resident_before_bytes = status_bytes("VmRSS:");
+        let first = once(engine)?.answer;
+        let runs = (0..self.runs)
+            .map(|_| once(engine))
+            .collect::<Result<Vec<Heard>, _>>()?;
+        let resident_loaded_bytes = status_bytes("VmRSS:");
+        let start = Instant::now();
+        engine.unload_towers();
+        let unload_ms = milliseconds(start);
+        engine.answer(&text, &mut go_on)?;
+        let of = |get: fn(&Heard) -> f64| median(runs.iter().map(get));
+        let encode_ms = of(|run| run.answer.timing.encode_ms);
+        Ok(Event {
+            event,
+            load_ms: first.timing.load_ms,
+            first_encode_ms: first.timing.encode_ms,
+            encode_ms,
+            real_time_factor: seconds.map(|seconds| encode_ms / (seconds as f64 * 1e3)),
+            prefill_ms: of(|run| run.answer.timing.prefill_ms),
+            decode_ms: of(|run| run.answer.timing.decode_ms),
+            prompt_tokens: first.timing.prompt_tokens,
+            tokens: first.timing.tokens,
+            latency_ms: of(|run| run.latency_ms),
+            unload_ms,
+            resident_before_bytes,
+            resident_loaded_bytes,
+            resident_after_bytes: status_bytes("VmRSS:"),
+        })
+    }
+
+    fn add(&self, engine: &Engine, report: &mut Option<Report>, event: Event) {
+        let report = report.get_or_insert_with(|| Report {
+            model: engine.dir().display().to_string(),
+            quantisation: engine.quantisation(),
+            matformer: self.matformer.clone().unwrap_or_else(|| "full".to_owned()),
+            isa: engine.isa_name(),
+            threads: engine.threads(),
+            events: Vec::new(),
+        });
+        report.events.push(event);
+    }
+
+    fn tell(&self, report: Option<Report>) -> Result<(), Failure> {
+        report.map_or(Ok(()), |report| self.publish(&report, print))
+    }
+}
+
+fn misconfigured(error: impl std::fmt::Display) -> Failure {
+    Failure::new(exit::CONFIG, error)
+}
+
+fn go_on(_: &str) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+fn answer_whole(engine: &mut Engine, request: &Request) -> Result<Heard, EngineError> {
+    let start = Instant::now();
+    let answer = engine.answer(request, &mut go_on)?;
+    Ok(Heard {
+        answer,
+        latency_ms: milliseconds(start),
+    })
+}
+
+/// Noise between -1 and 1 by a linear congruential generator (Knuth): the same in every run.
+fn random() -> impl Iterator<Item = f32> {
+    let next = |seed: &u32| Some(seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    std::iter::successors(Some(1u32), next).map(|word| word as f32 / 2_147_483_648.0 - 1.0)
+}
+
+fn noise(seconds: usize) -> Vec<f32> {
+    let samples = random().take(seconds * SAMPLE_RATE_HZ as usize);
+    samples.map(|sample| 0.1 * sample).collect()
+}
+
+fn clip_parts(seconds: usize, prompt: &str) -> Vec<UserPart> {
+    let clip = AudioClip {
+        samples: noise(seconds),
+        sample_rate_hz: SAMPLE_RATE_HZ,
+    };
+    vec![
+        UserPart::Media(Media::Clip(clip)),
+        UserPart::Text(prompt.to_owned()),
+    ]
+}
+
+/// A picture as a camera gives it: 1280 x 720.
+fn picture() -> RgbImage {
+    let (width_px, height_px) = (1280, 720);
+    let pixels = random().take(width_px * height_px * 3);
+    RgbImage {
+        width_px,
+        height_px,
+        pixels: pixels.map(|value| (value * 127.0 + 128.0) as u8).collect(),
+    }
+}
+
+fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{} ({}), slice {}, {} threads, {}",
+        report.model, report.quantisation, report.matformer, report.threads, report.isa
+    )?;
+    for event in &report.events {
+        let real_time = event
+            .real_time_factor
+            .map_or_else(String::new, |factor| format!(" ({factor:.3} of real time)"));
+        writeln!(out, "{}", event.event)?;
+        writeln!(
+            out,
+            "  encode {:.0} ms{real_time}, prefill {:.0} ms ({} tokens), decode {:.0} ms ({} tokens)",
+            event.encode_ms, event.prefill_ms, event.prompt_tokens, event.decode_ms, event.tokens
+        )?;
+        writeln!(
+            out,
+            "  from its end to the last token {:.0} ms; the first one: load {:.0} ms, encode {:.0} ms",
+            event.latency_ms, event.load_ms, event.first_encode_ms
+        )?;
+        writeln!(
+            out,
+            "  resident before {}, with the tower {}, after unloading it in {:.0} ms {}",
+            mb(event.resident_before_bytes),
+            mb(event.resident_loaded_bytes),
+            event.unload_ms,
+            mb(event.resident_after_bytes)
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! The kernels that tokens are made of, each on each instruction set of this CPU, after a comparison with the scalar reference.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use kernels::quant::{Format, Q8Activations, Quantized, quantize};
+use kernels::quantized::{matmul, matvec, quantize_activations};
+use kernels::{Isa, Pool};
+use serde::Serialize;
+
+use super::{Bench, median};
+use crate::cli::failure::{Failure, exit};
+use crate::pipeline::EngineError;
+
+/// How long one figure is measured.
+const MEASURED: Duration = Duration::from_millis(300);
+/// As wide as the text model of E2B, and more rows than the caches of a board hold.
+const COLS: usize = 2048;
+const ROWS: usize = 32_768;
+/// Rows that are quantised; the others repeat them.
+const QUANTISED_ROWS: usize = 512;
+/// A product of matrices, as prefill has them.
+const PREFILL_ROWS: usize = 2048;
+const PREFILL_TOKENS: usize = 32;
+
+#[derive(Serialize)]
+struct Report {
+    /// The instruction set that a model would run with here.
+    chosen: &'static str,
+    threads: usize,
+    kernels: Vec<Figure>,
+}
+
+#[derive(Serialize)]
+struct Figure {
+    kernel: String,
+    isa: &'static str,
+    median_us: f64,
+    /// Weights read, 10^9 bytes a second.
+    gb_s: f64,
+    /// Multiplications with addition, 10^9 a second.
+    gmac_s: f64,
+}
+
+impl Bench {
+    pub(super) fn kernels(&self) -> Result<(), Failure> {
+        let chosen = Isa::from_environment().map_err(EngineError::from)?;
+        let pools: Vec<Pool> = Isa::available()
+            .into_iter()
+            .map(|isa| Pool::new(isa, self.threads()))
+            .collect();
+        let mut report = Report {
+            chosen: chosen.name(),
+            threads: self.threads(),
+            kernels: Vec::new(),
+        };
+        let mut random = 1u32;
+        let mut next = || {
+            // A linear congruential generator (Knuth).
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            random as f32 / 2_147_483_648.0 - 1.0
+        };
+        let weights: Vec<f32> = (0..QUANTISED_ROWS * COLS).map(|_| next()).collect();
+        let x: Vec<f32> = (0..PREFILL_TOKENS * COLS).map(|_| next()).collect();
+        for (name, format) in [("q4", Format::Q4Tiled), ("q8", Format::Q8Tiled)] {
+            let bytes = stored(&pools, format, &weights)?;
+            let matrix = Quantized::new(format, &bytes, ROWS, COLS).ok_or_else(broken)?;
+            let few = matrix.slice_rows(0, PREFILL_ROWS);
+            report.kernels.extend(measured(
+                &pools,
+                &format!("{name} matvec {ROWS}x{COLS} (decode)"),
+                (bytes.len(), ROWS * COLS),
+                ROWS,
+                &mut |pool, y| {
+                    let mut q = Q8Activations::new();
+                    quantize_activations(pool, &x[..COLS], 1, COLS, &mut q);
+                    matvec::matvec(pool, matrix, &q, y);
+                },
+            )?);
+            report.kernels.extend(measured(
+                &pools,
+                &format!("{name} matmul {PREFILL_ROWS}x{COLS}, {PREFILL_TOKENS} tokens (prefill)"),
+                (
+                    bytes.len() / ROWS * PREFILL_ROWS,
+                    PREFILL_ROWS * COLS * PREFILL_TOKENS,
+                ),
+                PREFILL_ROWS * PREFILL_TOKENS,
+                &mut |pool, y| {
+                    let mut q = Q8Activations::new();
+                    quantize_activations(pool, &x, PREFILL_TOKENS, COLS, &mut q);
+                    matmul::matmul(pool, few, &q, y);
+                },
+            )?);
+        }
+        self.publish(&report, print)
+    }
+}
+
+fn broken() -> Failure {
+    Failure::new(exit::SOFTWARE, "a block format and its size disagree")
+}
+
+/// A matrix of `ROWS` rows in `format`, in memory of its own.
+fn stored(pools: &[Pool], format: Format, weights: &[f32]) -> Result<Vec<u8>, Failure> {
+    let pool = pools.last().ok_or_else(broken)?;
+    let len = format
+        .matrix_bytes(QUANTISED_ROWS, COLS)
+        .ok_or_else(broken)?;
+    let mut bytes = vec![0; len];
+    quantize(pool, format, weights, QUANTISED_ROWS, COLS, &mut bytes)
+        .map_err(|error| Failure::new(exit::SOFTWARE, error))?;
+    Ok(bytes.repeat(ROWS / QUANTISED_ROWS))
+}
+
+/// Compares and times `kernel(pool, out)`, `out` having `len` elements; `work` is weight bytes and multiplications.
+fn measured(
+    pools: &[Pool],
+    name: &str,
+    work: (usize, usize),
+    len: usize,
+    kernel: &mut dyn FnMut(&Pool, &mut [f32]),
+) -> Result<Vec<Figure>, Failure> {
+    let mut expected = vec![0.0; len];
+    kernel(&Pool::new(Isa::scalar(), 1), &mut expected);
+    let mut figures = Vec::new();
+    for pool in pools {
+        let mut out = vec![0.0; len];
+        let mut times = Vec::new();
+        let start = Instant::now();
+        while times.len() < 3 || start.elapsed() < MEASURED {
+            out.fill(0.0);
+            let before = Instant::now();
+            kernel(pool, &mut out);
+            times.push(before.elapsed().as_secs_f64());
+        }
+        if out != expected {
+            return Err(Failure::new(
+                exit::SOFTWARE,
+                format_args!(
+                    "{name} on {}: the result is not the scalar reference's; please report this",
+                    pool.isa()
+                ),
+            ));
+        }
+        let median_s = median(times.into_iter());
+        figures.push(Figure {
+            kernel: name.to_owned(),
+            isa: pool.isa().name(),
+            median_us: median_s * 1e6,
+            gb_s: work.0 as f64 / median_s / 1e9,
+            gmac_s: work.1 as f64 / median_s / 1e9,
+        });
+    }
+    Ok(figures)
+}
+
+fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "chosen here: {}; {} threads; every result equal to the scalar reference",
+        report.chosen, report.threads
+    )?;
+    writeln!(
+        out,
+        "{:<46}{:<12}{:>12}{:>9}{:>9}",
+        "kernel", "isa", "us", "GB/s", "GMAC/s"
+    )?;
+    for figure in &report.kernels {
+        writeln!(
+            out,
+            "{:<46}{:<12}{:>12.1}{:>9.2}{:>9.2}",
+            figure.kernel, figure.isa, figure.median_us, figure.gb_s, figure.gmac_s
+        )?;
+    }
+    Ok(())
+}
