@@ -62,6 +62,7 @@ if ! command -v cargo >/dev/null; then
     if apt-cache policy rustup 2>/dev/null | grep -q 'Candidate: [0-9]'; then
         apt_install rustup
     else
+        apt_install curl ca-certificates
         echo "install-build-deps: Rust is missing and this release has no rustup package; type: $rustup_command" >&2
         exit 1
     fi
