@@ -95,7 +95,10 @@ fn memory_stays_bounded_while_500_tokens_are_decoded() {
     extend(&ids(64, 2048));
     let mut largest = 0;
     for (n, &id) in ids(500, 2048).iter().enumerate() {
+        let before = text.ple().counts().read;
         extend(&[id]);
+        // However slow the disk is, a token waits for no more than its own row.
+        assert!(text.ple().counts().read - before <= 1, "token {n}");
         if n % 50 == 49 {
             largest = largest.max(cached_bytes(&table));
             assert!(text.ple().resident_bytes() <= most + page);
@@ -306,4 +309,62 @@ fn a_copy_that_was_interrupted_is_never_used() {
     ];
     expected.sort();
     assert_eq!(names(&dir), expected);
+}
+
+/// Runs `ask` with the copy on a file system of `size` in a name space of its own, where `prepare` was run before; what it said,
+/// what it warned of, and the names that are left. `None` where nobody may mount.
+fn ask_on_small_disk(
+    pack: &Path,
+    home: &Path,
+    size: &str,
+    prepare: &str,
+) -> Option<(String, String)> {
+    let dir = home.join("small");
+    std::fs::create_dir_all(&dir).unwrap();
+    let config = home.join("small.toml");
+    std::fs::write(&config, format!("[ple]\ncache_dir = {dir:?}\n")).unwrap();
+    let script = r#"mount -t tmpfs -o "size=$1" none "$2" || exit 99
+        cd "$2"; eval "$3"; shift 3
+        cd "$OLDPWD"; "$0" "$@"; code=$?
+        ls "$DIR" >&2; exit $code"#;
+    let inner = asking(pack, &config);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
+    command
+        .arg(inner.get_program())
+        .arg(size)
+        .arg(&dir)
+        .arg(prepare);
+    command.args(inner.get_args()).env("DIR", &dir);
+    let output = command.output().ok()?;
+    let refused = output.status.code() == Some(99)
+        || String::from_utf8_lossy(&output.stderr).starts_with("unshare:");
+    (!refused).then(|| told(output))
+}
+
+#[test]
+fn an_older_copy_makes_room_and_a_disk_too_small_is_not_filled() {
+    let home = home();
+    let pack = packed(home.path());
+    let (want, _) = told(
+        asking(&pack, Path::new("config/gemmad.toml"))
+            .output()
+            .unwrap(),
+    );
+    // The table has half a MB; 16 MiB are to be left free.
+    let other = "head -c 3000000 /dev/zero > gemmad-ple-0123.copy; echo mine > notes";
+    let Some((said, told)) = ask_on_small_disk(&pack, home.path(), "18m", other) else {
+        return;
+    };
+    assert_eq!(said, want);
+    assert!(
+        told.contains("notes") && told.contains(".copy") && !told.contains("gemmad-ple-0123"),
+        "{told}"
+    );
+    let (said, told) = ask_on_small_disk(&pack, home.path(), "16m", other).unwrap();
+    assert_eq!(said, want);
+    assert!(
+        told.contains("bytes free") && told.contains("ple.safetensors instead"),
+        "{told}"
+    );
 }
