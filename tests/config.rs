@@ -329,8 +329,8 @@ fn the_nearest_known_key_is_named() {
         (&format!("{microphone}triger = \"voice\"\n"), "line 4, column 1: unknown key `triger`; did you mean `trigger`?"),
         (&format!("{microphone}trigger = \"push-to-talk\"\n"), "unknown value `push-to-talk`; did you mean `push_to_talk`?"),
         (&format!("{microphone}[microphone.speech]\nlead = 3\n"), "unknown key `lead`; did you mean `lead_ms`?"),
-        ("[audio]\nbatch_ms = \"x\"\n", "line 2, column 12: invalid type"),
-        ("[audio]\nbatch_ms = \n", "line 2, column 12: "),
+        ("[audio]\nbatch_ms = \"x\"\n", "line 2, column 12 (batch_ms): invalid type"),
+        ("[audio]\nbatch_ms = \n", "line 2, column 12 (batch_ms): "),
     ] {
         let error = parse(text).unwrap_err();
         assert!(error.contains(told), "{text}\n{error}");

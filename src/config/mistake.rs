@@ -15,8 +15,14 @@ pub(super) fn explain(error: &toml::de::Error, text: &str) -> String {
         Some(span) => {
             let before = text.get(..span.start).unwrap_or(text);
             let line = before.matches('\n').count() + 1;
-            let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
-            format!("line {line}, column {column}: {reason}")
+            let begun = before.rsplit('\n').next().unwrap_or(before);
+            let column = begun.chars().count() + 1;
+            // The key alone: a value may be a secret.
+            let of = match begun.split_once('=') {
+                Some((key, _)) => format!(" ({})", key.trim()),
+                None => String::new(),
+            };
+            format!("line {line}, column {column}{of}: {reason}")
         }
     }
 }

@@ -39,7 +39,7 @@ pub async fn probe(config: &config::Dbus) -> Result<NameOwner, DbusError> {
         .build()
         .await
         .map_err(lost)?;
-    let name = BusName::try_from(NAME).map_err(|error| lost(error.into()))?;
+    let name = BusName::try_from(NAME).map_err(lost)?;
     let owned = proxy.name_has_owner(name.clone()).await;
     if owned.map_err(|error| lost(error.into()))? {
         let process = proxy.get_connection_unix_process_id(name).await;
