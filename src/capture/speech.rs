@@ -47,25 +47,17 @@ pub struct Segmenter {
     settling: u32,
     min_speech: u64,
     hangover: u64,
-    /// Frames that are kept outside an utterance: the lead, and those in which an onset is found.
-    kept: usize,
+    lead: usize,
     max_speech: u64,
     listen_timeout: u64,
     gate: Gate,
     /// Less than a frame.
     pending: Vec<f32>,
     /// What was heard last outside an utterance, the newest at the back; bounded by the longest lead, 10 s.
-    ring: VecDeque<Kept>,
+    ring: VecDeque<f32>,
     /// Of the last frames, the newest in the lowest bit: whether each was likely speech.
     recent: u32,
     utterance: Option<Utterance>,
-}
-
-/// A frame outside an utterance.
-struct Kept {
-    samples: Vec<f32>,
-    /// Quieter than any room.
-    silent: bool,
 }
 
 /// All in samples.
@@ -86,11 +78,11 @@ const ONSET_WINDOW: u32 = 6;
 /// Where the detector's memory is empty, steady noise looks like speech to it for up to 25 frames.
 const SETTLING_FRAMES: u32 = 30;
 
-/// Silence in front of an utterance, below [`Level::SILENCE`], counts for no more than this: 48 ms. Microphones give some noise
-/// always; what gives none, a noise gate or a file, puts the log-mel features at a floor that no recording has, and what a model
-/// makes of long stretches of it is chance: of the demo model's 24 held-out clips it understands 23 with 300 ms of faint noise in
-/// front and 17 with 300 ms of nothing.
-const MOST_SILENT_FRAMES: usize = 3;
+/// Half a step of 16 bits. What stays below it in front of an utterance is digital silence, and is left out: a microphone gives some
+/// noise always, a noise gate and a file that begins later may give none. The log-mel features of nothing lie at a floor that no
+/// recording has, and what a model makes of that is chance: of the demo model's 24 held-out clips it understands 23 with 300 ms of
+/// faint noise in front, and 17 with 300 ms of nothing.
+const DIGITAL_SILENCE: f32 = 1.0 / 65_536.0;
 
 /// Wind, traffic and a table that is touched are louder than speech below this, in Hz, and speech has nothing to lose there.
 const RUMBLE_HZ: f64 = 120.0;
@@ -107,8 +99,7 @@ impl Segmenter {
             settling: SETTLING_FRAMES,
             min_speech: samples(config.min_speech_ms),
             hangover: samples(config.hangover_ms),
-            kept: samples(config.lead_ms).div_ceil(FRAME_SAMPLES as u64) as usize
-                + ONSET_WINDOW as usize,
+            lead: samples(config.lead_ms) as usize,
             max_speech: samples(config.max_speech_ms),
             listen_timeout: samples(config.listen_timeout_ms),
             gate,
@@ -180,8 +171,7 @@ impl Segmenter {
         }
         let score = self.detector.predict_f32(&heard);
         self.settling = self.settling.saturating_sub(1);
-        let energy = heard.iter().map(|x| x * x).sum::<f32>() / FRAME_SAMPLES as f32;
-        let stands_out = self.level.stands_out(energy);
+        let stands_out = self.level.stands_out(&heard);
         let likely = self.settling == 0 && stands_out && score >= self.threshold;
         self.recent = self.recent << 1 | u32::from(likely);
         match &mut self.utterance {
@@ -202,23 +192,13 @@ impl Segmenter {
                 }
             }
             None => {
-                if self.ring.len() == self.kept {
-                    self.ring.pop_front();
-                }
-                self.ring.push_back(Kept {
-                    samples: frame.to_vec(),
-                    silent: energy < Level::SILENCE,
-                });
+                self.ring.extend(frame);
+                let kept = self.lead + ONSET_WINDOW as usize * FRAME_SAMPLES;
+                self.ring.drain(..self.ring.len().saturating_sub(kept));
                 let window = self.recent & ((1 << ONSET_WINDOW) - 1);
                 if window.count_ones() >= ONSET_FRAMES && self.gate != Gate::PushToTalk(None) {
-                    let silent = self.ring.iter().take_while(|kept| kept.silent).count();
-                    let left_out = silent.saturating_sub(MOST_SILENT_FRAMES);
-                    let samples: Vec<f32> = self
-                        .ring
-                        .drain(..)
-                        .skip(left_out)
-                        .flat_map(|kept| kept.samples)
-                        .collect();
+                    let silent = |x: &f32| x.abs() < DIGITAL_SILENCE;
+                    let samples: Vec<f32> = self.ring.drain(..).skip_while(silent).collect();
                     self.utterance = Some(Utterance {
                         given: samples.len() as u64,
                         voiced: u64::from(window.count_ones()) * FRAME_SAMPLES as u64,
@@ -274,8 +254,8 @@ impl Level {
     /// Lowest floor, -70 dB full scale: no room is quieter, and the ratio stays a number in digital silence.
     const SILENCE: f32 = 1e-7;
 
-    /// Takes the mean square of a frame in.
-    fn stands_out(&mut self, energy: f32) -> bool {
+    fn stands_out(&mut self, frame: &[f32]) -> bool {
+        let energy = frame.iter().map(|x| x * x).sum::<f32>() / frame.len() as f32;
         let Some(smoothed) = &mut self.smoothed else {
             self.smoothed = Some(energy);
             self.floor = energy.max(Level::SILENCE);
