@@ -67,9 +67,8 @@ impl Patient {
     /// What it found, and its exit code.
     fn examine(&self) -> Findings {
         let output = self.command().arg("--json").output().unwrap();
-        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("{error}: {}", String::from_utf8_lossy(&output.stderr))
-        });
+        let report = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
         Findings {
             report,
             code: output.status.code(),
@@ -86,7 +85,10 @@ impl Findings {
     /// The checks of that name.
     fn all(&self, check: &str) -> Vec<&Value> {
         let checks = self.report["checks"].as_array().unwrap();
-        checks.iter().filter(|found| found["check"] == check).collect()
+        checks
+            .iter()
+            .filter(|found| found["check"] == check)
+            .collect()
     }
 
     /// The one check of that name: it ended like this, and says all of these words.
@@ -99,7 +101,12 @@ impl Findings {
         for word in words {
             assert!(text.contains(word), "{word:?} is not in {:#}", found[0]);
         }
-        assert_eq!(found[0]["advice"].is_string(), state != "ok", "{}", found[0]);
+        assert_eq!(
+            found[0]["advice"].is_string(),
+            state != "ok",
+            "{}",
+            found[0]
+        );
     }
 
     /// Nothing fails but these.
@@ -107,7 +114,9 @@ impl Findings {
     fn failing(&self, names: &[&str]) {
         let checks = self.report["checks"].as_array().unwrap();
         let failing = checks.iter().filter(|found| found["state"] == "failing");
-        let failing: Vec<&str> = failing.map(|found| found["check"].as_str().unwrap()).collect();
+        let failing: Vec<&str> = failing
+            .map(|found| found["check"].as_str().unwrap())
+            .collect();
         assert_eq!(failing, names, "{:#}", self.report);
         let code = if names.is_empty() { 0 } else { 69 };
         assert_eq!(self.code, Some(code));
@@ -176,32 +185,60 @@ fn what_is_well_is_told_and_a_running_daemon_is_no_fault() {
     for check in ["cpu", "memory", "user", "sound cards", "video devices"] {
         assert_eq!(found.all(check).len(), 1, "{:#}", found.report);
     }
-    let isa = String::from_utf8(Command::new(env!("CARGO_BIN_EXE_gemmad")).arg("--version").output().unwrap().stdout).unwrap();
-    let isa = isa.trim().rsplit([' ', ')']).find(|word| !word.is_empty()).unwrap();
+    let isa = String::from_utf8(
+        Command::new(env!("CARGO_BIN_EXE_gemmad"))
+            .arg("--version")
+            .output()
+            .unwrap()
+            .stdout,
+    )
+    .unwrap();
+    let isa = isa
+        .trim()
+        .rsplit([' ', ')'])
+        .find(|word| !word.is_empty())
+        .unwrap();
     assert!(found.all("cpu")[0]["found"].as_str().unwrap().contains(isa));
-    assert!(found.all("memory")[0]["found"].as_str().unwrap().contains("the model needs"));
+    assert!(
+        found.all("memory")[0]["found"]
+            .as_str()
+            .unwrap()
+            .contains("the model needs")
+    );
 
     // For people: a line for each, with the same words.
     let output = patient.command().output().unwrap();
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.lines().count(), found.report["checks"].as_array().unwrap().len(), "{text}");
+    assert_eq!(
+        text.lines().count(),
+        found.report["checks"].as_array().unwrap().len(),
+        "{text}"
+    );
     for line in text.lines() {
         let state = line.split_whitespace().next().unwrap();
         assert!(["ok", "warning"].contains(&state), "{line}");
     }
-    assert!(text.contains("\nok       bus: org.gemmad1 is free"), "{text}");
+    assert!(
+        text.contains("\nok       bus: org.gemmad1 is free"),
+        "{text}"
+    );
 
     // Beside the daemon itself.
     let observer = Observer::start_with(broker.port, &["-u", "gemmad", "-P", "right"]);
     let gemmad = Gemmad::spawn(patient.dir.path(), &[]);
-    wait_until("the daemon is ready", || !observer.on("gemmad/pi/health").is_empty());
+    wait_until("the daemon is ready", || {
+        !observer.on("gemmad/pi/health").is_empty()
+    });
     let found = patient.examine();
     found.failing(&[]);
     let owner = format!("gemmad (process {})", gemmad.pid());
     found.expect("bus", "ok", &[&owner]);
     found.expect("broker", "ok", &["gemmad/pi"]);
-    assert!(!gemmad.stop().contains("it is tried again"), "it kept its connection");
+    assert!(
+        !gemmad.stop().contains("it is tried again"),
+        "it kept its connection"
+    );
 }
 
 #[test]
@@ -223,11 +260,19 @@ fn what_is_wrong_with_the_broker_is_told_with_what_to_do() {
     std::fs::write(&password, "wrong\n").unwrap();
     let found = examine("mqtt", "pi", &login);
     found.failing(&["broker"]);
-    found.expect("broker", "failing", &["refused the connection", "mqtt.username", "/password"]);
+    found.expect(
+        "broker",
+        "failing",
+        &["refused the connection", "mqtt.username", "/password"],
+    );
     found.expect("model", "ok", &[]);
 
     let found = examine("mqtt", "pi", "");
-    found.expect("broker", "failing", &["refused the connection", "wants a user"]);
+    found.expect(
+        "broker",
+        "failing",
+        &["refused the connection", "wants a user"],
+    );
 
     std::fs::write(&password, "right\n").unwrap();
     let found = examine("mqtt", "other", &login);
@@ -238,7 +283,11 @@ fn what_is_wrong_with_the_broker_is_told_with_what_to_do() {
     std::fs::remove_file(&password).unwrap();
     let found = examine("mqtt", "pi", &login);
     found.expect("broker", "failing", &["mqtt.password_file", "No such file"]);
-    let found = examine("mqtt", "pi", "username = \"gemmad\"\npassword_credential = \"mqtt\"");
+    let found = examine(
+        "mqtt",
+        "pi",
+        "username = \"gemmad\"\npassword_credential = \"mqtt\"",
+    );
     found.expect("broker", "warning", &["LoadCredential", "systemd-run"]);
     found.failing(&[]);
 
@@ -246,20 +295,31 @@ fn what_is_wrong_with_the_broker_is_told_with_what_to_do() {
     examine("mqtt", "pi", &login).expect("broker", "ok", &[]);
     broker.kill();
     let found = examine("mqtt", "pi", &login);
-    found.expect("broker", "failing", &["cannot be reached", "is the broker running on 127.0.0.1"]);
+    found.expect(
+        "broker",
+        "failing",
+        &["cannot be reached", "is the broker running on 127.0.0.1"],
+    );
 }
 
 #[test]
 fn what_is_wrong_with_the_bus_is_told_with_what_to_do() {
     let patient = Patient::new();
     let examine = |bus: &str| {
-        patient.write(&format!("[model]\npath = {:?}\n[dbus]\nbus = {bus:?}\n", demo()));
+        patient.write(&format!(
+            "[model]\npath = {:?}\n[dbus]\nbus = {bus:?}\n",
+            demo()
+        ));
         patient.examine()
     };
     let strict = PrivateBus::like_the_system_bus("");
     let found = examine(&strict.address());
     found.failing(&["bus"]);
-    found.expect("bus", "failing", &["does not let this user own org.gemmad1", "gemmad.conf"]);
+    found.expect(
+        "bus",
+        "failing",
+        &["does not let this user own org.gemmad1", "gemmad.conf"],
+    );
     let found = examine("unix:path=/nowhere/bus");
     found.expect("bus", "failing", &["cannot connect", "/nowhere/bus"]);
     // A stranger has the name.
@@ -304,10 +364,16 @@ fn models_devices_and_configurations_that_cannot_be_used_are_told() {
     assert!(found.all("flash").is_empty());
 
     std::fs::write(&weights, &bytes).unwrap();
-    patient.write(&format!("[model]\npath = {broken:?}\n[matformer]\nslice = \"e9b\"\n{quiet}"));
-    patient.examine().expect("model", "failing", &["e9b", "half"]);
+    patient.write(&format!(
+        "[model]\npath = {broken:?}\n[matformer]\nslice = \"e9b\"\n{quiet}"
+    ));
+    patient
+        .examine()
+        .expect("model", "failing", &["e9b", "half"]);
     patient.write(&format!("[model]\npath = \"/nowhere/model\"\n{quiet}"));
-    patient.examine().expect("model", "failing", &["/nowhere/model", "put a model there"]);
+    patient
+        .examine()
+        .expect("model", "failing", &["/nowhere/model", "put a model there"]);
 
     // The file of `hall` is not there yet; then it is silent.
     patient.write(&format!(
@@ -323,8 +389,22 @@ fn models_devices_and_configurations_that_cannot_be_used_are_told() {
     found.expect("ple cache", "failing", &["cache", "No such file"]);
     found.expect("microphone", "failing", &["does not exist"]);
     let cameras = found.all("camera");
-    assert!(cameras[0]["found"].as_str().unwrap().contains("holds no .jpg"), "{}", cameras[0]);
-    assert!(cameras[1]["found"].as_str().unwrap().contains("cannot be reached"), "{}", cameras[1]);
+    assert!(
+        cameras[0]["found"]
+            .as_str()
+            .unwrap()
+            .contains("holds no .jpg"),
+        "{}",
+        cameras[0]
+    );
+    assert!(
+        cameras[1]["found"]
+            .as_str()
+            .unwrap()
+            .contains("cannot be reached"),
+        "{}",
+        cameras[1]
+    );
     std::fs::write(raw_file(patient.dir.path(), "hall"), vec![0; 64_000]).unwrap();
     std::fs::create_dir(patient.path("cache")).unwrap();
     let found = patient.examine();
@@ -335,7 +415,11 @@ fn models_devices_and_configurations_that_cannot_be_used_are_told() {
     patient.write("[mqtt]\nenabeld = true\n");
     let found = patient.examine();
     found.failing(&["configuration"]);
-    found.expect("configuration", "failing", &["`enabeld`; did you mean `enabled`?"]);
+    found.expect(
+        "configuration",
+        "failing",
+        &["`enabeld`; did you mean `enabled`?"],
+    );
     assert_eq!((found.all("cpu").len(), found.all("memory").len()), (1, 1));
     assert!(found.all("broker").is_empty());
     let output = patient.command().output().unwrap();

@@ -96,12 +96,18 @@ fn heard(engine: &mut Engine, stream: &[f32]) -> Vec<String> {
     let (mut texts, mut speech) = (Vec::new(), None);
     for piece in stream.chunks(PIECE) {
         segmenter.push(piece, &mut |event| match event {
-            SpeechEvent::Started => speech = Some(engine.start_speech(None, &prompt, None).unwrap()),
-            SpeechEvent::Samples(samples) => engine.hear(speech.as_mut().unwrap(), &samples).unwrap(),
+            SpeechEvent::Started => {
+                speech = Some(engine.start_speech(None, &prompt, None).unwrap())
+            }
+            SpeechEvent::Samples(samples) => {
+                engine.hear(speech.as_mut().unwrap(), &samples).unwrap()
+            }
             SpeechEvent::Ended { .. } => {
                 let generation = engine.most_likely(64);
                 let answer = engine
-                    .finish_speech(speech.take().unwrap(), &generation, &mut |_| ControlFlow::Continue(()))
+                    .finish_speech(speech.take().unwrap(), &generation, &mut |_| {
+                        ControlFlow::Continue(())
+                    })
                     .unwrap();
                 texts.push(answer.text.trim().to_owned());
             }
@@ -119,7 +125,11 @@ fn as_many_clips_are_understood_as_by_the_command_line() {
     // As good as the reference, within one: tests/heldout_audio.rs.
     assert!(wanted >= 22);
     let mut engine = Engine::open(&demo(), engine_options(&Config::default())).unwrap();
-    for background in [None, Some(("whitenoise", -60.0)), Some(("pinknoise", -55.0))] {
+    for background in [
+        None,
+        Some(("whitenoise", -60.0)),
+        Some(("pinknoise", -55.0)),
+    ] {
         let mut wrong = Vec::new();
         for clip in &clips {
             let len = clip.samples.len() + 2 * AROUND;

@@ -173,7 +173,9 @@ fn what_is_kept_follows_its_event_and_goes_when_the_microphone_is_muted() {
             seen.topic == format!("gemmad/pi/{topic}")
                 && String::from_utf8_lossy(&seen.payload).contains(words)
         };
-        all.iter().position(fits).unwrap_or_else(|| panic!("{topic}: {words}"))
+        all.iter()
+            .position(fits)
+            .unwrap_or_else(|| panic!("{topic}: {words}"))
     };
     for (source, words) in [
         ("mic/kitchen/transcript", "turn off"),
@@ -181,7 +183,9 @@ fn what_is_kept_follows_its_event_and_goes_when_the_microphone_is_muted() {
         ("camera/kitchen/caption", "cat"),
         ("camera/kitchen/caption", "dog"),
     ] {
-        let event = source.replace("transcript", "event").replace("caption", "event");
+        let event = source
+            .replace("transcript", "event")
+            .replace("caption", "event");
         assert!(at(&event, words) < at(source, words), "{source}: {words}");
     }
     assert!(at("camera/kitchen/image", "picture") < at("camera/kitchen/event", "dog"));

@@ -178,7 +178,12 @@ impl Doctor {
         match report.state {
             State::Failing => {
                 let failing = |check: &&Finding| check.state == State::Failing;
-                let names: Vec<&str> = report.checks.iter().filter(failing).map(|c| c.check).collect();
+                let names: Vec<&str> = report
+                    .checks
+                    .iter()
+                    .filter(failing)
+                    .map(|c| c.check)
+                    .collect();
                 Err(Failure::new(
                     exit::UNAVAILABLE,
                     format_args!("failing: {}", names.join(", ")),

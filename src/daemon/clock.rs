@@ -34,8 +34,7 @@ fn is_set(root: &Path) -> bool {
     let clocks = std::fs::read_dir(root.join("sys/class/rtc"));
     let by_hardware = clocks.is_ok_and(|clocks| {
         clocks.flatten().any(|clock| {
-            std::fs::read_to_string(clock.path().join("hctosys"))
-                .is_ok_and(|set| set.trim() == "1")
+            std::fs::read_to_string(clock.path().join("hctosys")).is_ok_and(|set| set.trim() == "1")
         })
     });
     by_network || by_hardware

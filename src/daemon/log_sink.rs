@@ -53,7 +53,8 @@ impl Waiting {
             return;
         }
         self.allowance = Some((left - 1.0, now));
-        self.lines.push_back(line(std::mem::take(&mut self.suppressed)));
+        self.lines
+            .push_back(line(std::mem::take(&mut self.suppressed)));
     }
 }
 
@@ -171,7 +172,10 @@ mod tests {
         waiting.take(start + REFILL / MOST_LINES + Duration::from_millis(1), made);
         let last = waiting.lines.pop_back().unwrap();
         assert_eq!((last.suppressed, last.level), (30, "error"));
-        assert_eq!((last.target.as_str(), last.message.as_str()), ("mqtt", "it broke"));
+        assert_eq!(
+            (last.target.as_str(), last.message.as_str()),
+            ("mqtt", "it broke")
+        );
         waiting.lines.clear();
         for _ in 0..50 {
             waiting.take(start + 3 * REFILL, made);

@@ -111,7 +111,8 @@ impl Daemon {
         config.vision = old.vision.clone();
         config.dbus = old.dbus.clone();
         let new = settings(config, &self.switches, file).map_err(|error| error.to_string())?;
-        check_slices(&new.config.matformer, &self.loaded.slices).map_err(|error| error.to_string())?;
+        check_slices(&new.config.matformer, &self.loaded.slices)
+            .map_err(|error| error.to_string())?;
         let degraded = self.vigil.degraded().is_degraded();
         let new = Arc::new(new.for_board(&self.switches, degraded));
         if new.config.mqtt != old.mqtt

@@ -151,7 +151,10 @@ mod tests {
         assert_eq!(there.hottest_c, Some(83.0));
         assert_eq!(there.memory_pressure_percent, Some(12.5));
         let nowhere = Vitals::read(Path::new("/nowhere"));
-        assert_eq!((nowhere.hottest_c, nowhere.memory_pressure_percent), (None, None));
+        assert_eq!(
+            (nowhere.hottest_c, nowhere.memory_pressure_percent),
+            (None, None)
+        );
     }
 
     #[test]

@@ -14,7 +14,11 @@ fn front_door(bench: &Bench) -> String {
     let directory = bench.dir.path().join("door");
     std::fs::create_dir(&directory).unwrap();
     for n in 0..15 {
-        let picture = if n < 12 { "014_picture.png" } else { "002_picture.png" };
+        let picture = if n < 12 {
+            "014_picture.png"
+        } else {
+            "002_picture.png"
+        };
         let from = heldout("images").join(picture);
         std::fs::copy(from, directory.join(format!("{n:02}.png"))).unwrap();
     }
@@ -78,7 +82,8 @@ fn write(root: &Path, path: &str, text: &str) {
 fn a_hot_board_and_one_short_of_memory_do_less_and_say_so() {
     let bench = Bench::new();
     let board = bench.dir.path().join("board");
-    let heat = |millidegrees: &str| write(&board, "sys/class/thermal/thermal_zone0/temp", millidegrees);
+    let heat =
+        |millidegrees: &str| write(&board, "sys/class/thermal/thermal_zone0/temp", millidegrees);
     let pressure = |percent: &str| {
         let text = format!("some avg10={percent} avg60=0.00 avg300=0.00 total=0\n");
         write(&board, "proc/pressure/memory", &text);
@@ -87,7 +92,11 @@ fn a_hot_board_and_one_short_of_memory_do_less_and_say_so() {
     heat("45000\n");
     pressure("0.00");
     let camera = front_door(&bench);
-    bench.write_config(None, "", &format!("[matformer]\ndegraded_slice = \"half\"\n[log]\npublish = true\n{camera}"));
+    bench.write_config(
+        None,
+        "",
+        &format!("[matformer]\ndegraded_slice = \"half\"\n[log]\npublish = true\n{camera}"),
+    );
     // The tests' own configuration switches both limits off.
     let file = bench.dir.path().join("gemmad.toml");
     let text = std::fs::read_to_string(&file).unwrap();
@@ -96,39 +105,63 @@ fn a_hot_board_and_one_short_of_memory_do_less_and_say_so() {
     std::fs::write(&file, text).unwrap();
     let gemmad = bench.start_with(&["--board-root", board.to_str().unwrap()]);
     let first = bench.wait_for("health", 1)[0].json();
-    assert_eq!((&first["soc_temp_c"], &first["load_1m"]), (&json!(45.0), &json!(1.25)), "{first}");
-    assert_eq!((&first["state"], &first["degraded"]), (&json!("ready"), &json!([])));
+    assert_eq!(
+        (&first["soc_temp_c"], &first["load_1m"]),
+        (&json!(45.0), &json!(1.25)),
+        "{first}"
+    );
+    assert_eq!(
+        (&first["state"], &first["degraded"]),
+        (&json!("ready"), &json!([]))
+    );
     bench.wait_for("camera/door/event", 1);
     let whole = bench.on("matformer").last().unwrap().text().to_owned();
     assert_ne!(whole, "half");
 
     let degraded = |wanted: Value| {
-        bench.wait_health(&format!("degraded: {wanted}"), |health| health["degraded"] == wanted)
+        bench.wait_health(&format!("degraded: {wanted}"), |health| {
+            health["degraded"] == wanted
+        })
     };
     heat("85500\n");
     let health = degraded(json!(["the board is too hot"]));
-    assert_eq!((&health["state"], &health["soc_temp_c"]), (&json!("degraded"), &json!(85.5)));
+    assert_eq!(
+        (&health["state"], &health["soc_temp_c"]),
+        (&json!("degraded"), &json!(85.5))
+    );
     bench.wait_for_payload("matformer", "half");
     gemmad.wait_log("fewer threads, no captions of motion");
     let line = bench.wait_for("log", 1)[0].clone();
     assert!(!line.retain, "a line of the log is of the moment");
     assert_eq!(line.json()["level"], "warn");
-    assert!(line.text().contains("the board is too hot"), "{}", line.text());
+    assert!(
+        line.text().contains("the board is too hot"),
+        "{}",
+        line.text()
+    );
     // What moves is not described any more; what is asked for is, by the smaller model.
     let dropped = |health: &Value| health["queues"]["dropped_captions"].as_u64().unwrap();
     let before = dropped(&health);
-    let stats = |n: usize| bench.request("stats", &format!("s{n}"), json!({}))["data"]["details"].clone();
+    let stats =
+        |n: usize| bench.request("stats", &format!("s{n}"), json!({}))["data"]["details"].clone();
     wait_until("captions of motion are left out", || {
         dropped(&stats(bench.on("response/stats").len())) > before
     });
     let described = bench.on("camera/door/event").len();
     let answer = bench.request("describe", "d", json!({"camera": "door"}));
-    assert_eq!((&answer["status"], &answer["data"]["matformer"]), (&json!("ok"), &json!("half")), "{answer}");
+    assert_eq!(
+        (&answer["status"], &answer["data"]["matformer"]),
+        (&json!("ok"), &json!("half")),
+        "{answer}"
+    );
     let events = bench.wait_for("camera/door/event", described + 1);
     assert_eq!(events[described].json()["trigger"], "request");
 
     pressure("35.00");
-    degraded(json!(["the board is too hot", "the board is short of memory"]));
+    degraded(json!([
+        "the board is too hot",
+        "the board is short of memory"
+    ]));
     heat("60000\n");
     degraded(json!(["the board is short of memory"]));
     pressure("0.50");
@@ -147,18 +180,31 @@ fn a_microphone_that_goes_comes_back_and_is_heard_again() {
     let bench = Bench::new();
     write_config(bench.dir.path(), &["hall"]);
     let file = raw_file(bench.dir.path(), "hall");
-    bench.write_config(None, "", "[[microphone]]\nid = \"hall\"\ndevice = \"hall\"\n");
+    bench.write_config(
+        None,
+        "",
+        "[[microphone]]\nid = \"hall\"\ndevice = \"hall\"\n",
+    );
     // It is not plugged in.
     let gemmad = bench.start();
     bench.wait_for_payload("mic/hall/state", "offline");
     let health = bench.request("stats", "s", json!({}));
     let last_error = health["data"]["details"]["last_error"].as_str().unwrap();
-    assert!(last_error.contains("hall: ALSA device `hall` does not exist"), "{last_error}");
+    assert!(
+        last_error.contains("hall: ALSA device `hall` does not exist"),
+        "{last_error}"
+    );
     write_speech(&file, "009_both.wav");
     let said = expected("audio", "009_both.wav", "transcript");
     let event = bench.wait_for("mic/hall/event", 1)[0].json();
     assert_eq!(event["text"], said.as_str(), "{event}");
-    let online = || bench.on("mic/hall/state").iter().filter(|seen| seen.payload == b"online").count();
+    let online = || {
+        bench
+            .on("mic/hall/state")
+            .iter()
+            .filter(|seen| seen.payload == b"online")
+            .count()
+    };
     assert_eq!(online(), 1);
 
     // Pulled out while it is closed: the plugin hides what happens to an open file.
@@ -176,5 +222,38 @@ fn a_microphone_that_goes_comes_back_and_is_heard_again() {
     assert_eq!(event["text"], said.as_str(), "{event}");
     assert_eq!(online(), 2);
     bench.assert_schemas();
+    gemmad.stop();
+}
+
+#[test]
+fn a_property_that_was_set_is_announced_as_it_is_then() {
+    let bench = Bench::new();
+    let bus = PrivateBus::open();
+    let camera = front_door(&bench);
+    bench.write_config(Some(&bus.address()), "", &camera);
+    let gemmad = bench.start();
+    bench.wait_for_payload("camera/door/state", "online");
+    let monitor = bus.monitor();
+    let mut caller = bus.caller(&[]);
+    let (path, interface) = ("/org/gemmad1/camera/door", "org.gemmad1.Camera");
+    let set = json!([interface, "Enabled", ["b", false]]);
+    caller
+        .call(path, "org.freedesktop.DBus.Properties", "Set", &set)
+        .unwrap();
+    assert_eq!(caller.property(path, interface, "Enabled").unwrap(), false);
+    bench.wait_for_payload("camera/door/state", "disabled");
+    monitor.wait_for("\"State\":{\"type\":\"s\",\"data\":\"disabled\"}");
+    let lines = monitor.text();
+    let told: Vec<Value> = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["member"] == "PropertiesChanged")
+        .map(|message| message["payload"]["data"][1]["Enabled"]["data"].clone())
+        .filter(|enabled| !enabled.is_null())
+        .collect();
+    assert!(
+        !told.is_empty() && told.iter().all(|enabled| *enabled == false),
+        "{told:?}"
+    );
     gemmad.stop();
 }

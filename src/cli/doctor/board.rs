@@ -30,7 +30,10 @@ pub(super) fn cpu(threads: usize) -> Finding {
         return Finding::warning("cpu", found, advice);
     }
     if isa != Isa::best() {
-        let advice = format!("{} would be faster: GEMMAD_ISA forces the other", Isa::best());
+        let advice = format!(
+            "{} would be faster: GEMMAD_ISA forces the other",
+            Isa::best()
+        );
         return Finding::warning("cpu", found, advice);
     }
     if matches!(isa.to_string().as_str(), "scalar" | "neon") {
@@ -74,7 +77,8 @@ pub(super) fn memory(model: Option<&Model>) -> Finding {
         return Finding::warning("memory", found, advice);
     }
     if model.needed_bytes() > available {
-        let advice = "other programs hold the rest, unless it is a running gemmad: end what is not needed";
+        let advice =
+            "other programs hold the rest, unless it is a running gemmad: end what is not needed";
         return Finding::warning("memory", found, advice);
     }
     Finding::ok("memory", found)

@@ -49,7 +49,11 @@ pub(super) fn cache(directory: &Path, model: Option<&Model>) -> Finding {
     let shown = directory.display();
     let advice = "make it a directory of the daemon's user on the fastest local flash, or leave ple.cache_dir out";
     if let Err(error) = tempfile::NamedTempFile::new_in(directory) {
-        return Finding::failing("ple cache", format!("{shown} takes no files: {error}"), advice);
+        return Finding::failing(
+            "ple cache",
+            format!("{shown} takes no files: {error}"),
+            advice,
+        );
     }
     let Some(model) = model else {
         return Finding::ok("ple cache", format!("{shown} takes files"));
@@ -65,7 +69,11 @@ pub(super) fn cache(directory: &Path, model: Option<&Model>) -> Finding {
     );
     match free >= model.ple_bytes {
         true => Finding::ok("ple cache", format!("{found}; gemmad run makes it")),
-        false => Finding::warning("ple cache", found, "make room: the table is read where the model lies until then"),
+        false => Finding::warning(
+            "ple cache",
+            found,
+            "make room: the table is read where the model lies until then",
+        ),
     }
 }
 
@@ -90,7 +98,9 @@ fn measured(check: &'static str, path: &Path, model: &Model) -> Finding {
     let load_s = model.text_bytes as f64 / 1e6 / speed.megabytes_s;
     let how = match speed.direct {
         true => "past the page cache",
-        false => "through the page cache, which this file system does not let be passed by: the real figures may be lower",
+        false => {
+            "through the page cache, which this file system does not let be passed by: the real figures may be lower"
+        }
     };
     let found = format!(
         "{shown}: {:.0} MB/s in one go (the text model's {} in {load_s:.1} s), {:.2} ms for a row of {} bytes, {how}",
@@ -146,7 +156,10 @@ fn read(file: &File, row_bytes: usize) -> io::Result<Speed> {
         }
     }
     if at == 0 {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty"));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the file is empty",
+        ));
     }
     let megabytes_s = at as f64 / 1e6 / begun.elapsed().as_secs_f64().max(1e-9);
     // A row lies anywhere in its first page.

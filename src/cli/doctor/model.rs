@@ -41,7 +41,9 @@ pub(super) fn model(config: &Config) -> (Finding, Option<Model>) {
                 true => {
                     "put a model there (gemmad pack makes one of a published checkpoint), or name another in [model] path"
                 }
-                false => "gemmad inspect --verify tells which file is damaged; copy the model again, or pack it again",
+                false => {
+                    "gemmad inspect --verify tells which file is damaged; copy the model again, or pack it again"
+                }
             };
             // The chain in one line, as for every command.
             let error = Failure::from(error).in_words();

@@ -31,7 +31,9 @@ pub(super) fn broker(config: &Mqtt) -> Finding {
                 "{} takes and gives messages of {}/{node} {user}",
                 config.url, config.base_topic
             );
-            let plain = config.broker().is_ok_and(|broker| !broker.tls && !broker.is_loopback());
+            let plain = config
+                .broker()
+                .is_ok_and(|broker| !broker.tls && !broker.is_loopback());
             if plain && !config.username.is_empty() {
                 let advice = "the password goes over the network in the clear: use mqtts://";
                 return Finding::warning("broker", found, advice);
@@ -88,10 +90,18 @@ fn owned(bus: &str, id: Option<u32>) -> Finding {
     if process.starts_with("gemmad ") || process.starts_with("process") {
         return Finding::ok("bus", found);
     }
-    Finding::warning("bus", found, "if that is not a gemmad, end it: the daemon cannot have the name")
+    Finding::warning(
+        "bus",
+        found,
+        "if that is not a gemmad, end it: the daemon cannot have the name",
+    )
 }
 
 fn no_runtime(check: &'static str, error: &std::io::Error) -> Finding {
     let found = format!("cannot be asked: {error}");
-    Finding::failing(check, found, "is the limit of open files or threads reached?")
+    Finding::failing(
+        check,
+        found,
+        "is the limit of open files or threads reached?",
+    )
 }

@@ -20,7 +20,10 @@ pub(super) fn microphone(microphone: &Microphone) -> Finding {
         ),
         Ok(level) => Finding::ok(
             "microphone",
-            format!("{id}: {} gives sound ({level:.0} dB full scale)", microphone.device),
+            format!(
+                "{id}: {} gives sound ({level:.0} dB full scale)",
+                microphone.device
+            ),
         ),
         Err(reason) => Finding::failing(
             "microphone",
@@ -36,7 +39,10 @@ pub(super) fn camera(camera: &Camera, limits: &ImageLimits) -> Finding {
     match try_camera(camera, limits) {
         Ok([width, height]) => Finding::ok(
             "camera",
-            format!("{id}: {} gives pictures of {width} x {height}", camera.source()),
+            format!(
+                "{id}: {} gives pictures of {width} x {height}",
+                camera.source()
+            ),
         ),
         Err(reason) => Finding::failing(
             "camera",
@@ -61,7 +67,12 @@ pub(super) fn permissions(config: Option<&Config>) -> Vec<Finding> {
     let captures = |name: &str| name.starts_with("pcm") && name.ends_with('c');
     let videos = |name: &str| name.starts_with("video");
     vec![
-        of_nodes("sound cards", "audio", microphones, &nodes("/dev/snd", &captures)),
+        of_nodes(
+            "sound cards",
+            "audio",
+            microphones,
+            &nodes("/dev/snd", &captures),
+        ),
         of_nodes("video devices", "video", cameras, &nodes("/dev", &videos)),
     ]
 }
@@ -77,7 +88,8 @@ fn nodes(directory: &str, fits: &dyn Fn(&str) -> bool) -> Vec<PathBuf> {
 }
 
 fn of_nodes(check: &'static str, group: &str, wanted: bool, nodes: &[PathBuf]) -> Finding {
-    let denied = |node: &&PathBuf| access(node.as_path(), Access::READ_OK | Access::WRITE_OK).is_err();
+    let denied =
+        |node: &&PathBuf| access(node.as_path(), Access::READ_OK | Access::WRITE_OK).is_err();
     let Some(first) = nodes.iter().find(denied) else {
         return Finding::ok(
             check,

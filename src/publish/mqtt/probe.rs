@@ -132,9 +132,11 @@ fn advise(loss: &Loss, config: &config::Mqtt, broker: &config::Broker) -> String
     let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
     if let Loss::Refused(_) = loss {
         return match &config.password_file {
-            _ if config.username.is_empty() => "the broker wants a user: set mqtt.username, and mqtt.password_file or \
+            _ if config.username.is_empty() => {
+                "the broker wants a user: set mqtt.username, and mqtt.password_file or \
                  mqtt.password_credential"
-                .to_owned(),
+                    .to_owned()
+            }
             Some(path) => format!(
                 "compare mqtt.username ({:?}) and the password in {} with the broker's",
                 config.username,
