@@ -423,7 +423,10 @@ async fn wait_for_model(
             Event::Worker(WorkerNote::Loaded(loaded)) => return Ok(Some(*loaded)),
             Event::Worker(WorkerNote::OpenFailed(error)) => return Err(error.into()),
             Event::Terminate => return Ok(None),
-            Event::Tick if worker.is_finished() => return Err(DaemonError::WorkerGone),
+            // What it said before it ended comes first: a tick overtakes it.
+            Event::Tick if worker.is_finished() && inputs.events.is_empty() => {
+                return Err(DaemonError::WorkerGone);
+            }
             // Large models on slow flash take their time.
             Event::Tick => systemd::extend_start(Duration::from_secs(30)),
             _ => {}
