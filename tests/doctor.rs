@@ -410,6 +410,17 @@ fn models_devices_and_configurations_that_cannot_be_used_are_told() {
     let found = patient.examine();
     found.expect("microphone", "warning", &["digital silence", "alsamixer"]);
     found.expect("ple cache", "ok", &["no copy", "gemmad run makes it"]);
+    // Whatever opens the model makes the copy.
+    let asked = Command::new(env!("CARGO_BIN_EXE_gemmad"))
+        .args(["ask", "--max-tokens", "1", "Hello.", "--config"])
+        .arg(patient.path("gemmad.toml"))
+        .arg("--model")
+        .arg(&broken)
+        .output()
+        .unwrap();
+    assert!(asked.status.success());
+    let found = patient.examine();
+    found.expect("ple cache", "ok", &["cache/", "MB/s"]);
 
     // Without a configuration, what does not need one is still told.
     patient.write("[mqtt]\nenabeld = true\n");

@@ -58,7 +58,7 @@ pub(super) fn cache(directory: &Path, model: Option<&Model>) -> Finding {
     let Some(model) = model else {
         return Finding::ok("ple cache", format!("{shown} takes files"));
     };
-    if let Some(copy) = largest_file(directory) {
+    if let Some(copy) = copy_in(directory, model.ple_bytes) {
         return measured("ple cache", &copy, model);
     }
     let free = rustix::fs::statvfs(directory).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
@@ -77,13 +77,12 @@ pub(super) fn cache(directory: &Path, model: Option<&Model>) -> Finding {
     }
 }
 
-fn largest_file(directory: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(directory).ok()?.flatten();
-    let files = entries.filter_map(|entry| {
-        let metadata = entry.metadata().ok()?;
-        metadata.is_file().then(|| (metadata.len(), entry.path()))
-    });
-    files.max().map(|(_, path)| path)
+/// A file that is as large as the table at least: there is nothing else in such a directory.
+fn copy_in(directory: &Path, ple_bytes: u64) -> Option<PathBuf> {
+    let mut entries = std::fs::read_dir(directory).ok()?.flatten();
+    let large = |metadata: std::fs::Metadata| metadata.is_file() && metadata.len() >= ple_bytes;
+    let copy = entries.find(|entry| entry.metadata().is_ok_and(large))?;
+    Some(copy.path())
 }
 
 fn measured(check: &'static str, path: &Path, model: &Model) -> Finding {

@@ -25,11 +25,10 @@ pub(super) fn microphone(microphone: &Microphone) -> Finding {
                 microphone.device
             ),
         ),
-        Err(reason) => Finding::failing(
-            "microphone",
-            format!("{id}: {reason}"),
-            "a running gemmad that has it is no fault: stop it first (systemctl stop gemmad)",
-        ),
+        Err(reason) => {
+            let advice = advice(&reason);
+            Finding::failing("microphone", format!("{id}: {reason}"), advice)
+        }
     }
 }
 
@@ -44,17 +43,23 @@ pub(super) fn camera(camera: &Camera, limits: &ImageLimits) -> Finding {
                 camera.source()
             ),
         ),
-        Err(reason) => Finding::failing(
-            "camera",
-            format!("{id}: {reason}"),
-            match camera.kind {
-                CameraType::V4l2 => {
-                    "a running gemmad that has it is no fault: stop it first (systemctl stop gemmad)"
-                }
-                CameraType::Http => "open the address in a browser on this board",
+        Err(reason) => {
+            let advice = match camera.kind {
+                CameraType::V4l2 => advice(&reason),
+                CameraType::Http => "does the address show a picture in a browser on this board?",
                 CameraType::Replay => "put .jpg or .png files there that this user may read",
-            },
-        ),
+            };
+            Finding::failing("camera", format!("{id}: {reason}"), advice)
+        }
+    }
+}
+
+/// The reason says what to do about most troubles.
+fn advice(reason: &str) -> &'static str {
+    if reason.contains("another program") {
+        "if that is the running gemmad, all is well: stop it to try the device (systemctl stop gemmad)"
+    } else {
+        "`gemmad devices` shows what there is and what it gives"
     }
 }
 
