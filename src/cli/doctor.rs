@@ -152,14 +152,15 @@ impl Doctor {
             if let Some(directory) = &config.ple.cache_dir {
                 tell(flash::cache(directory, model.as_ref()))?;
             }
+            tell(neighbours::broker(&config.mqtt))?;
+            let (found, running) = neighbours::bus(&config.dbus);
+            tell(found)?;
             for microphone in &config.microphone {
-                tell(sources::microphone(microphone))?;
+                tell(sources::microphone(microphone, running))?;
             }
             for camera in &config.camera {
-                tell(sources::camera(camera, &config.limits.image))?;
+                tell(sources::camera(camera, &config.limits.image, running))?;
             }
-            tell(neighbours::broker(&config.mqtt))?;
-            tell(neighbours::bus(&config.dbus))?;
         } else {
             tell(board::memory(None))?;
         }

@@ -52,13 +52,18 @@ pub(super) fn broker(config: &Mqtt) -> Finding {
     }
 }
 
-/// Whether the daemon's name is to be had on the bus, or a daemon has it.
-pub(super) fn bus(config: &Dbus) -> Finding {
+/// Whether the daemon's name is to be had on the bus, or a daemon has it; and whether one is running, as far as the bus knows.
+pub(super) fn bus(config: &Dbus) -> (Finding, bool) {
     if !config.enabled {
-        return Finding::ok("bus", "dbus.enabled is false");
+        return (Finding::ok("bus", "dbus.enabled is false"), false);
     }
-    let bus = &config.bus;
-    match block_on(dbus::probe(config)) {
+    let probed = block_on(dbus::probe(config));
+    let running = matches!(probed, Ok(Ok(NameOwner::Process(_))));
+    (told(&config.bus, probed), running)
+}
+
+fn told(bus: &str, probed: std::io::Result<Result<NameOwner, DbusError>>) -> Finding {
+    match probed {
         Err(error) => no_runtime("bus", &error),
         Ok(Ok(NameOwner::Free)) => Finding::ok(
             "bus",

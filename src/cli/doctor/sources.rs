@@ -9,8 +9,8 @@ use crate::capture::{try_camera, try_microphone};
 use crate::config::{Camera, CameraType, Config, Microphone};
 use crate::features::image::ImageLimits;
 
-/// Listens for a moment.
-pub(super) fn microphone(microphone: &Microphone) -> Finding {
+/// Listens for a moment. A device that is taken is no fault while a daemon is `running`.
+pub(super) fn microphone(microphone: &Microphone, running: bool) -> Finding {
     let id = &microphone.id;
     match try_microphone(&microphone.device) {
         Ok(level) if level == f32::NEG_INFINITY => Finding::warning(
@@ -25,15 +25,12 @@ pub(super) fn microphone(microphone: &Microphone) -> Finding {
                 microphone.device
             ),
         ),
-        Err(reason) => {
-            let advice = advice(&reason);
-            Finding::failing("microphone", format!("{id}: {reason}"), advice)
-        }
+        Err(reason) => unusable("microphone", id, &reason, running),
     }
 }
 
-/// Takes a picture.
-pub(super) fn camera(camera: &Camera, limits: &ImageLimits) -> Finding {
+/// Takes a picture. A device that is taken is no fault while a daemon is `running`.
+pub(super) fn camera(camera: &Camera, limits: &ImageLimits, running: bool) -> Finding {
     let id = &camera.id;
     match try_camera(camera, limits) {
         Ok([width, height]) => Finding::ok(
@@ -44,22 +41,39 @@ pub(super) fn camera(camera: &Camera, limits: &ImageLimits) -> Finding {
             ),
         ),
         Err(reason) => {
-            let advice = match camera.kind {
-                CameraType::V4l2 => advice(&reason),
-                CameraType::Http => "does the address show a picture in a browser on this board?",
-                CameraType::Replay => "put .jpg or .png files there that this user may read",
-            };
-            Finding::failing("camera", format!("{id}: {reason}"), advice)
+            let failing = |advice| Finding::failing("camera", format!("{id}: {reason}"), advice);
+            match camera.kind {
+                CameraType::V4l2 => unusable("camera", id, &reason, running),
+                CameraType::Http => {
+                    failing("does the address show a picture in a browser on this board?")
+                }
+                CameraType::Replay => {
+                    failing("put .jpg or .png files there that this user may read")
+                }
+            }
         }
     }
 }
 
-/// The reason says what to do about most troubles.
-fn advice(reason: &str) -> &'static str {
-    if reason.contains("another program") {
-        "if that is the running gemmad, all is well: stop it to try the device (systemctl stop gemmad)"
-    } else {
-        "`gemmad devices` shows what there is and what it gives"
+/// A device that cannot be opened; the reason itself says what to do about most troubles.
+fn unusable(check: &'static str, id: &str, reason: &str, running: bool) -> Finding {
+    let found = format!("{id}: {reason}");
+    match reason.contains("another program") {
+        true if running => Finding::warning(
+            check,
+            found,
+            "it is probably the running gemmad that has it; stop that to try the device (systemctl stop gemmad)",
+        ),
+        true => Finding::failing(
+            check,
+            found,
+            "end the other program, or let it share the device",
+        ),
+        false => Finding::failing(
+            check,
+            found,
+            "`gemmad devices` shows what there is and what it gives",
+        ),
     }
 }
 
@@ -111,5 +125,23 @@ fn of_nodes(check: &'static str, group: &str, wanted: bool, nodes: &[PathBuf]) -
     match wanted {
         true => Finding::failing(check, found, advice),
         false => Finding::warning(check, found, advice),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn a_device_that_the_running_daemon_has_is_no_fault() {
+        let taken = "ALSA device `hall` is held by another program (PipeWire, …)";
+        let state = |reason, running| unusable("microphone", "hall", reason, running).state;
+        assert_eq!(state(taken, true), State::Warning);
+        assert_eq!(state(taken, false), State::Failing);
+        assert_eq!(
+            state("ALSA device `hall` does not exist", true),
+            State::Failing
+        );
     }
 }
