@@ -318,6 +318,54 @@ fn values_are_taken_and_mistakes_are_told() {
 }
 
 #[test]
+fn the_nearest_known_key_is_named() {
+    let microphone = "[[microphone]]\nid = \"a\"\ndevice = \"b\"\n";
+    for (text, told) in [
+        (
+            "[modell]\n",
+            "line 1, column 2: unknown key `modell`; did you mean `model`?",
+        ),
+        (
+            "[mqtt]\nenabeld = true\n",
+            "line 2, column 1: unknown key `enabeld`; did you mean `enabled`?",
+        ),
+        (
+            "[mqtt]\n  user = \"x\"\n",
+            "line 2, column 3: unknown key `user`; did you mean `username`?",
+        ),
+        (
+            "[queue]\ndeadline = 3\n",
+            "unknown key `deadline`; did you mean `deadline_s`?",
+        ),
+        (
+            "[degrade]\nmax_temperature = 3\n",
+            "unknown key `max_temperature`; known here: hot_c, cool_c,",
+        ),
+        (
+            &format!("{microphone}triger = \"voice\"\n"),
+            "line 4, column 1: unknown key `triger`; did you mean `trigger`?",
+        ),
+        (
+            &format!("{microphone}trigger = \"push-to-talk\"\n"),
+            "unknown value `push-to-talk`; did you mean `push_to_talk`?",
+        ),
+        (
+            &format!("{microphone}[microphone.speech]\nlead = 3\n"),
+            "unknown key `lead`; did you mean `lead_ms`?",
+        ),
+        (
+            "[audio]\nbatch_ms = \"x\"\n",
+            "line 2, column 12 (batch_ms): invalid type",
+        ),
+        ("[audio]\nbatch_ms = \n", "line 2, column 12 (batch_ms): "),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains(told), "{text}\n{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
 fn the_command_line_reads_it() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     let dir = tempfile::tempdir().unwrap();

@@ -11,6 +11,8 @@
 
 #[path = "daemon/ask.rs"]
 mod ask;
+#[path = "daemon/board.rs"]
+mod board;
 #[path = "common/broker.rs"]
 mod broker;
 #[path = "daemon/faults.rs"]

@@ -26,7 +26,7 @@ use gemmad::config;
 use gemmad::report::{Health, Report, SourceState};
 use serde_json::Value;
 
-use bench::{Broker, Node, Observer, Seen, caption, config, info, retained, voice};
+use bench::{Broker, Gate, Node, Observer, Seen, caption, config, info, retained, voice};
 
 /// Every state of the sample node.
 fn publish_states(node: &Node) {
@@ -68,10 +68,6 @@ fn every_report_has_its_topic_and_only_what_lasts_is_retained() {
     let node = Node::start(&config(broker.port));
     node.wait_connected();
     publish_states(&node);
-    let long = "ä".repeat(300);
-    node.publish(voice("01JD0000000000000000000000", &long));
-    node.publish(caption("a cat on a table", Some(b"\xff\xd8picture")));
-    node.wait_empty();
     for (topic, payload) in [
         ("state", "online"),
         ("mic/kitchen/state", "muted"),
@@ -91,8 +87,17 @@ fn every_report_has_its_topic_and_only_what_lasts_is_retained() {
             "{topic}"
         );
     }
+    node.publish(Report::MicrophoneState {
+        id: "kitchen".to_owned(),
+        state: SourceState::Online,
+    });
+    let long = "ä".repeat(300);
+    node.publish(voice("01JD0000000000000000000000", &long));
+    node.publish(caption("a cat on a table", Some(b"\xff\xd8picture")));
+    node.wait_empty();
     let seen = |topic: &str| observer.wait_for(&format!("gemmad/pi/{topic}"), 1)[0].clone();
-    let transcript = seen("mic/kitchen/transcript");
+    // The first one is empty: muting takes back what an earlier run may have left.
+    let transcript = observer.wait_for("gemmad/pi/mic/kitchen/transcript", 2)[1].clone();
     assert!(transcript.retain);
     assert_eq!(transcript.json()["text"], long.as_str());
     let short = transcript.json()["short"].as_str().unwrap().to_owned();
@@ -137,6 +142,71 @@ fn every_report_has_its_topic_and_only_what_lasts_is_retained() {
     // Without a goodbye the broker says that the node is gone.
     node.kill();
     observer.wait_for_payload("gemmad/pi/state", "offline");
+}
+
+#[test]
+fn what_is_kept_follows_its_event_and_goes_when_the_microphone_is_muted() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let observer = Observer::start(&broker);
+    // Shut at first, so that everything waits at once.
+    let gate = Gate::to(broker.port);
+    gate.set_open(false);
+    let node = Node::start(&config(gate.port));
+    let microphone = |state| Report::MicrophoneState {
+        id: "kitchen".to_owned(),
+        state,
+    };
+    node.publish(microphone(SourceState::Online));
+    node.publish(voice("1", "turn on the lamp"));
+    node.publish(caption("a cat", None));
+    node.publish(voice("2", "turn off the lamp"));
+    gate.set_open(true);
+    observer.wait_for("gemmad/pi/mic/kitchen/transcript", 1);
+    observer.wait_for("gemmad/pi/camera/kitchen/caption", 1);
+    node.publish(caption("a dog", Some(b"picture")));
+    node.publish(voice("3", "open the door"));
+    observer.wait_for("gemmad/pi/mic/kitchen/transcript", 2);
+    let all = observer.all();
+    let at = |topic: &str, words: &str| {
+        let fits = |seen: &Seen| {
+            seen.topic == format!("gemmad/pi/{topic}")
+                && String::from_utf8_lossy(&seen.payload).contains(words)
+        };
+        all.iter()
+            .position(fits)
+            .unwrap_or_else(|| panic!("{topic}: {words}"))
+    };
+    for (source, words) in [
+        ("mic/kitchen/transcript", "turn off"),
+        ("mic/kitchen/transcript", "open"),
+        ("camera/kitchen/caption", "cat"),
+        ("camera/kitchen/caption", "dog"),
+    ] {
+        let event = source
+            .replace("transcript", "event")
+            .replace("caption", "event");
+        assert!(at(&event, words) < at(source, words), "{source}: {words}");
+    }
+    assert!(at("camera/kitchen/image", "picture") < at("camera/kitchen/event", "dog"));
+
+    let kept = || {
+        let kept = retained(&broker);
+        kept.iter().any(|seen| seen.topic.ends_with("/transcript"))
+    };
+    assert!(kept());
+    node.publish(microphone(SourceState::Off));
+    observer.wait_for_payload("gemmad/pi/mic/kitchen/transcript", "");
+    assert!(!kept());
+    // What was said before, and understood only now.
+    node.publish(voice("4", "close the door"));
+    observer.wait_for("gemmad/pi/mic/kitchen/transcript", 4);
+    assert!(!kept());
+    node.publish(microphone(SourceState::Online));
+    node.publish(voice("5", "close the window"));
+    observer.wait_for("gemmad/pi/mic/kitchen/transcript", 5);
+    assert!(kept());
+    node.stop();
 }
 
 #[test]
@@ -281,7 +351,7 @@ fn home_assistant_is_told_of_every_device_in_its_own_terms() {
     assert_eq!(components["soc_temp"]["device_class"], "temperature");
     assert_eq!(
         devices["gemmad_pi_mic_kitchen"]["components"]["last_transcript"]["value_template"],
-        "{{ value_json.short }}"
+        "{{ value_json.short if value_json is defined else 'None' }}"
     );
     assert_eq!(
         devices["gemmad_pi_camera_kitchen"]["components"]["motion"]["device_class"],

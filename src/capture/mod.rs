@@ -12,6 +12,7 @@ mod source;
 pub mod speech;
 mod still;
 mod supervise;
+mod trial;
 mod watcher;
 
 use std::io;
@@ -26,6 +27,7 @@ use watcher::Watcher;
 
 pub use camera::{CameraAbout, CameraDevice, CameraFormat, cameras};
 pub use microphone::{MicrophoneDevice, SampleFormats, microphones};
+pub use trial::{try_camera, try_microphone};
 
 /// Where events go; false says that nobody takes them any more, and ends the thread.
 ///

@@ -59,6 +59,11 @@ impl Failure {
         )
     }
 
+    /// The line alone, for a command that tells more than one.
+    pub(super) fn in_words(self) -> String {
+        self.message
+    }
+
     /// Tells the user and gives the process's exit code.
     pub(super) fn report(self) -> ExitCode {
         ExitCode::from(self.told().exit_code)

@@ -5,6 +5,7 @@ mod bench;
 mod check_config;
 mod describe;
 mod devices;
+mod doctor;
 mod eval;
 mod failure;
 mod inspect;
@@ -33,6 +34,7 @@ enum Command {
     Ask(ask::Ask),
     Describe(describe::Describe),
     Devices(devices::Devices),
+    Doctor(doctor::Doctor),
     Bench(bench::Bench),
     CheckConfig(check_config::CheckConfig),
     Eval(eval::Eval),
@@ -85,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Ask(command) => command.run(of_command),
         Command::Describe(command) => command.run(),
         Command::Devices(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
         Command::Eval(command) => command.run(),

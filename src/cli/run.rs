@@ -17,6 +17,9 @@ pub(super) struct Run {
     /// Where mutes and other switches are kept [default: $STATE_DIRECTORY, else /var/lib/gemmad]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Where the board's /proc and /sys are, in a container that has the host's mounted elsewhere
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    board_root: PathBuf,
 }
 
 impl Run {
@@ -29,6 +32,7 @@ impl Run {
             state_directory: self
                 .state_dir
                 .unwrap_or_else(daemon::default_state_directory),
+            board_root: self.board_root,
         };
         daemon::run(config, &options).map_err(Failure::from)
     }

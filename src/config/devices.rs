@@ -73,7 +73,7 @@ pub struct SpeechDetection {
     pub min_speech_ms: u32,
     /// Silence that ends an utterance, milliseconds.
     pub hangover_ms: u32,
-    /// Sound from before the onset that belongs to the utterance, milliseconds.
+    /// Sound from before the onset that belongs to the utterance, milliseconds, without digital silence at its beginning.
     pub lead_ms: u32,
     /// Longest utterance, milliseconds; the model hears 30 s at once.
     pub max_speech_ms: u32,

@@ -3,6 +3,7 @@
 //! config/gemmad.toml lists every key with its default and unit, and is tested to say what is here.
 
 mod devices;
+mod mistake;
 mod mqtt;
 mod service;
 
@@ -147,7 +148,8 @@ impl Config {
             path: path.to_owned(),
             reason,
         };
-        let config: Config = toml::from_str(text).map_err(|error| bad(error.to_string()))?;
+        let config: Config =
+            toml::from_str(text).map_err(|error| bad(mistake::explain(&error, text)))?;
         let batch_ms = config.audio.batch_ms;
         if batch_ms == 0 || !batch_ms.is_multiple_of(FRAME_MS) || batch_ms > 30_000 {
             return Err(bad(format!(

@@ -194,6 +194,8 @@ pub struct Log {
     pub level: String,
     /// Write what was said and seen to the log, at level debug.
     pub content: bool,
+    /// Publish warnings and errors over MQTT too.
+    pub publish: bool,
 }
 
 impl Default for Log {
@@ -201,6 +203,7 @@ impl Default for Log {
         Log {
             level: "info".to_owned(),
             content: false,
+            publish: false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Wall-clock time as it is published.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use jiff::tz::TimeZone;
@@ -18,25 +19,50 @@ pub(super) fn now() -> String {
     rfc3339(SystemTime::now())
 }
 
-/// Whether the clock has been set since the board was switched on: boards without a battery start in the past.
+/// Whether something is known to have set the clock since the board was switched on: boards without a battery start in the past.
 ///
-/// Told by systemd-timesyncd's mark; where another program keeps the time, by a clock that stands after this program was
-/// made, which a board without a battery does not reach by itself.
+/// Known of systemd-timesyncd by its mark, and of a hardware clock that the kernel began with. The kernel's own answer
+/// (`adjtimex`) is not to be had in the service's sandbox, which denies everything about clocks; so a board without a hardware
+/// clock whose time another program keeps counts as not set.
 pub(super) fn is_synced() -> bool {
-    const MADE: u64 = 1_790_000_000; // September 2026
-    let after_made = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .is_ok_and(|since| since.as_secs() > MADE);
-    let timesyncd = std::path::Path::new("/run/systemd/timesync");
-    if timesyncd.is_dir() {
-        return timesyncd.join("synchronized").exists();
-    }
-    after_made
+    is_set(Path::new("/"))
+}
+
+/// As [`is_synced`], on the board whose files lie below `root`.
+fn is_set(root: &Path) -> bool {
+    let by_network = root.join("run/systemd/timesync/synchronized").exists();
+    let clocks = std::fs::read_dir(root.join("sys/class/rtc"));
+    let by_hardware = clocks.is_ok_and(|clocks| {
+        clocks.flatten().any(|clock| {
+            std::fs::read_to_string(clock.path().join("hctosys")).is_ok_and(|set| set.trim() == "1")
+        })
+    });
+    by_network || by_hardware
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_is_set_where_somebody_says_so() {
+        let board = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = board.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert!(!is_set(board.path()));
+        write("sys/class/rtc/rtc0/hctosys", "0\n");
+        write("sys/class/rtc/rtc0/date", "2026-11-26\n");
+        write("run/systemd/timesync/x", "");
+        assert!(!is_set(board.path()), "nobody has set it yet");
+        write("sys/class/rtc/rtc1/hctosys", "1\n");
+        assert!(is_set(board.path()));
+        std::fs::remove_dir_all(board.path().join("sys")).unwrap();
+        write("run/systemd/timesync/synchronized", "");
+        assert!(is_set(board.path()));
+    }
 
     #[test]
     fn times_are_rfc_3339_with_an_offset() {

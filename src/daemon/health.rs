@@ -1,10 +1,10 @@
 //! What is looked at every second: jobs whose time is over, heat and memory, the bus, the watchdog; and `health` every minute.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Daemon;
+use super::log_sink;
 use super::reports;
 use super::systemd;
 use super::vitals::{Degraded, Vitals};
@@ -68,6 +68,9 @@ impl Vigil {
 impl Daemon {
     pub(super) async fn tick(&mut self) {
         self.vigil.watch();
+        for line in log_sink::take_lines() {
+            self.sinks.publish(&Report::Log(Box::new(line)));
+        }
         for job in self.queue.expired() {
             match reports::refused(&job, &self.loaded.model, timed_out()) {
                 Some(report @ Report::Job(_)) => self.reported(report), // counts it
@@ -98,7 +101,7 @@ impl Daemon {
     /// Does less while the board is hot or short of memory, and says so.
     fn look_at_the_board(&mut self) {
         let before = self.vigil.degraded.clone();
-        let vitals = Vitals::read(Path::new("/"));
+        let vitals = Vitals::read(&self.options.board_root);
         self.vigil
             .degraded
             .update(&vitals, &self.settings.config.degrade);
@@ -137,6 +140,7 @@ impl Daemon {
 
     pub(super) fn health(&self, state: &str) -> crate::report::Health {
         self.record.health(
+            &self.options.board_root,
             state,
             &self.vigil.degraded,
             self.queue.len(),

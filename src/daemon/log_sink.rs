@@ -1,11 +1,113 @@
-//! Where log lines go: to the journal with their fields when it listens, else to standard error for people.
+//! Where log lines go: to the journal with their fields when it listens, else to standard error for people; warnings and errors
+//! also wait here for the loop, where they are to be published.
 
+use std::collections::VecDeque;
 use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use log::LevelFilter;
+use log::kv::Key;
+use log::{Level, LevelFilter, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
+use super::clock;
 use crate::config::Log;
+use crate::report::{LogLine, SCHEMA};
+
+/// Lines that are published at once at most, and the time in which that many may come again.
+const MOST_LINES: u32 = 20;
+const REFILL: Duration = Duration::from_secs(60);
+/// Most characters of a published line.
+const MOST_CHARS: usize = 1024;
+
+/// Lines that wait to be published.
+static WAITING: Mutex<Waiting> = Mutex::new(Waiting {
+    wanted: false,
+    lines: VecDeque::new(),
+    suppressed: 0,
+    allowance: None,
+});
+
+struct Waiting {
+    wanted: bool,
+    lines: VecDeque<LogLine>,
+    /// Lines that found no place since the last that did.
+    suppressed: u64,
+    /// How many lines may come, and when that was.
+    allowance: Option<(f64, Instant)>,
+}
+
+impl Waiting {
+    /// Keeps a line, if it may come.
+    fn take(&mut self, now: Instant, line: impl FnOnce(u64) -> LogLine) {
+        if !self.wanted {
+            return;
+        }
+        let most = f64::from(MOST_LINES);
+        let (left, since) = self.allowance.unwrap_or((most, now));
+        let regained = now.saturating_duration_since(since).as_secs_f64() / REFILL.as_secs_f64();
+        let left = (left + regained * most).min(most);
+        if left < 1.0 {
+            self.suppressed += 1;
+            self.allowance = Some((left, now));
+            return;
+        }
+        self.allowance = Some((left - 1.0, now));
+        self.lines
+            .push_back(line(std::mem::take(&mut self.suppressed)));
+    }
+}
+
+fn waiting() -> MutexGuard<'static, Waiting> {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The lines that came since the last time; at most some, however many there were.
+pub(super) fn take_lines() -> VecDeque<LogLine> {
+    std::mem::take(&mut waiting().lines)
+}
+
+/// Whether warnings and errors are kept for [`take_lines`].
+pub(super) fn keep_lines(wanted: bool) {
+    waiting().wanted = wanted;
+}
+
+/// A logger whose warnings and errors are also kept for the loop.
+struct Tap<L>(L);
+
+impl<L: log::Log> log::Log for Tap<L> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.log(record);
+        if record.level() <= Level::Warn {
+            waiting().take(Instant::now(), |suppressed| line(record, suppressed));
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+fn line(record: &Record<'_>, suppressed: u64) -> LogLine {
+    let source = record.key_values().get(Key::from_str("source"));
+    LogLine {
+        schema: SCHEMA,
+        ts: clock::now(),
+        level: if record.level() == Level::Error {
+            "error"
+        } else {
+            "warn"
+        },
+        target: record.target().to_owned(),
+        source: source.map(|source| source.to_string()),
+        message: record.args().to_string().chars().take(MOST_CHARS).collect(),
+        suppressed,
+    }
+}
 
 /// Installs the logger of this process.
 ///
@@ -13,21 +115,22 @@ use crate::config::Log;
 /// An unknown level, or a logger that is installed already.
 pub fn install(config: &Log) -> Result<(), String> {
     let level = level(config)?;
-    if connected_to_journal() {
+    let installed = if connected_to_journal() {
         let journal =
             JournalLog::new().map_err(|error| format!("cannot reach the journal: {error}"))?;
-        journal
+        let journal = journal
             .with_syslog_identifier("gemmad".to_owned())
-            .with_extra_fields([("VERSION", env!("CARGO_PKG_VERSION"))])
-            .install()
-            .map_err(|error| error.to_string())?;
+            .with_extra_fields([("VERSION", env!("CARGO_PKG_VERSION"))]);
+        log::set_boxed_logger(Box::new(Tap(journal)))
     } else {
-        env_logger::Builder::new()
+        let lines = env_logger::Builder::new()
             .filter_level(LevelFilter::Trace) // the level below decides
-            .try_init()
-            .map_err(|error| error.to_string())?;
-    }
+            .build();
+        log::set_boxed_logger(Box::new(Tap(lines)))
+    };
+    installed.map_err(|error| error.to_string())?;
     log::set_max_level(level);
+    keep_lines(config.publish);
     Ok(())
 }
 
@@ -39,4 +142,44 @@ pub(super) fn level(config: &Log) -> Result<LevelFilter, String> {
             config.level
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_counted() {
+        let mut waiting = Waiting {
+            wanted: true,
+            lines: VecDeque::new(),
+            suppressed: 0,
+            allowance: None,
+        };
+        let made = |suppressed| {
+            let record = Record::builder()
+                .level(Level::Error)
+                .target("mqtt")
+                .args(format_args!("it broke"))
+                .build();
+            line(&record, suppressed)
+        };
+        let start = Instant::now();
+        for _ in 0..50 {
+            waiting.take(start, made);
+        }
+        assert_eq!(waiting.lines.len(), MOST_LINES as usize);
+        waiting.take(start + REFILL / MOST_LINES + Duration::from_millis(1), made);
+        let last = waiting.lines.pop_back().unwrap();
+        assert_eq!((last.suppressed, last.level), (30, "error"));
+        assert_eq!(
+            (last.target.as_str(), last.message.as_str()),
+            ("mqtt", "it broke")
+        );
+        waiting.lines.clear();
+        for _ in 0..50 {
+            waiting.take(start + 3 * REFILL, made);
+        }
+        assert_eq!(waiting.lines.len(), MOST_LINES as usize);
+    }
 }

@@ -41,6 +41,7 @@ use sinks::Sinks;
 use state::{StateFile, Switches};
 
 pub use log_sink::install as install_log;
+pub use reload::{check_slices, engine_options};
 
 /// Events that may wait for the loop: more than a burst of all sources, less than memory minds.
 const EVENTS: usize = 1024;
@@ -93,6 +94,9 @@ pub struct Options {
     pub config_file: PathBuf,
     /// Where switches are kept; must exist.
     pub state_directory: PathBuf,
+    /// The directory with the board's `proc` and `sys`, from which load, heat and memory pressure are read: `/`, but in a container
+    /// wherever those of the host are mounted.
+    pub board_root: PathBuf,
 }
 
 /// Runs until SIGTERM, SIGINT, or an error that a restart may mend.
@@ -188,7 +192,7 @@ impl Daemon {
         let Some(loaded) = wait_for_model(&mut inputs, &worker).await? else {
             return Ok(None);
         };
-        reload::check_slices(&settings, &loaded.slices)?;
+        reload::check_slices(&settings.config.matformer, &loaded.slices)?;
         let started_at = clock::now();
         let info = reports::info(&settings, &loaded, &started_at);
         let sinks = Sinks::start(&settings.config, info, request_sender).await?;
@@ -419,7 +423,10 @@ async fn wait_for_model(
             Event::Worker(WorkerNote::Loaded(loaded)) => return Ok(Some(*loaded)),
             Event::Worker(WorkerNote::OpenFailed(error)) => return Err(error.into()),
             Event::Terminate => return Ok(None),
-            Event::Tick if worker.is_finished() => return Err(DaemonError::WorkerGone),
+            // What it said before it ended comes first: a tick overtakes it.
+            Event::Tick if worker.is_finished() && inputs.events.is_empty() => {
+                return Err(DaemonError::WorkerGone);
+            }
             // Large models on slow flash take their time.
             Event::Tick => systemd::extend_start(Duration::from_secs(30)),
             _ => {}

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::settings::Settings;
 use super::state::Switches;
 use super::{Daemon, DaemonError, log_sink, reports, systemd};
-use crate::config::{Config, FRAME_MS};
+use crate::config::{Config, FRAME_MS, Matformer};
 use crate::pipeline::commands::CommandGrammar;
 use crate::pipeline::{EngineOptions, TowerOptions};
 use crate::report::{ErrorBody, ErrorCode, JobState, Report};
@@ -28,7 +28,7 @@ pub(super) fn settings(
     };
     let digest = Sha256::digest(std::fs::read(file).unwrap_or_default());
     let settings = Settings {
-        config_sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        config_sha256: hex::encode(digest),
         commands: commands.map(Arc::new),
         matformer: None,
         max_tokens: 0,
@@ -39,7 +39,7 @@ pub(super) fn settings(
 }
 
 /// How the model is run.
-pub(super) fn engine_options(config: &Config) -> EngineOptions {
+pub fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
         threads: config.threads.count,
         context: config.model.context,
@@ -56,9 +56,11 @@ pub(super) fn engine_options(config: &Config) -> EngineOptions {
     }
 }
 
-/// The slices that a configuration names are served.
-pub(super) fn check_slices(settings: &Settings, slices: &[String]) -> Result<(), DaemonError> {
-    let named = &settings.config.matformer;
+/// Whether a model that has `slices` serves those that a configuration names.
+///
+/// # Errors
+/// The first that it does not.
+pub fn check_slices(named: &Matformer, slices: &[String]) -> Result<(), DaemonError> {
     for (key, name) in [
         ("slice", &named.slice),
         ("degraded_slice", &named.degraded_slice),
@@ -109,7 +111,8 @@ impl Daemon {
         config.vision = old.vision.clone();
         config.dbus = old.dbus.clone();
         let new = settings(config, &self.switches, file).map_err(|error| error.to_string())?;
-        check_slices(&new, &self.loaded.slices).map_err(|error| error.to_string())?;
+        check_slices(&new.config.matformer, &self.loaded.slices)
+            .map_err(|error| error.to_string())?;
         let degraded = self.vigil.degraded().is_degraded();
         let new = Arc::new(new.for_board(&self.switches, degraded));
         if new.config.mqtt != old.mqtt
@@ -123,6 +126,7 @@ impl Daemon {
             return Err(error.to_string());
         }
         log::set_max_level(level);
+        log_sink::keep_lines(new.config.log.publish);
         self.settings = new;
         let devices = &mut self.devices;
         let unseen = devices

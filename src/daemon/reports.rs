@@ -180,12 +180,13 @@ impl Record {
     /// How it is.
     pub(super) fn health(
         &self,
+        board_root: &Path,
         state: &str,
         degraded: &Degraded,
         jobs: usize,
         mqtt: MqttHealth,
     ) -> Health {
-        let vitals = Vitals::read(Path::new("/"));
+        let vitals = Vitals::read(board_root);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let groups = |of: &dyn Fn(&GroupMemory) -> f64| -> BTreeMap<String, f64> {
             self.memory

@@ -16,10 +16,10 @@ pub(super) struct Vitals {
 }
 
 impl Vitals {
-    /// Reads them below `root`, which is `/` but in tests. What cannot be read is left out.
+    /// Reads those of the board below `root`, where its `/proc` and `/sys` are. What cannot be read is left out.
     pub(super) fn read(root: &Path) -> Vitals {
         let text = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
-        let status = text("proc/self/status");
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mib = |key: &str| kib_of(&status, key) / 1024.0;
         let load = text("proc/loadavg");
         Vitals {
@@ -150,7 +150,11 @@ mod tests {
         let there = Vitals::read(dir.path());
         assert_eq!(there.hottest_c, Some(83.0));
         assert_eq!(there.memory_pressure_percent, Some(12.5));
-        assert_eq!(Vitals::read(Path::new("/nowhere")), Vitals::default());
+        let nowhere = Vitals::read(Path::new("/nowhere"));
+        assert_eq!(
+            (nowhere.hottest_c, nowhere.memory_pressure_percent),
+            (None, None)
+        );
     }
 
     #[test]

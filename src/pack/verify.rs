@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::PackError;
 use super::writer::Progress;
-use crate::model::weights::{PackManifest, hex};
+use crate::model::weights::PackManifest;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -66,7 +66,7 @@ fn hash(path: &Path, advance: &mut dyn FnMut(u64)) -> Result<String, PackError> 
     loop {
         let n = file.read(&mut buffer).map_err(PackError::read(path))?;
         if n == 0 {
-            return Ok(hex(&hash.finalize()));
+            return Ok(hex::encode(hash.finalize()));
         }
         hash.update(&buffer[..n]);
         advance(n as u64);

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::PackError;
 use super::plan::{Entry, FilePlan, Store};
-use crate::model::weights::{PACK_JSON, PackManifest, PackedFile, hex};
+use crate::model::weights::{PACK_JSON, PackManifest, PackedFile};
 
 /// Every tensor starts on a cache line: kernels read blocks in place.
 const ALIGNMENT_BYTES: u64 = 64;
@@ -276,7 +276,7 @@ impl FileWriter<'_, '_> {
         flushed.map_err(PackError::write("write", &self.path))?;
         let file = PackedFile {
             bytes: self.bytes,
-            sha256: hex(&self.hash.finalize()),
+            sha256: hex::encode(self.hash.finalize()),
         };
         self.pack.files.insert(self.name, file);
         Ok(())

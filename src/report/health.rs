@@ -5,6 +5,26 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+/// `log`: a line of the log, where that is wanted; not retained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct LogLine {
+    /// Version of this layout.
+    pub schema: u32,
+    /// When it was written, RFC 3339.
+    pub ts: String,
+    /// `error` or `warn`.
+    pub level: &'static str,
+    /// The part of the program that it comes from.
+    pub target: String,
+    /// The microphone or camera that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// What happened; neither what was said nor what was seen.
+    pub message: String,
+    /// Lines before this one that were too many to be published.
+    pub suppressed: u64,
+}
+
 /// `info`: what runs; retained.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Info {

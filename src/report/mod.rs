@@ -7,7 +7,7 @@ mod health;
 mod request;
 mod result;
 
-pub use health::{CameraInfo, Health, Info, MicrophoneInfo, MqttHealth, Queues};
+pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
 pub use request::{Action, Ask, Attachment, CancelRequest, Describe, Origin, Request, Transcribe};
 pub use result::{
     CaptionEvent, CommandCall, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply,
@@ -24,6 +24,8 @@ pub enum Report {
     Info(Box<Info>),
     /// How it is: every minute, and when something changed for the worse.
     Health(Box<Health>),
+    /// A warning or an error of the log.
+    Log(Box<LogLine>),
     /// A microphone came, went or was muted.
     MicrophoneState {
         /// Its id.

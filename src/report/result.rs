@@ -78,7 +78,8 @@ pub struct VoiceEvent {
     pub event_type: EventType,
     /// When it was published, RFC 3339.
     pub ts: String,
-    /// Whether the clock was set when `ts` was taken (a board without a battery starts in the past).
+    /// Whether something is known to have set the clock when `ts` was taken (a board without a battery starts in the past):
+    /// systemd-timesyncd, or a hardware clock.
     pub clock_synced: bool,
     /// The microphone.
     pub source: String,
@@ -131,7 +132,7 @@ pub struct CaptionEvent {
     pub event_type: EventType,
     /// When it was published, RFC 3339.
     pub ts: String,
-    /// Whether the clock was set when `ts` was taken.
+    /// Whether something is known to have set the clock when `ts` was taken: systemd-timesyncd, or a hardware clock.
     pub clock_synced: bool,
     /// The camera.
     pub source: String,

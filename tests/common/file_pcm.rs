@@ -1,5 +1,10 @@
 //! Microphones made of files: ALSA's own `file` plugin, which gives a file's samples as fast as they are read.
 
+#![allow(
+    dead_code,
+    reason = "every test binary that has this module uses a part of it"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -30,6 +30,7 @@ pub(crate) fn schema_of(topic: &str) -> Option<&'static str> {
     Some(match parts.as_slice() {
         ["info"] => "info",
         ["health"] => "health",
+        ["log"] => "log",
         ["answer"] => "answer",
         ["job"] => "job-event",
         ["announced"] => "announced",

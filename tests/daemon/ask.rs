@@ -190,6 +190,14 @@ fn questions_over_dbus() {
         "{result}"
     );
     monitor.wait_for("\"member\":\"Partial\"");
+    let clip = std::fs::read(heldout("audio/003_both.wav")).unwrap();
+    let options = json!({"audio": ["h", ["memfd", STANDARD.encode(clip), true]]});
+    let prompt = "Transcribe the following speech segment in English:";
+    let (state, result) = answer(json!([prompt, options]));
+    let result = result.unwrap();
+    assert_eq!(state, "done", "{result}");
+    let wanted = expected("audio", "003_both.wav", "transcript");
+    assert_eq!(result["text"].as_str().unwrap().trim(), wanted);
     let (_, result) = answer(json!(["?", {"choices": ["as", ["cat", "dog"]]}]));
     assert!(["cat", "dog"].contains(&result.unwrap()["text"].as_str().unwrap()));
 
@@ -211,7 +219,7 @@ fn questions_over_dbus() {
         .unwrap();
     assert_eq!(model, "demo");
     // The broker hears that jobs ended, and nothing of what they said.
-    let told = bench.wait_for("job", 3);
+    let told = bench.wait_for("job", 4);
     assert!(told.iter().all(|seen| !seen.text().contains("hallway")));
     assert!(bench.on("response/ask").is_empty());
     gemmad.stop();

@@ -70,8 +70,13 @@ impl Bench {
 
     /// Starts the daemon, and waits until it has told how it is.
     pub(crate) fn start(&self) -> Gemmad {
+        self.start_with(&[])
+    }
+
+    /// The same, with more on its command line.
+    pub(crate) fn start_with(&self, arguments: &[&str]) -> Gemmad {
         let before = self.observer.on("gemmad/pi/health").len();
-        let gemmad = Gemmad::spawn(self.dir.path(), &[]);
+        let gemmad = Gemmad::spawn_with(self.dir.path(), arguments, &[]);
         wait_until("the daemon is ready", || {
             self.observer.on("gemmad/pi/health").len() > before
         });
@@ -172,6 +177,15 @@ pub(crate) struct Gemmad {
 impl Gemmad {
     /// With gemmad.toml, asound.conf and the state in `place`.
     pub(crate) fn spawn(place: &Path, environment: &[(&str, &str)]) -> Gemmad {
+        Gemmad::spawn_with(place, &[], environment)
+    }
+
+    /// The same, with more on its command line.
+    pub(crate) fn spawn_with(
+        place: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Gemmad {
         let state = place.join("state");
         std::fs::create_dir_all(&state).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_gemmad"))
@@ -179,6 +193,7 @@ impl Gemmad {
             .arg(place.join("gemmad.toml"))
             .arg("--state-dir")
             .arg(&state)
+            .args(arguments)
             .env("ALSA_CONFIG_PATH", place.join("asound.conf"))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("JOURNAL_STREAM")

@@ -55,6 +55,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
             "src/publish/",
             "src/cli/run",
             "src/cli/mqtt_clear",
+            "src/cli/doctor",
         ],
     ),
     (

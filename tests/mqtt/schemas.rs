@@ -1,8 +1,8 @@
 //! The JSON schemas in packaging/schemas are those of the program, and real messages fit them.
 
 use gemmad::report::{
-    CommandCall, ErrorBody, ErrorCode, EventType, Health, JobState, JobUpdate, Origin, Reply,
-    Report,
+    CommandCall, ErrorBody, ErrorCode, EventType, Health, JobState, JobUpdate, LogLine, Origin,
+    Reply, Report,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -47,6 +47,15 @@ fn real_messages_fit_their_schemas() {
     node.publish(Report::Health(Box::new(Health {
         memory_groups_mib: BTreeMap::from([("text".to_owned(), 12.5)]),
         ..Health::default()
+    })));
+    node.publish(Report::Log(Box::new(LogLine {
+        schema: 1,
+        ts: "2026-11-23T15:40:00.120+01:00".to_owned(),
+        level: "warn",
+        target: "gemmad::capture".to_owned(),
+        source: Some("kitchen".to_owned()),
+        message: "it is gone".to_owned(),
+        suppressed: 0,
     })));
     node.publish(voice("a", "turn on the lamp"));
     let Report::Voice(mut event) = voice("b", "turn on the lamp") else {

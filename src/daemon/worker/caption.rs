@@ -89,7 +89,7 @@ impl Task<'_> {
             motion_area: work.motion.map(|motion| motion.area),
             motion_box: work.motion.map(|motion| motion.bounds),
             frame_ts: clock::rfc3339(work.frame.taken_at),
-            image_sha256: hex(&Sha256::digest(&work.frame.encoded)),
+            image_sha256: hex::encode(Sha256::digest(&work.frame.encoded)),
             reason: error.as_ref().map(|error| error.message.clone()),
             model: self.model.to_owned(),
             matformer: answer
@@ -134,10 +134,6 @@ impl Task<'_> {
         };
         self.answer(&request).map_err(|error| engine_error(&error))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// At most [`SHORT_CHARS`] characters, cut at a word.

@@ -19,6 +19,6 @@ pub use error::WeightsError;
 pub use group::{Category, Group};
 pub use header::{Checkpoint, TensorInfo};
 pub use mapping::{Mapped, Stretch, Tensor};
-pub use pack::{Blocks, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest, PackedFile, hex};
+pub use pack::{Blocks, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest, PackedFile};
 pub use ple_store::{PleOptions, PleStore, RowCounts};
 pub use residency::{GroupState, Residency};

@@ -121,11 +121,6 @@ impl PackManifest {
     }
 }
 
-/// Bytes in hexadecimal, as hashes are written.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// How a quantised tensor is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks {

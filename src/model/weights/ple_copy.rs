@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::mapping::StoredRows;
-use super::pack::hex;
 use super::{Checkpoint, pages};
 
 const PREFIX: &str = "gemmad-ple-";
@@ -134,7 +133,7 @@ fn original<'a>(
         start: stored.start,
         bytes,
         sha256: None,
-        key: hex(&hash.finalize()),
+        key: hex::encode(hash.finalize()),
     })
 }
 
@@ -289,7 +288,7 @@ fn copy(
         }
         progress(written, total);
     }
-    let read = hex(&hash.finalize());
+    let read = hex::encode(hash.finalize());
     if original.sha256.as_ref().is_some_and(|want| *want != read) {
         return Err(CopyError::SourceDamaged {
             path: original.path.to_owned(),
@@ -325,7 +324,7 @@ fn hash_of(
     loop {
         let n = reader.read(&mut buffer)?;
         if n == 0 {
-            return Ok(hex(&hash.finalize()));
+            return Ok(hex::encode(hash.finalize()));
         }
         hash.update(&buffer[..n]);
         pages::forget_all(file, start + done, n as u64);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
+use tokio::time::{Instant, sleep};
 use ulid::Ulid;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -14,12 +15,15 @@ use super::error::Error;
 use super::job::JobObject;
 use super::manager::Manager;
 use super::payload::Reader;
-use super::state::Shared;
+use super::state::{Shared, Shown};
 use super::{ROOT, job_path};
 use crate::report::{Action, CancelRequest, Origin, Request};
 
 /// How long a cancel waits for a place in the daemon's queue.
 const CANCEL_WAIT: Duration = Duration::from_secs(5);
+/// How long the setting of a property waits until the daemon has done it, and how often it looks.
+const SET_WAIT: Duration = Duration::from_secs(1);
+const SET_LOOK: Duration = Duration::from_millis(10);
 
 /// A call whose caller is known and within the quota; it becomes a job or ends.
 pub(super) struct Call {
@@ -125,12 +129,14 @@ impl Call {
     }
 }
 
-/// Asks for something that has no answer and no job: a property was set.
+/// Asks for something that has no answer and no job: a property was set. Waits a little until `taken` says that the objects show
+/// it: after a setter the library announces what they show then, which is not to be the old value.
 pub(super) async fn set(
     shared: &Shared,
     connection: &Connection,
     header: Option<Header<'_>>,
     action: Action,
+    taken: impl Fn(&Shown) -> bool,
 ) -> Result<(), Error> {
     let header = header.ok_or_else(|| Error::NotPermitted("the call has no sender".to_owned()))?;
     let sender = sender(&header)?;
@@ -144,7 +150,12 @@ pub(super) async fn set(
     shared
         .requests
         .try_send(request)
-        .map_err(|error| full(&error))
+        .map_err(|error| full(&error))?;
+    let deadline = Instant::now() + SET_WAIT;
+    while Instant::now() < deadline && !taken(&shared.state().shown) {
+        sleep(SET_LOOK).await;
+    }
+    Ok(())
 }
 
 /// Tells the daemon to end a job.

@@ -13,7 +13,7 @@ use super::error::Error;
 use super::job_path;
 use super::jobs::{no_job, state_name};
 use super::options::{Options, limited};
-use super::state::{ManagerShown, Shared};
+use super::state::{ManagerShown, Shared, Shown};
 use crate::report::{Action, Ask, Describe, JobState, Transcribe};
 
 /// How long a caller of Reload waits; clients give up after 25 s.
@@ -211,7 +211,10 @@ impl Manager {
         #[zbus(header)] header: Option<Header<'_>>,
     ) -> fdo::Result<()> {
         limited("MatFormer", &slice, self.shared.config.max_text_bytes)?;
-        Ok(set(&self.shared, connection, header, Action::Matformer(slice)).await?)
+        let wanted = slice.clone();
+        let taken = |shown: &Shown| shown.manager.matformer == wanted;
+        let action = Action::Matformer(slice);
+        Ok(set(&self.shared, connection, header, action, taken).await?)
     }
 
     /// loading, ready, degraded or stopping.

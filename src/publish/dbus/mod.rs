@@ -13,6 +13,7 @@ mod log_control;
 mod manager;
 mod options;
 mod payload;
+mod probe;
 mod room;
 mod sources;
 mod state;
@@ -32,6 +33,7 @@ use crate::config;
 use crate::report::{Info, Report, Request};
 
 pub use error::DbusError;
+pub use probe::{NameOwner, probe};
 
 use events::Events;
 use log_control::LogControl;
@@ -69,12 +71,7 @@ impl Bus {
             reason: error.to_string(),
         };
         let shared = Arc::new(Shared::new(config, &info, requests));
-        let builder = match config.bus.as_str() {
-            "system" => Builder::system(),
-            "session" => Builder::session(),
-            address => Builder::address(address),
-        };
-        let connection = builder
+        let connection = builder(config)
             .method_timeout(BUS_TIMEOUT)
             .serve_at(
                 ROOT,
@@ -159,6 +156,15 @@ impl Drop for Bus {
         for task in &self.tasks {
             task.abort();
         }
+    }
+}
+
+/// To the bus that is configured.
+fn builder(config: &config::Dbus) -> Builder<'_> {
+    match config.bus.as_str() {
+        "system" => Builder::system(),
+        "session" => Builder::session(),
+        address => Builder::address(address),
     }
 }
 

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::manager::describe_options;
 use super::options::Options;
 use super::payload::sealed;
-use super::state::{CameraShown, MicrophoneShown, Shared};
+use super::state::{CameraShown, MicrophoneShown, Shared, Shown};
 use crate::report::{Action, Describe, SourceState};
 
 /// A microphone's object.
@@ -83,7 +83,12 @@ impl Microphone {
         #[zbus(header)] header: Option<Header<'_>>,
     ) -> fdo::Result<()> {
         let id = self.id.clone();
-        Ok(set(&self.shared, connection, header, Action::Mute { id, muted }).await?)
+        let taken = |shown: &Shown| {
+            let microphone = shown.microphones.get(&self.id);
+            microphone.is_none_or(|microphone| (microphone.state == SourceState::Off) == muted)
+        };
+        let action = Action::Mute { id, muted };
+        Ok(set(&self.shared, connection, header, action, taken).await?)
     }
 }
 
@@ -174,13 +179,12 @@ impl Camera {
         #[zbus(header)] header: Option<Header<'_>>,
     ) -> fdo::Result<()> {
         let id = self.id.clone();
-        Ok(set(
-            &self.shared,
-            connection,
-            header,
-            Action::Enable { id, enabled },
-        )
-        .await?)
+        let taken = |shown: &Shown| {
+            let camera = shown.cameras.get(&self.id);
+            camera.is_none_or(|camera| (camera.state != SourceState::Off) == enabled)
+        };
+        let action = Action::Enable { id, enabled };
+        Ok(set(&self.shared, connection, header, action, taken).await?)
     }
 
     /// Whether pictures are described without being asked for. A new value shows once the daemon has taken it.
@@ -197,13 +201,12 @@ impl Camera {
         #[zbus(header)] header: Option<Header<'_>>,
     ) -> fdo::Result<()> {
         let id = self.id.clone();
-        Ok(set(
-            &self.shared,
-            connection,
-            header,
-            Action::Captions { id, enabled },
-        )
-        .await?)
+        let taken = |shown: &Shown| {
+            let camera = shown.cameras.get(&self.id);
+            camera.is_none_or(|camera| camera.captions == enabled)
+        };
+        let action = Action::Captions { id, enabled };
+        Ok(set(&self.shared, connection, header, action, taken).await?)
     }
 }
 

@@ -321,12 +321,17 @@ fn camera(topics: &Topics, device: &str, id: &str) -> BTreeMap<&'static str, Com
     ])
 }
 
-/// A sensor whose state is the short text, and whose attributes are everything: a state may have 255 characters.
+/// A sensor whose state is the short text, and whose attributes are everything: a state may have 255 characters. It is unknown
+/// once the text is taken back with an empty message, as muting does.
 fn short_text(sensor: Component, topic: String) -> Component {
     sensor
         .with("state_topic", topic.clone())
-        .with("value_template", "{{ value_json.short }}")
+        .with(
+            "value_template",
+            "{{ value_json.short if value_json is defined else 'None' }}",
+        )
         .with("json_attributes_topic", topic)
+        .with("json_attributes_template", "{{ value or '{}' }}")
 }
 
 fn of_node(topics: &Topics) -> Availability {

@@ -9,7 +9,7 @@
 //! | `command` | messages from outside as requests |
 //! | `homeassistant` `health_sensors` `announce` | devices and entities; telling of them, and taking them back |
 //! | `secure` | certificates and passwords |
-//! | `clear` | removes what the broker keeps of a node |
+//! | `clear` `probe` | removes what the broker keeps of a node; whether the broker can be used |
 //! | `schemas` | JSON schemas of what is published and accepted |
 
 mod announce;
@@ -22,6 +22,7 @@ mod homeassistant;
 mod outbox;
 mod owner;
 mod payload;
+mod probe;
 mod schemas;
 mod secure;
 mod shared;
@@ -46,6 +47,7 @@ use spool::Spool;
 use topics::Topics;
 
 pub use clear::clear;
+pub use probe::{Unusable, probe};
 pub use schemas::schemas;
 
 /// MQTT cannot be used as it is configured.

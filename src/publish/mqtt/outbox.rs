@@ -17,6 +17,8 @@ pub(super) enum Delivery {
     Reply,
     /// QoS 1, retained: the last value waits, and is said again after every connection.
     State,
+    /// The same, for what an event told of: the event, and whatever else waits before it, is sent first.
+    Result,
     /// QoS 1, retained, said once: discovery, and what is taken back.
     Control,
     /// QoS 1, not retained, in line with events: dropped.
@@ -45,13 +47,20 @@ struct Event {
     delivery: Delivery,
 }
 
+/// The last value of a topic.
+struct State {
+    payload: Vec<u8>,
+    /// Events go first.
+    after_events: bool,
+}
+
 /// The messages that wait.
 pub(super) struct Outbox {
     /// Most events.
     capacity: usize,
     connected: bool,
     events: VecDeque<Event>,
-    states: HashMap<String, Vec<u8>>,
+    states: HashMap<String, State>,
     /// States that the broker has to be told, in order.
     unsaid: VecDeque<String>,
     control: VecDeque<Message>,
@@ -114,11 +123,16 @@ impl Outbox {
             }
             Delivery::Fleeting | Delivery::Picture { .. } => {}
             Delivery::Control => self.control.push_back(message(topic, payload, true, true)),
-            Delivery::State => {
+            Delivery::State | Delivery::Result => {
                 if !self.unsaid.contains(&topic) {
                     self.unsaid.push_back(topic.clone());
                 }
-                self.states.insert(topic, payload);
+                let after_events = delivery == Delivery::Result;
+                let state = State {
+                    payload,
+                    after_events,
+                };
+                self.states.insert(topic, state);
             }
         }
     }
@@ -190,20 +204,17 @@ impl Outbox {
     }
 
     /// The next message, with the token that [`Outbox::delivered`] wants back; none if `window` messages are on their way.
+    ///
+    /// Pictures go before the events that tell of them, and results after.
     pub(super) fn next(&mut self, window: usize) -> Option<(u64, Message)> {
         if self.in_flight.len() >= window {
             return None;
         }
         let (token, message) = if let Some(message) = self.control.pop_front() {
             (self.token(), message)
-        } else if let Some(topic) = self.unsaid.pop_front() {
-            let payload = self.states.get(&topic).cloned().unwrap_or_default();
-            let message = Message {
-                topic,
-                payload,
-                retain: true,
-                acknowledged: true,
-            };
+        } else if let Some(message) = self.next_state(false) {
+            (self.token(), message)
+        } else if let Some(message) = self.pictures.pop_front() {
             (self.token(), message)
         } else if let Some(event) = self.events.iter_mut().find(|event| !event.sent) {
             event.sent = true;
@@ -215,11 +226,30 @@ impl Outbox {
             };
             (event.token, message)
         } else {
-            let message = self.pictures.pop_front()?;
+            let message = self.next_state(true)?;
             (self.token(), message)
         };
         self.in_flight.insert(token);
         Some((token, message))
+    }
+
+    /// The next state that the broker has to be told, of those that events go before, or of the others.
+    fn next_state(&mut self, after_events: bool) -> Option<Message> {
+        let states = &self.states;
+        let fits = |topic: &String| {
+            states
+                .get(topic)
+                .is_some_and(|state| state.after_events == after_events)
+        };
+        let at = self.unsaid.iter().position(fits)?;
+        let topic = self.unsaid.remove(at)?;
+        let payload = states.get(&topic)?.payload.clone();
+        Some(Message {
+            topic,
+            payload,
+            retain: true,
+            acknowledged: true,
+        })
     }
 
     /// The broker has a message.

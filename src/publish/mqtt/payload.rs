@@ -1,6 +1,6 @@
 //! Reports as messages: which topic, which payload, and what becomes of it while the broker is away.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::Serialize;
 
@@ -33,6 +33,8 @@ pub(super) struct Composer {
     max_payload_bytes: usize,
     max_image_bytes: usize,
     jobs: VecDeque<Job>,
+    /// Microphones that are muted: what they heard before is not kept on the broker.
+    muted: BTreeSet<String>,
 }
 
 impl Composer {
@@ -43,6 +45,7 @@ impl Composer {
             max_payload_bytes: config.max_payload_bytes,
             max_image_bytes: config.max_image_bytes,
             jobs: VecDeque::new(),
+            muted: BTreeSet::new(),
         }
     }
 
@@ -75,12 +78,21 @@ impl Composer {
         match report {
             Report::Info(info) => vec![json(Delivery::State, topics.of("info"), info)],
             Report::Health(health) => vec![json(Delivery::State, topics.of("health"), health)],
+            Report::Log(line) => vec![json(Delivery::Fleeting, topics.of("log"), line)],
             Report::MicrophoneState { id, state: now } => {
                 let off = *now == SourceState::Off;
-                vec![
+                let mut messages = vec![
                     state(Source::Microphone, id, "state", word(*now, "muted")),
                     state(Source::Microphone, id, "mute", on_off(off)),
-                ]
+                ];
+                if off {
+                    // Whoever mutes does not want what was said to stay where everybody can read it.
+                    messages.push(state(Source::Microphone, id, "transcript", ""));
+                    self.muted.insert(id.clone());
+                } else {
+                    self.muted.remove(id);
+                }
+                messages
             }
             Report::Speech { id, speaking } => {
                 vec![state(Source::Microphone, id, "speech", on_off(*speaking))]
@@ -117,9 +129,9 @@ impl Composer {
     }
 
     /// How the last result is published: it is kept on the broker only where that is allowed.
-    fn last_result(&self) -> Delivery {
-        if self.retain_results {
-            Delivery::State
+    fn last_result(&self, muted: bool) -> Delivery {
+        if self.retain_results && !muted {
+            Delivery::Result
         } else {
             Delivery::Fleeting
         }
@@ -137,7 +149,8 @@ impl Composer {
         if let (Some(said), true) = (said, event.event_type != EventType::Rejected) {
             let short = shorten(said);
             let transcript = Transcript { event, short };
-            messages.push(json(self.last_result(), of("transcript"), &transcript));
+            let muted = self.muted.contains(&event.source);
+            messages.push(json(self.last_result(muted), of("transcript"), &transcript));
         }
         messages
     }
@@ -162,7 +175,7 @@ impl Composer {
         }
         messages.push(json(Delivery::Event, of("event"), event));
         if event.event_type == EventType::Caption {
-            messages.push(json(self.last_result(), of("caption"), event));
+            messages.push(json(self.last_result(false), of("caption"), event));
         }
         messages
     }

@@ -7,7 +7,7 @@ use super::announce::Announced;
 use super::body::{JobEvent, Partial, PlainAnswer, Response, Transcript};
 use super::homeassistant::Discovery;
 use crate::report::{
-    Ask, CancelRequest, CaptionEvent, Describe, Health, Info, Transcribe, VoiceEvent,
+    Ask, CancelRequest, CaptionEvent, Describe, Health, Info, LogLine, Transcribe, VoiceEvent,
 };
 
 /// File name (without `.json`) and schema of every payload. Requests are named `request-…`; a key that they do not list is
@@ -16,6 +16,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("info", published::<Info>()),
         ("health", published::<Health>()),
+        ("log", published::<LogLine>()),
         ("voice-event", published::<VoiceEvent>()),
         ("transcript", published::<Transcript<'static>>()),
         ("caption-event", published::<CaptionEvent>()),

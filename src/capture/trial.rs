@@ -1,0 +1,62 @@
+//! Whether a device can be used, for `gemmad doctor`: opened as the daemon opens it, and read once.
+
+use std::time::{Duration, Instant};
+
+use super::listener::Sound;
+use super::microphone::Pcm;
+use super::source;
+use super::supervise::Unavailable;
+use crate::config::Camera;
+use crate::features::image::ImageLimits;
+use crate::features::log_mel::SAMPLE_RATE_HZ;
+
+/// Longest that a device is tried.
+const TRIED_FOR: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const WAIT: Duration = Duration::from_millis(100);
+/// How much sound is heard: half a second.
+const HEARD_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 2;
+
+/// Opens an ALSA device and listens for half a second; the level (RMS) of what it gives, dB full scale: minus infinity for
+/// digital silence.
+///
+/// # Errors
+/// It cannot be opened, or gives nothing; why, and what to do.
+pub fn try_microphone(device: &str) -> Result<f32, String> {
+    let told = |Unavailable(reason)| reason;
+    let mut pcm = Pcm::open(device).map_err(told)?;
+    let mut samples = Vec::new();
+    let begun = Instant::now();
+    while samples.len() < HEARD_SAMPLES {
+        if begun.elapsed() >= TRIED_FOR {
+            return Err(format!(
+                "ALSA device `{device}` is open and gives no sound: unplug it and plug it in again"
+            ));
+        }
+        pcm.read(WAIT, &mut samples).map_err(told)?;
+    }
+    let energy: f32 = samples.iter().map(|x| x * x).sum();
+    Ok(10.0 * (energy / samples.len() as f32).log10())
+}
+
+/// Opens a camera and takes one picture; its width and height, pixels.
+///
+/// # Errors
+/// It cannot be opened, or gives no picture that can be read; why, and what to do.
+pub fn try_camera(config: &Camera, limits: &ImageLimits) -> Result<[usize; 2], String> {
+    let told = |Unavailable(reason)| reason;
+    let mut source = source::open(config, limits).map_err(told)?;
+    let mut reason = "gives no picture".to_owned();
+    let begun = Instant::now();
+    while begun.elapsed() < TRIED_FOR {
+        let Some(picture) = source.next(WAIT, true).map_err(told)? else {
+            continue;
+        };
+        match picture.luma(limits) {
+            Ok(luma) => return Ok([luma.width_px, luma.height_px]),
+            // Cameras give a damaged frame now and then.
+            Err(error) => reason = error.to_string(),
+        }
+    }
+    Err(format!("{}: {reason}", config.source()))
+}

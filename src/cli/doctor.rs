@@ -1,0 +1,201 @@
+//! `gemmad doctor`: whether this board, its devices and its neighbours are as gemmad.toml wants them, and what to do where not.
+
+mod board;
+mod flash;
+mod model;
+mod neighbours;
+mod sources;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::failure::{Failure, exit};
+use crate::config::Config;
+use crate::daemon;
+
+/// Look whether everything that the configuration names can be used, and say what to do where not
+///
+/// Run it as the daemon's user, since permissions are that user's: sudo -u gemmad gemmad doctor. Microphones are listened to for half
+/// a second, cameras take a picture, and a message goes to the broker and back. Ends with 69 if something fails.
+#[derive(Debug, clap::Args)]
+pub(super) struct Doctor {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/gemmad/gemmad.toml")]
+    config: PathBuf,
+    /// Where mutes and other switches are kept [default: $STATE_DIRECTORY, else /var/lib/gemmad]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Ok,
+    /// It works, but not as well as it might, or it cannot be told from here.
+    Warning,
+    /// The daemon cannot do what is configured.
+    Failing,
+}
+
+/// What a check found; the documented keys of `--json`.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    state: State,
+    found: String,
+    /// What to do; nothing where all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, found: impl Into<String>) -> Finding {
+        Finding {
+            check,
+            state: State::Ok,
+            found: found.into(),
+            advice: None,
+        }
+    }
+
+    fn warning(
+        check: &'static str,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            check,
+            state: State::Warning,
+            found: found.into(),
+            advice: Some(advice.into()),
+        }
+    }
+
+    fn failing(
+        check: &'static str,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            state: State::Failing,
+            ..Finding::warning(check, found, advice)
+        }
+    }
+
+    /// One line. What is found may come from a device or a broker.
+    fn line(&self) -> String {
+        let state = match self.state {
+            State::Ok => "ok",
+            State::Warning => "warning",
+            State::Failing => "failing",
+        };
+        let advice = self.advice.as_deref();
+        let advice = advice.map_or_else(String::new, |advice| format!("; {advice}"));
+        let line = format!("{state:<8} {}: {}{advice}", self.check, self.found);
+        line.chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect()
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    /// The worst of all.
+    state: State,
+    checks: Vec<Finding>,
+}
+
+impl Doctor {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        let mut checks = Vec::new();
+        // A line as soon as it is known: some checks take seconds.
+        let mut tell = |finding: Finding| -> Result<(), Failure> {
+            if !self.json {
+                writeln!(out, "{}", finding.line())?;
+                out.flush()?;
+            }
+            checks.push(finding);
+            Ok(())
+        };
+        let config = Config::load(&self.config);
+        let shown = self.config.display();
+        tell(match &config {
+            Ok(_) => Finding::ok("configuration", format!("{shown} is good")),
+            Err(error) => Finding::failing(
+                "configuration",
+                error.to_string(),
+                "mend it first: nothing below knows what is wanted",
+            ),
+        })?;
+        let threads = config.as_ref().map_or(0, |config| config.threads.count);
+        tell(board::cpu(threads))?;
+        tell(board::user())?;
+        if let Ok(config) = &config {
+            let state = self
+                .state_dir
+                .clone()
+                .unwrap_or_else(daemon::default_state_directory);
+            tell(board::state_directory(&state))?;
+            let (found, model) = model::model(config);
+            tell(found)?;
+            tell(board::memory(model.as_ref()))?;
+            if let Some(model) = &model {
+                tell(flash::model(model))?;
+            }
+            if let Some(directory) = &config.ple.cache_dir {
+                tell(flash::cache(directory, model.as_ref()))?;
+            }
+            tell(neighbours::broker(&config.mqtt))?;
+            let (found, running) = neighbours::bus(&config.dbus);
+            tell(found)?;
+            for microphone in &config.microphone {
+                tell(sources::microphone(microphone, running))?;
+            }
+            for camera in &config.camera {
+                tell(sources::camera(camera, &config.limits.image, running))?;
+            }
+        } else {
+            tell(board::memory(None))?;
+        }
+        for finding in sources::permissions(config.as_ref().ok()) {
+            tell(finding)?;
+        }
+        let state = checks.iter().map(|check| check.state).max();
+        let report = Report {
+            state: state.unwrap_or(State::Ok),
+            checks,
+        };
+        if self.json {
+            let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;
+            writeln!(out, "{json}")?;
+        }
+        match report.state {
+            State::Failing => {
+                let failing = |check: &&Finding| check.state == State::Failing;
+                let names: Vec<&str> = report
+                    .checks
+                    .iter()
+                    .filter(failing)
+                    .map(|c| c.check)
+                    .collect();
+                Err(Failure::new(
+                    exit::UNAVAILABLE,
+                    format_args!("failing: {}", names.join(", ")),
+                ))
+            }
+            State::Ok | State::Warning => Ok(()),
+        }
+    }
+}
+
+/// Bytes for people.
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}

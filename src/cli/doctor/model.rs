@@ -1,0 +1,116 @@
+//! The model: opened as the daemon opens it, and how large its parts are.
+
+use std::path::PathBuf;
+
+use super::{Finding, mib};
+use crate::cli::failure::Failure;
+use crate::config::Config;
+use crate::daemon;
+use crate::model::kv_cache::KvCache;
+use crate::model::weights::{Checkpoint, Group};
+use crate::pipeline::{Engine, EngineError};
+
+/// What an opened model needs.
+pub(super) struct Model {
+    pub(super) text_bytes: u64,
+    pub(super) audio_bytes: u64,
+    pub(super) vision_bytes: u64,
+    /// Keys and values: of the answer at hand, and of those that may go on; rows of the per-layer-embedding table.
+    pub(super) cache_bytes: u64,
+    /// The file that has the per-layer-embedding table, and the bytes of one of its rows.
+    pub(super) ple_file: PathBuf,
+    pub(super) ple_row_bytes: usize,
+    pub(super) ple_bytes: u64,
+}
+
+impl Model {
+    /// Memory while everything is in use.
+    pub(super) fn needed_bytes(&self) -> u64 {
+        self.text_bytes + self.audio_bytes + self.vision_bytes + self.cache_bytes
+    }
+}
+
+/// Opens the configured model: every header, the tokenizer, the slices.
+pub(super) fn model(config: &Config) -> (Finding, Option<Model>) {
+    let path = config.model.path.display();
+    let (model, about) = match open(config) {
+        Ok(opened) => opened,
+        Err(error) => {
+            let missing = !config.model.path.exists();
+            let advice = match missing {
+                true => {
+                    "put a model there (gemmad pack makes one of a published checkpoint), or name another in [model] path"
+                }
+                false => {
+                    "gemmad inspect --verify tells which file is damaged; copy the model again, or pack it again"
+                }
+            };
+            // The chain in one line, as for every command.
+            let error = Failure::from(error).in_words();
+            return (Finding::failing("model", error, advice), None);
+        }
+    };
+    if let Err(error) = daemon::check_slices(&config.matformer, &about.slices) {
+        let advice = "name one of those, or leave the key out";
+        return (
+            Finding::failing("model", error.to_string(), advice),
+            Some(model),
+        );
+    }
+    for (wanted, bytes, tower) in [
+        (!config.microphone.is_empty(), model.audio_bytes, "audio"),
+        (!config.camera.is_empty(), model.vision_bytes, "vision"),
+    ] {
+        if wanted && bytes == 0 {
+            let found = format!("{path} has no {tower} tower");
+            let advice = "take a complete checkpoint, or take the devices out of gemmad.toml";
+            return (Finding::failing("model", found, advice), Some(model));
+        }
+    }
+    let found = format!(
+        "{path}, {}, {} on flash, slices {}",
+        about.quantisation,
+        mib(model.text_bytes + model.ple_bytes + model.audio_bytes + model.vision_bytes),
+        about.slices.join(", "),
+    );
+    (Finding::ok("model", found), Some(model))
+}
+
+/// What is told of an opened model.
+struct About {
+    quantisation: String,
+    slices: Vec<String>,
+}
+
+fn open(config: &Config) -> Result<(Model, About), EngineError> {
+    let mut options = daemon::engine_options(config);
+    // Copying the table is the daemon's work, and locking its right.
+    options.ple.cache_dir = None;
+    options.mlock = false;
+    let directory = &config.model.path;
+    let mut engine = Engine::open(directory, options.clone())?;
+    let checkpoint = Checkpoint::open(directory)?;
+    let bytes = |group: Group| {
+        let tensors = checkpoint.tensors();
+        let of_group = tensors.filter(|tensor| tensor.group == Some(group));
+        of_group.map(|tensor| tensor.bytes).sum::<u64>()
+    };
+    let text = &engine.config().text;
+    let cache = KvCache::bytes_for(text, options.kv_type, options.context);
+    let rows = (options.ple.row_cache_mib as u64) << 20;
+    let about = About {
+        quantisation: engine.quantisation(),
+        slices: engine.slice_names(),
+    };
+    let ple = engine.text_mut().ple();
+    let model = Model {
+        text_bytes: bytes(Group::Text),
+        audio_bytes: bytes(Group::Audio),
+        vision_bytes: bytes(Group::Vision),
+        cache_bytes: cache + options.conversation_bytes + rows,
+        ple_file: ple.path().to_owned(),
+        ple_row_bytes: ple.row_bytes(),
+        ple_bytes: bytes(Group::Ple),
+    };
+    Ok((model, about))
+}

@@ -1,0 +1,147 @@
+//! Microphones and cameras: those that are configured, tried, and whether the device nodes may be opened at all.
+
+use std::path::PathBuf;
+
+use rustix::fs::{Access, access};
+
+use super::Finding;
+use crate::capture::{try_camera, try_microphone};
+use crate::config::{Camera, CameraType, Config, Microphone};
+use crate::features::image::ImageLimits;
+
+/// Listens for a moment. A device that is taken is no fault while a daemon is `running`.
+pub(super) fn microphone(microphone: &Microphone, running: bool) -> Finding {
+    let id = &microphone.id;
+    match try_microphone(&microphone.device) {
+        Ok(level) if level == f32::NEG_INFINITY => Finding::warning(
+            "microphone",
+            format!("{id}: {} gives digital silence", microphone.device),
+            "is it switched off, or muted in the mixer (alsamixer, F4)? is it the right device (gemmad devices)?",
+        ),
+        Ok(level) => Finding::ok(
+            "microphone",
+            format!(
+                "{id}: {} gives sound ({level:.0} dB full scale)",
+                microphone.device
+            ),
+        ),
+        Err(reason) => unusable("microphone", id, &reason, running),
+    }
+}
+
+/// Takes a picture. A device that is taken is no fault while a daemon is `running`.
+pub(super) fn camera(camera: &Camera, limits: &ImageLimits, running: bool) -> Finding {
+    let id = &camera.id;
+    match try_camera(camera, limits) {
+        Ok([width, height]) => Finding::ok(
+            "camera",
+            format!(
+                "{id}: {} gives pictures of {width} x {height}",
+                camera.source()
+            ),
+        ),
+        Err(reason) => {
+            let failing = |advice| Finding::failing("camera", format!("{id}: {reason}"), advice);
+            match camera.kind {
+                CameraType::V4l2 => unusable("camera", id, &reason, running),
+                CameraType::Http => {
+                    failing("does the address show a picture in a browser on this board?")
+                }
+                CameraType::Replay => {
+                    failing("put .jpg or .png files there that this user may read")
+                }
+            }
+        }
+    }
+}
+
+/// A device that cannot be opened; the reason itself says what to do about most troubles.
+fn unusable(check: &'static str, id: &str, reason: &str, running: bool) -> Finding {
+    let found = format!("{id}: {reason}");
+    match reason.contains("another program") {
+        true if running => Finding::warning(
+            check,
+            found,
+            "it is probably the running gemmad that has it; stop that to try the device (systemctl stop gemmad)",
+        ),
+        true => Finding::failing(
+            check,
+            found,
+            "end the other program, or let it share the device",
+        ),
+        false => Finding::failing(
+            check,
+            found,
+            "`gemmad devices` shows what there is and what it gives",
+        ),
+    }
+}
+
+/// Whether this user may open the sound cards and cameras that there are.
+pub(super) fn permissions(config: Option<&Config>) -> Vec<Finding> {
+    let microphones = config.is_some_and(|config| !config.microphone.is_empty());
+    let v4l2 = |camera: &Camera| camera.kind == CameraType::V4l2;
+    let cameras = config.is_some_and(|config| config.camera.iter().any(v4l2));
+    // ALSA's capture PCMs are pcmC0D0c, V4L2's nodes video0.
+    let captures = |name: &str| name.starts_with("pcm") && name.ends_with('c');
+    let videos = |name: &str| name.starts_with("video");
+    vec![
+        of_nodes(
+            "sound cards",
+            "audio",
+            microphones,
+            &nodes("/dev/snd", &captures),
+        ),
+        of_nodes("video devices", "video", cameras, &nodes("/dev", &videos)),
+    ]
+}
+
+fn nodes(directory: &str, fits: &dyn Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(fits))
+        .map(|entry| entry.path())
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn of_nodes(check: &'static str, group: &str, wanted: bool, nodes: &[PathBuf]) -> Finding {
+    let denied =
+        |node: &&PathBuf| access(node.as_path(), Access::READ_OK | Access::WRITE_OK).is_err();
+    let Some(first) = nodes.iter().find(denied) else {
+        return Finding::ok(
+            check,
+            match nodes.len() {
+                0 => "none is plugged in".to_owned(),
+                n => format!("this user may open all {n}"),
+            },
+        );
+    };
+    let found = format!("this user may not open {}", first.display());
+    let advice = format!(
+        "add the user to the group `{group}` (sudo usermod -aG {group} USER, then log in again); the service has SupplementaryGroups="
+    );
+    match wanted {
+        true => Finding::failing(check, found, advice),
+        false => Finding::warning(check, found, advice),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn a_device_that_the_running_daemon_has_is_no_fault() {
+        let taken = "ALSA device `hall` is held by another program (PipeWire, …)";
+        let state = |reason, running| unusable("microphone", "hall", reason, running).state;
+        assert_eq!(state(taken, true), State::Warning);
+        assert_eq!(state(taken, false), State::Failing);
+        assert_eq!(
+            state("ALSA device `hall` does not exist", true),
+            State::Failing
+        );
+    }
+}

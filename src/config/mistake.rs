@@ -1,0 +1,50 @@
+//! A mistake in gemmad.toml in one line: where it is, what is wrong, and which key was probably meant.
+
+/// How alike a known name must be to be offered: 1 is the same (Jaro-Winkler). A slip of the finger and a forgotten unit stay above,
+/// names that share some letters only stay below.
+const ALIKE: f64 = 0.8;
+
+/// The library's error, in one line.
+pub(super) fn explain(error: &toml::de::Error, text: &str) -> String {
+    let reason = name_nearest(error.message()).unwrap_or_else(|| {
+        let words: Vec<&str> = error.message().split_whitespace().collect();
+        words.join(" ")
+    });
+    match error.span() {
+        None => reason,
+        Some(span) => {
+            let before = text.get(..span.start).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            let begun = before.rsplit('\n').next().unwrap_or(before);
+            let column = begun.chars().count() + 1;
+            // The key alone: a value may be a secret.
+            let of = match begun.split_once('=') {
+                Some((key, _)) => format!(" ({})", key.trim()),
+                None => String::new(),
+            };
+            format!("line {line}, column {column}{of}: {reason}")
+        }
+    }
+}
+
+/// Serde's "unknown field `x`, expected one of `a`, `b`", with the nearest name in front; `None` for other messages.
+fn name_nearest(message: &str) -> Option<String> {
+    let (kind, rest) = [("key", "unknown field `"), ("value", "unknown variant `")]
+        .into_iter()
+        .find_map(|(kind, start)| Some((kind, message.strip_prefix(start)?)))?;
+    let (unknown, rest) = rest.split_once("`, ")?;
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    let rated = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(unknown, name), name));
+    let nearest = rated.max_by(|a, b| a.0.total_cmp(&b.0));
+    let meant = match nearest {
+        Some((alike, name)) if alike >= ALIKE => format!("did you mean `{name}`? "),
+        _ => String::new(),
+    };
+    let there_are = match known.as_slice() {
+        [] => "none is known here".to_owned(),
+        known => format!("known here: {}", known.join(", ")),
+    };
+    Some(format!("unknown {kind} `{unknown}`; {meant}{there_are}"))
+}
