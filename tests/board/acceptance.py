@@ -54,12 +54,11 @@ def install_package(deb):
     """What is done once on the board that all but the clean scenarios start from."""
     def prepare(board):
         node = Node(board)
-        list_paths(node, "/root/before")
+        list_paths(node, "/srv/before")
         node.sh("useradd --no-create-home member")
         board.copy(deb)
-        node.sh("cd /root && apt-get install -y ./gemmad_*.deb", timeout=600)
+        node.sh("cd /srv && apt-get install -y ./gemmad_*.deb", timeout=600)
         node.sh("systemctl stop gemmad && usermod -a -G gemmad member && journalctl --rotate --vacuum-time=1s")
-        list_paths(node, "/root/installed")
     return prepare
 
 

@@ -344,7 +344,7 @@ class Board:
         if result.returncode:
             raise BoardError(f"cannot write {path} on the board")
 
-    def copy(self, source, dest="/root/"):
+    def copy(self, source, dest="/srv/"):
         """Copy a file or folder to the board; DEST ending in / is a folder."""
         source = Path(source)
         if not source.exists():

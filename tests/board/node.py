@@ -1,7 +1,6 @@
 """gemmad as it runs on a virtual board: its configuration, messages, microphones and cameras."""
 import contextlib
 import json
-import queue
 import shlex
 import subprocess
 import tempfile
@@ -171,21 +170,20 @@ node = "board"
         command = "dbus-monitor --system \"type='signal',interface='org.gemmad1.Events'\""
         stream = self.board.popen(f"exec runuser -u {user} -- {command}", stdout=subprocess.PIPE)
         self._streams.callback(stop, stream)
-        heard = queue.SimpleQueue()
-        threading.Thread(target=lambda: [heard.put(line) for line in stream.stdout], daemon=True).start()
-        text = [heard.get(timeout=PATIENCE_S)]  # the bus tells who has connected: the monitor listens
+        lines = []
+        threading.Thread(target=lambda: lines.extend(stream.stdout), daemon=True).start()
 
-        def so_far():
-            while not heard.empty():
-                text.append(heard.get())
-            return "".join(text)
-        return so_far
+        def heard():
+            return "".join(lines)
+        # What the bus tells everybody who connects is shown once the monitor listens.
+        self.until("the monitor listens", lambda: "member=NameAcquired" in heard(), timeout=60)
+        return heard
 
     # -- microphones and cameras --------------------------------------------------------
     def play(self, clip, card="Mic0"):
         """Plays a held-out clip into a microphone."""
         self.board.copy(HELDOUT / "audio" / clip)
-        self.sh(f"aplay -q -D hw:{card},1 /root/{clip}")
+        self.sh(f"aplay -q -D hw:{card},1 /srv/{clip}")
 
     def show_picture(self, name, camera=0):
         """Lets a camera see a held-out picture from now on."""
@@ -194,7 +192,7 @@ node = "board"
             frame.write_bytes(yuyv_frame(HELDOUT / "images" / name))
             self.board.copy(frame)
         self.sh("systemctl stop feed 2>/dev/null || true")
-        self.sh(f"systemd-run -q --unit=feed --collect board-camera feed {camera} /root/frame.yuyv")
+        self.sh(f"systemd-run -q --unit=feed --collect board-camera feed {camera} /srv/frame.yuyv")
 
 
 def stop(stream):

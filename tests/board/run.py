@@ -20,7 +20,7 @@ def main():
                                      usage="run.py IMAGEDIR [options] -- COMMAND...")
     parser.add_argument("image", metavar="IMAGEDIR")
     parser.add_argument("--copy", action="append", default=[], metavar="FILE[:DEST]",
-                        help="copy to the board first (default DEST /root/)")
+                        help="copy to the board first (default DEST /srv/)")
     parser.add_argument("--get", action="append", default=[], metavar="REMOTE:LOCAL",
                         help="copy from the board afterwards, also when the command failed")
     parser.add_argument("--forward", action="append", default=[], type=int, metavar="PORT",
@@ -51,7 +51,7 @@ def main():
                 print(f"board: forward={guest}:127.0.0.1:{host}", file=sys.stderr)
             for item in args.copy:
                 source, _, dest = item.partition(":")
-                board.copy(source, dest or "/root/")
+                board.copy(source, dest or "/srv/")
             try:
                 status = board.run(line, timeout=args.timeout).returncode
             except subprocess.TimeoutExpired:

@@ -68,7 +68,7 @@ def status_says(node, words):
 @scenario(clean=True)
 def install(node):
     """apt install and systemctl start: running, ready in time, a status line that says something, sandboxed as shipped."""
-    node.sh("cd /root && apt-get install -y ./gemmad_*.deb", timeout=600)
+    node.sh("cd /srv && apt-get install -y ./gemmad_*.deb", timeout=600)
     node.restart("start")
     times = ("ExecMainStartTimestampMonotonic", "ActiveEnterTimestampMonotonic")
     now = node.show("ActiveState", "SubState", "MainPID", "NRestarts", "StatusText", "FragmentPath", "DropInPaths", *times)
@@ -177,7 +177,7 @@ def unplug_microphone(node):
     for speaking in (False, True):
         since = node.mark()
         if speaking:
-            node.board.run(f"(aplay -q -D hw:Mic0,1 /root/{CLIPS[0]} >/dev/null 2>&1 </dev/null &)")
+            node.board.run(f"(aplay -q -D hw:Mic0,1 /srv/{CLIPS[0]} >/dev/null 2>&1 </dev/null &)")
             node.wait("mic/hall/speech", lambda speech: speech == "ON", since)
         node.sh("board-unplug mic0")
         node.wait("mic/hall/state", lambda state: state == "offline", since)
@@ -437,7 +437,7 @@ def purge(node):
         check(node.sh("cat /var/lib/gemmad/models/demo.pack/* | sha256sum") == packed, "a model was changed")
         check(node.ok("test -s /var/lib/gemmad/state.json"), "the switches are gone")
 
-    apt = "cd /root && DEBIAN_FRONTEND=noninteractive apt-get -y -o Dpkg::Options::=--force-confold"
+    apt = "cd /srv && DEBIAN_FRONTEND=noninteractive apt-get -y -o Dpkg::Options::=--force-confold"
     node.sh(f"{apt} install --reinstall ./gemmad_*.deb", timeout=600)
     now = node.show("SubState", "MainPID")
     check(now["SubState"] == "running" and now["MainPID"] != old, f"after an upgrade: {now}, the old process was {old}")
@@ -464,14 +464,14 @@ def purge(node):
 
 def list_paths(node, into):
     """Writes every path of the board's disk into a file; not what every installation of any package changes."""
-    prune = " -o ".join(f"-path {path}" for path in ("/root", "/tmp", "/var/tmp", "/var/log", "/var/cache/apt", "/var/lib/apt",
+    prune = " -o ".join(f"-path {path}" for path in ("/srv", "/root", "/tmp", "/var/tmp", "/var/log", "/var/cache/apt", "/var/lib/apt",
                                                      "/var/lib/dpkg", "/var/lib/mosquitto", "/var/backups"))
     node.sh(f"find / -xdev \\( {prune} \\) -prune -o -print | sort > {into}")
 
 
 def new_paths(node):
     """What is on the disk and was not before gemmad was installed; accounts stay, as Debian's policy has it."""
-    list_paths(node, "/root/after")
-    new = node.sh("comm -13 /root/before /root/after").splitlines()
+    list_paths(node, "/srv/after")
+    new = node.sh("comm -13 /srv/before /srv/after").splitlines()
     accounts = [f"/etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")]
     return [path for path in new if path not in accounts and path != "/etc/.pwd.lock"]

@@ -12,8 +12,7 @@ import time
 import wave
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from board import Board  # noqa: E402
+from board import Board
 
 RATE, SECONDS, HZ = 48000, 2, 440
 
@@ -43,7 +42,7 @@ def main():
 
         def check(name, command, want=None):
             t = time.monotonic()
-            r = b.run(command, capture=True, timeout=120)
+            r = b.run("cd /srv; " + command, capture=True, timeout=120)
             good = r.returncode == 0 and (want is None or want in r.stdout)
             print(f"{'ok  ' if good else 'FAIL'} {time.monotonic() - t:5.1f}s {name}", flush=True)
             if not good:
@@ -63,7 +62,7 @@ def main():
         for mic in ("Mic0", "Mic1"):
             check(f"record {mic}", f"arecord -q -D hw:{mic},0 -f S16_LE -r {RATE} -c 1 -d 2 rec.wav "
                   f"& sleep 0.2; aplay -q -D hw:{mic},1 tone.wav; wait")
-            b.get("rec.wav", work / "rec.wav")
+            b.get("/srv/rec.wav", work / "rec.wav")
             peak, hz = tone_of(work / "rec.wav")
             assert 15900 < peak <= 16000 and abs(hz - HZ) <= 2, (mic, peak, hz)
             print(f"     peak {peak}, {hz} Hz")
@@ -96,14 +95,15 @@ def main():
               "sleep 2; board-unplug cameras; wait; test ! -e /dev/video0 || exit 1; "
               "board-plug cameras; udevadm settle; ls /dev/video0", "/dev/video0")
         if "--reboot" in sys.argv:
-            check("write and sync", "echo kept > /root/kept; sync")
+            check("write and sync", "echo kept > /srv/kept; sync")
             t = time.monotonic()
             b.reboot(power_cut=True)
             print(f"ok   {time.monotonic() - t:5.1f}s power cut, booted again", flush=True)
-            check("file is still there", "cat /root/kept", "kept")
+            check("file is still there", "cat /srv/kept", "kept")
         t = time.monotonic()
         b.poweroff()
         print(f"ok   {time.monotonic() - t:5.1f}s powered off", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
