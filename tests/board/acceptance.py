@@ -76,11 +76,11 @@ def run(name, folder, deb, key):
             except (Failed, subprocess.TimeoutExpired, AssertionError, LookupError, ValueError, TypeError) as error:
                 where = traceback.extract_tb(error.__traceback__)
                 lines = [f"{frame.name}:{frame.lineno}" for frame in where if frame.filename.endswith("scenarios.py")]
-                print(f"--- {name} failed at {' > '.join(lines)}: {error!r}" if not isinstance(error, Failed)
-                      else f"--- {name} failed at {' > '.join(lines)}: {error}", flush=True)
+                says = error if isinstance(error, Failed) else repr(error)
+                print(f"--- {name} failed at {' > '.join(lines)}: {says}", flush=True)
                 board.run("systemctl status gemmad --no-pager -n 0; journalctl -u gemmad -n 60 --no-pager; dmesg | tail -n 5",
                           timeout=120)
-                return False, str(error).splitlines()[0] if str(error) else repr(error)
+                return False, (str(error) or repr(error)).splitlines()[0][:200]
             finally:
                 node.close()
     except BoardError as error:

@@ -140,9 +140,9 @@ node = "board"
                     if name == topic and accept(payload):
                         return payload
                 at = len(self.messages)
-                seen = [payload for name, payload, _ in self.messages[since:] if name == topic]
+                seen = [payload[:300] for name, payload, _ in self.messages[since:] if name == topic]
                 check(self._arrived.wait(deadline - time.monotonic()) or len(self.messages) > at,
-                      f"waited {timeout} s in vain on {topic}; it had: {seen[-5:]}")
+                      f"waited {timeout} s in vain on {topic}; it had: {seen[-3:]}")
 
     def wait_json(self, topic, accept=lambda payload: True, since=0, timeout=PATIENCE_S):
         """As `wait`, of payloads in JSON."""

