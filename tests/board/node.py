@@ -186,13 +186,19 @@ node = "board"
         self.sh(f"aplay -q -D hw:{card},1 /srv/{clip}")
 
     def show_picture(self, name, camera=0):
-        """Lets a camera see a held-out picture from now on."""
+        """Lets a camera see a held-out picture from now on. The first time nobody may have the camera open."""
         with tempfile.TemporaryDirectory() as folder:
-            frame = Path(folder) / "frame.yuyv"
+            frame = Path(folder) / "next.yuyv"
             frame.write_bytes(yuyv_frame(HELDOUT / "images" / name))
             self.board.copy(frame)
-        self.sh("systemctl stop feed 2>/dev/null || true")
-        self.sh(f"systemd-run -q --unit=feed --collect board-camera feed {camera} /srv/frame.yuyv")
+        if self.ok("systemctl is-active feed"):
+            # The feed reads its file for every frame: the picture changes without a gap.
+            self.sh("dd if=/srv/next.yuyv of=/srv/frame.yuyv bs=1M conv=notrunc status=none")
+        else:
+            self.sh("cp /srv/next.yuyv /srv/frame.yuyv")
+            self.sh(f"systemd-run -q --unit=feed --collect board-camera feed {camera} /srv/frame.yuyv")
+            self.until("the feed streams", lambda: self.ok("systemctl show -p MainPID --value feed | xargs -I% "
+                                                           f"sh -c 'readlink /proc/%/exe | grep -q v4l2-ctl'"))
 
 
 def stop(stream):

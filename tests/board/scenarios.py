@@ -215,8 +215,15 @@ def unplug_camera(node):
         if "disconnect" in fault:
             node.sh("board-unplug cameras")
         node.sh("board-plug cameras && udevadm settle")
+        gone = [topic for topic, _, _ in node.messages].index("camera/door/state", since)
+        node.wait("camera/door/state", lambda state: state == "online", gone + 1)
+        # The feed needs the camera for itself while it begins.
+        node.publish("camera/door/enabled/set", "OFF")
+        node.wait("camera/door/state", lambda state: state == "disabled", gone)
         node.show_picture(PICTURE)
-        node.wait("camera/door/state", lambda state: state == "online", since + 1)
+        since = node.mark()
+        node.publish("camera/door/enabled/set", "ON")
+        node.wait("camera/door/state", lambda state: state == "online", since)
         sees(node, PICTURE)
         is_alive(node, pid)
     return "unplugged and disconnected, saw again both times"
