@@ -11,7 +11,7 @@ from node import CONFIG_FILE, DEMO_MODEL, camera, check, microphone
 CLIPS = ["003_both.wav", "006_both.wav", "009_both.wav", "015_both.wav"]
 PICTURE, OTHER_PICTURE = "020_picture.png", "013_combo.png"
 # So that a tower comes and goes while a test waits for it.
-UNLOAD_SOON = "audio_idle_unload_s = 15\nvision_idle_unload_s = 15"
+UNLOAD_SOON = "audio_idle_unload_s = 30\nvision_idle_unload_s = 30"
 
 SCENARIOS = {}
 
@@ -55,6 +55,16 @@ def answers(node):
 
 def memory(node):
     return int(node.show("MemoryCurrent")["MemoryCurrent"])
+
+
+def goes(node, tower, before):
+    """A tower that has just been used is unloaded, and its memory given back; the figures. `before`: bytes before its use."""
+    used = memory(node)
+    node.wait_group(tower, "unloaded", node.mark())
+    after = memory(node)
+    told = "MiB before, with and after the tower: " + ", ".join(f"{size / 2**20:.1f}" for size in (before, used, after))
+    check(before < used and after < used, told)
+    return told
 
 
 def is_alive(node, pid):
@@ -125,19 +135,14 @@ def voice(node):
     since = node.mark()
     event = hears(node, CLIPS[0])
     check(event["event_type"] == "transcript" and event["source"] == "hall", str(event))
-    resident_mib = node.wait_group("audio", "resident", since)
-    during = memory(node)
-    check(resident_mib > 0, "no weights of the audio tower are resident")
+    check(node.wait_group("audio", "resident", since) > 0, "no weights of the audio tower are resident")
     node.until("the signal comes", lambda: event["text"] in member())
     check("member=Transcript" in member() and event["id"] in member(), member())
     check("Transcript" not in stranger() and event["text"] not in stranger(), f"a stranger heard: {stranger()}")
-    node.wait_group("audio", "unloaded", since)
-    after = node.until("memory is given back", lambda: memory(node) < during and memory(node), timeout=30)
-    check(before < during, f"memory before {before}, with the audio tower {during}, after it {after}")
+    told = goes(node, "audio", before)
     for clip in CLIPS[1:]:
         hears(node, clip)
-    mib = [f"{bytes / 2**20:.1f}" for bytes in (before, during, after)]
-    return f"{len(CLIPS)} clips; MiB before, with and after the audio tower: {', '.join(mib)}"
+    return f"{len(CLIPS)} clips; {told}"
 
 
 @scenario
@@ -154,18 +159,12 @@ def vision(node):
     since = node.mark()
     event = sees(node, PICTURE)
     check(node.wait_group("vision", "resident", since) > 0, "no weights of the vision tower are resident")
-    during = memory(node)
     member = node.overhear("member")
     node.show_picture(OTHER_PICTURE)
     node.wait("camera/door/motion", lambda motion: motion == "ON", since)
     event = sees(node, OTHER_PICTURE)
     node.until("the signal comes", lambda: event["caption"] in member())
-    since = node.mark()
-    node.wait_group("vision", "unloaded", since)
-    after = node.until("memory is given back", lambda: memory(node) < during and memory(node), timeout=30)
-    check(before < during, f"memory before {before}, with the vision tower {during}, after it {after}")
-    mib = [f"{bytes / 2**20:.1f}" for bytes in (before, during, after)]
-    return f"2 pictures; MiB before, with and after the vision tower: {', '.join(mib)}"
+    return f"2 pictures; {goes(node, 'vision', before)}"
 
 
 @scenario
