@@ -1,6 +1,6 @@
 # One line for each thing people do. The scripts behind them are in packaging/ and can be called by themselves.
 
-.PHONY: help demo deps lint test cross deb reproducible deny
+.PHONY: help demo deps lint test cross deb reproducible board-image board-test deny
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -25,6 +25,13 @@ deb: deps ## the Debian packages for amd64 and arm64: target/debian/ (needs carg
 
 reproducible: ## build the packages of target/debian/ once more from a clean clone elsewhere, and compare them byte by byte
 	packaging/reproducible.sh
+
+board-image: ## the virtual board's disk image, target/board (needs root and the packages of tests/board/README.md)
+	tests/board/acceptance.py --image-only
+
+board-test: deps board-image ## install the arm64 package on the virtual board and prove what it must do there
+	packaging/deb.sh arm64
+	tests/board/acceptance.py
 
 deny: ## licences, sources and known advisories of everything linked (needs cargo-deny)
 	cargo deny check

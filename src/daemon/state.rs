@@ -1,13 +1,18 @@
 //! What people switched, kept across restarts: mutes, cameras, the slice. Written when it changes, whole or not at all.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 /// Name of the file in the state directory.
 const FILE: &str = "state.json";
+
+/// What it is called while it is written: one name, so that what a power cut left is written over, and none pile up.
+const PARTIAL: &str = "state.json.partial";
 
 /// Switches that survive a restart.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -55,6 +60,8 @@ impl StateFile {
     /// been lost with it.
     pub(super) fn open(directory: &Path) -> (StateFile, Switches) {
         let path = directory.join(FILE);
+        // Of a write that the power cut off: never read, and of no use.
+        std::fs::remove_file(directory.join(PARTIAL)).ok();
         let switches = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 log::error!(
@@ -94,11 +101,17 @@ impl StateFile {
     fn try_save(&self, switches: &Switches) -> std::io::Result<()> {
         let text = serde_json::to_vec_pretty(switches)?;
         let directory = self.path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        let partial = directory.join(PARTIAL);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&partial)?;
         file.write_all(&text)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path).map_err(|error| error.error)?;
-        std::fs::File::open(directory)?.sync_all()
+        file.sync_all()?;
+        std::fs::rename(&partial, &self.path)?;
+        File::open(directory)?.sync_all()
     }
 }
 
@@ -118,6 +131,12 @@ mod tests {
         let (_, read) = StateFile::open(dir.path());
         assert_eq!(read, switches);
         assert!(read.is_muted("kitchen") && !read.is_muted("hall") && !read.has_captions("porch"));
+
+        // A write that the power cut off leaves the old file in force, and nothing behind.
+        std::fs::write(dir.path().join(PARTIAL), b"{\"muted\":{}").unwrap();
+        let (_, read) = StateFile::open(dir.path());
+        assert_eq!(read, switches);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 
         std::fs::write(dir.path().join(FILE), b"{\"muted\":{\"kitchen\":tr").unwrap();
         let (_, damaged) = StateFile::open(dir.path());

@@ -52,6 +52,9 @@ impl Heartbeat {
 /// How long the worker waits for a job before it looks whether a tower has been idle long enough.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 
+/// Between two looks at how much of the weights is in memory when nothing happens; `health` goes out as often.
+const TELL_MEMORY: Duration = Duration::from_secs(60);
+
 /// The thread's own things.
 pub(super) struct Worker {
     engine: Engine,
@@ -63,6 +66,8 @@ pub(super) struct Worker {
     /// Threads that the engine has now.
     threads: usize,
     towers: [Tower; 2],
+    /// States of the groups as they were told last, and when.
+    told: (Vec<GroupState>, Instant),
 }
 
 /// When a tower was used last.
@@ -134,6 +139,7 @@ pub(super) fn start(
             events,
             settings,
             towers: [Tower::new(Group::Audio), Tower::new(Group::Vision)],
+            told: (Vec::new(), Instant::now()),
         };
         tell(&worker.events, WorkerNote::Loaded(Box::new(loaded)));
         worker.work();
@@ -223,23 +229,21 @@ impl Worker {
     fn unload_idle(&mut self) {
         let model = &self.settings.config.model;
         let limits_s = [model.audio_idle_unload_s, model.vision_idle_unload_s];
-        let mut changed = false;
         for (tower, limit_s) in self.towers.iter_mut().zip(limits_s) {
             let loaded = self.engine.group_state(tower.group) != GroupState::Unloaded;
             if loaded && !tower.was_loaded {
                 // Prefetched, because somebody speaks or something moves: its use is still to come.
                 tower.used = Instant::now();
-                changed = true;
             }
             tower.was_loaded = loaded;
             if loaded && tower.used.elapsed().as_secs() >= u64::from(limit_s) {
                 self.engine.unload(tower.group);
                 tower.was_loaded = false;
                 log::info!("unloaded the {} weights: idle for {limit_s} s", tower.group);
-                changed = true;
             }
         }
-        if changed {
+        // What is read in the background arrives, and what the kernel takes back goes, while nothing else happens.
+        if self.told.0 != self.states() || self.told.1.elapsed() >= TELL_MEMORY {
             self.tell_memory();
         }
     }
@@ -251,7 +255,14 @@ impl Worker {
         }
     }
 
-    fn tell_memory(&self) {
+    fn states(&self) -> Vec<GroupState> {
+        Group::ALL
+            .map(|group| self.engine.group_state(group))
+            .into()
+    }
+
+    fn tell_memory(&mut self) {
+        self.told = (self.states(), Instant::now());
         let memory: Vec<GroupMemory> = self.engine.memory();
         tell(&self.events, WorkerNote::Memory(memory));
     }

@@ -1,20 +1,21 @@
 //! Which pages of mapped weights are in memory: brought in, locked, counted, given back.
-#![allow(
-    unsafe_code,
-    reason = "advice about memory maps, and counting their pages"
-)]
+#![allow(unsafe_code, reason = "advice about memory maps")]
 
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
-use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 use rustix::fs::{Advice as FileAdvice, fadvise};
 
 use super::{Mapped, Stretch, WeightsError};
 
 /// Pages that are brought in between two looks at whether they are still wanted.
 const POPULATE_BYTES: usize = 4 << 20;
+
+/// Bytes that the kernel's /proc/PID/pagemap has for each page.
+const PAGEMAP_ENTRY: usize = 8;
 
 impl Mapped {
     /// Whether every file is still as long as it was when it was mapped: reading behind the end of a file that was cut off
@@ -108,7 +109,7 @@ impl Mapped {
         self.runs.iter().map(|run| run.map.len() as u64).sum()
     }
 
-    /// Bytes of the mapping that are in memory now, in this process or in the page cache.
+    /// Bytes of the mapping that this process has in memory now.
     pub fn resident_bytes(&self) -> u64 {
         self.runs.iter().map(|run| resident(&run.map)).sum()
     }
@@ -179,39 +180,37 @@ fn advise(file: &File, start: u64, bytes: u64, advice: FileAdvice) {
     }
 }
 
-/// Bytes of a file's range that are in the page cache.
-pub(super) fn cached_bytes(file: &File, start: u64, bytes: u64) -> u64 {
-    // SAFETY: read-only, dropped before this returns, and none of its bytes is read.
-    let map = unsafe {
-        MmapOptions::new()
-            .offset(start)
-            .len(usize::try_from(bytes).unwrap_or(usize::MAX))
-            .map(file)
-    };
-    map.map_or(0, |map| resident(&map))
-}
-
 fn page_bytes() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
 }
 
+/// Bytes of the mapping whose pages this process has. Not `mincore`: it tells the truth to those only who may write to the file,
+/// and models are the administrator's.
 fn resident(map: &Mmap) -> u64 {
     let page = page_bytes();
-    let skew = map.as_ptr() as usize % page;
-    let length = map.len() + skew;
-    let mut pages = vec![0u8; length.div_ceil(page)];
-    // SAFETY: the address is rounded down to the page that the mapping starts in; the vector has one byte a page.
-    let result = unsafe {
-        libc::mincore(
-            map.as_ptr().sub(skew).cast_mut().cast(),
-            length,
-            pages.as_mut_ptr(),
-        )
-    };
-    if result != 0 {
+    let address = map.as_ptr() as usize;
+    let mut entries = [0; 4096 * PAGEMAP_ENTRY];
+    let mut at = address / page;
+    let end = (address + map.len()).div_ceil(page);
+    let mut pages = 0;
+    let Ok(pagemap) = File::open("/proc/self/pagemap") else {
         return 0;
+    };
+    while at < end {
+        let wanted = entries.len().min((end - at) * PAGEMAP_ENTRY);
+        let offset = (at * PAGEMAP_ENTRY) as u64;
+        if pagemap
+            .read_exact_at(&mut entries[..wanted], offset)
+            .is_err()
+        {
+            break;
+        }
+        let (read, _) = entries[..wanted].as_chunks::<PAGEMAP_ENTRY>();
+        let present = |entry: &&[u8; PAGEMAP_ENTRY]| u64::from_ne_bytes(**entry) >> 63 == 1;
+        pages += read.iter().filter(present).count() as u64;
+        at += read.len();
     }
-    pages.iter().filter(|&&page| page & 1 == 1).count() as u64 * page as u64
+    pages * page as u64
 }

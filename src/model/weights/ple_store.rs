@@ -47,8 +47,6 @@ trait RowSource: std::fmt::Debug + Send + Sync {
     fn forget(&self, at: u64, bytes: u64);
     /// Nothing of the range is needed any more.
     fn forget_all(&self, at: u64, bytes: u64);
-    /// Bytes of the range that the page cache holds.
-    fn cached_bytes(&self, at: u64, bytes: u64) -> u64;
 }
 
 impl RowSource for File {
@@ -66,10 +64,6 @@ impl RowSource for File {
 
     fn forget_all(&self, at: u64, bytes: u64) {
         pages::forget_all(self, at, bytes);
-    }
-
-    fn cached_bytes(&self, at: u64, bytes: u64) -> u64 {
-        pages::cached_bytes(self, at, bytes)
     }
 }
 
@@ -258,10 +252,9 @@ impl PleStore {
         self.source.forget_all(self.start, self.table_bytes());
     }
 
-    /// Bytes in memory now: the row cache, and what the page cache has of the table.
+    /// Bytes in memory now: the row cache. What passes through the page cache is forgotten as soon as it was read.
     pub fn resident_bytes(&self) -> u64 {
-        let held = self.state().cache.bytes();
-        held + self.source.cached_bytes(self.start, self.table_bytes())
+        self.state().cache.bytes()
     }
 
     /// Rows used and read since the start.

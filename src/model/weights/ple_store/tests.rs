@@ -56,10 +56,6 @@ impl RowSource for Disk {
     }
 
     fn forget_all(&self, _: u64, _: u64) {}
-
-    fn cached_bytes(&self, _: u64, _: u64) -> u64 {
-        0
-    }
 }
 
 struct Bench {
