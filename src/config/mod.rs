@@ -5,6 +5,7 @@
 mod devices;
 mod mqtt;
 mod service;
+mod wyoming;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
 pub use mqtt::{Broker, Mqtt};
+pub use wyoming::Wyoming;
 pub use service::{Dbus, Degrade, Log, Matformer, Model, Queue, Threads};
 
 /// The whole file.
@@ -54,6 +56,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// The bus.
     pub dbus: Dbus,
+    /// Speech to text for Home Assistant's Assist.
+    pub wyoming: Wyoming,
     /// What waits, and for how long.
     pub queue: Queue,
     /// When less is done.
@@ -166,6 +170,9 @@ impl Config {
             ("camera", cameras.collect()),
         ];
         if let Some(mistake) = config.dbus.mistake(ids) {
+            return Err(bad(mistake));
+        }
+        if let Some(mistake) = config.wyoming.mistake() {
             return Err(bad(mistake));
         }
         config.mqtt.check().map_err(bad)?;
