@@ -101,9 +101,11 @@ class Show:
 
     def signals(self, child):
         for line in child.stdout:
-            found = re.match(r"\S+: (org\.gemmad1\.Events\.\w+) (.*)", line.decode("utf-8", "replace").strip())
+            found = re.match(r"\S+: (org\.gemmad1\.Events\.\w+) \('(\w+)', (.*)\)$", line.decode("utf-8", "replace").strip())
             if found:
-                self.line("D-Bus", f"{found[1]}{found[2]}")
+                # Dictionaries come in no order; the rest is in the message at the broker, too.
+                texts = re.findall(r"'(?:text|caption|reason)': <('[^']*'|\"[^\"]*\")>", found[3])
+                self.line("D-Bus", f"{found[1]}  {found[2]}: {' '.join(texts)} and {found[3].count(': <') - len(texts)} other keys")
 
 
 def brief(text):
@@ -146,14 +148,15 @@ def play(stage):
     microphone, camera = stage.microphone("kitchen"), stage.camera("porch")
     camera.show(MODEL / "heldout/images" / BACKGROUND)
     commands = (TOP / "config/examples/demo-commands.toml").read_text(encoding="utf-8")
-    stage.write_config(NODE, commands + CONFIG.format(pictures=json.dumps(str(camera.directory))))
+    config = CONFIG.format(pictures=json.dumps(str(camera.directory)))
+    stage.write_config(NODE, commands + config)
     Messages(stage, show.message)
     monitor = ["stdbuf", "-oL", "gdbus", "monitor", "--address", stage.bus, "--dest", "org.gemmad1"]
     monitored = stage.spawn(monitor, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     threading.Thread(target=show.signals, args=(monitored,), daemon=True).start()
     stage.start_daemon()
     show.line("demo", f"a broker on 127.0.0.1:{stage.port}, a bus, and {stage.gemmad.name} with models/demo: gemmad.toml says")
-    print("\n".join(f"            {line}" for line in CONFIG.strip().splitlines() if line))
+    print("\n".join(f"            {line}" for line in config.strip().splitlines() if line))
 
     def ready():
         stage.check_daemon()
@@ -166,7 +169,7 @@ def play(stage):
     show.line("demo", "nobody speaks and nothing moves: the towers go after 5 s")
     wait_until("the towers are unloaded", lambda: show.memory[-1][1][2:] == [0.0, 0.0])
     code = stage.stop_daemon()
-    wait_until("the broker says that it is offline", lambda: show.states.get("availability") == b"offline")
+    wait_until("the broker says that it is offline", lambda: show.states.get("state") == b"offline")
     return report(show, rows, code)
 
 
@@ -226,7 +229,7 @@ def report(show, rows, code):
     print("\nmemory of the weights, MiB\n" + f"{'at':>8}" + "".join(f"{name:>9}" for name in (*GROUPS, "process")))
     for at, groups, process in show.memory:
         print(f"{at:6.1f} s" + "".join(f"{mib:9.1f}" for mib in groups) + f"{process:9.0f}")
-    columns = "{:<52} {:<66} {:>8} {:>8}  {}"
+    columns = "{:<60} {:<84} {:>8} {:>8}  {}"
     print("\n" + columns.format("what happened", "what gemmad published", "heard ms", "own ms", ""))
     for what, published, right, (heard, own) in rows:
         mark = "right" if right else "WRONG"

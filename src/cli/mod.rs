@@ -15,6 +15,7 @@ mod pages;
 mod progress;
 mod run;
 mod transcribe;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ enum Command {
     Pages(pages::Pages),
     Run(run::Run),
     Transcribe(transcribe::Transcribe),
+    Watch(watch::Watch),
 }
 
 /// The command line as a value, from which the manual pages and completions are made.
@@ -94,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Pages(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Transcribe(command) => command.run(),
+        Command::Watch(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

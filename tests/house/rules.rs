@@ -59,6 +59,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
             "src/publish/",
             "src/cli/run",
             "src/cli/mqtt_clear",
+            "src/cli/watch",
         ],
     ),
     (
