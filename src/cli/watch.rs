@@ -134,7 +134,13 @@ fn health(value: &Value) -> String {
         .collect();
     let queues = &value["queues"];
     let number = |value: &Value| value.as_u64().unwrap_or_default();
-    let dropped = ["dropped_voice", "dropped_captions", "refused_requests", "audio_overruns", "timeouts"];
+    let dropped = [
+        "dropped_voice",
+        "dropped_captions",
+        "refused_requests",
+        "audio_overruns",
+        "timeouts",
+    ];
     let dropped: u64 = dropped.iter().map(|key| number(&queues[key])).sum();
     let degraded: Vec<&str> = value["degraded"]
         .as_array()
@@ -174,22 +180,41 @@ fn told(topic: &str, payload: &[u8], value: &Value) -> Option<String> {
             let said = [text("text"), text("caption"), text("reason")];
             let said: Vec<&str> = said.into_iter().filter(|said| !said.is_empty()).collect();
             let kind = text("event_type");
-            format!("{}: {kind}: {}{command}{}", source(), said.join("; "), latency(value))
+            format!(
+                "{}: {kind}: {}{command}{}",
+                source(),
+                said.join("; "),
+                latency(value)
+            )
         }
         ["mic", _, "speech"] | ["camera", _, "motion"] => {
-            let what = if parts[2] == "speech" { "speech" } else { "motion" };
+            let what = if parts[2] == "speech" {
+                "speech"
+            } else {
+                "motion"
+            };
             let on = payload == b"ON";
-            format!("{}: {what} {}", source(), if on { "begins" } else { "ends" })
+            format!(
+                "{}: {what} {}",
+                source(),
+                if on { "begins" } else { "ends" }
+            )
         }
         ["mic" | "camera", _, "state"] | ["availability"] => {
-            format!("{}: {}", parts.join(" ").replace(" state", ""), String::from_utf8_lossy(payload))
+            format!(
+                "{}: {}",
+                parts.join(" ").replace(" state", ""),
+                String::from_utf8_lossy(payload)
+            )
         }
         ["request" | "response", kind] => {
             let data = match parts[0] {
                 "request" => String::from_utf8_lossy(payload).into_owned(),
                 _ => match value["error"]["message"].as_str() {
                     Some(error) => error.to_owned(),
-                    None => value["data"]["text"].as_str().map_or_else(|| value["data"].to_string(), str::to_owned),
+                    None => value["data"]["text"]
+                        .as_str()
+                        .map_or_else(|| value["data"].to_string(), str::to_owned),
                 },
             };
             format!("{} {kind}: {data}{}", parts[0], latency(&value["data"]))
@@ -213,10 +238,20 @@ mod tests {
             line("mic/hall/event", event).unwrap(),
             r#"mic hall: command: Fan on. {"name":"turn_on","slots":{}} (812 ms)"#
         );
-        let error = json!({"status": "error", "error": {"code": "not_found", "message": "no camera"}});
-        assert_eq!(line("response/describe", error).unwrap(), "response describe: no camera");
-        assert_eq!(told("camera/door/motion", b"ON", &Value::Null).unwrap(), "camera door: motion begins");
-        assert_eq!(told("mic/hall/state", b"muted", &Value::Null).unwrap(), "mic hall: muted");
+        let error =
+            json!({"status": "error", "error": {"code": "not_found", "message": "no camera"}});
+        assert_eq!(
+            line("response/describe", error).unwrap(),
+            "response describe: no camera"
+        );
+        assert_eq!(
+            told("camera/door/motion", b"ON", &Value::Null).unwrap(),
+            "camera door: motion begins"
+        );
+        assert_eq!(
+            told("mic/hall/state", b"muted", &Value::Null).unwrap(),
+            "mic hall: muted"
+        );
         assert_eq!(told("camera/door/image", &[0xff, 0xd8], &Value::Null), None);
     }
 }

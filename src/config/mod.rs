@@ -21,8 +21,8 @@ use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
 pub use mqtt::{Broker, Mqtt};
-pub use wyoming::Wyoming;
 pub use service::{Dbus, Degrade, Log, Matformer, Model, Queue, Threads};
+pub use wyoming::Wyoming;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]

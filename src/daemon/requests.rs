@@ -11,8 +11,8 @@ use super::{Daemon, reports};
 use crate::media::{CameraControl, MicrophoneControl};
 use crate::pipeline::Group;
 use crate::report::{
-    Action, CancelRequest, Describe, Dictation, ErrorBody, ErrorCode, JobState, JobUpdate, Origin, Report,
-    Request,
+    Action, CancelRequest, Describe, Dictation, ErrorBody, ErrorCode, JobState, JobUpdate, Origin,
+    Report, Request,
 };
 
 /// Jobs that have not ended, so that they can be cancelled by the name that the asker gave them.

@@ -72,8 +72,7 @@ fn samples(file: &str) -> Vec<u8> {
 fn start(bench: &Bench, more: &str) -> (Gemmad, u16) {
     let port = free_port();
     let commands = std::fs::read_to_string(
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("config/examples/demo-commands.toml"),
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/demo-commands.toml"),
     );
     let wyoming = format!("[wyoming]\nenabled = true\nlisten = \"127.0.0.1:{port}\"\n{more}\n");
     bench.write_config(None, "", &(wyoming + &commands.unwrap()));
@@ -134,11 +133,16 @@ fn speech_becomes_a_transcript_and_a_sentence_an_intent() {
 
     // As `recognize`, and as Home Assistant does it.
     for kind in ["recognize", "transcript"] {
-        let sentence = json!({"text": "turn off the kitchen light", "context": {"conversation_id": "c"}});
+        let sentence =
+            json!({"text": "turn off the kitchen light", "context": {"conversation_id": "c"}});
         client.send(kind, sentence, &[]);
         let (kind, intent) = client.receive().unwrap();
-        assert_eq!((kind.as_str(), &intent["name"]), ("intent", &json!("turn_off")));
-        let entities = json!([{"name": "device", "value": "light"}, {"name": "area", "value": "kitchen"}]);
+        assert_eq!(
+            (kind.as_str(), &intent["name"]),
+            ("intent", &json!("turn_off"))
+        );
+        let entities =
+            json!([{"name": "device", "value": "light"}, {"name": "area", "value": "kitchen"}]);
         assert_eq!(intent["entities"], entities);
         assert_eq!(intent["context"]["conversation_id"], "c");
     }
@@ -166,11 +170,26 @@ fn clients_are_limited_in_number_size_time_and_form() {
 
     for (bytes, words) in [
         (&b"no JSON\n"[..], "the header of an event is no JSON"),
-        (b"{\"type\":\"audio-chunk\",\"payload_length\":4097}\n", "the sound of an event is longer"),
-        (b"{\"type\":\"transcribe\",\"data\":{\"language\":\"fr\"}}\n", "none of wyoming.languages"),
-        (b"{\"type\":\"audio-start\",\"data\":{\"rate\":16000,\"width\":1,\"channels\":1}}\n", "samples of 1 bytes"),
-        (b"{\"type\":\"audio-start\",\"data\":{\"rate\":16000,\"width\":2,\"channels\":0}}\n", "0 channels"),
-        (b"{\"type\":\"audio-start\",\"data\":{\"rate\":1,\"width\":2,\"channels\":1}}\n", "Hz"),
+        (
+            b"{\"type\":\"audio-chunk\",\"payload_length\":4097}\n",
+            "the sound of an event is longer",
+        ),
+        (
+            b"{\"type\":\"transcribe\",\"data\":{\"language\":\"fr\"}}\n",
+            "none of wyoming.languages",
+        ),
+        (
+            b"{\"type\":\"audio-start\",\"data\":{\"rate\":16000,\"width\":1,\"channels\":1}}\n",
+            "samples of 1 bytes",
+        ),
+        (
+            b"{\"type\":\"audio-start\",\"data\":{\"rate\":16000,\"width\":2,\"channels\":0}}\n",
+            "0 channels",
+        ),
+        (
+            b"{\"type\":\"audio-start\",\"data\":{\"rate\":1,\"width\":2,\"channels\":1}}\n",
+            "Hz",
+        ),
         (b"{\"type\":\"audio-stop\"}\n", "without any sound"),
     ] {
         let mut client = Client::connect(port);
@@ -200,7 +219,11 @@ fn clients_are_limited_in_number_size_time_and_form() {
     drop(client);
     while jobs() != 0 {}
     let mut client = Client::connect(port);
-    client.send("recognize", json!({"text": "turn off the kitchen light"}), &[]);
+    client.send(
+        "recognize",
+        json!({"text": "turn off the kitchen light"}),
+        &[],
+    );
     assert_eq!(client.receive().unwrap().0, "intent");
     assert!(gemmad.is_running());
     gemmad.stop();

@@ -12,9 +12,11 @@ import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "packaging/demo"))
-from stage import MODEL, TOP, Messages, Stage, Trouble, expected, wait_until  # noqa: E402
+from stage import MODEL, TOP, Messages, Stage, Trouble, expected, free_port, wait_until  # noqa: E402
 from house import CONFIG, DEVICE, DEVICES, NODE, entities  # noqa: E402
 from hub import BLUEPRINTS, Hub  # noqa: E402
+from voice import Voice  # noqa: E402
+import wyoming_client  # noqa: E402
 
 TRANSCRIPT = "013_voice.wav"  # Turn the bedroom light on.
 COMMAND = "008_combo.wav"  # Switch off the lamp in the bedroom.
@@ -34,7 +36,9 @@ class House:
         self.porch = stage.camera("porch")
         self.porch.show(MODEL / "heldout/images" / PICTURE)
         commands = (TOP / "config/examples/demo-commands.toml").read_text(encoding="utf-8")
-        stage.write_config(NODE, commands + CONFIG.format(pictures=json.dumps(str(self.porch.directory))))
+        self.wyoming = free_port()
+        config = CONFIG.format(pictures=json.dumps(str(self.porch.directory)), wyoming=self.wyoming)
+        stage.write_config(NODE, commands + config)
         Messages(stage, lambda topic, payload: self.messages.append((topic, payload)))
         self.hub = Hub(stage)
 
@@ -68,7 +72,7 @@ def blueprints_are_valid(house):
     same("faults of blueprints", {path: found["error"] for path, found in ours.items() if "error" in found}, {})
     states = house.hub.states()
     automations = {name: found["state"] for name, found in states.items() if name.startswith("automation.")}
-    same("automations", sorted(automations.values()), ["on"] * 4)
+    same("automations", sorted(automations.values()), ["on"] * 5)
 
 
 def discovery_makes_the_devices_and_entities(house):
@@ -108,6 +112,22 @@ def a_sentence_goes_to_assist_and_the_reply_is_published(house):
         raise Trouble(f"Assist says nothing: {reply}")
     wait_until("the light is on", lambda: house.hub.state("light.bedroom_light") == "on")
     same("the sensor", house.hub.state("sensor.hall_last_transcript"), reply["heard"])
+
+
+def the_reply_is_spoken(house):
+    """By a text-to-speech service of the test's own, and a loudspeaker that tells what it plays."""
+    voice = Voice()
+    house.hub.add_integration("wyoming", host="127.0.0.1", port=voice.port)
+    wait_until("the voice", lambda: house.hub.state("tts.voice") is not None)
+    house.hall.say(MODEL / "heldout/audio" / TRANSCRIPT)
+    reply = json.loads(house.wait_for("test/reply", 2))
+    wait_until("something is played", lambda: house.on("test/played"))
+    played = house.on("test/played")[0].decode()
+    # The loudspeaker fetches it, and the voice then speaks.
+    with urllib.request.urlopen(played if "://" in played else house.hub.url + played, timeout=60) as answer:
+        if len(answer.read()) < 1000:
+            raise Trouble("what is played is no sound")
+    same("spoken", voice.spoken, [reply["reply"]])
 
 
 def a_command_does_what_its_blueprint_says(house):
@@ -150,6 +170,28 @@ def switches_and_questions_reach_the_daemon(house):
     house.hub.call("notify", "send_message", entity_id=ask, message="turn off the kitchen light\nReturn the command as JSON:")
     wanted = '{"action":"turn_off","device":"light","area":"kitchen"}'
     wait_until("the answer in its sensor", lambda: house.hub.state(answer) == wanted)
+
+
+def the_wyoming_client_of_pypi_gets_transcripts_and_intents(house):
+    wyoming_client.check(house.wyoming)
+
+
+def assist_listens_by_wyoming(house):
+    """Speech to text and a conversation agent of Home Assistant's own integration."""
+    house.hub.add_integration("wyoming", host="127.0.0.1", port=house.wyoming)
+    wait_until("an stt entity", lambda: house.hub.state("stt.gemmad") is not None)
+    wait_until("a conversation agent", lambda: house.hub.state("conversation.gemmad") is not None)
+    wav = (MODEL / "heldout/audio" / COMMAND).read_bytes()
+    speech = "format=wav; codec=pcm; sample_rate=16000; bit_rate=16; channel=1; language=en"
+    heard = house.hub.send("/api/stt/stt.gemmad", wav, {"X-Speech-Content": speech})
+    wanted = expected("audio")[COMMAND]["transcript"]
+    same("heard", heard, {"text": wanted, "result": "success"})
+    house.hub.call("light", "turn_on", entity_id="light.bedroom_lamp")
+    wait_until("the lamp is on", lambda: house.hub.state("light.bedroom_lamp") == "on")
+    question = {"text": wanted, "language": "en", "agent_id": "conversation.gemmad"}
+    answer = house.hub.post("/api/conversation/process", question)["response"]
+    same("Assist says", answer["speech"]["plain"]["speech"], "The lamp in the bedroom is off.")
+    wait_until("the lamp is off", lambda: house.hub.state("light.bedroom_lamp") == "off")
 
 
 def a_killed_daemon_is_unavailable_and_comes_back_once(house):
@@ -206,9 +248,12 @@ CHECKS = [
     blueprints_are_valid,
     discovery_makes_the_devices_and_entities,
     a_sentence_goes_to_assist_and_the_reply_is_published,
+    the_reply_is_spoken,
     a_command_does_what_its_blueprint_says,
     a_caption_is_an_event_and_a_notification_with_its_picture,
     switches_and_questions_reach_the_daemon,
+    the_wyoming_client_of_pypi_gets_transcripts_and_intents,
+    assist_listens_by_wyoming,
     a_killed_daemon_is_unavailable_and_comes_back_once,
     home_assistant_starts_again_without_ghosts,
     what_is_removed_is_gone,

@@ -62,6 +62,10 @@ def entities():
 
 
 CONFIG = """
+[wyoming]
+enabled = true
+listen = "127.0.0.1:{wyoming}"
+
 [[microphone]]
 id = "hall"
 name = "Hall"

@@ -46,7 +46,10 @@ impl Drop for Awaited {
             // Where the daemon has no ear for it, the job ends by its deadline.
             self.shared
                 .requests
-                .try_send(request(Ulid::generate().to_string(), Action::Cancel(cancel)))
+                .try_send(request(
+                    Ulid::generate().to_string(),
+                    Action::Cancel(cancel),
+                ))
                 .ok();
         }
     }
@@ -99,7 +102,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             feed.cancel();
         }
         if let Err(ended) = &result {
-            let event = Event::new("error", json!({ "text": ended.to_string(), "code": "refused" }));
+            let event = Event::new(
+                "error",
+                json!({ "text": ended.to_string(), "code": "refused" }),
+            );
             self.send(&event).await.ok();
         }
         result
@@ -160,10 +166,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         let job = Ulid::generate().to_string();
         let busy = || Ended::Refused("the daemon has too much to do: ask again later".to_owned());
         self.shared.jobs().insert(job.clone(), sender);
-        let sent = self
-            .shared
-            .requests
-            .try_send(request(job.clone(), action));
+        let sent = self.shared.requests.try_send(request(job.clone(), action));
         let awaited = Awaited {
             job,
             answer,

@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
+};
 
 /// An event.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -176,7 +178,9 @@ mod tests {
     use super::*;
 
     fn read_all(bytes: &[u8], limit: usize) -> Result<Vec<Event>, Fault> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let mut input = bytes;
             let mut events = Vec::new();
@@ -236,7 +240,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let event = Event {
             payload: vec![0, 10, 255],
             ..Event::new("audio-chunk", json!({"rate": 16000, "text": "ä\n"}))

@@ -8,7 +8,8 @@ use crate::report::Info;
 /// The `info` event's data: speech to text with one model, and, where commands are configured, their recognition.
 pub(super) fn describe(info: &Info, config: &config::Wyoming) -> Value {
     let languages: Vec<&String> = config.languages.keys().collect();
-    let attribution = json!({ "name": env!("CARGO_PKG_NAME"), "url": env!("CARGO_PKG_REPOSITORY") });
+    let attribution =
+        json!({ "name": env!("CARGO_PKG_NAME"), "url": env!("CARGO_PKG_REPOSITORY") });
     let artifact = |name: &str, description: &str| {
         json!({
             "name": name,

@@ -164,5 +164,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 async fn refuse(mut stream: TcpStream, text: String) {
     let event = Event::new("error", json!({ "text": text, "code": "busy" }));
     let sent = framing::write(&mut stream, &event);
-    tokio::time::timeout(Duration::from_secs(1), sent).await.ok();
+    tokio::time::timeout(Duration::from_secs(1), sent)
+        .await
+        .ok();
 }

@@ -32,11 +32,17 @@ impl Sound {
             2 => Encoding::S16,
             3 => Encoding::S24,
             4 => Encoding::S32,
-            width => return Err(format!("samples of {width} bytes cannot be read; send 2, 3 or 4")),
+            width => {
+                return Err(format!(
+                    "samples of {width} bytes cannot be read; send 2, 3 or 4"
+                ));
+            }
         };
         let channels = event.number("channels");
         if !(1..=MAX_CHANNELS).contains(&channels) {
-            return Err(format!("{channels} channels cannot be read; send 1 to {MAX_CHANNELS}"));
+            return Err(format!(
+                "{channels} channels cannot be read; send 1 to {MAX_CHANNELS}"
+            ));
         }
         let rate_hz = u32::try_from(event.number("rate")).unwrap_or(u32::MAX);
         let resampler = Resampler::new(rate_hz, SAMPLE_RATE_HZ).map_err(|e| e.to_string())?;
