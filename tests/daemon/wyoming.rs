@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use crate::broker::{PATIENCE, free_port};
+use crate::broker::{PATIENCE, free_port, wait_until};
 use crate::process::{Bench, Gemmad, expected, heldout};
 
 /// 40 ms of 16 kHz, 16 bits.
@@ -103,10 +103,11 @@ fn speech_becomes_a_transcript_and_a_sentence_an_intent() {
     );
 
     // The tower is loaded before the speech is over.
+    let before = gemmad.mapped_weights();
     client.send("transcribe", json!({"language": "en-GB"}), &[]);
     client.speak(&mono(), &samples("009_both.wav"));
-    bench.wait_health("the audio tower is on its way", |health| {
-        health["group_states"]["audio"] != "unloaded"
+    wait_until("the audio weights are mapped", || {
+        gemmad.mapped_weights() > before
     });
     client.send("audio-stop", json!({"timestamp": null}), &[]);
     let said = expected("audio", "009_both.wav", "transcript");
@@ -213,7 +214,7 @@ fn clients_are_limited_in_number_size_time_and_form() {
     let mut jobs = || {
         asked += 1;
         let stats = bench.request("stats", &format!("t{asked}"), json!({}));
-        stats["data"]["queues"]["jobs"].as_u64().unwrap()
+        stats["data"]["details"]["queues"]["jobs"].as_u64().unwrap()
     };
     while jobs() != 1 {}
     drop(client);
