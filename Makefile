@@ -24,7 +24,7 @@ test: deps ## everything CI runs: lint, the aarch64 tests on three emulated CPUs
 	packaging/test.sh all
 
 ha-test: ## the daemon with a real Home Assistant and the blueprints (installs Home Assistant into target/ha-venv; needs Python 3.13)
-	packaging/install-build-deps.sh demo
+	packaging/install-build-deps.sh ha
 	cargo build --locked --release --bin gemmad
 	packaging/ha-test.sh $(release)
 

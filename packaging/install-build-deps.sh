@@ -2,15 +2,16 @@
 # Install what building and testing gemmad need on Debian, Raspberry Pi OS or Ubuntu, and nothing that is there already.
 #   install-build-deps.sh          everything
 #   install-build-deps.sh demo     what `make demo` needs
+#   install-build-deps.sh ha       what `make ha-test` needs, beside Python 3.13
 # Uses sudo only where a package is missing and the caller is not root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 what=${1:-all}
 case $what in
-all | demo) ;;
+all | demo | ha) ;;
 *)
-    echo "usage: packaging/install-build-deps.sh [demo]" >&2
+    echo "usage: packaging/install-build-deps.sh [demo | ha]" >&2
     exit 64
     ;;
 esac
@@ -51,7 +52,8 @@ if command -v dpkg-query >/dev/null; then
         dbus libglib2.0-bin # the bus that they start, and one of its callers
         python3 # plays the demo
     )
-    [ "$what" = demo ] || packages+=(
+    [ "$what" != ha ] || packages+=(ffmpeg) # Home Assistant turns speech into MP3 with it
+    [ "$what" != all ] || packages+=(
         util-linux-extra # fincore, which tells the tests what the page cache holds
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
         openssl # certificates for the broker
