@@ -18,6 +18,8 @@ pub(super) struct Sound {
     resampler: Resampler,
     /// Samples that may still come.
     left: usize,
+    /// The beginning of a frame whose end is still to come: clients cut their sound where they like.
+    rest: Vec<u8>,
     interleaved: Vec<f32>,
     mono: Vec<f32>,
 }
@@ -51,6 +53,7 @@ impl Sound {
             channels: channels as usize,
             resampler,
             left: (SAMPLE_RATE_HZ * longest_s) as usize,
+            rest: Vec::new(),
             interleaved: Vec::new(),
             mono: Vec::new(),
         })
@@ -63,7 +66,12 @@ impl Sound {
     pub(super) fn samples(&mut self, bytes: &[u8]) -> Result<Vec<f32>, String> {
         self.interleaved.clear();
         self.mono.clear();
-        self.encoding.decode(bytes, &mut self.interleaved);
+        self.rest.extend_from_slice(bytes);
+        let frame = self.encoding.bytes() * self.channels;
+        let whole = self.rest.len() / frame * frame;
+        self.encoding
+            .decode(&self.rest[..whole], &mut self.interleaved);
+        self.rest.drain(..whole);
         downmix(&self.interleaved, self.channels, &mut self.mono);
         let mut samples = Vec::new();
         self.resampler
