@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # `make ha-test`: the daemon with a real Home Assistant Core, which is installed into target/ha-venv once.
-#   ha-test.sh GEMMAD
+#   ha-test.sh GEMMAD [PICTURE.png]     with a second argument, Chromium takes a picture of a device's page
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-gemmad=${1:?usage: packaging/ha-test.sh GEMMAD}
+[ $# -ge 1 ] || { echo "usage: packaging/ha-test.sh GEMMAD [PICTURE.png]" >&2; exit 64; }
 requirements=tests/homeassistant/requirements.txt
 venv=${HA_VENV:-${CARGO_TARGET_DIR:-target}/ha-venv}
 
@@ -33,4 +33,4 @@ if ! cmp -s "$requirements" "$stamp"; then
     "$venv/bin/pip" install --quiet --constraint "$constraints" --requirement "$requirements"
     cp "$requirements" "$stamp"
 fi
-exec "$venv/bin/python" tests/homeassistant "$gemmad"
+exec "$venv/bin/python" tests/homeassistant "$@"

@@ -12,6 +12,7 @@ mod model_args;
 mod mqtt_clear;
 mod pack;
 mod pages;
+mod plan;
 mod progress;
 mod run;
 mod transcribe;
@@ -40,6 +41,7 @@ enum Command {
     Inspect(inspect::Inspect),
     MqttClear(mqtt_clear::MqttClear),
     Pack(pack::Pack),
+    Plan(plan::Plan),
     #[command(hide = true)]
     Pages(pages::Pages),
     Run(run::Run),
@@ -93,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(command) => command.run(),
         Command::MqttClear(command) => command.run(),
         Command::Pack(command) => command.run(),
+        Command::Plan(command) => command.run(),
         Command::Pages(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Transcribe(command) => command.run(),

@@ -1,6 +1,8 @@
 """`make ha-test`: gemmad, a real broker, and a real Home Assistant with the blueprints of packaging/homeassistant.
 
-    python tests/homeassistant target/release/gemmad      (by a Python that has requirements.txt)
+    python tests/homeassistant target/release/gemmad [PICTURE.png]      (by a Python that has requirements.txt)
+
+With a second argument, Chromium takes a picture of the page of a device.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ from stage import MODEL, TOP, Messages, Stage, Trouble, expected, free_port, wai
 from house import CONFIG, DEVICE, DEVICES, NODE, entities  # noqa: E402
 from hub import BLUEPRINTS, Hub  # noqa: E402
 from voice import Voice  # noqa: E402
+import picture  # noqa: E402
 import wyoming_client  # noqa: E402
 
 TRANSCRIPT = "013_voice.wav"  # Turn the bedroom light on.
@@ -251,6 +254,8 @@ def what_is_removed_is_gone(house):
     same("ghosts", [name for name in names if any(part in name for part in ("gemmad", "hall", "porch", "voice"))], [])
 
 
+PICTURED = a_caption_is_an_event_and_a_notification_with_its_picture
+
 CHECKS = [
     blueprints_are_valid,
     discovery_makes_the_devices_and_entities,
@@ -268,8 +273,8 @@ CHECKS = [
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: python tests/homeassistant GEMMAD")
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python tests/homeassistant GEMMAD [PICTURE.png]")
     started = time.monotonic()
     with Stage(sys.argv[1]) as stage:
         house = None
@@ -277,6 +282,8 @@ def main():
             house = House(stage)
             for number, check in enumerate(CHECKS, 1):
                 check(house)
+                if check is PICTURED and len(sys.argv) == 3:
+                    picture.take(house, f"{DEVICE}_camera_porch", pathlib.Path(sys.argv[2]))
                 print(f"{time.monotonic() - started:5.0f} s  ok {number} of {len(CHECKS)}: {check.__name__.replace('_', ' ')}", flush=True)
             log = house.hub.log.read_text()
             # Home Assistant tells what it dislikes of a discovery message, a template or a blueprint.
