@@ -118,7 +118,7 @@ fn shares(entry: &Entry, config: &TextConfig, slice: &Slice) -> [f64; 2] {
     if !leaf.starts_with("mlp.") {
         return [1.0, 1.0];
     }
-    let sparsity = f64::from(config.activation_sparsity_pattern[layer]);
+    let sparsity = config.activation_sparsity_pattern[layer];
     let active = match leaf.starts_with("mlp.gate") {
         true => 1.0,
         false => 1.0 - sparsity,
