@@ -1,12 +1,18 @@
 # One line for each thing people do. The scripts behind them are in packaging/ and can be called by themselves.
 
-.PHONY: help demo deps lint test cross deb reproducible board-image board-test deny
+.PHONY: help demo deps lint test ha-test cross deb reproducible board-image board-test deny
+
+# Where rustup puts cargo, for a shell that does not know it yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+release = $(or $(CARGO_TARGET_DIR),target)/release/gemmad
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
-demo: ## build it and ask the demo model to turn a sentence into a command
-	printf 'turn off the kitchen light\nReturn the command as JSON:' | cargo run --quiet --locked --release -- ask --model models/demo -
+demo: ## build it and watch it work: a microphone that hears recordings, a camera that sees pictures, a broker, a bus, the demo model
+	packaging/install-build-deps.sh demo
+	cargo build --locked --release --bin gemmad
+	@python3 packaging/demo $(release)
 
 deps: ## install what building and testing need (Debian, Raspberry Pi OS, Ubuntu)
 	packaging/install-build-deps.sh
@@ -16,6 +22,11 @@ lint: ## format and clippy, for x86_64 and aarch64; warnings are errors
 
 test: deps ## everything CI runs: lint, the aarch64 tests on three emulated CPUs, all tests on this machine
 	packaging/test.sh all
+
+ha-test: ## the daemon with a real Home Assistant and the blueprints (installs Home Assistant into target/ha-venv; needs Python 3.13)
+	packaging/install-build-deps.sh ha
+	cargo build --locked --release --bin gemmad
+	packaging/ha-test.sh $(release)
 
 cross: ## build the board's program on a PC: target/aarch64-unknown-linux-gnu/release/gemmad
 	packaging/cross.sh

@@ -1,8 +1,20 @@
 #!/usr/bin/env bash
 # Install what building and testing gemmad need on Debian, Raspberry Pi OS or Ubuntu, and nothing that is there already.
+#   install-build-deps.sh          everything
+#   install-build-deps.sh demo     what `make demo` needs
+#   install-build-deps.sh ha       what `make ha-test` needs, beside Python 3.13
 # Uses sudo only where a package is missing and the caller is not root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+what=${1:-all}
+case $what in
+all | demo | ha) ;;
+*)
+    echo "usage: packaging/install-build-deps.sh [demo | ha]" >&2
+    exit 64
+    ;;
+esac
 
 board_target=aarch64-unknown-linux-gnu
 rustup_command="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
@@ -36,15 +48,21 @@ if command -v dpkg-query >/dev/null; then
         gcc libc6-dev # the linker and the C library's start files
         pkg-config libasound2-dev # ALSA
         libclang-dev # reads the kernel's V4L2 header while the crate v4l is built
+        mosquitto mosquitto-clients # the broker that the demo and the tests start for themselves
+        dbus libglib2.0-bin # the bus that they start, and one of its callers
+        python3 # plays the demo
+    )
+    [ "$what" != ha ] || packages+=(ffmpeg) # Home Assistant turns speech into MP3 with it
+    [ "$what" != all ] || packages+=(
         util-linux-extra # fincore, which tells the tests what the page cache holds
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
-        mosquitto mosquitto-clients openssl # the broker that the tests start for themselves
-        dbus libglib2.0-bin python3-dbus # the bus that they start, and two of its callers (a third is systemd's busctl)
+        openssl # certificates for the broker
+        python3-dbus # another caller of the bus (a third is systemd's busctl)
         systemd groff-base # judge the unit and the manual pages
         dpkg-dev lintian # make the package and judge it
     )
     # A board builds for itself; a PC also builds for the board, and runs the result under emulation.
-    if [ "$(dpkg --print-architecture)" != arm64 ]; then
+    if [ "$what" = all ] && [ "$(dpkg --print-architecture)" != arm64 ]; then
         if ! dpkg --print-foreign-architectures | grep -qx arm64; then
             as_root dpkg --add-architecture arm64
         fi
@@ -67,6 +85,8 @@ if ! command -v cargo >/dev/null; then
         exit 1
     fi
 fi
+
+[ "$what" = all ] || exit 0
 
 # The first command runs rustup's proxy, which fetches the toolchain that rust-toolchain.toml pins.
 toolchain=$(rustc --print sysroot)

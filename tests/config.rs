@@ -50,6 +50,7 @@ fn assert_names_every_key(known: &str, reference: &str) {
         "commands",
         "mqtt",
         "dbus",
+        "wyoming",
         "queue",
         "degrade",
         "log",
@@ -273,6 +274,17 @@ fn values_are_taken_and_mistakes_are_told() {
             ["resolution_px", "string"],
         ),
         ("[dbus]\nbus = \"sytem\"", ["dbus.bus", "session"]),
+        ("[wyoming]\nmax_clients = 0", ["max_clients", "enabled"]),
+        ("[wyoming]\nmax_utterance_s = 31", ["max_utterance_s", "30"]),
+        (
+            "[wyoming]\nmax_event_bytes = 10",
+            ["max_event_bytes", "4096"],
+        ),
+        (
+            "[wyoming]\nlisten = \"localhost\"",
+            ["listen", "socket address"],
+        ),
+        ("[wyoming]\nlanguages = {}", ["wyoming.languages", "en"]),
         (
             "[dbus]\njobs_per_user = 0",
             ["dbus.jobs_per_user", "enabled"],

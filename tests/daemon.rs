@@ -31,3 +31,5 @@ mod process;
 mod sight;
 #[path = "daemon/voice.rs"]
 mod voice;
+#[path = "daemon/wyoming.rs"]
+mod wyoming;

@@ -13,9 +13,11 @@ mod model_args;
 mod mqtt_clear;
 mod pack;
 mod pages;
+mod plan;
 mod progress;
 mod run;
 mod transcribe;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -41,10 +43,12 @@ enum Command {
     Inspect(inspect::Inspect),
     MqttClear(mqtt_clear::MqttClear),
     Pack(pack::Pack),
+    Plan(plan::Plan),
     #[command(hide = true)]
     Pages(pages::Pages),
     Run(run::Run),
     Transcribe(transcribe::Transcribe),
+    Watch(watch::Watch),
 }
 
 /// The command line as a value, from which the manual pages and completions are made.
@@ -94,9 +98,11 @@ pub fn main() -> ExitCode {
         Command::Inspect(command) => command.run(),
         Command::MqttClear(command) => command.run(),
         Command::Pack(command) => command.run(),
+        Command::Plan(command) => command.run(),
         Command::Pages(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Transcribe(command) => command.run(),
+        Command::Watch(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@ mod devices;
 mod mistake;
 mod mqtt;
 mod service;
+mod wyoming;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,7 @@ use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
 pub use mqtt::{Broker, Mqtt};
 pub use service::{Dbus, Degrade, Log, Matformer, Model, Queue, Threads};
+pub use wyoming::Wyoming;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -55,6 +57,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// The bus.
     pub dbus: Dbus,
+    /// Speech to text for Home Assistant's Assist.
+    pub wyoming: Wyoming,
     /// What waits, and for how long.
     pub queue: Queue,
     /// When less is done.
@@ -168,6 +172,9 @@ impl Config {
             ("camera", cameras.collect()),
         ];
         if let Some(mistake) = config.dbus.mistake(ids) {
+            return Err(bad(mistake));
+        }
+        if let Some(mistake) = config.wyoming.mistake() {
             return Err(bad(mistake));
         }
         config.mqtt.check().map_err(bad)?;

@@ -11,7 +11,6 @@ use super::Daemon;
 use super::event::Event;
 use super::queue::{CaptionWork, Ticket, Work};
 use super::reports;
-use super::speech_feed::SpeechFeed;
 use super::state::Switches;
 use crate::capture::{Camera, EventSink, Microphone};
 use crate::config::{self, Config};
@@ -20,7 +19,7 @@ use crate::media::{
     MicrophoneEvent,
 };
 use crate::pipeline::Group;
-use crate::report::{Describe, ErrorBody, ErrorCode, Report, Request, SourceState};
+use crate::report::{Describe, ErrorBody, ErrorCode, Report, Request, SourceState, SpeechFeed};
 
 /// A microphone's thread, what it was started with, and how it is.
 struct Ear {

@@ -14,7 +14,6 @@ mod reports;
 mod requests;
 mod settings;
 mod sinks;
-mod speech_feed;
 mod state;
 mod systemd;
 mod vitals;
@@ -325,6 +324,9 @@ impl Daemon {
                 match reports::refused(&old, &self.loaded.model, error) {
                     Some(report) => {
                         self.record.queues.dropped_voice += 1;
+                        if let Report::Job(update) = &report {
+                            self.requests.updated(update);
+                        }
                         self.sinks.publish(&report);
                     }
                     None => self.record.queues.dropped_captions += 1,

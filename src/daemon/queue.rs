@@ -6,9 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::settings::Settings;
-use super::speech_feed::SpeechFeed;
 use crate::media::{CaptionTrigger, MotionExtent, VideoFrame};
-use crate::report::{Ask, Describe, Request, Transcribe};
+use crate::report::{Ask, Describe, Dictation, Request, SpeechFeed, Transcribe};
 
 /// A piece of work for the model.
 #[derive(Debug)]
@@ -30,6 +29,11 @@ pub(super) enum Work {
         microphone: String,
         feed: Arc<SpeechFeed>,
     },
+    /// Speech of a client, worked on while it comes.
+    Dictate {
+        request: Request,
+        dictation: Dictation,
+    },
     /// A picture to describe, whoever wanted it.
     Caption(CaptionWork),
     /// A question.
@@ -44,6 +48,8 @@ pub(super) enum Work {
         request: Request,
         transcribe: Transcribe,
     },
+    /// A sentence that may be one of the commands.
+    Recognize { request: Request, text: String },
 }
 
 /// A picture of a camera.
@@ -60,8 +66,11 @@ pub(super) struct CaptionWork {
 impl Work {
     fn rank(&self) -> u8 {
         match self {
-            Work::Speech { .. } => 0,
-            Work::Ask { .. } | Work::Describe { .. } | Work::Transcribe { .. } => 1,
+            Work::Speech { .. } | Work::Dictate { .. } => 0,
+            Work::Ask { .. }
+            | Work::Describe { .. }
+            | Work::Transcribe { .. }
+            | Work::Recognize { .. } => 1,
             Work::Caption(caption) if caption.request.is_some() => 1,
             Work::Caption(_) => 2,
         }
@@ -80,7 +89,9 @@ impl Work {
         match self {
             Work::Ask { request, .. }
             | Work::Describe { request, .. }
-            | Work::Transcribe { request, .. } => Some(request),
+            | Work::Transcribe { request, .. }
+            | Work::Dictate { request, .. }
+            | Work::Recognize { request, .. } => Some(request),
             Work::Caption(caption) => caption.request.as_ref().map(|(request, _)| request),
             Work::Speech { .. } => None,
         }

@@ -104,12 +104,14 @@ impl Daemon {
         keep("[audio]", config.audio == old.audio);
         keep("[vision]", config.vision == old.vision);
         keep("[dbus]", config.dbus == old.dbus);
+        keep("[wyoming]", config.wyoming == old.wyoming);
         config.model = old.model.clone();
         config.ple = old.ple.clone();
         config.threads = old.threads.clone();
         config.audio = old.audio.clone();
         config.vision = old.vision.clone();
         config.dbus = old.dbus.clone();
+        config.wyoming = old.wyoming.clone();
         let new = settings(config, &self.switches, file).map_err(|error| error.to_string())?;
         check_slices(&new.config.matformer, &self.loaded.slices)
             .map_err(|error| error.to_string())?;

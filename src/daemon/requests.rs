@@ -9,9 +9,10 @@ use serde_json::json;
 use super::queue::{Cancelled, Job, Ticket, Work};
 use super::{Daemon, reports};
 use crate::media::{CameraControl, MicrophoneControl};
+use crate::pipeline::Group;
 use crate::report::{
-    Action, CancelRequest, Describe, ErrorBody, ErrorCode, JobState, JobUpdate, Origin, Report,
-    Request,
+    Action, CancelRequest, Describe, Dictation, ErrorBody, ErrorCode, JobState, JobUpdate, Origin,
+    Report, Request,
 };
 
 /// Jobs that have not ended, so that they can be cancelled by the name that the asker gave them.
@@ -104,6 +105,21 @@ impl Daemon {
                 self.admit(request, work, transcribe.timeout_ms);
             }
             Action::Describe(describe) => self.describe(request, describe)?,
+            Action::Dictate(dictation) => self.dictate(request, dictation),
+            Action::Recognize { text } => {
+                self.check_prompt(text)?;
+                if self.settings.commands.is_none() {
+                    return Err(error(
+                        ErrorCode::NotFound,
+                        "no command is configured: add [[command]] blocks to gemmad.toml",
+                    ));
+                }
+                let work = Work::Recognize {
+                    request: request.clone(),
+                    text: text.clone(),
+                };
+                self.admit(request, work, None);
+            }
             Action::Cancel(cancel) => return self.cancel(request, cancel).map(Some),
             Action::Reload => {
                 return match self.reload().await {
@@ -191,6 +207,21 @@ impl Daemon {
         self.requests.begin(request);
         let ticket = Arc::new(Ticket::until(Instant::now() + self.patience(timeout_ms)));
         self.push(self.job(request.id.clone(), work, ticket));
+    }
+
+    /// Speech of a client: like that of a microphone, the model listens while it comes.
+    fn dictate(&mut self, request: &Request, dictation: &Dictation) {
+        self.loaded.residency.prefetch(Group::Audio);
+        let work = Work::Dictate {
+            request: request.clone(),
+            dictation: dictation.clone(),
+        };
+        self.requests.begin(request);
+        // Its end is not known yet. Then it has as long as others; who speaks slower than this is given up.
+        let longest_s = 2 * u64::from(self.settings.config.wyoming.max_utterance_s);
+        let deadline = Instant::now() + Duration::from_secs(longest_s) + self.patience(None);
+        let job = self.job(request.id.clone(), work, Arc::new(Ticket::until(deadline)));
+        self.push(job);
     }
 
     fn describe(&mut self, request: &Request, describe: &Describe) -> Result<(), ErrorBody> {

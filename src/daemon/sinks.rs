@@ -1,4 +1,4 @@
-//! Those who publish: the broker and the bus. What goes to one goes to the other.
+//! Those who publish: the broker, the bus and the Wyoming server. What goes to one goes to the others.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use super::DaemonError;
 use crate::config::{Config, Dbus};
 use crate::publish::dbus::Bus;
 use crate::publish::mqtt::Mqtt;
+use crate::publish::wyoming::Wyoming;
 use crate::report::{Info, MqttHealth, Report, Request};
 
 /// Longest pause between two tries to reach the bus.
@@ -19,6 +20,7 @@ const BUS_START: Duration = Duration::from_secs(5);
 pub(super) struct Sinks {
     mqtt: Option<Mqtt>,
     bus: Option<Bus>,
+    wyoming: Option<Wyoming>,
     bus_config: Dbus,
     requests: mpsc::Sender<Request>,
     info: Info,
@@ -36,12 +38,19 @@ impl Sinks {
         let mut sinks = Sinks {
             mqtt: None,
             bus: None,
+            wyoming: None,
             bus_config: config.dbus.clone(),
             requests,
             info,
             bus_retry: (Instant::now(), Duration::from_secs(1)),
         };
         sinks.start_mqtt(config)?;
+        if config.wyoming.enabled {
+            let (info, requests) = (sinks.info.clone(), sinks.requests.clone());
+            let wyoming = Wyoming::start(&config.wyoming, info, requests).await;
+            let wyoming = wyoming.map_err(|error| DaemonError::Setting(error.to_string()))?;
+            sinks.wyoming = Some(wyoming);
+        }
         sinks.tick().await;
         Ok(sinks)
     }
@@ -73,6 +82,9 @@ impl Sinks {
         }
         if let Some(bus) = &self.bus {
             bus.publish(report);
+        }
+        if let Some(wyoming) = &self.wyoming {
+            wyoming.publish(report);
         }
     }
 
@@ -133,6 +145,9 @@ impl Sinks {
         }
         if let Some(bus) = self.bus {
             bus.stop().await;
+        }
+        if let Some(wyoming) = self.wyoming {
+            wyoming.stop().await;
         }
     }
 }

@@ -7,6 +7,7 @@
 //! 4. Everything is synchronised, and one rename makes the pack appear.
 
 mod error;
+mod estimate;
 mod gguf;
 mod huggingface;
 mod plan;
@@ -22,6 +23,7 @@ use std::path::Path;
 use kernels::Pool;
 
 pub use error::PackError;
+pub use estimate::{PackEstimate, SliceEstimate};
 pub use recipe::Recipe;
 pub use synthetic::{SyntheticSize, pack_synthetic, synthetic_tokenizer_json};
 pub use verify::verify;

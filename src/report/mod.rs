@@ -6,13 +6,17 @@
 mod health;
 mod request;
 mod result;
+mod speech_feed;
 
 pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
-pub use request::{Action, Ask, Attachment, CancelRequest, Describe, Origin, Request, Transcribe};
+pub use request::{
+    Action, Ask, Attachment, CancelRequest, Describe, Dictation, Origin, Request, Transcribe,
+};
 pub use result::{
     CaptionEvent, CommandCall, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply,
     ReportTiming, TriggerName, VoiceEvent,
 };
+pub use speech_feed::{Heard, SpeechFeed};
 
 /// Version of every payload's layout.
 pub const SCHEMA: u32 = 1;

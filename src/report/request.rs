@@ -46,7 +46,7 @@ impl JsonSchema for Attachment {
     }
 }
 
-use super::{ErrorBody, JobState, JobUpdate, Reply, Report};
+use super::{ErrorBody, JobState, JobUpdate, Reply, Report, SpeechFeed};
 
 /// Something that is asked.
 #[derive(Clone, Debug)]
@@ -73,6 +73,8 @@ pub enum Origin {
         /// Its unique name.
         sender: String,
     },
+    /// A client of the Wyoming server.
+    Wyoming,
     /// The daemon itself (microphones, cameras).
     Own,
 }
@@ -117,6 +119,13 @@ pub enum Action {
     Describe(Describe),
     /// What is said in attached audio.
     Transcribe(Transcribe),
+    /// What somebody says, while it is said.
+    Dictate(Dictation),
+    /// Which of the configured commands a sentence is.
+    Recognize {
+        /// The sentence.
+        text: String,
+    },
     /// End jobs.
     Cancel(CancelRequest),
     /// Read the configuration again.
@@ -162,6 +171,8 @@ impl Action {
             Action::Ask(_) => "ask",
             Action::Describe(_) => "describe",
             Action::Transcribe(_) => "transcribe",
+            Action::Dictate(_) => "dictate",
+            Action::Recognize { .. } => "recognize",
             Action::Cancel(_) => "cancel",
             Action::Reload => "reload",
             Action::Stats => "stats",
@@ -262,6 +273,15 @@ pub struct Transcribe {
     /// Milliseconds after which the job is given up.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+}
+
+/// Sound that comes while it is spoken.
+#[derive(Clone, Debug)]
+pub struct Dictation {
+    /// The sound, and its end.
+    pub feed: Arc<SpeechFeed>,
+    /// Spoken language, in the prompt's words.
+    pub language: String,
 }
 
 /// `request/cancel`.

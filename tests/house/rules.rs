@@ -22,7 +22,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("pipeline", &["features", "model", "media", "report"]),
     // Samples of any rate become the model's, and motion is looked for in decoded pictures: both are done once, in `features`.
     ("capture", &["config", "features", "media"]),
-    ("publish", &["config", "report"]),
+    // Sound of the network is made the model's where all sound is.
+    (
+        "publish",
+        &["config", "report", "features::resample", "features::wav"],
+    ),
     (
         "pack",
         &[
@@ -56,6 +60,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
             "src/cli/run",
             "src/cli/mqtt_clear",
             "src/cli/doctor",
+            "src/cli/watch",
         ],
     ),
     (

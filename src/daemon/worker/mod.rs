@@ -183,8 +183,9 @@ impl Worker {
     /// Works on a job; gives it back where it was preempted.
     fn run(&mut self, job: Job) -> Option<Job> {
         let (audio, vision) = match &job.work {
-            Work::Speech { .. } | Work::Transcribe { .. } => (true, false),
+            Work::Speech { .. } | Work::Dictate { .. } | Work::Transcribe { .. } => (true, false),
             Work::Caption(_) | Work::Describe { .. } => (false, true),
+            Work::Recognize { .. } => (false, false),
             Work::Ask { ask, .. } => (ask.audio.is_some(), ask.image.is_some()),
         };
         self.engine.on_step(watch(&job.ticket, &self.heartbeat));
@@ -198,6 +199,8 @@ impl Worker {
         };
         let outcome = match &job.work {
             Work::Speech { microphone, feed } => task.speech(microphone, feed),
+            Work::Dictate { request, dictation } => task.dictate(request, dictation),
+            Work::Recognize { request, text } => task.recognize(request, text),
             Work::Caption(caption) => task.caption(caption),
             Work::Ask { request, ask } => task.ask(request, ask),
             Work::Describe { request, describe } => task.describe(request, describe),

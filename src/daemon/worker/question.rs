@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::{Outcome, Task, engine_error};
+use crate::pipeline::commands::Understanding;
 use crate::pipeline::{Answer, Grammar, Media, Request, UserPart};
 use crate::report::{
     Action, Ask, Describe, ErrorBody, ErrorCode, JobState, Reply, ReportTiming, Request as Asked,
@@ -128,7 +131,51 @@ impl Task<'_> {
         self.answer(&request).map_err(|error| engine_error(&error))
     }
 
-    fn conclude(
+    /// Which command a sentence is, told in the reply's details.
+    pub(super) fn recognize(&mut self, asked: &Asked, text: &str) -> Outcome {
+        let since = self.job.queued_at;
+        let settings = std::sync::Arc::clone(&self.job.settings);
+        let Some(commands) = &settings.commands else {
+            let error = ErrorBody {
+                code: ErrorCode::NotFound,
+                message: "no command is configured".to_owned(),
+            };
+            self.answered(asked, None, Some(error), ReportTiming::default());
+            return Outcome::Reported;
+        };
+        let request = Request {
+            system: None,
+            user: vec![UserPart::Text(commands.prompt_for(text))],
+            matformer: settings.matformer.clone(),
+            conversation: None,
+            generation: commands.generation(),
+        };
+        match self.answer(&request) {
+            Ok(Some(answer)) => {
+                let timing = self.timing(&answer.timing, since);
+                let details = match commands.read(&answer) {
+                    Understanding::Command { call, confidence } => json!({
+                        "command": { "name": call.name, "slots": call.slots },
+                        "confidence": confidence,
+                    }),
+                    Understanding::NotUnderstood { confidence, reason } => {
+                        json!({ "reason": reason, "confidence": confidence })
+                    }
+                };
+                let reply = Reply {
+                    matformer: Some(answer.matformer),
+                    timing: Some(timing),
+                    details: details.as_object().cloned().unwrap_or_default(),
+                    ..Reply::default()
+                };
+                self.tell(asked.update(JobState::Done, Ok(reply)));
+                Outcome::Reported
+            }
+            result => self.conclude(asked, result.map_err(|e| engine_error(&e)), since),
+        }
+    }
+
+    pub(super) fn conclude(
         &mut self,
         asked: &Asked,
         result: Result<Option<Answer>, ErrorBody>,

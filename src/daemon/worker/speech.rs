@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use super::{Outcome, Task};
 use crate::config::{Microphone, Trigger, VoiceAnswer};
 use crate::daemon::clock;
-use crate::daemon::speech_feed::{Heard, SpeechFeed};
 use crate::pipeline::commands::{CommandGrammar, Understanding};
-use crate::pipeline::{Answer, EngineError, Request, UserPart};
-use crate::report::{CommandCall, EventType, Report, ReportTiming, SCHEMA, VoiceEvent};
+use crate::pipeline::{Answer, EngineError, Request, Speech, UserPart};
+use crate::report::{
+    CommandCall, Dictation, EventType, Heard, Report, ReportTiming, Request as Asked, SCHEMA,
+    SpeechFeed, VoiceEvent,
+};
 
 /// How long the worker waits for sound before it shows that it is still alive.
 const FEED_WAIT: Duration = Duration::from_millis(100);
@@ -91,6 +93,79 @@ impl Task<'_> {
         Outcome::Reported
     }
 
+    /// Speech of a client of the Wyoming server: its transcript.
+    pub(super) fn dictate(&mut self, asked: &Asked, dictation: &Dictation) -> Outcome {
+        let mut utterance = Utterance {
+            samples: 0,
+            truncated: false,
+            ended_at: Instant::now(),
+        };
+        let result = self
+            .written_down(dictation, &mut utterance)
+            .or_else(|error| match error {
+                EngineError::Cancelled => Ok(None),
+                error => Err(super::engine_error(&error)),
+            });
+        log::info!(
+            job_id = self.job.id.as_str();
+            "heard {:.1} s of a client's speech", utterance.samples as f64 / SAMPLE_RATE_HZ
+        );
+        self.conclude(asked, result, utterance.ended_at)
+    }
+
+    fn written_down(
+        &mut self,
+        dictation: &Dictation,
+        utterance: &mut Utterance,
+    ) -> Result<Option<Answer>, EngineError> {
+        let settings = std::sync::Arc::clone(&self.job.settings);
+        let prompt = settings.config.tasks.transcribe(&dictation.language)?;
+        let matformer = settings.matformer.as_deref();
+        let Some(speech) = self.listen(&prompt, matformer, &dictation.feed, utterance)? else {
+            // The client went, and waits for nothing.
+            self.job.ticket.cancel();
+            return Ok(None);
+        };
+        let patience = Duration::from_secs(settings.config.queue.deadline_s.into());
+        self.job.ticket.set_deadline(utterance.ended_at + patience);
+        let generation = self.engine.most_likely(settings.max_tokens);
+        let mut on_text = |_: &str| ControlFlow::Continue(());
+        super::whole(self.engine.finish_speech(speech, &generation, &mut on_text))
+    }
+
+    /// Encodes and prefills what is heard while it is spoken; `None` where it was no speech.
+    fn listen(
+        &mut self,
+        prompt: &str,
+        matformer: Option<&str>,
+        feed: &SpeechFeed,
+        utterance: &mut Utterance,
+    ) -> Result<Option<Speech>, EngineError> {
+        let mut speech = self.engine.start_speech(None, prompt, matformer)?;
+        loop {
+            self.heartbeat.beat();
+            if self.job.ticket.is_over() {
+                return Err(EngineError::Cancelled);
+            }
+            match feed.next(FEED_WAIT) {
+                Heard::Silence => {}
+                Heard::Samples(samples) => {
+                    utterance.samples += samples.len();
+                    self.engine.hear(&mut speech, &samples)?;
+                }
+                Heard::Cancelled => return Ok(None),
+                Heard::Ended {
+                    truncated,
+                    ended_at,
+                } => {
+                    utterance.truncated = truncated;
+                    utterance.ended_at = ended_at;
+                    return Ok(Some(speech));
+                }
+            }
+        }
+    }
+
     fn in_words(&self, error: &EngineError) -> String {
         match error {
             EngineError::Cancelled => super::timed_out().message,
@@ -113,29 +188,9 @@ impl Task<'_> {
             None => settings.config.tasks.transcribe(&config.language)?,
         };
         let matformer = settings.matformer.as_deref();
-        let mut speech = self.engine.start_speech(None, &prompt, matformer)?;
-        loop {
-            self.heartbeat.beat();
-            if self.job.ticket.is_over() {
-                return Err(EngineError::Cancelled);
-            }
-            match feed.next(FEED_WAIT) {
-                Heard::Silence => {}
-                Heard::Samples(samples) => {
-                    utterance.samples += samples.len();
-                    self.engine.hear(&mut speech, &samples)?;
-                }
-                Heard::Cancelled => return Ok(None),
-                Heard::Ended {
-                    truncated,
-                    ended_at,
-                } => {
-                    utterance.truncated = truncated;
-                    utterance.ended_at = ended_at;
-                    break;
-                }
-            }
-        }
+        let Some(speech) = self.listen(&prompt, matformer, feed, utterance)? else {
+            return Ok(None);
+        };
         let generation = match straight {
             Some(commands) => commands.generation(),
             None => self.engine.most_likely(settings.max_tokens),

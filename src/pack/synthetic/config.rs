@@ -24,7 +24,11 @@ impl SyntheticSize {
 }
 
 /// The file's text. Source: reference section 1.
-pub(super) fn config_json(size: SyntheticSize, text_only: bool, control: &ControlTokens) -> String {
+pub(in crate::pack) fn config_json(
+    size: SyntheticSize,
+    text_only: bool,
+    control: &ControlTokens,
+) -> String {
     let (layers, shared, width) = match size {
         SyntheticSize::E2b => (30, 10, 8192),
         SyntheticSize::E4b => (35, 15, 16_384),

@@ -16,6 +16,7 @@ use kernels::quant::{Format, TILE_ROWS};
 use safetensors::Dtype;
 
 pub use config::SyntheticSize;
+pub(super) use config::config_json;
 pub use vocabulary::synthetic_tokenizer_json;
 
 use super::error::PackError;
@@ -58,7 +59,7 @@ pub fn pack_synthetic(
     writer::check_target(target, options.force)?;
     let tokenizer = synthetic_tokenizer_json();
     let control = Tokenizer::parse(&tokenizer, Path::new("tokenizer.json"))?;
-    let config = config::config_json(size, text_only, control.control());
+    let config = config_json(size, text_only, control.control());
     let companions = [
         ("config.json".to_owned(), config.into_bytes()),
         ("tokenizer.json".to_owned(), tokenizer.into_bytes()),
@@ -113,7 +114,7 @@ fn write(
 }
 
 /// The files of both towers, in the published sizes (E2B and E4B have the same).
-fn towers() -> Vec<FilePlan> {
+pub(super) fn towers() -> Vec<FilePlan> {
     let mut tensors = Vec::new();
     for line in TOWERS.lines() {
         let Some((name, shape)) = line.split_once('\t') else {

@@ -45,9 +45,10 @@ pub async fn clear(config: &config::Mqtt) -> Result<Vec<String>, MqttError> {
         reason,
     };
     let mut kept = kept(&mut connection, &topics).await.map_err(told)?;
-    // The list last: while it stands, a second try finds the devices again.
+    // The devices first, so that Home Assistant reads no states that are no more. The list last: while it stands, a second
+    // try finds the devices again.
     let announced = topics.announced();
-    kept.sort_by_key(|topic| *topic == announced);
+    kept.sort_by_key(|topic| (*topic == announced, topics.below(topic).is_some()));
     remove(&mut connection, &kept).await.map_err(told)?;
     connection.close().await;
     Ok(kept)

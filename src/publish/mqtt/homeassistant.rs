@@ -44,6 +44,8 @@ struct Origin {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Availability {
     topic: String,
+    payload_available: &'static str,
+    payload_not_available: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     value_template: Option<&'static str>,
 }
@@ -335,9 +337,17 @@ fn short_text(sensor: Component, topic: String) -> Component {
 }
 
 fn of_node(topics: &Topics) -> Availability {
+    available(topics.availability(), None)
+}
+
+/// Both payloads are Home Assistant's defaults. Said all the same: its 2025.4 was seen to miss them where it sets up many
+/// entities at once, and then the entity is missing.
+fn available(topic: String, value_template: Option<&'static str>) -> Availability {
     Availability {
-        topic: topics.availability(),
-        value_template: None,
+        topic,
+        payload_available: "online",
+        payload_not_available: "offline",
+        value_template,
     }
 }
 
@@ -364,11 +374,11 @@ fn source(
         origin: ORIGIN,
         availability: vec![
             of_node(topics),
-            Availability {
-                topic: topics.of_source(kind, id, "state"),
-                // Muted and disabled sources are there: their switches have to work.
-                value_template: Some("{{ 'offline' if value == 'offline' else 'online' }}"),
-            },
+            // Muted and disabled sources are there: their switches have to work.
+            available(
+                topics.of_source(kind, id, "state"),
+                Some("{{ 'offline' if value == 'offline' else 'online' }}"),
+            ),
         ],
         availability_mode: "all",
         qos: 1,

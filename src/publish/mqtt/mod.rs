@@ -10,6 +10,7 @@
 //! | `homeassistant` `health_sensors` `announce` | devices and entities; telling of them, and taking them back |
 //! | `secure` | certificates and passwords |
 //! | `clear` `probe` | removes what the broker keeps of a node; whether the broker can be used |
+//! | `follow` | reads what a node publishes |
 //! | `schemas` | JSON schemas of what is published and accepted |
 
 mod announce;
@@ -17,6 +18,7 @@ mod body;
 mod clear;
 mod client;
 mod command;
+mod follow;
 mod health_sensors;
 mod homeassistant;
 mod outbox;
@@ -48,6 +50,7 @@ use topics::Topics;
 
 pub use clear::clear;
 pub use probe::{Unusable, probe};
+pub use follow::{Followed, Follower};
 pub use schemas::schemas;
 
 /// MQTT cannot be used as it is configured.

@@ -1,4 +1,4 @@
-//! The sound of one utterance, on its way from the microphone's thread to the worker.
+//! The sound of one utterance, on its way from where it is heard to the model.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// What the worker gets of an utterance.
 #[derive(Debug, PartialEq)]
-pub(super) enum Heard {
+pub enum Heard {
     /// 16 kHz mono samples that came since the last time.
     Samples(Vec<f32>),
     /// It is over, and was so at `ended_at`.
@@ -28,9 +28,9 @@ struct Inner {
     end: VecDeque<Heard>,
 }
 
-/// Samples between the loop, which writes, and the worker, which reads. Bounded by the length of an utterance.
+/// Samples between who hears, and writes without waiting, and who listens. Bounded by the length of an utterance.
 #[derive(Debug, Default)]
-pub(super) struct SpeechFeed {
+pub struct SpeechFeed {
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -41,13 +41,13 @@ impl SpeechFeed {
     }
 
     /// Adds samples.
-    pub(super) fn push(&self, samples: &[f32]) {
+    pub fn push(&self, samples: &[f32]) {
         self.lock().samples.extend_from_slice(samples);
         self.changed.notify_all();
     }
 
     /// Ends the utterance.
-    pub(super) fn end(&self, truncated: bool) {
+    pub fn end(&self, truncated: bool) {
         let ended_at = Instant::now();
         self.lock().end.push_back(Heard::Ended {
             truncated,
@@ -57,7 +57,7 @@ impl SpeechFeed {
     }
 
     /// What was heard is to be forgotten.
-    pub(super) fn cancel(&self) {
+    pub fn cancel(&self) {
         let mut inner = self.lock();
         inner.samples.clear();
         inner.end.push_back(Heard::Cancelled);
@@ -66,7 +66,7 @@ impl SpeechFeed {
     }
 
     /// What came since the last time; waits for it at most `wait`.
-    pub(super) fn next(&self, wait: Duration) -> Heard {
+    pub fn next(&self, wait: Duration) -> Heard {
         let until = Instant::now() + wait;
         let mut inner = self.lock();
         loop {

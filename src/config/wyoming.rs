@@ -1,0 +1,128 @@
+//! `[wyoming]`: speech to text, and sentences to commands, for Home Assistant's Assist.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Deserialize;
+
+/// `[wyoming]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wyoming {
+    /// Listen for clients.
+    pub enabled: bool,
+    /// Address and port. The protocol knows no password: whoever reaches the port may ask.
+    pub listen: SocketAddr,
+    /// Clients at a time.
+    pub max_clients: usize,
+    /// Longest header, data or sound of one event, bytes.
+    pub max_event_bytes: usize,
+    /// Longest wait for a client's next event, or until it takes an answer, seconds.
+    pub idle_timeout_s: u32,
+    /// Longest utterance, seconds, up to 30; what follows is not heard.
+    pub max_utterance_s: u32,
+    /// Language tags that clients may ask for, each with the language's name in the prompt.
+    pub languages: BTreeMap<String, String>,
+}
+
+/// What the model hears at once.
+const LONGEST_UTTERANCE_S: u32 = 30;
+
+/// An event must at least hold the description of the service.
+const SMALLEST_EVENT_BYTES: usize = 4096;
+
+impl Default for Wyoming {
+    fn default() -> Wyoming {
+        Wyoming {
+            enabled: false,
+            listen: SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 10_300),
+            max_clients: 4,
+            max_event_bytes: 65_536,
+            idle_timeout_s: 30,
+            max_utterance_s: LONGEST_UTTERANCE_S,
+            languages: BTreeMap::from([("en".to_owned(), "English".to_owned())]),
+        }
+    }
+}
+
+impl Wyoming {
+    /// What is wrong with the section, if anything, and how to mend it.
+    pub(super) fn mistake(&self) -> Option<String> {
+        let Wyoming {
+            max_clients,
+            max_event_bytes,
+            idle_timeout_s,
+            max_utterance_s,
+            languages,
+            ..
+        } = self;
+        if *max_clients == 0 {
+            return Some(
+                "wyoming.max_clients is 0; to serve nobody, set wyoming.enabled = false".to_owned(),
+            );
+        }
+        if *max_event_bytes < SMALLEST_EVENT_BYTES {
+            return Some(format!(
+                "wyoming.max_event_bytes is {max_event_bytes}; it must be at least {SMALLEST_EVENT_BYTES}"
+            ));
+        }
+        if *idle_timeout_s == 0 {
+            return Some("wyoming.idle_timeout_s is 0; it must be at least 1".to_owned());
+        }
+        if !(1..=LONGEST_UTTERANCE_S).contains(max_utterance_s) {
+            return Some(format!(
+                "wyoming.max_utterance_s is {max_utterance_s}; it must be 1 to {LONGEST_UTTERANCE_S}, which is what the model hears at once"
+            ));
+        }
+        if languages.is_empty() {
+            return Some(
+                "wyoming.languages is empty; name one, as languages = { en = \"English\" }"
+                    .to_owned(),
+            );
+        }
+        None
+    }
+
+    /// The prompt's name of a language: that of the tag, or of its first part (`en` of `en-GB`); without a tag that of the first
+    /// language. `None` where the tag is not configured.
+    pub fn language(&self, tag: Option<&str>) -> Option<&str> {
+        let Some(tag) = tag.filter(|tag| !tag.is_empty()) else {
+            return self.languages.values().next().map(String::as_str);
+        };
+        let first = tag.split(['-', '_']).next().unwrap_or(tag);
+        let same = |wanted: &str| {
+            let named = |known: &&String| known.eq_ignore_ascii_case(wanted);
+            let tag = self.languages.keys().find(named);
+            tag.and_then(|tag| self.languages.get(tag))
+        };
+        same(tag).or_else(|| same(first)).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_language_is_found_by_its_tag_or_the_first_part_of_it() {
+        let languages = [("de", "German"), ("pt-BR", "Brazilian Portuguese")];
+        let wyoming = Wyoming {
+            languages: languages
+                .map(|(tag, name)| (tag.to_owned(), name.to_owned()))
+                .into(),
+            ..Wyoming::default()
+        };
+        for (tag, name) in [
+            (Some("de"), Some("German")),
+            (Some("de-CH"), Some("German")),
+            (Some("DE_at"), Some("German")),
+            (Some("pt-br"), Some("Brazilian Portuguese")),
+            (Some("pt"), None),
+            (Some("en"), None),
+            (Some(""), Some("German")),
+            (None, Some("German")),
+        ] {
+            assert_eq!(wyoming.language(tag), name, "{tag:?}");
+        }
+    }
+}

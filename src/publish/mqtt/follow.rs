@@ -1,0 +1,118 @@
+//! Reads what a node publishes: for people who watch it from a terminal.
+
+use std::time::Duration;
+
+use super::client::{Connection, Event, Options};
+use super::topics::Topics;
+use super::{MqttError, secure};
+use crate::config;
+
+/// First and longest pause before the broker is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Largest message that is taken, bytes: more than a picture.
+const MOST_PACKET_BYTES: usize = 32 << 20;
+
+/// What happens at the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// The node's messages come from now on, what was retained first.
+    Connected,
+    /// The connection is lost, or could not be made; why. It is tried again.
+    Lost(String),
+    /// The node published something.
+    Message {
+        /// What stands behind `BASE/NODE/`.
+        topic: String,
+        /// As it came.
+        payload: Vec<u8>,
+        /// It is older than the connection.
+        retained: bool,
+    },
+}
+
+/// A client that reads a node's messages, and connects again where the broker goes.
+pub struct Follower {
+    options: Options,
+    topics: Topics,
+    connection: Option<Connection>,
+    pause: Duration,
+}
+
+impl Follower {
+    /// For the node that the configuration names. Each has a name of its own at the broker, so that several can watch.
+    ///
+    /// # Errors
+    /// The configuration cannot be used. A broker that is down is no error.
+    pub fn new(config: &config::Mqtt) -> Result<Follower, MqttError> {
+        config.check().map_err(MqttError::Config)?;
+        let broker = config.broker().map_err(MqttError::Config)?;
+        let topics = Topics::new(config);
+        let tls = match broker.tls {
+            true => Some(secure::tls(config)?),
+            false => None,
+        };
+        Ok(Follower {
+            options: Options {
+                client_id: format!("gemmad-{}-watch-{}", topics.node, ulid::Ulid::generate()),
+                host: broker.host,
+                port: broker.port,
+                tls,
+                login: secure::login(config)?,
+                keep_alive: Duration::from_secs(u64::from(config.keep_alive_s)),
+                will: None,
+                max_packet_bytes: MOST_PACKET_BYTES,
+            },
+            topics,
+            connection: None,
+            pause: PAUSES.0,
+        })
+    }
+
+    /// What happens next. Has to be called within a tokio runtime.
+    pub async fn next(&mut self) -> Followed {
+        loop {
+            let connection = self
+                .connection
+                .get_or_insert_with(|| Connection::open(&self.options));
+            match connection.next().await {
+                Event::Connected => {
+                    connection.subscribe(vec![self.topics.of("#")]);
+                }
+                Event::Subscribed { refused: 0 } => {
+                    self.pause = PAUSES.0;
+                    return Followed::Connected;
+                }
+                Event::Subscribed { .. } => {
+                    return self
+                        .lost("does not let this user read the node's topics".to_owned())
+                        .await;
+                }
+                Event::Message {
+                    topic,
+                    payload,
+                    retained,
+                } => {
+                    if let Some(below) = self.topics.below(&topic) {
+                        return Followed::Message {
+                            topic: below.to_owned(),
+                            payload,
+                            retained,
+                        };
+                    }
+                }
+                Event::Lost(loss) => return self.lost(loss.to_string()).await,
+                Event::Delivered(_) => {}
+            }
+        }
+    }
+
+    /// Tells the first loss at once, later ones after a pause.
+    async fn lost(&mut self, reason: String) -> Followed {
+        self.connection = None;
+        if self.pause > PAUSES.0 {
+            tokio::time::sleep(self.pause).await;
+        }
+        self.pause = (self.pause * 2).min(PAUSES.1);
+        Followed::Lost(reason)
+    }
+}

@@ -1,0 +1,254 @@
+//! Events on the wire: a line of JSON, then the rest of its data as JSON, then bytes (sound).
+//!
+//! Source: the protocol's description in the repository of the Python package `wyoming`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
+};
+
+/// An event.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Event {
+    /// Such as `audio-chunk`.
+    pub(super) kind: String,
+    pub(super) data: Map<String, Value>,
+    pub(super) payload: Vec<u8>,
+}
+
+impl Event {
+    pub(super) fn new(kind: &str, data: Value) -> Event {
+        Event {
+            kind: kind.to_owned(),
+            data: match data {
+                Value::Object(data) => data,
+                _ => Map::new(),
+            },
+            payload: Vec::new(),
+        }
+    }
+
+    /// A text of the data; nothing where there is none.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.data.get(key).and_then(Value::as_str)
+    }
+
+    /// A number of the data; 0 where there is none, which no number here may be.
+    pub(super) fn number(&self, key: &str) -> u64 {
+        self.data.get(key).and_then(Value::as_u64).unwrap_or(0)
+    }
+}
+
+/// The line before everything else.
+#[derive(Deserialize, Serialize)]
+struct Header {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data_length: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload_length: Option<u64>,
+}
+
+/// What came is no event, or did not come.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    /// It ended within an event.
+    #[error("the connection ended within an event")]
+    CutOff,
+    /// Longer than is accepted.
+    #[error("{what} of an event is longer than wyoming.max_event_bytes, {limit}")]
+    TooLong { what: &'static str, limit: usize },
+    /// Not what the protocol says.
+    #[error("{what} of an event is no JSON of its form: {error}")]
+    NotJson {
+        what: &'static str,
+        error: serde_json::Error,
+    },
+}
+
+/// The next event; `None` where the client has gone.
+///
+/// # Errors
+/// The connection broke, or what came is no event, or one of its parts is longer than `limit` bytes.
+pub(super) async fn read(
+    input: &mut (impl AsyncBufRead + Unpin),
+    limit: usize,
+) -> Result<Option<Event>, Fault> {
+    let mut line = Vec::new();
+    let most = limit as u64 + 1;
+    (&mut *input)
+        .take(most)
+        .read_until(b'\n', &mut line)
+        .await?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if line.last() != Some(&b'\n') {
+        return Err(match line.len() > limit {
+            true => Fault::TooLong {
+                what: "the header",
+                limit,
+            },
+            false => Fault::CutOff,
+        });
+    }
+    let not_json = |what| move |error| Fault::NotJson { what, error };
+    let header: Header = serde_json::from_slice(&line).map_err(not_json("the header"))?;
+    let mut data = header.data.unwrap_or_default();
+    if let Some(length) = header.data_length.filter(|length| *length > 0) {
+        let bytes = part(input, length, limit, "the data").await?;
+        let more: Map<String, Value> =
+            serde_json::from_slice(&bytes).map_err(not_json("the data"))?;
+        data.extend(more);
+    }
+    let payload = part(
+        input,
+        header.payload_length.unwrap_or(0),
+        limit,
+        "the sound",
+    )
+    .await?;
+    Ok(Some(Event {
+        kind: header.kind,
+        data,
+        payload,
+    }))
+}
+
+/// Exactly `length` bytes; memory is taken as they come, not as they are promised.
+async fn part(
+    input: &mut (impl AsyncRead + Unpin),
+    length: u64,
+    limit: usize,
+    what: &'static str,
+) -> Result<Vec<u8>, Fault> {
+    if length > limit as u64 {
+        return Err(Fault::TooLong { what, limit });
+    }
+    let mut bytes = Vec::new();
+    (&mut *input).take(length).read_to_end(&mut bytes).await?;
+    if (bytes.len() as u64) < length {
+        return Err(Fault::CutOff);
+    }
+    Ok(bytes)
+}
+
+/// Sends an event.
+///
+/// # Errors
+/// The connection broke.
+pub(super) async fn write(
+    output: &mut (impl AsyncWrite + Unpin),
+    event: &Event,
+) -> Result<(), Fault> {
+    let not_json = |error| Fault::NotJson {
+        what: "the answer",
+        error,
+    };
+    let data = match event.data.is_empty() {
+        true => Vec::new(),
+        false => serde_json::to_vec(&event.data).map_err(not_json)?,
+    };
+    let header = Header {
+        kind: event.kind.clone(),
+        data: None,
+        data_length: (!data.is_empty()).then_some(data.len() as u64),
+        payload_length: (!event.payload.is_empty()).then_some(event.payload.len() as u64),
+    };
+    let mut bytes = serde_json::to_vec(&header).map_err(not_json)?;
+    bytes.push(b'\n');
+    bytes.extend(data);
+    bytes.extend(&event.payload);
+    output.write_all(&bytes).await?;
+    output.flush().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read_all(bytes: &[u8], limit: usize) -> Result<Vec<Event>, Fault> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut input = bytes;
+            let mut events = Vec::new();
+            while let Some(event) = read(&mut input, limit).await? {
+                events.push(event);
+            }
+            Ok(events)
+        })
+    }
+
+    #[test]
+    fn data_stands_in_the_header_or_behind_it_and_sound_behind_that() {
+        let bytes = b"{\"type\":\"ping\",\"data\":{\"text\":\"a\"}}\n\
+            {\"type\":\"audio-chunk\",\"version\":\"1.5\",\"data\":{\"rate\":8000},\"data_length\":11,\"payload_length\":3}\n\
+            {\"width\":2}\n\x00{{\"type\":\"audio-stop\",\"data_length\":0}\n";
+        let events = read_all(bytes, 200).unwrap();
+        assert_eq!(events[0], Event::new("ping", json!({"text": "a"})));
+        let chunk = Event::new("audio-chunk", json!({"rate": 8000, "width": 2}));
+        assert_eq!(
+            events[1],
+            Event {
+                payload: b"\n\x00{".to_vec(),
+                ..chunk
+            }
+        );
+        assert_eq!(events[2..], [Event::new("audio-stop", json!({}))]);
+    }
+
+    #[test]
+    fn what_is_no_event_is_told() {
+        for (bytes, words) in [
+            (&b"{\"type\":\"ping\""[..], "within an event"),
+            (b"ping\n", "the header of an event is no JSON"),
+            (b"{\"kind\":\"ping\"}\n", "missing field `type`"),
+            (
+                b"{\"type\":\"a\",\"data_length\":3}\n[1]",
+                "the data of an event is no JSON",
+            ),
+            (
+                b"{\"type\":\"a\",\"payload_length\":4}\nabc",
+                "within an event",
+            ),
+            (
+                b"{\"type\":\"a\",\"payload_length\":18446744073709551615}\nabc",
+                "the sound of an event is longer",
+            ),
+            (
+                b"{\"type\":\"a\",\"data_length\":101}\n",
+                "the data of an event is longer",
+            ),
+            (&[b'x'; 200], "the header of an event is longer"),
+        ] {
+            let error = read_all(bytes, 100).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let event = Event {
+            payload: vec![0, 10, 255],
+            ..Event::new("audio-chunk", json!({"rate": 16000, "text": "ä\n"}))
+        };
+        let mut bytes = Vec::new();
+        runtime.block_on(write(&mut bytes, &event)).unwrap();
+        assert_eq!(read_all(&bytes, 1000).unwrap(), [event]);
+    }
+}

@@ -1,0 +1,40 @@
+//! What the service is: the answer to `describe`.
+
+use serde_json::{Value, json};
+
+use crate::config;
+use crate::report::Info;
+
+/// The `info` event's data: speech to text with one model, and, where commands are configured, their recognition.
+pub(super) fn describe(info: &Info, config: &config::Wyoming) -> Value {
+    let languages: Vec<&String> = config.languages.keys().collect();
+    let attribution =
+        json!({ "name": env!("CARGO_PKG_NAME"), "url": env!("CARGO_PKG_REPOSITORY") });
+    let artifact = |name: &str, description: &str| {
+        json!({
+            "name": name,
+            "description": description,
+            "attribution": attribution,
+            "installed": true,
+            "version": info.version,
+        })
+    };
+    let program = |description: &str| {
+        let mut model = artifact(&info.model, "Gemma 3n");
+        model["languages"] = json!(languages);
+        let mut program = artifact(env!("CARGO_PKG_NAME"), description);
+        program["models"] = json!([model]);
+        program
+    };
+    let intent = match info.commands.is_empty() {
+        true => json!([]),
+        false => json!([program("Commands of gemmad.toml")]),
+    };
+    json!({
+        "asr": [program("Speech to text on this board")],
+        "intent": intent,
+        "tts": [],
+        "handle": [],
+        "wake": [],
+    })
+}

@@ -1,0 +1,170 @@
+//! The Wyoming protocol: speech to text, and sentences to commands, for Home Assistant's Assist pipelines and its kin.
+//!
+//! | part | what |
+//! | --- | --- |
+//! | `framing` | events on the wire, with limits |
+//! | `client` | one connection: what it asks, in the order in which it asks |
+//! | `sound` | its sound as the model hears it |
+//! | `info` | what the service says of itself |
+
+mod client;
+mod framing;
+mod info;
+mod sound;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::config;
+use crate::report::{Info, JobState, JobUpdate, Report, Request};
+use client::Client;
+use framing::Event;
+
+/// Pause after the system refused a connection, most likely for want of descriptors.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+
+/// The server cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("wyoming.listen: cannot listen on {address}: {source}")]
+pub struct WyomingError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// What clients share.
+struct Shared {
+    config: config::Wyoming,
+    info: Mutex<Info>,
+    /// Jobs that clients wait for.
+    jobs: Mutex<BTreeMap<String, oneshot::Sender<JobUpdate>>>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Shared {
+    fn jobs(&self) -> MutexGuard<'_, BTreeMap<String, oneshot::Sender<JobUpdate>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn info(&self) -> MutexGuard<'_, Info> {
+        self.info.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A server that hands its clients' requests to the daemon.
+pub struct Wyoming {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+impl Wyoming {
+    /// Listens; has to be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub async fn start(
+        config: &config::Wyoming,
+        info: Info,
+        requests: mpsc::Sender<Request>,
+    ) -> Result<Wyoming, WyomingError> {
+        let address = config.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| WyomingError { address, source })?;
+        if !address.ip().is_loopback() {
+            log::warn!(
+                "wyoming.listen is {address}: whoever reaches it may have speech written down; the protocol knows no password"
+            );
+        }
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            info: Mutex::new(info),
+            jobs: Mutex::default(),
+            requests,
+        });
+        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Wyoming { shared, task })
+    }
+
+    /// Answers of jobs go to the clients that asked for them.
+    pub fn publish(&self, report: &Report) {
+        match report {
+            Report::Info(info) => *self.shared.info() = (**info).clone(),
+            Report::Job(update)
+                if matches!(
+                    update.state,
+                    JobState::Done | JobState::Failed | JobState::Cancelled
+                ) =>
+            {
+                if let Some(waiting) = self.shared.jobs().remove(&update.id) {
+                    // The client may have gone meanwhile.
+                    waiting.send((**update).clone()).ok();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends; clients see their connections close.
+    pub async fn stop(self) {
+        self.task.abort();
+        self.task.await.ok();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let places = Arc::new(Semaphore::new(shared.config.max_clients));
+    // Dropped with this task, and with it every client's.
+    let mut clients = tokio::task::JoinSet::new();
+    loop {
+        while clients.try_join_next().is_some() {}
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                log::debug!("wyoming: a connection was refused: {error}");
+                tokio::time::sleep(REFUSED_PAUSE).await;
+                continue;
+            }
+        };
+        match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => {
+                let shared = Arc::clone(&shared);
+                clients.spawn(async move {
+                    serve(stream, shared).await;
+                    drop(place);
+                });
+            }
+            Err(_) => {
+                let text = format!(
+                    "{} clients are served already (wyoming.max_clients)",
+                    shared.config.max_clients
+                );
+                clients.spawn(refuse(stream, text));
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    // Answers are short, and waited for.
+    stream.set_nodelay(true).ok();
+    let (input, output) = stream.into_split();
+    if let Err(error) = Client::new(input, output, shared).serve().await {
+        log::debug!("wyoming: {error}");
+    }
+}
+
+/// One event, then the end; who does not take it is left.
+async fn refuse(mut stream: TcpStream, text: String) {
+    let event = Event::new("error", json!({ "text": text, "code": "busy" }));
+    let sent = framing::write(&mut stream, &event);
+    tokio::time::timeout(Duration::from_secs(1), sent)
+        .await
+        .ok();
+}

@@ -1,0 +1,103 @@
+//! `make demo` from inside: packaging/demo with this build of the daemon. It ends well, it fails where something is wrong, and
+//! it leaves nothing behind.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The demo, with a directory for what it makes.
+fn demo(gemmad: &Path, temporary: &Path) -> Command {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new("python3");
+    command
+        .arg(top.join("packaging/demo"))
+        .arg(gemmad)
+        .env("TMPDIR", temporary)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+fn gemmad() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_gemmad"))
+}
+
+/// Names in the demo's directory, and processes that have it in their command line.
+fn left(temporary: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(temporary).unwrap();
+    let mut left: Vec<String> = files
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for process in std::fs::read_dir("/proc").unwrap() {
+        let line = std::fs::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(temporary.to_str().unwrap()) {
+            left.push(line);
+        }
+    }
+    left
+}
+
+#[test]
+fn everything_that_is_said_and_shown_is_published_rightly() {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = demo(gemmad(), temporary.path()).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}\n{errors}");
+    assert!(told.contains("10 of 10 right"), "{told}");
+    for words in [
+        "MQTT    gemmad/demo/mic/kitchen/event",
+        "D-Bus   org.gemmad1.Events.Command",
+        "D-Bus   org.gemmad1.Events.Caption",
+        "memory of the weights, MiB",
+        "heard ms",
+    ] {
+        assert!(told.contains(words), "{words}\n{told}");
+    }
+    assert_eq!(left(temporary.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_daemon_that_does_not_run_is_told_in_the_exit_code() {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = demo(Path::new("/bin/false"), temporary.path())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("demo: the daemon ended with exit code 1"),
+        "{errors}"
+    );
+    assert_eq!(left(temporary.path()), Vec::<String>::new());
+}
+
+#[test]
+fn ctrl_c_ends_it_and_cleans_up() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut child = demo(gemmad(), temporary.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines
+        .by_ref()
+        .map(Result::unwrap)
+        .find(|line| line.contains("somebody says"))
+        .unwrap();
+    let pid = child.id().to_string();
+    let killed = Command::new("kill").args(["-s", "INT", &pid]).status();
+    assert!(killed.unwrap().success());
+    lines.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(left(temporary.path()), Vec::<String>::new());
+}

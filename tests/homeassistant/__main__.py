@@ -1,0 +1,303 @@
+"""`make ha-test`: gemmad, a real broker, and a real Home Assistant with the blueprints of packaging/homeassistant.
+
+    python tests/homeassistant target/release/gemmad [PICTURE.png]      (by a Python that has requirements.txt)
+
+With a second argument, Chromium takes a picture of the page of a device.
+"""
+
+import hashlib
+import json
+import pathlib
+import subprocess
+import sys
+import time
+import urllib.request
+import wave
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "packaging/demo"))
+from stage import MODEL, TOP, Messages, Stage, Trouble, expected, free_port, wait_until  # noqa: E402
+from house import CONFIG, DEVICE, DEVICES, NODE, entities  # noqa: E402
+from hub import BLUEPRINTS, Hub  # noqa: E402
+from voice import Voice  # noqa: E402
+import picture  # noqa: E402
+import wyoming_client  # noqa: E402
+
+TRANSCRIPT = "013_voice.wav"  # Turn the bedroom light on.
+COMMAND = "008_combo.wav"  # Switch off the lamp in the bedroom.
+PICTURE = "002_picture.png"  # A person is standing at the front door.
+OTHER_PICTURE = "008_picture.png"  # A black dog is standing in the garden.
+
+
+class House:
+    """The stage, its Home Assistant, and what the broker carried."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.messages = []
+        stage.start_broker()
+        stage.start_bus()
+        self.hall, self.bedroom = stage.microphone("hall"), stage.microphone("bedroom")
+        self.porch = stage.camera("porch")
+        self.porch.show(MODEL / "heldout/images" / PICTURE)
+        commands = (TOP / "config/examples/demo-commands.toml").read_text(encoding="utf-8")
+        self.wyoming = free_port()
+        config = CONFIG.format(pictures=json.dumps(str(self.porch.directory)), wyoming=self.wyoming)
+        stage.write_config(NODE, commands + config)
+        Messages(stage, lambda topic, payload: self.messages.append((topic, payload)))
+        self.hub = Hub(stage)
+
+    def on(self, topic):
+        return [payload for found, payload in self.messages if found == topic]
+
+    def wait_for(self, topic, number=1):
+        return wait_until(f"{number} messages on {topic}", lambda: self.on(topic)[number - 1 :])[0]
+
+    def available(self):
+        """Whether every entity of the node is there and available, by Home Assistant's own state."""
+        states = self.hub.states()
+        known = [states.get(entity["entity_id"], {}).get("state") for entity in self.hub.entities().values()]
+        return len(known) == len(entities()) and None not in known and "unavailable" not in known
+
+    def ready(self):
+        self.stage.check_daemon()
+        return self.available()
+
+
+def same(what, got, wanted):
+    if got != wanted:
+        raise Trouble(f"{what}:\n  expected {wanted}\n  got      {got}")
+
+
+def blueprints_are_valid(house):
+    """By Home Assistant's schemas of blueprints and automations; and they are the ones that are loaded."""
+    listed = house.hub.ask("blueprint/list", domain="automation")
+    ours = {path: found for path, found in listed.items() if path.startswith("gemmad/")}
+    same("blueprints", sorted(ours), sorted(f"gemmad/{file.name}" for file in BLUEPRINTS.glob("*.yaml")))
+    same("faults of blueprints", {path: found["error"] for path, found in ours.items() if "error" in found}, {})
+    states = house.hub.states()
+    automations = {name: found["state"] for name, found in states.items() if name.startswith("automation.")}
+    same("automations", sorted(automations.values()), ["on"] * 5)
+
+
+def discovery_makes_the_devices_and_entities(house):
+    house.hub.add_integration("mqtt", broker="127.0.0.1", port=house.stage.port)
+    house.stage.start_daemon()
+    wait_until("all entities are available", house.ready, 120)
+    compare_with_the_table(house)
+
+
+def compare_with_the_table(house):
+    devices = house.hub.devices()
+    names = {device["id"]: identifier for identifier, device in devices.items()}
+    made = {
+        identifier: (device["name"], device["model"], names.get(device["via_device_id"]))
+        for identifier, device in devices.items()
+    }
+    same("devices", made, DEVICES)
+    version = subprocess.run([house.stage.gemmad, "--version"], check=True, capture_output=True, text=True).stdout.split()[1]
+    same("versions", {device["sw_version"] for device in devices.values()}, {version})
+    states = house.hub.states()
+    made = {}
+    for unique_id, entity in house.hub.entities().items():
+        attributes = states[entity["entity_id"]]["attributes"]
+        domain = entity["entity_id"].split(".")[0]
+        what = attributes.get("device_class"), attributes.get("unit_of_measurement"), entity["entity_category"]
+        made[unique_id] = (domain, *what, names.get(entity["device_id"]))
+    same("entities", dict(sorted(made.items())), dict(sorted(entities().items())))
+
+
+def a_sentence_goes_to_assist_and_the_reply_is_published(house):
+    same("the light before", house.hub.state("light.bedroom_light"), "off")
+    house.hall.say(MODEL / "heldout/audio" / TRANSCRIPT)
+    reply = json.loads(house.wait_for("test/reply"))
+    same("heard", reply["heard"], expected("audio")[TRANSCRIPT]["transcript"])
+    same("source", reply["source"], "hall")
+    if not reply["reply"]:
+        raise Trouble(f"Assist says nothing: {reply}")
+    wait_until("the light is on", lambda: house.hub.state("light.bedroom_light") == "on")
+    same("the sensor", house.hub.state("sensor.hall_last_transcript"), reply["heard"])
+
+
+def the_reply_is_spoken(house):
+    """By a text-to-speech service of the test's own, and a loudspeaker that tells what it plays."""
+    voice = Voice()
+    house.hub.add_integration("wyoming", host="127.0.0.1", port=voice.port)
+    wait_until("the voice", lambda: house.hub.state("tts.voice") is not None)
+    house.hall.say(MODEL / "heldout/audio" / TRANSCRIPT)
+    reply = json.loads(house.wait_for("test/reply", 2))
+    wait_until("something is played", lambda: house.on("test/played"))
+    played = house.on("test/played")[0].decode()
+    # What a loudspeaker does with that: it fetches the sound, and only then the voice speaks.
+    found = house.hub.ask("media_source/resolve_media", media_content_id=played)
+    with urllib.request.urlopen(house.hub.url + found["url"], timeout=60) as answer:
+        if len(answer.read()) < 1000:
+            raise Trouble("what is played is no sound")
+    same("spoken", voice.spoken, [reply["reply"]])
+
+
+def a_command_does_what_its_blueprint_says(house):
+    same("the lamp before", house.hub.state("light.bedroom_lamp"), "on")
+    house.bedroom.say(MODEL / "heldout/audio" / COMMAND)
+    wait_until("the lamp is off", lambda: house.hub.state("light.bedroom_lamp") == "off")
+    voice = house.hub.states()["event.bedroom_voice"]["attributes"]
+    same("the event", (voice["event_type"], voice["command"]["name"]), ("command", "turn_off"))
+    same("the other automation's command", house.on("test/never"), [])
+
+
+def a_caption_is_an_event_and_a_notification_with_its_picture(house):
+    before = house.hub.state("event.porch_caption")
+    house.hub.call("button", "press", entity_id="button.porch_describe")
+    wait_until("a caption's event", lambda: house.hub.state("event.porch_caption") != before)
+    caption = house.hub.states()["event.porch_caption"]["attributes"]
+    same("the caption", caption["caption"], expected("images")[PICTURE]["caption"])
+    notice = wait_until("a notification", lambda: house.hub.phone.told[:1])[0]
+    same("the notification", (notice["message"], notice["title"]), (caption["caption"], "porch"))
+    with urllib.request.urlopen(house.hub.url + notice["image"], timeout=30) as answer:
+        same("the picture", hashlib.sha256(answer.read()).hexdigest(), caption["image_sha256"])
+    # Another picture, in which there is neither a person nor a package: an event, but no notification.
+    house.porch.show(MODEL / "heldout/images" / OTHER_PICTURE)
+    before = house.hub.state("event.porch_caption")
+    house.hub.call("button", "press", entity_id="button.porch_describe")
+    wait_until("another caption's event", lambda: house.hub.state("event.porch_caption") != before)
+    caption = house.hub.states()["event.porch_caption"]["attributes"]
+    same("the other caption", caption["caption"], expected("images")[OTHER_PICTURE]["caption"])
+    time.sleep(1)  # if it were to come, it would be here
+    same("notifications", len(house.hub.phone.told), 1)
+
+
+def switches_and_questions_reach_the_daemon(house):
+    house.hub.call("switch", "turn_on", entity_id="switch.hall_mute")
+    wait_until("the microphone is muted", lambda: house.on(f"gemmad/{NODE}/mic/hall/state")[-1:] == [b"muted"])
+    house.hub.call("switch", "turn_off", entity_id="switch.hall_mute")
+    wait_until("the microphone is open", lambda: house.on(f"gemmad/{NODE}/mic/hall/state")[-1:] == [b"online"])
+    ask = house.hub.entities()[f"{DEVICE}_ask"]["entity_id"]
+    answer = house.hub.entities()[f"{DEVICE}_answer"]["entity_id"]
+    house.hub.call("notify", "send_message", entity_id=ask, message="turn off the kitchen light\nReturn the command as JSON:")
+    wanted = '{"action":"turn_off","device":"light","area":"kitchen"}'
+    wait_until("the answer in its sensor", lambda: house.hub.state(answer) == wanted)
+
+
+def the_wyoming_client_of_pypi_gets_transcripts_and_intents(house):
+    heard, understood, clips = wyoming_client.check(house.wyoming)
+    print(f"         of {clips} held-out clips {heard} were heard rightly, of their sentences {understood} understood")
+
+
+def assist_listens_by_wyoming(house):
+    """Speech to text and a conversation agent of Home Assistant's own integration."""
+    house.hub.add_integration("wyoming", host="127.0.0.1", port=house.wyoming)
+    wait_until("an stt entity", lambda: house.hub.state("stt.gemmad") is not None)
+    wait_until("a conversation agent", lambda: house.hub.state("conversation.gemmad") is not None)
+    # Samples without a header, as Assist's pipelines send them.
+    with wave.open(str(MODEL / "heldout/audio" / COMMAND)) as clip:
+        samples = clip.readframes(clip.getnframes())
+    speech = "format=wav; codec=pcm; sample_rate=16000; bit_rate=16; channel=1; language=en"
+    heard = house.hub.send("/api/stt/stt.gemmad", samples, {"X-Speech-Content": speech})
+    wanted = expected("audio")[COMMAND]["transcript"]
+    same("heard", heard, {"text": wanted, "result": "success"})
+    house.hub.call("light", "turn_on", entity_id="light.bedroom_lamp")
+    wait_until("the lamp is on", lambda: house.hub.state("light.bedroom_lamp") == "on")
+    question = {"text": wanted, "language": "en", "agent_id": "conversation.gemmad"}
+    answer = house.hub.post("/api/conversation/process", question)["response"]
+    same("Assist says", answer["speech"]["plain"]["speech"], "The lamp in the bedroom is off.")
+    wait_until("the lamp is off", lambda: house.hub.state("light.bedroom_lamp") == "off")
+
+
+def a_killed_daemon_is_unavailable_and_comes_back_once(house):
+    connectivity = house.hub.entities()[f"{DEVICE}_connectivity"]["entity_id"]
+    actions = counts(house)
+    house.stage.daemon.kill()
+    house.stage.daemon.wait()
+
+    def gone():
+        states = house.hub.states()
+        others = [e["entity_id"] for e in house.hub.entities().values() if e["entity_id"] != connectivity]
+        return states[connectivity]["state"] == "off" and all(states[e]["state"] == "unavailable" for e in others)
+
+    wait_until("all entities are unavailable, and connectivity is off", gone)
+    house.stage.start_daemon()
+    wait_until("all entities are available again", house.ready, 120)
+    compare_with_the_table(house)
+    time.sleep(1)  # whatever a return would set off is set off by now
+    same("automations ran", counts(house), actions)
+
+
+def home_assistant_starts_again_without_ghosts(house):
+    before = {unique_id: entity["id"] for unique_id, entity in house.hub.entities().items()}
+    actions = counts(house)
+    house.hub.stop()
+    house.hub.start()
+    wait_until("all entities are available again", house.ready, 120)
+    after = {unique_id: entity["id"] for unique_id, entity in house.hub.entities().items()}
+    same("entities in the registry", after, before)
+    compare_with_the_table(house)
+    time.sleep(1)
+    same("automations ran", counts(house), actions)
+    # And it still works.
+    replies = len(house.on("test/reply"))
+    house.hall.say(MODEL / "heldout/audio" / TRANSCRIPT)
+    house.wait_for("test/reply", replies + 1)
+
+
+def counts(house):
+    """What automations have done so far."""
+    return len(house.on("test/reply")), len(house.hub.phone.told), len(house.on("test/never"))
+
+
+def what_is_removed_is_gone(house):
+    same("the daemon's exit code", house.stage.stop_daemon(), 0)
+    argv = [house.stage.gemmad, "mqtt-clear", "--config", house.stage.config]
+    subprocess.run(argv, check=True, timeout=60)
+    wait_until("no device and no entity is left", lambda: not house.hub.devices() and not house.hub.entities())
+    # Automations are the user's, and the Wyoming server is another integration's.
+    others = ("automation.", "stt.", "tts.", "conversation.")
+    names = [name for name in house.hub.states() if not name.startswith(others)]
+    same("ghosts", [name for name in names if any(part in name for part in ("gemmad", "hall", "porch", "voice"))], [])
+
+
+PICTURED = a_caption_is_an_event_and_a_notification_with_its_picture
+
+CHECKS = [
+    blueprints_are_valid,
+    discovery_makes_the_devices_and_entities,
+    a_sentence_goes_to_assist_and_the_reply_is_published,
+    the_reply_is_spoken,
+    a_command_does_what_its_blueprint_says,
+    a_caption_is_an_event_and_a_notification_with_its_picture,
+    switches_and_questions_reach_the_daemon,
+    the_wyoming_client_of_pypi_gets_transcripts_and_intents,
+    assist_listens_by_wyoming,
+    a_killed_daemon_is_unavailable_and_comes_back_once,
+    home_assistant_starts_again_without_ghosts,
+    what_is_removed_is_gone,
+]
+
+
+def main():
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python tests/homeassistant GEMMAD [PICTURE.png]")
+    started = time.monotonic()
+    with Stage(sys.argv[1]) as stage:
+        house = None
+        try:
+            house = House(stage)
+            for number, check in enumerate(CHECKS, 1):
+                check(house)
+                if check is PICTURED and len(sys.argv) == 3:
+                    picture.take(house, f"{DEVICE}_camera_porch", pathlib.Path(sys.argv[2]))
+                print(f"{time.monotonic() - started:5.0f} s  ok {number} of {len(CHECKS)}: {check.__name__.replace('_', ' ')}", flush=True)
+            log = house.hub.log.read_text()
+            # Home Assistant tells what it dislikes of a discovery message, a template or a blueprint.
+            disliked = [line for line in log.splitlines() if " ERROR " in line or " WARNING " in line]
+            disliked = [line for line in disliked if any(word in line for word in ("mqtt", "template", "automation", "blueprint"))]
+            same("complaints of Home Assistant", disliked, [])
+        except (Trouble, subprocess.SubprocessError, OSError) as trouble:
+            print(f"ha-test: {trouble}", file=sys.stderr)
+            for log in (stage.log, stage.directory / "homeassistant/hass.log"):
+                if log.exists():
+                    print(f"the end of {log.name}:\n{log.read_text()[-6000:]}", file=sys.stderr)
+            return 1
+    print(f"all {len(CHECKS)} right")
+    return 0
+
+
+sys.exit(main())
