@@ -1,5 +1,7 @@
 //! `gemmad bench` on the demo model: that it measures everything it says, by the keys that it documents. No figure is judged.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::Command;
 
