@@ -351,6 +351,7 @@ def power_cut_switch(node):
     cuts = 3
     node.configure(microphone())
     node.restart("start")
+    node.sh("sync")
     value = 0
     for _ in range(cuts):
         node.messages.clear()
