@@ -351,6 +351,7 @@ def power_cut_switch(node):
     cuts = 3
     node.configure(microphone())
     node.restart("start")
+    node.sh("sync")
     value = 0
     for _ in range(cuts):
         node.messages.clear()
@@ -359,8 +360,10 @@ def power_cut_switch(node):
         first, last = value + 1, value + 40
         node.board.popen(f"for i in $(seq {first} {last}); do mosquitto_pub -q 1 -t gemmad/board/max_tokens/set -m $i; done")
         stop_at = random.randint(first + 2, first + 6)
-        node.wait("max_tokens", lambda tokens: int(tokens) >= stop_at)
-        confirmed = max(int(payload) for topic, payload, _ in node.messages if topic == "max_tokens")
+        # Of those that were asked for: the default, and what was saved before, come first.
+        asked = range(first, last + 1)
+        node.wait("max_tokens", lambda tokens: int(tokens) in asked and int(tokens) >= stop_at)
+        confirmed = max(int(payload) for topic, payload, _ in node.messages if topic == "max_tokens" and int(payload) in asked)
         node.board.throttle_writes(0)
         node.board.reboot(power_cut=True)
         node.until("the service runs", lambda: node.show("SubState")["SubState"] == "running")
