@@ -31,5 +31,7 @@ mod process;
 mod sight;
 #[path = "daemon/voice.rs"]
 mod voice;
+#[path = "daemon/watch.rs"]
+mod watch;
 #[path = "daemon/wyoming.rs"]
 mod wyoming;

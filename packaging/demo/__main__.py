@@ -174,7 +174,7 @@ def play(stage):
 
 
 def perform(stage, show, microphone, camera, kind, what):
-    """One step; its row of the table: what, wanted, published, whether that is right, latencies in ms."""
+    """One step; its row of the table: what happened, what was published of it, whether that is right, latencies in ms."""
     if kind == "say":
         wanted = expected("audio")[what]
         show.line("demo", f'somebody says "{wanted["transcript"]}" ({what})')
@@ -184,7 +184,7 @@ def perform(stage, show, microphone, camera, kind, what):
         right = event.get("text") == wanted["transcript"] and command == json.loads(wanted["json"])
         published = event.get("text", event.get("reason", "")), json.dumps(command)
         latencies = (at - microphone.ended_at[what]) * 1000, event["timing"]["latency_ms"]
-        return f"said   {wanted['transcript']}", published, right, latencies
+        return ("said", wanted["transcript"]), published, right, latencies
     if kind == "show":
         picture = MODEL / "heldout/images" / what
         wanted = expected("images")[what]["caption"]
@@ -196,14 +196,13 @@ def perform(stage, show, microphone, camera, kind, what):
         camera.show(MODEL / "heldout/images" / BACKGROUND)
         wait_until("nothing moves any more", lambda: show.states.get("camera/porch/motion") == b"OFF")
         published = (event["caption"] or event.get("reason", ""),) + (() if same else ("of another picture",))
-        return f"shown  {wanted}", published, right, (None, event["timing"]["latency_ms"])
+        return ("shown", wanted), published, right, (None, event["timing"]["latency_ms"])
     show.line("demo", f"a program asks over MQTT: {json.dumps(what)}")
     stage.publish(f"gemmad/{NODE}/request/ask", {"prompt": what, "transaction": "question"})
     response, _ = next_event(stage, show, "response/ask")
     text = response.get("data", {}).get("text") or json.dumps(response.get("error"))
     timing = response.get("data", {}).get("timing", {})
-    spoken = what.replace("\n", " / ")
-    return f"asked  {spoken}", (text,), text == json.dumps(ANSWER, separators=(",", ":")), (None, timing.get("latency_ms"))
+    return ("asked", what.replace("\n", " / ")), (text,), text == json.dumps(ANSWER, separators=(",", ":")), (None, timing.get("latency_ms"))
 
 
 def next_event(stage, show, topic):
@@ -229,13 +228,13 @@ def report(show, rows, code):
     print("\nmemory of the weights, MiB\n" + f"{'at':>8}" + "".join(f"{name:>9}" for name in (*GROUPS, "process")))
     for at, groups, process in show.memory:
         print(f"{at:6.1f} s" + "".join(f"{mib:9.1f}" for mib in groups) + f"{process:9.0f}")
-    columns = "{:<60} {:<84} {:>8} {:>8}  {}"
-    print("\n" + columns.format("what happened", "what gemmad published", "heard ms", "own ms", ""))
-    for what, published, right, (heard, own) in rows:
+    columns = "{:<5} {:>9} {:>8}  {:<10} {}"
+    print("\n" + columns.format("", "heard ms", "own ms", "", "").rstrip())
+    for (happened, what), published, right, (heard, own) in rows:
         mark = "right" if right else "WRONG"
-        print(columns.format(what, published[0], number(heard), number(own), mark))
-        for more in published[1:]:
-            print(columns.format("", more, "", "", "").rstrip())
+        print(columns.format(mark, number(heard), number(own), happened, what))
+        for at, more in enumerate(published):
+            print(columns.format("", "", "", "" if at else "published", more))
     print(
         "\nheard: from the last sample of the recording to the message at the broker, the silence that ends an utterance included\n"
         "own:   by the daemon's clock, from the end of speech, or from the picture, to the report"
