@@ -4,6 +4,8 @@ mod event;
 mod kernels;
 mod text;
 
+pub(super) use text::memory_read_gb_s;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

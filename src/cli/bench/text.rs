@@ -243,7 +243,7 @@ const READ_BYTES: usize = 512 << 20;
 const READ_TASK_WORDS: usize = 128 * 1024;
 
 /// Reads memory on all threads and gives the fastest of five passes, in GB/s.
-pub(super) fn memory_read_gb_s(pool: &Pool) -> f64 {
+pub(in crate::cli) fn memory_read_gb_s(pool: &Pool) -> f64 {
     // Not zeroes: those would all be one page.
     let words: Vec<u64> = (0..(READ_BYTES / 8) as u64).collect();
     let tasks = words.len() / READ_TASK_WORDS;

@@ -122,7 +122,7 @@ fn name_of(file: &str, number: u32) -> Option<String> {
 /// Where switches are kept: it must exist, and take files.
 pub(super) fn state_directory(directory: &Path) -> Finding {
     let shown = directory.display();
-    match tempfile::NamedTempFile::new_in(directory) {
+    match tempfile::tempfile_in(directory) {
         Ok(_) => Finding::ok("state", format!("{shown} takes what is switched")),
         Err(error) => Finding::warning(
             "state",

@@ -48,7 +48,7 @@ pub(super) fn model(model: &Model) -> Finding {
 pub(super) fn cache(directory: &Path, model: Option<&Model>) -> Finding {
     let shown = directory.display();
     let advice = "make it a directory of the daemon's user on the fastest local flash, or leave ple.cache_dir out";
-    if let Err(error) = tempfile::NamedTempFile::new_in(directory) {
+    if let Err(error) = tempfile::tempfile_in(directory) {
         return Finding::failing(
             "ple cache",
             format!("{shown} takes no files: {error}"),
