@@ -40,9 +40,9 @@ reproducible: ## build the packages of target/debian/ once more from a clean clo
 board-image: ## the virtual board's disk image, target/board (needs root and the packages of tests/board/README.md)
 	tests/board/acceptance.py --image-only
 
-board-test: deps board-image ## install the arm64 package on the virtual board and prove what it must do there
+board-test: deps board-image ## install the arm64 package on the virtual board and prove what it must do there (SCENARIOS="voice vision" for some)
 	packaging/deb.sh arm64
-	tests/board/acceptance.py
+	tests/board/acceptance.py $(SCENARIOS)
 
 deny: ## licences, sources and known advisories of everything linked (needs cargo-deny)
 	cargo deny check

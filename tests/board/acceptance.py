@@ -83,8 +83,8 @@ def run(name, folder, deb, key):
                 return False, (str(error) or repr(error)).splitlines()[0][:200]
             finally:
                 node.close()
-    except BoardError as error:
-        return False, f"the board: {error}"
+    except (BoardError, Failed) as error:
+        return False, f"the board: {str(error).splitlines()[0][:200]}"
 
 
 def main():

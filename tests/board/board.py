@@ -71,8 +71,8 @@ class Board:
         self.tmp = Path(tempfile.mkdtemp(prefix="board-"))
         try:
             if self.use_state:
-                base, incoming = self._saved_state()
-                self._start(base, incoming)
+                with self._saved_state() as (base, incoming):
+                    self._start(base, incoming)
             else:
                 self._start(self.image / "disk.qcow2", None)
         except BaseException:
@@ -207,20 +207,24 @@ class Board:
             raise BoardError(f"the board did not power off in {timeout} s") from None
 
     # -- saved machine state ------------------------------------------------------------
+    @contextlib.contextmanager
     def _saved_state(self):
-        """(disk, memory) of a machine that has booted, and was prepared; makes and saves what there is not."""
+        """(disk, memory) of a machine that has booted, and was prepared; makes and saves what there is not.
+
+        Nobody else saves or removes one meanwhile.
+        """
         version = subprocess.run([self.hw["qemu"], "--version"], check=True, text=True,
                                  capture_output=True).stdout
         built = (self.image / "disk.qcow2").stat()
         key = repr((version, self.cpu, self.cpus, self.memory, self.kvm, self.qemu_args,
                     sorted(self.forwards), built.st_mtime_ns, built.st_size))
         with open(self.image / "state.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two runs must not save at the same time
+            fcntl.flock(lock, fcntl.LOCK_EX)
             disk, memory = self._saved("booted", key, self.image / "disk.qcow2", None, None)
             if self.prepare:
                 more, function = self.prepare
                 disk, memory = self._saved("prepared", key + more, disk, memory, function)
-        return disk, memory
+            yield disk, memory
 
     def _saved(self, kind, key, base, incoming, prepare):
         """(disk, memory) of that key; one of each kind is kept."""
