@@ -49,8 +49,8 @@ use spool::Spool;
 use topics::Topics;
 
 pub use clear::clear;
-pub use probe::{Unusable, probe};
 pub use follow::{Followed, Follower};
+pub use probe::{Unusable, probe};
 pub use schemas::schemas;
 
 /// MQTT cannot be used as it is configured.
