@@ -125,7 +125,8 @@ def main():
     if len(sys.argv) != 2:
         sys.exit("usage: python3 packaging/demo GEMMAD")
     # A terminal that goes away and `kill` clean up as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT by name: a shell that starts a command in the background has it ignored, and Python then leaves it so.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     try:
         with Stage(sys.argv[1]) as stage:
