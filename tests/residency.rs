@@ -201,6 +201,18 @@ fn a_group_comes_and_goes() {
 }
 
 #[test]
+fn the_next_process_finds_the_text_model_in_the_page_cache() {
+    let home = home();
+    let pack = packed(home.path());
+    let mut engine = Engine::open(&pack, options()).unwrap();
+    said(&mut engine, &text());
+    drop(engine);
+    let file = pack.join("text.safetensors");
+    let all = file.metadata().unwrap().len();
+    assert!(cached_bytes(&file) * 10 > all * 9, "{all}");
+}
+
+#[test]
 fn a_slice_brings_in_its_own_weights_alone() {
     let home = home();
     let pack = home.path().join("demo.pack");

@@ -108,6 +108,8 @@ impl Bench {
         ];
         let resident_bytes = status_bytes("VmRSS:");
         let start = Instant::now();
+        text.weights().evict();
+        text.ple().evict();
         drop(text);
         let unload_ms = start.elapsed().as_secs_f64() * 1e3;
         groups

@@ -163,7 +163,7 @@ struct Entry {
     path: PathBuf,
 }
 
-/// The mapped weights of one group. Dropping it unmaps them and lets the kernel drop their pages.
+/// The mapped weights of one group. Dropping it unmaps them and, but for the text group, lets the kernel drop their pages.
 #[derive(Debug)]
 pub struct Mapped {
     dir: PathBuf,

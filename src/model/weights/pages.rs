@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 use rustix::fs::{Advice as FileAdvice, fadvise};
 
-use super::{Mapped, Stretch, WeightsError};
+use super::{Group, Mapped, Stretch, WeightsError};
 
 /// Pages that are brought in between two looks at whether they are still wanted.
 const POPULATE_BYTES: usize = 4 << 20;
@@ -117,11 +117,16 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
+        // The text group goes with its process: what the page cache has of it makes the next start a warm one. Where it is to go
+        // before, that is said by `evict`.
+        let stays = self.group() == Group::Text;
         for run in self.runs.drain(..) {
             let length = run.map.len() as u64;
             // Pages that are mapped cannot leave the page cache.
             drop(run.map);
-            forget_all(&run.file, run.start, length);
+            if !stays {
+                forget_all(&run.file, run.start, length);
+            }
         }
     }
 }
