@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::model_args::ModelArgs;
+use super::output::publish;
 use super::progress;
 use crate::model::config::{Config, LayerType};
 use crate::model::kv_cache::{KvCache, KvType};
@@ -101,14 +102,7 @@ impl Inspect {
         let slices = Slices::load(dir, &config.text)?;
         let mut report = report(&config, &checkpoint, &slices)?;
         report.verified = self.verify;
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;
-            writeln!(out, "{json}")?;
-        } else {
-            print(&report, &mut out)?;
-        }
-        Ok(())
+        publish(&report, self.json, print)
     }
 }
 
@@ -211,7 +205,7 @@ fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     let verified = if report.verified {
         " (every file has its hash)"
     } else {

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::failure::{Failure, exit};
 use super::progress;
-use crate::config::{Config, FRAME_MS};
+use crate::config::Config;
 use crate::model::kv_cache::KvType;
 use crate::model::sampler::{Sampling, random_seed};
-use crate::pipeline::{Engine, EngineOptions, Generation, TowerOptions};
+use crate::pipeline::{Engine, EngineOptions, Generation};
 
 /// The model that a command works on.
 #[derive(Debug, clap::Args)]
@@ -60,11 +60,7 @@ impl RunArgs {
                 KvArg::F16 => KvType::F16,
                 KvArg::F32 => KvType::F32,
             },
-            towers: TowerOptions {
-                soft_token_padding: config.audio.soft_token_padding,
-                audio_batch_frames: config.audio.batch_ms / FRAME_MS,
-                resolution_px: config.vision.resolution_px,
-            },
+            towers: config.tower_options(),
             ple: config.ple.clone(),
             mlock: config.model.mlock,
             ..EngineOptions::default()

@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use super::bench::memory_read_gb_s;
 use super::failure::{Failure, exit};
+use super::output::publish;
+use super::procfs;
 use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::text::Workspace;
 use crate::pack::{PackEstimate, Recipe, SyntheticSize};
@@ -101,14 +103,7 @@ impl Plan {
             rows: Vec::new(),
         };
         let report = self.with_rows(report)?;
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;
-            writeln!(out, "{json}")?;
-        } else {
-            print(&report, &mut out)?;
-        }
-        Ok(())
+        publish(&report, self.json, print)
     }
 
     fn with_rows(&self, mut report: Report) -> Result<Report, Failure> {
@@ -156,12 +151,7 @@ impl Plan {
 }
 
 fn memory_of_this_machine() -> Result<u64, Failure> {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|kib| kib.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| {
+    procfs::bytes("/proc/meminfo", "MemTotal:").ok_or_else(|| {
         Failure::new(
             exit::UNAVAILABLE,
             "/proc/meminfo does not tell how much memory there is: give --memory-gib",
@@ -169,7 +159,7 @@ fn memory_of_this_machine() -> Result<u64, Failure> {
     })
 }
 
-fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     let gb = |bytes: u64| bytes as f64 / 1e9;
     let measured = match report.read_measured {
         true => "measured here",

@@ -188,17 +188,9 @@ fn told(topic: &str, payload: &[u8], value: &Value) -> Option<String> {
             )
         }
         ["mic", _, "speech"] | ["camera", _, "motion"] => {
-            let what = if parts[2] == "speech" {
-                "speech"
-            } else {
-                "motion"
-            };
             let on = payload == b"ON";
-            format!(
-                "{}: {what} {}",
-                source(),
-                if on { "begins" } else { "ends" }
-            )
+            let changes = if on { "begins" } else { "ends" };
+            format!("{}: {} {changes}", source(), parts[2])
         }
         ["mic" | "camera", _, "state"] | ["availability"] => {
             format!(

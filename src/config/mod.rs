@@ -17,8 +17,8 @@ use crate::features::image::ImageLimits;
 use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
 use crate::model::weights::PleOptions;
-use crate::pipeline::SoftTokenPadding;
 use crate::pipeline::commands::{Command, CommandGrammar, Commands};
+use crate::pipeline::{SoftTokenPadding, TowerOptions};
 
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
 pub use mqtt::{Broker, Mqtt};
@@ -78,7 +78,7 @@ pub struct AudioSection {
 }
 
 /// What one frame of the audio tower stands for.
-pub const FRAME_MS: usize = 40;
+const FRAME_MS: usize = 40;
 
 impl Default for AudioSection {
     fn default() -> AudioSection {
@@ -131,6 +131,15 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// How the towers encode.
+    pub fn tower_options(&self) -> TowerOptions {
+        TowerOptions {
+            soft_token_padding: self.audio.soft_token_padding,
+            audio_batch_frames: self.audio.batch_ms / FRAME_MS,
+            resolution_px: self.vision.resolution_px,
+        }
+    }
+
     /// Reads a file.
     ///
     /// # Errors

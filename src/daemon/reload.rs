@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use super::settings::Settings;
 use super::state::Switches;
 use super::{Daemon, DaemonError, log_sink, reports, systemd};
-use crate::config::{Config, FRAME_MS, Matformer};
+use crate::config::{Config, Matformer};
+use crate::pipeline::EngineOptions;
 use crate::pipeline::commands::CommandGrammar;
-use crate::pipeline::{EngineOptions, TowerOptions};
 use crate::report::{ErrorBody, ErrorCode, JobState, Report};
 
 /// What is computed from a configuration.
@@ -47,11 +47,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         ple: config.ple.clone(),
         mlock: config.model.mlock,
         conversation_bytes: (config.queue.conversations_mib as u64) << 20,
-        towers: TowerOptions {
-            soft_token_padding: config.audio.soft_token_padding,
-            audio_batch_frames: config.audio.batch_ms / FRAME_MS,
-            resolution_px: config.vision.resolution_px,
-        },
+        towers: config.tower_options(),
         ..EngineOptions::default()
     }
 }

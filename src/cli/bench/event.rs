@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Bench, mb, median, status_bytes};
+use super::{Bench, mb, median, noise, status_bytes};
 use crate::cli::failure::{Failure, exit};
-use crate::config::{Config, FRAME_MS};
+use crate::cli::output::publish;
+use crate::config::Config;
 use crate::features::image::RgbImage;
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::media::AudioClip;
@@ -109,8 +110,8 @@ impl Bench {
         let prompt = tasks.transcribe("English").map_err(misconfigured)?;
         let mut report = None;
         for (padding, padded) in [
-            (SoftTokenPadding::Reference, "188 soft tokens"),
-            (SoftTokenPadding::None, "no padding"),
+            (SoftTokenPadding::Reference, "padded as the reference does"),
+            (SoftTokenPadding::None, "not padded"),
         ] {
             let mut engine = self.open(&config, |towers| towers.soft_token_padding = padding)?;
             let request = self.request(&engine, clip_parts(SECONDS, &prompt));
@@ -119,7 +120,7 @@ impl Bench {
                 answer_whole(engine, &request)
             })?;
             self.add(&engine, &mut report, event);
-            let samples = noise(SECONDS);
+            let samples = sound(SECONDS);
             let batch = config.audio.batch_ms * SAMPLE_RATE_HZ as usize / 1000;
             let name = format!("{SECONDS} s of speech, streamed, {padded}");
             let event = self.event(&mut engine, name, Some(SECONDS), &mut |engine| {
@@ -154,11 +155,7 @@ impl Bench {
         config: &Config,
         adjust: impl FnOnce(&mut TowerOptions),
     ) -> Result<Engine, Failure> {
-        let mut towers = TowerOptions {
-            soft_token_padding: config.audio.soft_token_padding,
-            audio_batch_frames: config.audio.batch_ms / FRAME_MS,
-            resolution_px: config.vision.resolution_px,
-        };
+        let mut towers = config.tower_options();
         adjust(&mut towers);
         let options = EngineOptions {
             threads: self.threads(),
@@ -235,7 +232,7 @@ impl Bench {
     }
 
     fn tell(&self, report: Option<Report>) -> Result<(), Failure> {
-        report.map_or(Ok(()), |report| self.publish(&report, print))
+        report.map_or(Ok(()), |report| publish(&report, self.json, print))
     }
 }
 
@@ -260,20 +257,15 @@ fn answer_whole(engine: &mut Engine, request: &Request) -> Result<Heard, EngineE
     })
 }
 
-/// Noise between -1 and 1 by a linear congruential generator (Knuth): the same in every run.
-fn random() -> impl Iterator<Item = f32> {
-    let next = |seed: &u32| Some(seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
-    std::iter::successors(Some(1u32), next).map(|word| word as f32 / 2_147_483_648.0 - 1.0)
-}
-
-fn noise(seconds: usize) -> Vec<f32> {
-    let samples = random().take(seconds * SAMPLE_RATE_HZ as usize);
+/// Samples of quiet noise.
+fn sound(seconds: usize) -> Vec<f32> {
+    let samples = noise().take(seconds * SAMPLE_RATE_HZ as usize);
     samples.map(|sample| 0.1 * sample).collect()
 }
 
 fn clip_parts(seconds: usize, prompt: &str) -> Vec<UserPart> {
     let clip = AudioClip {
-        samples: noise(seconds),
+        samples: sound(seconds),
         sample_rate_hz: SAMPLE_RATE_HZ,
     };
     vec![
@@ -285,7 +277,7 @@ fn clip_parts(seconds: usize, prompt: &str) -> Vec<UserPart> {
 /// A picture as a camera gives it: 1280 x 720.
 fn picture() -> RgbImage {
     let (width_px, height_px) = (1280, 720);
-    let pixels = random().take(width_px * height_px * 3);
+    let pixels = noise().take(width_px * height_px * 3);
     RgbImage {
         width_px,
         height_px,

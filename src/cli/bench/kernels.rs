@@ -8,8 +8,9 @@ use kernels::quantized::{matmul, matvec, quantize_activations};
 use kernels::{Isa, Pool};
 use serde::Serialize;
 
-use super::{Bench, median};
+use super::{Bench, median, noise};
 use crate::cli::failure::{Failure, exit};
+use crate::cli::output::publish;
 use crate::pipeline::EngineError;
 
 /// How long one figure is measured.
@@ -54,14 +55,9 @@ impl Bench {
             threads: self.threads(),
             kernels: Vec::new(),
         };
-        let mut random = 1u32;
-        let mut next = || {
-            // A linear congruential generator (Knuth).
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            random as f32 / 2_147_483_648.0 - 1.0
-        };
-        let weights: Vec<f32> = (0..QUANTISED_ROWS * COLS).map(|_| next()).collect();
-        let x: Vec<f32> = (0..PREFILL_TOKENS * COLS).map(|_| next()).collect();
+        let mut random = noise();
+        let weights: Vec<f32> = random.by_ref().take(QUANTISED_ROWS * COLS).collect();
+        let x: Vec<f32> = random.take(PREFILL_TOKENS * COLS).collect();
         for (name, format) in [("q4", Format::Q4Tiled), ("q8", Format::Q8Tiled)] {
             let bytes = stored(&pools, format, &weights)?;
             let matrix = Quantized::new(format, &bytes, ROWS, COLS).ok_or_else(broken)?;
@@ -92,7 +88,7 @@ impl Bench {
                 },
             )?);
         }
-        self.publish(&report, print)
+        publish(&report, self.json, print)
     }
 }
 

@@ -6,12 +6,10 @@ mod text;
 
 pub(super) use text::memory_read_gb_s;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use super::failure::{Failure, exit};
+use super::procfs;
 
 /// Measure speed, bytes read and memory on this machine
 ///
@@ -90,22 +88,6 @@ impl Bench {
     fn decode(&self, default: usize) -> usize {
         self.decode.map_or(default, |tokens| tokens as usize)
     }
-
-    /// Prints a report as JSON or as `print` has it.
-    fn publish<R: Serialize>(
-        &self,
-        report: &R,
-        print: impl Fn(&R, &mut dyn Write) -> std::io::Result<()>,
-    ) -> Result<(), Failure> {
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            let json = serde_json::to_string_pretty(report).map_err(std::io::Error::other)?;
-            writeln!(out, "{json}")?;
-        } else {
-            print(report, &mut out)?;
-        }
-        Ok(())
-    }
 }
 
 /// The middle one; 0 of none.
@@ -115,14 +97,21 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// A line of `/proc/self/status` in bytes; 0 where the system has none.
+/// Memory of this process; 0 where the system does not tell. `VmRSS:` is now, `VmHWM:` was the most.
 fn status_bytes(key: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(key));
-    let kib = line
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|kib| kib.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    procfs::bytes("/proc/self/status", key).unwrap_or(0)
+}
+
+/// Numbers from 0 to `below`, by a linear congruential generator (Knuth): all over the range, and the same in every run.
+fn random_below(below: u32) -> impl Iterator<Item = u32> {
+    let next = |seed: &u32| Some(seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    // Its high bits are the random ones.
+    std::iter::successors(next(&1), next).map(move |seed| (seed >> 8) % below)
+}
+
+/// Noise between -1 and 1, the same in every run.
+fn noise() -> impl Iterator<Item = f32> {
+    random_below(1 << 24).map(|x| x as f32 / 8_388_608.0 - 1.0)
 }
 
 fn mb(bytes: u64) -> String {

@@ -6,8 +6,9 @@ use std::time::Instant;
 use kernels::{Isa, Pool};
 use serde::Serialize;
 
-use super::{Bench, mb, median, status_bytes};
+use super::{Bench, mb, median, random_below, status_bytes};
 use crate::cli::failure::Failure;
+use crate::cli::output::publish;
 use crate::model::audio::AudioTower;
 use crate::model::config::Config;
 use crate::model::kv_cache::{KvCache, KvType};
@@ -134,7 +135,7 @@ impl Bench {
             groups,
             peak_rss_bytes: status_bytes("VmHWM:"),
         };
-        self.publish(&report, print)
+        publish(&report, self.json, print)
     }
 }
 
@@ -154,13 +155,8 @@ fn run_once(
     decode: usize,
 ) -> Result<Run, EngineError> {
     cache.clear();
-    let mut random = 1u32;
-    let mut next_id = || {
-        // A linear congruential generator (Knuth): ids all over the vocabulary, the same in every run.
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (random >> 8) % text.text_vocab_size() as u32
-    };
-    let ids: Vec<u32> = (0..prefill).map(|_| next_id()).collect();
+    let mut random = random_below(text.text_vocab_size() as u32);
+    let ids: Vec<u32> = random.by_ref().take(prefill).collect();
     let mut logits = vec![0.0; text.text_vocab_size()];
     let start = Instant::now();
     text.extend(pool, cache, work, &ids, &[], slice, &mut no_probe)?;
@@ -168,8 +164,8 @@ fn run_once(
     let prefill_s = start.elapsed().as_secs_f64();
     let before = pool.weight_bytes();
     let start = Instant::now();
-    for _ in 0..decode {
-        text.extend(pool, cache, work, &[next_id()], &[], slice, &mut no_probe)?;
+    for id in random.take(decode) {
+        text.extend(pool, cache, work, &[id], &[], slice, &mut no_probe)?;
         text.logits(pool, work, work.ready() - 1, &mut logits);
     }
     let decode_s = start.elapsed().as_secs_f64();

@@ -7,6 +7,7 @@ use kernels::Isa;
 
 use super::model::Model;
 use super::{Finding, mib};
+use crate::cli::procfs;
 use crate::pipeline::Engine;
 
 /// Which instructions the kernels use, and how many threads.
@@ -45,12 +46,7 @@ pub(super) fn cpu(threads: usize) -> Finding {
 
 /// Whether the model fits: what it needs while everything is in use, against what there is.
 pub(super) fn memory(model: Option<&Model>) -> Finding {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let of = |key: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
-        let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-        Some(kib << 10)
-    };
+    let of = |key| procfs::bytes("/proc/meminfo", key);
     let (Some(total), Some(available)) = (of("MemTotal:"), of("MemAvailable:")) else {
         let advice = "mount /proc; nothing else says how much memory there is";
         return Finding::warning("memory", "/proc/meminfo cannot be read", advice);

@@ -77,11 +77,13 @@ pub(super) fn cache(directory: &Path, model: Option<&Model>) -> Finding {
     }
 }
 
-/// A file that is as large as the table at least: there is nothing else in such a directory.
+/// A finished copy that is as large as the table at least; of which model it is shows only when the daemon opens it.
 fn copy_in(directory: &Path, ple_bytes: u64) -> Option<PathBuf> {
     let mut entries = std::fs::read_dir(directory).ok()?.flatten();
     let large = |metadata: std::fs::Metadata| metadata.is_file() && metadata.len() >= ple_bytes;
-    let copy = entries.find(|entry| entry.metadata().is_ok_and(large))?;
+    let copy = entries.find(|entry| {
+        entry.path().extension().is_some_and(|is| is == "copy") && entry.metadata().is_ok_and(large)
+    })?;
     Some(copy.path())
 }
 

@@ -138,7 +138,7 @@ impl Task<'_> {
         let Some(commands) = &settings.commands else {
             let error = ErrorBody {
                 code: ErrorCode::NotFound,
-                message: "no command is configured".to_owned(),
+                message: "no command is configured: add [[command]] to gemmad.toml".to_owned(),
             };
             self.answered(asked, None, Some(error), ReportTiming::default());
             return Outcome::Reported;

@@ -65,14 +65,12 @@ impl Bus {
         info: Info,
         requests: mpsc::Sender<Request>,
     ) -> Result<Bus, DbusError> {
-        let bus = || config.bus.clone();
         let lost = |error: zbus::Error| DbusError::Lost {
-            bus: bus(),
+            bus: config.bus.clone(),
             reason: error.to_string(),
         };
         let shared = Arc::new(Shared::new(config, &info, requests));
-        let connection = builder(config)
-            .method_timeout(BUS_TIMEOUT)
+        let served = builder(config)
             .serve_at(
                 ROOT,
                 Manager {
@@ -81,37 +79,16 @@ impl Bus {
             )
             .serve_at(ROOT, Events)
             .serve_at(ROOT, ObjectManager)
-            .serve_at(LOG_CONTROL, LogControl)
-            .build()
-            .await
-            .map_err(|error| DbusError::Connect {
-                bus: bus(),
-                reason: error.to_string(),
-            })?;
+            .serve_at(LOG_CONTROL, LogControl);
+        let connection = connect(config, served).await?;
         let shown = shared.state().shown.clone();
         serve_sources(&connection, &shared, &shown)
             .await
             .map_err(lost)?;
         // Before the first call can come.
-        let proxy = DBusProxy::builder(&connection)
-            .cache_properties(CacheProperties::No)
-            .build()
-            .await
-            .map_err(lost)?;
+        let proxy = bus_itself(&connection).await.map_err(lost)?;
         let changes = proxy.receive_name_owner_changed().await.map_err(lost)?;
-        let reply = connection
-            .request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE)
-            .await;
-        match reply {
-            Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => {}
-            Ok(_) | Err(zbus::Error::NameTaken) => {
-                return Err(DbusError::NameTaken {
-                    bus: bus(),
-                    name: NAME,
-                });
-            }
-            Err(error) => return Err(name_refused(bus(), error)),
-        }
+        own_name(config, &connection).await?;
         let tasks = [
             tokio::spawn(room::tell(connection.clone(), shared.clone(), shown)),
             tokio::spawn(room::watch_callers(shared.clone(), changes)),
@@ -165,6 +142,37 @@ fn builder(config: &config::Dbus) -> Builder<'_> {
         "system" => Builder::system(),
         "session" => Builder::session(),
         address => Builder::address(address),
+    }
+}
+
+async fn connect(config: &config::Dbus, builder: Builder<'_>) -> Result<Connection, DbusError> {
+    let connection = builder.method_timeout(BUS_TIMEOUT).build().await;
+    connection.map_err(|error| DbusError::Connect {
+        bus: config.bus.clone(),
+        reason: error.to_string(),
+    })
+}
+
+/// The bus's own object.
+async fn bus_itself(connection: &Connection) -> zbus::Result<DBusProxy<'static>> {
+    DBusProxy::builder(connection)
+        .cache_properties(CacheProperties::No)
+        .build()
+        .await
+}
+
+/// Takes the daemon's name.
+async fn own_name(config: &config::Dbus, connection: &Connection) -> Result<(), DbusError> {
+    let reply = connection
+        .request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE)
+        .await;
+    match reply {
+        Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(()),
+        Ok(_) | Err(zbus::Error::NameTaken) => Err(DbusError::NameTaken {
+            bus: config.bus.clone(),
+            name: NAME,
+        }),
+        Err(error) => Err(name_refused(config.bus.clone(), error)),
     }
 }
 

@@ -1,10 +1,8 @@
 //! Tries the bus as the daemon would use it, for `gemmad doctor`.
 
-use zbus::fdo::{DBusProxy, RequestNameFlags, RequestNameReply};
 use zbus::names::BusName;
-use zbus::proxy::CacheProperties;
 
-use super::{BUS_TIMEOUT, DbusError, NAME, builder, name_refused};
+use super::{DbusError, NAME, builder, bus_itself, connect, own_name};
 use crate::config;
 
 /// Who has the daemon's name on the bus.
@@ -21,40 +19,25 @@ pub enum NameOwner {
 /// # Errors
 /// There is no bus, or its policy does not let this user own the name.
 pub async fn probe(config: &config::Dbus) -> Result<NameOwner, DbusError> {
-    let bus = || config.bus.clone();
     let lost = |error: zbus::Error| DbusError::Lost {
-        bus: bus(),
+        bus: config.bus.clone(),
         reason: error.to_string(),
     };
-    let connection = builder(config)
-        .method_timeout(BUS_TIMEOUT)
-        .build()
-        .await
-        .map_err(|error| DbusError::Connect {
-            bus: bus(),
-            reason: error.to_string(),
-        })?;
-    let proxy = DBusProxy::builder(&connection)
-        .cache_properties(CacheProperties::No)
-        .build()
-        .await
-        .map_err(lost)?;
+    let connection = connect(config, builder(config)).await?;
+    let proxy = bus_itself(&connection).await.map_err(lost)?;
     let name = BusName::try_from(NAME).map_err(lost)?;
     let owned = proxy.name_has_owner(name.clone()).await;
     if owned.map_err(|error| lost(error.into()))? {
         let process = proxy.get_connection_unix_process_id(name).await;
         return Ok(NameOwner::Process(process.ok()));
     }
-    let reply = connection
-        .request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE)
-        .await;
-    match reply {
-        Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => {
+    match own_name(config, &connection).await {
+        Ok(()) => {
             connection.release_name(NAME).await.map_err(lost)?;
             Ok(NameOwner::Free)
         }
         // Somebody was faster.
-        Ok(_) | Err(zbus::Error::NameTaken) => Ok(NameOwner::Process(None)),
-        Err(error) => Err(name_refused(bus(), error)),
+        Err(DbusError::NameTaken { .. }) => Ok(NameOwner::Process(None)),
+        Err(error) => Err(error),
     }
 }

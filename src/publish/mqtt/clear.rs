@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::client::{Connection, Event, Message, Options, WINDOW};
+use super::client::{Connection, Event, Message, WINDOW};
 use super::topics::Topics;
-use super::{MqttError, announce, secure};
+use super::{MqttError, announce, beside_the_daemon};
 use crate::config;
 
 /// How long the broker may take to let us in, to tell what it keeps, and to take each message.
@@ -23,23 +23,9 @@ const MOST_PACKET_BYTES: usize = 32 << 20;
 /// # Errors
 /// The configuration cannot be used, the broker cannot be reached, or it does not answer within ten seconds.
 pub async fn clear(config: &config::Mqtt) -> Result<Vec<String>, MqttError> {
-    config.check().map_err(MqttError::Config)?;
-    let broker = config.broker().map_err(MqttError::Config)?;
+    let options = beside_the_daemon(config, "clear", MOST_PACKET_BYTES)?;
     let topics = Topics::new(config);
-    let mut connection = Connection::open(&Options {
-        client_id: format!("gemmad-{}-clear", topics.node),
-        host: broker.host,
-        port: broker.port,
-        tls: if broker.tls {
-            Some(secure::tls(config)?)
-        } else {
-            None
-        },
-        login: secure::login(config)?,
-        keep_alive: Duration::from_secs(u64::from(config.keep_alive_s)),
-        will: None,
-        max_packet_bytes: MOST_PACKET_BYTES,
-    });
+    let mut connection = Connection::open(&options);
     let told = |reason: String| MqttError::Broker {
         broker: config.url.clone(),
         reason,

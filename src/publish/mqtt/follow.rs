@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::client::{Connection, Event, Options};
 use super::topics::Topics;
-use super::{MqttError, secure};
+use super::{MqttError, beside_the_daemon};
 use crate::config;
 
 /// First and longest pause before the broker is tried again.
@@ -44,25 +44,10 @@ impl Follower {
     /// # Errors
     /// The configuration cannot be used. A broker that is down is no error.
     pub fn new(config: &config::Mqtt) -> Result<Follower, MqttError> {
-        config.check().map_err(MqttError::Config)?;
-        let broker = config.broker().map_err(MqttError::Config)?;
-        let topics = Topics::new(config);
-        let tls = match broker.tls {
-            true => Some(secure::tls(config)?),
-            false => None,
-        };
+        let name = format!("watch-{}", ulid::Ulid::generate());
         Ok(Follower {
-            options: Options {
-                client_id: format!("gemmad-{}-watch-{}", topics.node, ulid::Ulid::generate()),
-                host: broker.host,
-                port: broker.port,
-                tls,
-                login: secure::login(config)?,
-                keep_alive: Duration::from_secs(u64::from(config.keep_alive_s)),
-                will: None,
-                max_packet_bytes: MOST_PACKET_BYTES,
-            },
-            topics,
+            options: beside_the_daemon(config, &name, MOST_PACKET_BYTES)?,
+            topics: Topics::new(config),
             connection: None,
             pause: PAUSES.0,
         })

@@ -53,6 +53,30 @@ pub use follow::{Followed, Follower};
 pub use probe::{Unusable, probe};
 pub use schemas::schemas;
 
+/// How a command reaches the broker while a daemon may be connected: as that does, under a name of its own, and without a will.
+fn beside_the_daemon(
+    config: &config::Mqtt,
+    name: &str,
+    max_packet_bytes: usize,
+) -> Result<client::Options, MqttError> {
+    config.check().map_err(MqttError::Config)?;
+    let broker = config.broker().map_err(MqttError::Config)?;
+    let tls = match broker.tls {
+        true => Some(secure::tls(config)?),
+        false => None,
+    };
+    Ok(client::Options {
+        client_id: format!("gemmad-{}-{name}", Topics::new(config).node),
+        host: broker.host,
+        port: broker.port,
+        tls,
+        login: secure::login(config)?,
+        keep_alive: Duration::from_secs(u64::from(config.keep_alive_s)),
+        will: None,
+        max_packet_bytes,
+    })
+}
+
 /// MQTT cannot be used as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {

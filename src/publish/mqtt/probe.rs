@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::client::{Connection, Event, Loss, Message, Options};
 use super::topics::Topics;
-use super::{MqttError, secure};
+use super::{MqttError, beside_the_daemon};
 use crate::config;
 
 /// How long the broker may take for all of it.
@@ -37,27 +37,9 @@ pub async fn probe(config: &config::Mqtt) -> Result<String, Unusable> {
         error,
         advice: "mend [mqtt] in gemmad.toml".to_owned(),
     };
-    config
-        .check()
-        .map_err(|error| mended(MqttError::Config(error)))?;
-    let broker = config
-        .broker()
-        .map_err(|error| mended(MqttError::Config(error)))?;
+    let options = beside_the_daemon(config, "doctor", MOST_PACKET_BYTES).map_err(mended)?;
     let topics = Topics::new(config);
-    let tls = match broker.tls {
-        true => Some(secure::tls(config).map_err(mended)?),
-        false => None,
-    };
-    let mut connection = Connection::open(&Options {
-        client_id: format!("gemmad-{}-doctor", topics.node),
-        host: broker.host.clone(),
-        port: broker.port,
-        tls,
-        login: secure::login(config).map_err(mended)?,
-        keep_alive: Duration::from_secs(u64::from(config.keep_alive_s)),
-        will: None,
-        max_packet_bytes: MOST_PACKET_BYTES,
-    });
+    let mut connection = Connection::open(&options);
     let result = pass_a_message(&mut connection, &topics).await;
     connection.close().await;
     result.map_err(|(reason, advice)| Unusable {
@@ -65,7 +47,7 @@ pub async fn probe(config: &config::Mqtt) -> Result<String, Unusable> {
             broker: config.url.clone(),
             reason,
         },
-        advice: advice.unwrap_or_else(|loss| advise(&loss, config, &broker)),
+        advice: advice.unwrap_or_else(|loss| advise(&loss, config, &options)),
     })?;
     Ok(topics.node)
 }
@@ -126,7 +108,7 @@ async fn pass_a_message(connection: &mut Connection, topics: &Topics) -> Result<
     }
 }
 
-fn advise(loss: &Loss, config: &config::Mqtt, broker: &config::Broker) -> String {
+fn advise(loss: &Loss, config: &config::Mqtt, broker: &Options) -> String {
     let (host, port) = (&broker.host, broker.port);
     let reason = loss.to_string();
     let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
@@ -162,7 +144,7 @@ fn advise(loss: &Loss, config: &config::Mqtt, broker: &config::Broker) -> String
     if has(&["in time", "timed out", "unreachable", "No route"]) {
         return format!("is {host} switched on, and does no firewall stand before port {port}?");
     }
-    if broker.tls {
+    if broker.tls.is_some() {
         format!("does the broker speak TLS on port {port}? if not, write mqtt://")
     } else {
         format!("does the broker speak plain MQTT on port {port}? with TLS it is mqtts://")
