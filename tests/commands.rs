@@ -3,23 +3,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/heldout.rs"]
+mod heldout;
+
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gemmad::config::Config;
-use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::model::grammar::GrammarLimits;
 use gemmad::pipeline::commands::{
     Command, CommandGrammar, Commands, Slot, SlotValue, Understanding,
 };
 use gemmad::pipeline::{Engine, EngineOptions, Request, UserPart};
+use heldout::{Clip, clips, demo};
 
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn demo() -> PathBuf {
-    top().join("models/demo")
 }
 
 fn engine() -> Engine {
@@ -48,36 +47,6 @@ fn only_lights() -> CommandGrammar {
         }
         command.name.starts_with("turn_")
     })
-}
-
-struct Clip {
-    file: String,
-    samples: Vec<f32>,
-    transcript: String,
-    command: serde_json::Value,
-}
-
-fn clips() -> Vec<Clip> {
-    let dir = demo().join("heldout/audio");
-    let table = std::fs::read_to_string(dir.join("expected.tsv")).unwrap();
-    let clips: Vec<Clip> = table
-        .lines()
-        .skip(1)
-        .map(|line| {
-            let columns: Vec<&str> = line.split('\t').collect();
-            let path = dir.join(columns[0]);
-            Clip {
-                file: columns[0].to_owned(),
-                samples: read_audio_file(&path, &AudioLimits::default())
-                    .unwrap()
-                    .samples,
-                transcript: columns[2].to_owned(),
-                command: serde_json::from_str(columns[3]).unwrap(),
-            }
-        })
-        .collect();
-    assert_eq!(clips.len(), 24);
-    clips
 }
 
 fn hear(engine: &mut Engine, commands: &CommandGrammar, clip: &Clip) -> Understanding {
@@ -115,7 +84,7 @@ fn confidence(understanding: &Understanding) -> f32 {
 }
 
 fn is_right(understanding: &Understanding, clip: &Clip) -> bool {
-    let mut slots = clip.command.as_object().unwrap().clone();
+    let mut slots: serde_json::Map<_, _> = serde_json::from_str(&clip.command).unwrap();
     let name = slots.shift_remove("action").unwrap();
     match understanding {
         Understanding::Command { call, .. } => name == call.name.as_str() && slots == call.slots,
@@ -148,7 +117,8 @@ fn what_is_not_configured_is_not_understood() {
     let commands = only_lights();
     let mut fitting = 0;
     for clip in clips() {
-        let value = |key: &str| clip.command[key].as_str().unwrap_or_default();
+        let command: serde_json::Value = serde_json::from_str(&clip.command).unwrap();
+        let value = |key: &str| command[key].as_str().unwrap_or_default();
         let fits =
             value("action").starts_with("turn_") && matches!(value("device"), "light" | "lamp");
         fitting += usize::from(fits);

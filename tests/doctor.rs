@@ -25,7 +25,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use broker::{Broker, Observer, free_port, wait_until};
+use broker::{Broker, Observer, free_port, set_password, wait_until};
 use file_pcm::{raw_file, write_config};
 use private_bus::PrivateBus;
 use process::{Gemmad, heldout};
@@ -130,13 +130,7 @@ fn demo() -> PathBuf {
 /// A broker that wants a password, and lets its user have one node's topics.
 fn locked_broker(dir: &Path, password: &str, access: &str) -> Broker {
     let users = dir.join("users");
-    let made = Command::new("mosquitto_passwd")
-        .args(["-b", "-c"])
-        .arg(&users)
-        .args(["gemmad", password])
-        .status()
-        .unwrap();
-    assert!(made.success());
+    set_password(&users, password);
     let list = dir.join("access");
     std::fs::write(&list, format!("user gemmad\n{access}\n")).unwrap();
     let settings = format!(

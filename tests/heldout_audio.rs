@@ -4,20 +4,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+#[path = "common/heldout.rs"]
+mod heldout;
 
-use gemmad::features::audio_file::{AudioLimits, read_audio_file};
+use std::ops::ControlFlow;
+
 use gemmad::pipeline::{Engine, EngineOptions, Generation, SoftTokenPadding, TowerOptions};
+use heldout::{Clip, clips, demo};
 
 const TRANSCRIBE: &str = "Transcribe the following speech segment in English:";
 const COMMAND: &str = "Return the command as JSON:";
 /// Rounding may tip a close call: one file more or less than the reference.
 const TOLERANCE: usize = 1;
-
-fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
-}
 
 fn engine(soft_token_padding: SoftTokenPadding) -> Engine {
     let towers = TowerOptions {
@@ -34,35 +32,6 @@ fn engine(soft_token_padding: SoftTokenPadding) -> Engine {
         },
     )
     .unwrap()
-}
-
-struct Clip {
-    file: String,
-    samples: Vec<f32>,
-    transcript: String,
-    command: String,
-}
-
-fn clips() -> Vec<Clip> {
-    let dir = demo().join("heldout/audio");
-    let table = std::fs::read_to_string(dir.join("expected.tsv")).unwrap();
-    let clips: Vec<Clip> = table
-        .lines()
-        .skip(1)
-        .map(|line| {
-            let columns: Vec<&str> = line.split('\t').collect();
-            Clip {
-                file: columns[0].to_owned(),
-                samples: read_audio_file(&dir.join(columns[0]), &AudioLimits::default())
-                    .unwrap()
-                    .samples,
-                transcript: columns[2].to_owned(),
-                command: columns[3].to_owned(),
-            }
-        })
-        .collect();
-    assert_eq!(clips.len(), 24);
-    clips
 }
 
 /// The answer about a clip that comes in pieces of `piece` samples.

@@ -3,35 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/heldout.rs"]
+mod heldout;
+
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::{ImageLimits, RgbImage};
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Request, UserPart};
+use heldout::{demo, expected};
 use kernels::{Isa, Pool};
 
 /// Right answers of the reference implementation among 24 (models/demo/README.md): transcripts, commands heard, commands read,
 /// captions, the same at full and at half width.
 const REFERENCE: [usize; 4] = [23, 24, 23, 23];
-
-fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
-}
-
-/// Rows of an `expected.tsv`, without its heading.
-fn expected(kind: &str) -> Vec<Vec<String>> {
-    let table =
-        std::fs::read_to_string(demo().join("heldout").join(kind).join("expected.tsv")).unwrap();
-    let rows: Vec<Vec<String>> = table
-        .lines()
-        .skip(1)
-        .map(|line| line.split('\t').map(str::to_owned).collect())
-        .collect();
-    assert_eq!(rows.len(), 24);
-    rows
-}
 
 fn answer(engine: &mut Engine, matformer: &str, media: Option<Media>, text: &str) -> String {
     let user = media

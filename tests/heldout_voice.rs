@@ -7,53 +7,23 @@
     reason = "a test fails by panicking, and shows what it counted"
 )]
 
+#[path = "common/heldout.rs"]
+mod heldout;
+
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gemmad::capture::speech::{Gate, Segmenter, SpeechEvent};
 use gemmad::config::{Config, SpeechDetection};
 use gemmad::daemon::engine_options;
-use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::pipeline::Engine;
+use heldout::{Clip, clips, demo};
 
 const RATE_HZ: usize = 16_000;
 /// Quiet around each clip: the detector has settled, and the utterance is over.
 const AROUND: usize = 2 * RATE_HZ;
 /// What a microphone's thread reads at once: 40 ms.
 const PIECE: usize = RATE_HZ / 25;
-
-struct Clip {
-    path: PathBuf,
-    samples: Vec<f32>,
-    transcript: String,
-}
-
-fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
-}
-
-fn clips() -> Vec<Clip> {
-    let dir = demo().join("heldout/audio");
-    let table = std::fs::read_to_string(dir.join("expected.tsv")).unwrap();
-    let clips: Vec<Clip> = table
-        .lines()
-        .skip(1)
-        .map(|line| {
-            let columns: Vec<&str> = line.split('\t').collect();
-            let path = dir.join(columns[0]);
-            Clip {
-                samples: read_audio_file(&path, &AudioLimits::default())
-                    .unwrap()
-                    .samples,
-                path,
-                transcript: columns[2].to_owned(),
-            }
-        })
-        .collect();
-    assert_eq!(clips.len(), 24);
-    clips
-}
 
 /// How many the command line understands.
 fn by_command_line(clips: &[Clip]) -> usize {

@@ -29,6 +29,17 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
+/// Makes mosquitto's file of users, with the one user `gemmad`.
+pub(crate) fn set_password(users: &Path, password: &str) {
+    let made = Command::new("mosquitto_passwd")
+        .args(["-b", "-c"])
+        .arg(users)
+        .args(["gemmad", password])
+        .status()
+        .unwrap();
+    assert!(made.success());
+}
+
 /// mosquitto on a port of its own, without persistence.
 pub(crate) struct Broker {
     child: Child,

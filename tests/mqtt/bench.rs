@@ -12,7 +12,7 @@ use gemmad::report::{
 use tokio::sync::mpsc;
 
 pub(crate) use crate::broker::{
-    Broker, Gate, Observer, PATIENCE, Seen, free_port, retained, wait_until,
+    Broker, Gate, Observer, PATIENCE, Seen, free_port, retained, set_password, wait_until,
 };
 
 /// A node in a runtime of its own.

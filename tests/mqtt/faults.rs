@@ -9,7 +9,8 @@ use gemmad::config;
 use gemmad::report::Report;
 
 use crate::bench::{
-    Broker, Gate, Node, Observer, caption, config, free_port, retained, voice, wait_until,
+    Broker, Gate, Node, Observer, caption, config, free_port, retained, set_password, voice,
+    wait_until,
 };
 
 fn ids(observer: &Observer) -> Vec<String> {
@@ -143,16 +144,7 @@ fn a_broker_that_is_down_at_the_start_gets_the_newest_events_and_the_last_states
 fn a_refused_password_is_tried_again_with_what_the_file_says_then() {
     let dir = tempfile::tempdir().unwrap();
     let users = dir.path().join("users");
-    let set = |password: &str| {
-        let made = Command::new("mosquitto_passwd")
-            .args(["-b", "-c"])
-            .arg(&users)
-            .args(["gemmad", password])
-            .status()
-            .unwrap();
-        assert!(made.success());
-    };
-    set("right");
+    set_password(&users, "right");
     let settings = format!("allow_anonymous false\npassword_file {}\n", users.display());
     let mut broker = Broker::start_with(dir.path(), free_port(), &settings);
     let password_file = dir.path().join("password");
@@ -167,7 +159,7 @@ fn a_refused_password_is_tried_again_with_what_the_file_says_then() {
     assert!(!node.mqtt().health().connected);
     // The broker learns the password that is in the file.
     broker.kill();
-    set("wrong");
+    set_password(&users, "wrong");
     broker.restart();
     let login = ["-u", "gemmad", "-P", "wrong"];
     let observer = Observer::start_with(broker.port, &login);
@@ -175,7 +167,7 @@ fn a_refused_password_is_tried_again_with_what_the_file_says_then() {
     observer.wait_for("gemmad/pi/mic/kitchen/event", 1);
     // And the other way round: the file is mended, and gemmad needs no restart.
     broker.kill();
-    set("new");
+    set_password(&users, "new");
     broker.restart();
     std::fs::write(&password_file, "new\n").unwrap();
     wait_until("it connects with the new password", || {

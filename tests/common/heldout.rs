@@ -1,0 +1,55 @@
+//! What the demo model was never trained on.
+
+#![allow(
+    dead_code,
+    reason = "every test binary that has this module uses a part of it"
+)]
+
+use std::path::{Path, PathBuf};
+
+use gemmad::features::audio_file::{AudioLimits, read_audio_file};
+
+pub(crate) fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
+}
+
+/// Rows of an `expected.tsv`, without its heading.
+pub(crate) fn expected(kind: &str) -> Vec<Vec<String>> {
+    let table =
+        std::fs::read_to_string(demo().join("heldout").join(kind).join("expected.tsv")).unwrap();
+    let rows: Vec<Vec<String>> = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split('\t').map(str::to_owned).collect())
+        .collect();
+    assert_eq!(rows.len(), 24);
+    rows
+}
+
+/// A spoken command.
+pub(crate) struct Clip {
+    pub(crate) file: String,
+    pub(crate) path: PathBuf,
+    /// At 16 kHz.
+    pub(crate) samples: Vec<f32>,
+    pub(crate) transcript: String,
+    /// As JSON.
+    pub(crate) command: String,
+}
+
+pub(crate) fn clips() -> Vec<Clip> {
+    let read = |row: Vec<String>| {
+        let path = demo().join("heldout/audio").join(&row[0]);
+        let samples = read_audio_file(&path, &AudioLimits::default())
+            .unwrap()
+            .samples;
+        Clip {
+            file: row[0].clone(),
+            path,
+            samples,
+            transcript: row[2].clone(),
+            command: row[3].clone(),
+        }
+    };
+    expected("audio").into_iter().map(read).collect()
+}
