@@ -212,6 +212,46 @@ fn the_next_process_finds_the_text_model_in_the_page_cache() {
     assert!(cached_bytes(&file) * 10 > all * 9, "{all}");
 }
 
+/// What util-linux says of the same files.
+#[test]
+fn inspect_tells_what_the_page_cache_has_and_changes_nothing() {
+    let home = home();
+    let pack = packed(home.path());
+    let file = |group: &str| pack.join(format!("{group}.safetensors"));
+    let told = |group: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_gemmad"))
+            .args(["inspect", "--json", "--model"])
+            .arg(&pack)
+            .output()
+            .unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let groups = report["groups"].as_array().unwrap();
+        let of = groups.iter().find(|of| of["group"] == group).unwrap();
+        of["resident_bytes"].as_u64().unwrap()
+    };
+    for group in ["text", "ple", "audio", "vision"] {
+        let bytes = std::fs::read(file(group)).unwrap().len() as u64;
+        for _ in 0..2 {
+            let (told, cached) = (told(group), cached_bytes(&file(group)));
+            // Without the page or two of the header, perhaps.
+            assert!(
+                told <= cached && cached - told <= 1 << 17,
+                "{group}: {told} of {cached}"
+            );
+            assert!(cached >= bytes, "{group}: {cached} of {bytes}");
+        }
+    }
+    // To read the header brings in what stands behind it, too.
+    let checkpoint = Checkpoint::open(&pack).unwrap();
+    checkpoint.load(Group::Text).unwrap().evict();
+    let (told, cached) = (told("text"), cached_bytes(&file("text")));
+    assert!(
+        told <= cached && cached - told <= 1 << 17,
+        "{told} of {cached}"
+    );
+    assert!(told < file("text").metadata().unwrap().len() / 2, "{told}");
+}
+
 #[test]
 fn a_slice_brings_in_its_own_weights_alone() {
     let home = home();

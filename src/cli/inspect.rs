@@ -48,7 +48,8 @@ struct GroupReport {
     parameters: u64,
     bytes: u64,
     mapped_bytes: u64,
-    resident_bytes: u64,
+    /// In the page cache, whoever read it; null where the kernel does not tell this user.
+    resident_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -191,13 +192,15 @@ fn group_report(checkpoint: &Checkpoint, group: Group) -> Result<GroupReport, Fa
         .filter(|info| info.group == Some(group))
         .collect();
     let mapped = checkpoint.load(group)?;
+    // To look is not to change.
+    mapped.keep_cached();
     Ok(GroupReport {
         group: group.to_string(),
         tensors: tensors.len(),
         parameters: tensors.iter().map(|info| info.elements()).sum(),
         bytes: tensors.iter().map(|info| info.bytes).sum(),
         mapped_bytes: mapped.mapped_bytes(),
-        resident_bytes: mapped.resident_bytes(),
+        resident_bytes: mapped.cached_bytes(),
     })
 }
 
@@ -226,7 +229,9 @@ fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
             group.parameters,
             mib(group.bytes),
             mib(group.mapped_bytes),
-            mib(group.resident_bytes)
+            group
+                .resident_bytes
+                .map_or_else(|| "not told".to_owned(), mib)
         )?;
     }
     writeln!(out, "\nparameters")?;

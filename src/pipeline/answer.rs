@@ -65,7 +65,7 @@ pub struct GroupMemory {
     pub state: GroupState,
     /// Bytes mapped; 0 while a tower is unloaded, and of PLE, whose rows are read one by one.
     pub mapped_bytes: u64,
-    /// Bytes in memory, in this process or in the page cache.
+    /// Bytes that this process has in memory.
     pub resident_bytes: u64,
 }
 

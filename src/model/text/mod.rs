@@ -164,6 +164,8 @@ impl TextModel {
         ple: PleStore,
     ) -> Result<TextModel, WeightsError> {
         let weights = checkpoint.load(Group::Text)?;
+        // They go with the process, and what the page cache has of them makes the next start a warm one.
+        weights.keep_cached();
         let d = config.hidden_size;
         let name = |leaf: &str| format!("{}{leaf}", load::PREFIX);
         let stream_matrices = |leaf: &str| {

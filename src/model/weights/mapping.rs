@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use half::{bf16, f16};
 use kernels::Matrix;
@@ -163,13 +164,15 @@ struct Entry {
     path: PathBuf,
 }
 
-/// The mapped weights of one group. Dropping it unmaps them and, but for the text group, lets the kernel drop their pages.
+/// The mapped weights of one group. Dropping it unmaps them and lets the kernel drop their pages, unless they are to stay
+/// ([`Mapped::keep_cached`]).
 #[derive(Debug)]
 pub struct Mapped {
     dir: PathBuf,
     group: Group,
     pub(super) runs: Vec<Run>,
     table: HashMap<String, Entry>,
+    pub(super) stays: AtomicBool,
 }
 
 /// Neighbouring tensors closer than this are mapped together: one mapping costs a system call and a page table walk.
@@ -215,6 +218,7 @@ pub(super) fn map(
         group,
         runs,
         table,
+        stays: AtomicBool::new(false),
     })
 }
 

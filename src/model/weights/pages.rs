@@ -1,15 +1,20 @@
 //! Which pages of mapped weights are in memory: brought in, locked, counted, given back.
-#![allow(unsafe_code, reason = "advice about memory maps")]
+#![allow(
+    unsafe_code,
+    reason = "advice about memory maps, and counting their pages"
+)]
 
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use memmap2::{Advice, Mmap, UncheckedAdvice};
-use rustix::fs::{Advice as FileAdvice, fadvise};
+use rustix::fs::{Access, Advice as FileAdvice, access, fadvise};
 
-use super::{Group, Mapped, Stretch, WeightsError};
+use super::{Mapped, Stretch, WeightsError};
 
 /// Pages that are brought in between two looks at whether they are still wanted.
 const POPULATE_BYTES: usize = 4 << 20;
@@ -104,6 +109,11 @@ impl Mapped {
         }
     }
 
+    /// Leaves the pages in the page cache when this is dropped.
+    pub fn keep_cached(&self) {
+        self.stays.store(true, Ordering::Relaxed);
+    }
+
     /// Mapped bytes.
     pub fn mapped_bytes(&self) -> u64 {
         self.runs.iter().map(|run| run.map.len() as u64).sum()
@@ -115,11 +125,49 @@ impl Mapped {
     }
 }
 
+impl Mapped {
+    /// Bytes that the page cache has now, whoever read them. `None` where the kernel does not tell this user: it tells the owner of a
+    /// file and who may write to it (mincore(2)).
+    pub fn cached_bytes(&self) -> Option<u64> {
+        self.runs
+            .iter()
+            .map(|run| is_told_of(&run.file, &run.path).then(|| cached(&run.map)))
+            .sum()
+    }
+}
+
+fn is_told_of(file: &File, path: &Path) -> bool {
+    let user = std::fs::metadata("/proc/self").map(|process| process.uid());
+    let owner = file.metadata().map(|file| file.uid());
+    match (user, owner) {
+        (Ok(user), Ok(owner)) if user == 0 || user == owner => true,
+        _ => access(path, Access::WRITE_OK).is_ok(),
+    }
+}
+
+/// Bytes of the mapping whose pages are in the page cache.
+fn cached(map: &Mmap) -> u64 {
+    let page = page_bytes();
+    let skew = map.as_ptr() as usize % page;
+    let length = map.len() + skew;
+    let mut pages = vec![0u8; length.div_ceil(page)];
+    // SAFETY: the address is rounded down to the page that the mapping starts in; the vector has one byte a page.
+    let result = unsafe {
+        libc::mincore(
+            map.as_ptr().sub(skew).cast_mut().cast(),
+            length,
+            pages.as_mut_ptr(),
+        )
+    };
+    if result != 0 {
+        return 0;
+    }
+    pages.iter().filter(|&&page| page & 1 == 1).count() as u64 * page as u64
+}
+
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // The text group goes with its process: what the page cache has of it makes the next start a warm one. Where it is to go
-        // before, that is said by `evict`.
-        let stays = self.group() == Group::Text;
+        let stays = *self.stays.get_mut();
         for run in self.runs.drain(..) {
             let length = run.map.len() as u64;
             // Pages that are mapped cannot leave the page cache.
@@ -191,8 +239,7 @@ fn page_bytes() -> usize {
     usize::try_from(size).unwrap_or(4096)
 }
 
-/// Bytes of the mapping whose pages this process has. Not `mincore`: it tells the truth to those only who may write to the file,
-/// and models are the administrator's.
+/// Bytes of the mapping whose pages this process has. Not `mincore`, which tells the service nothing: models are the administrator's.
 fn resident(map: &Mmap) -> u64 {
     let page = page_bytes();
     let address = map.as_ptr() as usize;
