@@ -7,7 +7,7 @@ use crate::features::image::LumaImage;
 use crate::media::MotionExtent;
 
 /// Columns of the grid that pictures are averaged to: noise goes, what matters stays.
-const GRID_COLUMNS: usize = 160;
+pub(super) const GRID_COLUMNS: usize = 80;
 
 /// Time in which the background takes over 63 % of a difference that is noise or daylight, and of one that counts as change.
 /// The second is what makes a parked car or a lamp part of the background.

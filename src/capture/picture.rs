@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use jpeg_encoder::{ColorType, Encoder, EncodingError, ImageBuffer, JpegColorType};
 
-use crate::features::image::{ImageError, ImageLimits, LumaImage};
+use super::motion::GRID_COLUMNS;
+use crate::features::image::{ImageError, ImageLimits, LumaImage, Overview};
 use crate::media::VideoFrame;
 
 /// Quality of pictures that are encoded here, 1 to 100: what cameras use.
@@ -180,25 +181,31 @@ impl Picture {
     ///
     /// # Errors
     /// It is damaged, or beyond the limits.
-    pub(super) fn luma(&self, limits: &ImageLimits) -> Result<LumaImage, ImageError> {
+    pub(super) fn overview(&self, limits: &ImageLimits) -> Result<Overview, ImageError> {
         match &self.pixels {
-            Pixels::File(bytes) => LumaImage::decode(bytes, limits),
-            Pixels::Raw(raw) => Ok(raw.luma()),
+            Pixels::File(bytes) => Overview::decode(bytes, GRID_COLUMNS, limits),
+            Pixels::Raw(raw) => Ok(Overview {
+                picture_px: (raw.width, raw.height),
+                luma: raw.luma(),
+            }),
         }
     }
 
-    /// The picture as a file, known to be whole: `luma` is what was decoded of it.
+    /// The picture as a file, known to be whole: `width` and `height` are its overview's.
     ///
     /// # Errors
     /// It cannot be encoded.
-    pub(super) fn into_frame(self, luma: &LumaImage) -> Result<VideoFrame, EncodingError> {
+    pub(super) fn into_frame(
+        self,
+        (width, height): (usize, usize),
+    ) -> Result<VideoFrame, EncodingError> {
         Ok(VideoFrame {
             encoded: match self.pixels {
                 Pixels::File(bytes) => bytes,
                 Pixels::Raw(raw) => raw.jpeg()?,
             },
-            width_px: luma.width_px as u32,
-            height_px: luma.height_px as u32,
+            width_px: width as u32,
+            height_px: height as u32,
             taken_at: self.taken_at,
         })
     }

@@ -52,8 +52,8 @@ pub fn try_camera(config: &Camera, limits: &ImageLimits) -> Result<[usize; 2], S
         let Some(picture) = source.next(WAIT, true).map_err(told)? else {
             continue;
         };
-        match picture.luma(limits) {
-            Ok(luma) => return Ok([luma.width_px, luma.height_px]),
+        match picture.overview(limits) {
+            Ok(overview) => return Ok(overview.picture_px.into()),
             // Cameras give a damaged frame now and then.
             Err(error) => reason = error.to_string(),
         }

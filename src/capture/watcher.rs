@@ -9,7 +9,7 @@ use super::picture::Picture;
 use super::source::{self, Source};
 use super::supervise::{Backoff, Ended, Teller, Unavailable};
 use crate::config::Camera;
-use crate::features::image::{ImageLimits, LumaImage};
+use crate::features::image::{ImageLimits, Overview};
 use crate::media::{
     CameraControl, CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, VideoFrame,
 };
@@ -138,11 +138,11 @@ impl Watcher {
             match source.next(wait, wanted) {
                 Err(unavailable) => return Ok(Err(unavailable)),
                 Ok(None) => {}
-                Ok(Some(picture)) => match picture.luma(&self.limits) {
-                    Ok(luma) => {
+                Ok(Some(picture)) => match picture.overview(&self.limits) {
+                    Ok(overview) => {
                         damaged = 0;
                         look_at = (look_at + period).max(now);
-                        self.see(picture, &luma)?;
+                        self.see(picture, &overview)?;
                     }
                     Err(error) if damaged + 1 >= MOST_DAMAGED => {
                         return Ok(Err(Unavailable(format!(
@@ -162,12 +162,12 @@ impl Watcher {
     }
 
     /// A picture came.
-    fn see(&mut self, picture: Picture, luma: &LumaImage) -> Result<(), Ended> {
+    fn see(&mut self, picture: Picture, overview: &Overview) -> Result<(), Ended> {
         let now = self.started.elapsed();
         self.seen = true;
         self.teller.state(DeviceState::Online)?;
         if self.config.motion.enabled {
-            match self.motion.look(luma, now) {
+            match self.motion.look(&overview.luma, now) {
                 Some(MotionChange::Started(extent)) => {
                     self.occasions.motion_started();
                     self.send(CameraEvent::MotionStarted(extent))?;
@@ -183,7 +183,7 @@ impl Watcher {
         if due.is_none() && self.snapshots.is_empty() {
             return Ok(());
         }
-        let frame = match picture.into_frame(luma) {
+        let frame = match picture.into_frame(overview.picture_px) {
             Ok(frame) => frame,
             Err(error) => {
                 return self.fail_snapshots(&format!("the picture cannot be encoded: {error}"));

@@ -4,6 +4,8 @@
 //! anything is allocated, so a small file that promises a huge picture costs nothing.
 
 mod jpeg;
+mod jpeg_blocks;
+mod jpeg_tables;
 mod orientation;
 mod png;
 mod resize;
@@ -229,6 +231,39 @@ impl LumaImage {
             width_px: rgb.width_px,
             height_px: rgb.height_px,
             pixels: rgb.pixels.chunks_exact(3).map(luma).collect(),
+        })
+    }
+}
+
+/// The brightness of a picture where no detail is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// Width and height of the picture itself, which was found to be whole.
+    pub picture_px: (usize, usize),
+    /// Its brightness, in as many columns and rows or in fewer.
+    pub luma: LumaImage,
+}
+
+impl Overview {
+    /// The brightness of a JPEG or PNG held in memory, in at least `columns` columns if it has so many. Of a JPEG that is wide enough
+    /// only the means of its 8 x 8 blocks are decoded. The picture lies as in the file, as for [`LumaImage::decode`].
+    ///
+    /// # Errors
+    /// The picture is beyond the limits, or not a whole JPEG or PNG.
+    pub fn decode(
+        bytes: &[u8],
+        columns: usize,
+        limits: &ImageLimits,
+    ) -> Result<Overview, ImageError> {
+        if bytes.len() <= limits.max_file_bytes
+            && let Some(blocks) = jpeg_blocks::decode(bytes, columns, limits.max_pixels)
+        {
+            return Ok(blocks);
+        }
+        let luma = LumaImage::decode(bytes, limits)?;
+        Ok(Overview {
+            picture_px: (luma.width_px, luma.height_px),
+            luma,
         })
     }
 }
