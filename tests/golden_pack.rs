@@ -5,9 +5,9 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::{Golden, fixtures};
+use common::{Golden, fixtures, tiny_pack};
 use gemmad::model::config::Config;
 use gemmad::model::kv_cache::{KvCache, KvType};
 use gemmad::model::matformer::{Slice, Slices};
@@ -16,17 +16,6 @@ use gemmad::model::weights::Checkpoint;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};
 use sha2::{Digest, Sha256};
-
-fn pack(recipe: Recipe, dir: &Path) -> PathBuf {
-    let to = dir.join("tiny.pack");
-    let pool = Pool::new(Isa::best(), 2);
-    let options = PackOptions {
-        recipe,
-        force: false,
-    };
-    pack_checkpoint(&fixtures(), &to, options, &pool, &mut |_, _| {}).unwrap();
-    to
-}
 
 fn load(pack: &Path) -> TextModel {
     let config = Config::load(pack).unwrap();
@@ -70,7 +59,7 @@ fn each_recipe_is_as_far_from_the_reference_as_its_bits() {
         (Recipe::Small, 0.7),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let mut model = load(&pack(recipe, dir.path()));
+        let mut model = load(&tiny_pack(recipe, dir.path()));
         model.shortcuts = Shortcuts {
             kv_cut: false,
             ..Shortcuts::default()
@@ -130,7 +119,7 @@ fn shortcuts_and_chunks_change_no_bit_of_a_pack() {
     let ids = ids(&golden, "long.input_ids");
     for recipe in [Recipe::Q8, Recipe::Small] {
         let dir = tempfile::tempdir().unwrap();
-        let mut model = load(&pack(recipe, dir.path()));
+        let mut model = load(&tiny_pack(recipe, dir.path()));
         let pool = Pool::new(Isa::best(), 2);
         let slice = Slice::full(model.config());
         let mut first: Option<Vec<f32>> = None;
@@ -204,7 +193,7 @@ fn every_machine_gives_the_same_bits() {
     let mut table = String::from("recipe\tprompt\ttokens\tsha256 of all logits\n");
     for recipe in [Recipe::Q8, Recipe::Balanced, Recipe::Small] {
         let dir = tempfile::tempdir().unwrap();
-        let model = load(&pack(recipe, dir.path()));
+        let model = load(&tiny_pack(recipe, dir.path()));
         for (prompt, kind, chunk) in [("chat", KvType::F16, 16), ("long", KvType::F32, 64)] {
             let ids = ids(&golden, &format!("{prompt}.input_ids"));
             let run = |isa, threads| {

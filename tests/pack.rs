@@ -174,7 +174,7 @@ fn relative_rms_error(got: &[f32], want: &[f32]) -> f32 {
     (error / sum(&mut want.iter().copied())).sqrt() as f32
 }
 
-/// Compares every tensor of the pack with the source and returns the formats of text and PLE tensors.
+/// Compares every tensor of the pack with the source and returns the formats of those that are quantised.
 fn compare(from: &Path, to: &Path) -> BTreeMap<String, String> {
     let source = source_tensors(from);
     let mut all_formats = BTreeMap::new();
@@ -202,7 +202,7 @@ fn compare(from: &Path, to: &Path) -> BTreeMap<String, String> {
             };
             let first_col: usize = (0..segment).map(cols_of).sum();
             let (got, rows, cols, is_q4) = dequantized(tensor, format);
-            let whole_cols = whole.shape[1];
+            let whole_cols = whole.shape[1..].iter().product::<usize>();
             let weights = widened(&whole.bytes);
             let want: Vec<f32> = (0..rows)
                 .flat_map(|row| &weights[row * whole_cols + first_col..][..cols])
@@ -221,6 +221,33 @@ fn compare(from: &Path, to: &Path) -> BTreeMap<String, String> {
 }
 
 const TEXT: &str = "model.language_model.";
+
+/// Tensors of the towers and how every recipe stores them.
+const TOWERS: &[(&str, Option<&str>)] = &[
+    (
+        "audio_tower.conformer.0.ffw_layer_end.ffw_layer_2",
+        Some("q8_tiled 64 256"),
+    ),
+    (
+        "audio_tower.conformer.0.attention.post",
+        Some("q8_tiled 64 64"),
+    ),
+    ("audio_tower.conformer.0.lconv1d.depthwise_conv1d", None),
+    (
+        "vision_tower.timm_model.blocks.0.0.conv_exp",
+        Some("q8_tiled 64 144"),
+    ),
+    (
+        "vision_tower.timm_model.msfa.ffn.pw_exp.conv",
+        Some("q8_tiled 160 80"),
+    ),
+    ("vision_tower.timm_model.blocks.1.0.dw_mid.conv", None),
+    (
+        "embed_vision.embedding_projection",
+        Some("q8_tiled 64 2048"),
+    ),
+    ("embed_vision.embedding", None),
+];
 
 #[test]
 fn every_tensor_is_that_of_the_source() {
@@ -253,6 +280,10 @@ fn every_tensor_is_that_of_the_source() {
         );
         expect("layers.5.laurel.linear_right.weight", 8, "tiled 64 8");
         expect("altup_projections.2.weight", 8, "tiled 64 64");
+        for (leaf, stored) in TOWERS {
+            let format = formats.get(&format!("model.{leaf}.weight"));
+            assert_eq!(format.map(String::as_str), *stored, "{recipe} {leaf}");
+        }
         assert_eq!(
             format("layers.5.self_attn.k_proj.weight"),
             None,

@@ -58,7 +58,7 @@ fn multiply(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32],
     if tokens == 1 {
         return matvec(pool, w, x, y);
     }
-    if w.cols == 0 {
+    if tokens == 0 || w.cols == 0 {
         return y.fill(0.0);
     }
     let by_token = match w.data {

@@ -21,7 +21,7 @@ pub struct PackEstimate {
     pub slices: Slices,
     /// Bytes of all four files.
     pub flash_bytes: u64,
-    /// Bytes of the audio tower and of the vision tower, as published in 16 bits.
+    /// Bytes of the audio tower and of the vision tower.
     pub tower_bytes: [u64; 2],
     text: Vec<Entry>,
 }
@@ -64,7 +64,7 @@ impl PackEstimate {
         };
         let [text, ple] = plan::text(&config.text, recipe, &slices, path, &describe)?;
         let sum = |entries: &[Entry]| entries.iter().filter_map(Entry::bytes).sum::<u64>();
-        let towers = synthetic::towers();
+        let towers = synthetic::towers(recipe);
         let tower = |group: Group| {
             let own = towers.iter().filter(|file| file.group == group);
             own.map(|file| sum(&file.entries)).sum::<u64>()

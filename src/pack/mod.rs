@@ -94,7 +94,7 @@ pub fn pack_checkpoint(
     for group in [Group::Audio, Group::Vision] {
         let tensors = source.tensors(group);
         if !tensors.is_empty() {
-            files.push(plan::tower(group, tensors.into_iter()));
+            files.push(plan::tower(group, options.recipe, tensors.into_iter()));
         }
     }
     let companions = companions(dir)?;

@@ -141,13 +141,55 @@ pub(super) fn text(
     ])
 }
 
-/// Lays out a tower's file: as in the source.
-pub(super) fn tower(group: Group, tensors: impl Iterator<Item = (String, Described)>) -> FilePlan {
+/// The matrices of the towers that many frames or pixels are multiplied with, by the end of their names. All else is small, or
+/// is read number by number: norms, depthwise convolutions, the first convolutions, embeddings.
+const TOWER_MATRICES: [&str; 16] = [
+    ".input_proj_linear.weight",
+    ".q_proj.weight",
+    ".k_proj.weight",
+    ".v_proj.weight",
+    ".pos_proj.weight",
+    ".attention.post.weight",
+    ".ffw_layer_1.weight",
+    ".ffw_layer_2.weight",
+    ".linear_start.weight",
+    ".linear_end.weight",
+    ".conv_exp.weight",
+    ".conv_pwl.weight",
+    ".pw_exp.conv.weight",
+    ".pw_proj.conv.weight",
+    ".proj.weight",
+    ".embedding_projection.weight",
+];
+
+/// Lays out a tower's file: in the order of the source, its matrices quantised.
+pub(super) fn tower(
+    group: Group,
+    recipe: Recipe,
+    tensors: impl Iterator<Item = (String, Described)>,
+) -> FilePlan {
     let entries = tensors
-        .map(|(name, tensor)| Entry {
-            source: name.clone(),
-            name,
-            store: Store::Plain(tensor),
+        .map(|(name, tensor)| {
+            let store = if TOWER_MATRICES.iter().any(|end| name.ends_with(end)) {
+                let (rows, cols) = matrix_shape(&tensor.shape);
+                let blocks = Blocks {
+                    format: recipe.format(Role::Tower, Arrangement::Tiled),
+                    columns: false,
+                    rows,
+                    cols,
+                };
+                Store::Quantized {
+                    blocks,
+                    first_col: 0,
+                }
+            } else {
+                Store::Plain(tensor)
+            };
+            Entry {
+                source: name.clone(),
+                name,
+                store,
+            }
         })
         .collect();
     FilePlan { group, entries }

@@ -10,7 +10,7 @@ pub enum Recipe {
     /// FFN in 4 bit, everything else in 8.
     #[default]
     Balanced,
-    /// FFN, attention, head and PLE table in 4 bit; LAuReL, AltUp and the per-layer-input projections in 8.
+    /// FFN, attention, head and PLE table in 4 bit; LAuReL, AltUp, the per-layer-input projections and the towers in 8.
     Small,
 }
 
@@ -27,6 +27,8 @@ pub(super) enum Role {
     PleTable,
     /// AltUp's stream projections, LAuReL and the projections of per-layer inputs: small, and every layer's error passes them.
     Side,
+    /// Linear layers and pointwise convolutions of what hears and sees.
+    Tower,
 }
 
 /// In what order a matrix's weights are stored.
@@ -53,7 +55,7 @@ impl Recipe {
         let q4 = match self {
             Recipe::Q8 => false,
             Recipe::Balanced => role == Role::FeedForward,
-            Recipe::Small => role != Role::Side,
+            Recipe::Small => !matches!(role, Role::Side | Role::Tower),
         };
         match (q4, arrangement) {
             (true, Arrangement::Tiled) => Format::Q4Tiled,

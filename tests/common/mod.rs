@@ -9,6 +9,8 @@
 
 use std::path::{Path, PathBuf};
 
+use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
+use kernels::{Isa, Pool};
 use safetensors::{Dtype, SafeTensors};
 
 /// The checkpoint directory under test: `GEMMAD_FIXTURES`, else the one in the repository.
@@ -17,6 +19,18 @@ pub fn fixtures() -> PathBuf {
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-a"),
         PathBuf::from,
     )
+}
+
+/// The checkpoint under test as a pack in `dir`.
+pub fn tiny_pack(recipe: Recipe, dir: &Path) -> PathBuf {
+    let to = dir.join("tiny.pack");
+    let pool = Pool::new(Isa::best(), 2);
+    let options = PackOptions {
+        recipe,
+        force: false,
+    };
+    pack_checkpoint(&fixtures(), &to, options, &pool, &mut |_, _| {}).unwrap();
+    to
 }
 
 /// One file of golden tensors.

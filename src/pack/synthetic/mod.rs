@@ -23,7 +23,7 @@ use super::error::PackError;
 use super::plan::{self, Described, Entry, FilePlan, Store, matrix_shape};
 use super::quantize::narrow;
 use super::writer::{self, FileWriter, Progress};
-use super::{Companion, PackOptions, begin};
+use super::{Companion, PackOptions, Recipe, begin};
 use crate::model::config::Config;
 use crate::model::matformer::Slices;
 use crate::model::tokenizer::Tokenizer;
@@ -64,7 +64,10 @@ pub fn pack_synthetic(
         ("config.json".to_owned(), config.into_bytes()),
         ("tokenizer.json".to_owned(), tokenizer.into_bytes()),
     ];
-    let towers = if text_only { Vec::new() } else { towers() };
+    let towers = match text_only {
+        true => Vec::new(),
+        false => towers(options.recipe),
+    };
     let source = format!("synthetic {} seed {seed}", size.name());
     write(
         &companions,
@@ -114,7 +117,7 @@ fn write(
 }
 
 /// The files of both towers, in the published sizes (E2B and E4B have the same).
-pub(super) fn towers() -> Vec<FilePlan> {
+pub(super) fn towers(recipe: Recipe) -> Vec<FilePlan> {
     let mut tensors = Vec::new();
     for line in TOWERS.lines() {
         let Some((name, shape)) = line.split_once('\t') else {
@@ -140,7 +143,7 @@ pub(super) fn towers() -> Vec<FilePlan> {
             let own = tensors
                 .iter()
                 .filter(|(name, _)| Group::of(name) == Some(group));
-            plan::tower(group, own.cloned())
+            plan::tower(group, recipe, own.cloned())
         })
         .collect()
 }

@@ -72,15 +72,27 @@ fn every_tensor_has_its_published_name_and_shape() {
             &describe,
         )
         .unwrap();
-        for file in towers() {
+        let (mut bytes, mut quantised) = (0, 0);
+        for file in towers(Recipe::Balanced) {
             for entry in &file.entries {
-                let Store::Plain(tensor) = &entry.store else {
-                    panic!("towers are as in the source");
-                };
-                assert_eq!(tensor.shape, shapes[&entry.name], "{}", entry.name);
+                let shape = &shapes[&entry.name];
+                match &entry.store {
+                    Store::Plain(tensor) => assert_eq!(&tensor.shape, shape, "{}", entry.name),
+                    Store::Quantized { blocks, .. } => {
+                        let found = (blocks.rows, blocks.cols);
+                        assert_eq!(found, plan::matrix_shape(shape), "{}", entry.name);
+                        quantised += entry.bytes().unwrap();
+                    }
+                }
+                bytes += entry.bytes().unwrap();
                 asked.borrow_mut().insert(entry.name.clone());
             }
         }
+        // What is not quantised is next to nothing: no kind of matrix was forgotten.
+        assert!(
+            quantised as f64 / bytes as f64 > 0.96,
+            "{quantised} of {bytes}"
+        );
         assert!(asked.borrow().iter().eq(shapes.keys()));
         // E4B holds the published slices: dense layers are cut at E2B's width.
         let segments = text[0]
