@@ -9,6 +9,7 @@ mod devices;
 mod doctor;
 mod eval;
 mod failure;
+mod flash;
 mod inspect;
 mod listen;
 mod model_args;
