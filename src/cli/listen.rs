@@ -1,19 +1,20 @@
 //! `gemmad listen`: push-to-talk from a terminal, with a level meter.
 
+mod meter;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
-use indicatif::ProgressBar;
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::broker::{BrokerArgs, block_on};
 use super::failure::{Failure, exit};
 use super::output::harmless;
-use super::progress;
 use crate::config::Mqtt;
 use crate::publish::mqtt::{Followed, Follower};
+use meter::Meter;
 
 /// Press the button of a microphone of the running gemmad: show how loud it is, and print what was understood
 ///
@@ -92,9 +93,9 @@ impl Talk {
         let id = found.unwrap_or_else(|_| Err(self.node.silent()))?;
         let asked = timeout(ANSWERS_WITHIN, self.ask(&id)).await;
         asked.unwrap_or_else(|_| Err(self.node.deaf(&id)))?;
-        let mut screen = Screen::new(&id);
-        let event = self.event(&id, &mut screen).await;
-        screen.line.finish_and_clear();
+        let mut meter = Meter::new(&id);
+        let event = self.event(&id, &mut meter).await;
+        meter.clear();
         event
     }
 
@@ -127,7 +128,7 @@ impl Talk {
     }
 
     /// Whatever becomes of it, the daemon tells with an event: that nothing was said, too.
-    async fn event(&mut self, id: &str, screen: &mut Screen) -> Result<Value, Failure> {
+    async fn event(&mut self, id: &str, meter: &mut Meter) -> Result<Value, Failure> {
         loop {
             let (topic, payload) = self.next().await?;
             let Some(what) = topic
@@ -140,11 +141,11 @@ impl Talk {
             match what {
                 "/level" => {
                     if let Ok(dbfs) = text.parse() {
-                        screen.level(dbfs);
+                        meter.level(dbfs);
                     }
                 }
-                "/speech" if text == "ON" => screen.says("speech begins"),
-                "/speech" => screen.says("speech ends"),
+                "/speech" if text == "ON" => meter.says("speech begins"),
+                "/speech" => meter.says("speech ends"),
                 // It was taken out of the configuration, and with it the topic.
                 "/state" if text.is_empty() => return Err(self.node.not_there(id, "gone")),
                 "/event" => {
@@ -294,74 +295,9 @@ impl Node {
     }
 }
 
-/// The meter: a line of a terminal, or lines of a pipe.
-struct Screen {
-    line: ProgressBar,
-    id: String,
-    doing: &'static str,
-    dbfs: f32,
-}
-
-impl Screen {
-    fn new(id: &str) -> Screen {
-        let mut screen = Screen {
-            line: progress::of_state(),
-            id: id.to_owned(),
-            doing: "",
-            dbfs: f32::NEG_INFINITY,
-        };
-        screen.says("listening");
-        screen
-    }
-
-    fn says(&mut self, doing: &'static str) {
-        self.doing = doing;
-        self.show(|screen| format!("{}: {doing}", screen.id));
-    }
-
-    fn level(&mut self, dbfs: f32) {
-        self.dbfs = dbfs;
-        self.show(|screen| format!("{}: {dbfs:.1} dBFS", screen.id));
-    }
-
-    fn show(&self, plain: impl FnOnce(&Screen) -> String) {
-        if self.line.is_hidden() {
-            // Who closed standard error wants no meter.
-            writeln!(std::io::stderr().lock(), "{}", plain(self)).ok();
-            return;
-        }
-        let (id, bar, dbfs, doing) = (&self.id, bar(self.dbfs), self.dbfs, self.doing);
-        (self.line).set_message(format!("{id} [{bar}] {dbfs:>6.1} dBFS  {doing}"));
-        self.line.tick();
-    }
-}
-
-/// A level from the quietest room, -60 dB, to full scale.
-fn bar(dbfs: f32) -> String {
-    const WIDTH: usize = 30;
-    const LEAST_DBFS: f32 = -60.0;
-    let share = (1.0 - dbfs / LEAST_DBFS).clamp(0.0, 1.0);
-    let full = (share * WIDTH as f32).round() as usize;
-    format!("{}{}", "#".repeat(full), ".".repeat(WIDTH - full))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bar_is_empty_in_silence_and_full_at_full_scale() {
-        for (dbfs, full) in [
-            (f32::NEG_INFINITY, 0),
-            (-60.0, 0),
-            (-30.0, 15),
-            (0.0, 30),
-            (6.0, 30),
-        ] {
-            let bar = bar(dbfs);
-            assert_eq!((bar.len(), bar.matches('#').count()), (30, full), "{dbfs}");
-        }
-    }
 
     #[test]
     fn which_microphone_is_meant_or_why_none_is() {
