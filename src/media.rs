@@ -85,6 +85,9 @@ pub enum MicrophoneEvent {
     SpeechCancelled,
     /// A push-to-talk request ended without speech.
     ListenTimedOut,
+    /// How loud it is (RMS of a fifth of a second), dB full scale, minus infinity for digital silence; told while push-to-talk waits
+    /// or takes down what is said.
+    Level(f32),
     /// Samples were lost: the device overran.
     Overrun,
 }
@@ -143,7 +146,7 @@ pub enum CameraEvent {
 pub enum MicrophoneControl {
     /// Close the device, or open it again.
     Mute(bool),
-    /// Push-to-talk: the next utterance counts.
+    /// Push-to-talk: the next utterance counts, and the level is told until it is over.
     Listen,
     /// End.
     Stop,

@@ -21,6 +21,8 @@ mod faults;
 mod file_pcm;
 #[path = "daemon/lifecycle.rs"]
 mod lifecycle;
+#[path = "daemon/listen.rs"]
+mod listen;
 #[path = "common/payloads.rs"]
 mod payloads;
 #[path = "common/private_bus.rs"]

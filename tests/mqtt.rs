@@ -91,6 +91,18 @@ fn every_report_has_its_topic_and_only_what_lasts_is_retained() {
         id: "kitchen".to_owned(),
         state: SourceState::Online,
     });
+    // One at a time: a newer one takes the place of one that waits.
+    for (n, (dbfs, payload)) in [(-31.26, "-31.3"), (f32::NEG_INFINITY, "-120.0")]
+        .into_iter()
+        .enumerate()
+    {
+        node.publish(Report::Level {
+            id: "kitchen".to_owned(),
+            dbfs,
+        });
+        let seen = &observer.wait_for("gemmad/pi/mic/kitchen/level", n + 1)[n];
+        assert_eq!((seen.text(), seen.retain, seen.qos), (payload, false, 0));
+    }
     let long = "ä".repeat(300);
     node.publish(voice("01JD0000000000000000000000", &long));
     node.publish(caption("a cat on a table", Some(b"\xff\xd8picture")));

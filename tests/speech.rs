@@ -304,7 +304,7 @@ fn push_to_talk_takes_one_utterance_and_waits_no_longer_than_it_should() {
         listen_timeout_ms: 3000,
         ..SpeechDetection::default()
     };
-    let mut segmenter = Segmenter::new(&config, Gate::PushToTalk(None));
+    let mut segmenter = Segmenter::new(&config, Gate::PushToTalk);
     assert!(
         run(&mut segmenter, &stream, 640).found.is_empty(),
         "nobody asked"
@@ -330,6 +330,29 @@ fn push_to_talk_takes_one_utterance_and_waits_no_longer_than_it_should() {
     assert!(run(&mut segmenter, before, 640).found.is_empty());
     segmenter.listen();
     assert_eq!(run(&mut segmenter, after, 640).found.len(), 1);
+}
+
+#[test]
+fn who_pushes_to_talk_where_everything_counts_is_told_that_nothing_came() {
+    let (stream, _) = spoken();
+    let config = SpeechDetection {
+        listen_timeout_ms: 3000,
+        ..SpeechDetection::default()
+    };
+    let mut segmenter = Segmenter::new(&config, Gate::Open);
+    let quiet = vec![0.0; 4 * RATE_HZ];
+    assert_eq!(
+        run(&mut segmenter, &quiet, 640).timed_out,
+        0,
+        "nobody asked"
+    );
+    segmenter.listen();
+    assert!(segmenter.is_listening());
+    assert_eq!(run(&mut segmenter, &quiet, 640).timed_out, 1);
+    segmenter.listen();
+    let heard = run(&mut segmenter, &stream, 640);
+    assert!(!heard.found.is_empty() && heard.timed_out == 0);
+    assert!(!segmenter.is_listening(), "the first utterance ends it");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
+use super::level::Meter;
 use super::speech::{Gate, Segmenter, SpeechEvent};
 use super::supervise::{Backoff, Ended, Teller, Unavailable};
 use crate::config::{Microphone, Trigger};
@@ -42,6 +43,7 @@ pub(super) struct Listener {
     /// The device gives sound.
     listening: bool,
     segmenter: Segmenter,
+    meter: Meter,
     backoff: Backoff,
     teller: Teller,
     open: Open,
@@ -51,13 +53,14 @@ impl Listener {
     pub(super) fn new(config: Microphone, muted: bool, teller: Teller, open: Open) -> Listener {
         let gate = match config.trigger {
             Trigger::Voice | Trigger::WakePhrase => Gate::Open,
-            Trigger::PushToTalk => Gate::PushToTalk(None),
+            Trigger::PushToTalk => Gate::PushToTalk,
         };
         Listener {
             segmenter: Segmenter::new(&config.speech, gate),
             config,
             muted,
             listening: false,
+            meter: Meter::default(),
             backoff: Backoff::new(),
             teller,
             open,
@@ -122,6 +125,7 @@ impl Listener {
                 heard_at = Instant::now();
                 self.listening = true;
                 self.teller.state(DeviceState::Online)?;
+                self.measure(&samples)?;
                 self.tell(|segmenter, tell| segmenter.push(&samples, tell))?;
             } else if heard_at.elapsed() >= SILENT {
                 return Ok(Some(Unavailable(format!(
@@ -156,6 +160,16 @@ impl Listener {
             MicrophoneControl::Listen if self.listening => self.segmenter.listen(),
             // Nothing can be heard now: whoever pressed the button should know.
             MicrophoneControl::Listen => self.send(MicrophoneEvent::ListenTimedOut)?,
+        }
+        Ok(())
+    }
+
+    /// Tells how loud it is, to whoever pressed the button and looks at a meter.
+    fn measure(&mut self, samples: &[f32]) -> Result<(), Ended> {
+        if !self.segmenter.is_listening() {
+            self.meter.forget();
+        } else if let Some(dbfs) = self.meter.push(samples) {
+            self.send(MicrophoneEvent::Level(dbfs))?;
         }
         Ok(())
     }

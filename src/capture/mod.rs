@@ -2,6 +2,7 @@
 //! closes it when told to.
 
 mod camera;
+mod level;
 mod listener;
 mod microphone;
 pub mod motion;

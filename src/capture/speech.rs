@@ -33,8 +33,8 @@ pub enum SpeechEvent {
 pub enum Gate {
     /// Every one does.
     Open,
-    /// Those that begin within the samples that are left; none while it is `None`.
-    PushToTalk(Option<u64>),
+    /// The one after [`Segmenter::listen`] does.
+    PushToTalk,
 }
 
 /// Cuts a stream into utterances.
@@ -51,6 +51,8 @@ pub struct Segmenter {
     max_speech: u64,
     listen_timeout: u64,
     gate: Gate,
+    /// Push-to-talk: within how many samples an utterance has to begin; `None` where nobody asked.
+    window: Option<u64>,
     /// Less than a frame.
     pending: Vec<f32>,
     /// What was heard last outside an utterance, the newest at the back; bounded by the longest lead, 10 s.
@@ -103,6 +105,7 @@ impl Segmenter {
             max_speech: samples(config.max_speech_ms),
             listen_timeout: samples(config.listen_timeout_ms),
             gate,
+            window: None,
             pending: Vec::with_capacity(FRAME_SAMPLES),
             ring: VecDeque::new(),
             recent: 0,
@@ -126,11 +129,15 @@ impl Segmenter {
         }
     }
 
-    /// Push-to-talk: the next utterance counts, also one that is being spoken now.
+    /// Push-to-talk: the next utterance counts, also one that is being spoken now. Where each counts anyway, what is added is that it
+    /// is told when none comes in time.
     pub fn listen(&mut self) {
-        if let Gate::PushToTalk(left) = &mut self.gate {
-            *left = Some(self.listen_timeout);
-        }
+        self.window = Some(self.listen_timeout);
+    }
+
+    /// Whether push-to-talk waits for an utterance, or takes one.
+    pub fn is_listening(&self) -> bool {
+        self.window.is_some()
     }
 
     /// The stream breaks off: ends the utterance that is going on.
@@ -150,8 +157,7 @@ impl Segmenter {
     }
 
     fn restart(&mut self, tell: &mut dyn FnMut(SpeechEvent)) {
-        if let Gate::PushToTalk(Some(_)) = self.gate {
-            self.gate = Gate::PushToTalk(None);
+        if self.window.take().is_some() {
             tell(SpeechEvent::ListenTimedOut);
         }
         self.detector.reset();
@@ -196,7 +202,8 @@ impl Segmenter {
                 let kept = self.lead + ONSET_WINDOW as usize * FRAME_SAMPLES;
                 self.ring.drain(..self.ring.len().saturating_sub(kept));
                 let window = self.recent & ((1 << ONSET_WINDOW) - 1);
-                if window.count_ones() >= ONSET_FRAMES && self.gate != Gate::PushToTalk(None) {
+                let counts = self.gate == Gate::Open || self.window.is_some();
+                if window.count_ones() >= ONSET_FRAMES && counts {
                     let silent = |x: &f32| x.abs() < DIGITAL_SILENCE;
                     let samples: Vec<f32> = self.ring.drain(..).skip_while(silent).collect();
                     self.utterance = Some(Utterance {
@@ -206,10 +213,10 @@ impl Segmenter {
                     });
                     tell(SpeechEvent::Started);
                     tell(SpeechEvent::Samples(samples));
-                } else if let Gate::PushToTalk(Some(left)) = &mut self.gate {
+                } else if let Some(left) = &mut self.window {
                     *left = left.saturating_sub(FRAME_SAMPLES as u64);
                     if *left == 0 {
-                        self.gate = Gate::PushToTalk(None);
+                        self.window = None;
                         tell(SpeechEvent::ListenTimedOut);
                     }
                 }
@@ -222,9 +229,7 @@ impl Segmenter {
             tell(SpeechEvent::Cancelled);
         } else {
             tell(SpeechEvent::Ended { truncated });
-            if let Gate::PushToTalk(left) = &mut self.gate {
-                *left = None;
-            }
+            self.window = None;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::level::rms_dbfs;
 use super::listener::Sound;
 use super::microphone::Pcm;
 use super::source;
@@ -35,8 +36,7 @@ pub fn try_microphone(device: &str) -> Result<f32, String> {
         }
         pcm.read(WAIT, &mut samples).map_err(told)?;
     }
-    let energy: f32 = samples.iter().map(|x| x * x).sum();
-    Ok(10.0 * (energy / samples.len() as f32).log10())
+    Ok(rms_dbfs(&samples))
 }
 
 /// Opens a camera and takes one picture; its width and height, pixels.

@@ -2,13 +2,16 @@
 
 mod ask;
 mod bench;
+mod broker;
 mod check_config;
 mod describe;
 mod devices;
 mod doctor;
 mod eval;
 mod failure;
+mod flash;
 mod inspect;
+mod listen;
 mod model_args;
 mod mqtt_clear;
 mod output;
@@ -43,6 +46,7 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     Eval(eval::Eval),
     Inspect(inspect::Inspect),
+    Listen(listen::Listen),
     MqttClear(mqtt_clear::MqttClear),
     Pack(pack::Pack),
     Plan(plan::Plan),
@@ -98,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Listen(command) => command.run(),
         Command::MqttClear(command) => command.run(),
         Command::Pack(command) => command.run(),
         Command::Plan(command) => command.run(),

@@ -6,6 +6,11 @@ use serde::Serialize;
 
 use super::failure::Failure;
 
+/// What was said or seen may be anything, also what a terminal would obey: the text without that.
+pub(super) fn harmless(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 /// Prints a report on standard output: as JSON, or as `print` has it.
 pub(super) fn publish<R: Serialize>(
     report: &R,

@@ -1,6 +1,8 @@
 //! `gemmad plan`: which model, recipe and slice fit a board, and how fast they can be at most.
 
-use std::io::Write;
+mod table;
+
+use std::path::{Path, PathBuf};
 
 use kernels::{Isa, Pool};
 use serde::Serialize;
@@ -8,16 +10,19 @@ use serde::Serialize;
 use super::bench::memory_read_gb_s;
 use super::failure::{Failure, exit};
 use super::output::publish;
-use super::procfs;
+use super::{flash, procfs};
 use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::text::Workspace;
+use crate::model::weights::{Checkpoint, Group};
 use crate::pack::{PackEstimate, Recipe, SyntheticSize};
 
-/// Tell which published model, recipe and MatFormer slice fit a board, what is resident when, and the speed at most
+/// Tell which model, recipe and MatFormer slice fit a board, what is resident when, and the speed at most
 ///
-/// Sizes are exact: they follow from the published shapes. Speeds are projections, not measurements: a decoded token reads its
-/// weights once, so no board is faster than its memory. Without options, this machine is meant, whose memory is read to see how
-/// fast that is.
+/// The published models are told, and the one that --model names: a checkpoint in each recipe that it may be packed with, a pack as it
+/// is, both with all their slices. Sizes are exact: they follow from the shapes. Speeds and load times are projections, not
+/// measurements: a decoded token reads its weights once, so no board is faster than its memory, and nothing is loaded faster than flash
+/// is read. Without options, this machine is meant, whose memory is read to see how fast that is; with --model, so is the flash
+/// where it lies.
 #[derive(Debug, clap::Args)]
 pub(super) struct Plan {
     /// Memory of the board, GiB [default: that of this machine]
@@ -26,6 +31,12 @@ pub(super) struct Plan {
     /// What its memory gives to plain reading on all cores, GB/s [default: measured here]
     #[arg(long, value_name = "GB_S")]
     read_gb_s: Option<f64>,
+    /// Directory of a checkpoint or a pack to plan for, too
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// What the flash gives when it is read in one go, MB/s [default: measured where --model lies; unknown without]
+    #[arg(long, value_name = "MB_S")]
+    flash_mb_s: Option<f64>,
     /// Tokens of context: prompt and answer together
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=32_768))]
     context: u32,
@@ -47,15 +58,30 @@ struct Report {
     /// Instructions that the kernels would use here.
     isa: &'static str,
     context: usize,
+    /// What load times are projected from; null where neither --model nor --flash-mb-s is given.
+    flash: Option<Flash>,
     rows: Vec<Row>,
 }
 
 #[derive(Serialize)]
+struct Flash {
+    /// Read in one go, megabytes (10^6) per second.
+    mb_s: f64,
+    /// Whether it was measured, where the model lies.
+    measured: bool,
+    /// Mean time to read a row of the per-layer-embedding table, milliseconds; null where nothing was measured.
+    row_ms: Option<f64>,
+    /// It was measured through the page cache, which the file system does not let be passed by: it may be slower.
+    through_page_cache: bool,
+}
+
+#[derive(Serialize)]
 struct Row {
-    model: &'static str,
-    recipe: &'static str,
+    /// `E2B`, `E4B`, or the name of the directory that was given.
+    model: String,
+    recipe: String,
     matformer: String,
-    /// The pack: all four files.
+    /// The pack: all weights.
     flash_bytes: u64,
     /// Text weights, K/V cache and buffers.
     resident_idle_bytes: u64,
@@ -66,8 +92,19 @@ struct Row {
     weight_bytes_per_token: u64,
     /// A projection: what the memory gives, divided by what a token reads.
     projected_tok_s_at_most: f64,
+    /// A projection: bytes of a group, divided by what the flash gives.
+    projected_load_s_at_least: Option<LoadTimes>,
     /// `all`, `text` (no room for the towers) or `no`.
     fits: &'static str,
+}
+
+/// Seconds to read a parameter group from flash; 0 for a tower that the model lacks.
+#[derive(Serialize)]
+struct LoadTimes {
+    /// What the slice reads of the text weights.
+    text: f64,
+    audio: f64,
+    vision: f64,
 }
 
 /// Share of the memory that is left to the system and to other programs.
@@ -87,12 +124,24 @@ impl Plan {
         };
         let memory_gib = positive(self.memory_gib, "--memory-gib")?;
         let read_gb_s = positive(self.read_gb_s, "--read-gb-s")?;
+        let flash_mb_s = positive(self.flash_mb_s, "--flash-mb-s")?;
+        let model = self.model.as_deref().map(Model::open).transpose()?;
         let memory_bytes = match memory_gib {
             Some(gib) => (gib * f64::from(1u32 << 30)) as u64,
             None => memory_of_this_machine()?,
         };
         let isa = Isa::from_environment().map_err(|error| Failure::new(exit::CONFIG, error))?;
-        let report = Report {
+        let flash = match (flash_mb_s, &model) {
+            (Some(mb_s), _) => Some(Flash {
+                mb_s,
+                measured: false,
+                row_ms: None,
+                through_page_cache: false,
+            }),
+            (None, Some(model)) => Some(model.measure_flash()?),
+            (None, None) => None,
+        };
+        let mut report = Report {
             memory_bytes,
             read_measured: read_gb_s.is_none(),
             read_gb_s: read_gb_s.unwrap_or_else(|| {
@@ -100,53 +149,136 @@ impl Plan {
             }),
             isa: isa.name(),
             context: self.context as usize,
+            flash,
             rows: Vec::new(),
         };
-        let report = self.with_rows(report)?;
-        publish(&report, self.json, print)
+        if let Some(model) = &model {
+            model.add_rows(&mut report)?;
+        }
+        self.add_published(&mut report)?;
+        publish(&report, self.json, table::print)
     }
 
-    fn with_rows(&self, mut report: Report) -> Result<Report, Failure> {
+    fn add_published(&self, report: &mut Report) -> Result<(), Failure> {
         for (size, model) in [(SyntheticSize::E2b, "E2B"), (SyntheticSize::E4b, "E4B")] {
-            for recipe in [Recipe::Small, Recipe::Balanced, Recipe::Q8] {
+            for recipe in RECIPES {
                 let pack = PackEstimate::new(size, recipe)?;
-                let text = &pack.config.text;
-                let beside = KvCache::bytes_for(text, KvType::F16, report.context)
-                    + Workspace::new(text, CHUNK).bytes() as u64;
-                let whole = pack.slices.full();
-                let shown = pack.slices.iter().filter(|slice| {
-                    self.all_slices || slice.name == "e2b" || slice.name == whole.name
+                let whole = pack.slices.full().name.clone();
+                report.add(&pack, model, recipe.name(), |slice| {
+                    self.all_slices || slice == "e2b" || slice == whole
                 });
-                for slice in shown {
-                    let of_slice = pack.slice(slice);
-                    let idle = of_slice.resident_bytes + beside;
-                    let [audio, vision] = pack.tower_bytes;
-                    let room = report.memory_bytes as f64 * (1.0 - LEFT_TO_OTHERS);
-                    let fits = match (
-                        idle as f64 <= room,
-                        (idle + audio.max(vision)) as f64 <= room,
-                    ) {
-                        (_, true) => "all",
-                        (true, false) => "text",
-                        (false, false) => "no",
-                    };
-                    report.rows.push(Row {
-                        model,
-                        recipe: recipe.name(),
-                        matformer: slice.name.clone(),
-                        flash_bytes: pack.flash_bytes,
-                        resident_idle_bytes: idle,
-                        resident_speech_bytes: idle + audio,
-                        resident_motion_bytes: idle + vision,
-                        weight_bytes_per_token: of_slice.token_bytes,
-                        projected_tok_s_at_most: report.read_gb_s * 1e9
-                            / of_slice.token_bytes as f64,
-                        fits,
-                    });
-                }
             }
         }
-        Ok(report)
+        Ok(())
+    }
+}
+
+/// From the smallest to the largest.
+const RECIPES: [Recipe; 3] = [Recipe::Small, Recipe::Balanced, Recipe::Q8];
+
+/// The model that was given.
+struct Model {
+    name: String,
+    checkpoint: Checkpoint,
+}
+
+impl Model {
+    fn open(dir: &Path) -> Result<Model, Failure> {
+        let checkpoint = Checkpoint::open(dir)?;
+        // Also of `.`.
+        let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        let name = name.to_string_lossy().into_owned();
+        Ok(Model { name, checkpoint })
+    }
+
+    /// Reads where the per-layer-embedding table lies, the largest tensor there is.
+    fn measure_flash(&self) -> Result<Flash, Failure> {
+        let tensors = self.checkpoint.tensors();
+        let tables = tensors.filter(|info| info.group == Some(Group::Ple));
+        let largest = tables.max_by_key(|info| info.bytes).ok_or_else(|| {
+            let dir = self.checkpoint.dir().display();
+            let what = "has no per-layer-embedding table: it is no Gemma 3n";
+            Failure::new(exit::DATA, format_args!("{dir} {what}"))
+        })?;
+        let path = self.checkpoint.path(largest);
+        let rows = largest.shape.first().copied().unwrap_or(1).max(1);
+        let row_bytes = largest.bytes as usize / rows;
+        let speed = flash::measure(path, row_bytes).map_err(|error| {
+            let path = path.display();
+            let mend = "give --flash-mb-s instead";
+            Failure::new(exit::NO_INPUT, format_args!("{path}: {error}; {mend}"))
+        })?;
+        Ok(Flash {
+            mb_s: speed.megabytes_s,
+            measured: true,
+            row_ms: Some(speed.row_ms),
+            through_page_cache: !speed.direct,
+        })
+    }
+
+    /// A pack as it is, a checkpoint in each recipe.
+    fn add_rows(&self, report: &mut Report) -> Result<(), Failure> {
+        if let Some(manifest) = self.checkpoint.pack() {
+            let pack = PackEstimate::of_pack(&self.checkpoint)?;
+            report.add(&pack, &self.name, &manifest.recipe, |_| true);
+            return Ok(());
+        }
+        for recipe in RECIPES {
+            let pack = PackEstimate::of_checkpoint(self.checkpoint.dir(), recipe)?;
+            report.add(&pack, &self.name, recipe.name(), |_| true);
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// A row for each slice whose name is `shown`.
+    fn add(
+        &mut self,
+        pack: &PackEstimate,
+        model: &str,
+        recipe: &str,
+        shown: impl Fn(&str) -> bool,
+    ) {
+        let text = &pack.config.text;
+        let beside = KvCache::bytes_for(text, KvType::F16, self.context)
+            + Workspace::new(text, CHUNK).bytes() as u64;
+        let room = self.memory_bytes as f64 * (1.0 - LEFT_TO_OTHERS);
+        let [audio, vision] = pack.tower_bytes;
+        for slice in pack.slices.iter().filter(|slice| shown(&slice.name)) {
+            let of_slice = pack.slice(slice);
+            let idle = of_slice.resident_bytes + beside;
+            let fits = match (
+                idle as f64 <= room,
+                (idle + audio.max(vision)) as f64 <= room,
+            ) {
+                (_, true) => "all",
+                (true, false) => "text",
+                (false, false) => "no",
+            };
+            let load = |flash: &Flash| {
+                let seconds = |bytes: u64| bytes as f64 / 1e6 / flash.mb_s;
+                LoadTimes {
+                    text: seconds(of_slice.resident_bytes),
+                    audio: seconds(audio),
+                    vision: seconds(vision),
+                }
+            };
+            self.rows.push(Row {
+                model: model.to_owned(),
+                recipe: recipe.to_owned(),
+                matformer: slice.name.clone(),
+                flash_bytes: pack.flash_bytes,
+                resident_idle_bytes: idle,
+                resident_speech_bytes: idle + audio,
+                resident_motion_bytes: idle + vision,
+                weight_bytes_per_token: of_slice.token_bytes,
+                projected_tok_s_at_most: self.read_gb_s * 1e9 / of_slice.token_bytes as f64,
+                projected_load_s_at_least: self.flash.as_ref().map(load),
+                fits,
+            });
+        }
     }
 }
 
@@ -157,51 +289,4 @@ fn memory_of_this_machine() -> Result<u64, Failure> {
             "/proc/meminfo does not tell how much memory there is: give --memory-gib",
         )
     })
-}
-
-fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
-    let gb = |bytes: u64| bytes as f64 / 1e9;
-    let measured = match report.read_measured {
-        true => "measured here",
-        false => "as given",
-    };
-    writeln!(
-        out,
-        "{:.1} GB of memory, {:.1} GB/s plain reading ({measured}); kernels here: {}; context {}",
-        gb(report.memory_bytes),
-        report.read_gb_s,
-        report.isa,
-        report.context
-    )?;
-    writeln!(
-        out,
-        "\n{:<6}{:<10}{:<9}{:>9}{:>9}{:>9}{:>9}{:>12}{:>12}  fits",
-        "model", "recipe", "slice", "flash", "idle", "speech", "motion", "per token", "at most"
-    )?;
-    writeln!(
-        out,
-        "{:<25}{:>9}{:>9}{:>9}{:>9}{:>12}{:>12}",
-        "", "GB", "GB", "GB", "GB", "MB", "tok/s"
-    )?;
-    for row in &report.rows {
-        writeln!(
-            out,
-            "{:<6}{:<10}{:<9}{:>9.1}{:>9.2}{:>9.2}{:>9.2}{:>12.0}{:>12.1}  {}",
-            row.model,
-            row.recipe,
-            row.matformer,
-            gb(row.flash_bytes),
-            gb(row.resident_idle_bytes),
-            gb(row.resident_speech_bytes),
-            gb(row.resident_motion_bytes),
-            row.weight_bytes_per_token as f64 / 1e6,
-            row.projected_tok_s_at_most,
-            row.fits
-        )?;
-    }
-    writeln!(
-        out,
-        "\nidle, speech, motion: resident with the text model, with the audio tower too, with the vision tower too; a fifth of the\n\
-         memory is left to others. tok/s is a projection, not a measurement: no more can be decoded than memory gives weights."
-    )
 }

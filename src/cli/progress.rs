@@ -1,4 +1,4 @@
-//! A bar on a terminal, nothing in a pipe.
+//! A bar or a line on a terminal, nothing in a pipe.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -15,6 +15,15 @@ pub(super) fn of_files(files: usize) -> ProgressBar {
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     progress.enable_steady_tick(Duration::from_millis(100));
     progress
+}
+
+/// A line that is written anew with each message, for what changes while somebody looks.
+pub(super) fn of_state() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{wide_msg}");
+    ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// The bar of a command that reads or writes a known number of bytes.

@@ -1,13 +1,13 @@
 //! `gemmad watch`: what a running daemon hears, sees, answers and needs, as it comes.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
+use super::broker::{BrokerArgs, block_on};
 use super::failure::{Failure, exit};
-use crate::config::Config;
+use super::output::harmless;
 use crate::publish::mqtt::{Followed, Follower};
 
 /// Watch a running gemmad over MQTT: what is heard and seen, its answers, memory and queue
@@ -15,28 +15,22 @@ use crate::publish::mqtt::{Followed, Follower};
 /// On a terminal the last line shows how it is; in a pipe there is a line for each change. Ctrl-C ends it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Watch {
-    /// The configuration with the section [mqtt]
-    #[arg(long, value_name = "FILE", default_value = "/etc/gemmad/gemmad.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    broker: BrokerArgs,
 }
 
 impl Watch {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config =
-            Config::load(&self.config).map_err(|error| Failure::new(exit::CONFIG, error))?;
-        let mut follower =
-            Follower::new(&config.mqtt).map_err(|error| Failure::new(exit::CONFIG, error))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::new(exit::UNAVAILABLE, error))?;
+        let mut follower = Follower::new(&self.broker.mqtt()?, "watch")
+            .map_err(|error| Failure::new(exit::CONFIG, error))?;
         let mut screen = Screen::new();
-        runtime.block_on(async {
+        block_on(async {
             loop {
                 let followed = follower.next().await;
                 screen.show(followed)?;
             }
         })
+        .map_err(|error| Failure::new(exit::UNAVAILABLE, error))?
     }
 }
 
@@ -109,8 +103,7 @@ impl Screen {
     }
 
     fn line(&self, text: &str) -> Result<(), Failure> {
-        // Speech and signs may say anything, also what a terminal would obey.
-        let text: String = text.chars().filter(|c| !c.is_control()).collect();
+        let text = harmless(text);
         match &self.state {
             Some(state) => state.println(text),
             None => {

@@ -1,51 +1,44 @@
-//! Microphones and cameras, and what the loop does with what they tell.
+//! Microphones and cameras: their threads, what they were started with, and how they are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use ulid::Ulid;
 
-use super::Daemon;
 use super::event::Event;
-use super::queue::{CaptionWork, Ticket, Work};
-use super::reports;
+use super::queue::Ticket;
 use super::state::Switches;
 use crate::capture::{Camera, EventSink, Microphone};
 use crate::config::{self, Config};
-use crate::media::{
-    CameraControl, CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneControl,
-    MicrophoneEvent,
-};
-use crate::pipeline::Group;
-use crate::report::{Describe, ErrorBody, ErrorCode, Report, Request, SourceState, SpeechFeed};
+use crate::media::{CameraControl, MicrophoneControl};
+use crate::report::{Describe, Report, Request, SourceState, SpeechFeed};
 
 /// A microphone's thread, what it was started with, and how it is.
-struct Ear {
+pub(super) struct Ear {
     config: config::Microphone,
     thread: Microphone,
-    state: SourceState,
+    pub(super) state: SourceState,
     /// The utterance that is being spoken.
-    speaking: Option<(Arc<SpeechFeed>, Arc<Ticket>)>,
+    pub(super) speaking: Option<(Arc<SpeechFeed>, Arc<Ticket>)>,
 }
 
 /// A camera's thread, what it was started with, and how it is.
-struct Eye {
+pub(super) struct Eye {
     config: config::Camera,
     thread: Camera,
-    state: SourceState,
+    pub(super) state: SourceState,
     /// Something moves.
-    moving: bool,
+    pub(super) moving: bool,
 }
 
 /// The devices that are configured.
 pub(super) struct Devices {
-    ears: BTreeMap<String, Ear>,
-    eyes: BTreeMap<String, Eye>,
+    pub(super) ears: BTreeMap<String, Ear>,
+    pub(super) eyes: BTreeMap<String, Eye>,
     events: mpsc::Sender<Event>,
     /// Pictures that were asked for and have not come yet; each [`Describe`] names its camera.
-    snapshots: BTreeMap<u64, (Request, Describe)>,
+    pub(super) snapshots: BTreeMap<u64, (Request, Describe)>,
     next_snapshot: u64,
 }
 
@@ -270,179 +263,5 @@ async fn stop_threads(ears: BTreeMap<String, Ear>, eyes: BTreeMap<String, Eye>) 
         .is_err()
     {
         log::warn!("a microphone or camera did not close within 5 s and is left");
-    }
-}
-
-impl Daemon {
-    pub(super) fn captured(&mut self, captured: CaptureEvent) {
-        match captured {
-            CaptureEvent::Microphone { id, event } => self.heard(id, event),
-            CaptureEvent::Camera { id, event } => self.seen(id, event),
-        }
-    }
-
-    fn heard(&mut self, id: String, event: MicrophoneEvent) {
-        let patience = self.patience(None);
-        let Some(ear) = self.devices.ears.get_mut(&id) else {
-            return; // it has just been taken out of the configuration
-        };
-        match event {
-            MicrophoneEvent::State(state) => {
-                let closed = state == DeviceState::Off;
-                ear.state = source_state(&state);
-                if let Some((feed, ticket)) = ear.speaking.take() {
-                    // Muted while somebody spoke: forgotten. Gone while somebody spoke: what was heard still counts.
-                    if closed {
-                        feed.cancel()
-                    } else {
-                        ticket.set_deadline(Instant::now() + patience);
-                        feed.end(true)
-                    }
-                    self.sinks.publish(&Report::Speech {
-                        id: id.clone(),
-                        speaking: false,
-                    });
-                }
-                if let DeviceState::Offline { reason } = &state {
-                    self.record.error(&format!("{id}: {reason}"));
-                }
-                let state = ear.state;
-                self.sinks.publish(&Report::MicrophoneState { id, state });
-            }
-            MicrophoneEvent::SpeechStarted => {
-                // At the onset, so that it overlaps with the speaking even while the worker is busy.
-                self.loaded.residency.prefetch(Group::Audio);
-                let feed = Arc::new(SpeechFeed::default());
-                let ticket = Arc::new(Ticket::default());
-                ear.speaking = Some((Arc::clone(&feed), Arc::clone(&ticket)));
-                self.sinks.publish(&Report::Speech {
-                    id: id.clone(),
-                    speaking: true,
-                });
-                let work = Work::Speech {
-                    microphone: id,
-                    feed,
-                };
-                self.push(self.job(Ulid::generate().to_string(), work, ticket));
-            }
-            MicrophoneEvent::Speech(samples) => {
-                if let Some((feed, _)) = &ear.speaking {
-                    feed.push(&samples);
-                }
-            }
-            MicrophoneEvent::SpeechEnded { truncated } => {
-                if let Some((feed, ticket)) = ear.speaking.take() {
-                    ticket.set_deadline(Instant::now() + patience);
-                    feed.end(truncated);
-                }
-                self.sinks.publish(&Report::Speech {
-                    id,
-                    speaking: false,
-                });
-            }
-            MicrophoneEvent::SpeechCancelled => {
-                if let Some((feed, _)) = ear.speaking.take() {
-                    feed.cancel();
-                }
-                self.sinks.publish(&Report::Speech {
-                    id,
-                    speaking: false,
-                });
-            }
-            MicrophoneEvent::ListenTimedOut => {
-                log::info!(source = id.as_str(); "nothing was said after push-to-talk");
-            }
-            MicrophoneEvent::Overrun => self.record.queues.audio_overruns += 1,
-        }
-    }
-
-    fn seen(&mut self, id: String, event: CameraEvent) {
-        let Some(eye) = self.devices.eyes.get_mut(&id) else {
-            return; // it has just been taken out of the configuration
-        };
-        match event {
-            CameraEvent::State(state) => {
-                if let DeviceState::Offline { reason } = &state {
-                    self.record.error(&format!("{id}: {reason}"));
-                }
-                let state = source_state(&state);
-                eye.state = state;
-                self.sinks.publish(&Report::CameraState { id, state });
-            }
-            CameraEvent::MotionStarted(_) => {
-                eye.moving = true;
-                if !self.vigil.degraded().is_degraded() {
-                    self.loaded.residency.prefetch(Group::Vision);
-                }
-                self.sinks.publish(&Report::Motion { id, moving: true });
-            }
-            CameraEvent::MotionEnded => {
-                eye.moving = false;
-                self.sinks.publish(&Report::Motion { id, moving: false });
-            }
-            CameraEvent::Frame {
-                frame,
-                trigger,
-                motion,
-                request,
-            } => {
-                let request = match request {
-                    None => None,
-                    Some(number) => match self.devices.snapshots.remove(&number) {
-                        // It was cancelled, or its time is over.
-                        None => return,
-                        request => request,
-                    },
-                };
-                if trigger == CaptionTrigger::Motion && self.vigil.degraded().is_degraded() {
-                    self.record.queues.dropped_captions += 1;
-                    return;
-                }
-                let timeout_ms = request
-                    .as_ref()
-                    .and_then(|(_, describe)| describe.timeout_ms);
-                let job_id = match &request {
-                    Some((request, _)) => request.id.clone(),
-                    None => Ulid::generate().to_string(),
-                };
-                let ticket = Arc::new(Ticket::until(Instant::now() + self.patience(timeout_ms)));
-                let work = Work::Caption(CaptionWork {
-                    camera: id,
-                    frame,
-                    trigger,
-                    motion,
-                    request,
-                });
-                self.push(self.job(job_id, work, ticket));
-            }
-            CameraEvent::FrameFailed {
-                request: number,
-                reason,
-            } => {
-                let Some((request, _)) = self.devices.snapshots.remove(&number) else {
-                    return;
-                };
-                let report = reports::failed_snapshot(
-                    &id,
-                    &self.settings,
-                    &self.loaded.model,
-                    reason.clone(),
-                );
-                self.reported(report);
-                let error = ErrorBody {
-                    code: ErrorCode::Busy,
-                    message: format!("{id}: {reason}"),
-                };
-                self.reported(request.update(crate::report::JobState::Failed, Err(error)));
-            }
-        }
-    }
-}
-
-fn source_state(state: &DeviceState) -> SourceState {
-    match state {
-        DeviceState::Online => SourceState::Online,
-        DeviceState::Offline { .. } => SourceState::Offline,
-        DeviceState::Off => SourceState::Off,
     }
 }

@@ -3,6 +3,7 @@
 //! One tokio thread reacts to [`event::Event`]s and never waits for anything else; the model computes on a thread of its own
 //! ([`worker`]), each device has another. What may pile up is bounded: the queue, the channels, the outbox.
 
+mod captured;
 mod clock;
 mod devices;
 mod event;

@@ -31,8 +31,8 @@ pub(super) fn refused(job: &Job, model: &str, error: ErrorBody) -> Option<Report
     }
 }
 
-/// An utterance that is not answered.
-fn rejected_speech(
+/// An utterance that is not answered, or did not come.
+pub(super) fn rejected_speech(
     id: &str,
     microphone: &str,
     settings: &Settings,

@@ -1,27 +1,29 @@
-//! What a pack of a published size would need, before anybody has made it: for choosing a recipe and a slice for a board.
+//! What a model needs in a recipe, before anybody has packed it, and what a pack needs: for choosing a recipe and a slice for a board.
 
 use std::path::Path;
 
 use safetensors::Dtype;
 
 use super::error::PackError;
-use super::plan::{self, Described, Entry};
+use super::huggingface::HuggingFace;
+use super::plan::{self, Described, Entry, FilePlan, Store};
+use super::quantize::Source as _;
 use super::recipe::Recipe;
 use super::synthetic::{self, SyntheticSize};
 use crate::model::config::{Config, TextConfig};
 use crate::model::matformer::{Slice, Slices};
 use crate::model::tokenizer::ControlTokens;
-use crate::model::weights::Group;
+use crate::model::weights::{Checkpoint, Group};
 
-/// A published model in a recipe.
+/// A model in a recipe.
 pub struct PackEstimate {
     /// Its hyper-parameters.
     pub config: Config,
     /// The slices that it serves; the first is the whole model.
     pub slices: Slices,
-    /// Bytes of all four files.
+    /// Bytes of all weights.
     pub flash_bytes: u64,
-    /// Bytes of the audio tower and of the vision tower.
+    /// Bytes of the audio tower and of the vision tower; 0 for one that is not there.
     pub tower_bytes: [u64; 2],
     text: Vec<Entry>,
 }
@@ -47,10 +49,10 @@ const CONTROL: ControlTokens = ControlTokens {
 };
 
 impl PackEstimate {
-    /// Lays the pack out without writing it.
+    /// Lays the pack of a published size out without writing it.
     ///
     /// # Errors
-    /// Never for a published size; what the layout could object to.
+    /// Never; what the layout could object to.
     pub fn new(size: SyntheticSize, recipe: Recipe) -> Result<PackEstimate, PackError> {
         let path = Path::new("config.json");
         let json = synthetic::config_json(size, true, &CONTROL);
@@ -62,21 +64,67 @@ impl PackEstimate {
                 dtype: Dtype::BF16,
             })
         };
-        let [text, ple] = plan::text(&config.text, recipe, &slices, path, &describe)?;
-        let sum = |entries: &[Entry]| entries.iter().filter_map(Entry::bytes).sum::<u64>();
+        let files = plan::text(&config.text, recipe, &slices, path, &describe)?;
         let towers = synthetic::towers(recipe);
         let tower = |group: Group| {
             let own = towers.iter().filter(|file| file.group == group);
             own.map(|file| sum(&file.entries)).sum::<u64>()
         };
         let tower_bytes = [tower(Group::Audio), tower(Group::Vision)];
+        Ok(PackEstimate::of(config, slices, files, tower_bytes))
+    }
+
+    /// Lays the pack of the checkpoint in `dir` out without writing it.
+    ///
+    /// # Errors
+    /// As [`pack_checkpoint`](super::pack_checkpoint): the checkpoint is incomplete, malformed or a pack.
+    pub fn of_checkpoint(dir: &Path, recipe: Recipe) -> Result<PackEstimate, PackError> {
+        let source = HuggingFace::open(dir)?;
+        let config = Config::load(dir)?;
+        let slices = Slices::load(dir, &config.text)?;
+        let describe = |name: &str, _: &[usize]| source.describe(name);
+        let files = plan::text(&config.text, recipe, &slices, dir, &describe)?;
+        let tower = |group: Group| {
+            let tensors = source.tensors(group).into_iter();
+            sum(&plan::tower(group, recipe, tensors).entries)
+        };
+        let tower_bytes = [tower(Group::Audio), tower(Group::Vision)];
+        Ok(PackEstimate::of(config, slices, files, tower_bytes))
+    }
+
+    /// Reads what stands in a pack.
+    ///
+    /// # Errors
+    /// Its config or its slices are missing or malformed.
+    pub fn of_pack(pack: &Checkpoint) -> Result<PackEstimate, PackError> {
+        let config = Config::load(pack.dir())?;
+        let slices = Slices::load(pack.dir(), &config.text)?;
+        let bytes = |group: Group| {
+            let own = pack.tensors().filter(|info| info.group == Some(group));
+            own.map(|info| info.bytes).sum::<u64>()
+        };
         Ok(PackEstimate {
+            flash_bytes: Group::ALL.into_iter().map(bytes).sum(),
+            tower_bytes: [bytes(Group::Audio), bytes(Group::Vision)],
+            text: stored(pack),
+            slices,
+            config,
+        })
+    }
+
+    fn of(
+        config: Config,
+        slices: Slices,
+        [text, ple]: [FilePlan; 2],
+        tower_bytes: [u64; 2],
+    ) -> PackEstimate {
+        PackEstimate {
             flash_bytes: sum(&text.entries) + sum(&ple.entries) + tower_bytes.iter().sum::<u64>(),
             tower_bytes,
             text: text.entries,
             slices,
             config,
-        })
+        }
     }
 
     /// What a slice reads.
@@ -93,6 +141,47 @@ impl PackEstimate {
             token_bytes: token as u64,
         }
     }
+}
+
+fn sum(entries: &[Entry]) -> u64 {
+    entries.iter().filter_map(Entry::bytes).sum()
+}
+
+/// The text tensors of a pack, with the columns at which their segments begin.
+fn stored(pack: &Checkpoint) -> Vec<Entry> {
+    let text = pack
+        .tensors()
+        .filter(|info| info.group == Some(Group::Text));
+    // `….weight.2`: a segment, of which the tenth comes after the ninth.
+    let mut tensors: Vec<_> = text
+        .map(|info| {
+            let segment = info.name.rsplit_once('.');
+            let segment = segment.and_then(|(name, n)| Some((name, n.parse::<usize>().ok()?)));
+            let (source, segment) = segment.unwrap_or((&info.name, 0));
+            (source, segment, info)
+        })
+        .collect();
+    tensors.sort_by_key(|(source, segment, _)| (*source, *segment));
+    let (mut entries, mut first_col) = (Vec::<Entry>::new(), 0);
+    for (source, segment, info) in tensors {
+        if segment == 0 {
+            first_col = 0;
+        }
+        let store = match info.blocks {
+            Some(blocks) => Store::Quantized { blocks, first_col },
+            None => Store::Plain(Described {
+                shape: info.shape.clone(),
+                dtype: info.dtype,
+            }),
+        };
+        first_col += info.blocks.map_or(0, |blocks| blocks.cols);
+        entries.push(Entry {
+            name: info.name.clone(),
+            source: source.to_owned(),
+            store,
+        });
+    }
+    entries
 }
 
 /// The share of a tensor that a slice ever reads, and the share of that which a token reads.

@@ -44,6 +44,13 @@ pub enum Report {
         /// Now.
         speaking: bool,
     },
+    /// How loud it is while push-to-talk waits or takes down what is said: for a meter.
+    Level {
+        /// The microphone.
+        id: String,
+        /// RMS, dB full scale; minus infinity for digital silence.
+        dbfs: f32,
+    },
     /// What was heard.
     Voice(Box<VoiceEvent>),
     /// A camera came, went or was disabled.

@@ -13,7 +13,7 @@ pub enum EventType {
     Command,
     /// Speech that fits no command.
     NotUnderstood,
-    /// Speech that was not worked on: no wake phrase, too much at once, or an error.
+    /// Speech that was not worked on: no wake phrase, too much at once, an error, or none after push-to-talk.
     Rejected,
     /// A picture as a sentence.
     Caption,

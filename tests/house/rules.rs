@@ -58,9 +58,8 @@ const AT_HOME: &[(&str, &[&str])] = &[
             "src/daemon/",
             "src/publish/",
             "src/cli/run",
-            "src/cli/mqtt_clear",
-            "src/cli/doctor",
-            "src/cli/watch",
+            "src/cli/broker",
+            "src/cli/listen",
         ],
     ),
     (

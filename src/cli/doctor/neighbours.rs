@@ -1,19 +1,10 @@
 //! The broker and the bus, as the daemon would use them.
 
-use std::future::Future;
-
 use super::Finding;
+use crate::cli::broker::block_on;
 use crate::config::{Dbus, Mqtt};
 use crate::publish::dbus::{self, DbusError, NameOwner};
 use crate::publish::mqtt::{self, MqttError};
-
-/// Runs one question to a neighbour to its end.
-fn block_on<T>(question: impl Future<Output = T>) -> std::io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(question))
-}
 
 /// Logs in at the broker and passes a message through it.
 pub(super) fn broker(config: &Mqtt) -> Finding {

@@ -165,6 +165,11 @@ impl Checkpoint {
         self.tensors().any(|info| info.group == Some(group))
     }
 
+    /// Where the file lies that holds a tensor.
+    pub fn path(&self, info: &TensorInfo) -> &Path {
+        self.file(info).0
+    }
+
     /// The file that holds a tensor.
     pub(super) fn file(&self, info: &TensorInfo) -> (&Path, &File) {
         (&self.files[info.file], &self.handles[info.file])

@@ -30,7 +30,7 @@ impl Microphone {
 
 #[interface(name = "org.gemmad1.Microphone")]
 impl Microphone {
-    /// Listens once: what is said next counts (push-to-talk). There are no options yet.
+    /// Listens once: what is said next counts (push-to-talk); the signal Rejected tells where nothing is. There are no options yet.
     #[zbus(out_args("job"))]
     async fn listen(
         &self,

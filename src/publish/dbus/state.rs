@@ -216,8 +216,8 @@ impl State {
             Report::Health(health) => manager.set_health(health),
             Report::Matformer(slice) => manager.matformer = text(slice),
             Report::Stopping => manager.state = "stopping".to_owned(),
-            // Not shown on the bus; the log's own place is the journal.
-            Report::Log(_) | Report::MaxTokens(_) => return false,
+            // Not shown on the bus; the log's own place is the journal, and a meter is read at the broker.
+            Report::Log(_) | Report::MaxTokens(_) | Report::Level { .. } => return false,
             Report::MicrophoneState { id, state } => {
                 if let Some(microphone) = microphones.get_mut(id) {
                     microphone.state = *state;

@@ -1,9 +1,11 @@
-//! Reads what a node publishes: for people who watch it from a terminal.
+//! Reads what a node publishes, and presses the button of its microphones: for people at a terminal.
 
 use std::time::Duration;
 
-use super::client::{Connection, Event, Options};
-use super::topics::Topics;
+use serde_json::json;
+
+use super::client::{Connection, Event, Message, Options};
+use super::topics::{Source, Topics};
 use super::{MqttError, beside_the_daemon};
 use crate::config;
 
@@ -39,12 +41,13 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// For the node that the configuration names. Each has a name of its own at the broker, so that several can watch.
+    /// For the node that the configuration names. Each has a name of its own at the broker, which begins with `purpose`, so that
+    /// several can follow.
     ///
     /// # Errors
     /// The configuration cannot be used. A broker that is down is no error.
-    pub fn new(config: &config::Mqtt) -> Result<Follower, MqttError> {
-        let name = format!("watch-{}", ulid::Ulid::generate());
+    pub fn new(config: &config::Mqtt, purpose: &str) -> Result<Follower, MqttError> {
+        let name = format!("{purpose}-{}", ulid::Ulid::generate());
         Ok(Follower {
             options: beside_the_daemon(config, &name, MOST_PACKET_BYTES)?,
             topics: Topics::new(config),
@@ -89,6 +92,21 @@ impl Follower {
                 Event::Delivered(_) => {}
             }
         }
+    }
+
+    /// Push-to-talk on a microphone of the node; the response has the same `transaction`. False: there is no connection.
+    pub fn push_to_talk(&mut self, microphone: &str, transaction: &str) -> bool {
+        let Some(connection) = &mut self.connection else {
+            return false;
+        };
+        let payload = json!({ "transaction": transaction });
+        let message = Message {
+            topic: (self.topics).of_source(Source::Microphone, microphone, "listen"),
+            payload: payload.to_string().into_bytes(),
+            retain: false,
+            acknowledged: true,
+        };
+        connection.publish(0, message)
     }
 
     /// Tells the first loss at once, later ones after a pause.

@@ -1,5 +1,5 @@
 //! What waits for the broker. Events stay until they are acknowledged, in order; of a state only the last value counts, and it
-//! is kept to be said again; pictures and pieces of answers are for those who listen now.
+//! is kept to be said again; pictures, levels and pieces of answers are for those who listen now.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -23,8 +23,8 @@ pub(super) enum Delivery {
     Control,
     /// QoS 1, not retained, in line with events: dropped.
     Fleeting,
-    /// QoS 0: dropped.
-    Picture {
+    /// QoS 0, the newest of a topic only: dropped.
+    Newest {
         /// Whether the broker keeps it.
         retain: bool,
     },
@@ -64,8 +64,8 @@ pub(super) struct Outbox {
     /// States that the broker has to be told, in order.
     unsaid: VecDeque<String>,
     control: VecDeque<Message>,
-    /// By topic: a newer picture takes the place of an older one.
-    pictures: VecDeque<Message>,
+    /// By topic: a newer picture takes the place of an older one, and so does a newer level.
+    newest: VecDeque<Message>,
     next_token: u64,
     in_flight: HashSet<u64>,
     /// The spool has the events up to this token.
@@ -83,7 +83,7 @@ impl Outbox {
             states: HashMap::new(),
             unsaid: VecDeque::new(),
             control: VecDeque::new(),
-            pictures: VecDeque::new(),
+            newest: VecDeque::new(),
             next_token: 1,
             in_flight: HashSet::new(),
             spooled: 0,
@@ -116,12 +116,12 @@ impl Outbox {
         match delivery {
             Delivery::Event | Delivery::Reply => self.push_event(topic, payload, delivery),
             Delivery::Fleeting if self.connected => self.push_event(topic, payload, delivery),
-            Delivery::Picture { retain } if self.connected => {
-                self.pictures.retain(|waiting| waiting.topic != topic);
-                self.pictures
+            Delivery::Newest { retain } if self.connected => {
+                self.newest.retain(|waiting| waiting.topic != topic);
+                self.newest
                     .push_back(message(topic, payload, retain, false));
             }
-            Delivery::Fleeting | Delivery::Picture { .. } => {}
+            Delivery::Fleeting | Delivery::Newest { .. } => {}
             Delivery::Control => self.control.push_back(message(topic, payload, true, true)),
             Delivery::State | Delivery::Result => {
                 if !self.unsaid.contains(&topic) {
@@ -189,7 +189,7 @@ impl Outbox {
     pub(super) fn lost(&mut self) {
         self.connected = false;
         self.in_flight.clear();
-        self.pictures.clear();
+        self.newest.clear();
         self.control.clear();
         self.events
             .retain(|event| event.delivery != Delivery::Fleeting);
@@ -214,7 +214,7 @@ impl Outbox {
             (self.token(), message)
         } else if let Some(message) = self.next_state(false) {
             (self.token(), message)
-        } else if let Some(message) = self.pictures.pop_front() {
+        } else if let Some(message) = self.newest.pop_front() {
             (self.token(), message)
         } else if let Some(event) = self.events.iter_mut().find(|event| !event.sent) {
             event.sent = true;
@@ -277,7 +277,7 @@ impl Outbox {
             && self.in_flight.is_empty()
             && self.unsaid.is_empty()
             && self.control.is_empty()
-            && self.pictures.is_empty()
+            && self.newest.is_empty()
     }
 
     /// Events that the spool has not seen; it has them now.

@@ -15,6 +15,8 @@ use crate::report::{
 
 /// Most characters of a state of Home Assistant.
 pub(super) const SHORT_CHARS: usize = 255;
+/// Digital silence has no level in decibels; it is published as this one, which no microphone is below.
+const LEAST_DBFS: f32 = -120.0;
 /// Jobs that are remembered; the daemon's queue is far shorter.
 const MOST_JOBS: usize = 4096;
 
@@ -97,6 +99,12 @@ impl Composer {
             Report::Speech { id, speaking } => {
                 vec![state(Source::Microphone, id, "speech", on_off(*speaking))]
             }
+            // A number as it is, like the other states; JSON of five a second would tell no more.
+            Report::Level { id, dbfs } => vec![Outgoing {
+                delivery: Delivery::Newest { retain: false },
+                topic: topics.of_source(Source::Microphone, id, "level"),
+                payload: format!("{:.1}", dbfs.max(LEAST_DBFS)).into_bytes(),
+            }],
             Report::CameraState { id, state: now } => {
                 let off = *now == SourceState::Off;
                 vec![
@@ -161,7 +169,7 @@ impl Composer {
         // The picture first: who acts on the event finds it there.
         match image {
             Some(image) if image.len() <= self.max_image_bytes => messages.push(Outgoing {
-                delivery: Delivery::Picture {
+                delivery: Delivery::Newest {
                     retain: self.retain_results,
                 },
                 topic: of("image"),

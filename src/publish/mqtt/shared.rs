@@ -66,7 +66,7 @@ pub(super) fn take(state: &mut State, topics: &Topics, max_payload_bytes: usize,
         remove_gone(state, topics, info);
     }
     for message in state.composer.messages(report) {
-        let picture = matches!(message.delivery, Delivery::Picture { .. });
+        let picture = matches!(message.delivery, Delivery::Newest { .. });
         if message.payload.len() > max_payload_bytes && !picture {
             log::warn!(
                 target: "mqtt", "a message of {} bytes for {} is dropped: mqtt.max_payload_bytes is {max_payload_bytes}",

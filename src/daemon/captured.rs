@@ -1,0 +1,199 @@
+//! What the loop does with what microphones and cameras tell.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ulid::Ulid;
+
+use super::queue::{CaptionWork, Ticket, Work};
+use super::{Daemon, reports};
+use crate::media::{CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneEvent};
+use crate::pipeline::Group;
+use crate::report::{ErrorBody, ErrorCode, Report, SourceState, SpeechFeed};
+
+impl Daemon {
+    pub(super) fn captured(&mut self, captured: CaptureEvent) {
+        match captured {
+            CaptureEvent::Microphone { id, event } => self.heard(id, event),
+            CaptureEvent::Camera { id, event } => self.seen(id, event),
+        }
+    }
+
+    fn heard(&mut self, id: String, event: MicrophoneEvent) {
+        let patience = self.patience(None);
+        let Some(ear) = self.devices.ears.get_mut(&id) else {
+            return; // it has just been taken out of the configuration
+        };
+        match event {
+            MicrophoneEvent::State(state) => {
+                let closed = state == DeviceState::Off;
+                ear.state = source_state(&state);
+                if let Some((feed, ticket)) = ear.speaking.take() {
+                    // Muted while somebody spoke: forgotten. Gone while somebody spoke: what was heard still counts.
+                    if closed {
+                        feed.cancel()
+                    } else {
+                        ticket.set_deadline(Instant::now() + patience);
+                        feed.end(true)
+                    }
+                    self.sinks.publish(&Report::Speech {
+                        id: id.clone(),
+                        speaking: false,
+                    });
+                }
+                if let DeviceState::Offline { reason } = &state {
+                    self.record.error(&format!("{id}: {reason}"));
+                }
+                let state = ear.state;
+                self.sinks.publish(&Report::MicrophoneState { id, state });
+            }
+            MicrophoneEvent::SpeechStarted => {
+                // At the onset, so that it overlaps with the speaking even while the worker is busy.
+                self.loaded.residency.prefetch(Group::Audio);
+                let feed = Arc::new(SpeechFeed::default());
+                let ticket = Arc::new(Ticket::default());
+                ear.speaking = Some((Arc::clone(&feed), Arc::clone(&ticket)));
+                self.sinks.publish(&Report::Speech {
+                    id: id.clone(),
+                    speaking: true,
+                });
+                let work = Work::Speech {
+                    microphone: id,
+                    feed,
+                };
+                self.push(self.job(Ulid::generate().to_string(), work, ticket));
+            }
+            MicrophoneEvent::Speech(samples) => {
+                if let Some((feed, _)) = &ear.speaking {
+                    feed.push(&samples);
+                }
+            }
+            MicrophoneEvent::SpeechEnded { truncated } => {
+                if let Some((feed, ticket)) = ear.speaking.take() {
+                    ticket.set_deadline(Instant::now() + patience);
+                    feed.end(truncated);
+                }
+                self.sinks.publish(&Report::Speech {
+                    id,
+                    speaking: false,
+                });
+            }
+            MicrophoneEvent::SpeechCancelled => {
+                if let Some((feed, _)) = ear.speaking.take() {
+                    feed.cancel();
+                }
+                self.sinks.publish(&Report::Speech {
+                    id,
+                    speaking: false,
+                });
+            }
+            MicrophoneEvent::ListenTimedOut => {
+                let reason = match ear.state {
+                    SourceState::Online => "nothing was said after push-to-talk",
+                    SourceState::Offline | SourceState::Off => "the microphone does not listen",
+                };
+                log::info!(source = id.as_str(); "{reason}");
+                // Nothing failed, so it goes past what is counted as an error.
+                self.sinks.publish(&reports::rejected_speech(
+                    &Ulid::generate().to_string(),
+                    &id,
+                    &self.settings,
+                    &self.loaded.model,
+                    reason.to_owned(),
+                ));
+            }
+            MicrophoneEvent::Level(dbfs) => self.sinks.publish(&Report::Level { id, dbfs }),
+            MicrophoneEvent::Overrun => self.record.queues.audio_overruns += 1,
+        }
+    }
+
+    fn seen(&mut self, id: String, event: CameraEvent) {
+        let Some(eye) = self.devices.eyes.get_mut(&id) else {
+            return; // it has just been taken out of the configuration
+        };
+        match event {
+            CameraEvent::State(state) => {
+                if let DeviceState::Offline { reason } = &state {
+                    self.record.error(&format!("{id}: {reason}"));
+                }
+                let state = source_state(&state);
+                eye.state = state;
+                self.sinks.publish(&Report::CameraState { id, state });
+            }
+            CameraEvent::MotionStarted(_) => {
+                eye.moving = true;
+                if !self.vigil.degraded().is_degraded() {
+                    self.loaded.residency.prefetch(Group::Vision);
+                }
+                self.sinks.publish(&Report::Motion { id, moving: true });
+            }
+            CameraEvent::MotionEnded => {
+                eye.moving = false;
+                self.sinks.publish(&Report::Motion { id, moving: false });
+            }
+            CameraEvent::Frame {
+                frame,
+                trigger,
+                motion,
+                request,
+            } => {
+                let request = match request {
+                    None => None,
+                    Some(number) => match self.devices.snapshots.remove(&number) {
+                        // It was cancelled, or its time is over.
+                        None => return,
+                        request => request,
+                    },
+                };
+                if trigger == CaptionTrigger::Motion && self.vigil.degraded().is_degraded() {
+                    self.record.queues.dropped_captions += 1;
+                    return;
+                }
+                let timeout_ms = request
+                    .as_ref()
+                    .and_then(|(_, describe)| describe.timeout_ms);
+                let job_id = match &request {
+                    Some((request, _)) => request.id.clone(),
+                    None => Ulid::generate().to_string(),
+                };
+                let ticket = Arc::new(Ticket::until(Instant::now() + self.patience(timeout_ms)));
+                let work = Work::Caption(CaptionWork {
+                    camera: id,
+                    frame,
+                    trigger,
+                    motion,
+                    request,
+                });
+                self.push(self.job(job_id, work, ticket));
+            }
+            CameraEvent::FrameFailed {
+                request: number,
+                reason,
+            } => {
+                let Some((request, _)) = self.devices.snapshots.remove(&number) else {
+                    return;
+                };
+                let report = reports::failed_snapshot(
+                    &id,
+                    &self.settings,
+                    &self.loaded.model,
+                    reason.clone(),
+                );
+                self.reported(report);
+                let error = ErrorBody {
+                    code: ErrorCode::Busy,
+                    message: format!("{id}: {reason}"),
+                };
+                self.reported(request.update(crate::report::JobState::Failed, Err(error)));
+            }
+        }
+    }
+}
+
+fn source_state(state: &DeviceState) -> SourceState {
+    match state {
+        DeviceState::Online => SourceState::Online,
+        DeviceState::Offline { .. } => SourceState::Offline,
+        DeviceState::Off => SourceState::Off,
+    }
+}
