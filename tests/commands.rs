@@ -92,6 +92,26 @@ fn is_right(understanding: &Understanding, clip: &Clip) -> bool {
     }
 }
 
+#[test]
+fn instructions_stand_before_and_have_the_list_too() {
+    let options = Commands {
+        instructions: "These can be done:\n{commands}".to_owned(),
+        prompt: "Which?".to_owned(),
+        ..Commands::default()
+    };
+    let stop = Command {
+        name: "stop".to_owned(),
+        description: Some("Be still".to_owned()),
+        slots: Vec::new(),
+    };
+    let grammar = CommandGrammar::new(&[stop], &options, &GrammarLimits::default()).unwrap();
+    assert_eq!(
+        (grammar.instructions(), grammar.prompt()),
+        (Some("These can be done:\n- stop(): Be still"), "Which?")
+    );
+    assert_eq!(commands(|_| true).instructions(), None);
+}
+
 /// Without a grammar the demo model gets all 24 from sound and 23 from text (models/demo/README.md).
 #[test]
 fn every_clip_becomes_its_command() {

@@ -40,6 +40,7 @@ fn assert_names_every_key(known: &str, reference: &str) {
         "grammar",
         "model",
         "ple",
+        "prefix_cache",
         "matformer",
         "threads",
         "microphone",

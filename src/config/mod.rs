@@ -18,7 +18,7 @@ use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
 use crate::model::weights::PleOptions;
 use crate::pipeline::commands::{Command, CommandGrammar, Commands};
-use crate::pipeline::{SoftTokenPadding, TowerOptions};
+use crate::pipeline::{PrefixCacheOptions, SoftTokenPadding, TowerOptions};
 
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
 pub use mqtt::{Broker, Mqtt};
@@ -41,6 +41,8 @@ pub struct Config {
     pub model: Model,
     /// How its per-layer-embedding table is read.
     pub ple: PleOptions,
+    /// What is kept of prompts that come again.
+    pub prefix_cache: PrefixCacheOptions,
     /// Which of the nested models answers.
     pub matformer: Matformer,
     /// Threads that compute.

@@ -45,6 +45,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         context: config.model.context,
         kv_type: config.model.kv_cache,
         ple: config.ple.clone(),
+        prefix_cache: config.prefix_cache.clone(),
         mlock: config.model.mlock,
         conversation_bytes: (config.queue.conversations_mib as u64) << 20,
         towers: config.tower_options(),
@@ -96,6 +97,7 @@ impl Daemon {
         };
         keep("[model]", config.model == old.model);
         keep("[ple]", config.ple == old.ple);
+        keep("[prefix_cache]", config.prefix_cache == old.prefix_cache);
         keep("[threads]", config.threads == old.threads);
         keep("[audio]", config.audio == old.audio);
         keep("[vision]", config.vision == old.vision);
@@ -103,6 +105,7 @@ impl Daemon {
         keep("[wyoming]", config.wyoming == old.wyoming);
         config.model = old.model.clone();
         config.ple = old.ple.clone();
+        config.prefix_cache = old.prefix_cache.clone();
         config.threads = old.threads.clone();
         config.audio = old.audio.clone();
         config.vision = old.vision.clone();

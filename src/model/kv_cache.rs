@@ -65,6 +65,20 @@ impl Store {
         }
     }
 
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Store::F32(data) => bytemuck::cast_slice(data),
+            Store::F16(data) => bytemuck::cast_slice(data),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Store::F32(data) => bytemuck::cast_slice_mut(data),
+            Store::F16(data) => bytemuck::cast_slice_mut(data),
+        }
+    }
+
     fn rows(&self, offset: usize, rows: usize, cols: usize) -> Matrix<'_> {
         let range = offset..offset + rows * cols;
         match self {
@@ -264,6 +278,47 @@ impl KvCache {
         }
         self.position = snapshot.position;
         self.slice = snapshot.slice.clone();
+    }
+
+    /// The keys and values so far as bytes, little-endian: for each layer that has its own, K and V of every head.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let snapshot = self.snapshot();
+        let mut bytes = Vec::with_capacity(size_of::<u64>() + snapshot.bytes);
+        bytes.extend((self.position as u64).to_le_bytes());
+        for block in snapshot.layers.iter().flatten() {
+            bytes.extend_from_slice(block.k.bytes());
+            bytes.extend_from_slice(block.v.bytes());
+        }
+        bytes
+    }
+
+    /// Takes up where [`KvCache::to_bytes`] of a cache of the same model, type and context was, whose tokens had gone through a
+    /// slice that shares K and V with `slice`; false, and nothing is changed, where the bytes are not of such a cache.
+    pub fn restore_bytes(&mut self, bytes: &[u8], slice: &Slice) -> bool {
+        let Some((position, mut rest)) = bytes.split_first_chunk() else {
+            return false;
+        };
+        let position = u64::from_le_bytes(*position) as usize;
+        let used = |block: &Block| position.min(block.slots);
+        let head_bytes = self.head_dim * self.kind.bytes();
+        let needed: usize = self.layers.iter().flatten().map(used).sum();
+        if position > self.context || rest.len() != needed * 2 * self.heads * head_bytes {
+            return false;
+        }
+        for block in self.layers.iter_mut().flatten() {
+            let (used, slots) = (position.min(block.slots), block.slots);
+            for store in [&mut block.k, &mut block.v] {
+                for head in 0..self.heads {
+                    let from;
+                    (from, rest) = rest.split_at(used * head_bytes);
+                    let to = head * slots * head_bytes;
+                    store.bytes_mut()[to..to + from.len()].copy_from_slice(from);
+                }
+            }
+        }
+        self.position = position;
+        self.slice = Some(slice.clone());
+        true
     }
 
     /// Forgets every token; the memory stays.

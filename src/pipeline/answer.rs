@@ -40,6 +40,8 @@ pub struct Timing {
     pub decode_ms: f64,
     /// Tokens of the prompt, soft tokens included.
     pub prompt_tokens: usize,
+    /// Those of them whose keys and values came from the prefix cache.
+    pub cached_tokens: usize,
     /// Tokens of the answer.
     pub tokens: usize,
 }

@@ -55,7 +55,10 @@ pub enum SlotValue {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Commands {
-    /// The prompt behind the speech or its transcript; `{commands}` becomes the list of commands and slots.
+    /// Said before the speech or its transcript, so that it is read while nobody waits; `{commands}` becomes the list of commands
+    /// and slots. Empty: nothing.
+    pub instructions: String,
+    /// The prompt behind the speech or its transcript; `{commands}` as above.
     pub prompt: String,
     /// The key of the command's name in the JSON that the model gives.
     pub name_key: String,
@@ -69,6 +72,7 @@ pub struct Commands {
 impl Default for Commands {
     fn default() -> Commands {
         Commands {
+            instructions: String::new(),
             prompt: "Which of these commands was that? Answer with one JSON object.\n{commands}"
                 .to_owned(),
             name_key: "command".to_owned(),
@@ -115,6 +119,7 @@ pub enum Understanding {
 /// The configured commands, ready to ask for; cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommandGrammar {
+    instructions: Option<String>,
     prompt: String,
     grammar: Grammar,
     name_key: String,
@@ -143,13 +148,20 @@ impl CommandGrammar {
         let schema = json!({ "x-guidance": { "whitespace_flexible": false }, "anyOf": objects });
         let listed: Vec<String> = commands.iter().map(line_of).collect();
         let longest = |command: &Command| longest_bytes(command, &options.name_key);
+        let with_list = |text: &str| text.replace("{commands}", &listed.join("\n"));
         Ok(CommandGrammar {
-            prompt: options.prompt.replace("{commands}", &listed.join("\n")),
+            instructions: Some(with_list(&options.instructions)).filter(|text| !text.is_empty()),
+            prompt: with_list(&options.prompt),
             grammar: Grammar::json_schema(&schema, limits)?.with_confidence(),
             name_key: options.name_key.clone(),
             min_confidence: options.min_confidence,
             longest_bytes: commands.iter().map(longest).max().unwrap_or(0),
         })
+    }
+
+    /// What stands before everything else.
+    pub fn instructions(&self) -> Option<&str> {
+        self.instructions.as_deref()
     }
 
     /// What stands behind a clip: the prompt of [`super::Engine::start_speech`].

@@ -11,6 +11,7 @@ use super::conversations::{Conversations, Kept};
 use super::error::EngineError;
 use super::media::{TowerOptions, Towers};
 use super::options::EngineOptions;
+use super::prefix_cache::PrefixCache;
 use super::{Answer, FinishReason, Request, Timing, UserPart};
 use crate::model::config::Config;
 use crate::model::generation_config::GenerationConfig;
@@ -42,6 +43,7 @@ pub struct Engine {
     pub(super) logits: Vec<f32>,
     pub(super) options: EngineOptions,
     conversations: Conversations,
+    prefix_cache: Option<PrefixCache>,
     /// Made when an answer is first constrained.
     grammars: Option<grammar::Compiler>,
     pub(super) on_step: OnStep,
@@ -94,8 +96,20 @@ impl Engine {
         let residency = Residency::new(Arc::clone(&checkpoint));
         let ple = PleStore::open(&checkpoint, &config.text, &options.ple, progress)?;
         let text = TextModel::with_ple(&checkpoint, &config.text, ple)?;
+        let mut warnings = super::residency::warnings(&text, options.mlock);
+        let prefix_cache = PrefixCache::open(
+            &options.prefix_cache,
+            &checkpoint,
+            options.kv_type,
+            options.context,
+        )
+        .unwrap_or_else(|warning| {
+            warnings.push(warning);
+            None
+        });
         Ok(Engine {
-            warnings: super::residency::warnings(&text, options.mlock),
+            warnings,
+            prefix_cache,
             work: Workspace::new(
                 &config.text,
                 options.prefill_chunk.clamp(1, options.context),
@@ -224,7 +238,12 @@ impl Engine {
         let resumed = next.is_some();
         let ids = match next {
             Some(ids) => ids,
-            None => self.render(request.system.as_deref(), parts)?.ids,
+            None => {
+                let ids = self.render(request.system.as_deref(), parts)?.ids;
+                let fixed = self.fixed_tokens(request.system.as_deref(), &ids)?;
+                self.prefill_fixed(&mut conversation, &ids[..fixed])?;
+                ids[fixed..].to_vec()
+            }
         };
         let rows = self.media_rows(&ids, &rows)?;
         self.prefill(&mut conversation, &ids, &rows)?;
@@ -284,6 +303,56 @@ impl Engine {
         };
         let messages: Vec<Message> = system.into_iter().chain([user]).collect();
         Ok(Prompt::render(&self.tokenizer, &messages, true)?)
+    }
+
+    /// Tokens at the beginning of a prompt that are the same whatever is asked, where they are worth keeping; never all of it.
+    fn fixed_tokens(&self, system: Option<&str>, ids: &[u32]) -> Result<usize, EngineError> {
+        let Some(least) = self.prefix_cache.as_ref().map(PrefixCache::min_tokens) else {
+            return Ok(0);
+        };
+        if system.is_none() || ids.len() <= least {
+            return Ok(0);
+        }
+        // Where the instructions end, tokens may join with what follows: two prompts that go on differently tell.
+        let mut fixed = ids.len() - 1;
+        for other in ["a", "1"] {
+            let other = self.render(system, vec![Part::Text(other.to_owned())])?.ids;
+            let same = ids.iter().zip(&other).take_while(|(a, b)| a == b).count();
+            fixed = fixed.min(same);
+        }
+        // Fewer are computed with the rest.
+        Ok(if fixed < least { 0 } else { fixed })
+    }
+
+    /// Takes the beginning of a prompt into an empty conversation: from the prefix cache, or computed, and then kept there.
+    /// Text only.
+    pub(super) fn prefill_fixed(
+        &mut self,
+        conversation: &mut Conversation,
+        ids: &[u32],
+    ) -> Result<(), EngineError> {
+        let kv_layers = self.config.text.first_kv_shared_layer();
+        let kept = self
+            .prefix_cache
+            .as_ref()
+            .filter(|cache| ids.len() >= cache.min_tokens())
+            .map(|cache| cache.key(&conversation.slice, kv_layers, ids));
+        if let (Some(cache), Some(key)) = (&self.prefix_cache, &kept) {
+            let start = Instant::now();
+            if cache.load(key, &conversation.slice, &mut conversation.cache) {
+                conversation.timing.prefill_ms += milliseconds(start);
+                conversation.timing.prompt_tokens += ids.len();
+                conversation.timing.cached_tokens += ids.len();
+                return Ok(());
+            }
+        }
+        if !ids.is_empty() {
+            self.prefill(conversation, ids, &[])?;
+        }
+        if let (Some(cache), Some(key)) = (&mut self.prefix_cache, &kept) {
+            cache.keep(key, &conversation.cache);
+        }
+        Ok(())
     }
 
     /// Takes tokens into a conversation; `rows` are the embeddings of those beyond the text vocabulary.

@@ -1,6 +1,6 @@
 //! How a model is to be run.
 
-use super::TowerOptions;
+use super::{PrefixCacheOptions, TowerOptions};
 use crate::model::kv_cache::KvType;
 use crate::model::weights::PleOptions;
 
@@ -23,6 +23,8 @@ pub struct EngineOptions {
     pub mlock: bool,
     /// Memory for keys and values of conversations that may go on, bytes.
     pub conversation_bytes: u64,
+    /// Where keys and values of prompt beginnings are kept.
+    pub prefix_cache: PrefixCacheOptions,
 }
 
 impl Default for EngineOptions {
@@ -36,6 +38,7 @@ impl Default for EngineOptions {
             ple: PleOptions::default(),
             mlock: false,
             conversation_bytes: 256 << 20,
+            prefix_cache: PrefixCacheOptions::default(),
         }
     }
 }

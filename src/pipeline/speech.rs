@@ -51,7 +51,7 @@ impl Engine {
             .map_or(prefix.ids.len(), |clip| clip.soft_tokens.start);
         let suffix = prefix.ids.split_off(at);
         let soft_id = self.config().ids.media.map_or(0, |media| media.audio);
-        self.prefill(&mut conversation, &prefix.ids, &[])?;
+        self.prefill_fixed(&mut conversation, &prefix.ids)?;
         Ok(Speech {
             conversation,
             stream,

@@ -144,7 +144,7 @@ impl Task<'_> {
             return Outcome::Reported;
         };
         let request = Request {
-            system: None,
+            system: commands.instructions().map(str::to_owned),
             user: vec![UserPart::Text(commands.prompt_for(text))],
             matformer: settings.matformer.clone(),
             conversation: None,

@@ -121,7 +121,8 @@ impl Task<'_> {
         let settings = std::sync::Arc::clone(&self.job.settings);
         let prompt = settings.config.tasks.transcribe(&dictation.language)?;
         let matformer = settings.matformer.as_deref();
-        let Some(speech) = self.listen(&prompt, matformer, &dictation.feed, utterance)? else {
+        let Some(speech) = self.listen((None, &prompt), matformer, &dictation.feed, utterance)?
+        else {
             // The client went, and waits for nothing.
             self.job.ticket.cancel();
             return Ok(None);
@@ -136,12 +137,12 @@ impl Task<'_> {
     /// Encodes and prefills what is heard while it is spoken; `None` where it was no speech.
     fn listen(
         &mut self,
-        prompt: &str,
+        (system, prompt): (Option<&str>, &str),
         matformer: Option<&str>,
         feed: &SpeechFeed,
         utterance: &mut Utterance,
     ) -> Result<Option<Speech>, EngineError> {
-        let mut speech = self.engine.start_speech(None, prompt, matformer)?;
+        let mut speech = self.engine.start_speech(system, prompt, matformer)?;
         loop {
             self.heartbeat.beat();
             if self.job.ticket.is_over() {
@@ -183,12 +184,12 @@ impl Task<'_> {
         let settings = std::sync::Arc::clone(&self.job.settings);
         let commands = settings.commands.as_ref();
         let straight = commands.filter(|_| config.answer == VoiceAnswer::Command);
-        let prompt = match straight {
-            Some(commands) => commands.prompt().to_owned(),
-            None => settings.config.tasks.transcribe(&config.language)?,
+        let (system, prompt) = match straight {
+            Some(commands) => (commands.instructions(), commands.prompt().to_owned()),
+            None => (None, settings.config.tasks.transcribe(&config.language)?),
         };
         let matformer = settings.matformer.as_deref();
-        let Some(speech) = self.listen(&prompt, matformer, feed, utterance)? else {
+        let Some(speech) = self.listen((system, &prompt), matformer, feed, utterance)? else {
             return Ok(None);
         };
         let generation = match straight {
@@ -221,7 +222,7 @@ impl Task<'_> {
             return Ok(Some(transcript));
         };
         let request = Request {
-            system: None,
+            system: commands.instructions().map(str::to_owned),
             user: vec![UserPart::Text(commands.prompt_for(&said))],
             matformer: settings.matformer.clone(),
             conversation: None,
