@@ -372,7 +372,7 @@ fn weights_cut_off_while_they_are_in_use_are_told_before_they_are_read() {
         let answer = engine.answer(request, &mut |_| ControlFlow::Continue(()));
         match answer {
             Err(EngineError::Weights(error @ WeightsError::Truncated { .. })) => error.to_string(),
-            Err(EngineError::Text(error @ TextError::Ple(_))) => error.to_string(),
+            Err(EngineError::Text(error @ TextError::Rows(_))) => error.to_string(),
             other => panic!("{other:?}"),
         }
     };

@@ -67,12 +67,17 @@ impl Quantizer {
                     residual::second_plane(pool, left, blocks.cols, bytes)
                 })
             }
-            Store::ResidualPeaks { rows, cols } => {
-                self.residual(pool, source, &entry.source, (*rows, *cols), out, &|left, bytes| {
+            Store::ResidualPeaks { rows, cols } => self.residual(
+                pool,
+                source,
+                &entry.source,
+                (*rows, *cols),
+                out,
+                &|left, bytes| {
                     narrow(&residual::peaks(pool, left, *cols), Dtype::BF16, bytes);
                     Ok(())
-                })
-            }
+                },
+            ),
         }
     }
 

@@ -84,7 +84,11 @@ impl RowFile {
     ///
     /// # Panics
     /// There is no such row.
-    pub fn read<'b>(&self, rows: &[u32], bytes: &'b mut Vec<u8>) -> Result<Matrix<'b>, WeightsError> {
+    pub fn read<'b>(
+        &self,
+        rows: &[u32],
+        bytes: &'b mut Vec<u8>,
+    ) -> Result<Matrix<'b>, WeightsError> {
         assert!(
             rows.iter().all(|&row| (row as usize) < self.rows),
             "a row beyond {}",

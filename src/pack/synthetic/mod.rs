@@ -314,7 +314,11 @@ fn normal_pattern(
     }
     residual::subtract_first_plane(pool, &mut weights, cols, &mut bytes).ok();
     match plane {
-        Plane::Peaks => narrow(&residual::peaks(pool, &weights, cols), Dtype::BF16, &mut bytes),
+        Plane::Peaks => narrow(
+            &residual::peaks(pool, &weights, cols),
+            Dtype::BF16,
+            &mut bytes,
+        ),
         _ => {
             residual::second_plane(pool, &weights, cols, &mut bytes).ok();
         }
