@@ -37,7 +37,7 @@ const SOFT_CAP_CHUNK: usize = 8192;
 pub enum Exact<'a> {
     /// Every one.
     All,
-    /// The `count` best of all, and the `count` best of `within`; all others are lower than they are.
+    /// The `count` best of all, and the `count` best of `within`; every other one comes out lower than those.
     Best {
         /// How many.
         count: usize,
