@@ -143,6 +143,22 @@ fn the_best_are_those_of_the_whole_head() {
     }
 }
 
+/// What is mapped is read ahead, locked and counted as resident.
+#[test]
+fn the_second_plane_is_not_mapped() {
+    let (_home, pack) = packed(&demo());
+    let checkpoint = Checkpoint::open(&pack).unwrap();
+    let second = checkpoint
+        .tensors()
+        .find(|info| info.name.ends_with("embed_tokens.residual"))
+        .unwrap();
+    assert_eq!(second.parameters(), 0, "they are those of the first plane");
+    let file = pack.join("text.safetensors").metadata().unwrap().len();
+    let config = Config::load(&pack).unwrap();
+    let model = TextModel::load(&checkpoint, &config.text).unwrap();
+    assert!(model.weights().mapped_bytes() <= file - second.bytes);
+}
+
 #[test]
 fn a_switch_takes_the_whole_second_plane() {
     let (_home, pack) = packed(&demo());

@@ -216,7 +216,7 @@ fn the_next_process_finds_the_text_model_in_the_page_cache() {
 #[test]
 fn inspect_tells_what_the_page_cache_has_and_changes_nothing() {
     let home = home();
-    let pack = packed(home.path(), "balanced");
+    let pack = packed(home.path(), "q8");
     let file = |group: &str| pack.join(format!("{group}.safetensors"));
     let told = |group: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_gemmad"))

@@ -48,7 +48,7 @@ struct GroupReport {
     parameters: u64,
     bytes: u64,
     mapped_bytes: u64,
-    /// In the page cache, whoever read it; null where the kernel does not tell this user.
+    /// What the page cache has of what is mapped, whoever read it; null where the kernel does not tell this user.
     resident_bytes: Option<u64>,
 }
 

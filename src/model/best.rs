@@ -56,6 +56,12 @@ impl Best {
         }
     }
 
+    /// Makes room for `count`.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.heap.clear();
+        self.heap.reserve(count);
+    }
+
     /// The `count` best of `candidates`, in no order: most cost one comparison.
     pub(super) fn of(
         &mut self,

@@ -182,7 +182,7 @@ impl Sampler {
             Sampling { top_k, .. } => top_k,
         };
         // Each token that is made less probable lets one more come up.
-        Some(best + self.seen_ids.len())
+        Some(best.saturating_add(self.seen_ids.len()))
     }
 
     /// Chooses the next token from the logits of all ids; they may be changed by the repetition penalty.

@@ -83,6 +83,19 @@ struct Batch {
 }
 
 impl Scratch {
+    /// Room at the first use, so that nothing is allocated between two tokens.
+    fn reserve(&mut self, row_bytes: usize) {
+        for numbers in [&mut self.first, &mut self.lifted, &mut self.rows] {
+            numbers.clear();
+            numbers.reserve(BATCH);
+        }
+        self.best.reserve(BATCH);
+        self.batch.bytes.clear();
+        self.batch.bytes.reserve(BATCH * row_bytes);
+        self.batch.lifts.clear();
+        self.batch.lifts.reserve(BATCH);
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let numbers = self.batch.lifts.capacity() + self.first.capacity();
         self.batch.bytes.capacity() + 4 * (numbers + self.lifted.capacity() + self.rows.capacity())
@@ -275,6 +288,7 @@ impl Residual {
         scratch: &mut Scratch,
         out: &mut [f32],
     ) -> Result<(), WeightsError> {
+        scratch.reserve(self.rows.row_bytes());
         let Scratch { batch, rows, .. } = scratch;
         for first in (0..out.len()).step_by(BATCH) {
             rows.clear();
@@ -295,6 +309,7 @@ impl Residual {
         scratch: &mut Scratch,
         out: &mut [f32],
     ) -> Result<(), WeightsError> {
+        scratch.reserve(self.rows.row_bytes());
         let Scratch {
             batch,
             best,
@@ -302,13 +317,7 @@ impl Residual {
             lifted,
             rows,
         } = scratch;
-        // Now, so that nothing is allocated between two tokens.
-        batch.bytes.reserve(BATCH * self.rows.row_bytes());
-        batch.lifts.reserve(BATCH);
-        rows.reserve(BATCH);
-
         let allowed = |id: u32| within.is_some_and(|within| within.contains(id));
-        first.clear();
         first.extend(best.of(finite(out), count).map(|of| of.id));
         let of_all = first.len();
         if within.is_some() {
@@ -335,7 +344,6 @@ impl Residual {
         pool.count_weights(size_of_val(peaks));
         let reach = REACH * norm(hidden);
         let mut lifted = lifted.iter().copied().peekable();
-        rows.clear();
         for id in 0..out.len() as u32 {
             if lifted.next_if_eq(&id).is_some() {
                 continue;
