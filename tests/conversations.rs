@@ -14,7 +14,7 @@ use gemmad::model::kv_cache::{KvCache, KvType};
 use gemmad::model::matformer::Slice;
 use gemmad::model::prompt::{Message, Prompt, Role};
 use gemmad::model::sampler::Sampling;
-use gemmad::model::text::{Workspace, no_probe};
+use gemmad::model::text::{Exact, Workspace, no_probe};
 use gemmad::pipeline::{
     Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Request, UserPart,
 };
@@ -100,7 +100,10 @@ fn at_once(engine: &mut Engine, messages: &[Message], tokens: usize) -> String {
                 &mut no_probe,
             )
             .unwrap();
-        model.logits(&pool, &work, work.ready() - 1, &mut logits);
+        let last = work.ready() - 1;
+        model
+            .logits(&pool, &mut work, last, Exact::All, &mut logits)
+            .unwrap();
         let best = (0..logits.len()).reduce(|a, b| if logits[b] > logits[a] { b } else { a });
         let id = u32::try_from(best.unwrap()).unwrap();
         if id == end {

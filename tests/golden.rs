@@ -11,7 +11,7 @@ use common::{Golden, assert_close, fixtures};
 use gemmad::model::config::Config;
 use gemmad::model::kv_cache::{KvCache, KvType};
 use gemmad::model::matformer::Slice;
-use gemmad::model::text::{Shortcuts, TextModel, Workspace, no_probe};
+use gemmad::model::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
 use gemmad::model::weights::{Checkpoint, Group};
 use kernels::{Isa, Pool};
 
@@ -68,7 +68,9 @@ impl Bench {
                 .unwrap();
             for token in 0..work.ready() {
                 let mut row = vec![0.0; self.model.config().vocab_size];
-                self.model.logits(&self.pool, &work, token, &mut row);
+                self.model
+                    .logits(&self.pool, &mut work, token, Exact::All, &mut row)
+                    .unwrap();
                 logits.push(row);
             }
         }
@@ -100,8 +102,10 @@ impl Bench {
                     &mut no_probe,
                 )
                 .unwrap();
+            let last = work.ready() - 1;
             self.model
-                .logits(&self.pool, &work, work.ready() - 1, &mut logits);
+                .logits(&self.pool, &mut work, last, Exact::All, &mut logits)
+                .unwrap();
             let id = argmax(&logits);
             out.push(id);
             next = vec![id as u32];
@@ -380,9 +384,11 @@ fn shortcuts_and_chunks_change_nothing() {
                         )
                         .unwrap();
                     let mut logits = vec![0.0; bench.model.text_vocab_size()];
+                    let last = work.ready() - 1;
                     bench
                         .model
-                        .logits(&bench.pool, &work, work.ready() - 1, &mut logits);
+                        .logits(&bench.pool, &mut work, last, Exact::All, &mut logits)
+                        .unwrap();
                     both.extend(logits);
                 }
                 runs.push((

@@ -19,7 +19,7 @@ use gemmad::model::kv_cache::{KvCache, KvType};
 use gemmad::model::matformer::Slice;
 use gemmad::model::prompt::{MediaKind, Message, Part, Prompt, Role};
 use gemmad::model::sampler::Sampling;
-use gemmad::model::text::{Shortcuts, TextModel, Workspace, no_probe};
+use gemmad::model::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
 use gemmad::model::tokenizer::Tokenizer;
 use gemmad::model::vision::VisionTower;
 use gemmad::model::weights::Checkpoint;
@@ -265,7 +265,10 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() {
             .unwrap();
         let mut logits = vec![0.0; vocabulary];
         for (at, &want) in argmax.iter().enumerate() {
-            bench.text.logits(&bench.pool, &work, at, &mut logits);
+            bench
+                .text
+                .logits(&bench.pool, &mut work, at, Exact::All, &mut logits)
+                .unwrap();
             assert_eq!(best(&logits), want, "{}: argmax at {at}", case.name);
             if let Some(row) = (at + shape[0]).checked_sub(ids.len()) {
                 let want = &last[row * vocabulary..(row + 1) * vocabulary];
@@ -293,9 +296,11 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() {
                     &mut no_probe,
                 )
                 .unwrap();
+            let last = work.ready() - 1;
             bench
                 .text
-                .logits(&bench.pool, &work, work.ready() - 1, &mut logits);
+                .logits(&bench.pool, &mut work, last, Exact::All, &mut logits)
+                .unwrap();
             let id = best(&logits);
             got.push(id);
             next = vec![id as u32];

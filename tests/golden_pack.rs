@@ -11,7 +11,7 @@ use common::{Golden, fixtures, tiny_pack};
 use gemmad::model::config::Config;
 use gemmad::model::kv_cache::{KvCache, KvType};
 use gemmad::model::matformer::{Slice, Slices};
-use gemmad::model::text::{Shortcuts, TextModel, Workspace, no_probe};
+use gemmad::model::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};
@@ -36,7 +36,10 @@ fn logits(model: &TextModel, pool: &Pool, prompt: &[u32], chunk: usize, slice: &
             .extend(pool, &mut cache, &mut work, ids, &[], slice, &mut no_probe)
             .unwrap();
         let mut logits = vec![0.0; model.text_vocab_size()];
-        model.logits(pool, &work, work.ready() - 1, &mut logits);
+        let last = work.ready() - 1;
+        model
+            .logits(pool, &mut work, last, Exact::All, &mut logits)
+            .unwrap();
         both.extend(logits);
     }
     both
@@ -85,7 +88,15 @@ fn each_recipe_is_as_far_from_the_reference_as_its_bits() {
                 .unwrap();
             let mut got = vec![0.0; model.text_vocab_size()];
             for (row, want) in want.chunks_exact(shape[1]).enumerate() {
-                model.logits(&pool, &work, ids.len() - shape[0] + row, &mut got);
+                model
+                    .logits(
+                        &pool,
+                        &mut work,
+                        ids.len() - shape[0] + row,
+                        Exact::All,
+                        &mut got,
+                    )
+                    .unwrap();
                 off.extend(got.iter().zip(want).map(|(got, want)| got - want));
                 wanted.extend_from_slice(&want[..got.len()]);
             }
@@ -170,7 +181,10 @@ fn greedy(
                 &mut no_probe,
             )
             .unwrap();
-        model.logits(pool, &work, work.ready() - 1, &mut logits);
+        let last = work.ready() - 1;
+        model
+            .logits(pool, &mut work, last, Exact::All, &mut logits)
+            .unwrap();
         let best = logits
             .iter()
             .enumerate()

@@ -8,7 +8,7 @@ use common::fixtures;
 use gemmad::model::config::Config;
 use gemmad::model::kv_cache::{KvCache, KvType};
 use gemmad::model::matformer::Slice;
-use gemmad::model::text::{TextModel, Workspace, no_probe};
+use gemmad::model::text::{Exact, TextModel, Workspace, no_probe};
 use gemmad::model::weights::Checkpoint;
 use kernels::{Isa, Pool};
 
@@ -61,7 +61,10 @@ fn a_prompt_of_32768_tokens() {
             )
         );
         let mut logits = vec![0.0; vocabulary];
-        bench.model.logits(&bench.pool, &work, 0, &mut logits);
+        bench
+            .model
+            .logits(&bench.pool, &mut work, 0, Exact::All, &mut logits)
+            .unwrap();
         assert!(logits.iter().all(|logit| logit.is_finite()));
         runs.push(logits);
     }

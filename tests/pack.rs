@@ -182,6 +182,9 @@ fn compare(from: &Path, to: &Path) -> BTreeMap<String, String> {
     for group in ["text", "ple", "audio", "vision"] {
         let file = read_pack_file(&to.join(format!("{group}.safetensors")));
         for (name, tensor) in &file.tensors {
+            if name.contains(".residual") {
+                continue;
+            }
             let Some(format) = file.formats.get(name) else {
                 assert_eq!(tensor.shape, source[name].shape, "{name}");
                 assert_eq!(tensor.bytes, source[name].bytes, "{name}: number by number");
@@ -213,6 +216,21 @@ fn compare(from: &Path, to: &Path) -> BTreeMap<String, String> {
             let error = relative_rms_error(&got, &want);
             assert!(error < limit, "{name}: {error}");
             compared += 1;
+            let second = format!("{TEXT}embed_tokens.residual");
+            if let (true, Some(residual)) =
+                (name.contains("embed_tokens."), file.tensors.get(&second))
+            {
+                let (lifts, ..) = dequantized(residual, &file.formats[&second]);
+                let both: Vec<f32> = got.iter().zip(&lifts).map(|(a, b)| a + b).collect();
+                let error = relative_rms_error(&both, &want);
+                assert!(error < 0.01, "both planes: {error}");
+                let peaks = widened(&file.tensors[&format!("{second}_peaks")].bytes);
+                for (lifts, peak) in lifts.chunks_exact(cols).zip(peaks) {
+                    let mean_square = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>() / 32.0;
+                    let most = lifts.chunks(32).map(mean_square).fold(0.0, f32::max).sqrt();
+                    assert!(most <= 1.02 * peak && peak < 1.1 * most, "{most} {peak}");
+                }
+            }
         }
         all_formats.extend(file.formats);
     }
@@ -251,9 +269,11 @@ const TOWERS: &[(&str, Option<&str>)] = &[
 
 #[test]
 fn every_tensor_is_that_of_the_source() {
-    for (recipe, ffn, attention, table) in
-        [("q8", 8, 8, 8), ("balanced", 4, 8, 8), ("small", 4, 4, 4)]
-    {
+    for (recipe, ffn, attention, head, table) in [
+        ("q8", 8, 8, 8, 8),
+        ("balanced", 4, 8, 4, 8),
+        ("small", 4, 4, 4, 4),
+    ] {
         let (_home, to) = packed(&tiny_a(), recipe);
         let formats = compare(&tiny_a(), &to);
         let format = |leaf: &str| formats.get(&format!("{TEXT}{leaf}")).map(String::as_str);
@@ -265,7 +285,11 @@ fn every_tensor_is_that_of_the_source() {
             );
         };
         // tiny-a: layers 0 to 3 are sparse, layers 5 to 14 share K and V; 2048 of 2080 rows are text.
-        expect("embed_tokens.weight", table, "tiled 2048 64");
+        expect("embed_tokens.weight", head, "tiled 2048 64");
+        assert_eq!(
+            format("embed_tokens.residual"),
+            (recipe == "balanced").then_some("q4_rows 2048 64")
+        );
         expect("embed_tokens_per_layer.weight", table, "rows 2048 240");
         expect("layers.0.mlp.gate_proj.weight", ffn, "tiled 256 64");
         expect("layers.0.mlp.up_proj.weight", ffn, "rows 256 64");
@@ -352,7 +376,7 @@ fn the_manifest_has_every_file_and_the_companions_are_copied() {
     let manifest: Value =
         serde_json::from_slice(&std::fs::read(to.join("pack.json")).unwrap()).unwrap();
     assert_eq!(manifest["format"], "gemmad-pack");
-    assert_eq!(manifest["version"], 1);
+    assert_eq!(manifest["version"], 2);
     assert_eq!(manifest["recipe"], "balanced");
     let files = manifest["files"].as_object().unwrap();
     for entry in std::fs::read_dir(&to).unwrap() {
@@ -436,14 +460,50 @@ fn verification_names_the_file_that_differs() {
 #[test]
 fn a_newer_pack_is_refused() {
     let (_home, to) = packed(&tiny_a(), "small");
-    edit_json(&to.join("pack.json"), |json| json["version"] = 2.into());
+    edit_json(&to.join("pack.json"), |json| json["version"] = 3.into());
     let mut inspect = gemmad(&["inspect", "--model"]);
     inspect.arg(&to);
     let text = complaint(inspect, 65);
     assert!(
-        text.contains("version 2 is newer") && text.contains("update gemmad"),
+        text.contains("version 3 is newer") && text.contains("update gemmad"),
         "{text}"
     );
+}
+
+#[test]
+fn a_pack_from_before_heads_had_two_planes_loads() {
+    let (_home, to) = packed(&tiny_a(), "q8");
+    edit_json(&to.join("pack.json"), |json| json["version"] = 1.into());
+    let mut ask = gemmad(&["ask", "--max-tokens", "2", "--model"]);
+    ask.arg(&to).arg("Hello.").assert().success();
+}
+
+#[test]
+fn a_second_plane_that_does_not_fit_is_refused() {
+    let (_home, to) = packed(&tiny_a(), "balanced");
+    let file = to.join("text.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    // Of the same length: a header says how long it is.
+    for (says, lies, complaint_about) in [
+        ("q4_rows 2048 64", "q4_rows 2048 63", "has shape [2048, 63]"),
+        (
+            "residual_peaks",
+            "residual_peakz",
+            "residual_peaks is in none of the files",
+        ),
+    ] {
+        let mut lying = bytes.clone();
+        let places = (0..header).filter(|&at| bytes[at..].starts_with(says.as_bytes()));
+        for at in places {
+            lying[at..at + lies.len()].copy_from_slice(lies.as_bytes());
+        }
+        std::fs::write(&file, &lying).unwrap();
+        let mut ask = gemmad(&["ask", "--model"]);
+        ask.arg(&to).arg("Hello.");
+        let text = complaint(ask, 65);
+        assert!(text.contains(complaint_about), "{text}");
+    }
 }
 
 #[test]

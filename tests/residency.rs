@@ -32,10 +32,10 @@ fn tiny_a() -> PathBuf {
 }
 
 /// A pack has one file for each group.
-fn packed(home: &Path) -> PathBuf {
+fn packed(home: &Path, recipe: &str) -> PathBuf {
     let pack = home.join("tiny.pack");
     let output = Command::new(env!("CARGO_BIN_EXE_gemmad"))
-        .args(["pack", "--recipe", "q8", "--from"])
+        .args(["pack", "--recipe", recipe, "--from"])
         .arg(tiny_a())
         .arg("--to")
         .arg(&pack)
@@ -141,7 +141,7 @@ fn said(engine: &mut Engine, request: &Request) -> String {
 #[test]
 fn a_group_comes_and_goes() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "balanced");
     let mut engine = Engine::open(&pack, options()).unwrap();
     for group in Group::ALL {
         assert_eq!(engine.group_state(group), GroupState::Unloaded, "{group}");
@@ -203,7 +203,7 @@ fn a_group_comes_and_goes() {
 #[test]
 fn the_next_process_finds_the_text_model_in_the_page_cache() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "balanced");
     let mut engine = Engine::open(&pack, options()).unwrap();
     said(&mut engine, &text());
     drop(engine);
@@ -216,7 +216,7 @@ fn the_next_process_finds_the_text_model_in_the_page_cache() {
 #[test]
 fn inspect_tells_what_the_page_cache_has_and_changes_nothing() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "q8");
     let file = |group: &str| pack.join(format!("{group}.safetensors"));
     let told = |group: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_gemmad"))
@@ -365,14 +365,14 @@ fn a_prefetch_that_is_cancelled_gives_its_memory_back() {
 #[test]
 fn weights_cut_off_while_they_are_in_use_are_told_before_they_are_read() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "balanced");
     let mut engine = Engine::open(&pack, options()).unwrap();
     said(&mut engine, &picture());
     let truncated = |engine: &mut Engine, request: &Request| {
         let answer = engine.answer(request, &mut |_| ControlFlow::Continue(()));
         match answer {
             Err(EngineError::Weights(error @ WeightsError::Truncated { .. })) => error.to_string(),
-            Err(EngineError::Text(error @ TextError::Ple(_))) => error.to_string(),
+            Err(EngineError::Text(error @ TextError::Rows(_))) => error.to_string(),
             other => panic!("{other:?}"),
         }
     };
@@ -395,7 +395,7 @@ fn weights_cut_off_while_they_are_in_use_are_told_before_they_are_read() {
 #[test]
 fn a_pack_that_is_replaced_while_it_runs_goes_on_answering() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "balanced");
     let mut engine = Engine::open(&pack, options()).unwrap();
     let mut reference = Engine::open(&pack, options()).unwrap();
     let want = [text(), picture()].map(|request| said(&mut reference, &request));
@@ -422,7 +422,7 @@ fn a_pack_that_is_replaced_while_it_runs_goes_on_answering() {
 #[test]
 fn locking_that_is_not_allowed_is_a_warning() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "balanced");
     let config = home.path().join("g.toml");
     std::fs::write(&config, "[model]\nmlock = true\n").unwrap();
     let ask = |limit: &str, more: &[&str]| {
@@ -453,7 +453,7 @@ fn locking_that_is_not_allowed_is_a_warning() {
 #[test]
 fn locked_weights_are_locked_and_can_be_given_back() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "balanced");
     let options = EngineOptions {
         mlock: true,
         ..options()

@@ -134,6 +134,31 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// The others may have any lower logit.
+    #[test]
+    fn as_many_of_the_best_decide_as_is_said(
+        sampling in samplings(), logits in logits(), seed in 0_u64..100, history in prop::collection::vec(0_u32..40, 0..6),
+    ) {
+        let mut sampler = Sampler::new(sampling, logits.len(), seed).unwrap();
+        sampler.accept(&history);
+        if let Some(count) = sampler.deciding() {
+            let mut order: Vec<usize> = (0..logits.len()).filter(|&id| logits[id].is_finite()).collect();
+            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+            let mut lowered = logits.clone();
+            for &id in order.iter().skip(count) {
+                lowered[id] -= 0.7;
+            }
+            let chosen = sampler.sample(&mut lowered).unwrap();
+            let mut sampler = Sampler::new(sampling, logits.len(), seed).unwrap();
+            sampler.accept(&history);
+            prop_assert_eq!(chosen, sampler.sample(&mut logits.clone()).unwrap());
+        }
+    }
+}
+
 /// The parts that top-p sorts: more candidates than one part holds.
 #[test]
 fn many_candidates_are_the_same_candidates() {

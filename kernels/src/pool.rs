@@ -130,7 +130,8 @@ impl Pool {
         self.weight_bytes.load(Relaxed)
     }
 
-    pub(crate) fn count_weights(&self, bytes: usize) {
+    /// Counts weights that are read elsewhere than in a product.
+    pub fn count_weights(&self, bytes: usize) {
         self.weight_bytes.fetch_add(bytes as u64, Relaxed);
     }
 

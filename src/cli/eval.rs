@@ -12,7 +12,7 @@ use super::model_args::ModelArgs;
 use crate::model::config::Config;
 use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::matformer::{Slice, Slices};
-use crate::model::text::{Shortcuts, TextModel, Workspace, no_probe};
+use crate::model::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Checkpoint;
 use crate::pipeline::EngineError;
@@ -235,7 +235,10 @@ impl Sums {
                     continue;
                 };
                 for side in [&mut *model, &mut *reference] {
-                    side.text.logits(pool, &side.work, token, &mut side.logits);
+                    let Side {
+                        text, work, logits, ..
+                    } = side;
+                    text.logits(pool, work, token, Exact::All, logits)?;
                 }
                 self.compare(&model.logits, &reference.logits, next as usize);
             }

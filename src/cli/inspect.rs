@@ -48,7 +48,7 @@ struct GroupReport {
     parameters: u64,
     bytes: u64,
     mapped_bytes: u64,
-    /// In the page cache, whoever read it; null where the kernel does not tell this user.
+    /// What the page cache has of what is mapped, whoever read it; null where the kernel does not tell this user.
     resident_bytes: Option<u64>,
 }
 
@@ -112,7 +112,7 @@ fn report(config: &Config, checkpoint: &Checkpoint, slices: &Slices) -> Result<R
     let mut categories = BTreeMap::new();
     for info in checkpoint.tensors() {
         if let Some(category) = Category::of(&info.name, text.first_kv_shared_layer()) {
-            *categories.entry(category).or_insert(0) += info.elements();
+            *categories.entry(category).or_insert(0) += info.parameters();
         }
     }
     let count = |category: Category| categories.get(&category).copied().unwrap_or(0);
@@ -140,7 +140,7 @@ fn report(config: &Config, checkpoint: &Checkpoint, slices: &Slices) -> Result<R
         total_parameters: checkpoint
             .tensors()
             .filter(|info| info.group.is_some())
-            .map(|info| info.elements())
+            .map(|info| info.parameters())
             .sum(),
         categories: Category::ALL
             .into_iter()
@@ -197,7 +197,7 @@ fn group_report(checkpoint: &Checkpoint, group: Group) -> Result<GroupReport, Fa
     Ok(GroupReport {
         group: group.to_string(),
         tensors: tensors.len(),
-        parameters: tensors.iter().map(|info| info.elements()).sum(),
+        parameters: tensors.iter().map(|info| info.parameters()).sum(),
         bytes: tensors.iter().map(|info| info.bytes).sum(),
         mapped_bytes: mapped.mapped_bytes(),
         resident_bytes: mapped.cached_bytes(),

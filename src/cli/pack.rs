@@ -48,7 +48,7 @@ pub(super) struct Pack {
 enum RecipeArg {
     /// 8 bit everywhere
     Q8,
-    /// feed-forward in 4 bit, the rest in 8
+    /// feed-forward in 4 bit, the rest in 8; of the head 4 bits are read for every token, the others where they matter
     Balanced,
     /// 4 bit, and 8 where it is cheap
     Small,

@@ -1,6 +1,7 @@
 //! Gemma 3n on the CPU: no async runtime, no device, no clock, no socket.
 
 pub mod audio;
+mod best;
 pub mod config;
 pub mod generation_config;
 pub mod grammar;

@@ -9,9 +9,9 @@
 //!
 //! Source: `LogitsProcessorList` of the reference implementation.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
+
+use super::best::{Best, Candidate, finite};
 
 /// How a token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,36 +109,6 @@ pub fn random_seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// A token that may be drawn; the most probable one is the least in order, and of equals the lowest id.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    logit: f32,
-    id: u32,
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other
-            .logit
-            .total_cmp(&self.logit)
-            .then(self.id.cmp(&other.id))
-    }
-}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Candidate {}
-
 /// Chooses tokens; owns its buffers, so that a token costs no allocation.
 #[derive(Debug)]
 pub struct Sampler {
@@ -149,8 +119,8 @@ pub struct Sampler {
     seen: Vec<bool>,
     /// The ids for which `seen` holds.
     seen_ids: Vec<u32>,
-    /// The best tokens, the worst of them on top; unused without top-k.
-    heap: BinaryHeap<Candidate>,
+    /// Unused without top-k.
+    best: Best,
     candidates: Vec<Candidate>,
     /// Probabilities of the first candidates in relation to the best one's.
     weights: Vec<f64>,
@@ -181,7 +151,7 @@ impl Sampler {
             random: SplitMix64(seed),
             seen: vec![false; penalised],
             seen_ids: Vec::with_capacity(penalised),
-            heap: BinaryHeap::with_capacity(if sampling.top_k == 0 { 0 } else { room }),
+            best: Best::with_capacity(if sampling.top_k == 0 { 0 } else { room }),
             candidates: Vec::with_capacity(room),
             weights: Vec::with_capacity(room),
         })
@@ -196,6 +166,23 @@ impl Sampler {
                 self.seen_ids.push(id);
             }
         }
+    }
+
+    /// How many of the best logits decide what [`Sampler::sample`] chooses, or that all of them do (`None`).
+    pub fn deciding(&self) -> Option<usize> {
+        let best = match self.sampling {
+            // What is made more probable may come from anywhere.
+            Sampling {
+                repetition_penalty, ..
+            } if repetition_penalty < 1.0 => return None,
+            Sampling {
+                temperature: 0.0, ..
+            } => 1,
+            Sampling { top_k: 0, .. } => return None,
+            Sampling { top_k, .. } => top_k,
+        };
+        // Each token that is made less probable lets one more come up.
+        Some(best.saturating_add(self.seen_ids.len()))
     }
 
     /// Chooses the next token from the logits of all ids; they may be changed by the repetition penalty.
@@ -257,19 +244,9 @@ impl Sampler {
         chosen
     }
 
-    /// Fills the candidates with the `k` best tokens, in order: one pass, most logits cost one comparison.
+    /// Fills the candidates with the `k` best tokens, in order.
     fn keep_best(&mut self, logits: &[f32], k: usize) {
-        self.heap.clear();
-        for candidate in finite(logits) {
-            if self.heap.len() < k {
-                self.heap.push(candidate);
-            } else if let Some(mut worst) = self.heap.peek_mut()
-                && candidate < *worst
-            {
-                *worst = candidate;
-            }
-        }
-        self.candidates.extend(self.heap.drain());
+        self.candidates.extend(self.best.of(finite(logits), k));
         self.candidates.sort_unstable();
     }
 
@@ -311,13 +288,6 @@ fn greedy(logits: &[f32]) -> Option<u32> {
     finite(logits)
         .reduce(|a, b| if b.logit > a.logit { b } else { a })
         .map(|best| best.id)
-}
-
-fn finite(logits: &[f32]) -> impl Iterator<Item = Candidate> {
-    let candidates = (0..)
-        .zip(logits)
-        .map(|(id, &logit)| Candidate { logit, id });
-    candidates.filter(|candidate| candidate.logit.is_finite())
 }
 
 /// A small generator of random numbers: one 64-bit state, one addition and one hash a number.

@@ -13,6 +13,7 @@ mod huggingface;
 mod plan;
 mod quantize;
 mod recipe;
+mod residual;
 mod synthetic;
 mod verify;
 mod writer;

@@ -9,9 +9,10 @@ use safetensors::Dtype;
 
 use super::error::PackError;
 use super::recipe::{Arrangement, Recipe, Role};
+use super::residual;
 use crate::model::config::TextConfig;
 use crate::model::matformer::Slices;
-use crate::model::weights::{Blocks, Group};
+use crate::model::weights::{Blocks, Group, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS};
 
 /// A slice may end where a group of quantised weights ends.
 const CUT: usize = kernels::quant::GROUP;
@@ -44,13 +45,20 @@ pub(super) enum Store {
     Quantized { blocks: Blocks, first_col: usize },
     /// Number by number, as in the source.
     Plain(Described),
+    /// The second plane: what the first one leaves of the source, quantised.
+    Residual(Blocks),
+    /// How far the second plane reaches, a BF16 for each of `rows` ([`residual::peaks`]).
+    ResidualPeaks { rows: usize, cols: usize },
 }
 
 impl Entry {
     /// Bytes in the file; `None` where that does not fit.
     pub(super) fn bytes(&self) -> Option<u64> {
         match &self.store {
-            Store::Quantized { blocks, .. } => blocks.bytes().map(|bytes| bytes as u64),
+            Store::Quantized { blocks, .. } | Store::Residual(blocks) => {
+                blocks.bytes().map(|bytes| bytes as u64)
+            }
+            Store::ResidualPeaks { rows, .. } => (*rows as u64).checked_mul(residual::PEAK_BYTES),
             Store::Plain(tensor) => tensor
                 .shape
                 .iter()
@@ -121,6 +129,9 @@ pub(super) fn text(
         plan.matrix(&name, Role::Side, d, d)?;
     }
     plan.plain("norm.weight", &[d])?;
+    if recipe.splits_head() {
+        plan.residual("embed_tokens.weight", vocabulary, d);
+    }
     let text = std::mem::take(&mut plan.entries);
     plan.quantized(
         "embed_tokens_per_layer.weight",
@@ -360,6 +371,27 @@ impl Planner<'_> {
             },
         });
         Ok(())
+    }
+
+    /// The second plane of a matrix that is planned already, last of the file: it is not mapped with the others.
+    fn residual(&mut self, leaf: &str, rows: usize, cols: usize) {
+        let source = format!("{TEXT_PREFIX}{leaf}");
+        self.entries.push(Entry {
+            name: HEAD_RESIDUAL_PEAKS.to_owned(),
+            source: source.clone(),
+            store: Store::ResidualPeaks { rows, cols },
+        });
+        let blocks = Blocks {
+            format: residual::SECOND_PLANE,
+            columns: false,
+            rows,
+            cols,
+        };
+        self.entries.push(Entry {
+            name: HEAD_RESIDUAL.to_owned(),
+            source,
+            store: Store::Residual(blocks),
+        });
     }
 
     /// A matrix in segments of columns that end at `cuts`: each is a matrix of its own, so that a slice reads only its own.

@@ -6,10 +6,12 @@ use std::path::Path;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use kernels::Pool;
+use kernels::quant::NotFinite;
 use safetensors::Dtype;
 
 use super::error::PackError;
 use super::plan::{Described, Entry, Store, matrix_shape};
+use super::residual;
 use super::writer::FileWriter;
 use crate::model::weights::Blocks;
 
@@ -59,6 +61,23 @@ impl Quantizer {
                 self.quantize(pool, source, &entry.source, *blocks, *first_col, out)
             }
             Store::Plain(tensor) => self.copy(pool, source, &entry.source, tensor, out),
+            Store::Residual(blocks) => {
+                let shape = (blocks.rows, blocks.cols);
+                self.residual(pool, source, &entry.source, shape, out, &|left, bytes| {
+                    residual::second_plane(pool, left, blocks.cols, bytes)
+                })
+            }
+            Store::ResidualPeaks { rows, cols } => self.residual(
+                pool,
+                source,
+                &entry.source,
+                (*rows, *cols),
+                out,
+                &|left, bytes| {
+                    narrow(&residual::peaks(pool, left, *cols), Dtype::BF16, bytes);
+                    Ok(())
+                },
+            ),
         }
     }
 
@@ -72,7 +91,7 @@ impl Quantizer {
         out: &mut FileWriter<'_, '_>,
     ) -> Result<(), PackError> {
         let (rows, cols) = blocks.stored();
-        let piece_rows = (PIECE / cols / PIECE_ROWS).max(1) * PIECE_ROWS;
+        let piece_rows = piece_rows(cols);
         for first in (0..rows).step_by(piece_rows) {
             let last = rows.min(first + piece_rows);
             let n = (last - first) * cols;
@@ -115,6 +134,36 @@ impl Quantizer {
         Ok(())
     }
 
+    /// Writes what `form` makes of the residuals of some rows, until all have had their turn.
+    fn residual(
+        &mut self,
+        pool: &Pool,
+        source: &mut impl Source,
+        tensor: &str,
+        (rows, cols): (usize, usize),
+        out: &mut FileWriter<'_, '_>,
+        form: &dyn Fn(&[f32], &mut Vec<u8>) -> Result<(), NotFinite>,
+    ) -> Result<(), PackError> {
+        let piece_rows = piece_rows(cols);
+        for first in (0..rows).step_by(piece_rows) {
+            let last = rows.min(first + piece_rows);
+            self.piece.resize((last - first) * cols, 0.0);
+            source.read(pool, tensor, first..last, 0..cols, &mut self.piece)?;
+            residual::subtract_first_plane(pool, &mut self.piece, cols, &mut self.bytes)
+                .and_then(|()| form(&self.piece, &mut self.bytes))
+                .map_err(|mut at| {
+                    at.row += first;
+                    PackError::NotFinite {
+                        path: source.path().to_owned(),
+                        tensor: tensor.to_owned(),
+                        source: at,
+                    }
+                })?;
+            out.write(&self.bytes)?;
+        }
+        Ok(())
+    }
+
     /// Number by number; widening to f32 and back changes none.
     fn copy(
         &mut self,
@@ -136,6 +185,10 @@ impl Quantizer {
         }
         Ok(())
     }
+}
+
+fn piece_rows(cols: usize) -> usize {
+    (PIECE / cols / PIECE_ROWS).max(1) * PIECE_ROWS
 }
 
 /// `out [cols, rows]` from `x [rows, cols]`.

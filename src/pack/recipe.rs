@@ -7,7 +7,7 @@ use kernels::quant::Format;
 pub enum Recipe {
     /// 8 bit everywhere: hardly distinguishable from the source.
     Q8,
-    /// FFN in 4 bit, everything else in 8.
+    /// FFN in 4 bit, the head in two planes of 4, everything else in 8.
     #[default]
     Balanced,
     /// FFN, attention, head and PLE table in 4 bit; LAuReL, AltUp, the per-layer-input projections and the towers in 8.
@@ -50,11 +50,16 @@ impl Recipe {
         }
     }
 
-    /// The block format of a matrix.
+    /// Whether the head has a second plane: what 4 bits leave of it, in 4 bits.
+    pub(super) fn splits_head(self) -> bool {
+        self == Recipe::Balanced
+    }
+
+    /// The block format of a matrix, of the head its first plane.
     pub(super) fn format(self, role: Role, arrangement: Arrangement) -> Format {
         let q4 = match self {
             Recipe::Q8 => false,
-            Recipe::Balanced => role == Role::FeedForward,
+            Recipe::Balanced => matches!(role, Role::FeedForward | Role::Head),
             Recipe::Small => !matches!(role, Role::Side | Role::Tower),
         };
         match (q4, arrangement) {

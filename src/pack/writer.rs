@@ -298,11 +298,12 @@ impl Layout {
         for entry in &plan.entries {
             let bytes = entry.bytes().unwrap_or(u64::MAX / 2);
             let (dtype, shape) = match &entry.store {
-                Store::Quantized { blocks, .. } => {
+                Store::Quantized { blocks, .. } | Store::Residual(blocks) => {
                     formats.insert(entry.name.clone(), blocks.describe().into());
                     (Dtype::U8, vec![bytes as usize])
                 }
                 Store::Plain(tensor) => (tensor.dtype, tensor.shape.clone()),
+                Store::ResidualPeaks { rows, .. } => (Dtype::BF16, vec![*rows]),
             };
             let mut add = |name: String, dtype: Dtype, shape: Vec<usize>, bytes: u64| {
                 let value = serde_json::json!({

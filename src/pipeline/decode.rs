@@ -10,7 +10,7 @@ use super::{Answer, Generation};
 use crate::model::grammar::{Constraint, Next, TokenSet};
 use crate::model::sampler::Sampler;
 use crate::model::stop::{StopReason, StopRules, TextStream};
-use crate::model::text::no_probe;
+use crate::model::text::{Exact, no_probe};
 
 /// Room in an answer for each token, so that it does not grow while it is decoded; no text's tokens are longer on average.
 const BYTES_PER_TOKEN: usize = 32;
@@ -118,10 +118,9 @@ impl Engine {
                 break;
             }
             let chosen = match &mut constrained {
-                None => {
-                    self.logits_of(self.work.ready() - 1);
-                    sampler.sample(&mut self.logits).map_err(EngineError::from)
-                }
+                None => self
+                    .logits(self.work.ready() - 1, exact(&sampler, None))
+                    .and_then(|()| sampler.sample(&mut self.logits).map_err(EngineError::from)),
                 Some(constrained) => {
                     let room = generation.max_tokens - stream.tokens();
                     self.choose(conversation, constrained, &mut sampler, room)
@@ -211,7 +210,7 @@ impl Engine {
                 run.truncate(most.max(1));
                 sampler.accept(&run);
                 if constrained.confidence.is_some() {
-                    self.measure_forced(constrained, last, run[0]);
+                    self.measure_forced(constrained, last, run[0])?;
                 }
                 if run.len() > 1 {
                     self.take_run(conversation, constrained, &run)?;
@@ -225,9 +224,9 @@ impl Engine {
                     let ids: Vec<u32> = allowed.iter().collect();
                     let logits = &mut self.logits;
                     self.text
-                        .logits_of(&self.pool, &self.work, last, &ids, logits);
+                        .logits_of(&self.pool, &mut self.work, last, &ids, logits)?;
                 } else {
-                    self.logits_of(last);
+                    self.logits(last, exact(sampler, Some(&allowed)))?;
                     constrained.measure(&allowed, &self.logits);
                     allowed.mask(&mut self.logits);
                 }
@@ -252,17 +251,27 @@ impl Engine {
         constrained.taken.extend(run);
         if constrained.confidence.is_some() {
             for (token, &id) in run[1..].iter().enumerate() {
-                self.measure_forced(constrained, token, id);
+                self.measure_forced(constrained, token, id)?;
             }
         }
         Ok(())
     }
 
     /// Notes how probable the model found the only token that may stand behind token `token` of the last chunk.
-    fn measure_forced(&mut self, constrained: &mut Constrained, token: usize, id: u32) {
-        self.logits_of(token);
+    fn measure_forced(
+        &mut self,
+        constrained: &mut Constrained,
+        token: usize,
+        id: u32,
+    ) -> Result<(), EngineError> {
         let only = TokenSet::of(&[id], self.logits.len());
+        let exact = Exact::Best {
+            count: 1,
+            within: Some(&only),
+        };
+        self.logits(token, exact)?;
         constrained.measure(&only, &self.logits);
+        Ok(())
     }
 
     /// Takes tokens of the answer into the context.
@@ -288,8 +297,17 @@ impl Engine {
         Ok(())
     }
 
-    fn logits_of(&mut self, token: usize) {
-        self.text
-            .logits(&self.pool, &self.work, token, &mut self.logits);
+    fn logits(&mut self, token: usize, exact: Exact<'_>) -> Result<(), EngineError> {
+        let (work, logits) = (&mut self.work, &mut self.logits);
+        Ok(self.text.logits(&self.pool, work, token, exact, logits)?)
+    }
+}
+
+/// What a sampler has to know to choose among all tokens, or among those of a set. How probable a grammar's tokens are is then told
+/// from logits that are exact where they weigh most.
+fn exact<'a>(sampler: &Sampler, within: Option<&'a TokenSet>) -> Exact<'a> {
+    match sampler.deciding() {
+        None => Exact::All,
+        Some(count) => Exact::Best { count, within },
     }
 }

@@ -35,7 +35,7 @@ impl Engine {
         self.residency.unloaded(group);
         self.towers.unload(group);
         match group {
-            Group::Text => self.text.weights().evict(),
+            Group::Text => self.text.evict(),
             Group::Ple => self.text.ple().evict(),
             Group::Audio | Group::Vision => {}
         }

@@ -13,7 +13,8 @@ use crate::model::audio::AudioTower;
 use crate::model::config::Config;
 use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::matformer::{Slice, Slices};
-use crate::model::text::{TextModel, Workspace, no_probe};
+use crate::model::sampler::Sampling;
+use crate::model::text::{Exact, TextModel, Workspace, no_probe};
 use crate::model::vision::VisionTower;
 use crate::model::weights::{Checkpoint, Group, GroupState};
 use crate::pipeline::EngineError;
@@ -31,6 +32,8 @@ struct Report {
     decode_tok_s: f64,
     /// Weights that one decoded token reads, counted as they are read.
     weight_bytes_per_token: u64,
+    /// Rows of the LM head's second plane among them; 0 where it has none.
+    head_rows_per_token: f64,
     /// What decoding reads per second.
     weight_read_gb_s: f64,
     /// What plain reading of memory gives on the same threads.
@@ -88,6 +91,7 @@ impl Bench {
         }
         runs.remove(0);
         let weight_bytes_per_token = runs[0].weight_bytes / decode as u64;
+        let head_rows_per_token = runs[0].head_rows as f64 / decode as f64;
         let decode_tok_s = median(runs.iter().map(|run| decode as f64 / run.decode_s));
         // The text model opens the PLE table, so the two load and unload together.
         let of = |group: Group, mapped_bytes, resident_bytes| GroupReport {
@@ -109,7 +113,7 @@ impl Bench {
         ];
         let resident_bytes = status_bytes("VmRSS:");
         let start = Instant::now();
-        text.weights().evict();
+        text.evict();
         text.ple().evict();
         drop(text);
         let unload_ms = start.elapsed().as_secs_f64() * 1e3;
@@ -127,6 +131,7 @@ impl Bench {
             prefill_tok_s: median(runs.iter().map(|run| prefill as f64 / run.prefill_s)),
             decode_tok_s,
             weight_bytes_per_token,
+            head_rows_per_token,
             weight_read_gb_s: decode_tok_s * weight_bytes_per_token as f64 / 1e9,
             memory_read_gb_s,
             kv_cache_bytes: cache.bytes(),
@@ -143,7 +148,14 @@ struct Run {
     prefill_s: f64,
     decode_s: f64,
     weight_bytes: u64,
+    head_rows: u64,
 }
+
+/// What the published way of choosing a token has to know.
+const WANTED: Exact<'_> = Exact::Best {
+    count: Sampling::PUBLISHED.top_k,
+    within: None,
+};
 
 fn run_once(
     pool: &Pool,
@@ -160,19 +172,20 @@ fn run_once(
     let mut logits = vec![0.0; text.text_vocab_size()];
     let start = Instant::now();
     text.extend(pool, cache, work, &ids, &[], slice, &mut no_probe)?;
-    text.logits(pool, work, work.ready() - 1, &mut logits);
+    text.logits(pool, work, work.ready() - 1, WANTED, &mut logits)?;
     let prefill_s = start.elapsed().as_secs_f64();
-    let before = pool.weight_bytes();
+    let (before, rows_before) = (pool.weight_bytes(), work.second_plane_rows());
     let start = Instant::now();
     for id in random.take(decode) {
         text.extend(pool, cache, work, &[id], &[], slice, &mut no_probe)?;
-        text.logits(pool, work, work.ready() - 1, &mut logits);
+        text.logits(pool, work, work.ready() - 1, WANTED, &mut logits)?;
     }
     let decode_s = start.elapsed().as_secs_f64();
     Ok(Run {
         prefill_s,
         decode_s,
         weight_bytes: pool.weight_bytes() - before,
+        head_rows: work.second_plane_rows() - rows_before,
     })
 }
 
@@ -276,6 +289,13 @@ fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
         "weights read per token",
         mb(report.weight_bytes_per_token)
     )?;
+    if report.head_rows_per_token > 0.0 {
+        writeln!(
+            out,
+            "  {:<28}{:>12.1} rows of its second plane",
+            "of the LM head", report.head_rows_per_token
+        )?;
+    }
     writeln!(
         out,
         "  {:<28}{:>12.2} GB/s, {:.0} % of the {:.2} GB/s that plain reading gives",

@@ -5,6 +5,7 @@
 mod altup;
 mod attention;
 mod feed_forward;
+mod head;
 mod laurel;
 mod layer;
 mod load;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 
 use kernels::Pool;
 
+pub use self::head::Exact;
+use self::head::Head;
 use self::layer::Layer;
 use self::per_layer_embedding::ContextProjection;
 pub use self::workspace::Workspace;
@@ -81,9 +84,10 @@ pub enum TextError {
     /// Whoever watches broke it off between two layers; the cache is empty now, for a part of a chunk is of no use.
     #[error("broken off")]
     Interrupted,
-    /// The per-layer-embedding table cannot be read any more; the tokens before the chunk at hand were taken.
+    /// What is read by row (the per-layer-embedding table, a second plane of the LM head) cannot be read any more; the tokens before
+    /// the chunk at hand were taken.
     #[error(transparent)]
-    Ple(#[from] WeightsError),
+    Rows(#[from] WeightsError),
 }
 
 /// Called before each layer: tells a watchdog that work goes on, and may break it off.
@@ -98,6 +102,8 @@ pub struct Shortcuts {
     pub sparse_ffn: bool,
     /// Where a grammar allows few tokens, only their rows of the LM head are read.
     pub head_rows: bool,
+    /// Of an LM head in two planes, the second is read where it decides ([`Exact::Best`]).
+    pub head_planes: bool,
     /// Tokens that a grammar forces pass the layers together.
     pub forced_runs: bool,
 }
@@ -108,6 +114,7 @@ impl Default for Shortcuts {
             kv_cut: true,
             sparse_ffn: true,
             head_rows: true,
+            head_planes: true,
             forced_runs: true,
         }
     }
@@ -134,7 +141,7 @@ pub struct TextModel {
     config: TextConfig,
     weights: Arc<Mapped>,
     ple: PleStore,
-    embed_tokens: Tensor,
+    head: Head,
     layers: Vec<Layer>,
     context_projection: ContextProjection,
     altup_projections: Vec<Tensor>,
@@ -173,16 +180,11 @@ impl TextModel {
                 .map(|i| weights.matrix(&name(&format!("{leaf}.{i}.weight")), d, d))
                 .collect::<Result<Vec<_>, _>>()
         };
-        // A pack leaves out the rows of media tokens, which nothing reads.
-        let embedding_rows = match checkpoint.pack() {
-            None => config.vocab_size,
-            Some(_) => config.vocab_size_per_layer_input,
-        };
         let layers = (0..config.num_hidden_layers)
             .map(|index| Layer::load(&weights, config, index))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(TextModel {
-            embed_tokens: weights.matrix(&name("embed_tokens.weight"), embedding_rows, d)?,
+            head: Head::load(checkpoint, &weights, config)?,
             layers,
             context_projection: ContextProjection::load(&weights, config)?,
             altup_projections: stream_matrices("altup_projections")?,
@@ -241,7 +243,7 @@ impl TextModel {
     ///
     /// # Errors
     /// Nothing was changed when the prompt does not fit the context, holds an unknown id, or the number of media rows
-    /// differs from the number of media ids. When the PLE table cannot be read, the chunks before that were taken.
+    /// differs from the number of media ids. When what is read by row cannot be read, the chunks before that were taken.
     pub fn extend(
         &self,
         pool: &Pool,
@@ -291,9 +293,10 @@ impl TextModel {
             let rows = self.media_count(now) * self.config.hidden_size;
             let (rows, later) = media_rows.split_at(rows);
             media_rows = later;
+            self.embed(pool, work, now, rows)?;
             let is_last = end == ids.len();
             let passed =
-                self.extend_by_chunk(pool, cache, work, now, rows, slice, is_last, probe, watch);
+                self.extend_by_chunk(pool, cache, work, now.len(), slice, is_last, probe, watch);
             if passed.is_break() {
                 cache.clear();
                 return Err(TextError::Interrupted);
@@ -359,14 +362,12 @@ impl TextModel {
         pool: &Pool,
         cache: &mut KvCache,
         work: &mut Workspace,
-        ids: &[u32],
-        media_rows: &[f32],
+        t: usize,
         slice: &Slice,
         is_last: bool,
         probe: Probe<'_>,
         watch: Watch<'_>,
     ) -> ControlFlow<()> {
-        let t = ids.len();
         let last_producer = self.config.first_kv_shared_layer() - 1;
         // A single token passes every layer, cut or not.
         let cut = self.shortcuts.kv_cut && !(is_last && t == 1);
@@ -375,7 +376,6 @@ impl TextModel {
         } else {
             self.config.num_hidden_layers
         };
-        self.embed(pool, work, ids, media_rows);
         probe("embeds", 0, &work.e[..t * self.config.hidden_size]);
         self.per_layer_inputs(pool, work, 0, t, prompt_layers, probe);
         self.initial_streams(pool, work, t);
@@ -442,22 +442,33 @@ impl TextModel {
     }
 
     /// Scaled rows of `embed_tokens`, and the given rows at media positions, which are not scaled (reference 2.1, 5).
-    fn embed(&self, pool: &Pool, work: &mut Workspace, ids: &[u32], media_rows: &[f32]) {
+    fn embed(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace,
+        ids: &[u32],
+        media_rows: &[f32],
+    ) -> Result<(), WeightsError> {
         let d = self.config.hidden_size;
         let scale = (d as f32).sqrt();
-        let table = self.weights.view(self.embed_tokens);
-        let mut media_rows = media_rows.chunks_exact(d);
-        for (&id, e) in ids.iter().zip(work.e.chunks_exact_mut(d)) {
-            let row = id as usize;
-            if row < self.text_vocab_size() {
-                kernels::widen::row(pool.isa(), table, row, e);
-                for x in e {
-                    *x *= scale;
-                }
-            } else if let Some(row) = media_rows.next() {
-                e.copy_from_slice(row);
+        let is_text = |&id: &u32| (id as usize) < self.text_vocab_size();
+        let Workspace { e, x, head, .. } = work;
+        let mut e = &mut e[..ids.len() * d];
+        let mut media_rows = media_rows;
+        for ids in ids.chunk_by(|a, b| is_text(a) == is_text(b)) {
+            let (now, later) = e.split_at_mut(ids.len() * d);
+            e = later;
+            if is_text(&ids[0]) {
+                self.head
+                    .embed(pool, &self.weights, ids, head, &mut x[..d], now)?;
+                now.iter_mut().for_each(|x| *x *= scale);
+            } else {
+                let (rows, later) = media_rows.split_at(now.len());
+                now.copy_from_slice(rows);
+                media_rows = later;
             }
         }
+        Ok(())
     }
 
     /// Inputs of the first `layers` layers for `t` tokens from token `first` of the chunk on.
@@ -538,70 +549,72 @@ impl TextModel {
     }
 
     /// Logits of a token that went through every layer (the last `work.ready()` of the last chunk), for the first
-    /// `out.len()` ids: `cap · tanh(embed_tokens · hidden / cap)`. Ids from [`TextModel::text_vocab_size`] on are never to
-    /// be emitted, so there is no reason to ask for them but a comparison.
+    /// `out.len()` ids: `cap · tanh(embed_tokens · hidden / cap)`, those exact that `exact` asks for. Ids from
+    /// [`TextModel::text_vocab_size`] on are never to be emitted, so there is no reason to ask for them but a comparison.
+    ///
+    /// # Errors
+    /// The second plane of the head cannot be read any more; `out` is then unspecified.
     ///
     /// # Panics
     /// If `token` is not below `work.ready()`, or `out` is longer than the vocabulary.
-    pub fn logits(&self, pool: &Pool, work: &Workspace, token: usize, out: &mut [f32]) {
-        let head = self.weights.view(self.embed_tokens).rows(0..out.len());
-        kernels::matvec::matvec(pool, head, self.hidden(work, token), out);
-        self.soft_cap(pool, out);
+    pub fn logits(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace,
+        token: usize,
+        exact: Exact<'_>,
+        out: &mut [f32],
+    ) -> Result<(), TextError> {
+        let exact = match self.shortcuts.head_planes {
+            true => exact,
+            false => Exact::All,
+        };
+        let (hidden, scratch) = self.hidden(work, token);
+        Ok(self
+            .head
+            .logits(pool, &self.weights, hidden, exact, scratch, out)?)
     }
 
     /// As [`TextModel::logits`], but only the logits of `ids`, which ascend, are computed, and all others are -inf: for a
     /// grammar that allows few tokens. Equal bit by bit.
+    ///
+    /// # Errors
+    /// As there.
     ///
     /// # Panics
     /// As there; and if `ids` do not ascend or name one beyond `out`.
     pub fn logits_of(
         &self,
         pool: &Pool,
-        work: &Workspace,
+        work: &mut Workspace,
         token: usize,
         ids: &[u32],
         out: &mut [f32],
-    ) {
-        let block_rows = kernels::matvec::BLOCK_ROWS;
-        let mut blocks: Vec<u32> = ids.iter().map(|id| id / block_rows as u32).collect();
-        blocks.dedup();
-        let head = self.weights.view(self.embed_tokens).rows(0..out.len());
-        let short = blocks.last().map_or(0, |&last| {
-            ((last as usize + 1) * block_rows).saturating_sub(out.len())
-        });
-        let mut rows = vec![0.0; (blocks.len() * block_rows).saturating_sub(short)];
-        let hidden = self.hidden(work, token);
-        kernels::matvec::matvec_blocks(pool, head, &blocks, hidden, &mut rows);
-        self.soft_cap(pool, &mut rows);
-        out.fill(f32::NEG_INFINITY);
-        let mut block = 0;
-        for &id in ids {
-            while blocks[block] != id / block_rows as u32 {
-                block += 1;
-            }
-            out[id as usize] = rows[block * block_rows + id as usize % block_rows];
-        }
+    ) -> Result<(), TextError> {
+        let (hidden, scratch) = self.hidden(work, token);
+        Ok(self
+            .head
+            .logits_of(pool, &self.weights, hidden, ids, scratch, out)?)
     }
 
-    /// The final hidden state of a token of the last chunk.
-    fn hidden<'w>(&self, work: &'w Workspace, token: usize) -> &'w [f32] {
+    /// Gives back the pages of the weights; what is read again comes from the file again.
+    pub fn evict(&self) {
+        self.weights.evict();
+        self.head.evict();
+    }
+
+    /// The final hidden state of a token of the last chunk, and the buffers of the head.
+    fn hidden<'w>(
+        &self,
+        work: &'w mut Workspace,
+        token: usize,
+    ) -> (&'w [f32], &'w mut head::Scratch) {
         let d = self.config.hidden_size;
         assert!(
             token < work.ready,
             "token {token} of {} has no hidden state",
             work.ready
         );
-        &work.hidden[token * d..(token + 1) * d]
-    }
-
-    fn soft_cap(&self, pool: &Pool, out: &mut [f32]) {
-        if let Some(cap) = self.config.final_logit_softcapping {
-            pool.for_each_chunk_mut(out, SOFT_CAP_CHUNK, &|_, out| {
-                kernels::elementwise::soft_cap(pool.isa(), out, cap)
-            });
-        }
+        (&work.hidden[token * d..(token + 1) * d], &mut work.head)
     }
 }
-
-/// Logits that one task caps: enough work for a thread to be worth waking.
-const SOFT_CAP_CHUNK: usize = 8192;

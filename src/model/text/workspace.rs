@@ -1,6 +1,6 @@
 //! Every buffer that a chunk of tokens passes through, allocated once.
 
-use super::{attention, feed_forward};
+use super::{attention, feed_forward, head};
 use crate::model::config::TextConfig;
 
 /// Buffers for chunks of up to `chunk` tokens; D, A, P, L, R as in `config.json`.
@@ -34,6 +34,7 @@ pub struct Workspace {
     /// Final hidden states of the tokens that went through every layer, \[ready, D\].
     pub(super) hidden: Vec<f32>,
     pub(super) ready: usize,
+    pub(super) head: head::Scratch,
     pub(super) laurel_rank: usize,
     pub(super) ple_width: usize,
 }
@@ -68,6 +69,7 @@ impl Workspace {
             ),
             hidden: rows(d),
             ready: 0,
+            head: head::Scratch::default(),
             laurel_rank: r,
             ple_width: p,
         }
@@ -76,6 +78,11 @@ impl Workspace {
     /// Tokens of the last chunk that went through every layer: all of them, or only the last with the K/V cut.
     pub fn ready(&self) -> usize {
         self.ready
+    }
+
+    /// Rows that logits have taken of the second plane of the LM head so far, where it has one.
+    pub fn second_plane_rows(&self) -> u64 {
+        self.head.rows_read()
     }
 
     /// Bytes held.
@@ -94,6 +101,6 @@ impl Workspace {
             &self.hidden,
         ];
         let floats: usize = rows.iter().map(|row| row.len()).sum();
-        4 * floats + self.attention.bytes() + self.feed_forward.bytes()
+        4 * floats + self.attention.bytes() + self.feed_forward.bytes() + self.head.bytes()
     }
 }

@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::mapping::{self, Mapped};
 use super::pack::{Blocks, PackManifest};
-use super::{Group, WeightsError};
+use super::{Group, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, WeightsError};
 
 /// Headers of published checkpoints are below 1 MiB; the library's own limit of 100 MB would let a hostile file
 /// make us parse that much JSON.
@@ -45,6 +45,14 @@ impl TensorInfo {
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.shape.iter().map(|&n| n as u64).product()
+    }
+
+    /// Parameters of the model that it holds: those of a head in two planes are the first one's.
+    pub fn parameters(&self) -> u64 {
+        match self.name.as_str() {
+            HEAD_RESIDUAL | HEAD_RESIDUAL_PEAKS => 0,
+            _ => self.elements(),
+        }
     }
 }
 
@@ -170,12 +178,18 @@ impl Checkpoint {
         self.file(info).0
     }
 
+    /// The tensor of this name.
+    pub(super) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
     /// The file that holds a tensor.
     pub(super) fn file(&self, info: &TensorInfo) -> (&Path, &File) {
         (&self.files[info.file], &self.handles[info.file])
     }
 
-    /// Maps the byte ranges of one group, read-only and in place; while somebody has the group mapped, gives that mapping.
+    /// Maps the byte ranges of one group, read-only and in place; while somebody has the group mapped, gives that mapping. Left out
+    /// is the head's second plane, of which single rows are read ([`super::RowFile`]).
     ///
     /// # Errors
     /// The files changed size since [`Checkpoint::open`], or cannot be opened or mapped.
@@ -188,7 +202,7 @@ impl Checkpoint {
         }
         let tensors: Vec<&TensorInfo> = self
             .tensors()
-            .filter(|info| info.group == Some(group))
+            .filter(|info| info.group == Some(group) && info.name != HEAD_RESIDUAL)
             .collect();
         let mapped = Arc::new(mapping::map(self, group, &tensors)?);
         *last = Arc::downgrade(&mapped);

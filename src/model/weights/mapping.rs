@@ -88,11 +88,11 @@ impl Kind {
         }
     }
 
-    /// One row as a matrix; `bytes` is aligned for 32-bit numbers.
-    pub(super) fn row(self, bytes: &[u8], cols: usize) -> Matrix<'_> {
+    /// `rows` rows as a matrix, one behind the other; `bytes` is aligned for 32-bit numbers where it holds floats.
+    pub(super) fn rows(self, bytes: &[u8], rows: usize, cols: usize) -> Matrix<'_> {
         match self {
-            Kind::Float(dtype) => float_matrix(dtype, bytes, 1, cols),
-            Kind::Quantized(blocks) => quantized_matrix(blocks, bytes, 1, cols),
+            Kind::Float(dtype) => float_matrix(dtype, bytes, rows, cols),
+            Kind::Quantized(blocks) => quantized_matrix(blocks, bytes, rows, cols),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The tensors of a checkpoint: names and shapes at once, bytes only when a parameter group is loaded.
 //!
 //! [`Checkpoint::open`] reads and checks the headers; [`Checkpoint::load`] maps the byte ranges of one [`Group`]; what it
-//! returns owns the mapping, so dropping it unloads the group. The PLE table alone is not mapped but read by row. Weights are used in place: a bfloat16 matrix stays
+//! returns owns the mapping, so dropping it unloads the group. Not mapped but read by row are the PLE table and the second plane of
+//! an LM head that has one. Weights are used in place: a bfloat16 matrix stays
 //! bfloat16 in memory, and a pack's quantised blocks are read by the kernels where they lie.
 
 mod error;
@@ -14,11 +15,16 @@ mod ple_copy;
 mod ple_store;
 mod residency;
 mod row_cache;
+mod row_file;
 
 pub use error::WeightsError;
 pub use group::{Category, Group};
 pub use header::{Checkpoint, TensorInfo};
 pub use mapping::{Mapped, Stretch, Tensor};
-pub use pack::{Blocks, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest, PackedFile};
+pub use pack::{
+    Blocks, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest,
+    PackedFile,
+};
 pub use ple_store::{PleOptions, PleStore, RowCounts};
 pub use residency::{GroupState, Residency};
+pub use row_file::RowFile;

@@ -11,8 +11,14 @@ use super::WeightsError;
 pub const PACK_JSON: &str = "pack.json";
 /// `format` of every pack.
 pub const PACK_FORMAT: &str = "gemmad-pack";
-/// The newest `version` that this program reads and the one it writes.
-pub const PACK_VERSION: u32 = 1;
+/// The newest `version` that this program reads and the one it writes. 2 may split the head in two planes; a program that knows 1
+/// only would take the first for the whole.
+pub const PACK_VERSION: u32 = 2;
+
+/// The second plane of the token embeddings and LM head, where a pack has one: 4 bit, row by row, to be added to the first.
+pub const HEAD_RESIDUAL: &str = "model.language_model.embed_tokens.residual";
+/// For each row of [`HEAD_RESIDUAL`] the largest root mean square of a group of its weights, BF16, rounded up.
+pub const HEAD_RESIDUAL_PEAKS: &str = "model.language_model.embed_tokens.residual_peaks";
 
 /// `pack.json`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -234,7 +234,7 @@ impl PleStore {
                         source,
                     })?
             };
-            kernels::widen::row(isa, self.kind.row(bytes, self.cols), 0, out);
+            kernels::widen::row(isa, self.kind.rows(bytes, 1, self.cols), 0, out);
             for x in out {
                 *x *= self.scale;
             }

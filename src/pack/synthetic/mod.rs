@@ -22,6 +22,7 @@ pub use vocabulary::synthetic_tokenizer_json;
 use super::error::PackError;
 use super::plan::{self, Described, Entry, FilePlan, Store, matrix_shape};
 use super::quantize::narrow;
+use super::residual;
 use super::writer::{self, FileWriter, Progress};
 use super::{Companion, PackOptions, Recipe, begin};
 use crate::model::config::Config;
@@ -151,8 +152,8 @@ pub(super) fn towers(recipe: Recipe) -> Vec<FilePlan> {
 /// Random weights by tensor.
 struct Weights {
     seed: u64,
-    /// Units (tiles or rows) of quantised normal weights, by format, stored columns and the bits of the standard deviation.
-    patterns: HashMap<(Format, usize, u32), Vec<u8>>,
+    /// Units (tiles or rows) of normal weights, by format, plane, stored columns and the bits of the standard deviation.
+    patterns: HashMap<(Format, Plane, usize, u32), Vec<u8>>,
     /// Normal weights of variance 1.
     normal: Vec<f32>,
     values: Vec<f32>,
@@ -179,8 +180,21 @@ impl Weights {
     ) -> Result<(), PackError> {
         let random = Random::new(self.seed, &entry.name);
         match &entry.store {
-            Store::Quantized { blocks, .. } => self.compose(pool, entry, *blocks, random, out),
+            Store::Quantized { blocks, .. } => {
+                self.compose(pool, entry, *blocks, Plane::First, random, out)
+            }
             Store::Plain(tensor) => self.plain(&entry.name, tensor, random, out),
+            // What belongs to the tiles that the first plane is composed of, in the same order.
+            Store::Residual(blocks) => {
+                let random = Random::new(self.seed, &entry.source);
+                let first = first_plane(blocks.rows, blocks.cols);
+                self.compose(pool, entry, first, Plane::Second, random, out)
+            }
+            Store::ResidualPeaks { rows, cols } => {
+                let random = Random::new(self.seed, &entry.source);
+                let first = first_plane(*rows, *cols);
+                self.compose(pool, entry, first, Plane::Peaks, random, out)
+            }
         }
     }
 
@@ -189,6 +203,7 @@ impl Weights {
         pool: &Pool,
         entry: &Entry,
         blocks: Blocks,
+        plane: Plane,
         mut random: Random,
         out: &mut FileWriter<'_, '_>,
     ) -> Result<(), PackError> {
@@ -204,14 +219,21 @@ impl Weights {
         let seed = self.seed;
         let pattern = self
             .patterns
-            .entry((format, cols, deviation.to_bits()))
-            .or_insert_with(|| quantized_normal(pool, format, cols, deviation, seed));
+            .entry((format, plane, cols, deviation.to_bits()))
+            .or_insert_with(|| normal_pattern(pool, format, plane, cols, deviation, seed));
         let unit_rows = if format.is_tiled() { TILE_ROWS } else { 1 };
-        let unit_bytes = format.unit_bytes(cols).unwrap_or(1);
-        let units = pattern.len() / unit_bytes;
-        for _ in 0..rows.div_ceil(unit_rows) {
-            let unit = random.below(units);
-            out.write(&pattern[unit * unit_bytes..][..unit_bytes])?;
+        let units = pattern_rows(cols) / unit_rows;
+        let unit_bytes = pattern.len() / units;
+        // Of a tile that the matrix does not fill, another plane has the rows that there are.
+        let rows_of = |unit: usize| match plane {
+            Plane::First => unit_bytes,
+            Plane::Second | Plane::Peaks => {
+                unit_bytes / unit_rows * unit_rows.min(rows - unit * unit_rows)
+            }
+        };
+        for unit in 0..rows.div_ceil(unit_rows) {
+            let from = random.below(units) * unit_bytes;
+            out.write(&pattern[from..from + rows_of(unit)])?;
         }
         Ok(())
     }
@@ -246,15 +268,40 @@ impl Weights {
     }
 }
 
+/// What a pattern says of its weights.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Plane {
+    /// The weights, quantised.
+    First,
+    /// What that leaves, quantised.
+    Second,
+    /// How far the second plane reaches.
+    Peaks,
+}
+
+fn first_plane(rows: usize, cols: usize) -> Blocks {
+    Blocks {
+        format: residual::FIRST_PLANE,
+        columns: false,
+        rows,
+        cols,
+    }
+}
+
+fn pattern_rows(cols: usize) -> usize {
+    (PATTERN_WEIGHTS / cols / TILE_ROWS * TILE_ROWS).clamp(TILE_ROWS, PATTERN_ROWS)
+}
+
 /// Whole units of normal weights.
-fn quantized_normal(
+fn normal_pattern(
     pool: &Pool,
     format: Format,
+    plane: Plane,
     cols: usize,
     deviation: f32,
     seed: u64,
 ) -> Vec<u8> {
-    let rows = (PATTERN_WEIGHTS / cols / TILE_ROWS * TILE_ROWS).clamp(TILE_ROWS, PATTERN_ROWS);
+    let rows = pattern_rows(cols);
     let mut weights = vec![0.0; rows * cols];
     pool.for_each_row_mut(&mut weights, cols, &|row, weights| {
         let mut random = Random::new(seed, &format!("{format:?} {cols} {row}"));
@@ -264,7 +311,21 @@ fn quantized_normal(
     });
     let mut bytes = vec![0; format.matrix_bytes(rows, cols).unwrap_or(0)];
     // Normal weights are finite.
-    kernels::quant::quantize(pool, format, &weights, rows, cols, &mut bytes).ok();
+    if plane == Plane::First {
+        kernels::quant::quantize(pool, format, &weights, rows, cols, &mut bytes).ok();
+        return bytes;
+    }
+    residual::subtract_first_plane(pool, &mut weights, cols, &mut bytes).ok();
+    match plane {
+        Plane::Peaks => narrow(
+            &residual::peaks(pool, &weights, cols),
+            Dtype::BF16,
+            &mut bytes,
+        ),
+        _ => {
+            residual::second_plane(pool, &weights, cols, &mut bytes).ok();
+        }
+    }
     bytes
 }
 

@@ -298,7 +298,7 @@ fn a_disk_that_fails_is_told_and_leaves_no_wrong_row() {
     extend(&[7, 8, 9]).unwrap();
     *broken.lock().unwrap() = true;
     let error = extend(&[10]).unwrap_err();
-    assert!(matches!(error, TextError::Ple(_)));
+    assert!(matches!(error, TextError::Rows(_)));
     let told = error.to_string();
     assert!(
         told.contains(&path) && told.contains("the disk is gone"),
