@@ -39,6 +39,9 @@ pub(super) trait Source {
     ) -> Result<(), PackError>;
 }
 
+/// Makes bytes of some rows.
+type Form<'a> = dyn Fn(&[f32], &mut Vec<u8>) -> Result<(), NotFinite> + 'a;
+
 /// Quantises or copies entries of a plan; its buffers are reused.
 #[derive(Default)]
 pub(super) struct Quantizer {
@@ -142,7 +145,7 @@ impl Quantizer {
         tensor: &str,
         (rows, cols): (usize, usize),
         out: &mut FileWriter<'_, '_>,
-        form: &dyn Fn(&[f32], &mut Vec<u8>) -> Result<(), NotFinite>,
+        form: &Form<'_>,
     ) -> Result<(), PackError> {
         let piece_rows = piece_rows(cols);
         for first in (0..rows).step_by(piece_rows) {

@@ -9,8 +9,9 @@
 //! B may lift a logit by `REACH ‖h‖ p`, where the row's peak `p` is the largest root mean square of a group of B's weights. That is no
 //! proof but odds: the errors of rounding are as good as independent and uniform, so that `B·h` is sub-Gaussian with a deviation of
 //! `‖h‖ p` at most, however `h` is distributed, and exceeds six of them once in 65 million rows; with an `h` that is spread out `p` is
-//! 1.3 times the deviation, and it is less than once in 10¹⁵. The certain bound, √D deviations (Cauchy and Schwarz), would let a third
-//! of the vocabulary in. `h` itself may be as similar to a row as it likes: the least squared error leaves a B that is orthogonal to A.
+//! 1.3 times the deviation, and it is less than once in 10¹³. An `h` that is the row itself reaches three, because the least squared
+//! error leaves a B that is orthogonal to A. The certain bound, √D deviations (Cauchy and Schwarz), would let a third of the vocabulary
+//! in.
 //!
 //! Source: reference section 2.7.
 
@@ -24,15 +25,15 @@ use crate::model::weights::{
     Checkpoint, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, Mapped, RowFile, Tensor, WeightsError,
 };
 
-/// How many deviations the second plane is given.
+/// How many deviations the second plane is taken to reach.
 const REACH: f32 = 6.0;
 /// Rows of the second plane that are in memory at once: some 1 MiB.
 const BATCH: usize = 1024;
 /// Logits that one task caps: enough work for a thread to be worth waking.
 const SOFT_CAP_CHUNK: usize = 8192;
 
-/// Which logits are to be right to the last bit. The others lack the second plane of a head that has two: they are off by some
-/// hundredths of the logits' own deviation.
+/// Which logits are to be right to the last bit. The others lack the second plane of a head that has two: they are off by about a tenth
+/// of the logits' own deviation.
 #[derive(Clone, Copy)]
 pub enum Exact<'a> {
     /// Every one.
