@@ -20,7 +20,7 @@ deps: ## install what building and testing need (Debian, Raspberry Pi OS, Ubuntu
 lint: ## format and clippy, for x86_64 and aarch64; warnings are errors
 	packaging/test.sh lint
 
-test: deps ## everything CI runs: lint, the aarch64 tests on three emulated CPUs, all tests on this machine
+test: deps ## everything CI runs: lint, the aarch64 tests and the kernels' instruction counts on three emulated CPUs, all tests on this machine
 	packaging/test.sh all
 
 ha-test: ## the daemon with a real Home Assistant and the blueprints (installs Home Assistant into target/ha-venv; needs Python 3.13)

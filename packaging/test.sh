@@ -46,6 +46,8 @@ cortex-a76 dotprod Raspberry Pi 5, RK3588, Jetson Orin
 max i8mm newer than all of them
 CPUS
     unset QEMU_CPU GEMMAD_EXPECT_ISA
+    step "instructions that the released kernels take, on the same CPUs"
+    packaging/instruction-counts.py --check
 }
 
 native() {

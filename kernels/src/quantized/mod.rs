@@ -10,7 +10,8 @@
 //! So results do not depend on the CPU or on the number of threads, bit by bit.
 //!
 //! Costs in the kernels' comments are counted, not estimated: instructions executed under qemu for 32 weights and a token, at
-//! 2048 columns; for `matmul` with 128 tokens, unpacking included.
+//! 2048 columns; for `matmul` with 128 tokens, unpacking included. `kernels/benches/record/` has them to three places, and
+//! `make test` fails where one grows.
 //!
 //! | operation | scalar | NEON | dotprod | i8mm | AVX2 | AVX-512 | AVX-512 VNNI |
 //! |---|---|---|---|---|---|---|---|

@@ -88,9 +88,8 @@ fn multiply(s: I8mm, w: &[Half], x: &[X], half: usize, out: &mut Sums) {
         let [a, b, c, d] = walk.x_four_b();
         add_octet(s, &mut dots, walk.w_four_a(), [a, b]);
         add_octet(s, &mut dots, walk.w_four_b(), [c, d]);
-        let sx = walk.x_floats();
-        let ([a, b], [c, d]) = (walk.w_floats(), walk.w_floats());
-        for ((sums, dots), sw) in sums.iter_mut().zip(dots).zip([a, b, c, d]) {
+        let (sw, sx) = (walk.w_four_floats(), walk.x_floats());
+        for ((sums, dots), sw) in sums.iter_mut().zip(dots).zip(sw) {
             for ((sum, dot), sx) in sums.iter_mut().zip(dots).zip(sx) {
                 let scale = s.neon().multiply(sw, sx);
                 *sum = s.neon().multiply_add(s.neon().to_f32(dot), scale, *sum);

@@ -94,6 +94,8 @@ impl Neon {
         fn splat_i16(x: i16) -> int16x8_t = vdupq_n_s16(x);
         /// Every lane `x`.
         fn splat_i32(x: i32) -> int32x4_t = vdupq_n_s32(x);
+        /// `x` and three zeros.
+        fn one_lane_i32(x: i32) -> int32x4_t = vsetq_lane_s32::<0>(x, vdupq_n_s32(0));
         /// Every lane `x`.
         fn splat_f32(x: f32) -> float32x4_t = vdupq_n_f32(x);
         /// Every byte's low nibble.

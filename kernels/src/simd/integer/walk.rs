@@ -78,6 +78,14 @@ impl<'a, W: Copy, X: Copy> Walk<'a, W, X> {
         x_four_b(x, x_left), "v20.16b, v21.16b, v22.16b, v23.16b", "v20", "v21", "v22", "v23"
     );
 
+    /// 16 floats of the first record.
+    #[inline(always)]
+    pub(crate) fn w_four_floats(&mut self) -> [float32x4_t; 4] {
+        // SAFETY: a Walk is made from a token that proves NEON; registers only.
+        let floats = |bytes| unsafe { vreinterpretq_f32_s8(bytes) };
+        self.w_four_a().map(floats)
+    }
+
     /// 8 floats of the first record.
     #[inline(always)]
     pub(crate) fn w_floats(&mut self) -> [float32x4_t; 2] {

@@ -1,0 +1,217 @@
+//! Runs each kernel on fixed numbers and one thread, for whoever counts the instructions that it takes.
+//!
+//! `packaging/instruction-counts.py` runs it on emulated CPUs and compares the counts with `kernels/benches/record/`. Before
+//! and after each kernel stands a system call that is needed for nothing else, `getppid`: the mark that the counter waits for
+//! (`packaging/instruction-counter.c`). A line on standard output tells what was between the two. That results are right is
+//! what `kernels/tests/agreement/` is for.
+
+#![allow(clippy::print_stdout, reason = "its lines are what the counter reads")]
+
+use std::hint::black_box;
+use std::os::unix::process::parent_id;
+
+use half::{bf16, f16};
+use kernels::attention::{KvSegment, attend};
+use kernels::matmul::matmul as matmul_floats;
+use kernels::quant::{Format, Q8Activations, Quantized, quantize};
+use kernels::quantized::{accumulate_rows, matmul, matvec, matvec_rows, quantize_activations};
+use kernels::{Isa, Matrix, Pool, elementwise, gelu, rms_norm, rope, softmax};
+
+/// As wide as the text model of E2B.
+const COLS: usize = 2048;
+/// Groups of 32 weights in a row.
+const BLOCKS: usize = COLS / 32;
+/// Few enough for an emulator, enough for the way to the kernel not to count.
+const ROWS: usize = 128;
+/// Tokens of a prefill.
+const TOKENS: usize = 128;
+/// Tokens that are few enough for the tokens' own float kernels.
+const FEW_TOKENS: usize = 16;
+/// The heads that share one key/value head of E2B, and what they look at.
+const HEADS: usize = 4;
+const HEAD_DIM: usize = 256;
+const KEYS: usize = 384;
+/// Calls between two marks.
+const CALLS: usize = 4;
+
+fn main() {
+    let isa = Isa::from_environment().unwrap_or_else(|error| panic!("{error}"));
+    let pool = Pool::new(isa, 1);
+    println!("isa\t{isa}");
+    products(&pool);
+    picked_rows(&pool);
+    float_products(&pool);
+    attention(isa);
+    elements(isa);
+}
+
+/// Calls `kernel` between two marks, after a first time for what only that one does, and tells its name, what it is counted
+/// in and how many of those there were.
+fn counted(name: &str, unit: &str, units: usize, mut kernel: impl FnMut()) {
+    kernel();
+    black_box(parent_id());
+    for _ in 0..CALLS {
+        kernel();
+    }
+    black_box(parent_id());
+    println!("{name}\t{unit}\t{}", units * CALLS);
+}
+
+fn products(pool: &Pool) {
+    let source = random(ROWS * COLS);
+    let x = random(TOKENS * COLS);
+    let (mut one, mut many) = (Q8Activations::new(), Q8Activations::new());
+    counted("quantize_activations 1 token", "32 numbers", BLOCKS, || {
+        quantize_activations(pool, black_box(&x[..COLS]), 1, COLS, &mut one);
+    });
+    let blocks = BLOCKS * TOKENS;
+    counted(
+        "quantize_activations 128 tokens",
+        "32 numbers",
+        blocks,
+        || {
+            quantize_activations(pool, black_box(&x), TOKENS, COLS, &mut many);
+        },
+    );
+    for (name, format) in [("q4", Format::Q4Tiled), ("q8", Format::Q8Tiled)] {
+        let bytes = stored(pool, format, &source);
+        let w = view(format, &bytes);
+        let mut y = vec![0.0; ROWS];
+        let kernel = format!("matvec {name}");
+        counted(&kernel, "32 weights", ROWS * BLOCKS, || {
+            matvec::matvec(pool, w, black_box(&one), &mut y);
+        });
+        black_box(&y);
+        let mut y = vec![0.0; TOKENS * ROWS];
+        let kernel = format!("matmul {name} 128 tokens");
+        counted(&kernel, "32 weights x token", ROWS * blocks, || {
+            matmul::matmul(pool, w, black_box(&many), &mut y);
+        });
+        black_box(&y);
+    }
+}
+
+/// The sparse feed-forward's: one neuron in four here, so that a count rests on enough of them.
+fn picked_rows(pool: &Pool) {
+    let source = random(ROWS * COLS);
+    let x = random(COLS);
+    let mut q = Q8Activations::new();
+    quantize_activations(pool, &x, 1, COLS, &mut q);
+    let active: Vec<u32> = (0..ROWS as u32).step_by(4).collect();
+    let blocks = active.len() * BLOCKS;
+    for (name, format) in [("q4", Format::Q4Rows), ("q8", Format::Q8Rows)] {
+        let bytes = stored(pool, format, &source);
+        let w = view(format, &bytes);
+        let mut y = vec![0.0; active.len()];
+        counted(&format!("matvec_rows {name}"), "32 weights", blocks, || {
+            matvec_rows::matvec_rows(pool, w, black_box(&active), &q, &mut y);
+        });
+        black_box(&y);
+        let mut y = vec![0.0; COLS];
+        let kernel = format!("accumulate_rows {name}");
+        counted(&kernel, "32 weights", blocks, || {
+            accumulate_rows(pool, w, black_box(&active), &x[..active.len()], &mut y);
+        });
+        black_box(&y);
+    }
+}
+
+/// Of a checkpoint as it was published, and of the towers.
+fn float_products(pool: &Pool) {
+    let weights: Vec<bf16> = random(ROWS * COLS)
+        .into_iter()
+        .map(bf16::from_f32)
+        .collect();
+    let w = Matrix::bf16(&weights, ROWS, COLS);
+    let x = random(FEW_TOKENS * COLS);
+    let mut y = vec![0.0; FEW_TOKENS * ROWS];
+    counted("matvec bf16", "32 weights", ROWS * BLOCKS, || {
+        matmul_floats(pool, w, black_box(&x[..COLS]), 1, &mut y[..ROWS]);
+    });
+    let blocks = ROWS * BLOCKS * FEW_TOKENS;
+    counted(
+        "matmul bf16 16 tokens",
+        "32 weights x token",
+        blocks,
+        || {
+            matmul_floats(pool, w, black_box(&x), FEW_TOKENS, &mut y);
+        },
+    );
+    black_box(&y);
+}
+
+fn attention(isa: Isa) {
+    let keys: Vec<f16> = random(KEYS * HEAD_DIM)
+        .into_iter()
+        .map(f16::from_f32)
+        .collect();
+    let keys = Matrix::f16(&keys, KEYS, HEAD_DIM);
+    let segments = [KvSegment::new(keys, keys)];
+    let q = random(HEADS * HEAD_DIM);
+    let mut out = vec![0.0; HEADS * HEAD_DIM];
+    counted(
+        "attend f16 4x256, 384 keys",
+        "key x head",
+        KEYS * HEADS,
+        || {
+            attend(isa, black_box(&q), HEAD_DIM, 0.1, &segments, &mut out);
+        },
+    );
+    black_box(&out);
+}
+
+/// Each starts from the same numbers in every call: `exp` of what grows from call to call would take other ways.
+fn elements(isa: Isa) {
+    let start = random(COLS);
+    let other = random(COLS);
+    let mut x = start.clone();
+    let mut each = |name: &str, kernel: &dyn Fn(&mut [f32])| {
+        counted(name, "32 numbers", BLOCKS, || {
+            x.copy_from_slice(black_box(&start));
+            kernel(&mut x);
+        });
+        black_box(&x);
+    };
+    each("rms_norm", &|x| {
+        rms_norm::rms_norm_in_place(isa, x, Some(&other), 1e-6);
+    });
+    each("gelu_tanh_mul", &|x| gelu::gelu_tanh_mul(isa, x, &other));
+    each("softmax", &|x| softmax::softmax(isa, x));
+    each("rope 8x256", &|x| {
+        rope::rope(
+            isa,
+            x,
+            &other[..HEAD_DIM / 2],
+            &other[HEAD_DIM / 2..HEAD_DIM],
+        );
+    });
+    each("add", &|x| elementwise::add(isa, x, &other));
+}
+
+/// A matrix of [`ROWS`] rows in `format`.
+fn stored(pool: &Pool, format: Format, source: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; format.matrix_bytes(ROWS, COLS).unwrap_or_default()];
+    if let Err(error) = quantize(pool, format, source, ROWS, COLS, &mut bytes) {
+        panic!("{error}");
+    }
+    bytes
+}
+
+fn view(format: Format, bytes: &[u8]) -> Quantized<'_> {
+    match Quantized::new(format, bytes, ROWS, COLS) {
+        Some(view) => view,
+        None => panic!("as many bytes as the format asks for"),
+    }
+}
+
+/// The same numbers between -1 and 1 in every run.
+fn random(count: usize) -> Vec<f32> {
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
