@@ -32,20 +32,26 @@ lint() {
 # The kernels and the golden tests as aarch64 programs, once for each generation of boards:
 # the CPU, the best ISA that must be chosen there, and boards that have such a CPU.
 emulated() {
+    local kernels
+    kernels=$(mktemp)
     step "build the aarch64 tests"
     cargo test --locked --target $board --no-run -p gemmad-kernels
     cargo test --locked --target $board --no-run --test 'golden*'
+    cargo build --locked --target $board --bin gemmad
     while read -r cpu isa boards; do
         step "aarch64 tests on an emulated $cpu ($boards), expecting $isa"
         export QEMU_CPU=$cpu GEMMAD_EXPECT_ISA=$isa
         cargo test --locked --target $board -p gemmad-kernels --lib --tests
         cargo test --locked --target $board --test 'golden*'
+        packaging/run-aarch64.sh "${CARGO_TARGET_DIR:-target}/$board/debug/gemmad" bench kernels --threads 1 | tee "$kernels"
+        grep -q "chosen here: $isa" "$kernels"
     done <<'CPUS'
 cortex-a72 neon Raspberry Pi 4
 cortex-a76 dotprod Raspberry Pi 5, RK3588, Jetson Orin
 max i8mm newer than all of them
 CPUS
     unset QEMU_CPU GEMMAD_EXPECT_ISA
+    rm "$kernels"
     step "instructions that the released kernels take, on the same CPUs"
     packaging/instruction-counts.py --check
 }
