@@ -1,4 +1,4 @@
-//! A matrix in two planes: 4 bits of each weight, and what they leave of it in 4 bits more. Together they are as near to the
+//! A matrix in two planes: 4 bits of each weight, and what they leave of it in 4 bits more. Together they are nearly as near to the
 //! source as 8 bits; the first alone finds which rows can matter.
 
 use half::bf16;

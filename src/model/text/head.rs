@@ -122,7 +122,7 @@ impl Head {
         let d = config.hidden_size;
         let residual = match RowFile::open(checkpoint, HEAD_RESIDUAL, rows, d)? {
             None => None,
-            Some(rows_of_it) => Some(Residual::load(rows_of_it, checkpoint, weights, rows)?),
+            Some(file) => Some(Residual::load(file, checkpoint, weights, rows)?),
         };
         Ok(Head {
             embed_tokens: weights.matrix(
