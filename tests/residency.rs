@@ -138,6 +138,13 @@ fn said(engine: &mut Engine, request: &Request) -> String {
         .text
 }
 
+/// Bytes of the weights in a file: the header is not part of the group; pages at its end may be.
+fn weights_bytes(path: &Path) -> u64 {
+    let bytes = std::fs::read(path).unwrap();
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap());
+    bytes.len() as u64 - header - 2 * 4096
+}
+
 #[test]
 fn a_group_comes_and_goes() {
     let home = home();
@@ -161,6 +168,17 @@ fn a_group_comes_and_goes() {
         assert_eq!(cached_bytes(&file(group)), 0, "{group}");
     }
     assert_eq!(mapped_rss(&file(Group::Text)), Some(0));
+    // Read in the background: what is not mapped, the second plane of the head, waits in the page cache.
+    engine.prefetch_text(None).unwrap();
+    until("the prefetch", || {
+        engine.group_state(Group::Text) == GroupState::Resident
+    });
+    let weights = weights_bytes(&file(Group::Text));
+    until("the second plane", || {
+        cached_bytes(&file(Group::Text)) >= weights
+    });
+    engine.unload(Group::Text);
+    assert_eq!(cached_bytes(&file(Group::Text)), 0);
     assert!(
         engine
             .memory()
@@ -177,10 +195,7 @@ fn a_group_comes_and_goes() {
     until("the prefetch", || {
         engine.group_state(Group::Vision) == GroupState::Resident
     });
-    let bytes = std::fs::read(&vision).unwrap();
-    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap());
-    // The header is not part of the group; pages at its end may be.
-    let weights = bytes.len() as u64 - header - 2 * 4096;
+    let weights = weights_bytes(&vision);
     assert!(weights > 100_000, "{weights}");
     assert!(
         mapped_rss(&vision).unwrap() >= weights,

@@ -200,6 +200,16 @@ pub(super) fn will_need(file: &File, start: u64, bytes: u64) {
     advise(file, start, bytes, FileAdvice::WillNeed);
 }
 
+/// Memory that the kernel would give to whoever asks, without swapping.
+pub(super) fn available_bytes() -> Option<u64> {
+    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// Tells the kernel that rows are read here and there, so that it does not read ahead.
 pub(super) fn random(file: &File, start: u64, bytes: u64) {
     advise(file, start, bytes, FileAdvice::Random);

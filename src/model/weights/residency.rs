@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Checkpoint, Group, Mapped, Stretch};
+use super::{Checkpoint, Group, HEAD_RESIDUAL, Mapped, Stretch, row_file};
 
 /// Whether a parameter group is in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -128,6 +128,9 @@ impl Residency {
         let whole = mapped
             .as_ref()
             .is_ok_and(|mapped| mapped.populate(without, &stop));
+        if whole && group == Group::Text {
+            row_file::read_ahead(&self.checkpoint, HEAD_RESIDUAL, &stop);
+        }
         let mut slot = self.slot(group);
         let current = slot.prefetch.as_ref();
         if current.is_none_or(|current| !Arc::ptr_eq(current, cancelled)) {

@@ -12,6 +12,25 @@ use kernels::Matrix;
 use super::mapping::Kind;
 use super::{Checkpoint, WeightsError, pages};
 
+/// What is asked of the disk between two looks at whether it is still wanted.
+const AHEAD_BYTES: u64 = 4 << 20;
+
+/// Fills the page cache with the rows of tensor `name`, if there is one and three times its size is free, until `cancelled` says so:
+/// where memory is plentiful, no answer waits for flash, and where it becomes short, the kernel takes it back.
+pub(super) fn read_ahead(checkpoint: &Checkpoint, name: &str, cancelled: &dyn Fn() -> bool) {
+    let Some(info) = checkpoint.tensor(name) else {
+        return;
+    };
+    let (_, file) = checkpoint.file(info);
+    let free_bytes = pages::available_bytes().unwrap_or(0);
+    let mut done = 0;
+    while done < info.bytes && free_bytes / 3 >= info.bytes && !cancelled() {
+        let now = AHEAD_BYTES.min(info.bytes - done);
+        pages::will_need(file, info.start + done, now);
+        done += now;
+    }
+}
+
 /// Rows of a pack's matrix.
 #[derive(Debug)]
 pub struct RowFile {
