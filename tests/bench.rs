@@ -95,6 +95,24 @@ fn text_has_the_documented_keys() {
 }
 
 #[test]
+fn decoding_is_measured_at_each_length_of_the_context_up_to_the_one_asked_for() {
+    let model = demo();
+    let mut arguments = vec!["--model", &model, "--prefill", "1", "--decode", "2"];
+    arguments.extend(["--runs", "1", "--context", "1024"]);
+    let contexts = bench(&arguments)["contexts"].as_array().unwrap().clone();
+    let lengths: Vec<u64> = contexts
+        .iter()
+        .map(|context| context["context_tokens"].as_u64().unwrap())
+        .collect();
+    assert_eq!(lengths, [512, 1024]);
+    for context in &contexts {
+        for key in ["prefill_tok_s", "decode_tok_s", "resident_bytes"] {
+            assert!(context[key].as_f64().unwrap() > 0.0, "{key} of {context}");
+        }
+    }
+}
+
+#[test]
 fn a_picture_of_each_resolution_costs_its_tokens() {
     let events = events("image");
     let tokens: Vec<u64> = events

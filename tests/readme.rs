@@ -200,6 +200,10 @@ const COMMANDS: &[(&str, How)] = &[
         "gemmad bench --threads 2 --prefill 128 --decode 32",
         Runs(&[("32", "32 --model gemma.pack")], "peak resident"),
     ),
+    (
+        "gemmad bench --model gemma.pack --context 32768",
+        Runs(&[("32768", "512")], "512 tokens of context"),
+    ),
     ("gemmad bench", Mention),
     (
         "gemmad bench voice --model gemma.pack",

@@ -1,5 +1,6 @@
 //! `gemmad bench`: how fast a model runs here, how many bytes it reads, how much memory it takes.
 
+mod context;
 mod event;
 mod kernels;
 mod text;
@@ -35,6 +36,9 @@ pub(super) struct Bench {
     /// Tokens to decode [default: 32 of text, 12 of an answer to what is heard or seen]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32_768))]
     decode: Option<u32>,
+    /// Decode with a longer and longer context too, 512 tokens and twice as many again up to this; of text
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(context::SHORTEST as i64..=32_768))]
+    context: Option<u32>,
     /// Repetitions, of which the median is printed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use kernels::{Isa, Pool};
 use serde::Serialize;
 
+use super::context::Context;
 use super::{Bench, mb, median, random_below, status_bytes};
 use crate::cli::failure::Failure;
 use crate::cli::output::publish;
@@ -44,6 +45,9 @@ struct Report {
     /// Memory of this process, mapped weights included.
     resident_bytes: u64,
     peak_rss_bytes: u64,
+    /// Where `--context` asks for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    contexts: Vec<Context>,
 }
 
 #[derive(Serialize)]
@@ -112,6 +116,13 @@ impl Bench {
             of(Group::Ple, 0, ple.resident_bytes()),
         ];
         let resident_bytes = status_bytes("VmRSS:");
+        let (kv_cache_bytes, buffer_bytes) = (cache.bytes(), work.bytes() as u64);
+        // Their memory is to be that of one cache.
+        drop((cache, work));
+        let contexts = match self.context {
+            Some(longest) => self.contexts(&pool, &text, &config.text, slice, longest as usize)?,
+            None => Vec::new(),
+        };
         let start = Instant::now();
         text.evict();
         text.ple().evict();
@@ -134,11 +145,12 @@ impl Bench {
             head_rows_per_token,
             weight_read_gb_s: decode_tok_s * weight_bytes_per_token as f64 / 1e9,
             memory_read_gb_s,
-            kv_cache_bytes: cache.bytes(),
-            buffer_bytes: work.bytes() as u64,
-            resident_bytes,
             groups,
+            kv_cache_bytes,
+            buffer_bytes,
+            resident_bytes,
             peak_rss_bytes: status_bytes("VmHWM:"),
+            contexts,
         };
         publish(&report, self.json, print)
     }
@@ -169,24 +181,35 @@ fn run_once(
     cache.clear();
     let mut random = random_below(text.text_vocab_size() as u32);
     let ids: Vec<u32> = random.by_ref().take(prefill).collect();
-    let mut logits = vec![0.0; text.text_vocab_size()];
-    let start = Instant::now();
-    text.extend(pool, cache, work, &ids, &[], slice, &mut no_probe)?;
-    text.logits(pool, work, work.ready() - 1, WANTED, &mut logits)?;
-    let prefill_s = start.elapsed().as_secs_f64();
+    let prefill_s = extend_s(pool, text, cache, work, slice, ids.chunks(prefill))?;
     let (before, rows_before) = (pool.weight_bytes(), work.second_plane_rows());
-    let start = Instant::now();
-    for id in random.take(decode) {
-        text.extend(pool, cache, work, &[id], &[], slice, &mut no_probe)?;
-        text.logits(pool, work, work.ready() - 1, WANTED, &mut logits)?;
-    }
-    let decode_s = start.elapsed().as_secs_f64();
+    let ids: Vec<u32> = random.take(decode).collect();
+    let decode_s = extend_s(pool, text, cache, work, slice, ids.chunks(1))?;
     Ok(Run {
         prefill_s,
         decode_s,
         weight_bytes: pool.weight_bytes() - before,
         head_rows: work.second_plane_rows() - rows_before,
     })
+}
+
+/// Seconds that some pieces of text take, each with the logits after it: one piece is a prompt, and pieces of one token are
+/// decoded.
+pub(super) fn extend_s<'a>(
+    pool: &Pool,
+    text: &TextModel,
+    cache: &mut KvCache,
+    work: &mut Workspace,
+    slice: &Slice,
+    pieces: impl Iterator<Item = &'a [u32]>,
+) -> Result<f64, EngineError> {
+    let mut logits = vec![0.0; text.text_vocab_size()];
+    let start = Instant::now();
+    for ids in pieces {
+        text.extend(pool, cache, work, ids, &[], slice, &mut no_probe)?;
+        text.logits(pool, work, work.ready() - 1, WANTED, &mut logits)?;
+    }
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// Loads and drops the towers that the checkpoint has.
@@ -334,5 +357,15 @@ fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
         "peak resident",
         mb(report.peak_rss_bytes)
     )?;
+    for context in &report.contexts {
+        writeln!(
+            out,
+            "  {:<28}decode {:.1} tok/s, prefill {:.1} tok/s, resident {}",
+            format!("{} tokens of context", context.context_tokens),
+            context.decode_tok_s,
+            context.prefill_tok_s,
+            mb(context.resident_bytes)
+        )?;
+    }
     Ok(())
 }

@@ -1,0 +1,90 @@
+//! What a longer and longer context costs: speed of reading and decoding, and memory.
+
+use kernels::Pool;
+use serde::Serialize;
+
+use super::text::extend_s;
+use super::{Bench, median, random_below, status_bytes};
+use crate::model::config::TextConfig;
+use crate::model::kv_cache::{KvCache, KvType};
+use crate::model::matformer::Slice;
+use crate::model::text::{TextModel, Workspace};
+use crate::pipeline::EngineError;
+
+/// The shortest context, as long as the window of most layers: up to here every layer's work grows.
+pub(super) const SHORTEST: usize = 512;
+/// Tokens that are read at a time.
+const CHUNK: usize = 128;
+
+/// One length of the context.
+#[derive(Serialize)]
+pub(super) struct Context {
+    /// With the tokens that were decoded, which are the last ones.
+    pub(super) context_tokens: usize,
+    /// Speed at which those between the length before and the first decoded one were read.
+    pub(super) prefill_tok_s: f64,
+    /// The median of the repetitions.
+    pub(super) decode_tok_s: f64,
+    /// Memory of this process, mapped weights included.
+    pub(super) resident_bytes: u64,
+}
+
+impl Bench {
+    /// Fills one cache with random tokens, and decodes up to each length.
+    pub(super) fn contexts(
+        &self,
+        pool: &Pool,
+        text: &TextModel,
+        config: &TextConfig,
+        slice: &Slice,
+        longest: usize,
+    ) -> Result<Vec<Context>, EngineError> {
+        let runs = self.runs as usize;
+        // What is decoded is a part of each length, so of the shortest one.
+        let decode = self.decode(32).min(SHORTEST / runs);
+        let mut cache = KvCache::new(config, KvType::F16, longest, CHUNK);
+        let mut work = Workspace::new(config, CHUNK);
+        let mut ids = random_below(text.text_vocab_size() as u32);
+        let mut extend = |tokens: usize, chunk: usize| {
+            let ids: Vec<u32> = ids.by_ref().take(tokens).collect();
+            extend_s(pool, text, &mut cache, &mut work, slice, ids.chunks(chunk))
+        };
+        let mut contexts = Vec::new();
+        let mut before = 0;
+        for context_tokens in lengths(longest) {
+            let read = context_tokens - before - runs * decode;
+            let prefill_s = extend(read, read.max(1))?;
+            let seconds: Vec<f64> = (0..runs)
+                .map(|_| extend(decode, 1))
+                .collect::<Result<_, _>>()?;
+            contexts.push(Context {
+                context_tokens,
+                prefill_tok_s: read as f64 / prefill_s,
+                decode_tok_s: decode as f64 / median(seconds.into_iter()),
+                resident_bytes: status_bytes("VmRSS:"),
+            });
+            before = context_tokens;
+        }
+        Ok(contexts)
+    }
+}
+
+/// The longest, half of it and so on down to [`SHORTEST`], the other way round: each leaves room to decode after the one before.
+fn lengths(longest: usize) -> Vec<usize> {
+    let halves = std::iter::successors(Some(longest), |length| Some(length / 2));
+    let mut lengths: Vec<usize> = halves.take_while(|&length| length >= SHORTEST).collect();
+    lengths.reverse();
+    lengths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_double_up_to_the_longest() {
+        assert_eq!(lengths(512), [512]);
+        assert_eq!(lengths(2048), [512, 1024, 2048]);
+        assert_eq!(lengths(1100), [550, 1100]);
+    }
+}
