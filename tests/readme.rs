@@ -205,6 +205,8 @@ const COMMANDS: &[(&str, How)] = &[
         Runs(&[("32768", "512")], "512 tokens of context"),
     ),
     ("gemmad bench", Mention),
+    ("gemmad bench image", Mention),
+    ("gemmad bench voice", Mention),
     (
         "gemmad bench voice --model gemma.pack",
         Runs(&[], "of real time"),
