@@ -28,7 +28,6 @@ fn difference(got: &[f32], want: &[f32]) -> f64 {
 #[track_caller]
 fn assert_near(name: &str, got: &[f32], want: &[f32], bound: f64) {
     let found = difference(got, want);
-    println!("{name}: rms error {found:.4} of the size");
     assert!(found <= bound, "{name}: {found} > {bound}");
     // 8 bits are no 16: an error of nothing would mean that the pack was not read.
     assert!(found > 1e-4, "{name}: {found}");
