@@ -205,7 +205,14 @@ const COMMANDS: &[(&str, How)] = &[
         Runs(&[("32768", "512")], "512 tokens of context"),
     ),
     ("gemmad bench", Mention),
-    ("gemmad bench image", Mention),
+    (
+        "gemmad bench image",
+        Elsewhere(
+            "tests/bench.rs",
+            "events(\"image\")",
+            "it takes its time, and is judged there",
+        ),
+    ),
     ("gemmad bench voice", Mention),
     (
         "gemmad bench voice --model gemma.pack",
