@@ -24,7 +24,8 @@ fn difference(got: &[f32], want: &[f32]) -> f64 {
     (off / squares(&mut want.iter().map(|&x| f64::from(x)))).sqrt()
 }
 
-/// Rounding to 8 bits in groups of 32 is noise of about 0.5 % on weights and on activations; random weights pass it on undiminished.
+/// Rounding to 8 bits in groups of 32 is noise of about 0.5 % on weights and on activations; random weights pass
+/// it on. Measured: 2.4 % of what clips become, 3.0 to 3.8 % of pictures.
 #[track_caller]
 fn assert_near(name: &str, got: &[f32], want: &[f32], bound: f64) {
     let found = difference(got, want);

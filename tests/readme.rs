@@ -197,8 +197,11 @@ const COMMANDS: &[(&str, How)] = &[
         Runs(&[], "peak resident"),
     ),
     (
-        "gemmad bench --threads 2 --prefill 128 --decode 32",
-        Runs(&[("32", "32 --model gemma.pack")], "peak resident"),
+        "gemmad bench --threads 2 --prefill 128 --decode 32 --runs 2",
+        Runs(
+            &[("--runs 2", "--runs 2 --model gemma.pack")],
+            "peak resident",
+        ),
     ),
     (
         "gemmad bench --model gemma.pack --context 32768",
@@ -231,7 +234,7 @@ const COMMANDS: &[(&str, How)] = &[
     ),
     ("gemmad eval", Mention),
     (
-        "llama-bench -p 128 -n 32 -t 2 -r 3",
+        "llama-bench -p 128 -n 32 -t 2 -r 2",
         Foreign("llama.cpp is compared with by hand, on a machine that does nothing else"),
     ),
 ];

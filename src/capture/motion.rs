@@ -6,7 +6,8 @@ use crate::config::Motion;
 use crate::features::image::LumaImage;
 use crate::media::MotionExtent;
 
-/// Columns of the grid that pictures are averaged to: noise goes, what matters stays.
+/// Columns of the grid that pictures are averaged to: noise goes, what matters stays. A picture of 640 pixels has as many blocks of a
+/// JPEG, whose means are all that is decoded of it.
 pub(super) const GRID_COLUMNS: usize = 80;
 
 /// Time in which the background takes over 63 % of a difference that is noise or daylight, and of one that counts as change.

@@ -282,12 +282,15 @@ impl KvCache {
 
     /// The keys and values so far as bytes, little-endian: for each layer that has its own, K and V of every head.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let snapshot = self.snapshot();
-        let mut bytes = Vec::with_capacity(size_of::<u64>() + snapshot.bytes);
-        bytes.extend((self.position as u64).to_le_bytes());
-        for block in snapshot.layers.iter().flatten() {
-            bytes.extend_from_slice(block.k.bytes());
-            bytes.extend_from_slice(block.v.bytes());
+        let head_bytes = self.head_dim * self.kind.bytes();
+        let mut bytes = (self.position as u64).to_le_bytes().to_vec();
+        for block in self.layers.iter().flatten() {
+            let used = self.position.min(block.slots) * head_bytes;
+            for store in [&block.k, &block.v] {
+                for head in store.bytes().chunks_exact(block.slots * head_bytes) {
+                    bytes.extend_from_slice(&head[..used]);
+                }
+            }
         }
         bytes
     }

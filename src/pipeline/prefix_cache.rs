@@ -82,7 +82,9 @@ impl PrefixCache {
             )
         })?;
         let mut model = Sha256::new();
-        model.update(concat!("gemmad ", env!("CARGO_PKG_VERSION"), "\n"));
+        // Another program may compute otherwise.
+        let program = concat!(env!("CARGO_PKG_VERSION"), " ", env!("GEMMAD_COMMIT"), "\n");
+        model.update(program);
         model.update(format!("{kv_type:?} {context}\n"));
         model.update(&manifest);
         let cache = PrefixCache {
@@ -119,8 +121,9 @@ impl PrefixCache {
     pub(super) fn load(&self, key: &str, slice: &Slice, cache: &mut KvCache) -> bool {
         let path = self.path(key);
         let mut bytes = Vec::new();
-        let read = File::open(&path).and_then(|mut file| {
-            file.read_to_end(&mut bytes)?;
+        let read = File::open(&path).and_then(|file| {
+            // What is larger was not written by us, and does not get through the hash below.
+            (&file).take(self.max_bytes).read_to_end(&mut bytes)?;
             // The least recently used files go first.
             file.set_modified(SystemTime::now())
         });
