@@ -77,6 +77,7 @@ fn nothing_is_allocated_between_two_tokens() {
             (KvType::F32, 2),
             (KvType::F16, 1),
             (KvType::F16, 2),
+            (KvType::Int8, 2),
         ] {
             let options = EngineOptions {
                 threads,

@@ -84,6 +84,8 @@ fn text_has_the_documented_keys() {
         "decode_tok_s",
         "prefill_tok_s",
         "weight_bytes_per_token",
+        "grammar_decode_tok_s",
+        "grammar_weight_bytes_per_token",
         "weight_read_gb_s",
         "memory_read_gb_s",
         "resident_bytes",

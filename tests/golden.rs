@@ -51,20 +51,16 @@ impl Bench {
 
     /// Every position's logits: without the K/V cut, chunk by chunk.
     fn all_logits(&self, ids: &[u32], chunk: usize, slice: &Slice) -> Run {
-        let mut cache = self.cache(chunk);
+        self.all_logits_in(&mut self.cache(chunk), ids, slice)
+    }
+
+    fn all_logits_in(&self, cache: &mut KvCache, ids: &[u32], slice: &Slice) -> Run {
+        let chunk = cache.chunk();
         let mut work = Workspace::new(self.model.config(), chunk);
         let mut logits = Vec::new();
         for ids in ids.chunks(chunk) {
             self.model
-                .extend(
-                    &self.pool,
-                    &mut cache,
-                    &mut work,
-                    ids,
-                    &[],
-                    slice,
-                    &mut no_probe,
-                )
+                .extend(&self.pool, cache, &mut work, ids, &[], slice, &mut no_probe)
                 .unwrap();
             for token in 0..work.ready() {
                 let mut row = vec![0.0; self.model.config().vocab_size];
@@ -217,6 +213,30 @@ fn text_logits_and_argmax() {
             "{prompt}: argmax at every position"
         );
     }
+}
+
+/// What the shorter types of keys and values cost: 11 bits of a half float are an error of 2^-12 at most, 8 bits one of 1/254 of the
+/// row's largest element; 15 layers pass it on.
+#[test]
+fn shorter_keys_and_values_are_as_far_from_the_reference_as_their_bits() {
+    let mut bench = Bench::open();
+    uncut(&mut bench);
+    let golden = Golden::open("text");
+    let ids = ids(&golden, "long.input_ids");
+    let (want, shape) = golden.f32("long.logits");
+    let size: f32 = want.iter().map(|want| want * want).sum();
+    let relative = [KvType::F32, KvType::F16, KvType::Int8].map(|kind| {
+        // The chunks wrap the rings of the sliding layers.
+        let mut cache = KvCache::new(bench.model.config(), kind, 1024, 64);
+        let run = bench.all_logits_in(&mut cache, &ids, &bench.full);
+        let got = run.logits[ids.len() - shape[0]..].iter().flatten();
+        let off: f32 = got.zip(&want).map(|(got, want)| (got - want).powi(2)).sum();
+        (off / size).sqrt()
+    });
+    println!("relative rms error of logits in 32, 16 and 8 bits: {relative:?}");
+    let [f32s, f16s, int8s] = relative;
+    assert!(f32s < f16s && f16s < 1e-3, "{relative:?}");
+    assert!(f16s < int8s && int8s < 0.03, "{relative:?}");
 }
 
 #[test]

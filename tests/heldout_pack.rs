@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::{ImageLimits, RgbImage};
+use gemmad::model::kv_cache::KvType;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Request, UserPart};
 use heldout::{demo, expected};
@@ -65,7 +66,7 @@ fn right_answers(engine: &mut Engine, matformer: &str) -> [usize; 4] {
     right
 }
 
-fn check(recipe: Recipe) {
+fn check(recipe: Recipe, kv_type: KvType) {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("demo.pack");
     let pool = Pool::new(Isa::best(), 2);
@@ -83,6 +84,7 @@ fn check(recipe: Recipe) {
     let options = EngineOptions {
         context: 512,
         threads: 2,
+        kv_type,
         ..EngineOptions::default()
     };
     let mut engine = Engine::open(&to, options).unwrap();
@@ -97,17 +99,18 @@ fn check(recipe: Recipe) {
     }
 }
 
+/// Keys and values, too.
 #[test]
 fn eight_bits() {
-    check(Recipe::Q8);
+    check(Recipe::Q8, KvType::Int8);
 }
 
 #[test]
 fn balanced() {
-    check(Recipe::Balanced);
+    check(Recipe::Balanced, KvType::F16);
 }
 
 #[test]
 fn small() {
-    check(Recipe::Small);
+    check(Recipe::Small, KvType::F16);
 }

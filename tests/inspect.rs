@@ -240,6 +240,8 @@ fn totals_are_the_published_ones(dir: &Path, list: &str, model: usize) {
     let longest = report["kv_cache"].as_array().unwrap().last().unwrap();
     assert_eq!(longest["context"], 32_768);
     assert_eq!(longest["bytes_16_bit"], 272_u64 << 20);
+    // A scale of 4 bytes to 256 elements.
+    assert_eq!(longest["bytes_8_bit"], (136_u64 << 20) / 256 * 260);
     assert!(text.contains("272.0 MiB"), "{text}");
 }
 

@@ -67,9 +67,19 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn answers_are_the_same_and_a_restart_forgets_nothing() {
+    for kv_type in [KvType::F16, KvType::Int8] {
+        instructions_are_kept(kv_type);
+    }
+}
+
+fn instructions_are_kept(kv_type: KvType) {
     let home = tempfile::tempdir().unwrap();
     let pack = tiny_pack(Recipe::Balanced, home.path());
     let kept = home.path().join("kept");
+    let options = |dir| EngineOptions {
+        kv_type,
+        ..options(dir)
+    };
     let mut plain = Engine::open(&pack, options(None)).unwrap();
     let wanted = ask_of(&mut plain, INSTRUCTIONS, "Where is the lamp?");
 

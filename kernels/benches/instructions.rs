@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::os::unix::process::parent_id;
 
 use half::{bf16, f16};
-use kernels::attention::{KvSegment, attend};
+use kernels::attention::{KvSegment, attend, int8};
 use kernels::matmul::matmul as matmul_floats;
 use kernels::quant::{Format, Q8Activations, Quantized, quantize};
 use kernels::quantized::{accumulate_rows, matmul, matvec, matvec_rows, quantize_activations};
@@ -141,22 +141,31 @@ fn float_products(pool: &Pool) {
 }
 
 fn attention(isa: Isa) {
-    let keys: Vec<f16> = random(KEYS * HEAD_DIM)
-        .into_iter()
-        .map(f16::from_f32)
-        .collect();
+    let keys = random(KEYS * HEAD_DIM);
+    let mut keys_8 = vec![0; KEYS * int8::row_len(HEAD_DIM)];
+    for (from, to) in keys
+        .chunks_exact(HEAD_DIM)
+        .zip(keys_8.chunks_exact_mut(int8::row_len(HEAD_DIM)))
+    {
+        int8::quantize(from, to);
+    }
+    let keys: Vec<f16> = keys.into_iter().map(f16::from_f32).collect();
     let keys = Matrix::f16(&keys, KEYS, HEAD_DIM);
-    let segments = [KvSegment::new(keys, keys)];
     let q = random(HEADS * HEAD_DIM);
     let mut out = vec![0.0; HEADS * HEAD_DIM];
-    counted(
-        "attend f16 4x256, 384 keys",
-        "key x head",
-        KEYS * HEADS,
-        || {
-            attend(isa, black_box(&q), HEAD_DIM, 0.1, &segments, &mut out);
-        },
-    );
+    for (format, segment) in [
+        ("f16", KvSegment::new(keys, keys)),
+        ("int8", KvSegment::int8(&keys_8, &keys_8, HEAD_DIM)),
+    ] {
+        counted(
+            &format!("attend {format} 4x256, 384 keys"),
+            "key x head",
+            KEYS * HEADS,
+            || {
+                attend(isa, black_box(&q), HEAD_DIM, 0.1, &[segment], &mut out);
+            },
+        );
+    }
     black_box(&out);
 }
 

@@ -72,6 +72,7 @@ struct TextReport {
 #[derive(Serialize)]
 struct KvReport {
     context: usize,
+    bytes_8_bit: u64,
     bytes_16_bit: u64,
     bytes_32_bit: u64,
 }
@@ -167,6 +168,7 @@ fn report(config: &Config, checkpoint: &Checkpoint, slices: &Slices) -> Result<R
             .into_iter()
             .map(|context| KvReport {
                 context,
+                bytes_8_bit: KvCache::bytes_for(text, KvType::Int8, context),
                 bytes_16_bit: KvCache::bytes_for(text, KvType::F16, context),
                 bytes_32_bit: KvCache::bytes_for(text, KvType::F32, context),
             })
@@ -289,8 +291,9 @@ fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     for kv in &report.kv_cache {
         writeln!(
             out,
-            "  {:>6} tokens: {} in 16 bit, {} in 32 bit",
+            "  {:>6} tokens: {} in 8 bit, {} in 16 bit, {} in 32 bit",
             kv.context,
+            mib(kv.bytes_8_bit),
             mib(kv.bytes_16_bit),
             mib(kv.bytes_32_bit)
         )?;

@@ -28,7 +28,7 @@ pub(super) struct RunArgs {
     /// Tokens of context: prompt and answer together
     #[arg(long, value_name = "N", default_value_t = 4096)]
     context: usize,
-    /// Element type of the K/V cache: half the memory, or the reference's precision
+    /// Element type of the K/V cache: the reference's precision, half the memory, or a quarter
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvArg::F32)]
     kv_cache: KvArg,
     /// A gemmad.toml with prompts, limits and how media are encoded; options given here win over it
@@ -36,10 +36,22 @@ pub(super) struct RunArgs {
     config: Option<PathBuf>,
 }
 
+/// As [`KvType`].
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum KvArg {
-    F16,
+pub(super) enum KvArg {
     F32,
+    F16,
+    Int8,
+}
+
+impl From<KvArg> for KvType {
+    fn from(kind: KvArg) -> KvType {
+        match kind {
+            KvArg::F32 => KvType::F32,
+            KvArg::F16 => KvType::F16,
+            KvArg::Int8 => KvType::Int8,
+        }
+    }
 }
 
 impl RunArgs {
@@ -56,10 +68,7 @@ impl RunArgs {
         EngineOptions {
             threads: self.threads.map_or(0, usize::from),
             context: self.context,
-            kv_type: match self.kv_cache {
-                KvArg::F16 => KvType::F16,
-                KvArg::F32 => KvType::F32,
-            },
+            kv_type: self.kv_cache.into(),
             towers: config.tower_options(),
             ple: config.ple.clone(),
             mlock: config.model.mlock,

@@ -4,7 +4,7 @@
 //! Source: reference sections 2.5 (sharing, windows) and 2.8 (sizes).
 
 use half::f16;
-use kernels::attention::KvSegment;
+use kernels::attention::{KvSegment, int8};
 use kernels::{Isa, Matrix};
 
 use super::config::{LayerType, TextConfig};
@@ -18,50 +18,50 @@ pub enum KvType {
     F32,
     /// 16 bits, half the memory. Keys and values are normed, so they fit the narrow range of IEEE half precision.
     F16,
+    /// 8 bits and a scale for each head's row: half of the memory again, and of what attention reads in a long context.
+    Int8,
 }
 
 impl KvType {
-    /// Size of an element.
-    pub fn bytes(self) -> usize {
+    /// Size of one head's key, or value, of one token.
+    pub fn row_bytes(self, head_dim: usize) -> usize {
         match self {
-            KvType::F32 => 4,
-            KvType::F16 => 2,
+            KvType::F32 => 4 * head_dim,
+            KvType::F16 => 2 * head_dim,
+            KvType::Int8 => int8::row_len(head_dim),
         }
     }
 }
 
-/// Values of either type; `[kv_head][slot][head_dim]`.
+/// Rows of any type, `[kv_head][slot]`, each of `head_dim` elements.
 #[derive(Debug)]
 enum Store {
     F32(Vec<f32>),
     F16(Vec<f16>),
+    Int8(Vec<i8>),
 }
 
 impl Store {
     /// Zeroed: the kernel hands out the pages when they are first written, so a long context costs nothing until used.
-    fn new(kind: KvType, len: usize) -> Store {
+    fn new(kind: KvType, rows: usize, head_dim: usize) -> Store {
         match kind {
-            KvType::F32 => Store::F32(vec![0.0; len]),
-            KvType::F16 => Store::F16(vec![f16::ZERO; len]),
+            KvType::F32 => Store::F32(vec![0.0; rows * head_dim]),
+            KvType::F16 => Store::F16(vec![f16::ZERO; rows * head_dim]),
+            KvType::Int8 => Store::Int8(vec![0; rows * int8::row_len(head_dim)]),
         }
     }
 
-    fn write(&mut self, isa: Isa, offset: usize, row: &[f32]) {
+    fn write(&mut self, isa: Isa, row: usize, from: &[f32]) {
+        let head_dim = from.len();
         match self {
-            Store::F32(data) => data[offset..offset + row.len()].copy_from_slice(row),
+            Store::F32(data) => data[row * head_dim..][..head_dim].copy_from_slice(from),
             Store::F16(data) => {
-                kernels::widen::to_f16(isa, row, &mut data[offset..offset + row.len()])
+                kernels::widen::to_f16(isa, from, &mut data[row * head_dim..][..head_dim])
             }
-        }
-    }
-
-    fn copy_from(&mut self, offset: usize, from: &Store, from_offset: usize, len: usize) {
-        let (to, from_range) = (offset..offset + len, from_offset..from_offset + len);
-        match (self, from) {
-            (Store::F32(data), Store::F32(from)) => data[to].copy_from_slice(&from[from_range]),
-            (Store::F16(data), Store::F16(from)) => data[to].copy_from_slice(&from[from_range]),
-            // A cache has one element type.
-            _ => unreachable!("stores of one cache have one type"),
+            Store::Int8(data) => {
+                let len = int8::row_len(head_dim);
+                int8::quantize(from, &mut data[row * len..][..len]);
+            }
         }
     }
 
@@ -69,6 +69,7 @@ impl Store {
         match self {
             Store::F32(data) => bytemuck::cast_slice(data),
             Store::F16(data) => bytemuck::cast_slice(data),
+            Store::Int8(data) => bytemuck::cast_slice(data),
         }
     }
 
@@ -76,14 +77,7 @@ impl Store {
         match self {
             Store::F32(data) => bytemuck::cast_slice_mut(data),
             Store::F16(data) => bytemuck::cast_slice_mut(data),
-        }
-    }
-
-    fn rows(&self, offset: usize, rows: usize, cols: usize) -> Matrix<'_> {
-        let range = offset..offset + rows * cols;
-        match self {
-            Store::F32(data) => Matrix::f32(&data[range], rows, cols),
-            Store::F16(data) => Matrix::f16(&data[range], rows, cols),
+            Store::Int8(data) => bytemuck::cast_slice_mut(data),
         }
     }
 }
@@ -94,33 +88,54 @@ struct Block {
     k: Store,
     v: Store,
     slots: usize,
+    row_bytes: usize,
 }
 
 impl Block {
     fn new(kind: KvType, heads: usize, slots: usize, head_dim: usize) -> Block {
-        let len = heads * slots * head_dim;
+        let store = || Store::new(kind, heads * slots, head_dim);
         Block {
-            k: Store::new(kind, len),
-            v: Store::new(kind, len),
+            k: store(),
+            v: store(),
             slots,
+            row_bytes: kind.row_bytes(head_dim),
+        }
+    }
+
+    /// Copies `rows` rows of keys and of values; both blocks are of one cache, so of one type.
+    fn copy_rows(&mut self, to: usize, from: &Block, from_row: usize, rows: usize) {
+        let len = rows * self.row_bytes;
+        let (to, start) = (to * self.row_bytes, from_row * self.row_bytes);
+        for (store, from) in [(&mut self.k, &from.k), (&mut self.v, &from.v)] {
+            store.bytes_mut()[to..to + len].copy_from_slice(&from.bytes()[start..start + len]);
         }
     }
 
     /// Copies the first `used` slots of every head.
-    fn copy_slots(&mut self, from: &Block, used: usize, heads: usize, head_dim: usize) {
+    fn copy_slots(&mut self, from: &Block, used: usize, heads: usize) {
         for head in 0..heads {
-            let (to, start) = (head * self.slots * head_dim, head * from.slots * head_dim);
-            self.k.copy_from(to, &from.k, start, used * head_dim);
-            self.v.copy_from(to, &from.v, start, used * head_dim);
+            self.copy_rows(head * self.slots, from, head * from.slots, used);
         }
     }
 
     fn segment(&self, head: usize, slot: usize, len: usize, head_dim: usize) -> KvSegment<'_> {
-        let offset = (head * self.slots + slot) * head_dim;
-        KvSegment::new(
-            self.k.rows(offset, len, head_dim),
-            self.v.rows(offset, len, head_dim),
-        )
+        let first = head * self.slots + slot;
+        let floats = first * head_dim..(first + len) * head_dim;
+        match (&self.k, &self.v) {
+            (Store::F32(k), Store::F32(v)) => {
+                let matrix = |data| Matrix::f32(data, len, head_dim);
+                KvSegment::new(matrix(&k[floats.clone()]), matrix(&v[floats]))
+            }
+            (Store::F16(k), Store::F16(v)) => {
+                let matrix = |data| Matrix::f16(data, len, head_dim);
+                KvSegment::new(matrix(&k[floats.clone()]), matrix(&v[floats]))
+            }
+            (Store::Int8(k), Store::Int8(v)) => {
+                let bytes = first * self.row_bytes..(first + len) * self.row_bytes;
+                KvSegment::int8(&k[bytes.clone()], &v[bytes], head_dim)
+            }
+            _ => unreachable!("keys and values of one cache have one type"),
+        }
     }
 }
 
@@ -214,17 +229,20 @@ impl KvCache {
     ///
     /// Source: reference section 2.8 (272 MiB at 32,768 tokens in 16 bit, for E2B and E4B alike).
     pub fn bytes_for(config: &TextConfig, kind: KvType, context: usize) -> u64 {
+        let slot_bytes = 2 * config.num_key_value_heads * kind.row_bytes(config.head_dim);
         (0..config.first_kv_shared_layer())
-            .map(|layer| {
-                (slots(config, layer, context) * 2 * config.kv_width() * kind.bytes()) as u64
-            })
+            .map(|layer| (slots(config, layer, context) * slot_bytes) as u64)
             .sum()
     }
 
     /// Bytes held for the layers' keys and values.
     pub fn bytes(&self) -> u64 {
-        let slots: usize = self.layers.iter().flatten().map(|block| block.slots).sum();
-        (slots * 2 * self.heads * self.head_dim * self.kind.bytes()) as u64
+        self.layers_bytes(&self.layers) as u64
+    }
+
+    fn layers_bytes(&self, layers: &[Option<Block>]) -> usize {
+        let slots: usize = layers.iter().flatten().map(|block| block.slots).sum();
+        slots * 2 * self.heads * self.kind.row_bytes(self.head_dim)
     }
 
     /// Tokens in the cache: the position of the next one.
@@ -248,7 +266,7 @@ impl KvCache {
         let copy = |block: &Block| {
             let used = self.position.min(block.slots);
             let mut copy = Block::new(self.kind, heads, used, head_dim);
-            copy.copy_slots(block, used, heads, head_dim);
+            copy.copy_slots(block, used, heads);
             copy
         };
         let layers: Vec<Option<Block>> = self
@@ -256,9 +274,8 @@ impl KvCache {
             .iter()
             .map(|block| block.as_ref().map(copy))
             .collect();
-        let slots: usize = layers.iter().flatten().map(|block| block.slots).sum();
         KvSnapshot {
-            bytes: slots * 2 * heads * head_dim * self.kind.bytes(),
+            bytes: self.layers_bytes(&layers),
             layers,
             position: self.position,
             slice: self.slice.clone(),
@@ -270,10 +287,9 @@ impl KvCache {
     /// # Panics
     /// If the snapshot is of another shape or type.
     pub fn restore(&mut self, snapshot: &KvSnapshot) {
-        let (heads, head_dim) = (self.heads, self.head_dim);
         for (block, from) in self.layers.iter_mut().zip(&snapshot.layers) {
             if let (Some(block), Some(from)) = (block, from) {
-                block.copy_slots(from, from.slots, heads, head_dim);
+                block.copy_slots(from, from.slots, self.heads);
             }
         }
         self.position = snapshot.position;
@@ -282,7 +298,7 @@ impl KvCache {
 
     /// The keys and values so far as bytes, little-endian: for each layer that has its own, K and V of every head.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let head_bytes = self.head_dim * self.kind.bytes();
+        let head_bytes = self.kind.row_bytes(self.head_dim);
         let mut bytes = (self.position as u64).to_le_bytes().to_vec();
         for block in self.layers.iter().flatten() {
             let used = self.position.min(block.slots) * head_bytes;
@@ -303,7 +319,7 @@ impl KvCache {
         };
         let position = u64::from_le_bytes(*position) as usize;
         let used = |block: &Block| position.min(block.slots);
-        let head_bytes = self.head_dim * self.kind.bytes();
+        let head_bytes = self.kind.row_bytes(self.head_dim);
         let needed: usize = self.layers.iter().flatten().map(used).sum();
         if position > self.context || rest.len() != needed * 2 * self.heads * head_bytes {
             return false;
@@ -350,9 +366,9 @@ impl KvCache {
         for t in 0..t {
             for head in 0..heads {
                 let row = (t * heads + head) * head_dim..(t * heads + head + 1) * head_dim;
-                let offset = (head * block.slots + first + t) * head_dim;
-                block.k.write(isa, offset, &k[row.clone()]);
-                block.v.write(isa, offset, &v[row]);
+                let to = head * block.slots + first + t;
+                block.k.write(isa, to, &k[row.clone()]);
+                block.v.write(isa, to, &v[row]);
             }
         }
     }
@@ -404,10 +420,8 @@ impl KvCache {
         for t in t.saturating_sub(block.slots)..t {
             let slot = (self.position + t) % block.slots;
             for head in 0..self.heads {
-                let to = (head * block.slots + slot) * self.head_dim;
-                let from = (head * fresh.slots + t) * self.head_dim;
-                block.k.copy_from(to, &fresh.k, from, self.head_dim);
-                block.v.copy_from(to, &fresh.v, from, self.head_dim);
+                let to = head * block.slots + slot;
+                block.copy_rows(to, fresh, head * fresh.slots + t, 1);
             }
         }
     }

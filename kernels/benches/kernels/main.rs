@@ -15,7 +15,7 @@ mod quantized;
 use std::time::Instant;
 
 use half::{bf16, f16};
-use kernels::attention::{KvSegment, attend, attend_part, combine, part_len};
+use kernels::attention::{KvSegment, attend, attend_part, combine, int8, part_len};
 use kernels::matmul::{matmul, matmul_in_any_order};
 use kernels::recommended_threads;
 use kernels::{Isa, Matrix, Pool, elementwise, gelu, rms_norm, rope, softmax};
@@ -217,11 +217,20 @@ impl Bench {
             let k = random(keys * head_dim);
             let k16: Vec<f16> = k.iter().map(|&x| f16::from_f32(x)).collect();
             let q: Vec<f32> = random(heads * head_dim).iter().map(|x| x * 0.1).collect();
-            for (format, matrix, bytes) in [
-                ("f32", Matrix::f32(&k, keys, head_dim), 4),
-                ("f16", Matrix::f16(&k16, keys, head_dim), 2),
+            let mut k8 = vec![0; keys * int8::row_len(head_dim)];
+            for (from, to) in k
+                .chunks(head_dim)
+                .zip(k8.chunks_mut(int8::row_len(head_dim)))
+            {
+                int8::quantize(from, to);
+            }
+            let floats = |matrix| KvSegment::new(matrix, matrix);
+            for (format, segment, bytes) in [
+                ("f32", floats(Matrix::f32(&k, keys, head_dim)), 4),
+                ("f16", floats(Matrix::f16(&k16, keys, head_dim)), 2),
+                ("int8", KvSegment::int8(&k8, &k8, head_dim), 1),
             ] {
-                let segment = [KvSegment::new(matrix, matrix)];
+                let segment = [segment];
                 let work = || Work {
                     bytes: 2 * bytes * keys * head_dim,
                     flops: 4 * heads * keys * head_dim,

@@ -1,6 +1,6 @@
 //! Online softmax over blocks of keys, with registers.
 
-use super::{Attend, BLOCK, Floats, HEADS, Queries};
+use super::{Attend, BLOCK, HEADS, Queries, Stored, int8};
 use crate::dot_tile::{DotTile, Rows};
 use crate::pool::TileMut;
 use crate::simd::partial_sums::{self, MAX_REGISTERS, WAYS, registers};
@@ -26,9 +26,16 @@ pub(super) fn attend<S: Simd>(s: S, work: Attend<'_>) {
             let mut all = TileMut::new(weights.as_flattened_mut(), BLOCK);
             let scores = &mut all.part(0..heads, at..at + piece.keys);
             match piece.k {
-                Floats::F32(k) => products(s, queries, k, scores),
-                Floats::Bf16(k) => products(s, queries, k, scores),
-                Floats::F16(k) => products(s, queries, k, scores),
+                Stored::F32(k) => products(s, queries, k, scores),
+                Stored::Bf16(k) => products(s, queries, k, scores),
+                Stored::F16(k) => products(s, queries, k, scores),
+                Stored::Int8(k) => {
+                    products(s, queries, k, scores);
+                    for key in 0..piece.keys {
+                        let scale = int8::scale(k, key);
+                        (0..heads).for_each(|h| scores.row_mut(h)[key] *= scale);
+                    }
+                }
             }
             at += piece.keys;
         }
@@ -53,9 +60,16 @@ pub(super) fn attend<S: Simd>(s: S, work: Attend<'_>) {
                 own[..keys].copy_from_slice(&weights[at..at + keys]);
             }
             match piece.v {
-                Floats::F32(v) => add(s, work.out, &own, &shrink, v, keys),
-                Floats::Bf16(v) => add(s, work.out, &own, &shrink, v, keys),
-                Floats::F16(v) => add(s, work.out, &own, &shrink, v, keys),
+                Stored::F32(v) => add(s, work.out, &own, &shrink, v, keys),
+                Stored::Bf16(v) => add(s, work.out, &own, &shrink, v, keys),
+                Stored::F16(v) => add(s, work.out, &own, &shrink, v, keys),
+                Stored::Int8(v) => {
+                    for key in 0..keys {
+                        let scale = int8::scale(v, key);
+                        own.iter_mut().for_each(|weights| weights[key] *= scale);
+                    }
+                    add(s, work.out, &own, &shrink, v, keys);
+                }
             }
             shrink = [1.0; HEADS];
             at += keys;

@@ -14,6 +14,7 @@
 //! calculation for softmax*, 2018, algorithm 3; Ainslie et al., *GQA*, 2023.
 
 mod blocks;
+pub mod int8;
 mod scalar;
 
 use std::cell::Cell;
@@ -29,18 +30,20 @@ use crate::{Isa, Matrix, MatrixData};
 /// Keys and values of consecutive positions of one key/value head.
 #[derive(Clone, Copy, Debug)]
 pub struct KvSegment<'a> {
-    k: Floats<'a>,
-    v: Floats<'a>,
+    k: Stored<'a>,
+    v: Stored<'a>,
     keys: usize,
     head_dim: usize,
 }
 
-/// Rows of floats in one of the formats that widen in registers.
+/// Rows in one of the formats that widen in registers.
 #[derive(Clone, Copy, Debug)]
-enum Floats<'a> {
+enum Stored<'a> {
     F32(Rows<'a, f32>),
     Bf16(Rows<'a, bf16>),
     F16(Rows<'a, f16>),
+    /// Rows of [`int8`], whose scales lie beyond the depth.
+    Int8(Rows<'a, i8>),
 }
 
 impl<'a> KvSegment<'a> {
@@ -58,10 +61,37 @@ impl<'a> KvSegment<'a> {
             v.cols
         );
         KvSegment {
-            k: Floats::of(k),
-            v: Floats::of(v),
+            k: Stored::of(k),
+            v: Stored::of(v),
             keys: k.rows,
             head_dim: k.cols,
+        }
+    }
+
+    /// `k` and `v` are both `keys` rows as [`int8::quantize`] writes them.
+    ///
+    /// # Panics
+    /// When their lengths differ or are not of whole rows.
+    pub fn int8(k: &'a [i8], v: &'a [i8], head_dim: usize) -> KvSegment<'a> {
+        let stride = int8::row_len(head_dim);
+        assert!(
+            k.len() == v.len() && k.len().is_multiple_of(stride),
+            "rows of {stride} in {} and {} bytes",
+            k.len(),
+            v.len()
+        );
+        let rows = |data| {
+            Stored::Int8(Rows {
+                data,
+                stride,
+                depth: head_dim,
+            })
+        };
+        KvSegment {
+            k: rows(k),
+            v: rows(v),
+            keys: k.len() / stride,
+            head_dim,
         }
     }
 
@@ -82,22 +112,22 @@ impl<'a> KvSegment<'a> {
     }
 }
 
-impl<'a> Floats<'a> {
+impl<'a> Stored<'a> {
     #[track_caller]
-    fn of(matrix: Matrix<'a>) -> Floats<'a> {
+    fn of(matrix: Matrix<'a>) -> Stored<'a> {
         let (stride, depth) = (matrix.row_stride, matrix.cols);
         match matrix.data {
-            MatrixData::F32(data) => Floats::F32(Rows {
+            MatrixData::F32(data) => Stored::F32(Rows {
                 data,
                 stride,
                 depth,
             }),
-            MatrixData::Bf16(data) => Floats::Bf16(Rows {
+            MatrixData::Bf16(data) => Stored::Bf16(Rows {
                 data,
                 stride,
                 depth,
             }),
-            MatrixData::F16(data) => Floats::F16(Rows {
+            MatrixData::F16(data) => Stored::F16(Rows {
                 data,
                 stride,
                 depth,
@@ -106,11 +136,12 @@ impl<'a> Floats<'a> {
         }
     }
 
-    fn from(self, row: usize) -> Floats<'a> {
+    fn from(self, row: usize) -> Stored<'a> {
         match self {
-            Floats::F32(rows) => Floats::F32(rows.from(row)),
-            Floats::Bf16(rows) => Floats::Bf16(rows.from(row)),
-            Floats::F16(rows) => Floats::F16(rows.from(row)),
+            Stored::F32(rows) => Stored::F32(rows.from(row)),
+            Stored::Bf16(rows) => Stored::Bf16(rows.from(row)),
+            Stored::F16(rows) => Stored::F16(rows.from(row)),
+            Stored::Int8(rows) => Stored::Int8(rows.from(row)),
         }
     }
 }

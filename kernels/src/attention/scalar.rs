@@ -1,6 +1,6 @@
 //! The reference: head by head, block by block, key by key.
 
-use super::{Attend, BLOCK, Floats};
+use super::{Attend, BLOCK, Stored, int8};
 use crate::simd::{Element, Plain, math, partial_sums};
 
 pub(super) fn attend(mut work: Attend<'_>) {
@@ -35,20 +35,22 @@ pub(super) fn attend(mut work: Attend<'_>) {
 }
 
 /// `q · k` for the only row of `k`.
-fn score(k: Floats<'_>, q: &[f32]) -> f32 {
+fn score(k: Stored<'_>, q: &[f32]) -> f32 {
     match k {
-        Floats::F32(k) => partial_sums::plain_dot(k.row(0), q),
-        Floats::Bf16(k) => partial_sums::plain_dot(k.row(0), q),
-        Floats::F16(k) => partial_sums::plain_dot(k.row(0), q),
+        Stored::F32(k) => partial_sums::plain_dot(k.row(0), q),
+        Stored::Bf16(k) => partial_sums::plain_dot(k.row(0), q),
+        Stored::F16(k) => partial_sums::plain_dot(k.row(0), q),
+        Stored::Int8(k) => partial_sums::plain_dot(k.row(0), q) * int8::scale(k, 0),
     }
 }
 
 /// `out += weight v` for the only row of `v`.
-fn add(out: &mut [f32], weight: f32, v: Floats<'_>) {
+fn add(out: &mut [f32], weight: f32, v: Stored<'_>) {
     match v {
-        Floats::F32(v) => add_row(out, weight, v.row(0)),
-        Floats::Bf16(v) => add_row(out, weight, v.row(0)),
-        Floats::F16(v) => add_row(out, weight, v.row(0)),
+        Stored::F32(v) => add_row(out, weight, v.row(0)),
+        Stored::Bf16(v) => add_row(out, weight, v.row(0)),
+        Stored::F16(v) => add_row(out, weight, v.row(0)),
+        Stored::Int8(v) => add_row(out, weight * int8::scale(v, 0), v.row(0)),
     }
 }
 

@@ -53,6 +53,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_i8_ptr(self, from: *const i8) -> __m256 {
+        avx2!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(
+            from.cast()
+        ))))
+    }
+
+    #[inline(always)]
     unsafe fn store_ptr(self, v: __m256, to: *mut f32) {
         avx2!(to.cast::<__m256>().write_unaligned(v))
     }

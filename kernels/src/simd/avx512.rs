@@ -54,6 +54,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_i8_ptr(self, from: *const i8) -> __m512 {
+        avx512!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(
+            from.cast()
+        ))))
+    }
+
+    #[inline(always)]
     unsafe fn store_ptr(self, v: __m512, to: *mut f32) {
         avx512!(to.cast::<__m512>().write_unaligned(v))
     }

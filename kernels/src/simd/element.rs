@@ -72,3 +72,16 @@ impl Element for f16 {
         unsafe { s.load_f16_ptr(from) }
     }
 }
+
+impl Element for i8 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from(self)
+    }
+
+    #[inline(always)]
+    unsafe fn load_ptr<S: Simd>(s: S, from: *const i8) -> S::V {
+        // SAFETY: as the caller promises.
+        unsafe { s.load_i8_ptr(from) }
+    }
+}

@@ -58,6 +58,11 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// They must be readable.
     unsafe fn load_f16_ptr(self, from: *const f16) -> Self::V;
+    /// The `LANES` integers from `from` on, as floats.
+    ///
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load_i8_ptr(self, from: *const i8) -> Self::V;
     /// Writes all lanes from `to` on.
     ///
     /// # Safety

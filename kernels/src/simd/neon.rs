@@ -63,6 +63,15 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn load_i8_ptr(self, from: *const i8) -> float32x4_t {
+        neon!({
+            let bytes = vcreate_s8(u64::from(from.cast::<u32>().read_unaligned()));
+            let halves = vget_low_s16(vmovl_s8(bytes));
+            vcvtq_f32_s32(vmovl_s16(halves))
+        })
+    }
+
+    #[inline(always)]
     unsafe fn store_ptr(self, v: float32x4_t, to: *mut f32) {
         neon!(vst1q_f32(to, v))
     }

@@ -38,6 +38,12 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
+    unsafe fn load_i8_ptr(self, from: *const i8) -> f32 {
+        // SAFETY: as the caller promises.
+        unsafe { *from }.widen()
+    }
+
+    #[inline(always)]
     unsafe fn store_ptr(self, v: f32, to: *mut f32) {
         // SAFETY: as the caller promises.
         unsafe { *to = v }

@@ -1,7 +1,7 @@
 //! Attention against its scalar reference, and the reference against a plain softmax.
 
 use half::f16;
-use kernels::attention::{KvSegment, attend, attend_part, combine, part_keys, part_len};
+use kernels::attention::{KvSegment, attend, attend_part, combine, int8, part_keys, part_len};
 use kernels::{Isa, Matrix, MatrixData, softmax};
 
 use crate::common::{Random, assert_close, assert_same, isas, tuned};
@@ -154,6 +154,78 @@ fn all_shapes() {
             combine(isa, &parts, head_dim, &mut got);
             assert_same(&what, &got, &expected);
         }
+    }
+}
+
+/// Rows as [`int8`] stores them, and the floats that these stand for.
+fn in_8_bits(rows: &[f32], head_dim: usize) -> (Vec<i8>, Vec<f32>) {
+    let (mut bytes, mut floats) = (Vec::new(), Vec::new());
+    for row in rows.chunks(head_dim) {
+        let mut stored = vec![0; int8::row_len(head_dim)];
+        int8::quantize(row, &mut stored);
+        let (integers, scale) = stored.split_at(head_dim);
+        let scale = f32::from_ne_bytes([0, 1, 2, 3].map(|i| scale[i].cast_unsigned()));
+        let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        for (&integer, &x) in integers.iter().zip(row) {
+            let float = f32::from(integer) * scale;
+            assert!(
+                (float - x).abs() <= largest / 254.0 * 1.0001,
+                "{x} became {float}"
+            );
+            floats.push(float);
+        }
+        bytes.extend(stored);
+    }
+    (bytes, floats)
+}
+
+#[test]
+fn keys_and_values_in_8_bits() {
+    let mut random = Random::new(24);
+    for (heads, head_dim, keys) in (0..=40)
+        .map(|keys| (1 + keys % 6, 8, keys))
+        .chain((1..=40).map(|head_dim| (4, head_dim, 37)))
+        .chain([(4, 256, 600), (2, 8, 17_000)])
+    {
+        let what = format!("{heads} heads of {head_dim}, {keys} keys");
+        let cache = Cache::random(&mut random, keys, head_dim, 0);
+        let (k, k_floats) = in_8_bits(&cache.k, head_dim);
+        let (v, v_floats) = in_8_bits(&cache.v, head_dim);
+        let q = random.floats(heads * head_dim, 1.0);
+        let attended = |isa: Isa, segments: &[KvSegment<'_>]| {
+            let mut out = vec![f32::NAN; q.len()];
+            attend(isa, &q, head_dim, 1.0, segments, &mut out);
+            out
+        };
+        let cut = keys / 3 * int8::row_len(head_dim);
+        let (k, v) = (k.split_at(cut), v.split_at(cut));
+        let segments = [
+            KvSegment::int8(k.0, v.0, head_dim),
+            KvSegment::int8(k.1, v.1, head_dim),
+        ];
+        let expected = attended(Isa::scalar(), &segments);
+        let floats = KvSegment::new(
+            Matrix::f32(&k_floats, keys, head_dim),
+            Matrix::f32(&v_floats, keys, head_dim),
+        );
+        let of_floats = attended(Isa::scalar(), &[floats]);
+        assert_close(&what, &expected, &of_floats, 0.0, TOLERANCE);
+        for isa in isas() {
+            assert_same(
+                &format!("{isa}: {what}"),
+                &attended(isa, &segments),
+                &expected,
+            );
+        }
+    }
+}
+
+#[test]
+fn rows_of_nothing_and_of_no_number_are_stored_in_8_bits() {
+    for odd in [0.0, 1e-44, f32::INFINITY, f32::NAN] {
+        let mut stored = vec![1; int8::row_len(3)];
+        int8::quantize(&[odd, 0.0, -0.0], &mut stored);
+        assert_eq!(&stored[1..3], [0, 0], "{odd}");
     }
 }
 

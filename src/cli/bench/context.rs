@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::text::extend_s;
 use super::{Bench, median, random_below, status_bytes};
 use crate::model::config::TextConfig;
-use crate::model::kv_cache::{KvCache, KvType};
+use crate::model::kv_cache::KvCache;
 use crate::model::matformer::Slice;
 use crate::model::text::{TextModel, Workspace};
 use crate::pipeline::EngineError;
@@ -42,12 +42,13 @@ impl Bench {
         let runs = self.runs as usize;
         // What is decoded is a part of each length, so of the shortest one.
         let decode = self.decode(32).min(SHORTEST / runs);
-        let mut cache = KvCache::new(config, KvType::F16, longest, CHUNK);
+        let mut cache = KvCache::new(config, self.kv_cache.into(), longest, CHUNK);
         let mut work = Workspace::new(config, CHUNK);
         let mut ids = random_below(text.text_vocab_size() as u32);
         let mut extend = |tokens: usize, chunk: usize| {
             let ids: Vec<u32> = ids.by_ref().take(tokens).collect();
-            extend_s(pool, text, &mut cache, &mut work, slice, ids.chunks(chunk))
+            let pieces = ids.chunks(chunk);
+            extend_s(pool, text, &mut cache, &mut work, slice, pieces, &[])
         };
         let mut contexts = Vec::new();
         let mut before = 0;

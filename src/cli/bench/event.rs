@@ -13,7 +13,6 @@ use crate::config::Config;
 use crate::features::image::RgbImage;
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::media::AudioClip;
-use crate::model::kv_cache::KvType;
 use crate::model::tasks::Tasks;
 use crate::pipeline::{
     Answer, Engine, EngineError, EngineOptions, Media, Request, SoftTokenPadding, TowerOptions,
@@ -159,7 +158,7 @@ impl Bench {
         adjust(&mut towers);
         let options = EngineOptions {
             threads: self.threads(),
-            kv_type: KvType::F16,
+            kv_type: self.kv_cache.into(),
             towers,
             ple: config.ple.clone(),
             ..EngineOptions::default()

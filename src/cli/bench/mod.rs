@@ -10,6 +10,7 @@ pub(super) use text::memory_read_gb_s;
 use std::path::{Path, PathBuf};
 
 use super::failure::{Failure, exit};
+use super::model_args::KvArg;
 use super::procfs;
 
 /// Measure speed, bytes read and memory on this machine
@@ -39,6 +40,9 @@ pub(super) struct Bench {
     /// Decode with a longer and longer context too, 512 tokens and twice as many again up to this; of text
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(context::SHORTEST as i64..=32_768))]
     context: Option<u32>,
+    /// Element type of the K/V cache
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvArg::F16)]
+    kv_cache: KvArg,
     /// Repetitions, of which the median is printed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,

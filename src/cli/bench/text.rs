@@ -12,7 +12,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::publish;
 use crate::model::audio::AudioTower;
 use crate::model::config::Config;
-use crate::model::kv_cache::{KvCache, KvType};
+use crate::model::kv_cache::KvCache;
 use crate::model::matformer::{Slice, Slices};
 use crate::model::sampler::Sampling;
 use crate::model::text::{Exact, TextModel, Workspace, no_probe};
@@ -35,6 +35,9 @@ struct Report {
     weight_bytes_per_token: u64,
     /// Rows of the LM head's second plane among them; 0 where it has none.
     head_rows_per_token: f64,
+    /// The same two under a grammar that allows few tokens.
+    grammar_decode_tok_s: f64,
+    grammar_weight_bytes_per_token: u64,
     /// What decoding reads per second.
     weight_read_gb_s: f64,
     /// What plain reading of memory gives on the same threads.
@@ -84,7 +87,8 @@ impl Bench {
         let text_load_ms = start.elapsed().as_secs_f64() * 1e3;
         let (prefill, decode) = (self.prefill as usize, self.decode(32));
         let chunk = prefill.min(128);
-        let mut cache = KvCache::new(&config.text, KvType::F16, prefill + decode + 1, chunk);
+        let kind = self.kv_cache.into();
+        let mut cache = KvCache::new(&config.text, kind, prefill + 2 * decode + 1, chunk);
         let mut work = Workspace::new(&config.text, chunk);
         let mut runs = Vec::new();
         // One run more than asked for: the first one reads the weights from flash.
@@ -96,7 +100,9 @@ impl Bench {
         runs.remove(0);
         let weight_bytes_per_token = runs[0].weight_bytes / decode as u64;
         let head_rows_per_token = runs[0].head_rows as f64 / decode as f64;
-        let decode_tok_s = median(runs.iter().map(|run| decode as f64 / run.decode_s));
+        let per_second =
+            |seconds: fn(&Run) -> f64| median(runs.iter().map(|run| decode as f64 / seconds(run)));
+        let decode_tok_s = per_second(|run| run.decode_s);
         // The text model opens the PLE table, so the two load and unload together.
         let of = |group: Group, mapped_bytes, resident_bytes| GroupReport {
             group: group.to_string(),
@@ -143,6 +149,8 @@ impl Bench {
             decode_tok_s,
             weight_bytes_per_token,
             head_rows_per_token,
+            grammar_decode_tok_s: per_second(|run| run.grammar_decode_s),
+            grammar_weight_bytes_per_token: runs[0].grammar_weight_bytes / decode as u64,
             weight_read_gb_s: decode_tok_s * weight_bytes_per_token as f64 / 1e9,
             memory_read_gb_s,
             groups,
@@ -161,7 +169,12 @@ struct Run {
     decode_s: f64,
     weight_bytes: u64,
     head_rows: u64,
+    grammar_decode_s: f64,
+    grammar_weight_bytes: u64,
 }
+
+/// Tokens that a grammar allows: the words, or pieces of words, of a list of commands.
+const GRAMMAR_TOKENS: usize = 64;
 
 /// What the published way of choosing a token has to know.
 const WANTED: Exact<'_> = Exact::Best {
@@ -181,20 +194,28 @@ fn run_once(
     cache.clear();
     let mut random = random_below(text.text_vocab_size() as u32);
     let ids: Vec<u32> = random.by_ref().take(prefill).collect();
-    let prefill_s = extend_s(pool, text, cache, work, slice, ids.chunks(prefill))?;
+    let prefill_s = extend_s(pool, text, cache, work, slice, ids.chunks(prefill), &[])?;
     let (before, rows_before) = (pool.weight_bytes(), work.second_plane_rows());
+    let ids: Vec<u32> = random.by_ref().take(decode).collect();
+    let decode_s = extend_s(pool, text, cache, work, slice, ids.chunks(1), &[])?;
+    let (between, rows_between) = (pool.weight_bytes(), work.second_plane_rows());
+    let mut allowed: Vec<u32> = random.by_ref().take(GRAMMAR_TOKENS).collect();
+    allowed.sort_unstable();
+    allowed.dedup();
     let ids: Vec<u32> = random.take(decode).collect();
-    let decode_s = extend_s(pool, text, cache, work, slice, ids.chunks(1))?;
+    let grammar_decode_s = extend_s(pool, text, cache, work, slice, ids.chunks(1), &allowed)?;
     Ok(Run {
         prefill_s,
         decode_s,
-        weight_bytes: pool.weight_bytes() - before,
-        head_rows: work.second_plane_rows() - rows_before,
+        weight_bytes: between - before,
+        head_rows: rows_between - rows_before,
+        grammar_decode_s,
+        grammar_weight_bytes: pool.weight_bytes() - between,
     })
 }
 
-/// Seconds that some pieces of text take, each with the logits after it: one piece is a prompt, and pieces of one token are
-/// decoded.
+/// Seconds that some pieces of text take, each with the logits after it, of all tokens or of those that are `allowed`: one piece is
+/// a prompt, and pieces of one token are decoded.
 pub(super) fn extend_s<'a>(
     pool: &Pool,
     text: &TextModel,
@@ -202,12 +223,18 @@ pub(super) fn extend_s<'a>(
     work: &mut Workspace,
     slice: &Slice,
     pieces: impl Iterator<Item = &'a [u32]>,
+    allowed: &[u32],
 ) -> Result<f64, EngineError> {
     let mut logits = vec![0.0; text.text_vocab_size()];
     let start = Instant::now();
     for ids in pieces {
         text.extend(pool, cache, work, ids, &[], slice, &mut no_probe)?;
-        text.logits(pool, work, work.ready() - 1, WANTED, &mut logits)?;
+        let last = work.ready() - 1;
+        if allowed.is_empty() {
+            text.logits(pool, work, last, WANTED, &mut logits)?;
+        } else {
+            text.logits_of(pool, work, last, allowed, &mut logits)?;
+        }
     }
     Ok(start.elapsed().as_secs_f64())
 }
@@ -321,6 +348,13 @@ fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     }
     writeln!(
         out,
+        "  {:<28}{:>12.1} tok/s, {} read per token",
+        "decode, of 64 tokens only",
+        report.grammar_decode_tok_s,
+        mb(report.grammar_weight_bytes_per_token)
+    )?;
+    writeln!(
+        out,
         "  {:<28}{:>12.2} GB/s, {:.0} % of the {:.2} GB/s that plain reading gives",
         "decoding reads",
         report.weight_read_gb_s,
@@ -341,7 +375,7 @@ fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(
         out,
         "  {:<28}{:>15}",
-        "K/V cache (16 bit)",
+        "K/V cache",
         mb(report.kv_cache_bytes)
     )?;
     writeln!(out, "  {:<28}{:>15}", "buffers", mb(report.buffer_bytes))?;
