@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::dot_tile::{DotTile, Rows};
+use crate::gelu::gelu_tanh_mul;
 use crate::isa::Level;
 use crate::matvec::matvec;
 use crate::packed_tile::PackedTile;
@@ -40,6 +41,39 @@ pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32
 /// When a length does not fit.
 pub fn matmul_in_any_order(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32]) {
     multiply(pool, w, x, tokens, y, true);
+}
+
+/// `Y = gelu(X G^T) (X U^T)`: the first half of a gated feed-forward network, `gate` (G) and `up` (U) `[rows, cols]`, `x`
+/// `[tokens, cols]`, `y` `[tokens, rows]`. Each element is what [`matmul`] and [`gelu_tanh_mul`] give.
+///
+/// `room` is as long as `y`; what is in it afterwards is of no use.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn gelu_gated(
+    pool: &Pool,
+    gate: Matrix<'_>,
+    up: Matrix<'_>,
+    x: &[f32],
+    tokens: usize,
+    y: &mut [f32],
+    room: &mut [f32],
+) {
+    if let (MatrixData::Quantized(g), MatrixData::Quantized(u)) = (gate.data, up.data)
+        && g.format().is_tiled()
+        && u.format().is_tiled()
+        && tokens > 0
+    {
+        pool.count_weights(gate.bytes() + up.bytes());
+        return with_activations(pool, x, tokens, gate.cols, |x| {
+            quantized::gelu_gated(pool, g, u, x, y);
+        });
+    }
+    matmul(pool, gate, x, tokens, y);
+    matmul(pool, up, x, tokens, room);
+    pool.for_each_row_mut(y, gate.rows, &|token, y| {
+        gelu_tanh_mul(pool.isa(), y, &room[token * gate.rows..][..gate.rows]);
+    });
 }
 
 fn multiply(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32], any_order: bool) {

@@ -22,6 +22,7 @@
 //! | [`accumulate_rows`] | reference | own | NEON | NEON | own | AVX2 | AVX2 |
 
 mod accumulate_rows;
+mod gelu_gated;
 pub mod matmul;
 pub mod matvec;
 pub mod matvec_rows;
@@ -29,5 +30,6 @@ mod quantize_activations;
 
 pub(crate) use accumulate_rows::accumulate_all_rows;
 pub use accumulate_rows::accumulate_rows;
+pub(crate) use gelu_gated::gelu_gated;
 pub use quantize_activations::quantize_activations;
 pub(crate) use quantize_activations::with_activations;

@@ -3,6 +3,8 @@
 
 use crate::common::{Random, isas};
 use crate::quant_formats::{FORMATS, SHAPES, normal, quantized_bytes, scalar, vector};
+use kernels::gelu::gelu_tanh_mul;
+use kernels::matmul::gelu_gated;
 use kernels::quant::{Format, Q8Activations, Quantized, dequantize_row};
 use kernels::quantized::matmul::matmul;
 use kernels::quantized::matvec::matvec;
@@ -43,6 +45,39 @@ fn matvec_agrees_bit_by_bit() {
                     "{} {format:?} {rows}x{cols}",
                     pool.isa()
                 );
+            }
+        }
+    }
+}
+
+/// In one pass or in three.
+#[test]
+fn gate_and_up_in_one_pass_are_the_two_products_joined() {
+    let mut random = Random::new(44);
+    for format in FORMATS {
+        for ((rows, cols), tokens) in SHAPES
+            .into_iter()
+            .zip([1, 2, 5, 12, 33].into_iter().cycle())
+        {
+            let mut matrix =
+                || quantized_bytes(format, &vector(&mut random, rows * cols, 0.05), rows, cols);
+            let (gate, up) = (matrix(), matrix());
+            let [gate, up] = [&gate, &up]
+                .map(|bytes| Matrix::quantized(Quantized::new(format, bytes, rows, cols).unwrap()));
+            for pool in pools() {
+                let x = vector(&mut random, tokens * cols, 3.0);
+                let product = |w| {
+                    let mut y = vec![f32::NAN; tokens * rows];
+                    kernels::matmul::matmul(&pool, w, &x, tokens, &mut y);
+                    y
+                };
+                let mut expected = product(gate);
+                gelu_tanh_mul(pool.isa(), &mut expected, &product(up));
+                let (mut got, mut room) = (vec![f32::NAN; tokens * rows], vec![0.0; tokens * rows]);
+                let before = pool.weight_bytes();
+                gelu_gated(&pool, gate, up, &x, tokens, &mut got, &mut room);
+                assert_eq!(bits(&got), bits(&expected), "{} {format:?}", pool.isa());
+                assert!(pool.weight_bytes() > before || rows * cols == 0);
             }
         }
     }

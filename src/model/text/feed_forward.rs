@@ -84,9 +84,12 @@ impl FeedForward {
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
-        let gate = &mut scratch.gate[..t * width];
-        kernels::matmul::matmul(pool, weights.view(self.gate).rows(0..width), x, t, gate);
+        let Scratch { gate, up, .. } = scratch;
+        let (gate, up) = (&mut gate[..t * width], &mut up[..t * width]);
+        let [gate_weights, up_weights] =
+            [self.gate, self.up].map(|tensor| weights.view(tensor).rows(0..width));
         if let Some(cutoff) = self.cutoff {
+            kernels::matmul::matmul(pool, gate_weights, x, t, gate);
             pool.for_each_row_mut(gate, width, &|_, gate| {
                 subtract_cutoff(pool.isa(), gate, cutoff)
             });
@@ -98,13 +101,13 @@ impl FeedForward {
                 }
                 return;
             }
+            kernels::matmul::matmul(pool, up_weights, x, t, up);
+            pool.for_each_row_mut(gate, width, &|t, gate| {
+                kernels::gelu::gelu_tanh_mul(pool.isa(), gate, &up[t * width..(t + 1) * width]);
+            });
+        } else {
+            kernels::matmul::gelu_gated(pool, gate_weights, up_weights, x, t, gate, up);
         }
-        let Scratch { gate, up, .. } = scratch;
-        let (gate, up) = (&mut gate[..t * width], &mut up[..t * width]);
-        kernels::matmul::matmul(pool, weights.view(self.up).rows(0..width), x, t, up);
-        pool.for_each_row_mut(gate, width, &|t, gate| {
-            kernels::gelu::gelu_tanh_mul(pool.isa(), gate, &up[t * width..(t + 1) * width]);
-        });
         self.project_down(pool, weights, t, width, scratch, out);
     }
 

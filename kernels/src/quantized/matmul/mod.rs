@@ -64,12 +64,26 @@ pub fn matmul(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
     if w.groups() == 0 {
         return y.fill(0.0);
     }
-    let tiles = w.rows().div_ceil(TILE_ROWS);
-    let task = (tiles / (pool.threads() * TASKS_PER_THREAD)).clamp(1, TASK_TILES);
-    pool.for_each_tile_mut(y, w.rows(), x.tokens, task * TILE_ROWS, &|_, row, y| {
-        let (first, x) = (row / TILE_ROWS, &x.panels);
-        dispatch_integer(pool.isa(), Tiles { w, first, x, y });
+    pool.for_each_tile_mut(y, w.rows(), x.tokens, task_rows(pool, w), &|_, row, y| {
+        multiply_tiles(w, x, row, y);
     });
+}
+
+/// Rows to hand out at a time, in whole tiles.
+pub(super) fn task_rows(pool: &Pool, w: Quantized) -> usize {
+    let tiles = w.rows().div_ceil(TILE_ROWS);
+    TILE_ROWS * (tiles / (pool.threads() * TASKS_PER_THREAD)).clamp(1, TASK_TILES)
+}
+
+/// The outputs of the rows from `row` on, the first of a tile, for all tokens.
+pub(super) fn multiply_tiles(
+    w: Quantized,
+    x: &Q8Activations,
+    row: usize,
+    y: &mut TileMut<'_, f32>,
+) {
+    let (isa, first, x) = (x.isa, row / TILE_ROWS, &x.panels);
+    dispatch_integer(isa, Tiles { w, first, x, y });
 }
 
 /// The outputs of the rows from tile `first` on, for all tokens.

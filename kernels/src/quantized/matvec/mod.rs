@@ -46,13 +46,20 @@ pub fn matvec(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
         "instruction set, tokens and columns of x"
     );
     assert_eq!(y.len(), w.rows(), "one output a row");
+    let rows = task_rows(w);
+    pool.for_each_chunk_mut(y, rows, &|chunk, y| multiply_tiles(w, x, chunk * rows, y));
+}
+
+/// Rows to hand out at a time, in whole tiles.
+pub(super) fn task_rows(w: Quantized) -> usize {
     let (integers, scales) = w.unit_lengths();
-    let tiles = (TASK_BYTES / (integers + scales).max(1)).max(1);
-    pool.for_each_chunk_mut(y, tiles * TILE_ROWS, &|chunk, y| {
-        let first = chunk * tiles;
-        let x = &x.single;
-        dispatch_integer(pool.isa(), Tiles { w, x, first, y });
-    });
+    TILE_ROWS * (TASK_BYTES / (integers + scales).max(1)).max(1)
+}
+
+/// The outputs of the rows from `row` on, the first of a tile.
+pub(super) fn multiply_tiles(w: Quantized, x: &Q8Activations, row: usize, y: &mut [f32]) {
+    let (isa, first, x) = (x.isa, row / TILE_ROWS, &x.single);
+    dispatch_integer(isa, Tiles { w, x, first, y });
 }
 
 /// The outputs of [`matvec`] for some units of [`TILE_ROWS`] rows, one unit behind the other.
@@ -77,9 +84,7 @@ pub(crate) fn matvec_blocks(
         "instruction set, tokens and columns of x"
     );
     pool.for_each_chunk_mut(y, TILE_ROWS, &|chunk, y| {
-        let first = blocks[chunk] as usize;
-        let x = &x.single;
-        dispatch_integer(pool.isa(), Tiles { w, x, first, y });
+        multiply_tiles(w, x, blocks[chunk] as usize * TILE_ROWS, y);
     });
 }
 

@@ -1,0 +1,83 @@
+//! Two products of one input, joined where they are: the first half of a gated feed-forward network.
+
+use std::cell::Cell;
+
+use super::{matmul, matvec};
+use crate::gelu::gelu_tanh_mul;
+use crate::pool::{Pool, TileMut};
+use crate::quant::{Q8Activations, Quantized};
+
+thread_local! {
+    /// The second product of a task, kept for the next.
+    static UP: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// `y = gelu(gate · x) (up · x)`, bit by bit what [`matmul()`](matmul::matmul) or [`matvec()`](matvec::matvec) of each and
+/// [`gelu_tanh_mul`] give.
+///
+/// A task does both products of its rows and joins them while they are in its cache: of the one that is only a factor nothing goes to
+/// memory, and there is one run of the pool where there were three.
+///
+/// # Panics
+/// When shapes do not agree, a matrix is not tiled, or `x` is not quantised for the pool's instruction set.
+pub(crate) fn gelu_gated(
+    pool: &Pool,
+    gate: Quantized,
+    up: Quantized,
+    x: &Q8Activations,
+    y: &mut [f32],
+) {
+    assert!(
+        gate.format().is_tiled() && up.format().is_tiled(),
+        "rows that are stored one by one"
+    );
+    assert_eq!(
+        (gate.rows(), gate.cols()),
+        (up.rows(), up.cols()),
+        "gate and up"
+    );
+    assert_eq!(
+        (x.isa, x.cols),
+        (pool.isa(), gate.cols()),
+        "instruction set and columns of x"
+    );
+    assert_eq!(
+        y.len(),
+        x.tokens * gate.rows(),
+        "one output a token and row"
+    );
+    if gate.groups() == 0 {
+        return y.fill(0.0);
+    }
+    if x.tokens == 1 {
+        let rows = matvec::task_rows(gate);
+        pool.for_each_chunk_mut(y, rows, &|chunk, y| {
+            with_room(y.len(), |product| {
+                matvec::multiply_tiles(gate, x, chunk * rows, y);
+                matvec::multiply_tiles(up, x, chunk * rows, product);
+                gelu_tanh_mul(x.isa, y, product);
+            });
+        });
+        return;
+    }
+    let rows = matmul::task_rows(pool, gate);
+    pool.for_each_tile_mut(y, gate.rows(), x.tokens, rows, &|_, row, y| {
+        let cols = y.cols();
+        with_room(y.rows() * cols, |product| {
+            matmul::multiply_tiles(gate, x, row, y);
+            matmul::multiply_tiles(up, x, row, &mut TileMut::new(product, cols));
+            for (token, product) in product.chunks_exact(cols).enumerate() {
+                gelu_tanh_mul(x.isa, y.row_mut(token), product);
+            }
+        });
+    });
+}
+
+fn with_room(len: usize, f: impl FnOnce(&mut [f32])) {
+    let mut room = UP.take();
+    if room.len() < len {
+        room.resize(len, 0.0);
+    }
+    f(&mut room[..len]);
+    UP.set(room);
+}
