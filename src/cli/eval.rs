@@ -8,7 +8,7 @@ use kernels::{Isa, Pool};
 use serde::Serialize;
 
 use super::failure::{Failure, exit};
-use super::model_args::ModelArgs;
+use super::model_args::{KvArg, ModelArgs};
 use crate::model::config::Config;
 use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::matformer::{Slice, Slices};
@@ -37,6 +37,9 @@ pub(super) struct Eval {
     /// MatFormer slice to compare [default: the whole model]
     #[arg(long, value_name = "NAME")]
     matformer: Option<String>,
+    /// Element type of the model's K/V cache; the reference's has 32 bits
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvArg::F32)]
+    kv_cache: KvArg,
     /// Threads that compute [default: one for each fast core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -72,8 +75,8 @@ impl Eval {
             .map_or_else(kernels::recommended_threads, usize::from);
         let pool = Pool::new(Isa::from_environment().map_err(EngineError::from)?, threads);
         let name = self.matformer.as_deref();
-        let mut model = Side::open(&self.model.model, name)?;
-        let mut reference = Side::open(&self.reference, name)?;
+        let mut model = Side::open(&self.model.model, name, self.kv_cache.into())?;
+        let mut reference = Side::open(&self.reference, name, KvType::F32)?;
         if model.text.text_vocab_size() != reference.text.text_vocab_size() {
             return Err(Failure::new(
                 exit::DATA,
@@ -167,12 +170,13 @@ impl Eval {
 struct Side {
     text: TextModel,
     slice: Slice,
+    kv_type: KvType,
     work: Workspace,
     logits: Vec<f32>,
 }
 
 impl Side {
-    fn open(dir: &Path, slice: Option<&str>) -> Result<Side, Failure> {
+    fn open(dir: &Path, slice: Option<&str>, kv_type: KvType) -> Result<Side, Failure> {
         let config = Config::load(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
         let mut text = TextModel::load(&checkpoint, &config.text)?;
@@ -190,11 +194,12 @@ impl Side {
             logits: vec![0.0; text.text_vocab_size()],
             text,
             slice,
+            kv_type,
         })
     }
 
     fn cache(&self, context: usize) -> KvCache {
-        KvCache::new(self.text.config(), KvType::F32, context, CHUNK)
+        KvCache::new(self.text.config(), self.kv_type, context, CHUNK)
     }
 }
 
