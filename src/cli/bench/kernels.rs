@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use half::f16;
+use kernels::attention::{KvSegment, attend_part, combine, int8, part_keys, part_len};
 use kernels::quant::{Format, Q8Activations, Quantized, quantize};
 use kernels::quantized::{matmul, matvec, quantize_activations};
-use kernels::{Isa, Pool};
+use kernels::{Isa, Matrix, Pool};
 use serde::Serialize;
 
 use super::{Bench, median, noise};
@@ -23,6 +25,10 @@ const QUANTISED_ROWS: usize = 512;
 /// A product of matrices, as prefill has them.
 const PREFILL_ROWS: usize = 512;
 const PREFILL_TOKENS: usize = 32;
+/// One key/value head of E2B, in a long context.
+const QUERY_HEADS: usize = 4;
+const HEAD_DIM: usize = 256;
+const KEYS: usize = 16_384;
 
 #[derive(Serialize)]
 struct Report {
@@ -37,7 +43,7 @@ struct Figure {
     kernel: String,
     isa: &'static str,
     median_us: f64,
-    /// Weights read, 10^9 bytes a second.
+    /// Weights, or keys and values, read, 10^9 bytes a second.
     gb_s: f64,
     /// Multiplications with addition, 10^9 a second.
     gmac_s: f64,
@@ -88,8 +94,59 @@ impl Bench {
                 },
             )?);
         }
+        report.kernels.extend(attention(&pools, &weights, &x)?);
         publish(&report, self.json, print)
     }
+}
+
+/// Attention of one token over a long context, with keys and values of each type that boards use.
+fn attention(pools: &[Pool], numbers: &[f32], q: &[f32]) -> Result<Vec<Figure>, Failure> {
+    let q: Vec<f32> = q[..QUERY_HEADS * HEAD_DIM]
+        .iter()
+        .map(|q| q / 16.0)
+        .collect();
+    let numbers: Vec<f32> = numbers
+        .iter()
+        .copied()
+        .cycle()
+        .take(KEYS * HEAD_DIM)
+        .collect();
+    let halves: Vec<f16> = numbers.iter().copied().map(f16::from_f32).collect();
+    let row = int8::row_len(HEAD_DIM);
+    let mut bytes = vec![0; KEYS * row];
+    for (from, to) in numbers.chunks(HEAD_DIM).zip(bytes.chunks_mut(row)) {
+        int8::quantize(from, to);
+    }
+    // Keys and values lie apart, as they do in a cache.
+    let (other_halves, other_bytes) = (halves.clone(), bytes.clone());
+    let matrix = |data| Matrix::f16(data, KEYS, HEAD_DIM);
+    let types = [
+        (
+            "f16",
+            KvSegment::new(matrix(&halves), matrix(&other_halves)),
+            2 * HEAD_DIM,
+        ),
+        ("int8", KvSegment::int8(&bytes, &other_bytes, HEAD_DIM), row),
+    ];
+    let (part, in_part) = (part_len(QUERY_HEADS, HEAD_DIM), part_keys(KEYS));
+    let mut figures = Vec::new();
+    for (name, segment, row_bytes) in types {
+        figures.extend(measured(
+            pools,
+            &format!("attention, {name}, {KEYS} keys (decode)"),
+            (2 * KEYS * row_bytes, 2 * QUERY_HEADS * KEYS * HEAD_DIM),
+            QUERY_HEADS * HEAD_DIM,
+            &mut |pool, out| {
+                let mut parts = vec![0.0; KEYS.div_ceil(in_part) * part];
+                pool.for_each_chunk_mut(&mut parts, part, &|i, part| {
+                    let keys = i * in_part..KEYS.min((i + 1) * in_part);
+                    attend_part(pool.isa(), &q, HEAD_DIM, 1.0, &[segment], keys, part);
+                });
+                combine(pool.isa(), &parts, HEAD_DIM, out);
+            },
+        )?);
+    }
+    Ok(figures)
 }
 
 fn broken() -> Failure {
