@@ -23,7 +23,7 @@ lint() {
     # Advisories need their database from the network: `make deny` asks for those too.
     if cargo deny --version >/dev/null 2>&1; then
         step "licences, bans and sources"
-        cargo deny --offline check bans licenses sources
+        cargo deny --locked check bans licenses sources
     else
         step "licences, bans and sources: not checked, cargo-deny is missing (cargo install --locked cargo-deny)"
     fi

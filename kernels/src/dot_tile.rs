@@ -82,6 +82,7 @@ impl<W: Element> Kernel for DotTile<'_, '_, '_, W> {
             let mut t = 0;
             while t < tokens {
                 t += match tokens - t {
+                    4.. if by_register::<S>() => self.tokens::<S, 4, 1>(s, t, rows.clone()),
                     4.. if S::REGISTERS >= 32 => self.tokens::<S, 4, 4>(s, t, rows.clone()),
                     2.. if by_register::<S>() => self.tokens::<S, 2, 4>(s, t, rows.clone()),
                     // Rather two and two than three and one.
@@ -138,7 +139,8 @@ impl<W: Element> DotTile<'_, '_, '_, W> {
         let (depth, w) = (self.w.depth, self.w.bundle::<R>(r));
         for first in (0..depth).step_by(BLOCK) {
             let columns = first..depth.min(first + BLOCK);
-            let folded = if by_register::<S>() {
+            // All partial sums of four products just fit the registers of NEON.
+            let folded = if by_register::<S>() && T * R > 4 {
                 w.products_by_register(s, x, columns)
             } else {
                 w.products(s, x, columns)

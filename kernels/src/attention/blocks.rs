@@ -4,10 +4,7 @@ use super::{Attend, BLOCK, HEADS, Queries, Stored, int8};
 use crate::dot_tile::{DotTile, Rows};
 use crate::pool::TileMut;
 use crate::simd::partial_sums::{self, MAX_REGISTERS, WAYS, registers};
-use crate::simd::{Bundle, Element, Kernel, Plain, Simd, math};
-
-/// Values that are added up together, so that a sum is loaded and stored once for all of them.
-const VALUES: usize = 4;
+use crate::simd::{Element, Kernel, Plain, Simd, add_weighted_rows, math};
 
 /// For each head the scores, then the weights, of a block; beyond the block's keys the weights are 0.
 type Weights = [[f32; BLOCK]; HEADS];
@@ -144,7 +141,7 @@ fn add<S: Simd, E: Element>(
     }
 }
 
-/// [`add`] for the first `H` heads, two registers of columns at a time; returns `H`.
+/// [`add`] for the first `H` heads; returns `H`.
 #[inline(always)]
 fn add_heads<S: Simd, E: Element, const H: usize>(
     s: S,
@@ -155,32 +152,16 @@ fn add_heads<S: Simd, E: Element, const H: usize>(
     keys: usize,
 ) -> usize {
     let depth = v.depth;
+    let weights: &[[f32; BLOCK]; H] = weights.first_chunk().unwrap_or(&[[0.0; BLOCK]; H]);
     let mut at = 0;
+    if S::REGISTERS >= 32 {
+        while depth - at >= 4 * S::LANES {
+            add_columns::<S, E, H, 4>(s, out, weights, shrink, v, keys, at);
+            at += 4 * S::LANES;
+        }
+    }
     while depth - at >= 2 * S::LANES {
-        let mut sums = [[s.splat(0.0); 2]; H];
-        for (h, sums) in sums.iter_mut().enumerate() {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let old = s.load(&out[h * depth + at + i * S::LANES..]);
-                *sum = s.mul(old, s.splat(shrink[h]));
-            }
-        }
-        for j in (0..keys).step_by(VALUES) {
-            let values = values(v, j, keys);
-            let left = values.load(s, at);
-            let right = values.load(s, at + S::LANES);
-            for (h, [left_sum, right_sum]) in sums.iter_mut().enumerate() {
-                for i in 0..VALUES {
-                    let weight = s.splat(weights[h][j + i]);
-                    *left_sum = s.mul_add(weight, left[i], *left_sum);
-                    *right_sum = s.mul_add(weight, right[i], *right_sum);
-                }
-            }
-        }
-        for (h, sums) in sums.iter().enumerate() {
-            for (i, sum) in sums.iter().enumerate() {
-                s.store(*sum, &mut out[h * depth + at + i * S::LANES..]);
-            }
-        }
+        add_columns::<S, E, H, 2>(s, out, weights, shrink, v, keys, at);
         at += 2 * S::LANES;
     }
     while at < depth {
@@ -199,12 +180,29 @@ fn add_heads<S: Simd, E: Element, const H: usize>(
     H
 }
 
-/// The values of keys `j` and the following; beyond the last key the last one again, whose weight there is 0.
+/// [`add_heads`] for `C` registers of columns from `at` on.
 #[inline(always)]
-fn values<'a, E: Element>(v: Rows<'a, E>, j: usize, keys: usize) -> Bundle<'a, E, VALUES> {
-    let mut rows = [v.row(j); VALUES];
-    for (i, row) in rows.iter_mut().enumerate() {
-        *row = v.row((j + i).min(keys - 1));
+fn add_columns<S: Simd, E: Element, const H: usize, const C: usize>(
+    s: S,
+    out: &mut [f32],
+    weights: &[[f32; BLOCK]; H],
+    shrink: &[f32],
+    v: Rows<'_, E>,
+    keys: usize,
+    at: usize,
+) {
+    let mut sums = [[s.splat(0.0); C]; H];
+    for (h, sums) in sums.iter_mut().enumerate() {
+        for (c, sum) in sums.iter_mut().enumerate() {
+            let old = s.load(&out[h * v.depth + at + c * S::LANES..]);
+            *sum = s.mul(old, s.splat(shrink[h]));
+        }
     }
-    Bundle::new(rows, v.depth)
+    let weights = weights.each_ref().map(|weights| &weights[..keys]);
+    add_weighted_rows(s, &mut sums, weights, &v.data[at..], v.stride);
+    for (h, sums) in sums.iter().enumerate() {
+        for (c, sum) in sums.iter().enumerate() {
+            s.store(*sum, &mut out[h * v.depth + at + c * S::LANES..]);
+        }
+    }
 }

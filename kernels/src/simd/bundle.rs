@@ -28,18 +28,6 @@ impl<'a, E: Element, const R: usize> Bundle<'a, E, R> {
         self.len
     }
 
-    /// `LANES` columns from column `at` on, of each row.
-    #[inline(always)]
-    pub(crate) fn load<S: Simd>(&self, s: S, at: usize) -> [S::V; R] {
-        assert!(at <= self.len && self.len - at >= S::LANES);
-        let mut out = [s.splat(0.0); R];
-        for (out, row) in out.iter_mut().zip(&self.rows) {
-            // SAFETY: each row has `len` elements, of which LANES from `at` on, as just checked.
-            *out = unsafe { E::load_ptr(s, row.as_ptr().add(at)) };
-        }
-        out
-    }
-
     /// The sums of products over a block of columns, for each row of `x` and each row of these, but for the lanes of a register.
     #[inline(always)]
     pub(crate) fn products<S: Simd, const T: usize>(
@@ -152,15 +140,58 @@ fn add_products<S: Simd, W: Element, const R: usize, const T: usize>(
     w: [&[W; WAYS]; R],
     x: [&[f32; WAYS]; T],
 ) {
-    for (i, partial) in partial[..registers::<S>()].iter_mut().enumerate() {
+    let n = registers::<S>();
+    let mut all = [[s.splat(0.0); MAX_REGISTERS]; R];
+    for (to, w) in all.iter_mut().zip(w) {
+        if n == MAX_REGISTERS {
+            // SAFETY: all registers take `WAYS` elements.
+            *to = unsafe { W::load_ptrs(s, w.as_ptr()) };
+        } else {
+            for (i, to) in to[..n].iter_mut().enumerate() {
+                *to = W::load(s, &w[i * S::LANES..]);
+            }
+        }
+    }
+    for (i, partial) in partial[..n].iter_mut().enumerate() {
         let mut ws = [s.splat(0.0); R];
-        for (to, w) in ws.iter_mut().zip(w) {
-            *to = W::load(s, &w[i * S::LANES..]);
+        for (to, all) in ws.iter_mut().zip(&all) {
+            *to = all[i];
         }
         for (partial, x) in partial.iter_mut().zip(x) {
             let x = s.load(&x[i * S::LANES..]);
             for (partial, w) in partial.iter_mut().zip(ws) {
                 *partial = s.mul_add(w, x, *partial);
+            }
+        }
+    }
+}
+
+/// Adds to `sums [H, C registers]` the first `weights` many rows of `rows`, weighted: `sums_h += Σ_j weights_hj rows_j`, in the order of
+/// the rows, which begin `stride` elements apart and of which `C` registers of columns are taken.
+///
+/// The sums stay in registers from the first row to the last, and an element is loaded and widened once for all `H`.
+#[inline(always)]
+pub(crate) fn add_weighted_rows<S: Simd, E: Element, const H: usize, const C: usize>(
+    s: S,
+    sums: &mut [[S::V; C]; H],
+    weights: [&[f32]; H],
+    rows: &[E],
+    stride: usize,
+) {
+    let count = weights[0].len();
+    if count == 0 {
+        return;
+    }
+    assert!(weights.iter().all(|weights| weights.len() == count));
+    assert!((count - 1) * stride + C * S::LANES <= rows.len());
+    for j in 0..count {
+        // SAFETY: row j ends where the last one does or before, which is in `rows`, as just checked.
+        let values: [S::V; C] = unsafe { E::load_ptrs(s, rows.as_ptr().add(j * stride)) };
+        for (sums, weights) in sums.iter_mut().zip(weights) {
+            // SAFETY: each has `count` weights, as just checked.
+            let weight = s.splat(unsafe { *weights.get_unchecked(j) });
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum = s.mul_add(weight, value, *sum);
             }
         }
     }

@@ -15,6 +15,20 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// They must be readable.
     unsafe fn load_ptr<S: Simd>(s: S, from: *const Self) -> S::V;
 
+    /// The elements of `C` registers from `from` on.
+    ///
+    /// # Safety
+    /// They must be readable.
+    #[inline(always)]
+    unsafe fn load_ptrs<S: Simd, const C: usize>(s: S, from: *const Self) -> [S::V; C] {
+        let mut out = [s.splat(0.0); C];
+        for (c, out) in out.iter_mut().enumerate() {
+            // SAFETY: as the caller promises.
+            *out = unsafe { Self::load_ptr(s, from.add(c * S::LANES)) };
+        }
+        out
+    }
+
     /// The first `LANES` elements of `from`.
     #[inline(always)]
     fn load<S: Simd>(s: S, from: &[Self]) -> S::V {
@@ -83,5 +97,24 @@ impl Element for i8 {
     unsafe fn load_ptr<S: Simd>(s: S, from: *const i8) -> S::V {
         // SAFETY: as the caller promises.
         unsafe { s.load_i8_ptr(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_ptrs<S: Simd, const C: usize>(s: S, from: *const i8) -> [S::V; C] {
+        let mut out = [s.splat(0.0); C];
+        for (c, out) in out.chunks_mut(4).enumerate() {
+            // SAFETY: as the caller promises; of less than four each one is loaded alone.
+            unsafe {
+                let from = from.add(4 * c * S::LANES);
+                if let Some(four) = out.as_mut_array() {
+                    *four = s.load_i8_ptr_4(from);
+                } else {
+                    for (i, out) in out.iter_mut().enumerate() {
+                        *out = s.load_i8_ptr(from.add(i * S::LANES));
+                    }
+                }
+            }
+        }
+        out
     }
 }

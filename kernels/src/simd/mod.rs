@@ -18,7 +18,7 @@ mod neon;
 pub(crate) mod partial_sums;
 mod plain;
 
-pub(crate) use bundle::Bundle;
+pub(crate) use bundle::{Bundle, add_weighted_rows};
 pub(crate) use element::Element;
 pub(crate) use plain::Plain;
 
@@ -63,6 +63,19 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// They must be readable.
     unsafe fn load_i8_ptr(self, from: *const i8) -> Self::V;
+    /// The same for four registers.
+    ///
+    /// # Safety
+    /// They must be readable.
+    #[inline(always)]
+    unsafe fn load_i8_ptr_4(self, from: *const i8) -> [Self::V; 4] {
+        let mut out = [self.splat(0.0); 4];
+        for (i, out) in out.iter_mut().enumerate() {
+            // SAFETY: as the caller promises.
+            *out = unsafe { self.load_i8_ptr(from.add(i * Self::LANES)) };
+        }
+        out
+    }
     /// Writes all lanes from `to` on.
     ///
     /// # Safety

@@ -64,10 +64,33 @@ impl Simd for Neon {
 
     #[inline(always)]
     unsafe fn load_i8_ptr(self, from: *const i8) -> float32x4_t {
+        // Of the intrinsics the compiler makes twice as many instructions, because half of the first one's result is not used.
         neon!({
-            let bytes = vcreate_s8(u64::from(from.cast::<u32>().read_unaligned()));
-            let halves = vget_low_s16(vmovl_s8(bytes));
-            vcvtq_f32_s32(vmovl_s16(halves))
+            let bytes = vld1_dup_u32(from.cast());
+            let wide: float32x4_t;
+            asm!(
+                "sxtl {wide:v}.8h, {bytes:v}.8b",
+                "sxtl {wide:v}.4s, {wide:v}.4h",
+                "scvtf {wide:v}.4s, {wide:v}.4s",
+                wide = lateout(vreg) wide,
+                bytes = in(vreg) bytes,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+            wide
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8_ptr_4(self, from: *const i8) -> [float32x4_t; 4] {
+        neon!({
+            let bytes = vld1q_s8(from);
+            let (first, second) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+            [
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(first))),
+                vcvtq_f32_s32(vmovl_high_s16(first)),
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(second))),
+                vcvtq_f32_s32(vmovl_high_s16(second)),
+            ]
         })
     }
 
