@@ -1,6 +1,6 @@
 """A house in a temporary directory: a broker, a bus, a microphone, a camera and the daemon, nothing of it outside this machine.
 
-Used by `make demo` and by the tests with Home Assistant. Python's standard library only.
+Used by `make demo`, by memory.py and by the tests with Home Assistant. Python's standard library only.
 """
 
 import array
@@ -238,13 +238,13 @@ class Stage:
     def camera(self, name):
         return Camera(self.directory, name)
 
-    def write_config(self, node, text):
-        """gemmad.toml with the demo model, the broker and the bus; `text` is the rest of it."""
+    def write_config(self, node, text, model=MODEL):
+        """gemmad.toml with the model, the broker and the bus; `text` is the rest of it."""
         # What this machine has to do besides is no reason to leave a picture out, or to use fewer threads.
         self.config.write_text(
             f'[mqtt]\nenabled = true\nurl = "mqtt://127.0.0.1:{self.port}"\nnode = "{node}"\n'
             f'[dbus]\nbus = "{self.bus}"\n[degrade]\nhot_c = 0\nmemory_pressure_percent = 0\n'
-            f'[model]\npath = "{MODEL}"\naudio_idle_unload_s = 5\nvision_idle_unload_s = 5\n{text}'
+            f'[model]\npath = "{model}"\naudio_idle_unload_s = 5\nvision_idle_unload_s = 5\n{text}'
         )
 
     def environment(self):
