@@ -7,13 +7,14 @@ process has in memory: MiB of each file of weights, and of all the rest. `health
 """
 
 import json
+import os
 import pathlib
 import re
 import sys
 import threading
 import time
 
-from stage import MODEL, Messages, Stage, Trouble, wait_until
+from stage import MODEL, TOP, Messages, Stage, Trouble, wait_until
 
 NODE = "memory"
 SAY, SHOW, BACKGROUND = "009_both.wav", "002_picture.png", "013_combo.png"
@@ -80,6 +81,9 @@ def resident_mib(pid):
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
+    # What the service tells the C library about memory.
+    unit = (TOP / "systemd/gemmad.service").read_text()
+    os.environ.update(re.findall(r"(MALLOC_\w+)=(\d+)", unit))
     with Stage(sys.argv[1]) as stage:
         stage.start_broker()
         stage.start_bus()
