@@ -29,7 +29,7 @@ PREFILL, DECODE, ANSWER = 128, 2, 12
 BATCH_S = 0.48
 # What is counted: a prompt, a token that is decoded, a second of speech that is encoded, and what is left when it ends.
 PROMPT, TOKEN, SECOND, REST = f"prompt of {PREFILL} tokens", "token", "second of speech", "end of speech"
-# Of the 188 soft tokens to which the reference fills a clip, those that SPEECH leaves; a token stands for 160 ms.
+# Soft tokens to which the reference fills a clip, less those of SPEECH, each of which stands for 160 ms.
 PADDING = 188 - 20
 
 
