@@ -39,7 +39,7 @@ class Board(typing.NamedTuple):
     ghz: float
     # Instructions that a core completes in a cycle: an assumption. LLVM's models of the two (llvm-mca; of the Neoverse N1 for the A76,
     # which is the same core) let the products of matrices run at 1.7 and 2.0 where every load hits the first cache, for nearly
-    # all are vector instructions, and there are two pipes for those. Three quarters of that are taken.
+    # all are vector instructions, and two pipes do their arithmetic. Three quarters of that are taken.
     per_cycle: float
     # Plain reading on all cores, which `gemmad plan --read-gb-s` takes.
     read_gb_s: float
