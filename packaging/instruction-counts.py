@@ -10,17 +10,13 @@ The kernels are built as they are released and run under QEMU's user emulation, 
 """
 
 import argparse
-import json
-import os
 import pathlib
-import re
-import subprocess
 import sys
 import tempfile
 
-TOP = pathlib.Path(__file__).resolve().parent.parent
-RECORD = TOP / "kernels/benches/record"
-BOARD = "aarch64-unknown-linux-gnu"
+import emulated
+
+RECORD = emulated.TOP / "kernels/benches/record"
 # Each generation of boards, as packaging/test.sh has them.
 CPUS = {"cortex-a72": "neon", "cortex-a76": "dotprod", "max": "i8mm"}
 # Another compiler or C library moves a count by less, a worse inner loop by more.
@@ -28,34 +24,11 @@ GROWTH = 0.03
 HEADER = "kernel\tunit\tinstructions per unit"
 
 
-def build():
-    """The program of kernels/benches/instructions.rs, for the board, as it is released."""
-    command = ["cargo", "build", "--locked", "--release", "--target", BOARD, "-p", "gemmad-kernels", "--bench", "instructions"]
-    messages = subprocess.run(command + ["--message-format", "json-render-diagnostics"], cwd=TOP, check=True, stdout=subprocess.PIPE, text=True).stdout
-    built = (json.loads(line) for line in messages.splitlines())
-    programs = [one["executable"] for one in built if one.get("executable")]
-    if len(programs) != 1:
-        sys.exit(f"instruction-counts: one program was to be built, not {programs}")
-    return programs[0]
-
-
-def build_counter(where):
-    """The plugin, for the QEMU that is here: from QEMU 10 on it wants to be told another version of the same interface."""
-    version = subprocess.run(["qemu-aarch64", "--version"], check=True, capture_output=True, text=True).stdout
-    api = 4 if int(re.search(r"version (\d+)", version)[1]) >= 10 else 1
-    counter = where / "counter.so"
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", f"-DAPI={api}", TOP / "packaging/instruction-counter.c", "-o", counter], check=True)
-    return counter
-
-
 def count(program, counter, cpu):
     """Kernel -> (unit, instructions per unit) on one CPU."""
     marks = counter.with_name(f"{cpu}.marks")
-    environment = {"PATH": os.environ["PATH"], "QEMU_CPU": cpu, "QEMU_PLUGIN": f"{counter},out={marks}"}
-    run = subprocess.run([TOP / "packaging/run-aarch64.sh", program], env=environment, capture_output=True, text=True)
-    if run.returncode:
-        sys.exit(f"instruction-counts: on {cpu} the kernels ended with {run.returncode}: {run.stderr.strip()}")
-    (_, isa), *kernels = (line.split("\t") for line in run.stdout.splitlines())
+    printed = emulated.run(counter, cpu, [program], marks)
+    (_, isa), *kernels = (line.split("\t") for line in printed.splitlines())
     if isa != CPUS[cpu]:
         sys.exit(f"instruction-counts: {cpu} is to run {CPUS[cpu]}, and ran {isa}")
     at = [int(mark) for mark in marks.read_text().split()]
@@ -104,10 +77,11 @@ def main():
     what.add_argument("--update", action="store_true", help="write the record")
     parser.add_argument("--record", type=pathlib.Path, default=RECORD, metavar="DIR", help="where the record is")
     arguments = parser.parse_args()
-    program = build()
+    # The program of kernels/benches/instructions.rs.
+    program = emulated.build("-p", "gemmad-kernels", "--bench", "instructions")
     wrong = []
     with tempfile.TemporaryDirectory() as directory:
-        counter = build_counter(pathlib.Path(directory))
+        counter = emulated.build_counter(pathlib.Path(directory))
         for cpu in CPUS:
             counted = count(program, counter, cpu)
             path = arguments.record / f"{cpu}.tsv"
