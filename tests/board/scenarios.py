@@ -57,6 +57,12 @@ def memory(node):
     return int(node.show("MemoryCurrent")["MemoryCurrent"])
 
 
+def start_with_empty_cache(node):
+    """Pages of files count for whoever reads them first: that is to be the service, not what unpacked the package."""
+    node.sh("sync && echo 3 > /proc/sys/vm/drop_caches")
+    node.restart("start")
+
+
 def goes(node, tower, before):
     """A tower that has just been used is unloaded, and its memory given back; the figures. `before`: bytes before its use."""
     used = memory(node)
@@ -125,7 +131,7 @@ def install(node):
 def voice(node):
     """A clip played into the microphone: the right transcript on the broker and on the bus; the audio tower comes and goes."""
     node.configure(microphone(), model=UNLOAD_SOON)
-    node.restart("start")
+    start_with_empty_cache(node)
     node.listen()
     node.wait("mic/hall/state", lambda state: state == "online")
     node.wait_group("text", "resident")
@@ -150,7 +156,7 @@ def vision(node):
     """A picture shown to the camera: the right caption when asked for; motion is seen; the vision tower comes and goes."""
     node.configure(camera(motion=True), model=UNLOAD_SOON)
     node.show_picture(PICTURE)
-    node.restart("start")
+    start_with_empty_cache(node)
     node.listen()
     node.wait("camera/door/state", lambda state: state == "online")
     node.wait_group("text", "resident")
