@@ -216,7 +216,7 @@ fn text_logits_and_argmax() {
 }
 
 /// What the shorter types of keys and values cost: 11 bits of a half float are an error of 2^-12 at most, 8 bits one of 1/254 of the
-/// row's largest element; 15 layers pass it on.
+/// row's largest element; 15 layers pass it on. Measured: 3.3e-4 and 8.1e-3; the bounds are three times that.
 #[test]
 fn shorter_keys_and_values_are_as_far_from_the_reference_as_their_bits() {
     let mut bench = Bench::open();

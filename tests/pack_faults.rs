@@ -33,6 +33,7 @@ fn whenever_it_is_killed_nothing_half_written_loads() {
     let to = home.path().join("a.pack");
     let partial = home.path().join("a.pack.partial");
     let mut kinds = std::collections::BTreeSet::new();
+    let mut whole_files = std::collections::BTreeSet::new();
     let mut interrupted = 0;
     // From before the first file to after the last, however fast this machine is: each run is killed a little later.
     let mut delay = Duration::ZERO;
@@ -51,9 +52,13 @@ fn whenever_it_is_killed_nothing_half_written_loads() {
         }
         if let Ok(entries) = std::fs::read_dir(&partial) {
             interrupted += 1;
-            kinds.insert(entries.count());
+            let files = entries.count();
+            kinds.insert(files);
             // Killed behind the last file and before the name, it is whole.
             let whole = verify(&partial).status.success();
+            if whole {
+                whole_files.insert(files);
+            }
             let opened = gemmad(&["inspect", "--model"])
                 .arg(&partial)
                 .output()
@@ -70,6 +75,11 @@ fn whenever_it_is_killed_nothing_half_written_loads() {
     // The run that was not killed in time made a pack from what the others left.
     let output = verify(&to);
     assert!(output.status.success(), "{output:?}");
+    let all_files = std::fs::read_dir(&to).unwrap().count();
+    assert!(
+        whole_files.iter().all(|&files| files == all_files),
+        "{whole_files:?} files are called a pack of {all_files}"
+    );
     std::fs::remove_dir_all(&to).unwrap();
     let output = pack(&fixture("models/demo"), &to).output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -46,7 +46,8 @@ impl Store {
     fn new(kind: KvType, rows: usize, head_dim: usize) -> Store {
         match kind {
             KvType::F32 => Store::F32(vec![0.0; rows * head_dim]),
-            KvType::F16 => Store::F16(vec![f16::ZERO; rows * head_dim]),
+            // `vec!` would write each of these, because it does not know that they are zeros.
+            KvType::F16 => Store::F16(bytemuck::zeroed_vec(rows * head_dim)),
             KvType::Int8 => Store::Int8(vec![0; rows * int8::row_len(head_dim)]),
         }
     }

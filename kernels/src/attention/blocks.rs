@@ -152,7 +152,6 @@ fn add_heads<S: Simd, E: Element, const H: usize>(
     keys: usize,
 ) -> usize {
     let depth = v.depth;
-    let weights: &[[f32; BLOCK]; H] = weights.first_chunk().unwrap_or(&[[0.0; BLOCK]; H]);
     let mut at = 0;
     if S::REGISTERS >= 32 {
         while depth - at >= 4 * S::LANES {
@@ -185,7 +184,7 @@ fn add_heads<S: Simd, E: Element, const H: usize>(
 fn add_columns<S: Simd, E: Element, const H: usize, const C: usize>(
     s: S,
     out: &mut [f32],
-    weights: &[[f32; BLOCK]; H],
+    weights: &[[f32; BLOCK]],
     shrink: &[f32],
     v: Rows<'_, E>,
     keys: usize,
@@ -198,8 +197,11 @@ fn add_columns<S: Simd, E: Element, const H: usize, const C: usize>(
             *sum = s.mul(old, s.splat(shrink[h]));
         }
     }
-    let weights = weights.each_ref().map(|weights| &weights[..keys]);
-    add_weighted_rows(s, &mut sums, weights, &v.data[at..], v.stride);
+    let mut own = [&weights[0][..keys]; H];
+    for (own, weights) in own.iter_mut().zip(&weights[..H]) {
+        *own = &weights[..keys];
+    }
+    add_weighted_rows(s, &mut sums, own, &v.data[at..], v.stride);
     for (h, sums) in sums.iter().enumerate() {
         for (c, sum) in sums.iter().enumerate() {
             s.store(*sum, &mut out[h * v.depth + at + c * S::LANES..]);
