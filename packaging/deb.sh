@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the Debian package, with the list of what is linked inside the program (cargo-auditable), the same bytes every time.
 # deb.sh [amd64|arm64]...: both unless one is named. The packages are in target/debian.
+# deb.sh --debug-build [amd64|arm64]: of the program that a debug build has left in target/, for tests; in target/debian/debug.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -d "${HOME-}/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
@@ -8,8 +9,16 @@ cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 package=target/package # where Cargo.toml looks for what is made here
 
-command -v cargo-deb >/dev/null || cargo install --locked cargo-deb@3.8.0
-command -v cargo-auditable >/dev/null || cargo install --locked cargo-auditable@0.7.7
+profile=release build=release packages=target/debian
+tool=() how=()
+if [ "${1-}" = --debug-build ]; then
+    shift
+    profile=dev build=debug packages=target/debian/debug
+    tool=(--debug) how=(--fast --compress-system) # a quicker way to the same test
+else
+    command -v cargo-auditable >/dev/null || cargo install --locked cargo-auditable@0.7.7
+fi
+command -v cargo-deb >/dev/null || cargo install --locked "${tool[@]}" cargo-deb@3.8.0
 
 # Times in the package are the commit's, and paths in the program are those of no machine.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
@@ -23,18 +32,22 @@ for architecture in ${@:-amd64 arm64}; do
     amd64) triple=x86_64-unknown-linux-gnu ;;
     arm64) triple=aarch64-unknown-linux-gnu ;;
     *)
-        echo "usage: packaging/deb.sh [amd64|arm64]..." >&2
+        echo "usage: packaging/deb.sh [--debug-build] [amd64|arm64]..." >&2
         exit 64
         ;;
     esac
-    program=$target/$triple/release/gemmad
-    if [ "$(dpkg --print-architecture)" = "$architecture" ]; then
-        cargo auditable build --locked --release --target "$triple"
-        run=()
-    else
+    program=$target/$triple/$build/gemmad
+    run=()
+    if [ "$(dpkg --print-architecture)" != "$architecture" ]; then
         [ "$architecture" = arm64 ] || { echo "deb: amd64 packages are built on amd64" >&2 && exit 1; }
-        packaging/cross.sh auditable build
         run=(packaging/run-aarch64.sh)
+    fi
+    if [ $build = release ]; then
+        if [ ${#run[@]} = 0 ]; then
+            cargo auditable build --locked --release --target "$triple"
+        else
+            packaging/cross.sh auditable build
+        fi
     fi
 
     rm -rf $package
@@ -47,8 +60,8 @@ for architecture in ${@:-amd64 arm64}; do
         echo " -- $maintainer  $(LC_ALL=C date -Ru -d "@$SOURCE_DATE_EPOCH")"
     } >$package/changelog
     packaging/licences.py "$triple" | gzip -9n >$package/third-party-licences.gz
-    cargo deb --locked --no-build --strip --target "$triple" --output target/debian/
+    cargo deb --locked --no-build --strip --profile $profile "${how[@]}" --target "$triple" --output $packages/
     if command -v lintian >/dev/null; then
-        lintian --allow-root --fail-on error target/debian/gemmad_*_"$architecture".deb
+        lintian --allow-root --fail-on error $packages/gemmad_*_"$architecture".deb
     fi
 done

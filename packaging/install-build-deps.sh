@@ -3,18 +3,21 @@
 #   install-build-deps.sh          everything
 #   install-build-deps.sh demo     what `make demo` needs
 #   install-build-deps.sh ha       what `make ha-test` needs, beside Python 3.13
+#   install-build-deps.sh board    everything, and what the virtual board is built and run with
 # Uses sudo only where a package is missing and the caller is not root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 what=${1:-all}
+board=no
 case $what in
-all | demo | ha) ;;
+all | board | demo | ha) ;;
 *)
-    echo "usage: packaging/install-build-deps.sh [demo | ha]" >&2
+    echo "usage: packaging/install-build-deps.sh [board | demo | ha]" >&2
     exit 64
     ;;
 esac
+[ "$what" != board ] || what=all board=yes
 
 board_target=aarch64-unknown-linux-gnu
 rustup_command="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
@@ -30,7 +33,8 @@ as_root() {
     fi
 }
 
-installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+# One line for each architecture that has it.
+installed() { dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed; }
 
 apt_install() {
     local missing=()
@@ -68,6 +72,13 @@ if command -v dpkg-query >/dev/null; then
         fi
         packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user libasound2-dev:arm64)
     fi
+    [ $board = no ] || packages+=(
+        qemu-system-arm qemu-utils # the machine and its disk
+        mmdebstrap arch-test debian-archive-keyring # the Debian on it
+        qemu-user-static binfmt-support # runs what its packages run when they are installed
+        gcc-aarch64-linux-gnu make bzip2 kmod cpio e2fsprogs # a module of its kernel, its first programs, its file system
+        openssh-client # how it is talked to
+    )
     apt_install "${packages[@]}"
 else
     echo "install-build-deps: not a Debian; needed are a C toolchain, one for aarch64-linux-gnu, and qemu-user" >&2

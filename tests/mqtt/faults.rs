@@ -43,6 +43,10 @@ fn a_broker_killed_amid_500_events_loses_none() {
         node.publish(event(n));
     }
     wait_until("the loss is known", || !node.mqtt().health().connected);
+    // Every event that the broker had acknowledged, it had handed on; the observer may still be reading.
+    wait_until("what was acknowledged came", || {
+        ids(&before).len() + node.mqtt().health().queued >= 500
+    });
     let first = ids(&before);
     broker.restart();
     let after = Observer::start(&broker);
