@@ -11,6 +11,9 @@ use crate::model::weights::WeightsError;
 /// The largest number of streams that `config.json` may ask for; the real models have 4.
 const MAX_STREAMS: usize = 64;
 
+/// Columns that are predicted together: what all streams have there fits the first cache.
+const COLUMNS: usize = 64;
+
 /// The router and coefficients of one layer, A streams of width D.
 #[derive(Debug)]
 pub(super) struct AltUp {
@@ -61,50 +64,78 @@ impl AltUp {
         m
     }
 
-    /// Predicts every stream from all of them: `q_j = h_j + Σ_i C_ji h_i` with `C = prediction_coefs · m(h_active)`.
+    /// Predicts every stream from all of them, in place: `q_j = h_j + Σ_i C_ji h_i` with `C = prediction_coefs · m(h_active)`.
     ///
-    /// | buffer | shape |
-    /// |---|---|
-    /// | `h`, `q` | \[T, A, D\] |
-    pub(super) fn predict(&self, pool: &Pool, h: &[f32], q: &mut [f32], d: usize) {
+    /// `h` is \[T, A, D\].
+    pub(super) fn predict(&self, pool: &Pool, h: &mut [f32], d: usize) {
         let a = self.streams;
-        pool.for_each_row_mut(q, a * d, &|t, q| {
-            let h = &h[t * a * d..(t + 1) * a * d];
+        pool.for_each_row_mut(h, a * d, &|_, h| {
             let m = self.modalities(pool.isa(), &h[self.active * d..(self.active + 1) * d]);
-            for (j, q) in q.chunks_exact_mut(d).enumerate() {
-                q.copy_from_slice(&h[j * d..(j + 1) * d]);
-                for (i, h) in h.chunks_exact(d).enumerate() {
-                    let row = &self.prediction[(j * a + i) * a..(j * a + i + 1) * a];
-                    let c: f32 = row.iter().zip(&m).map(|(w, m)| w * m).sum();
-                    kernels::elementwise::scale_add(pool.isa(), q, c, h);
+            let coefficient = |j: usize, i: usize| -> f32 {
+                let row = &self.prediction[(j * a + i) * a..(j * a + i + 1) * a];
+                row.iter().zip(&m).map(|(w, m)| w * m).sum()
+            };
+            let mut before = [[0.0; COLUMNS]; MAX_STREAMS];
+            for start in (0..d).step_by(COLUMNS) {
+                let n = COLUMNS.min(d - start);
+                for (before, h) in before.iter_mut().zip(h.chunks_exact(d)) {
+                    before[..n].copy_from_slice(&h[start..start + n]);
+                }
+                for (j, h) in h.chunks_exact_mut(d).enumerate() {
+                    for (i, before) in before[..a].iter().enumerate() {
+                        let h = &mut h[start..start + n];
+                        kernels::elementwise::scale_add(
+                            pool.isa(),
+                            h,
+                            coefficient(j, i),
+                            &before[..n],
+                        );
+                    }
                 }
             }
         });
     }
 
-    /// Corrects every stream by what the computed one turned out to be: `h_i = q_i + k_i (z − q_active)` with
+    /// Corrects every predicted stream by what the computed one turned out to be, in place: `h_i = q_i + k_i (z − q_active)` with
     /// `k = 1 + correction_coefs · m(z)`.
     ///
     /// | buffer | shape |
     /// |---|---|
-    /// | `q`, `h` | \[T, A, D\] |
+    /// | `h` | \[T, A, D\] |
     /// | `z` | \[T, D\] |
-    pub(super) fn correct(&self, pool: &Pool, q: &[f32], z: &[f32], h: &mut [f32], d: usize) {
+    pub(super) fn correct(&self, pool: &Pool, z: &[f32], h: &mut [f32], d: usize) {
         let a = self.streams;
         pool.for_each_row_mut(h, a * d, &|t, h| {
-            let q = &q[t * a * d..(t + 1) * a * d];
             let z = &z[t * d..(t + 1) * d];
             let m = self.modalities(pool.isa(), z);
-            let q_active = &q[self.active * d..(self.active + 1) * d];
-            for (i, h) in h.chunks_exact_mut(d).enumerate() {
+            let gain = |i: usize| {
                 let row = &self.correction[i * a..(i + 1) * a];
-                let k = 1.0 + row.iter().zip(&m).map(|(w, m)| w * m).sum::<f32>();
-                let q_i = &q[i * d..(i + 1) * d];
-                for (((h, &q_i), &z), &q_active) in h.iter_mut().zip(q_i).zip(z).zip(q_active) {
-                    *h = q_i + k * (z - q_active);
+                1.0 + row.iter().zip(&m).map(|(w, m)| w * m).sum::<f32>()
+            };
+            // The active stream, which the others are corrected by, comes last.
+            for i in (0..a).filter(|&i| i != self.active) {
+                let (h, active) = two_rows(h, d, i, self.active);
+                let k = gain(i);
+                for ((h, &z), &active) in h.iter_mut().zip(z).zip(&*active) {
+                    *h += k * (z - active);
                 }
             }
+            let k = gain(self.active);
+            for (h, &z) in h[self.active * d..].iter_mut().zip(z) {
+                *h += k * (z - *h);
+            }
         });
+    }
+}
+
+/// Two different rows of `d` elements.
+fn two_rows(rows: &mut [f32], d: usize, one: usize, other: usize) -> (&mut [f32], &mut [f32]) {
+    let (low, high) = rows.split_at_mut(one.max(other) * d);
+    let (low, high) = (&mut low[one.min(other) * d..][..d], &mut high[..d]);
+    if one < other {
+        (low, high)
+    } else {
+        (high, low)
     }
 }
 

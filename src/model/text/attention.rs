@@ -32,34 +32,6 @@ struct KeyValue {
     k_norm: Vec<f32>,
 }
 
-/// Buffers for T tokens.
-#[derive(Debug)]
-pub(super) struct Scratch {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    out: Vec<f32>,
-    /// Partial results of one token, \[kv heads, parts, `part_len`\].
-    parts: Vec<f32>,
-}
-
-impl Scratch {
-    pub(super) fn new(tokens: usize, config: &TextConfig) -> Scratch {
-        Scratch {
-            q: vec![0.0; tokens * config.query_width()],
-            k: vec![0.0; tokens * config.kv_width()],
-            v: vec![0.0; tokens * config.kv_width()],
-            out: vec![0.0; tokens * config.query_width()],
-            parts: vec![0.0; config.num_key_value_heads * attention::MAX_PARTS * part_len(config)],
-        }
-    }
-
-    /// Bytes held.
-    pub(super) fn bytes(&self) -> usize {
-        4 * (self.q.len() + self.k.len() + self.v.len() + self.out.len() + self.parts.len())
-    }
-}
-
 /// Cosines and sines of the positions of the chunk in work, \[T, head_dim / 2\] each, for one RoPE base.
 #[derive(Debug)]
 pub(super) struct RopeTable {
@@ -130,7 +102,7 @@ impl Attention {
         })
     }
 
-    /// Computes and stores K and V of `t` normed rows `x` \[T, D\]; nothing in a layer that shares.
+    /// Computes and stores K and V of `t` normed rows `x` \[T, D\]; nothing in a layer that shares. `scratch` has room for both.
     pub(super) fn write_kv(
         &self,
         pool: &Pool,
@@ -139,11 +111,11 @@ impl Attention {
         t: usize,
         rope: &RopeTable,
         cache: &mut KvCache,
-        scratch: &mut Scratch,
+        scratch: &mut [f32],
     ) {
         let Some(kv) = &self.kv else { return };
         let width = self.kv_heads * self.head_dim;
-        let (k, v) = (&mut scratch.k[..t * width], &mut scratch.v[..t * width]);
+        let (k, v) = scratch[..2 * t * width].split_at_mut(t * width);
         kernels::matmul::matmul(pool, weights.view(kv.k), x, t, k);
         kernels::matmul::matmul(pool, weights.view(kv.v), x, t, v);
         for (i, (k, v)) in k
@@ -164,6 +136,8 @@ impl Attention {
     /// | buffer | shape |
     /// |---|---|
     /// | `x`, `out` | \[T, D\] |
+    /// | `scratch` | at least 2 \[T, query width\] |
+    /// | `parts` | at least [`parts_len`] |
     pub(super) fn forward(
         &self,
         pool: &Pool,
@@ -173,12 +147,13 @@ impl Attention {
         first: usize,
         rope: &RopeTable,
         cache: &KvCache,
-        scratch: &mut Scratch,
+        scratch: &mut [f32],
+        parts: &mut [f32],
         out: &mut [f32],
     ) {
         let width = self.q.rows;
         let group = width / self.kv_heads;
-        let q = &mut scratch.q[..t * width];
+        let (q, attended) = scratch[..2 * t * width].split_at_mut(t * width);
         kernels::matmul::matmul(pool, weights.view(self.q), x, t, q);
         pool.for_each_row_mut(q, width, &|t, q| {
             for head in q.chunks_exact_mut(self.head_dim) {
@@ -191,17 +166,16 @@ impl Attention {
                 rope.rotate(pool, first + t, head);
             }
         });
-        let attended = &mut scratch.out[..t * width];
         let visible = |t: usize, head: usize| cache.visible(self.kv_source, head, first + t);
         let keys: usize = visible(0, 0).iter().map(|segment| segment.keys()).sum();
         let part_keys = attention::part_keys(keys);
         if t == 1 && keys > part_keys {
             // The parts that `attend` would take one after the other.
-            let parts = keys.div_ceil(part_keys);
+            let count = keys.div_ceil(part_keys);
             let part_len = attention::part_len(group / self.head_dim, self.head_dim);
-            let partial = &mut scratch.parts[..self.kv_heads * parts * part_len];
-            pool.for_each_chunk_mut(partial, part_len, &|i, partial| {
-                let (head, part) = (i / parts, i % parts);
+            let parts = &mut parts[..self.kv_heads * count * part_len];
+            pool.for_each_chunk_mut(parts, part_len, &|i, partial| {
+                let (head, part) = (i / count, i % count);
                 let q = &q[head * group..(head + 1) * group];
                 let keys = part * part_keys..((part + 1) * part_keys).min(keys);
                 let segments = visible(0, head);
@@ -215,11 +189,11 @@ impl Attention {
                     partial,
                 );
             });
-            for (partial, attended) in partial
-                .chunks_exact(parts * part_len)
+            for (parts, attended) in parts
+                .chunks_exact(count * part_len)
                 .zip(attended.chunks_exact_mut(group))
             {
-                attention::combine(pool.isa(), partial, self.head_dim, attended);
+                attention::combine(pool.isa(), parts, self.head_dim, attended);
             }
         } else {
             pool.for_each_row_mut(attended, group, &|i, attended| {
@@ -242,9 +216,8 @@ impl Attention {
 /// Gemma 3n scales queries by their norm's weight alone.
 const ATTENTION_SCALE: f32 = 1.0;
 
-fn part_len(config: &TextConfig) -> usize {
-    attention::part_len(
-        config.num_attention_heads / config.num_key_value_heads,
-        config.head_dim,
-    )
+/// Length of the partial results of one token.
+pub(super) fn parts_len(config: &TextConfig) -> usize {
+    let group = config.num_attention_heads / config.num_key_value_heads;
+    config.num_key_value_heads * attention::MAX_PARTS * attention::part_len(group, config.head_dim)
 }

@@ -22,7 +22,6 @@ pub(super) struct FeedForward {
 /// Buffers for T tokens at the full width F.
 #[derive(Debug)]
 pub(super) struct Scratch {
-    gate: Vec<f32>,
     up: Vec<f32>,
     /// Neurons whose activation is not zero, and their activations: at most F.
     active: Vec<u32>,
@@ -34,7 +33,6 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) fn new(tokens: usize, width: usize, hidden_size: usize) -> Scratch {
         Scratch {
-            gate: vec![0.0; tokens * width],
             up: vec![0.0; tokens * width],
             active: Vec::with_capacity(width),
             values: Vec::with_capacity(width),
@@ -44,7 +42,7 @@ impl Scratch {
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
-        4 * (self.gate.len() + self.up.len() + self.active.capacity() + self.values.capacity())
+        4 * (self.up.len() + self.part.len() + self.active.capacity() + self.values.capacity())
     }
 }
 
@@ -73,6 +71,7 @@ impl FeedForward {
     /// | buffer | shape |
     /// |---|---|
     /// | `x`, `out` | \[T, D\] |
+    /// | `gate` (scratch) | at least \[T, `width`\] |
     pub(super) fn forward(
         &self,
         pool: &Pool,
@@ -81,11 +80,11 @@ impl FeedForward {
         t: usize,
         width: usize,
         sparse: bool,
+        gate: &mut [f32],
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
-        let Scratch { gate, up, .. } = scratch;
-        let (gate, up) = (&mut gate[..t * width], &mut up[..t * width]);
+        let (gate, up) = (&mut gate[..t * width], &mut scratch.up[..t * width]);
         let [gate_weights, up_weights] =
             [self.gate, self.up].map(|tensor| weights.view(tensor).rows(0..width));
         if let Some(cutoff) = self.cutoff {
@@ -95,9 +94,12 @@ impl FeedForward {
             });
             if sparse && self.down.len() == 1 && (t == 1 || self.down[0].stored_by_column()) {
                 let d = x.len() / t;
-                for (t, out) in out.chunks_exact_mut(d).enumerate() {
-                    let x = &x[t * d..(t + 1) * d];
-                    self.forward_active(pool, weights, x, t, width, scratch, out);
+                for ((out, x), gate) in out
+                    .chunks_exact_mut(d)
+                    .zip(x.chunks_exact(d))
+                    .zip(gate.chunks_exact(width))
+                {
+                    self.forward_active(pool, weights, x, gate, scratch, out);
                 }
                 return;
             }
@@ -108,7 +110,7 @@ impl FeedForward {
         } else {
             kernels::matmul::gelu_gated(pool, gate_weights, up_weights, x, t, gate, up);
         }
-        self.project_down(pool, weights, t, width, scratch, out);
+        self.project_down(pool, weights, t, width, gate, scratch, out);
     }
 
     /// `out = down · gate`, summed over the segments that the slice reaches.
@@ -118,11 +120,11 @@ impl FeedForward {
         weights: &Mapped,
         t: usize,
         width: usize,
+        gate: &[f32],
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
-        let Scratch { gate, up, part, .. } = scratch;
-        let gate = &gate[..t * width];
+        let Scratch { up, part, .. } = scratch;
         let mut start = 0;
         for &segment in &self.down {
             let cols = segment.cols.min(width - start);
@@ -177,27 +179,22 @@ impl FeedForward {
         }
     }
 
-    /// Token `t` of the scratch's gates, by its active neurons.
+    /// One token, by its active neurons.
     fn forward_active(
         &self,
         pool: &Pool,
         weights: &Mapped,
         x: &[f32],
-        t: usize,
-        width: usize,
+        gate: &[f32],
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
         let Scratch {
-            gate,
-            up,
-            active,
-            values,
-            ..
+            up, active, values, ..
         } = scratch;
         active.clear();
         values.clear();
-        for (neuron, &gate) in gate[t * width..(t + 1) * width].iter().enumerate() {
+        for (neuron, &gate) in gate.iter().enumerate() {
             if gate > 0.0 {
                 active.push(neuron as u32);
                 values.push(gate);

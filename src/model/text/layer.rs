@@ -69,7 +69,7 @@ impl Layer {
         self.feed_forward.unused(weights, width, out);
     }
 
-    /// Steps 1 and 2, and the layer's K and V: `work.h` → `work.q`, `work.x`, cache.
+    /// Steps 1 and 2, and the layer's K and V: `work.h` → `work.h`, `work.x`, cache.
     pub(super) fn predict_and_write_kv(
         &self,
         pool: &Pool,
@@ -80,14 +80,13 @@ impl Layer {
     ) {
         let (a, d) = (self.streams, self.input_layernorm.len());
         // 1. AltUp predict.
-        self.altup
-            .predict(pool, &work.h[..t * a * d], &mut work.q[..t * a * d], d);
+        self.altup.predict(pool, &mut work.h[..t * a * d], d);
         // 2. Norm of the active stream.
-        let q = &work.q;
+        let h = &work.h;
         pool.for_each_row_mut(&mut work.x[..t * d], d, &|t, x| {
             let active = (t * a + self.active) * d;
             let norm = Some(self.input_layernorm.as_slice());
-            kernels::rms_norm::rms_norm(pool.isa(), &q[active..active + d], norm, self.eps, x);
+            kernels::rms_norm::rms_norm(pool.isa(), &h[active..active + d], norm, self.eps, x);
         });
         let rope = match self.attention.layer_type {
             LayerType::Full => &work.rope_full,
@@ -100,11 +99,11 @@ impl Layer {
             t,
             rope,
             cache,
-            &mut work.attention,
+            &mut work.wide,
         );
     }
 
-    /// Steps 3 to 9 for `step.t` tokens whose `work.q`, `work.x` are ready: → `work.h`.
+    /// Steps 3 to 9 for `step.t` tokens whose `work.h`, `work.x` are ready: → `work.h`.
     pub(super) fn forward(
         &self,
         pool: &Pool,
@@ -143,12 +142,13 @@ impl Layer {
             step.first,
             rope,
             cache,
-            &mut work.attention,
+            &mut work.wide,
+            &mut work.attention_parts,
             out,
         );
         probe("attn_out", self.index, out);
         // 5. y = (x + attention + LAuReL) / sqrt(2), into `out`; its norm into `x`.
-        let q = &work.q[..t * a * d];
+        let h = &work.h[..t * a * d];
         pool.for_each_row_mut(out, d, &|t, out| {
             kernels::rms_norm::rms_norm_in_place(
                 isa,
@@ -156,7 +156,7 @@ impl Layer {
                 Some(&self.post_attention_layernorm),
                 self.eps,
             );
-            let residual = &q[(t * a + self.active) * d..];
+            let residual = &h[(t * a + self.active) * d..];
             for ((out, &residual), &laurel) in out.iter_mut().zip(residual).zip(&laurel[t * d..]) {
                 *out = (residual + *out + laurel) * std::f32::consts::FRAC_1_SQRT_2;
             }
@@ -175,6 +175,7 @@ impl Layer {
             t,
             step.width,
             step.sparse,
+            &mut work.wide,
             &mut work.feed_forward,
             f,
         );
@@ -190,14 +191,14 @@ impl Layer {
             kernels::elementwise::add(isa, f, &y[t * d..(t + 1) * d]);
         });
         // 8. AltUp correct.
-        self.altup.correct(pool, q, f, &mut work.h[..t * a * d], d);
+        self.altup.correct(pool, f, &mut work.h[..t * a * d], d);
         // 9. Per-layer input.
         let inputs = &work.per_layer_inputs;
         let (offset, width, stride) = (step.ple_offset, work.ple_width, step.ple_stride);
         self.per_layer_gate.forward(
             pool,
             weights,
-            |t| &inputs[t * stride + offset..t * stride + offset + width],
+            |t| &inputs[(step.first + t) * stride + offset..][..width],
             t,
             &mut work.h[..t * a * d],
             &mut work.x[..t * d],

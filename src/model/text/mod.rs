@@ -12,7 +12,7 @@ mod load;
 mod per_layer_embedding;
 mod workspace;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use kernels::Pool;
@@ -288,8 +288,8 @@ impl TextModel {
                 requested = ahead;
             }
             let now = &ids[done..end];
-            let token_part = &mut work.token_part[..now.len() * self.ple.width()];
-            self.ple.read(pool.isa(), now, token_part)?;
+            let rows = &mut work.per_layer_inputs[..now.len() * self.ple.width()];
+            self.ple.read(pool.isa(), now, rows)?;
             let rows = self.media_count(now) * self.config.hidden_size;
             let (rows, later) = media_rows.split_at(rows);
             media_rows = later;
@@ -376,8 +376,15 @@ impl TextModel {
         } else {
             self.config.num_hidden_layers
         };
-        probe("embeds", 0, &work.e[..t * self.config.hidden_size]);
-        self.per_layer_inputs(pool, work, 0, t, prompt_layers, probe);
+        probe("embeds", 0, &work.out[..t * self.config.hidden_size]);
+        let width = self.ple.width();
+        probe("ple_gather", 0, &work.per_layer_inputs[..t * width]);
+        self.per_layer_inputs(pool, work, 0..t, 0..prompt_layers);
+        if cut && is_last {
+            let beyond = prompt_layers..self.config.num_hidden_layers;
+            self.per_layer_inputs(pool, work, t - 1..t, beyond);
+        }
+        probe("per_layer_inputs", 0, &work.per_layer_inputs[..t * width]);
         self.initial_streams(pool, work, t);
         probe(
             "altup_init",
@@ -388,7 +395,6 @@ impl TextModel {
         work.rope_sliding.fill(cache.position(), t);
 
         let mut first = 0;
-        let mut ple_layers = prompt_layers;
         for index in slice.layers() {
             watch()?;
             let layer = &self.layers[index];
@@ -398,9 +404,8 @@ impl TextModel {
                     cache.finish_layer(index, t);
                     break;
                 }
-                self.keep_last_token(pool, work, t, probe);
+                self.keep_last_token(work, t);
                 first = t - 1;
-                ple_layers = self.config.num_hidden_layers;
             }
             let p = self.config.hidden_size_per_layer_input;
             let step = Step {
@@ -409,7 +414,7 @@ impl TextModel {
                 width: slice.width(index).unwrap_or(0),
                 sparse: self.shortcuts.sparse_ffn,
                 ple_offset: index * p,
-                ple_stride: ple_layers * p,
+                ple_stride: width,
             };
             layer.forward(pool, &self.weights, cache, work, step, probe);
             if index <= last_producer {
@@ -430,15 +435,13 @@ impl TextModel {
         ControlFlow::Continue(())
     }
 
-    /// Moves the last token of the chunk to the front of every buffer that the rest of the layer reads, and computes its
-    /// per-layer inputs for the layers that the others do not reach.
-    fn keep_last_token(&self, pool: &Pool, work: &mut Workspace, t: usize, probe: Probe<'_>) {
+    /// Moves the last token of the chunk to the front of every buffer that the rest of the layer reads by token.
+    fn keep_last_token(&self, work: &mut Workspace, t: usize) {
         let d = self.config.hidden_size;
         let streams = self.config.altup_num_inputs * d;
         let last = t - 1;
-        work.q.copy_within(last * streams..t * streams, 0);
+        work.h.copy_within(last * streams..t * streams, 0);
         work.x.copy_within(last * d..t * d, 0);
-        self.per_layer_inputs(pool, work, last, 1, self.config.num_hidden_layers, probe);
     }
 
     /// Scaled rows of `embed_tokens`, and the given rows at media positions, which are not scaled (reference 2.1, 5).
@@ -452,8 +455,8 @@ impl TextModel {
         let d = self.config.hidden_size;
         let scale = (d as f32).sqrt();
         let is_text = |&id: &u32| (id as usize) < self.text_vocab_size();
-        let Workspace { e, x, head, .. } = work;
-        let mut e = &mut e[..ids.len() * d];
+        let Workspace { out, x, head, .. } = work;
+        let mut e = &mut out[..ids.len() * d];
         let mut media_rows = media_rows;
         for ids in ids.chunk_by(|a, b| is_text(a) == is_text(b)) {
             let (now, later) = e.split_at_mut(ids.len() * d);
@@ -471,31 +474,27 @@ impl TextModel {
         Ok(())
     }
 
-    /// Inputs of the first `layers` layers for `t` tokens from token `first` of the chunk on.
+    /// Turns rows of the table into the inputs of some layers, for some tokens of the chunk.
     fn per_layer_inputs(
         &self,
         pool: &Pool,
         work: &mut Workspace,
-        first: usize,
-        t: usize,
-        layers: usize,
-        probe: Probe<'_>,
+        tokens: Range<usize>,
+        layers: Range<usize>,
     ) {
-        let d = self.config.hidden_size;
-        let e = &work.e[first * d..(first + t) * d];
-        let token_part = &work.token_part[first * self.ple.width()..(first + t) * self.ple.width()];
-        probe("ple_gather", 0, token_part);
-        let out =
-            &mut work.per_layer_inputs[..t * layers * self.config.hidden_size_per_layer_input];
+        let (d, width) = (self.config.hidden_size, self.ple.width());
+        let t = tokens.len();
+        let e = &work.out[tokens.start * d..tokens.end * d];
+        let inputs = &mut work.per_layer_inputs[tokens.start * width..tokens.end * width];
+        let scratch = &mut work.wide;
         self.context_projection
-            .forward(pool, &self.weights, e, t, layers, token_part, out);
-        probe("per_layer_inputs", 0, out);
+            .forward(pool, &self.weights, e, t, layers, inputs, scratch);
     }
 
     /// Stream 0 is the embedding; the others are projections of it, scaled to its magnitude (reference 2.3).
     fn initial_streams(&self, pool: &Pool, work: &mut Workspace, t: usize) {
         let (a, d) = (self.config.altup_num_inputs, self.config.hidden_size);
-        let Workspace { e, h, x, .. } = work;
+        let Workspace { out: e, h, x, .. } = work;
         for (h, e) in h.chunks_exact_mut(a * d).zip(e.chunks_exact(d)).take(t) {
             h[..d].copy_from_slice(e);
         }

@@ -3,6 +3,8 @@
 //!
 //! Source: reference sections 2.2 and 2.4 step 9.
 
+use std::ops::Range;
+
 use kernels::Pool;
 
 use super::load::LayerLoader;
@@ -118,44 +120,47 @@ impl ContextProjection {
         })
     }
 
-    /// `out = (rms(projection(e) / sqrt(D)) + token part) / sqrt(2)` for the first `layers` layers.
+    /// `inputs = (rms(projection(e) / sqrt(D)) + token part) / sqrt(2)` for some of the layers, in place.
     ///
     /// | buffer | shape |
     /// |---|---|
     /// | `e` | \[T, D\], merged embeddings |
-    /// | `token_part` | \[T, L·P\], rows of the table times sqrt(P) |
-    /// | `out` | \[T, layers·P\] |
+    /// | `inputs` | \[T, L·P\]; before, rows of the table times sqrt(P) |
+    /// | `scratch` | at least \[T, `layers.end`·P\] |
     pub(super) fn forward(
         &self,
         pool: &Pool,
         weights: &Mapped,
         e: &[f32],
         t: usize,
-        layers: usize,
-        token_part: &[f32],
-        out: &mut [f32],
+        layers: Range<usize>,
+        inputs: &mut [f32],
+        scratch: &mut [f32],
     ) {
         let p = self.norm.len();
-        let width = layers * p;
-        let full_width = self.projection.rows;
+        let width = layers.end * p;
         let scale = 1.0 / (self.projection.cols as f32).sqrt();
-        kernels::matmul::matmul(
-            pool,
-            weights.view(self.projection).rows(0..width),
-            e,
-            t,
-            out,
-        );
-        pool.for_each_row_mut(out, width, &|t, out| {
-            let token_part = &token_part[t * full_width..t * full_width + width];
-            for (out, token_part) in out.chunks_exact_mut(p).zip(token_part.chunks_exact(p)) {
-                for x in out.iter_mut() {
-                    *x *= scale;
-                }
-                kernels::rms_norm::rms_norm_in_place(pool.isa(), out, Some(&self.norm), self.eps);
-                for (x, &token) in out.iter_mut().zip(token_part) {
-                    *x = (*x + token) * std::f32::consts::FRAC_1_SQRT_2;
-                }
+        let projected = &mut scratch[..t * width];
+        // From the first row on: a quantised matrix cannot begin at any.
+        let projection = weights.view(self.projection).rows(0..width);
+        kernels::matmul::matmul(pool, projection, e, t, projected);
+        pool.for_each_row_mut(projected, width, &|_, projected| {
+            for x in projected.iter_mut() {
+                *x *= scale;
+            }
+            for layer in projected.chunks_exact_mut(p) {
+                kernels::rms_norm::rms_norm_in_place(pool.isa(), layer, Some(&self.norm), self.eps);
+            }
+        });
+        let projected = &*projected;
+        let columns = layers.start * p..width;
+        pool.for_each_row_mut(inputs, self.projection.rows, &|t, inputs| {
+            let projected = &projected[t * width..(t + 1) * width];
+            for (x, &projected) in inputs[columns.clone()]
+                .iter_mut()
+                .zip(&projected[columns.clone()])
+            {
+                *x = (projected + *x) * std::f32::consts::FRAC_1_SQRT_2;
             }
         });
     }

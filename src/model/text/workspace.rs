@@ -7,19 +7,13 @@ use crate::model::config::TextConfig;
 #[derive(Debug)]
 pub struct Workspace {
     pub(super) chunk: usize,
-    /// Merged embeddings, \[T, D\].
-    pub(super) e: Vec<f32>,
-    /// Rows of the PLE table, \[T, L·P\].
-    pub(super) token_part: Vec<f32>,
-    /// Per-layer inputs, \[T, layers·P\].
+    /// Rows of the PLE table, then the per-layer inputs, \[T, L·P\].
     pub(super) per_layer_inputs: Vec<f32>,
-    /// Residual streams, \[T, A, D\], before and after a layer.
+    /// Residual streams, \[T, A, D\]: before a layer, predicted, corrected.
     pub(super) h: Vec<f32>,
-    /// Predicted streams, \[T, A, D\].
-    pub(super) q: Vec<f32>,
     /// Normed input of the module in work, \[T, D\].
     pub(super) x: Vec<f32>,
-    /// Output of the module in work, \[T, D\].
+    /// Merged embeddings, then the output of the module in work, \[T, D\].
     pub(super) out: Vec<f32>,
     /// LAuReL's output, then the feed-forward's, \[T, D\].
     pub(super) laurel: Vec<f32>,
@@ -27,7 +21,11 @@ pub struct Workspace {
     pub(super) low_rank: Vec<f32>,
     /// \[T, P\].
     pub(super) gated: Vec<f32>,
-    pub(super) attention: attention::Scratch,
+    /// What only one module needs, several values for each token: the context projection, then for each layer its keys and values,
+    /// its queries and what they attended to, and its gates.
+    pub(super) wide: Vec<f32>,
+    /// Partial results of one token's attention, \[kv heads, parts, `part_len`\].
+    pub(super) attention_parts: Vec<f32>,
     pub(super) feed_forward: feed_forward::Scratch,
     pub(super) rope_full: attention::RopeTable,
     pub(super) rope_sliding: attention::RopeTable,
@@ -46,20 +44,19 @@ impl Workspace {
         let (p, r) = (config.hidden_size_per_layer_input, config.laurel_rank);
         let ple = config.num_hidden_layers * p;
         let width = config.intermediate_size.iter().copied().max().unwrap_or(0);
+        let attention = 2 * config.query_width().max(config.kv_width());
         let rows = |n: usize| vec![0.0; chunk * n];
         Workspace {
             chunk,
-            e: rows(d),
-            token_part: rows(ple),
             per_layer_inputs: rows(ple),
             h: rows(a * d),
-            q: rows(a * d),
             x: rows(d),
             out: rows(d),
             laurel: rows(d),
             low_rank: rows(r),
             gated: rows(p),
-            attention: attention::Scratch::new(chunk, config),
+            wide: rows(width.max(ple).max(attention)),
+            attention_parts: vec![0.0; attention::parts_len(config)],
             feed_forward: feed_forward::Scratch::new(chunk, width, d),
             rope_full: attention::RopeTable::new(config.rope_theta, config.head_dim, chunk),
             rope_sliding: attention::RopeTable::new(
@@ -88,19 +85,18 @@ impl Workspace {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let rows = [
-            &self.e,
-            &self.token_part,
             &self.per_layer_inputs,
             &self.h,
-            &self.q,
             &self.x,
             &self.out,
             &self.laurel,
             &self.low_rank,
             &self.gated,
+            &self.wide,
+            &self.attention_parts,
             &self.hidden,
         ];
         let floats: usize = rows.iter().map(|row| row.len()).sum();
-        4 * floats + self.attention.bytes() + self.feed_forward.bytes() + self.head.bytes()
+        4 * floats + self.feed_forward.bytes() + self.head.bytes()
     }
 }

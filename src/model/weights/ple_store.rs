@@ -31,7 +31,7 @@ pub struct PleOptions {
 impl Default for PleOptions {
     fn default() -> PleOptions {
         PleOptions {
-            row_cache_mib: 16,
+            row_cache_mib: 8,
             cache_dir: None,
         }
     }
