@@ -17,6 +17,7 @@ mod cores;
 mod dot_tile;
 pub mod elementwise;
 pub mod gelu;
+mod inputs;
 mod isa;
 mod map;
 pub mod matmul;
@@ -34,6 +35,7 @@ pub mod sparse;
 pub mod widen;
 
 pub use cores::recommended_threads;
+pub use inputs::Inputs;
 pub use isa::{FORCE_VARIABLE, Isa, IsaError};
 pub use matrix::{Matrix, MatrixData};
 pub use pool::{Pool, TileMut};

@@ -12,7 +12,7 @@ use crate::quantized::{self, with_activations};
 use crate::simd::partial_sums::BLOCK;
 use crate::simd::{Element, dispatch, gemm};
 use crate::widen::Widen;
-use crate::{Isa, Matrix, MatrixData, Pool};
+use crate::{Inputs, Isa, Matrix, MatrixData, Pool};
 
 /// Weight rows of a task at most.
 const TILE_ROWS: usize = 128;
@@ -43,6 +43,27 @@ pub fn matmul_in_any_order(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize,
     multiply(pool, w, x, tokens, y, true);
 }
 
+/// [`matmul`] with inputs that several matrices share: a quantised one finds them quantised. The same bits.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn matmul_of(pool: &Pool, w: Matrix<'_>, x: &Inputs, y: &mut [f32]) {
+    let tokens = x.tokens();
+    match (w.data, x.quantized()) {
+        (MatrixData::Quantized(data), Some(x)) if tokens == 1 && w.cols > 0 => {
+            pool.count_weights(w.bytes());
+            quantized::matvec::matvec(pool, data, x, y);
+        }
+        (MatrixData::Quantized(data), Some(x))
+            if tokens > 1 && w.cols > 0 && data.format().is_tiled() =>
+        {
+            pool.count_weights(w.bytes());
+            quantized::matmul::matmul(pool, data, x, y);
+        }
+        _ => matmul(pool, w, x.rows(), tokens, y),
+    }
+}
+
 /// `Y = gelu(X G^T) (X U^T)`: the first half of a gated feed-forward network, `gate` (G) and `up` (U) `[rows, cols]`, `x`
 /// `[tokens, cols]`, `y` `[tokens, rows]`. Each element is what [`matmul`] and [`gelu_tanh_mul`] give.
 ///
@@ -54,23 +75,20 @@ pub fn gelu_gated(
     pool: &Pool,
     gate: Matrix<'_>,
     up: Matrix<'_>,
-    x: &[f32],
-    tokens: usize,
+    x: &Inputs,
     y: &mut [f32],
     room: &mut [f32],
 ) {
     if let (MatrixData::Quantized(g), MatrixData::Quantized(u)) = (gate.data, up.data)
+        && let Some(x) = x.quantized()
         && g.format().is_tiled()
         && u.format().is_tiled()
-        && tokens > 0
     {
         pool.count_weights(gate.bytes() + up.bytes());
-        return with_activations(pool, x, tokens, gate.cols, |x| {
-            quantized::gelu_gated(pool, g, u, x, y);
-        });
+        return quantized::gelu_gated(pool, g, u, x, y);
     }
-    matmul(pool, gate, x, tokens, y);
-    matmul(pool, up, x, tokens, room);
+    matmul_of(pool, gate, x, y);
+    matmul_of(pool, up, x, room);
     pool.for_each_row_mut(y, gate.rows, &|token, y| {
         gelu_tanh_mul(pool.isa(), y, &room[token * gate.rows..][..gate.rows]);
     });

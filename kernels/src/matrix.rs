@@ -37,7 +37,8 @@ pub enum MatrixData<'a> {
 }
 
 impl MatrixData<'_> {
-    fn is_quantized(&self) -> bool {
+    /// Whether the elements are integers with scales, so that the other factor is quantised too.
+    pub fn is_quantized(&self) -> bool {
         matches!(
             self,
             MatrixData::Quantized(_) | MatrixData::QuantizedColumns(_)

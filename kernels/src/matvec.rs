@@ -11,8 +11,8 @@ const MIN_TASK_BYTES: usize = 32 * 1024;
 /// `y = W x`: `w` is `[rows, cols]`, `x` has `cols` and `y` has `rows` elements.
 ///
 /// Sums are kept in 32-bit floats, and their order is the same on every instruction set and for every number of threads.
-/// With quantised weights `x` is quantised too ([`quantized`]); who multiplies several matrices with one `x` does that once
-/// and calls [`quantized::matvec`](quantized::matvec::matvec).
+/// With quantised weights `x` is quantised too ([`quantized`]); who multiplies several matrices with one `x` does that once, in
+/// [`Inputs`](crate::Inputs), and calls [`matmul_of`](crate::matmul::matmul_of).
 ///
 /// # Panics
 /// When a length does not fit.

@@ -219,6 +219,27 @@ impl Pool {
         });
     }
 
+    /// Calls `f(chunk, a, b)` once for each chunk of two slices that are given with the lengths of their chunks, each pair a task; the
+    /// last chunk of `a` may be shorter.
+    ///
+    /// # Panics
+    /// When a length is 0, `b` is not a whole number of chunks, as many as `a` has, and as [`Pool::run`].
+    pub(crate) fn for_each_chunk_pair_mut<A: Send, B: Send>(
+        &self,
+        (a, a_len): (&mut [A], usize),
+        (b, b_len): (&mut [B], usize),
+        f: &(impl Fn(usize, &mut [A], &mut [B]) + Sync),
+    ) {
+        let chunks = a.len().div_ceil(a_len);
+        assert_eq!(b.len(), chunks * b_len, "chunks of two slices");
+        let b = SendPtr(b.as_mut_ptr());
+        self.for_each_chunk_mut(a, a_len, &|chunk, a| {
+            // SAFETY: there are so many chunks of `b`, and each is handed out once, with its chunk of `a`.
+            let b = unsafe { std::slice::from_raw_parts_mut(b.get().add(chunk * b_len), b_len) };
+            f(chunk, a, b);
+        });
+    }
+
     /// Cuts `out`, rows of `row_len` elements, into tiles of at most `tile_rows` by `tile_cols`, and calls
     /// `f(first_row, first_col, tile)` once for each, each a task; tiles of the same columns follow each other.
     ///

@@ -68,6 +68,11 @@ impl Q8Activations {
         false
     }
 
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.single[..]) + size_of_val(&self.panels[..])
+    }
+
     /// Sets the shape and makes room for it.
     pub(crate) fn resize(&mut self, isa: Isa, tokens: usize, cols: usize) {
         (self.isa, self.tokens, self.cols) = (isa, tokens, cols);

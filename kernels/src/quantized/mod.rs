@@ -32,4 +32,4 @@ pub(crate) use accumulate_rows::accumulate_all_rows;
 pub use accumulate_rows::accumulate_rows;
 pub(crate) use gelu_gated::gelu_gated;
 pub use quantize_activations::quantize_activations;
-pub(crate) use quantize_activations::with_activations;
+pub(crate) use quantize_activations::{quantize_panel, with_activations};

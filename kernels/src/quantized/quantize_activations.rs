@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::quant::{ActivationGroup, GROUP, PANEL, Q8Activations};
 #[cfg(target_arch = "x86_64")]
@@ -44,23 +45,34 @@ pub fn quantize_activations(
     }
     let interleaved = out.interleaved();
     pool.for_each_row_mut(&mut out.panels, groups, &|panel, out| {
-        for token in 0..PANEL {
-            let x = x
-                .get((panel * PANEL + token) * cols..)
-                .map_or(&[][..], |x| &x[..cols.min(x.len())]);
-            dispatch_integer(
-                pool.isa(),
-                Token {
-                    x,
-                    token,
-                    out: &mut *out,
-                },
-            );
-        }
-        if interleaved {
-            out.iter_mut().for_each(interleave);
-        }
+        quantize_panel(
+            pool.isa(),
+            &x[panel * PANEL * cols..],
+            cols,
+            interleaved,
+            out,
+        );
     });
+}
+
+/// The first rows of `x`, as many as a panel has; where there are fewer, it is filled up with zeros.
+pub(crate) fn quantize_panel(
+    isa: Isa,
+    x: &[f32],
+    cols: usize,
+    interleaved: bool,
+    out: &mut [ActivationGroup<PANEL>],
+) {
+    for token in 0..PANEL {
+        let x = x
+            .get(token * cols..)
+            .map_or(&[][..], |x| &x[..cols.min(x.len())]);
+        let out = &mut *out;
+        dispatch_integer(isa, Token { x, token, out });
+    }
+    if interleaved {
+        out.iter_mut().for_each(interleave);
+    }
 }
 
 thread_local! {

@@ -4,13 +4,14 @@
 use crate::common::{Random, isas};
 use crate::quant_formats::{FORMATS, SHAPES, normal, quantized_bytes, scalar, vector};
 use kernels::gelu::gelu_tanh_mul;
-use kernels::matmul::gelu_gated;
+use kernels::matmul::{gelu_gated, matmul_of};
 use kernels::quant::{Format, Q8Activations, Quantized, dequantize_row};
 use kernels::quantized::matmul::matmul;
 use kernels::quantized::matvec::matvec;
 use kernels::quantized::matvec_rows::matvec_rows;
 use kernels::quantized::{accumulate_rows, quantize_activations};
-use kernels::{Isa, Matrix, Pool, sparse};
+use kernels::rms_norm::rms_norm;
+use kernels::{Inputs, Isa, Matrix, Pool, sparse};
 
 fn bits(y: &[f32]) -> Vec<u32> {
     y.iter().map(|y| y.to_bits()).collect()
@@ -50,9 +51,9 @@ fn matvec_agrees_bit_by_bit() {
     }
 }
 
-/// In one pass or in three.
+/// Inputs normed and quantised in one pass, once for several matrices; gate and up in one pass.
 #[test]
-fn gate_and_up_in_one_pass_are_the_two_products_joined() {
+fn what_is_done_in_one_pass_is_what_its_steps_give() {
     let mut random = Random::new(44);
     for format in FORMATS {
         for ((rows, cols), tokens) in SHAPES
@@ -65,17 +66,34 @@ fn gate_and_up_in_one_pass_are_the_two_products_joined() {
             let [gate, up] = [&gate, &up]
                 .map(|bytes| Matrix::quantized(Quantized::new(format, bytes, rows, cols).unwrap()));
             for pool in pools() {
-                let x = vector(&mut random, tokens * cols, 3.0);
+                let (x, weight) = (
+                    vector(&mut random, tokens * cols, 3.0),
+                    vector(&mut random, cols, 1.0),
+                );
+                let row = |t: usize| &x[t * cols..(t + 1) * cols];
+                let mut normed = vec![0.0; tokens * cols];
+                for (t, out) in normed.chunks_exact_mut(cols.max(1)).enumerate() {
+                    rms_norm(pool.isa(), row(t), Some(&weight), 1e-6, out);
+                }
                 let product = |w| {
                     let mut y = vec![f32::NAN; tokens * rows];
-                    kernels::matmul::matmul(&pool, w, &x, tokens, &mut y);
+                    kernels::matmul::matmul(&pool, w, &normed, tokens, &mut y);
                     y
                 };
+                let mut inputs = Inputs::new(40, cols);
+                for quantize in [true, false] {
+                    inputs.norm(&pool, tokens, &row, &weight, 1e-6, quantize);
+                    assert_eq!(bits(inputs.rows()), bits(&normed));
+                    let mut y = vec![f32::NAN; tokens * rows];
+                    matmul_of(&pool, gate, &inputs, &mut y);
+                    assert_eq!(bits(&y), bits(&product(gate)), "{} {format:?}", pool.isa());
+                }
+                inputs.norm(&pool, tokens, &row, &weight, 1e-6, true);
                 let mut expected = product(gate);
                 gelu_tanh_mul(pool.isa(), &mut expected, &product(up));
                 let (mut got, mut room) = (vec![f32::NAN; tokens * rows], vec![0.0; tokens * rows]);
                 let before = pool.weight_bytes();
-                gelu_gated(&pool, gate, up, &x, tokens, &mut got, &mut room);
+                gelu_gated(&pool, gate, up, &inputs, &mut got, &mut room);
                 assert_eq!(bits(&got), bits(&expected), "{} {format:?}", pool.isa());
                 assert!(pool.weight_bytes() > before || rows * cols == 0);
             }

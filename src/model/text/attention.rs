@@ -2,7 +2,7 @@
 //!
 //! Source: reference section 2.5; RoPE as in RoFormer (arXiv 2104.09864), rotate-half form.
 
-use kernels::{Pool, attention};
+use kernels::{Inputs, Pool, attention};
 
 use super::load::LayerLoader;
 use crate::model::config::{LayerType, TextConfig};
@@ -102,22 +102,27 @@ impl Attention {
         })
     }
 
-    /// Computes and stores K and V of `t` normed rows `x` \[T, D\]; nothing in a layer that shares. `scratch` has room for both.
+    /// Whether its weights are.
+    pub(super) fn is_quantized(&self, weights: &Mapped) -> bool {
+        weights.view(self.q).data.is_quantized()
+    }
+
+    /// Computes and stores K and V of normed rows `x` \[T, D\]; nothing in a layer that shares. `scratch` has room for both.
     pub(super) fn write_kv(
         &self,
         pool: &Pool,
         weights: &Mapped,
-        x: &[f32],
-        t: usize,
+        x: &Inputs,
         rope: &RopeTable,
         cache: &mut KvCache,
         scratch: &mut [f32],
     ) {
         let Some(kv) = &self.kv else { return };
+        let t = x.tokens();
         let width = self.kv_heads * self.head_dim;
         let (k, v) = scratch[..2 * t * width].split_at_mut(t * width);
-        kernels::matmul::matmul(pool, weights.view(kv.k), x, t, k);
-        kernels::matmul::matmul(pool, weights.view(kv.v), x, t, v);
+        kernels::matmul::matmul_of(pool, weights.view(kv.k), x, k);
+        kernels::matmul::matmul_of(pool, weights.view(kv.v), x, v);
         for (i, (k, v)) in k
             .chunks_exact_mut(self.head_dim)
             .zip(v.chunks_exact_mut(self.head_dim))
@@ -130,7 +135,7 @@ impl Attention {
         cache.write(pool.isa(), self.layer, t, k, v);
     }
 
-    /// `out = o_proj(attention(x))` for `t` normed rows, the first of them token `first` of the chunk in work, whose K/V
+    /// `out = o_proj(attention(x))` for normed rows, the first of them token `first` of the chunk in work, whose K/V
     /// are in the cache already.
     ///
     /// | buffer | shape |
@@ -142,8 +147,7 @@ impl Attention {
         &self,
         pool: &Pool,
         weights: &Mapped,
-        x: &[f32],
-        t: usize,
+        x: &Inputs,
         first: usize,
         rope: &RopeTable,
         cache: &KvCache,
@@ -151,10 +155,10 @@ impl Attention {
         parts: &mut [f32],
         out: &mut [f32],
     ) {
-        let width = self.q.rows;
+        let (t, width) = (x.tokens(), self.q.rows);
         let group = width / self.kv_heads;
         let (q, attended) = scratch[..2 * t * width].split_at_mut(t * width);
-        kernels::matmul::matmul(pool, weights.view(self.q), x, t, q);
+        kernels::matmul::matmul_of(pool, weights.view(self.q), x, q);
         pool.for_each_row_mut(q, width, &|t, q| {
             for head in q.chunks_exact_mut(self.head_dim) {
                 kernels::rms_norm::rms_norm_in_place(

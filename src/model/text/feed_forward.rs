@@ -2,7 +2,7 @@
 //!
 //! Source: reference section 2.6; sparsity by a Gaussian top-k as in Spark Transformer (arXiv 2506.06644).
 
-use kernels::{Isa, Pool};
+use kernels::{Inputs, Isa, Pool};
 
 use super::load::LayerLoader;
 use crate::model::config::TextConfig;
@@ -76,39 +76,39 @@ impl FeedForward {
         &self,
         pool: &Pool,
         weights: &Mapped,
-        x: &[f32],
-        t: usize,
+        x: &Inputs,
         width: usize,
         sparse: bool,
         gate: &mut [f32],
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
+        let t = x.tokens();
         let (gate, up) = (&mut gate[..t * width], &mut scratch.up[..t * width]);
         let [gate_weights, up_weights] =
             [self.gate, self.up].map(|tensor| weights.view(tensor).rows(0..width));
         if let Some(cutoff) = self.cutoff {
-            kernels::matmul::matmul(pool, gate_weights, x, t, gate);
+            kernels::matmul::matmul_of(pool, gate_weights, x, gate);
             pool.for_each_row_mut(gate, width, &|_, gate| {
                 subtract_cutoff(pool.isa(), gate, cutoff)
             });
             if sparse && self.down.len() == 1 && (t == 1 || self.down[0].stored_by_column()) {
-                let d = x.len() / t;
+                let d = out.len() / t;
                 for ((out, x), gate) in out
                     .chunks_exact_mut(d)
-                    .zip(x.chunks_exact(d))
+                    .zip(x.rows().chunks_exact(d))
                     .zip(gate.chunks_exact(width))
                 {
                     self.forward_active(pool, weights, x, gate, scratch, out);
                 }
                 return;
             }
-            kernels::matmul::matmul(pool, up_weights, x, t, up);
+            kernels::matmul::matmul_of(pool, up_weights, x, up);
             pool.for_each_row_mut(gate, width, &|t, gate| {
                 kernels::gelu::gelu_tanh_mul(pool.isa(), gate, &up[t * width..(t + 1) * width]);
             });
         } else {
-            kernels::matmul::gelu_gated(pool, gate_weights, up_weights, x, t, gate, up);
+            kernels::matmul::gelu_gated(pool, gate_weights, up_weights, x, gate, up);
         }
         self.project_down(pool, weights, t, width, gate, scratch, out);
     }

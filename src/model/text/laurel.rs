@@ -2,7 +2,7 @@
 //!
 //! Source: Learned Augmented Residual Layer (arXiv 2411.07501), low-rank variant; reference section 2.4 step 3.
 
-use kernels::Pool;
+use kernels::{Inputs, Pool};
 
 use super::load::LayerLoader;
 use crate::model::config::TextConfig;
@@ -41,17 +41,16 @@ impl Laurel {
         &self,
         pool: &Pool,
         weights: &Mapped,
-        x: &[f32],
-        t: usize,
+        x: &Inputs,
         low: &mut [f32],
         out: &mut [f32],
     ) {
-        let d = self.right.rows;
-        kernels::matmul::matmul(pool, weights.view(self.left), x, t, low);
+        let (t, d) = (x.tokens(), self.right.rows);
+        kernels::matmul::matmul_of(pool, weights.view(self.left), x, low);
         kernels::matmul::matmul(pool, weights.view(self.right), low, t, out);
         pool.for_each_row_mut(out, d, &|t, out| {
             kernels::rms_norm::rms_norm_in_place(pool.isa(), out, Some(&self.norm), self.eps);
-            kernels::elementwise::add(pool.isa(), out, &x[t * d..(t + 1) * d]);
+            kernels::elementwise::add(pool.isa(), out, &x.rows()[t * d..(t + 1) * d]);
         });
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Layer {
     active: usize,
     streams: usize,
     eps: f32,
+    /// Whether what the normed inputs are multiplied with is quantised.
+    is_quantized: bool,
 }
 
 impl Layer {
@@ -41,12 +43,14 @@ impl Layer {
         index: usize,
     ) -> Result<Layer, WeightsError> {
         let loader = LayerLoader::new(weights, index);
+        let attention = Attention::load(&loader, config, index)?;
         let norm = |leaf: &str| loader.vector(leaf, config.hidden_size);
         Ok(Layer {
             index,
             altup: AltUp::load(&loader, config)?,
             laurel: Laurel::load(&loader, config)?,
-            attention: Attention::load(&loader, config, index)?,
+            is_quantized: attention.is_quantized(weights),
+            attention,
             feed_forward: FeedForward::load(&loader, config, index)?,
             per_layer_gate: PerLayerGate::load(&loader, config)?,
             input_layernorm: norm("input_layernorm.weight")?,
@@ -81,25 +85,26 @@ impl Layer {
         let (a, d) = (self.streams, self.input_layernorm.len());
         // 1. AltUp predict.
         self.altup.predict(pool, &mut work.h[..t * a * d], d);
-        // 2. Norm of the active stream.
-        let h = &work.h;
-        pool.for_each_row_mut(&mut work.x[..t * d], d, &|t, x| {
-            let active = (t * a + self.active) * d;
-            let norm = Some(self.input_layernorm.as_slice());
-            kernels::rms_norm::rms_norm(pool.isa(), &h[active..active + d], norm, self.eps, x);
-        });
+        self.norm_active(pool, work, t);
         let rope = match self.attention.layer_type {
             LayerType::Full => &work.rope_full,
             LayerType::Sliding => &work.rope_sliding,
         };
-        self.attention.write_kv(
+        self.attention
+            .write_kv(pool, weights, &work.x, rope, cache, &mut work.wide);
+    }
+
+    /// Step 2, the norm of the active stream: `work.h` → `work.x`.
+    pub(super) fn norm_active(&self, pool: &Pool, work: &mut Workspace, t: usize) {
+        let (a, d) = (self.streams, self.input_layernorm.len());
+        let h = &work.h;
+        work.x.norm(
             pool,
-            weights,
-            &work.x[..t * d],
             t,
-            rope,
-            cache,
-            &mut work.wide,
+            &|t| &h[(t * a + self.active) * d..][..d],
+            &self.input_layernorm,
+            self.eps,
+            self.is_quantized,
         );
     }
 
@@ -115,15 +120,14 @@ impl Layer {
     ) {
         let (a, d, t) = (self.streams, self.input_layernorm.len(), step.t);
         let isa = pool.isa();
-        let x = &work.x[..t * d];
-        probe("input_layernorm", self.index, x);
+        let x = &work.x;
+        probe("input_layernorm", self.index, x.rows());
         // 3. LAuReL.
         let laurel = &mut work.laurel[..t * d];
         self.laurel.forward(
             pool,
             weights,
             x,
-            t,
             &mut work.low_rank[..t * work.laurel_rank],
             laurel,
         );
@@ -138,7 +142,6 @@ impl Layer {
             pool,
             weights,
             x,
-            t,
             step.first,
             rope,
             cache,
@@ -162,17 +165,20 @@ impl Layer {
             }
         });
         let y = &*out;
-        pool.for_each_row_mut(&mut work.x[..t * d], d, &|t, x| {
-            let norm = Some(self.pre_feedforward_layernorm.as_slice());
-            kernels::rms_norm::rms_norm(isa, &y[t * d..(t + 1) * d], norm, self.eps, x);
-        });
+        work.x.norm(
+            pool,
+            t,
+            &|t| &y[t * d..(t + 1) * d],
+            &self.pre_feedforward_layernorm,
+            self.eps,
+            self.is_quantized,
+        );
         // 6. Feed-forward.
         let f = &mut work.laurel[..t * d];
         self.feed_forward.forward(
             pool,
             weights,
-            &work.x[..t * d],
-            t,
+            &work.x,
             step.width,
             step.sparse,
             &mut work.wide,
@@ -201,7 +207,7 @@ impl Layer {
             |t| &inputs[(step.first + t) * stride + offset..][..width],
             t,
             &mut work.h[..t * a * d],
-            &mut work.x[..t * d],
+            &mut work.laurel[..t * d],
             &mut work.gated[..t * work.ple_width],
             &mut work.out[..t * d],
         );

@@ -404,7 +404,9 @@ impl TextModel {
                     cache.finish_layer(index, t);
                     break;
                 }
-                self.keep_last_token(work, t);
+                let streams = self.config.altup_num_inputs * self.config.hidden_size;
+                work.h.copy_within((t - 1) * streams..t * streams, 0);
+                layer.norm_active(pool, work, 1);
                 first = t - 1;
             }
             let p = self.config.hidden_size_per_layer_input;
@@ -435,15 +437,6 @@ impl TextModel {
         ControlFlow::Continue(())
     }
 
-    /// Moves the last token of the chunk to the front of every buffer that the rest of the layer reads by token.
-    fn keep_last_token(&self, work: &mut Workspace, t: usize) {
-        let d = self.config.hidden_size;
-        let streams = self.config.altup_num_inputs * d;
-        let last = t - 1;
-        work.h.copy_within(last * streams..t * streams, 0);
-        work.x.copy_within(last * d..t * d, 0);
-    }
-
     /// Scaled rows of `embed_tokens`, and the given rows at media positions, which are not scaled (reference 2.1, 5).
     fn embed(
         &self,
@@ -455,7 +448,9 @@ impl TextModel {
         let d = self.config.hidden_size;
         let scale = (d as f32).sqrt();
         let is_text = |&id: &u32| (id as usize) < self.text_vocab_size();
-        let Workspace { out, x, head, .. } = work;
+        let Workspace {
+            out, laurel, head, ..
+        } = work;
         let mut e = &mut out[..ids.len() * d];
         let mut media_rows = media_rows;
         for ids in ids.chunk_by(|a, b| is_text(a) == is_text(b)) {
@@ -463,7 +458,7 @@ impl TextModel {
             e = later;
             if is_text(&ids[0]) {
                 self.head
-                    .embed(pool, &self.weights, ids, head, &mut x[..d], now)?;
+                    .embed(pool, &self.weights, ids, head, &mut laurel[..d], now)?;
                 now.iter_mut().for_each(|x| *x *= scale);
             } else {
                 let (rows, later) = media_rows.split_at(now.len());
@@ -494,12 +489,14 @@ impl TextModel {
     /// Stream 0 is the embedding; the others are projections of it, scaled to its magnitude (reference 2.3).
     fn initial_streams(&self, pool: &Pool, work: &mut Workspace, t: usize) {
         let (a, d) = (self.config.altup_num_inputs, self.config.hidden_size);
-        let Workspace { out: e, h, x, .. } = work;
+        let Workspace {
+            out: e, h, laurel, ..
+        } = work;
         for (h, e) in h.chunks_exact_mut(a * d).zip(e.chunks_exact(d)).take(t) {
             h[..d].copy_from_slice(e);
         }
         for (i, &projection) in self.altup_projections.iter().enumerate() {
-            let u = &mut x[..t * d];
+            let u = &mut laurel[..t * d];
             kernels::matmul::matmul(pool, self.weights.view(projection), &e[..t * d], t, u);
             for t in 0..t {
                 let u = &mut u[t * d..(t + 1) * d];
@@ -514,7 +511,11 @@ impl TextModel {
     fn final_hidden(&self, pool: &Pool, work: &mut Workspace, t: usize) {
         let (a, d) = (self.config.altup_num_inputs, self.config.hidden_size);
         let Workspace {
-            h, x, out, hidden, ..
+            h,
+            laurel,
+            out,
+            hidden,
+            ..
         } = work;
         for (hidden, h) in hidden
             .chunks_exact_mut(d)
@@ -524,11 +525,12 @@ impl TextModel {
             hidden.copy_from_slice(&h[..d]);
         }
         for (i, &projection) in self.altup_unembed_projections.iter().enumerate() {
-            for (x, h) in x.chunks_exact_mut(d).zip(h.chunks_exact(a * d)).take(t) {
-                x.copy_from_slice(&h[(i + 1) * d..(i + 2) * d]);
+            let stream = &mut laurel[..t * d];
+            for (stream, h) in stream.chunks_exact_mut(d).zip(h.chunks_exact(a * d)) {
+                stream.copy_from_slice(&h[(i + 1) * d..(i + 2) * d]);
             }
             let u = &mut out[..t * d];
-            kernels::matmul::matmul(pool, self.weights.view(projection), &x[..t * d], t, u);
+            kernels::matmul::matmul(pool, self.weights.view(projection), stream, t, u);
             for (t, u) in u.chunks_exact_mut(d).enumerate() {
                 altup::match_magnitude(pool.isa(), &h[t * a * d..t * a * d + d], u);
                 kernels::elementwise::add(pool.isa(), &mut hidden[t * d..(t + 1) * d], u);

@@ -1,5 +1,7 @@
 //! Every buffer that a chunk of tokens passes through, allocated once.
 
+use kernels::Inputs;
+
 use super::{attention, feed_forward, head};
 use crate::model::config::TextConfig;
 
@@ -12,10 +14,10 @@ pub struct Workspace {
     /// Residual streams, \[T, A, D\]: before a layer, predicted, corrected.
     pub(super) h: Vec<f32>,
     /// Normed input of the module in work, \[T, D\].
-    pub(super) x: Vec<f32>,
+    pub(super) x: Inputs,
     /// Merged embeddings, then the output of the module in work, \[T, D\].
     pub(super) out: Vec<f32>,
-    /// LAuReL's output, then the feed-forward's, \[T, D\].
+    /// LAuReL's output, then the feed-forward's; before and behind, room for one of the streams, \[T, D\].
     pub(super) laurel: Vec<f32>,
     /// \[T, R\].
     pub(super) low_rank: Vec<f32>,
@@ -50,7 +52,7 @@ impl Workspace {
             chunk,
             per_layer_inputs: rows(ple),
             h: rows(a * d),
-            x: rows(d),
+            x: Inputs::new(chunk, d),
             out: rows(d),
             laurel: rows(d),
             low_rank: rows(r),
@@ -87,7 +89,6 @@ impl Workspace {
         let rows = [
             &self.per_layer_inputs,
             &self.h,
-            &self.x,
             &self.out,
             &self.laurel,
             &self.low_rank,
@@ -97,6 +98,6 @@ impl Workspace {
             &self.hidden,
         ];
         let floats: usize = rows.iter().map(|row| row.len()).sum();
-        4 * floats + self.feed_forward.bytes() + self.head.bytes()
+        4 * floats + self.x.bytes() + self.feed_forward.bytes() + self.head.bytes()
     }
 }
