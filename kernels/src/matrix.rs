@@ -156,25 +156,26 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The first `cols` columns, in place.
+    /// The columns of `range`, in place.
     ///
     /// # Panics
-    /// When there are fewer, or when the matrix is quantised row by row and has more.
-    pub fn columns(self, cols: usize) -> Matrix<'a> {
+    /// When there are none such, or when the matrix is quantised row by row and the range cuts a group.
+    pub fn columns(self, range: Range<usize>) -> Matrix<'a> {
         assert!(
-            cols <= self.cols,
-            "{cols} columns of a matrix with {}",
+            range.start <= range.end && range.end <= self.cols,
+            "columns {range:?} of a matrix with {}",
             self.cols
         );
+        let cols = range.len();
+        let from = |len: usize| range.start.min(len);
         let data = match self.data {
-            MatrixData::Quantized(_) => {
-                assert_eq!(cols, self.cols, "columns of a matrix quantised row by row");
-                self.data
-            }
+            MatrixData::F32(data) => MatrixData::F32(&data[from(data.len())..]),
+            MatrixData::Bf16(data) => MatrixData::Bf16(&data[from(data.len())..]),
+            MatrixData::F16(data) => MatrixData::F16(&data[from(data.len())..]),
+            MatrixData::Quantized(data) => MatrixData::Quantized(data.slice_columns(range)),
             MatrixData::QuantizedColumns(data) => {
-                MatrixData::QuantizedColumns(data.slice_rows(0, cols))
+                MatrixData::QuantizedColumns(data.slice_rows(range.start, cols))
             }
-            floats => floats,
         };
         Matrix { cols, data, ..self }
     }

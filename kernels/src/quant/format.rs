@@ -1,5 +1,7 @@
 //! The four block formats and where each integer and scale lies in their bytes.
 
+use std::ops::Range;
+
 use half::f16;
 
 /// Weights that share one scale, along the input axis.
@@ -58,12 +60,15 @@ impl Format {
     }
 }
 
-/// A view of a quantised matrix: `bytes` hold `rows × cols` weights in `format`.
+/// A view of a quantised matrix, or of some of its rows and columns: `bytes` hold `rows × cols` weights in `format`.
 #[derive(Clone, Copy, Debug)]
 pub struct Quantized<'a> {
     format: Format,
     rows: usize,
     cols: usize,
+    /// Groups of a row as it is stored, and how many of them lie before the first column.
+    stored_groups: usize,
+    first_group: usize,
     unit_bytes: usize,
     bytes: &'a [u8],
 }
@@ -76,6 +81,8 @@ impl<'a> Quantized<'a> {
             format,
             rows,
             cols,
+            stored_groups: cols.div_ceil(GROUP),
+            first_group: 0,
             unit_bytes,
             bytes,
         })
@@ -86,9 +93,13 @@ impl<'a> Quantized<'a> {
         self.format
     }
 
-    /// Bytes of the integers, scales and padding.
+    /// Bytes of the integers and scales, and of the padding if no columns are left out.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        if self.groups() == self.stored_groups {
+            return self.bytes.len();
+        }
+        let (integers, scales) = self.unit_lengths();
+        self.rows.div_ceil(self.format.unit_rows()) * (integers + scales)
     }
 
     /// Rows, without padding.
@@ -131,6 +142,28 @@ impl<'a> Quantized<'a> {
         }
     }
 
+    /// The columns of `range`.
+    ///
+    /// # Panics
+    /// When the range is out of bounds, or begins or ends within a group, but at the last column.
+    pub fn slice_columns(&self, range: Range<usize>) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= self.cols,
+            "columns {range:?} of a matrix of {} columns",
+            self.cols
+        );
+        let cuts_a_group = |at: usize| at != self.cols && !at.is_multiple_of(GROUP);
+        assert!(
+            !cuts_a_group(range.start) && !cuts_a_group(range.end),
+            "columns {range:?} of a matrix quantised in groups of {GROUP}"
+        );
+        Quantized {
+            cols: range.len(),
+            first_group: self.first_group + range.start / GROUP,
+            ..*self
+        }
+    }
+
     /// Bytes of the integers and of the scales of a unit.
     pub(crate) fn unit_lengths(&self) -> (usize, usize) {
         let groups = self.groups() * self.format.unit_rows();
@@ -144,7 +177,14 @@ impl<'a> Quantized<'a> {
     pub(crate) fn unit(&self, unit: usize) -> (&'a [u8], &'a [u8]) {
         let (integers, scales) = self.unit_lengths();
         let bytes = &self.bytes[unit * self.unit_bytes..][..self.unit_bytes];
-        (&bytes[..integers], &bytes[integers..integers + scales])
+        let rows = self.format.unit_rows();
+        let (integer_bytes, scale_bytes) =
+            (rows * self.format.group_bytes(), rows * size_of::<f16>());
+        let (all_integers, all_scales) = bytes.split_at(self.stored_groups * integer_bytes);
+        (
+            &all_integers[self.first_group * integer_bytes..][..integers],
+            &all_scales[self.first_group * scale_bytes..][..scales],
+        )
     }
 
     /// Unpacks group `group` of `row` into integers and returns its scale.

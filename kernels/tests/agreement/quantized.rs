@@ -101,6 +101,42 @@ fn what_is_done_in_one_pass_is_what_its_steps_give() {
     }
 }
 
+/// Groups are quantised one by one, so some columns of a matrix are what they would be alone.
+#[test]
+fn columns_of_whole_groups_are_a_matrix_of_their_own() {
+    let mut random = Random::new(45);
+    let (rows, cols) = (37, 170);
+    for (format, columns) in FORMATS
+        .into_iter()
+        .flat_map(|format| [0..64, 32..96, 64..170, 160..170, 96..96].map(|range| (format, range)))
+    {
+        let values = vector(&mut random, rows * cols, 0.05);
+        let part: Vec<f32> = values
+            .chunks(cols)
+            .flat_map(|row| &row[columns.clone()])
+            .copied()
+            .collect();
+        let whole = quantized_bytes(format, &values, rows, cols);
+        let alone = quantized_bytes(format, &part, rows, columns.len());
+        let whole = Matrix::quantized(Quantized::new(format, &whole, rows, cols).unwrap());
+        let alone = Quantized::new(format, &alone, rows, columns.len()).unwrap();
+        for (pool, tokens) in pools().iter().zip([1, 5].into_iter().cycle()) {
+            let x = vector(&mut random, tokens * columns.len(), 3.0);
+            let product = |w| {
+                let mut y = vec![f32::NAN; tokens * rows];
+                kernels::matmul::matmul(pool, w, &x, tokens, &mut y);
+                y
+            };
+            assert_eq!(
+                bits(&product(whole.columns(columns.clone()))),
+                bits(&product(Matrix::quantized(alone))),
+                "{} {format:?} {columns:?}",
+                pool.isa()
+            );
+        }
+    }
+}
+
 /// The scalar twin itself, against f64 arithmetic on the dequantised weights.
 #[test]
 fn matvec_is_the_product() {
@@ -368,7 +404,7 @@ fn a_matrix_stored_by_column_is_the_transpose() {
         let source = vector(&mut random, neurons * features, 0.05);
         let bytes = quantized_bytes(format, &source, neurons, features);
         let stored = Quantized::new(format, &bytes, neurons, features).unwrap();
-        let w = Matrix::quantized_columns(stored).columns(40);
+        let w = Matrix::quantized_columns(stored).columns(0..40);
         assert_eq!((w.rows, w.cols), (features, 40));
         let a = vector(&mut random, 3 * 40, 1.0);
         let mut expected = vec![0.0; 3 * features];

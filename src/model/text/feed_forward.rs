@@ -140,7 +140,7 @@ impl FeedForward {
                 }
                 input = own;
             }
-            let matrix = weights.view(segment).columns(cols);
+            let matrix = weights.view(segment).columns(0..cols);
             if start == 0 {
                 kernels::matmul::matmul(pool, matrix, input, t, out);
             } else {

@@ -39,11 +39,6 @@ impl FeatureMap {
         &self.values[rows.start * row..rows.end * row]
     }
 
-    /// The channels of one pixel.
-    pub(super) fn pixel(&self, y: usize, x: usize) -> &[f32] {
-        &self.values[(y * self.width + x) * self.channels..][..self.channels]
-    }
-
     pub(super) fn rows_mut(&mut self, rows: Range<usize>) -> &mut [f32] {
         let row = self.width * self.channels;
         &mut self.values[rows.start * row..rows.end * row]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use kernels::Pool;
+use kernels::quant::GROUP;
 
 use super::VisionError;
 use super::feature_map::{FeatureMap, Strips};
@@ -11,8 +12,8 @@ use crate::model::weights::{Mapped, Tensor};
 
 /// `out = rms(resize(rms(proj · gelu(rms(exp · [fine, nearest(coarse)])))))`, the two joined channel by channel.
 ///
-/// (Multiplying the coarse channels before the upsampling would save 2 % of the whole network's work, but needs columns of
-/// `exp`, which a matrix quantised by rows cannot give.)
+/// The coarse channels are multiplied before the upsampling, a quarter of the pixels: `exp · [fine, coarse]` is a sum of two products
+/// (reference 11.6), for 2 % less work of the whole network.
 ///
 /// Source: timm `MobileNetV5MultiScaleFusionAdapter`.
 pub(super) struct Fusion {
@@ -56,22 +57,42 @@ impl Fusion {
         let mut grid = vec![0.0; side * side * out];
         let down = Resize::new(fine.height, side);
         let across = Resize::new(fine.width, side);
+        // Where the fine channels end within a group of a quantised matrix, that group belongs to both parts, and the channels that are
+        // not theirs are zeros.
+        let exp = compute.weights.view(self.pw_exp);
+        let shared = fine.channels % GROUP;
+        let fine_cols = fine.channels.next_multiple_of(GROUP).min(exp.cols);
+        let of_fine = exp.columns(0..fine_cols);
+        let of_coarse = exp.columns(fine.channels - shared..exp.cols);
         let (mut joined, mut mids, mut outs) = (Vec::new(), Vec::new(), Vec::new());
-        let row_len = fine.width * (self.pw_exp.cols + mid + out);
-        for rows in Strips::new(fine.height, row_len).iter() {
+        let mut coarse_mids = Vec::new();
+        let row_len = coarse.width * (of_coarse.cols + mid)
+            + fine.height.div_ceil(coarse.height) * fine.width * (fine_cols + mid + out);
+        for coarse_rows in Strips::new(coarse.height, row_len).iter() {
+            // Row y takes the coarse row y * coarse.height / fine.height.
+            let first = |row: usize| (row * fine.height).div_ceil(coarse.height);
+            let rows = first(coarse_rows.start)..first(coarse_rows.end);
+            coarse_mids.resize(coarse_rows.len() * coarse.width * mid, 0.0);
+            padded(
+                pool,
+                coarse,
+                coarse_rows.clone(),
+                shared,
+                of_coarse.cols,
+                &mut joined,
+            );
+            compute.product(of_coarse, &joined, &mut coarse_mids);
             let pixels = rows.len() * fine.width;
-            joined.resize(pixels * self.pw_exp.cols, 0.0);
-            pool.for_each_row_mut(&mut joined, self.pw_exp.cols, &|pixel, to| {
-                let (y, x) = (rows.start + pixel / fine.width, pixel % fine.width);
-                let (to_fine, to_coarse) = to.split_at_mut(fine.channels);
-                to_fine.copy_from_slice(fine.pixel(y, x));
-                to_coarse.copy_from_slice(coarse.pixel(
-                    y * coarse.height / fine.height,
-                    x * coarse.width / fine.width,
-                ));
-            });
             mids.resize(pixels * mid, 0.0);
-            compute.pointwise(self.pw_exp, &joined, &mut mids);
+            padded(pool, fine, rows.clone(), 0, fine_cols, &mut joined);
+            compute.product(of_fine, &joined, &mut mids);
+            pool.for_each_row_mut(&mut mids, mid, &|pixel, mids| {
+                let (y, x) = (rows.start + pixel / fine.width, pixel % fine.width);
+                let y = y * coarse.height / fine.height - coarse_rows.start;
+                let x = x * coarse.width / fine.width;
+                let upsampled = &coarse_mids[(y * coarse.width + x) * mid..][..mid];
+                kernels::elementwise::add(pool.isa(), mids, upsampled);
+            });
             self.pw_exp_norm.apply(pool, &mut mids, Activation::Gelu);
             outs.resize(pixels * out, 0.0);
             compute.pointwise(self.pw_proj, &mids, &mut outs);
@@ -81,6 +102,24 @@ impl Fusion {
         self.norm.apply(pool, &mut grid, Activation::None);
         grid
     }
+}
+
+/// The pixels of some rows, each `cols` long, its channels behind `before` zeros.
+fn padded(
+    pool: &Pool,
+    map: &FeatureMap,
+    rows: Range<usize>,
+    before: usize,
+    cols: usize,
+    out: &mut Vec<f32>,
+) {
+    let channels = map.channels;
+    let from = map.rows(rows);
+    out.clear();
+    out.resize(from.len() / channels * cols, 0.0);
+    pool.for_each_row_mut(out, cols, &|pixel, to| {
+        to[before..before + channels].copy_from_slice(&from[pixel * channels..][..channels]);
+    });
 }
 
 /// Adds to the grid what the fine rows `rows`, in `strip`, contribute to it.

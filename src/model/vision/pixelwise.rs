@@ -1,6 +1,6 @@
 //! What happens to each pixel by itself: pointwise convolutions, norms over channels, the activation.
 
-use kernels::{Pool, gelu, matmul, rms_norm};
+use kernels::{Matrix, Pool, gelu, matmul, rms_norm};
 
 use crate::model::weights::{Mapped, Tensor, WeightsError};
 
@@ -22,8 +22,13 @@ pub(super) struct Compute<'a> {
 impl Compute<'_> {
     /// `out = weight · input` at each pixel; `input` is `[pixels, weight.cols]`, `out` becomes `[pixels, weight.rows]`.
     pub(super) fn pointwise(&self, weight: Tensor, input: &[f32], out: &mut [f32]) {
+        self.product(self.weights.view(weight), input, out);
+    }
+
+    /// [`Compute::pointwise`] with a part of the weights.
+    pub(super) fn product(&self, weight: Matrix<'_>, input: &[f32], out: &mut [f32]) {
         let pixels = input.len() / weight.cols;
-        matmul::matmul_in_any_order(self.pool, self.weights.view(weight), input, pixels, out);
+        matmul::matmul_in_any_order(self.pool, weight, input, pixels, out);
     }
 }
 
