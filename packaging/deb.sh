@@ -15,6 +15,7 @@ if [ "${1-}" = --debug-build ]; then
     shift
     profile=dev build=debug packages=target/debian/debug
     tool=(--debug) how=(--fast --compress-system) # a quicker way to the same test
+    rm -rf $packages # one package at most, so that nobody asks which
 else
     command -v cargo-auditable >/dev/null || cargo install --locked cargo-auditable@0.7.7
 fi

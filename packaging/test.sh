@@ -75,7 +75,7 @@ CPUS
     else
         step "the core of what must hold on a board: the package on the virtual one (make board-test: all of it, as it is released)"
         packaging/deb.sh --debug-build arm64
-        tests/board/acceptance.py --debug-build install voice vision
+        tests/board/acceptance.py --deb target/debian/debug/gemmad_*_arm64.deb install voice vision
     fi
     rm "$kernels" "$image"
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Install gemmad's arm64 package on the virtual board and prove what it must do there.
 
-    acceptance.py [--image DIR] [--deb FILE | --debug-build] [SCENARIO...]
+    acceptance.py [--image DIR] [--deb FILE] [SCENARIO...]
 
 All scenarios run unless some are named; `--list` lists them.  The image is built where it is missing or was made from
 another build-image.sh or in another month (as root, or through sudo).
@@ -43,10 +43,10 @@ def image(folder):
     return folder
 
 
-def newest_package(folder, how):
-    packages = sorted(folder.glob("gemmad_*_arm64.deb"), key=lambda deb: deb.stat().st_mtime)
+def newest_package():
+    packages = sorted((TOP / "target" / "debian").glob("gemmad_*_arm64.deb"), key=lambda deb: deb.stat().st_mtime)
     if not packages:
-        sys.exit(f"acceptance: there is no {folder}/gemmad_*_arm64.deb: run packaging/deb.sh {how}arm64, or name one with --deb")
+        sys.exit("acceptance: there is no target/debian/gemmad_*_arm64.deb: run packaging/deb.sh arm64, or name one with --deb")
     return packages[-1]
 
 
@@ -92,7 +92,6 @@ def main():
     parser.add_argument("--image", type=Path, default=Path(os.environ.get("BOARD_IMAGE", IMAGE)), metavar="DIR",
                         help="folder of the board's image (default: $BOARD_IMAGE, or target/board)")
     parser.add_argument("--deb", type=Path, help="the package (default: the newest in target/debian)")
-    parser.add_argument("--debug-build", action="store_true", help="the package of packaging/deb.sh --debug-build, as CI has it")
     parser.add_argument("--list", action="store_true", help="list the scenarios")
     parser.add_argument("--image-only", action="store_true", help="build the image where it has to be built, and no more")
     parser.add_argument("scenario", nargs="*", help="what to run (default: everything)")
@@ -109,8 +108,7 @@ def main():
     folder = image(args.image.resolve())
     if args.image_only:
         return 0
-    packages = (TOP / "target/debian/debug", "--debug-build ") if args.debug_build else (TOP / "target/debian", "")
-    deb = (args.deb or newest_package(*packages)).resolve()
+    deb = (args.deb or newest_package()).resolve()
     key = hashlib.sha256(deb.read_bytes() + (HERE / "acceptance.py").read_bytes()).hexdigest()
     print(f"{deb.name}, SHA-256 {hashlib.sha256(deb.read_bytes()).hexdigest()}", flush=True)
     results = []
