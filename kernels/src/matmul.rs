@@ -1,4 +1,6 @@
 //! A matrix times a few or many vectors: linear layers of a prompt, and of the audio and vision towers.
+//!
+//! 21 instructions for 32 weights of 16 bit and a token on ARM, with 16 tokens.
 
 use std::cell::RefCell;
 

@@ -1,4 +1,6 @@
 //! A matrix times a vector: every linear layer of a decode step, as fast as memory delivers the weights.
+//!
+//! 32 instructions for 32 weights of 16 bit on ARM.
 
 use crate::dot_tile::{DotTile, Rows};
 use crate::quantized::{self, with_activations};

@@ -1,4 +1,8 @@
 //! The transposed product with few rows: the sparse feed-forward's `down`, stored neuron by neuron.
+//!
+//! Row after row becomes floats and is added to the sums of its columns, which stay in the first-level cache.
+//!
+//! 48 instructions for 32 weights of 4 bit on ARM, 45 of 8 bit.
 
 use half::f16;
 
