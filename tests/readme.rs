@@ -197,9 +197,9 @@ const COMMANDS: &[(&str, How)] = &[
         Runs(&[], "peak resident"),
     ),
     (
-        "gemmad bench --threads 2 --prefill 128 --decode 32 --runs 2",
+        "gemmad bench --threads 2 --prefill 128 --decode 32 --runs 1",
         Runs(
-            &[("--runs 2", "--runs 2 --model gemma.pack")],
+            &[("--runs 1", "--runs 1 --model gemma.pack")],
             "peak resident",
         ),
     ),
@@ -234,7 +234,7 @@ const COMMANDS: &[(&str, How)] = &[
     ),
     ("gemmad eval", Mention),
     (
-        "llama-bench -p 128 -n 32 -t 2 -r 2",
+        "llama-bench -p 128 -n 32 -t 2 -r 1",
         Foreign("llama.cpp is compared with by hand, on a machine that does nothing else"),
     ),
 ];
