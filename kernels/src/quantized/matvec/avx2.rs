@@ -1,5 +1,7 @@
 //! `vpmaddubsw` of 8 rows × 4 k with a quad of activations. 4-bit products (15 · 127) of the whole group fit 16-bit sums;
 //! 8-bit ones (127 · 127) only in pairs, and the weights' signs move to the activations, as one side must be unsigned.
+//!
+//! 38 GB/s of weights from the cache, of 4 as of 8 bit (`gemmad bench kernels`, two threads of a shared PC).
 
 use std::arch::x86_64::*;
 

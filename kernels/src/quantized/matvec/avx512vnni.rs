@@ -1,5 +1,7 @@
 //! `vpdpbusd` of all 16 rows × 4 k with a quad of activations. Weights go in unsigned: nibbles as they are, bytes plus 128;
 //! the sums begin with −8 Σ x or −128 Σ x instead.
+//!
+//! 40 GB/s of weights from the cache with 4 bit, 43 with 8 (`gemmad bench kernels`, two threads of a shared PC).
 
 use std::arch::x86_64::*;
 
