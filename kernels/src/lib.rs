@@ -9,7 +9,7 @@
 //! finite values. A NaN among the inputs gives NaN where it takes part, never a panic.
 //!
 //! `unsafe` is found in three places: `simd/` (vector loads and stores that check their slices, and the one call into
-//! code compiled for an instruction set that the CPU was seen to have), and `pool.rs`.
+//! code compiled for an instruction set that the CPU was seen to have), and `pool/`.
 
 pub mod attention;
 pub mod conv;
