@@ -18,6 +18,8 @@ use super::{Mapped, Stretch, WeightsError};
 
 /// Pages that are brought in between two looks at whether they are still wanted.
 const POPULATE_BYTES: usize = 4 << 20;
+/// Read ahead by one advice: of more, the kernel follows no more than its readahead window, 128 KiB by default.
+const ADVISED_BYTES: usize = 128 << 10;
 
 /// Bytes that the kernel's /proc/PID/pagemap has for each page.
 const PAGEMAP_ENTRY: usize = 8;
@@ -181,9 +183,11 @@ impl Drop for Mapped {
 
 /// Reads a range ahead in large pieces, then maps its pages.
 fn populate(map: &Mmap, range: Range<usize>) {
-    // Advice only: what it does not bring in comes when it is read.
-    map.advise_range(Advice::WillNeed, range.start, range.len())
-        .ok();
+    for at in range.clone().step_by(ADVISED_BYTES) {
+        // Advice only: what it does not bring in comes when it is read.
+        map.advise_range(Advice::WillNeed, at, ADVISED_BYTES.min(range.end - at))
+            .ok();
+    }
     if map
         .advise_range(Advice::PopulateRead, range.start, range.len())
         .is_err()

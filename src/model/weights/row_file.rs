@@ -12,21 +12,31 @@ use kernels::Matrix;
 use super::mapping::Kind;
 use super::{Checkpoint, WeightsError, pages};
 
-/// What is asked of the disk between two looks at whether it is still wanted.
-const AHEAD_BYTES: u64 = 4 << 20;
+/// What is read between two looks at whether it is still wanted.
+const AHEAD_BYTES: u64 = 256 << 10;
 
 /// Fills the page cache with the rows of tensor `name`, if there is one and three times its size is free, until `cancelled` says so:
-/// where memory is plentiful, no answer waits for flash, and where it becomes short, the kernel takes it back.
+/// where memory is plentiful, no answer waits for flash, and where it becomes short, the kernel takes it back. They are really read:
+/// of an advice the kernel follows no more than its readahead window, and drops that where a disk is busy.
 pub(super) fn read_ahead(checkpoint: &Checkpoint, name: &str, cancelled: &dyn Fn() -> bool) {
     let Some(info) = checkpoint.tensor(name) else {
         return;
     };
+    if pages::available_bytes().unwrap_or(0) / 3 < info.bytes {
+        return;
+    }
     let (_, file) = checkpoint.file(info);
-    let free_bytes = pages::available_bytes().unwrap_or(0);
+    let mut scratch = vec![0; AHEAD_BYTES.min(info.bytes) as usize];
     let mut done = 0;
-    while done < info.bytes && free_bytes / 3 >= info.bytes && !cancelled() {
+    while done < info.bytes && !cancelled() {
         let now = AHEAD_BYTES.min(info.bytes - done);
-        pages::will_need(file, info.start + done, now);
+        // Whoever needs the rows will be told why they cannot be read.
+        if file
+            .read_exact_at(&mut scratch[..now as usize], info.start + done)
+            .is_err()
+        {
+            return;
+        }
         done += now;
     }
 }
