@@ -1,10 +1,10 @@
 //! `Y = X Wᵀ` with a tiled quantised matrix and several tokens: prefill, and the towers.
 //!
-//! A task is a few tiles of 16 rows and all tokens. It unpacks [`BLOCK`] groups of a tile into the order that the CPU's
-//! instructions want, small enough for a first-level cache of 64 KiB, and takes all tokens through them, four at a time; so
+//! A task is a few tiles of 16 rows and a batch of tokens. It unpacks [`BLOCK`] groups of a tile into the order that the CPU's
+//! instructions want, small enough for a first-level cache of 64 KiB, and takes the batch through them, four tokens at a time; so
 //! unpacking costs next to nothing beyond a dozen tokens. Sums wait in `y` from one block to the next, which leaves each sum's order as
-//! [`crate::quantized`] says. The activations are read once a tile: callers keep a batch of tokens small enough for the
-//! second-level cache (256 tokens × 2048 columns are half a MiB).
+//! [`crate::quantized`] says. The activations are read once a tile, so a batch is as many tokens as stay in a second-level cache of
+//! 512 KiB beside the rest, [`BATCH_BYTES`]; all rows meet one batch before the next.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -18,6 +18,7 @@ mod i8mm;
 mod neon;
 mod scalar;
 
+use crate::Isa;
 use crate::pool::{Pool, TASKS_PER_THREAD, TileMut};
 use crate::quant::{ActivationGroup, GROUP, PANEL, Q8Activations, Quantized, TILE_ROWS};
 #[cfg(target_arch = "x86_64")]
@@ -28,6 +29,10 @@ use crate::simd::integer::{IntegerKernel, dispatch_integer};
 
 /// Groups that are unpacked at a time: 32 KiB of integers, one row of a real model's hidden size.
 const BLOCK: usize = 64;
+
+/// Activations that all tiles read again and again: with what belongs to a group, 128 tokens of a block are 320 KiB. The sums and
+/// the tile take their part of the rest of the 512 KiB that a Cortex-A76 has for each core.
+const BATCH_BYTES: usize = 320 << 10;
 
 /// Tiles of a task at most.
 const TASK_TILES: usize = 4;
@@ -64,9 +69,22 @@ pub fn matmul(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
     if w.groups() == 0 {
         return y.fill(0.0);
     }
-    pool.for_each_tile_mut(y, w.rows(), x.tokens, task_rows(pool, w), &|_, row, y| {
-        multiply_tiles(w, x, row, y);
-    });
+    let (rows, tokens) = (task_rows(pool, w), batch_tokens(w, x.tokens));
+    let panels = x.panels.chunks(tokens / PANEL * w.groups());
+    for (y, panels) in y.chunks_mut(tokens * w.rows()).zip(panels) {
+        let batch = y.len() / w.rows();
+        pool.for_each_tile_mut(y, w.rows(), batch, rows, &|_, row, y| {
+            multiply_tiles(x.isa, w, panels, row, y);
+        });
+    }
+}
+
+/// Tokens of a batch, in whole panels: batches of a like size, as few as stay in the cache.
+fn batch_tokens(w: Quantized, tokens: usize) -> usize {
+    let panel_bytes = w.groups().min(BLOCK) * size_of::<X>();
+    let most = (BATCH_BYTES / panel_bytes).max(1);
+    let panels = tokens.div_ceil(PANEL);
+    PANEL * panels.div_ceil(panels.div_ceil(most))
 }
 
 /// Rows to hand out at a time, in whole tiles.
@@ -75,18 +93,19 @@ pub(super) fn task_rows(pool: &Pool, w: Quantized) -> usize {
     TILE_ROWS * (tiles / (pool.threads() * TASKS_PER_THREAD)).clamp(1, TASK_TILES)
 }
 
-/// The outputs of the rows from `row` on, the first of a tile, for all tokens.
+/// The outputs of the rows from `row` on, the first of a tile, for the tokens of the panels `x`.
 pub(super) fn multiply_tiles(
+    isa: Isa,
     w: Quantized,
-    x: &Q8Activations,
+    x: &[X],
     row: usize,
     y: &mut TileMut<'_, f32>,
 ) {
-    let (isa, first, x) = (x.isa, row / TILE_ROWS, &x.panels);
+    let first = row / TILE_ROWS;
     dispatch_integer(isa, Tiles { w, first, x, y });
 }
 
-/// The outputs of the rows from tile `first` on, for all tokens.
+/// The outputs of the rows from tile `first` on, for the tokens of the panels `x`.
 struct Tiles<'a, 'y> {
     w: Quantized<'a>,
     first: usize,
