@@ -250,7 +250,10 @@ const TOWERS: &[(&str, Option<&str>)] = &[
         "audio_tower.conformer.0.attention.post",
         Some("q8_tiled 64 64"),
     ),
-    ("audio_tower.conformer.0.lconv1d.depthwise_conv1d", None),
+    (
+        "audio_tower.conformer.0.lconv1d.depthwise_conv1d",
+        Some("q8_columns 64 5"),
+    ),
     (
         "vision_tower.timm_model.blocks.0.0.conv_exp",
         Some("q8_tiled 64 144"),
@@ -259,7 +262,10 @@ const TOWERS: &[(&str, Option<&str>)] = &[
         "vision_tower.timm_model.msfa.ffn.pw_exp.conv",
         Some("q8_tiled 160 80"),
     ),
-    ("vision_tower.timm_model.blocks.1.0.dw_mid.conv", None),
+    (
+        "vision_tower.timm_model.blocks.1.0.dw_mid.conv",
+        Some("q8_columns 96 25"),
+    ),
     (
         "embed_vision.embedding_projection",
         Some("q8_tiled 64 2048"),

@@ -152,8 +152,8 @@ pub(super) fn text(
     ])
 }
 
-/// The matrices of the towers that many frames or pixels are multiplied with, by the end of their names. All else is small, or
-/// is read number by number: norms, depthwise convolutions, the first convolutions, embeddings.
+/// The matrices of the towers that many frames or pixels are multiplied with, by the end of their names. All else but
+/// [`TOWER_DEPTHWISE`] is small, or is read number by number: norms, the first convolutions, embeddings.
 const TOWER_MATRICES: [&str; 16] = [
     ".input_proj_linear.weight",
     ".q_proj.weight",
@@ -173,7 +173,17 @@ const TOWER_MATRICES: [&str; 16] = [
     ".embedding_projection.weight",
 ];
 
-/// Lays out a tower's file: in the order of the source, its matrices quantised.
+/// The depthwise convolutions, `[channels, 1, taps]` or `[channels, 1, side, side]`. They are stored tap by tap, so that what shares a
+/// scale are one tap's neighbouring channels: a trained filter's rim is far smaller than its centre. On the demo model's vision tower that
+/// leaves 0.4 % of the root mean square, a scale for each channel 0.9 %, and nothing is padded where channels are whole groups.
+const TOWER_DEPTHWISE: [&str; 4] = [
+    ".depthwise_conv1d.weight",
+    ".dw_start.conv.weight",
+    ".dw_mid.conv.weight",
+    ".down_conv.weight",
+];
+
+/// Lays out a tower's file: in the order of the source, its matrices and depthwise convolutions quantised.
 pub(super) fn tower(
     group: Group,
     recipe: Recipe,
@@ -181,20 +191,29 @@ pub(super) fn tower(
 ) -> FilePlan {
     let entries = tensors
         .map(|(name, tensor)| {
-            let store = if TOWER_MATRICES.iter().any(|end| name.ends_with(end)) {
-                let (rows, cols) = matrix_shape(&tensor.shape);
-                let blocks = Blocks {
-                    format: recipe.format(Role::Tower, Arrangement::Tiled),
-                    columns: false,
-                    rows,
-                    cols,
-                };
-                Store::Quantized {
-                    blocks,
-                    first_col: 0,
-                }
+            let is_one = |of: &[&str]| of.iter().any(|end| name.ends_with(end));
+            let arrangement = if is_one(&TOWER_MATRICES) {
+                Some((Arrangement::Tiled, false))
+            } else if is_one(&TOWER_DEPTHWISE) {
+                Some((Arrangement::Rows, true))
             } else {
-                Store::Plain(tensor)
+                None
+            };
+            let store = match arrangement {
+                Some((arrangement, columns)) => {
+                    let (rows, cols) = matrix_shape(&tensor.shape);
+                    let blocks = Blocks {
+                        format: recipe.format(Role::Tower, arrangement),
+                        columns,
+                        rows,
+                        cols,
+                    };
+                    Store::Quantized {
+                        blocks,
+                        first_col: 0,
+                    }
+                }
+                None => Store::Plain(tensor),
             };
             Entry {
                 source: name.clone(),

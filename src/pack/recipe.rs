@@ -27,7 +27,7 @@ pub(super) enum Role {
     PleTable,
     /// AltUp's stream projections, LAuReL and the projections of per-layer inputs: small, and every layer's error passes them.
     Side,
-    /// Linear layers and pointwise convolutions of what hears and sees.
+    /// Linear layers, pointwise and depthwise convolutions of what hears and sees.
     Tower,
 }
 

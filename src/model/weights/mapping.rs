@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use half::{bf16, f16};
-use kernels::Matrix;
-use kernels::quant::{Quantized, TILE_ROWS};
+use kernels::quant::{Quantized, TILE_ROWS, dequantize_row};
+use kernels::{Matrix, MatrixData};
 use memmap2::{Mmap, MmapOptions};
 use safetensors::Dtype;
 
@@ -400,7 +400,7 @@ impl Mapped {
         })
     }
 
-    /// A small tensor of `len` elements of any shape, copied and widened to f32.
+    /// A small tensor of `len` elements of any shape, copied and widened to f32; in a pack it may be stored in blocks, by column.
     ///
     /// # Errors
     /// As [`Mapped::matrix`].
@@ -417,25 +417,25 @@ impl Mapped {
         let rows = entry.info.shape.first().copied().unwrap_or(1);
         let cols = entry.info.shape.iter().skip(1).product::<usize>();
         let handle = self.matrix(name, rows, cols)?;
-        let bytes = &self.runs[handle.run].map[handle.offset..];
-        let Kind::Float(dtype) = handle.kind else {
-            return Err(WeightsError::Dtype {
+        match self.view(handle).data {
+            MatrixData::F32(data) => Ok(data.to_vec()),
+            MatrixData::F16(data) => Ok(data.iter().map(|x| x.to_f32()).collect()),
+            MatrixData::Bf16(data) => Ok(data.iter().map(|x| x.to_f32()).collect()),
+            MatrixData::QuantizedColumns(blocks) => {
+                let (mut wide, mut column) = (vec![0.0; len], vec![0.0; rows]);
+                for col in 0..cols {
+                    dequantize_row(blocks, col, &mut column);
+                    let wide = wide.iter_mut().skip(col).step_by(cols);
+                    wide.zip(&column).for_each(|(wide, x)| *wide = *x);
+                }
+                Ok(wide)
+            }
+            MatrixData::Quantized(_) => Err(WeightsError::Dtype {
                 path: entry.path.clone(),
                 tensor: name.to_owned(),
-                found: "quantised blocks".to_owned(),
-            });
-        };
-        Ok(match dtype {
-            Dtype::F32 => bytemuck::pod_collect_to_vec(&bytes[..len * 4]),
-            Dtype::F16 => bytemuck::cast_slice::<u8, f16>(&bytes[..len * 2])
-                .iter()
-                .map(|x| x.to_f32())
-                .collect(),
-            _ => bytemuck::cast_slice::<u8, bf16>(&bytes[..len * 2])
-                .iter()
-                .map(|x| x.to_f32())
-                .collect(),
-        })
+                found: "quantised blocks, by row".to_owned(),
+            }),
+        }
     }
 }
 
