@@ -64,9 +64,11 @@ pub(crate) fn gelu_gated(
     pool.for_each_tile_mut(y, gate.rows(), x.tokens, rows, &|_, row, y| {
         let cols = y.cols();
         with_room(y.rows() * cols, |product| {
-            matmul::multiply_tiles(x.isa, gate, &x.panels, row, y);
-            let up_tile = &mut TileMut::new(product, cols);
-            matmul::multiply_tiles(x.isa, up, &x.panels, row, up_tile);
+            for block in matmul::blocks(gate) {
+                matmul::multiply_tiles(x.isa, gate, &x.panels, block, row, y);
+                let up_tile = &mut TileMut::new(product, cols);
+                matmul::multiply_tiles(x.isa, up, &x.panels, block, row, up_tile);
+            }
             for (token, product) in product.chunks_exact(cols).enumerate() {
                 gelu_tanh_mul(x.isa, y.row_mut(token), product);
             }
