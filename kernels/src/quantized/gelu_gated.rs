@@ -1,4 +1,7 @@
 //! Two products of one input, joined where they are: the first half of a gated feed-forward network.
+//!
+//! For 32 weights of 4 bit and a token, 128 of them: 7.4 instructions on ARMv8.0, 3.6 with `sdot`, 2.6 with `smmla`; about 0.1 of it is
+//! the activation.
 
 use std::cell::Cell;
 

@@ -196,3 +196,33 @@ pub(crate) fn add_weighted_rows<S: Simd, E: Element, const H: usize, const C: us
         }
     }
 }
+
+/// Adds to `sums [P, C registers]` the products, column by column, of `count` rows with as many of each of `others`:
+/// `sums_p += Σ_j rows_j others_pj`, in the order of the rows, which begin `stride` elements apart everywhere and of which `C` registers
+/// of columns are taken.
+#[inline(always)]
+pub(crate) fn add_products_of_rows<S: Simd, const P: usize, const C: usize>(
+    s: S,
+    sums: &mut [[S::V; C]; P],
+    rows: &[f32],
+    others: [&[f32]; P],
+    count: usize,
+    stride: usize,
+) {
+    if count == 0 {
+        return;
+    }
+    let last = (count - 1) * stride + C * S::LANES;
+    assert!(last <= rows.len() && others.iter().all(|others| last <= others.len()));
+    for j in 0..count {
+        // SAFETY: row j ends where the last one does or before, which is in the slice, as just checked.
+        let row: [S::V; C] = unsafe { f32::load_ptrs(s, rows.as_ptr().add(j * stride)) };
+        for (sums, others) in sums.iter_mut().zip(others) {
+            // SAFETY: as above.
+            let other: [S::V; C] = unsafe { f32::load_ptrs(s, others.as_ptr().add(j * stride)) };
+            for ((sum, other), row) in sums.iter_mut().zip(other).zip(row) {
+                *sum = s.mul_add(other, row, *sum);
+            }
+        }
+    }
+}

