@@ -1,6 +1,6 @@
 //! Products with a few rows or columns of a matrix: a feed-forward network most of whose activations are zero.
 //!
-//! Columns of a row-major matrix take 518 instructions for 32 weights of 16 bit on ARM; a pack stores them so that they take 45 to 48.
+//! Columns of a row-major matrix take 518 instructions for 32 weights of 16 bit on ARM; a pack stores them so that they take 45 to 49.
 
 use crate::dot_tile::Rows;
 use crate::quantized::{self, accumulate_rows, with_activations};

@@ -1,6 +1,6 @@
 //! Online softmax over blocks of keys, with registers.
 //!
-//! On ARM 335 instructions for a key of 256 half floats with its value and a head, where 4 heads share them; 398 for one in 8 bits.
+//! On ARM 334 instructions for a key of 256 half floats with its value and a head, where 4 heads share them; 398 for one in 8 bits.
 
 use super::{Attend, BLOCK, HEADS, Queries, Stored, int8};
 use crate::dot_tile::{DotTile, Rows};

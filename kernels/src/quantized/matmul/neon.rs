@@ -2,7 +2,7 @@
 //! register of weights is used twice and a broadcast quad eight times. 4-bit products (8 · 127) of the whole group fit 16-bit
 //! sums, 8-bit ones (127 · 127) only in pairs.
 //!
-//! 7.3 instructions for 32 weights of 4 bit and a token, 10.2 of 8 bit.
+//! 7.3 instructions for 32 weights of 4 bit and a token, 10.3 of 8 bit.
 
 use std::arch::aarch64::*;
 

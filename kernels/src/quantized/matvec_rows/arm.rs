@@ -2,7 +2,7 @@
 //! Nibbles count from 8: with `sdot` each dot begins with its offset in one lane, without it adding four at the end is cheaper.
 //! Without `sdot`, 4-bit products (15 · 127) fit 16-bit sums, 8-bit ones (127 · 127) in pairs.
 //!
-//! 17.6 instructions for 32 weights of 4 bit and 15.1 of 8 bit, 13.9 and 12.1 with `sdot`: more than a tile takes, as each row folds sums of its own.
+//! 17.9 instructions for 32 weights of 4 bit and 15.3 of 8 bit, 14.1 and 12.3 with `sdot`: more than a tile takes, as each row folds sums of its own.
 
 use std::arch::aarch64::*;
 
