@@ -17,7 +17,7 @@ const AHEAD_BYTES: u64 = 256 << 10;
 
 /// Fills the page cache with the rows of tensor `name`, if there is one and three times its size is free, until `cancelled` says so:
 /// where memory is plentiful, no answer waits for flash, and where it becomes short, the kernel takes it back. They are really read:
-/// of an advice the kernel follows no more than its readahead window, and drops that where a disk is busy.
+/// of an advice the kernel follows no more than its readahead window.
 pub(super) fn read_ahead(checkpoint: &Checkpoint, name: &str, cancelled: &dyn Fn() -> bool) {
     let Some(info) = checkpoint.tensor(name) else {
         return;

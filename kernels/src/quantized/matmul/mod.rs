@@ -69,7 +69,7 @@ pub fn matmul(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
         "instruction set and columns of x"
     );
     assert_eq!(y.len(), x.tokens * w.rows(), "one output a token and row");
-    if w.groups() == 0 {
+    if w.groups() == 0 || w.rows() == 0 {
         return y.fill(0.0);
     }
     let (rows, tokens) = (task_rows(pool, w), batch_tokens(w, x.tokens));
