@@ -1,10 +1,10 @@
 //! `Y = X Wᵀ` with a tiled quantised matrix and several tokens: prefill, and the towers.
 //!
-//! A task is a few tiles of 16 rows, a block of [`BLOCK`] groups and a batch of tokens. It unpacks the block of a tile into the order
+//! A task is a few tiles of 16 rows, a block of `BLOCK` groups and a batch of tokens. It unpacks the block of a tile into the order
 //! that the CPU's instructions want, small enough for a first-level cache of 64 KiB, and takes the batch through it, four tokens at a
 //! time; so unpacking costs next to nothing beyond a dozen tokens. Sums wait in `y` from one block to the next, which leaves each sum's
 //! order as [`crate::quantized`] says. The activations are read once a tile, so all rows meet a block of one batch before the next, and
-//! that stays in a second-level cache of 512 KiB, [`BATCH_BYTES`]: in a simulated one (cachegrind, AVX2, below 64 KiB of the first level)
+//! that stays in a second-level cache of 512 KiB, `BATCH_BYTES`: in a simulated one (cachegrind, AVX2, below 64 KiB of the first level)
 //! 1024 pixels from 640 to 2560 channels miss 0.24 million lines to read where all pixels at once miss 2.1 million, back again 0.37 and 2.2.
 
 #[cfg(target_arch = "x86_64")]
