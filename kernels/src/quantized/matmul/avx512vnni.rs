@@ -1,7 +1,7 @@
 //! `vpdpbusd` of all 16 rows × 4 k with a quad of activations, four tokens at a time. Weights go in unsigned: nibbles as
 //! they are, bytes plus 128; the sums begin with −8 Σ x or −128 Σ x instead.
 //!
-//! 147 GMAC/s with 4 bit, 135 with 8, 32 tokens (`gemmad bench kernels`, two threads of a shared PC).
+//! 153 to 183 GMAC/s with 4 bit, 193 to 203 with 8, 32 tokens (`gemmad bench kernels`, two threads of a shared PC).
 
 use super::*;
 
