@@ -13,3 +13,4 @@ pub mod pack;
 pub mod pipeline;
 pub mod publish;
 pub mod report;
+pub mod utterance;

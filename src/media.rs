@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use crate::utterance;
+
 /// A stretch of mono audio.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AudioClip {
@@ -72,17 +74,10 @@ pub enum DeviceState {
 pub enum MicrophoneEvent {
     /// The device came, went, or was muted.
     State(DeviceState),
-    /// Somebody begins to speak. Samples follow as [`MicrophoneEvent::Speech`], those from before the onset first.
-    SpeechStarted,
-    /// 16 kHz mono samples of the utterance that started last.
-    Speech(Vec<f32>),
-    /// The utterance is over.
-    SpeechEnded {
-        /// It was cut because it reached the longest length that is allowed.
-        truncated: bool,
-    },
-    /// What began was no speech (shorter than the least length): what was heard of it is to be forgotten.
-    SpeechCancelled,
+    /// Somebody begins to speak: what is said comes this way, that from before the onset first.
+    SpeechStarted(utterance::Receiver),
+    /// Nobody speaks any more.
+    SpeechEnded,
     /// A push-to-talk request ended without speech.
     ListenTimedOut,
     /// How loud it is (RMS of a fifth of a second), dB full scale, minus infinity for digital silence; told while push-to-talk waits

@@ -1,4 +1,5 @@
-//! The hook that watches the model work: called all along, and able to end the work at any of its calls.
+//! The hooks that are called while the model works: one watches, and may end the work at any of its calls; to the other, work gives
+//! way, and goes on as if nothing had been.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +14,8 @@ use gemmad::features::image::RgbImage;
 use gemmad::media::AudioClip;
 use gemmad::model::sampler::Sampling;
 use gemmad::pipeline::{
-    Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Media, Request, UserPart,
+    Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Grammar, Media, Request,
+    Speech, UserPart,
 };
 
 /// Counts the calls, and breaks from a given one on.
@@ -181,4 +183,118 @@ fn a_conversation_survives_a_broken_turn() {
     assert_eq!(broken.unwrap().finish, FinishReason::Cancelled);
     assert_eq!(engine.kept_bytes(), kept);
     assert_eq!(ask(&mut engine, &request).unwrap().resumed, Some(true));
+}
+
+/// Two people who speak in turns, a piece at a time, again and again.
+struct Talkers {
+    samples: [Vec<f32>; 2],
+    speaking: [Option<(Speech, usize)>; 2],
+    turn: usize,
+    said: Vec<(usize, String)>,
+}
+
+impl Talkers {
+    const PIECE: usize = 2560;
+
+    fn new() -> Talkers {
+        let wave = |period: usize, length: usize| {
+            let level = move |at: usize| (at % period) as f32 / period as f32 - 0.5;
+            (0..length).map(level).collect::<Vec<f32>>()
+        };
+        Talkers {
+            samples: [wave(90, 16_000), wave(61, 11_000)],
+            speaking: [None, None],
+            turn: 0,
+            said: Vec::new(),
+        }
+    }
+
+    /// The next piece of whose turn it is.
+    fn go_on(&mut self, engine: &mut Engine) {
+        let who = self.turn % 2;
+        self.turn += 1;
+        self.speaking[who] = match self.speaking[who].take() {
+            None => Some((engine.start_speech(None, "What is said?", None).unwrap(), 0)),
+            Some((mut speech, from)) if from < self.samples[who].len() => {
+                let to = self.samples[who].len().min(from + Talkers::PIECE);
+                let piece = &self.samples[who][from..to];
+                engine.hear(&mut speech, piece).unwrap();
+                Some((speech, to))
+            }
+            Some((speech, _)) => {
+                let generation = request(vec![]).generation;
+                let answer = engine
+                    .finish_speech(speech, &generation, &mut |_| ControlFlow::Continue(()))
+                    .unwrap();
+                self.said.push((who, answer.text));
+                None
+            }
+        };
+    }
+}
+
+#[test]
+fn work_that_gives_way_goes_on_as_if_nothing_had_been_and_so_does_what_it_gave_way_to() {
+    let mut engine = engine();
+    let clip = AudioClip {
+        samples: vec![0.1; 3 * 16_000],
+        sample_rate_hz: 16_000,
+    };
+    let image = RgbImage {
+        width_px: 64,
+        height_px: 64,
+        pixels: vec![100; 3 * 64 * 64],
+    };
+    let mut requests = vec![
+        request(vec![text()]),
+        request(vec![UserPart::Media(Media::Clip(clip)), text()]),
+        request(vec![UserPart::Media(Media::Image(image)), text()]),
+        request(vec![text()]),
+        request(vec![text()]),
+    ];
+    // Chosen at random, from a seed; and within a grammar, some of whose tokens are forced.
+    requests[3].generation.sampling = Sampling {
+        temperature: 1.0,
+        ..engine.default_sampling()
+    };
+    let choices = ["kitchen light".to_owned(), "kitchen lamp".to_owned()];
+    let grammar = Grammar::choices(&choices, &Default::default()).unwrap();
+    requests[4].generation.grammar = Some(grammar);
+    requests[4].generation.max_tokens = 40;
+
+    let alone: Vec<Answer> = requests
+        .iter()
+        .map(|request| ask(&mut engine, request).unwrap())
+        .collect();
+    let mut talkers = Talkers::new();
+    while talkers.said.len() < 2 {
+        talkers.go_on(&mut engine);
+    }
+    let mut said = std::mem::take(&mut talkers.said);
+    said.sort();
+
+    for (request, alone) in requests.iter().zip(&alone) {
+        let before = talkers.turn;
+        let answer = engine
+            .answer_giving_way(request, &mut |_| ControlFlow::Continue(()), &mut |engine| {
+                talkers.go_on(engine);
+            })
+            .unwrap();
+        assert!(
+            talkers.turn > before + 1,
+            "it gave way {}",
+            talkers.turn - before
+        );
+        assert_eq!(
+            (&answer.text, answer.finish, answer.timing.tokens),
+            (&alone.text, alone.finish, alone.timing.tokens)
+        );
+    }
+    while talkers.speaking.iter().any(Option::is_some) {
+        talkers.go_on(&mut engine);
+    }
+    assert!(talkers.said.len() > 4, "{:?}", talkers.said);
+    for (who, text) in &talkers.said {
+        assert_eq!(text, &said[*who].1);
+    }
 }

@@ -8,6 +8,7 @@ use super::speech::{Gate, Segmenter, SpeechEvent};
 use super::supervise::{Backoff, Ended, Teller, Unavailable};
 use crate::config::{Microphone, Trigger};
 use crate::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEvent};
+use crate::utterance;
 
 /// Longest wait for sound, and so for a control to be obeyed.
 const WAIT: Duration = Duration::from_millis(100);
@@ -43,6 +44,8 @@ pub(super) struct Listener {
     /// The device gives sound.
     listening: bool,
     segmenter: Segmenter,
+    /// Where what is being said goes.
+    speech: Option<utterance::Sender>,
     meter: Meter,
     backoff: Backoff,
     teller: Teller,
@@ -60,6 +63,7 @@ impl Listener {
             config,
             muted,
             listening: false,
+            speech: None,
             meter: Meter::default(),
             backoff: Backoff::new(),
             teller,
@@ -155,7 +159,13 @@ impl Listener {
 
     fn obey(&mut self, control: MicrophoneControl) -> Result<(), Ended> {
         match control {
-            MicrophoneControl::Stop => return Err(Ended),
+            MicrophoneControl::Stop => {
+                // What was heard so far still counts.
+                if let Some(speech) = self.speech.take() {
+                    speech.end(true);
+                }
+                return Err(Ended);
+            }
             MicrophoneControl::Mute(muted) => self.muted = muted,
             MicrophoneControl::Listen if self.listening => self.segmenter.listen(),
             // Nothing can be heard now: whoever pressed the button should know.
@@ -182,15 +192,36 @@ impl Listener {
         let mut found = Vec::new();
         work(&mut self.segmenter, &mut |event| found.push(event));
         for event in found {
-            self.send(match event {
-                SpeechEvent::Started => MicrophoneEvent::SpeechStarted,
-                SpeechEvent::Samples(samples) => MicrophoneEvent::Speech(samples),
-                SpeechEvent::Ended { truncated } => MicrophoneEvent::SpeechEnded { truncated },
-                SpeechEvent::Cancelled => MicrophoneEvent::SpeechCancelled,
-                SpeechEvent::ListenTimedOut => MicrophoneEvent::ListenTimedOut,
-            })?;
+            self.pass_on(event)?;
         }
         Ok(())
+    }
+
+    fn pass_on(&mut self, event: SpeechEvent) -> Result<(), Ended> {
+        match event {
+            SpeechEvent::Started => {
+                let (sender, receiver) = utterance::channel();
+                self.speech = Some(sender);
+                self.send(MicrophoneEvent::SpeechStarted(receiver))
+            }
+            SpeechEvent::Samples(samples) => {
+                if let Some(speech) = &self.speech {
+                    speech.push(&samples);
+                }
+                Ok(())
+            }
+            SpeechEvent::Ended { truncated } => {
+                if let Some(speech) = self.speech.take() {
+                    speech.end(truncated);
+                }
+                self.send(MicrophoneEvent::SpeechEnded)
+            }
+            SpeechEvent::Cancelled => {
+                self.speech = None;
+                self.send(MicrophoneEvent::SpeechEnded)
+            }
+            SpeechEvent::ListenTimedOut => self.send(MicrophoneEvent::ListenTimedOut),
+        }
     }
 
     fn send(&mut self, event: MicrophoneEvent) -> Result<(), Ended> {

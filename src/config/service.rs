@@ -136,6 +136,10 @@ impl Dbus {
 pub struct Queue {
     /// Jobs that wait at most; more are refused.
     pub jobs: usize,
+    /// Utterances at most that are being spoken or are not answered yet; one more is refused.
+    pub utterances: usize,
+    /// Memory for their sound, keys and values, MiB: where it is used up, one more utterance is refused.
+    pub utterances_mib: usize,
     /// Seconds from its request after which a job is given up.
     pub deadline_s: u32,
     /// Tokens of an answer at most.
@@ -152,6 +156,8 @@ impl Default for Queue {
     fn default() -> Queue {
         Queue {
             jobs: 8,
+            utterances: 8,
+            utterances_mib: 256,
             deadline_s: 120,
             max_tokens: 256,
             max_prompt_chars: 4096,

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use ulid::Ulid;
 
-use super::queue::{CaptionWork, Ticket, Work};
+use super::job::{CaptionWork, Speaker, Ticket, Utterance, Work};
 use super::{Daemon, reports};
 use crate::media::{CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneEvent};
 use crate::pipeline::Group;
-use crate::report::{ErrorBody, ErrorCode, Report, SourceState, SpeechFeed};
+use crate::report::{ErrorBody, ErrorCode, Report, SourceState};
 
 impl Daemon {
     pub(super) fn captured(&mut self, captured: CaptureEvent) {
@@ -20,68 +20,37 @@ impl Daemon {
     }
 
     fn heard(&mut self, id: String, event: MicrophoneEvent) {
-        let patience = self.patience(None);
         let Some(ear) = self.devices.ears.get_mut(&id) else {
             return; // it has just been taken out of the configuration
         };
         match event {
             MicrophoneEvent::State(state) => {
-                let closed = state == DeviceState::Off;
                 ear.state = source_state(&state);
-                if let Some((feed, ticket)) = ear.speaking.take() {
-                    // Muted while somebody spoke: forgotten. Gone while somebody spoke: what was heard still counts.
-                    if closed {
-                        feed.cancel()
-                    } else {
-                        ticket.set_deadline(Instant::now() + patience);
-                        feed.end(true)
-                    }
-                    self.sinks.publish(&Report::Speech {
-                        id: id.clone(),
-                        speaking: false,
-                    });
-                }
                 if let DeviceState::Offline { reason } = &state {
                     self.record.error(&format!("{id}: {reason}"));
                 }
                 let state = ear.state;
                 self.sinks.publish(&Report::MicrophoneState { id, state });
             }
-            MicrophoneEvent::SpeechStarted => {
+            MicrophoneEvent::SpeechStarted(sound) => {
                 // At the onset, so that it overlaps with the speaking even while the worker is busy.
                 self.loaded.residency.prefetch(Group::Audio);
-                let feed = Arc::new(SpeechFeed::default());
-                let ticket = Arc::new(Ticket::default());
-                ear.speaking = Some((Arc::clone(&feed), Arc::clone(&ticket)));
+                ear.speaking = true;
                 self.sinks.publish(&Report::Speech {
                     id: id.clone(),
                     speaking: true,
                 });
-                let work = Work::Speech {
-                    microphone: id,
-                    feed,
-                };
+                let work = Work::Utterance(Utterance {
+                    speaker: Speaker::Microphone(id),
+                    sound: Arc::new(sound),
+                    begun: false,
+                    hearing: None,
+                });
+                let ticket = Arc::new(Ticket::default());
                 self.push(self.job(Ulid::generate().to_string(), work, ticket));
             }
-            MicrophoneEvent::Speech(samples) => {
-                if let Some((feed, _)) = &ear.speaking {
-                    feed.push(&samples);
-                }
-            }
-            MicrophoneEvent::SpeechEnded { truncated } => {
-                if let Some((feed, ticket)) = ear.speaking.take() {
-                    ticket.set_deadline(Instant::now() + patience);
-                    feed.end(truncated);
-                }
-                self.sinks.publish(&Report::Speech {
-                    id,
-                    speaking: false,
-                });
-            }
-            MicrophoneEvent::SpeechCancelled => {
-                if let Some((feed, _)) = ear.speaking.take() {
-                    feed.cancel();
-                }
+            MicrophoneEvent::SpeechEnded => {
+                ear.speaking = false;
                 self.sinks.publish(&Report::Speech {
                     id,
                     speaking: false,

@@ -1,26 +1,24 @@
 //! Microphones and cameras: their threads, what they were started with, and how they are.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::event::Event;
-use super::queue::Ticket;
 use super::state::Switches;
 use crate::capture::{Camera, EventSink, Microphone};
 use crate::config::{self, Config};
 use crate::media::{CameraControl, MicrophoneControl};
-use crate::report::{Describe, Report, Request, SourceState, SpeechFeed};
+use crate::report::{Describe, Report, Request, SourceState};
 
 /// A microphone's thread, what it was started with, and how it is.
 pub(super) struct Ear {
     config: config::Microphone,
     thread: Microphone,
     pub(super) state: SourceState,
-    /// The utterance that is being spoken.
-    pub(super) speaking: Option<(Arc<SpeechFeed>, Arc<Ticket>)>,
+    /// Somebody speaks.
+    pub(super) speaking: bool,
 }
 
 /// A camera's thread, what it was started with, and how it is.
@@ -78,7 +76,7 @@ impl Devices {
                         config: microphone.clone(),
                         thread,
                         state: SourceState::Offline,
-                        speaking: None,
+                        speaking: false,
                     };
                     self.ears.insert(id.clone(), ear);
                 }
@@ -224,8 +222,7 @@ impl Devices {
     pub(super) fn states(&self) -> Vec<Report> {
         let mut reports = Vec::new();
         for (id, ear) in &self.ears {
-            let (id, state) = (id.clone(), ear.state);
-            let speaking = ear.speaking.is_some();
+            let (id, state, speaking) = (id.clone(), ear.state, ear.speaking);
             let speech = Report::Speech {
                 id: id.clone(),
                 speaking,
@@ -249,10 +246,6 @@ async fn stop_threads(ears: BTreeMap<String, Ear>, eyes: BTreeMap<String, Eye>) 
     let joined = tokio::task::spawn_blocking(move || {
         for (_, ear) in ears {
             ear.thread.stop();
-            // Without an end the worker would wait for the rest for ever.
-            if let Some((feed, _)) = ear.speaking {
-                feed.end(true);
-            }
         }
         for (_, eye) in eyes {
             eye.thread.stop();

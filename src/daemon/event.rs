@@ -34,8 +34,6 @@ pub(super) enum WorkerNote {
     OpenFailed(EngineError),
     /// Memory of each parameter group changed.
     Memory(Vec<GroupMemory>),
-    /// A caption that had been broken off gave way to a newer picture.
-    CaptionDropped,
 }
 
 /// What is known of the model once it is open.

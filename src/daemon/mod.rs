@@ -8,6 +8,7 @@ mod clock;
 mod devices;
 mod event;
 mod health;
+mod job;
 mod log_sink;
 mod queue;
 mod reload;
@@ -34,7 +35,8 @@ use crate::report::{ErrorBody, ErrorCode, EventType, JobState, Report, Request};
 use devices::Devices;
 use event::{Event, Loaded, WorkerNote};
 use health::Vigil;
-use queue::{Job, Pushed, Queue};
+use job::Job;
+use queue::{Limits, Pushed, Queue};
 use reports::Record;
 use settings::Settings;
 use sinks::Sinks;
@@ -305,42 +307,31 @@ impl Daemon {
                     self.publish_health();
                 }
             }
-            WorkerNote::CaptionDropped => self.record.queues.dropped_captions += 1,
             // Told once, before the loop began.
             WorkerNote::Loaded(_) | WorkerNote::OpenFailed(_) => {}
         }
     }
 
-    /// Takes a job in, and reports what had to give way.
+    /// Takes a job in, and reports what was refused.
     fn push(&mut self, job: Job) {
-        let limit = self.settings.config.queue.jobs;
+        let queue = &self.settings.config.queue;
+        let limits = Limits {
+            jobs: queue.jobs,
+            utterances: queue.utterances,
+            utterance_bytes: (queue.utterances_mib as u64) << 20,
+        };
         let request = job.work.request().cloned();
-        match self.queue.push(job, limit) {
+        match self.queue.push(job, limits) {
             Pushed::Waits => {}
-            Pushed::InPlaceOf(old) => {
-                let error = ErrorBody {
-                    code: ErrorCode::QueueFull,
-                    message: "newer speech came before this could be worked on".to_owned(),
-                };
-                match reports::refused(&old, &self.loaded.model, error) {
-                    Some(report) => {
-                        self.record.queues.dropped_voice += 1;
-                        if let Report::Job(update) = &report {
-                            self.requests.updated(update);
-                        }
-                        self.sinks.publish(&report);
-                    }
-                    None => self.record.queues.dropped_captions += 1,
+            Pushed::Newer => self.record.queues.dropped_captions += 1,
+            Pushed::Full(refused, message) => {
+                match request {
+                    Some(_) => self.record.queues.refused_requests += 1,
+                    None => self.record.queues.dropped_voice += 1,
                 }
-                return;
-            }
-            Pushed::Full(refused) => {
-                self.record.queues.refused_requests += 1;
                 let error = ErrorBody {
                     code: ErrorCode::QueueFull,
-                    message: format!(
-                        "{limit} requests wait already: ask again later, or raise [queue] jobs"
-                    ),
+                    message,
                 };
                 if let Some(report) = reports::refused(&refused, &self.loaded.model, error) {
                     self.reported(report);
@@ -358,10 +349,7 @@ impl Daemon {
         log::info!("stopping");
         systemd::stopping();
         self.sinks.publish(&Report::Stopping);
-        let error = || ErrorBody {
-            code: ErrorCode::Busy,
-            message: "the daemon is stopping".to_owned(),
-        };
+        let error = worker::stopping;
         for request in self.devices.stop().await {
             self.reported(request.update(JobState::Failed, Err(error())));
         }

@@ -1,159 +1,27 @@
-//! What waits for the model: bounded, voice before requests before captions, the newest picture of a camera only.
+//! What waits for the model, and in which order it is taken: bounded, and one that speaks holds up nobody.
+//!
+//! Most urgent is an utterance that is over, the one that ended first; then those being spoken, piece by piece in turn; then
+//! requests; then captions. An utterance whose speaker says nothing is not in the order at all until there is sound for a piece.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
 use std::time::{Duration, Instant};
 
-use super::settings::Settings;
-use crate::media::{CaptionTrigger, MotionExtent, VideoFrame};
-use crate::report::{Ask, Describe, Dictation, Request, SpeechFeed, Transcribe};
+use super::job::{Job, PIECE_SAMPLES, Rank, Ticket, Work};
 
-/// A piece of work for the model.
-#[derive(Debug)]
-pub(super) struct Job {
-    /// ULID.
-    pub(super) id: String,
-    pub(super) work: Work,
-    /// What was configured when the job came.
-    pub(super) settings: Arc<Settings>,
-    pub(super) ticket: Arc<Ticket>,
-    pub(super) queued_at: Instant,
-}
+#[cfg(test)]
+mod tests;
 
-/// What there is to do.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// An utterance, worked on while it is spoken.
-    Speech {
-        microphone: String,
-        feed: Arc<SpeechFeed>,
-    },
-    /// Speech of a client, worked on while it comes.
-    Dictate {
-        request: Request,
-        dictation: Dictation,
-    },
-    /// A picture to describe, whoever wanted it.
-    Caption(CaptionWork),
-    /// A question.
-    Ask { request: Request, ask: Ask },
-    /// An attached picture.
-    Describe {
-        request: Request,
-        describe: Describe,
-    },
-    /// Attached audio.
-    Transcribe {
-        request: Request,
-        transcribe: Transcribe,
-    },
-    /// A sentence that may be one of the commands.
-    Recognize { request: Request, text: String },
-}
-
-/// A picture of a camera.
-#[derive(Debug)]
-pub(super) struct CaptionWork {
-    pub(super) camera: String,
-    pub(super) frame: VideoFrame,
-    pub(super) trigger: CaptionTrigger,
-    pub(super) motion: Option<MotionExtent>,
-    /// The request that wanted it, where one did.
-    pub(super) request: Option<(Request, Describe)>,
-}
-
-impl Work {
-    fn rank(&self) -> u8 {
-        match self {
-            Work::Speech { .. } | Work::Dictate { .. } => 0,
-            Work::Ask { .. }
-            | Work::Describe { .. }
-            | Work::Transcribe { .. }
-            | Work::Recognize { .. } => 1,
-            Work::Caption(caption) if caption.request.is_some() => 1,
-            Work::Caption(_) => 2,
-        }
-    }
-
-    /// The camera whose caption nobody asked for.
-    fn unasked_caption(&self) -> Option<&str> {
-        match self {
-            Work::Caption(caption) if caption.request.is_none() => Some(&caption.camera),
-            _ => None,
-        }
-    }
-
-    /// The request behind it.
-    pub(super) fn request(&self) -> Option<&Request> {
-        match self {
-            Work::Ask { request, .. }
-            | Work::Describe { request, .. }
-            | Work::Transcribe { request, .. }
-            | Work::Dictate { request, .. }
-            | Work::Recognize { request, .. } => Some(request),
-            Work::Caption(caption) => caption.request.as_ref().map(|(request, _)| request),
-            Work::Speech { .. } => None,
-        }
-    }
-}
-
-/// How the loop reaches a job that the worker has already taken.
-#[derive(Debug, Default)]
-pub(super) struct Ticket {
-    cancelled: AtomicBool,
-    preempted: AtomicBool,
-    /// When the job is given up; of an utterance known only once it has been spoken.
-    deadline: Mutex<Option<Instant>>,
-}
-
-impl Ticket {
-    /// A ticket of a job that is given up at `deadline`.
-    pub(super) fn until(deadline: Instant) -> Ticket {
-        Ticket {
-            deadline: Mutex::new(Some(deadline)),
-            ..Ticket::default()
-        }
-    }
-
-    /// When the job is given up.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sets when the job is given up.
-    pub(super) fn set_deadline(&self, deadline: Instant) {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
-    }
-
-    /// Whether its time is over.
-    pub(super) fn is_late(&self) -> bool {
-        self.deadline()
-            .is_some_and(|deadline| deadline <= Instant::now())
-    }
-
-    /// Ends the job at the next token.
-    pub(super) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// Ends the job at the next token, to be done again later.
-    fn preempt(&self) {
-        self.preempted.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn is_preempted(&self) -> bool {
-        self.preempted.load(Ordering::Relaxed)
-    }
-
-    /// Whether the worker is to end the job now.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_cancelled() || self.is_preempted() || self.is_late()
-    }
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Requests.
+    pub(super) jobs: usize,
+    /// Utterances that are being spoken or are not answered yet.
+    pub(super) utterances: usize,
+    /// Bytes of sound, keys and values that they may hold together, for one more to be heard.
+    pub(super) utterance_bytes: u64,
 }
 
 /// What became of a job that was pushed.
@@ -161,17 +29,18 @@ impl Ticket {
 pub(super) enum Pushed {
     /// It waits.
     Waits,
-    /// It waits in the place of an older picture of the same camera, or of an older utterance.
-    InPlaceOf(Box<Job>),
-    /// Too much waits; the job comes back.
-    Full(Box<Job>),
+    /// It waits in the place of an older picture of the same camera.
+    Newer,
+    /// Too much waits, as the words tell; the job comes back.
+    Full(Box<Job>, String),
 }
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// In the order in which equals are taken.
     waiting: VecDeque<Job>,
-    /// The job that the worker has.
-    running: Option<Running>,
+    /// What the worker has: the last is worked on, and those before gave way to it.
+    running: Vec<Running>,
     closed: bool,
 }
 
@@ -179,7 +48,50 @@ struct Inner {
 struct Running {
     id: String,
     ticket: Arc<Ticket>,
-    unasked_caption: bool,
+    /// Of an utterance: bytes that it held when it was taken.
+    utterance_bytes: Option<u64>,
+}
+
+impl Inner {
+    /// Why one more utterance cannot be heard.
+    fn too_many_utterances(&self, limits: Limits) -> Option<String> {
+        let waiting = self.waiting.iter().filter(|job| job.work.is_utterance());
+        let held: Vec<u64> = waiting
+            .map(Job::utterance_bytes)
+            .chain(self.running.iter().filter_map(|job| job.utterance_bytes))
+            .collect();
+        let bytes: u64 = held.iter().sum();
+        if held.len() >= limits.utterances {
+            return Some(format!(
+                "{} utterances are being heard already: speak again in a moment, or raise [queue] utterances",
+                held.len()
+            ));
+        }
+        (bytes >= limits.utterance_bytes).then(|| {
+            format!(
+                "the utterances being heard hold {} MiB already: speak again in a moment, or raise [queue] utterances_mib",
+                bytes >> 20
+            )
+        })
+    }
+
+    /// Takes the most urgent job out, where it is more urgent than `below`.
+    fn take(&mut self, below: Option<Rank>) -> Option<Job> {
+        let (_, _, at) = self
+            .waiting
+            .iter()
+            .enumerate()
+            .filter_map(|(at, job)| job.work.turn().map(|(rank, since)| (rank, since, at)))
+            .filter(|(rank, ..)| below.is_none_or(|below| *rank < below))
+            .min()?;
+        let job = self.waiting.remove(at)?;
+        self.running.push(Running {
+            id: job.id.clone(),
+            ticket: Arc::clone(&job.ticket),
+            utterance_bytes: job.work.is_utterance().then(|| job.utterance_bytes()),
+        });
+        Some(job)
+    }
 }
 
 /// Jobs between the daemon's loop and the worker.
@@ -189,72 +101,65 @@ pub(super) struct Queue {
     changed: Condvar,
 }
 
+/// Sound has come, or an utterance is over.
+impl Wake for Queue {
+    fn wake(self: Arc<Self>) {
+        // Whoever looks whether there is work holds the lock: it has not looked yet, or waits already.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+}
+
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change below is complete before anything in it could panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a job in. An utterance breaks off a caption that nobody asked for; the worker puts that back.
-    ///
-    /// Of utterances and of requests `limit` may wait each: with more utterances the oldest goes, a request is refused.
-    /// Of a camera's captions that nobody asked for the newest waits.
-    pub(super) fn push(&self, job: Job, limit: usize) -> Pushed {
+    /// Takes a job in. Of a camera's captions that nobody asked for the newest waits; what is beyond `limits` is refused.
+    pub(super) fn push(self: &Arc<Self>, job: Job, limits: Limits) -> Pushed {
         let mut inner = self.lock();
-        let rank = job.work.rank();
-        let same_rank = |other: &Job| other.work.rank() == rank;
-        let replaced = match job.work.unasked_caption() {
-            Some(camera) => inner
-                .waiting
-                .iter()
-                .position(|other| other.work.unasked_caption() == Some(camera)),
-            None if inner
-                .waiting
-                .iter()
-                .filter(|other| same_rank(other))
-                .count()
-                >= limit =>
-            {
-                if rank > 0 {
-                    return Pushed::Full(Box::new(job));
-                }
-                inner.waiting.iter().position(same_rank)
+        let mut replaced = None;
+        if let Some(camera) = job.work.unasked_caption() {
+            let older = |other: &Job| other.work.unasked_caption() == Some(camera);
+            replaced = inner.waiting.iter().position(older);
+        } else if let Work::Utterance(utterance) = &job.work {
+            if let Some(words) = inner.too_many_utterances(limits) {
+                return Pushed::Full(Box::new(job), words);
             }
-            None => None,
-        };
-        let replaced = replaced.and_then(|at| inner.waiting.remove(at));
-        if rank == 0
-            && let Some(running) = &inner.running
-            && running.unasked_caption
-        {
-            running.ticket.preempt();
+            let waker = Arc::clone(self).into();
+            utterance.sound.wake(waker, PIECE_SAMPLES);
+        } else {
+            let others = inner.waiting.iter();
+            let requests = others.filter(|other| {
+                !other.work.is_utterance() && other.work.unasked_caption().is_none()
+            });
+            if requests.count() >= limits.jobs {
+                let words = format!(
+                    "{} requests wait already: ask again later, or raise [queue] jobs",
+                    limits.jobs
+                );
+                return Pushed::Full(Box::new(job), words);
+            }
         }
+        let replaced = replaced.and_then(|at| inner.waiting.remove(at));
         inner.waiting.push_back(job);
         self.changed.notify_all();
         match replaced {
-            Some(old) => Pushed::InPlaceOf(Box::new(old)),
+            Some(_) => Pushed::Newer,
             None => Pushed::Waits,
         }
     }
 
-    /// Puts back a caption that was broken off, unless a newer picture of its camera waits already; then it is returned.
+    /// Puts back an utterance of which there is more to come, behind others that are being spoken. It is returned where the queue is
+    /// closed.
     pub(super) fn put_back(&self, job: Job) -> Option<Job> {
         let mut inner = self.lock();
-        let newer = inner
-            .waiting
-            .iter()
-            .any(|other| other.work.unasked_caption() == job.work.unasked_caption());
-        if newer || inner.closed {
+        inner.running.pop();
+        if inner.closed {
             return Some(job);
         }
-        let ticket = Ticket {
-            deadline: Mutex::new(job.ticket.deadline()),
-            ..Ticket::default()
-        };
-        inner.waiting.push_front(Job {
-            ticket: Arc::new(ticket),
-            ..job
-        });
+        inner.waiting.push_back(job);
         None
     }
 
@@ -263,19 +168,8 @@ impl Queue {
         let until = Instant::now() + wait;
         let mut inner = self.lock();
         loop {
-            let first = inner
-                .waiting
-                .iter()
-                .enumerate()
-                .min_by_key(|(at, job)| (job.work.rank(), *at));
-            if let Some(at) = first.map(|(at, _)| at) {
-                let job = inner.waiting.remove(at);
-                inner.running = job.as_ref().map(|job| Running {
-                    id: job.id.clone(),
-                    ticket: Arc::clone(&job.ticket),
-                    unasked_caption: job.work.unasked_caption().is_some(),
-                });
-                return job;
+            if let Some(job) = inner.take(None) {
+                return Some(job);
             }
             let left = until.saturating_duration_since(Instant::now());
             if inner.closed || left.is_zero() {
@@ -289,15 +183,20 @@ impl Queue {
         }
     }
 
-    /// The worker is done with its job.
+    /// What is to be done before work of that rank goes on, if anything.
+    pub(super) fn pop_before(&self, rank: Rank) -> Option<Job> {
+        self.lock().take(Some(rank))
+    }
+
+    /// The worker is done with the job that it took last.
     pub(super) fn done(&self) {
-        self.lock().running = None;
+        self.lock().running.pop();
     }
 
     /// Cancels a job wherever it is; one that waits comes back, one that runs ends by itself.
     pub(super) fn cancel(&self, id: &str) -> Cancelled {
         let mut inner = self.lock();
-        if let Some(running) = inner.running.as_ref().filter(|running| running.id == id) {
+        if let Some(running) = inner.running.iter().find(|running| running.id == id) {
             running.ticket.cancel();
             return Cancelled::Running;
         }
@@ -308,9 +207,9 @@ impl Queue {
         }
     }
 
-    /// Removes jobs whose time is over before they began; the one that runs is told by its ticket.
+    /// Removes jobs whose time is over before they began; those that run are told by their tickets.
     pub(super) fn expired(&self) -> Vec<Job> {
-        self.remove(|job| job.ticket.is_late())
+        self.remove(Job::is_late)
     }
 
     /// Removes captions that nobody asked for.
@@ -322,7 +221,7 @@ impl Queue {
     pub(super) fn close(&self) -> Vec<Job> {
         let mut inner = self.lock();
         inner.closed = true;
-        if let Some(running) = &inner.running {
+        for running in &inner.running {
             running.ticket.cancel();
         }
         let waiting = inner.waiting.drain(..).collect();
@@ -338,7 +237,7 @@ impl Queue {
     /// Jobs that wait or run.
     pub(super) fn len(&self) -> usize {
         let inner = self.lock();
-        inner.waiting.len() + usize::from(inner.running.is_some())
+        inner.waiting.len() + inner.running.len()
     }
 
     fn remove(&self, which: impl Fn(&Job) -> bool) -> Vec<Job> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::clock;
 use super::event::Loaded;
-use super::queue::{Job, Work};
+use super::job::{Job, Speaker, Utterance, Work};
 use super::settings::Settings;
 use super::vitals::{Degraded, Vitals};
 use crate::pipeline::GroupMemory;
@@ -18,7 +18,10 @@ use crate::report::{
 /// What a job that will not be done is reported as; nothing for a caption that nobody asked for.
 pub(super) fn refused(job: &Job, model: &str, error: ErrorBody) -> Option<Report> {
     match &job.work {
-        Work::Speech { microphone, .. } => Some(rejected_speech(
+        Work::Utterance(Utterance {
+            speaker: Speaker::Microphone(microphone),
+            ..
+        }) => Some(rejected_speech(
             &job.id,
             microphone,
             &job.settings,

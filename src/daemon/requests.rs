@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::queue::{Cancelled, Job, Ticket, Work};
+use super::job::{Job, Speaker, Ticket, Utterance, Work};
+use super::queue::Cancelled;
 use super::{Daemon, reports};
 use crate::media::{CameraControl, MicrophoneControl};
 use crate::pipeline::Group;
@@ -212,12 +213,17 @@ impl Daemon {
     /// Speech of a client: like that of a microphone, the model listens while it comes.
     fn dictate(&mut self, request: &Request, dictation: &Dictation) {
         self.loaded.residency.prefetch(Group::Audio);
-        let work = Work::Dictate {
-            request: request.clone(),
-            dictation: dictation.clone(),
-        };
+        let work = Work::Utterance(Utterance {
+            speaker: Speaker::Client {
+                request: request.clone(),
+                language: dictation.language.clone(),
+            },
+            sound: Arc::clone(&dictation.sound),
+            begun: false,
+            hearing: None,
+        });
         self.requests.begin(request);
-        // Its end is not known yet. Then it has as long as others; who speaks slower than this is given up.
+        // Its end is not known yet; who speaks slower than this is given up, and holds up nobody until then.
         let longest_s = 2 * u64::from(self.settings.config.wyoming.max_utterance_s);
         let deadline = Instant::now() + Duration::from_secs(longest_s) + self.patience(None);
         let job = self.job(request.id.clone(), work, Arc::new(Ticket::until(deadline)));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::engine::{Conversation, Engine, milliseconds};
+use super::engine::{Conversation, Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::{Answer, Generation};
 use crate::model::grammar::{Constraint, Next, TokenSet};
@@ -86,8 +86,9 @@ impl Engine {
         conversation: &mut Conversation,
         generation: &Generation,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        give_way: GiveWay<'_>,
     ) -> Result<Answer, EngineError> {
-        let start = Instant::now();
+        let mut start = Instant::now();
         let mut constrained = match &generation.grammar {
             None => None,
             Some(grammar) => Some(Constrained {
@@ -159,6 +160,8 @@ impl Engine {
                 finish = Some(FinishReason::ContextFull);
             }
             if finish.is_none() {
+                // Nothing of this answer is in the workspace or the logits now.
+                start += self.pause(give_way);
                 match self.take(conversation, &[id]) {
                     Err(EngineError::Cancelled) => finish = Some(FinishReason::Cancelled),
                     other => other?,

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kernels::{Isa, Pool};
 
@@ -20,7 +20,7 @@ use crate::model::kv_cache::KvCache;
 use crate::model::matformer::{Slice, SliceError, Slices};
 use crate::model::prompt::{Message, Part, Prompt, Role};
 use crate::model::sampler::Sampling;
-use crate::model::text::{TextModel, Workspace, no_probe};
+use crate::model::text::{TextModel, Workspace};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Checkpoint, PleStore, Residency};
 
@@ -38,19 +38,23 @@ pub struct Engine {
     pub(super) slices: Slices,
     pub(super) text: TextModel,
     pub(super) towers: Towers,
-    pub(super) pool: Pool,
+    pub(super) pool: Arc<Pool>,
     pub(super) work: Workspace,
     pub(super) logits: Vec<f32>,
     pub(super) options: EngineOptions,
     conversations: Conversations,
-    prefix_cache: Option<PrefixCache>,
+    pub(super) prefix_cache: Option<PrefixCache>,
     /// Made when an answer is first constrained.
     grammars: Option<grammar::Compiler>,
     pub(super) on_step: OnStep,
 }
 
 /// See [`Engine::on_step`].
-pub(super) type OnStep = Box<dyn FnMut() -> ControlFlow<()> + Send>;
+pub type OnStep = Box<dyn FnMut() -> ControlFlow<()> + Send>;
+
+/// Called between two tokens of an answer, two chunks of a prompt, and two parts of a medium: what is more urgent is done there, with
+/// the engine as a whole, and then the work goes on as if nothing had been.
+pub type GiveWay<'a> = &'a mut dyn FnMut(&mut Engine);
 
 impl Engine {
     /// Opens a checkpoint: text and PLE weights are mapped, audio and vision stay unloaded until a request needs them.
@@ -92,7 +96,7 @@ impl Engine {
             });
         }
         let threads = Engine::threads_for(options.threads);
-        let pool = Pool::new(Isa::from_environment()?, threads);
+        let pool = Arc::new(Pool::new(Isa::from_environment()?, threads));
         let residency = Residency::new(Arc::clone(&checkpoint));
         let ple = PleStore::open(&checkpoint, &config.text, &options.ple, progress)?;
         let text = TextModel::with_ple(&checkpoint, &config.text, ple)?;
@@ -115,7 +119,12 @@ impl Engine {
                 options.prefill_chunk.clamp(1, options.context),
             ),
             logits: vec![0.0; text.text_vocab_size()],
-            towers: Towers::new(dir, &config, options.towers.clone(), residency.clone())?,
+            towers: Towers::new(
+                dir,
+                &config,
+                options.towers.resolution_px,
+                residency.clone(),
+            )?,
             residency,
             checkpoint,
             config,
@@ -168,6 +177,18 @@ impl Engine {
         self.on_step = Box::new(hook);
     }
 
+    /// Calls another hook from now on, and gives the one before: for work that others give way to.
+    pub fn swap_on_step(&mut self, hook: OnStep) -> OnStep {
+        std::mem::replace(&mut self.on_step, hook)
+    }
+
+    /// Lets what is more urgent be done, and tells how long that took.
+    pub(super) fn pause(&mut self, give_way: GiveWay<'_>) -> Duration {
+        let start = Instant::now();
+        give_way(self);
+        start.elapsed()
+    }
+
     /// A slice by name, or the whole model.
     pub(super) fn slice(&self, name: Option<&str>) -> Result<&Slice, SliceError> {
         name.map_or(Ok(self.slices.full()), |name| self.slices.get(name))
@@ -214,20 +235,28 @@ impl Engine {
         request: &Request,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Answer, EngineError> {
+        self.answer_giving_way(request, on_text, &mut |_| {})
+    }
+
+    /// As [`Engine::answer`]; what is more urgent is done meanwhile. The answer is the same, bit by bit.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn answer_giving_way(
+        &mut self,
+        request: &Request,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        give_way: GiveWay<'_>,
+    ) -> Result<Answer, EngineError> {
         let mut conversation = self.conversation(request.matformer.as_deref())?;
         let mut rows = Vec::new();
         let mut parts = Vec::new();
         for part in &request.user {
             parts.push(match part {
                 UserPart::Text(text) => Part::Text(text.clone()),
-                UserPart::Media(media) => self.towers.encode(
-                    &self.checkpoint,
-                    &self.pool,
-                    media,
-                    &mut rows,
-                    &mut conversation.timing,
-                    &mut *self.on_step,
-                )?,
+                UserPart::Media(media) => {
+                    self.encode(media, &mut rows, &mut conversation.timing, give_way)?
+                }
             });
         }
         let mut system = request.system.clone();
@@ -241,13 +270,14 @@ impl Engine {
             None => {
                 let ids = self.render(request.system.as_deref(), parts)?.ids;
                 let fixed = self.fixed_tokens(request.system.as_deref(), &ids)?;
-                self.prefill_fixed(&mut conversation, &ids[..fixed])?;
+                self.prefill_fixed(&mut conversation, &ids[..fixed], give_way)?;
                 ids[fixed..].to_vec()
             }
         };
         let rows = self.media_rows(&ids, &rows)?;
-        self.prefill(&mut conversation, &ids, &rows)?;
-        let mut answer = self.decode(&mut conversation, &request.generation, on_text)?;
+        self.prefill(&mut conversation, &ids, &rows, give_way)?;
+        let generation = &request.generation;
+        let mut answer = self.decode(&mut conversation, generation, on_text, give_way)?;
         if let Some(name) = &request.conversation {
             answer.resumed = Some(resumed);
             // A turn that was broken off counts as not said.
@@ -305,85 +335,6 @@ impl Engine {
         Ok(Prompt::render(&self.tokenizer, &messages, true)?)
     }
 
-    /// Tokens at the beginning of a prompt that are the same whatever is asked, where they are worth keeping; never all of it.
-    fn fixed_tokens(&self, system: Option<&str>, ids: &[u32]) -> Result<usize, EngineError> {
-        let Some(least) = self.prefix_cache.as_ref().map(PrefixCache::min_tokens) else {
-            return Ok(0);
-        };
-        if system.is_none() || ids.len() <= least {
-            return Ok(0);
-        }
-        // Where the instructions end, tokens may join with what follows: two prompts that go on differently tell.
-        let mut fixed = ids.len() - 1;
-        for other in ["a", "1"] {
-            let other = self.render(system, vec![Part::Text(other.to_owned())])?.ids;
-            let same = ids.iter().zip(&other).take_while(|(a, b)| a == b).count();
-            fixed = fixed.min(same);
-        }
-        // Fewer are computed with the rest.
-        Ok(if fixed < least { 0 } else { fixed })
-    }
-
-    /// Takes the beginning of a prompt into an empty conversation: from the prefix cache, or computed, and then kept there.
-    /// Text only.
-    pub(super) fn prefill_fixed(
-        &mut self,
-        conversation: &mut Conversation,
-        ids: &[u32],
-    ) -> Result<(), EngineError> {
-        let kv_layers = self.config.text.first_kv_shared_layer();
-        let kept = self
-            .prefix_cache
-            .as_ref()
-            .filter(|cache| ids.len() >= cache.min_tokens())
-            .map(|cache| cache.key(&conversation.slice, kv_layers, ids));
-        if let (Some(cache), Some(key)) = (&self.prefix_cache, &kept) {
-            let start = Instant::now();
-            if cache.load(key, &conversation.slice, &mut conversation.cache) {
-                conversation.timing.prefill_ms += milliseconds(start);
-                conversation.timing.prompt_tokens += ids.len();
-                conversation.timing.cached_tokens += ids.len();
-                return Ok(());
-            }
-        }
-        if !ids.is_empty() {
-            self.prefill(conversation, ids, &[])?;
-        }
-        if let (Some(cache), Some(key)) = (&mut self.prefix_cache, &kept) {
-            cache.keep(key, &conversation.cache);
-        }
-        Ok(())
-    }
-
-    /// Takes tokens into a conversation; `rows` are the embeddings of those beyond the text vocabulary.
-    pub(super) fn prefill(
-        &mut self,
-        conversation: &mut Conversation,
-        ids: &[u32],
-        rows: &[f32],
-    ) -> Result<(), EngineError> {
-        let start = Instant::now();
-        let Conversation {
-            cache,
-            slice,
-            timing,
-            ..
-        } = conversation;
-        self.text.extend_watched(
-            &self.pool,
-            cache,
-            &mut self.work,
-            ids,
-            rows,
-            slice,
-            &mut no_probe,
-            &mut *self.on_step,
-        )?;
-        timing.prefill_ms += milliseconds(start);
-        timing.prompt_tokens += ids.len();
-        Ok(())
-    }
-
     /// A grammar at the beginning of an answer.
     pub(super) fn constraint(
         &mut self,
@@ -416,10 +367,6 @@ impl Engine {
 
     pub(super) fn tower_options(&self) -> &TowerOptions {
         &self.options.towers
-    }
-
-    pub(super) fn parts(&mut self) -> (&Checkpoint, &Pool, &mut Towers) {
-        (&self.checkpoint, &self.pool, &mut self.towers)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What can be asked of an engine besides an answer: what it runs, how answers are chosen by default, how many threads compute.
 
+use std::sync::Arc;
+
 use kernels::{Isa, Pool};
 
 use super::engine::Engine;
@@ -47,7 +49,8 @@ impl Engine {
     /// # Errors
     /// The environment forces instructions that this CPU lacks.
     pub fn set_threads(&mut self, threads: usize) -> Result<(), EngineError> {
-        self.pool = Pool::new(Isa::from_environment()?, Engine::threads_for(threads));
+        let isa = Isa::from_environment()?;
+        self.pool = Arc::new(Pool::new(isa, Engine::threads_for(threads)));
         Ok(())
     }
 

@@ -6,14 +6,13 @@ use std::time::Instant;
 
 use kernels::Pool;
 
-use super::engine::milliseconds;
+use super::engine::{Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::{AudioStream, Media, SoftTokenPadding, Timing};
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::model::audio::AudioTower;
 use crate::model::config::Config;
 use crate::model::prompt::Part;
-use crate::model::text::Watch;
 use crate::model::vision::VisionTower;
 use crate::model::weights::{Checkpoint, Group, Mapped, Residency};
 
@@ -46,28 +45,26 @@ const RELEASED_RESOLUTION_PX: usize = 768;
 pub(super) struct Towers {
     config: Config,
     dir: String,
-    options: TowerOptions,
     resolution_px: usize,
     residency: Arc<Residency>,
-    audio: Option<AudioTower>,
-    vision: Option<VisionTower>,
+    audio: Option<Arc<AudioTower>>,
+    vision: Option<Arc<VisionTower>>,
 }
 
 impl Towers {
     pub(super) fn new(
         dir: &Path,
         config: &Config,
-        options: TowerOptions,
+        resolution_px: Option<usize>,
         residency: Arc<Residency>,
     ) -> Result<Towers, EngineError> {
-        let resolution_px = match options.resolution_px {
+        let resolution_px = match resolution_px {
             Some(side) => side,
             None => checkpoint_resolution(dir)?,
         };
         Ok(Towers {
             config: config.clone(),
             dir: dir.display().to_string(),
-            options,
             resolution_px,
             residency,
             audio: None,
@@ -80,11 +77,11 @@ impl Towers {
     }
 
     pub(super) fn audio_weights(&self) -> Option<&Mapped> {
-        self.audio.as_ref().map(AudioTower::weights)
+        self.audio.as_ref().map(|tower| tower.weights())
     }
 
     pub(super) fn vision_weights(&self) -> Option<&Mapped> {
-        self.vision.as_ref().map(VisionTower::weights)
+        self.vision.as_ref().map(|tower| tower.weights())
     }
 
     pub(super) fn unload(&mut self, group: Group) {
@@ -101,7 +98,7 @@ impl Towers {
         checkpoint: &Checkpoint,
         pool: &Pool,
         timing: &mut Timing,
-    ) -> Result<&AudioTower, EngineError> {
+    ) -> Result<Arc<AudioTower>, EngineError> {
         let tower = match self.audio.take() {
             Some(tower) => {
                 tower.weights().check_length()?;
@@ -122,11 +119,11 @@ impl Towers {
                 let tower =
                     AudioTower::load(checkpoint, config, self.config.text.hidden_size, pool)?;
                 timing.load_ms += milliseconds(start);
-                tower
+                Arc::new(tower)
             }
         };
         self.residency.loaded(Group::Audio);
-        Ok(self.audio.insert(tower))
+        Ok(Arc::clone(self.audio.insert(tower)))
     }
 
     /// The vision tower, loaded now if it was not.
@@ -134,7 +131,7 @@ impl Towers {
         &mut self,
         checkpoint: &Checkpoint,
         timing: &mut Timing,
-    ) -> Result<&VisionTower, EngineError> {
+    ) -> Result<Arc<VisionTower>, EngineError> {
         let tower = match self.vision.take() {
             Some(tower) => {
                 tower.weights().check_length()?;
@@ -154,63 +151,11 @@ impl Towers {
                     })?;
                 let tower = VisionTower::load(checkpoint, config, self.config.text.hidden_size)?;
                 timing.load_ms += milliseconds(start);
-                tower
+                Arc::new(tower)
             }
         };
         self.residency.loaded(Group::Vision);
-        Ok(self.vision.insert(tower))
-    }
-
-    /// Appends a medium's soft tokens to `rows` and gives its place in the prompt; `watch` may break it off.
-    pub(super) fn encode(
-        &mut self,
-        checkpoint: &Checkpoint,
-        pool: &Pool,
-        media: &Media,
-        rows: &mut Vec<f32>,
-        timing: &mut Timing,
-        watch: Watch<'_>,
-    ) -> Result<Part, EngineError> {
-        let width = self.config.text.hidden_size;
-        match media {
-            Media::Image(image) => {
-                let side = self.resolution_px;
-                let tower = self.vision(checkpoint, timing)?;
-                // Before a square of that side is made.
-                tower.check_resolution(side)?;
-                let start = Instant::now();
-                let square = image.resized_to_square(side);
-                let mut broken_off = watch().is_break();
-                let tokens = tower.encode_observed(pool, &square.pixels, side, &mut |_| {
-                    broken_off |= watch().is_break();
-                })?;
-                if broken_off {
-                    return Err(EngineError::Cancelled);
-                }
-                rows.extend_from_slice(&tokens);
-                timing.encode_ms += milliseconds(start);
-                Ok(Part::Image {
-                    soft_tokens: tokens.len() / width,
-                })
-            }
-            Media::Clip(clip) => {
-                let options = self.options.clone();
-                let per_clip = self.soft_tokens_per_clip();
-                let tower = self.audio(checkpoint, pool, timing)?;
-                let start = Instant::now();
-                let mut stream = AudioStream::new(tower, options.audio_batch_frames);
-                for second in clip.samples.chunks(SAMPLE_RATE_HZ as usize) {
-                    if watch().is_break() {
-                        return Err(EngineError::Cancelled);
-                    }
-                    stream.push(tower, pool, second, rows)?;
-                }
-                let soft_tokens =
-                    stream.finish(tower, pool, options.soft_token_padding, per_clip, rows)?;
-                timing.encode_ms += milliseconds(start);
-                Ok(Part::Audio { soft_tokens })
-            }
-        }
+        Ok(Arc::clone(self.vision.insert(tower)))
     }
 
     /// One row for each id beyond the text vocabulary: the next of `soft` for a soft token, else the hard embedding of
@@ -247,6 +192,63 @@ impl Towers {
                 .as_ref()
                 .and_then(|tower| tower.hard_embedding(pool, id))
         })
+    }
+}
+
+impl Engine {
+    /// Appends a medium's soft tokens to `rows` and gives its place in the prompt; gives way between its parts.
+    pub(super) fn encode(
+        &mut self,
+        media: &Media,
+        rows: &mut Vec<f32>,
+        timing: &mut Timing,
+        give_way: GiveWay<'_>,
+    ) -> Result<Part, EngineError> {
+        match media {
+            Media::Image(image) => {
+                let side = self.towers.resolution_px;
+                let tower = self.towers.vision(&self.checkpoint, timing)?;
+                // Before a square of that side is made.
+                tower.check_resolution(side)?;
+                let mut start = Instant::now();
+                let square = image.resized_to_square(side);
+                let pool = Arc::clone(&self.pool);
+                let mut broken_off = (self.on_step)().is_break();
+                let tokens = tower.encode_observed(&pool, &square.pixels, side, &mut |_| {
+                    broken_off |= (self.on_step)().is_break();
+                    if !broken_off {
+                        start += self.pause(give_way);
+                    }
+                })?;
+                if broken_off {
+                    return Err(EngineError::Cancelled);
+                }
+                rows.extend_from_slice(&tokens);
+                timing.encode_ms += milliseconds(start);
+                Ok(Part::Image {
+                    soft_tokens: tokens.len() / self.config().text.hidden_size,
+                })
+            }
+            Media::Clip(clip) => {
+                let options = self.tower_options().clone();
+                let per_clip = self.towers.soft_tokens_per_clip();
+                let tower = self.towers.audio(&self.checkpoint, &self.pool, timing)?;
+                let pool = Arc::clone(&self.pool);
+                let mut start = Instant::now();
+                let mut stream = AudioStream::new(&tower, options.audio_batch_frames);
+                for second in clip.samples.chunks(SAMPLE_RATE_HZ as usize) {
+                    if (self.on_step)().is_break() {
+                        return Err(EngineError::Cancelled);
+                    }
+                    start += self.pause(give_way);
+                    stream.push(&tower, &pool, second, rows)?;
+                }
+                let soft_tokens =
+                    stream.finish(&tower, &pool, options.soft_token_padding, per_clip, rows)?;
+                timing.encode_ms += milliseconds(start);
+                Ok(Part::Audio { soft_tokens })
+            }
+        }
     }
 }
 

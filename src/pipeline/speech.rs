@@ -2,11 +2,13 @@
 //! closing text and the answer remain.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::engine::{Conversation, Engine, milliseconds};
+use super::engine::{Conversation, Engine, GiveWay, milliseconds};
 use super::error::EngineError;
-use super::{Answer, AudioStream, Generation};
+use super::{Answer, AudioStream, Generation, Timing};
+use crate::model::audio::AudioTower;
 use crate::model::prompt::Part;
 
 /// A clip that is being heard, with the prompt around it.
@@ -34,11 +36,24 @@ impl Engine {
         prompt: &str,
         matformer: Option<&str>,
     ) -> Result<Speech, EngineError> {
+        self.start_speech_giving_way(system, prompt, matformer, &mut |_| {})
+    }
+
+    /// As [`Engine::start_speech`]; what is more urgent is done between two chunks of the prompt.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_speech_giving_way(
+        &mut self,
+        system: Option<&str>,
+        prompt: &str,
+        matformer: Option<&str>,
+        give_way: GiveWay<'_>,
+    ) -> Result<Speech, EngineError> {
         let mut conversation = self.conversation(matformer)?;
         let batch_frames = self.tower_options().audio_batch_frames;
-        let (checkpoint, pool, towers) = self.parts();
-        let tower = towers.audio(checkpoint, pool, &mut conversation.timing)?;
-        let stream = AudioStream::new(tower, batch_frames);
+        let tower = self.audio_tower(&mut conversation.timing)?;
+        let stream = AudioStream::new(&tower, batch_frames);
         let parts = vec![
             Part::Audio { soft_tokens: 0 },
             Part::Text(prompt.to_owned()),
@@ -51,7 +66,7 @@ impl Engine {
             .map_or(prefix.ids.len(), |clip| clip.soft_tokens.start);
         let suffix = prefix.ids.split_off(at);
         let soft_id = self.config().ids.media.map_or(0, |media| media.audio);
-        self.prefill_fixed(&mut conversation, &prefix.ids)?;
+        self.prefill_fixed(&mut conversation, &prefix.ids, give_way)?;
         Ok(Speech {
             conversation,
             stream,
@@ -70,10 +85,9 @@ impl Engine {
             return Err(EngineError::Cancelled);
         }
         let start = Instant::now();
-        let (checkpoint, pool, towers) = self.parts();
-        let tower = towers.audio(checkpoint, pool, &mut speech.conversation.timing)?;
+        let tower = self.audio_tower(&mut speech.conversation.timing)?;
         let mut rows = Vec::new();
-        speech.stream.push(tower, pool, samples, &mut rows)?;
+        speech.stream.push(&tower, &self.pool, samples, &mut rows)?;
         speech.conversation.timing.encode_ms += milliseconds(start);
         self.prefill_soft_tokens(&mut speech.conversation, speech.soft_id, &rows)
     }
@@ -97,17 +111,22 @@ impl Engine {
         let start = Instant::now();
         let padding = self.tower_options().soft_token_padding;
         let per_clip = self.config().audio_soft_tokens_per_image;
-        let (checkpoint, pool, towers) = self.parts();
-        let tower = towers.audio(checkpoint, pool, &mut conversation.timing)?;
+        let tower = self.audio_tower(&mut conversation.timing)?;
         let mut rows = Vec::new();
-        stream.finish(tower, pool, padding, per_clip, &mut rows)?;
+        stream.finish(&tower, &self.pool, padding, per_clip, &mut rows)?;
         conversation.timing.encode_ms += milliseconds(start);
         self.prefill_soft_tokens(&mut conversation, soft_id, &rows)?;
         let hard = self.media_rows(&suffix, &[])?;
-        self.prefill(&mut conversation, &suffix, &hard)?;
-        self.decode(&mut conversation, generation, on_text)
+        // Nothing is more urgent than an answer to what has been said.
+        self.prefill(&mut conversation, &suffix, &hard, &mut |_| {})?;
+        self.decode(&mut conversation, generation, on_text, &mut |_| {})
     }
 
+    fn audio_tower(&mut self, timing: &mut Timing) -> Result<Arc<AudioTower>, EngineError> {
+        self.towers.audio(&self.checkpoint, &self.pool, timing)
+    }
+
+    /// At most a batch of them, so that nothing waits for long.
     fn prefill_soft_tokens(
         &mut self,
         conversation: &mut Conversation,
@@ -116,7 +135,14 @@ impl Engine {
     ) -> Result<(), EngineError> {
         match rows.len() / self.config().text.hidden_size {
             0 => Ok(()),
-            tokens => self.prefill(conversation, &vec![soft_id; tokens], rows),
+            tokens => self.prefill(conversation, &vec![soft_id; tokens], rows, &mut |_| {}),
         }
+    }
+}
+
+impl Speech {
+    /// Bytes of keys and values that it holds.
+    pub fn bytes(&self) -> u64 {
+        self.conversation.cache.bytes()
     }
 }

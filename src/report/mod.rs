@@ -6,7 +6,6 @@
 mod health;
 mod request;
 mod result;
-mod speech_feed;
 
 pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
 pub use request::{
@@ -16,7 +15,6 @@ pub use result::{
     CaptionEvent, CommandCall, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply,
     ReportTiming, TriggerName, VoiceEvent,
 };
-pub use speech_feed::{Heard, SpeechFeed};
 
 /// Version of every payload's layout.
 pub const SCHEMA: u32 = 1;

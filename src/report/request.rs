@@ -46,7 +46,8 @@ impl JsonSchema for Attachment {
     }
 }
 
-use super::{ErrorBody, JobState, JobUpdate, Reply, Report, SpeechFeed};
+use super::{ErrorBody, JobState, JobUpdate, Reply, Report};
+use crate::utterance;
 
 /// Something that is asked.
 #[derive(Clone, Debug)]
@@ -279,7 +280,7 @@ pub struct Transcribe {
 #[derive(Clone, Debug)]
 pub struct Dictation {
     /// The sound, and its end.
-    pub feed: Arc<SpeechFeed>,
+    pub sound: Arc<utterance::Receiver>,
     /// Spoken language, in the prompt's words.
     pub language: String,
 }

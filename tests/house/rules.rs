@@ -16,16 +16,28 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "config", "capture", "pipeline", "publish", "media", "report",
+            "config",
+            "capture",
+            "pipeline",
+            "publish",
+            "media",
+            "report",
+            "utterance",
         ],
     ),
     ("pipeline", &["features", "model", "media", "report"]),
     // Samples of any rate become the model's, and motion is looked for in decoded pictures: both are done once, in `features`.
-    ("capture", &["config", "features", "media"]),
+    ("capture", &["config", "features", "media", "utterance"]),
     // Sound of the network is made the model's where all sound is.
     (
         "publish",
-        &["config", "report", "features::resample", "features::wav"],
+        &[
+            "config",
+            "report",
+            "utterance",
+            "features::resample",
+            "features::wav",
+        ],
     ),
     (
         "pack",
@@ -40,8 +52,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("model", &[]),
     // The keys of gemmad.toml are the rooms' own option types; no room knows the file.
     ("config", &["features", "model", "pipeline"]),
-    ("media", &[]),
-    ("report", &[]),
+    ("media", &["utterance"]),
+    ("report", &["utterance"]),
+    ("utterance", &[]),
 ];
 
 /// Names from outside and the only places that may use them: a change of that dependency then ends where it begins.

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::{Outcome, Task, engine_error};
+use super::{Task, engine_error};
 use crate::daemon::clock;
-use crate::daemon::queue::CaptionWork;
+use crate::daemon::job::CaptionWork;
 use crate::media::CaptionTrigger;
 use crate::pipeline::{Answer, Media, Request, UserPart};
 use crate::report::{
@@ -17,9 +17,9 @@ use crate::report::{
 const SHORT_CHARS: usize = 255;
 
 impl Task<'_> {
-    pub(super) fn caption(&mut self, work: &CaptionWork) -> Outcome {
+    pub(super) fn caption(&mut self, work: &CaptionWork) {
         let Some(camera) = self.settings().camera(&work.camera).cloned() else {
-            return Outcome::Reported; // it was taken out of the configuration while its picture waited
+            return; // it was taken out of the configuration while its picture waited
         };
         if let Some((request, _)) = &work.request {
             self.tell(request.update(JobState::Running, Ok(Reply::default())));
@@ -43,12 +43,7 @@ impl Task<'_> {
             .unwrap_or_else(Instant::now);
         let described = self.describe_picture(&work.frame.encoded, &prompt, matformer, max_tokens);
         let (answer, error) = match described {
-            Ok(None) => {
-                if self.job.ticket.is_preempted() && !self.job.ticket.is_cancelled() {
-                    return Outcome::Preempted;
-                }
-                (None, Some(self.broken_off()))
-            }
+            Ok(None) => (None, Some(self.broken_off())),
             Ok(answer) => (answer, None),
             Err(error) => (None, Some(error)),
         };
@@ -91,7 +86,7 @@ impl Task<'_> {
             frame_ts: clock::rfc3339(work.frame.taken_at),
             image_sha256: hex::encode(Sha256::digest(&work.frame.encoded)),
             reason: error.as_ref().map(|error| error.message.clone()),
-            model: self.model.to_owned(),
+            model: self.desk.model.clone(),
             matformer: answer
                 .as_ref()
                 .map(|answer| answer.matformer.clone())
@@ -108,7 +103,6 @@ impl Task<'_> {
         if let Some((request, _)) = &work.request {
             self.answered(request, answer, error, timing);
         }
-        Outcome::Reported
     }
 
     /// Asks about a picture file; `None` where it was broken off.

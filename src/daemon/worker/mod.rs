@@ -1,4 +1,5 @@
-//! The inference thread: it owns the model, takes one job after the other, and reports.
+//! The inference thread: it owns the model, takes the most urgent piece of work, and reports. It waits for nobody's sound: an
+//! utterance is taken piece by piece as it comes, and long work gives way between two tokens or two pieces.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::event::{Event, Loaded, WorkerNote};
-use super::queue::{Job, Queue, Ticket, Work};
+use super::job::{Job, Rank, Ticket, Work};
+use super::queue::Queue;
 use super::settings::Settings;
 use crate::pipeline::{
     Answer, Engine, EngineError, EngineOptions, FinishReason, Group, GroupMemory, GroupState,
@@ -20,7 +22,9 @@ use crate::report::{
 
 mod caption;
 mod question;
-mod speech;
+mod utterance;
+
+pub(super) use utterance::Hearing;
 
 /// What the watchdog looks at: whether the worker works, and whether it gets on.
 #[derive(Debug, Default)]
@@ -55,9 +59,8 @@ const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// Between two looks at how much of the weights is in memory when nothing happens; `health` goes out as often.
 const TELL_MEMORY: Duration = Duration::from_secs(60);
 
-/// The thread's own things.
-pub(super) struct Worker {
-    engine: Engine,
+/// The thread's own things, beside the engine.
+struct Desk {
     queue: Arc<Queue>,
     heartbeat: Arc<Heartbeat>,
     events: mpsc::Sender<Event>,
@@ -90,19 +93,9 @@ impl Tower {
 /// What a job is worked on with.
 struct Task<'a> {
     engine: &'a mut Engine,
-    events: &'a mpsc::Sender<Event>,
-    heartbeat: &'a Heartbeat,
-    model: &'a str,
+    desk: &'a mut Desk,
     job: &'a Job,
     queue_ms: f64,
-}
-
-/// How a job ended, where it did not report by itself.
-enum Outcome {
-    /// Its report is out.
-    Reported,
-    /// It was broken off for something more urgent, and can be done again.
-    Preempted,
 }
 
 /// Starts the thread: it opens the model, tells [`WorkerNote::Loaded`], and works until the queue is closed.
@@ -115,7 +108,7 @@ pub(super) fn start(
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let body = move || {
         let path = settings.config.model.path.clone();
-        let engine = match Engine::open(&path, options) {
+        let mut engine = match Engine::open(&path, options) {
             Ok(engine) => engine,
             Err(error) => {
                 tell(&events, WorkerNote::OpenFailed(error));
@@ -130,10 +123,9 @@ pub(super) fn start(
             log::warn!("cannot read the text weights ahead: {error}");
         }
         let loaded = Loaded::of(&engine);
-        let worker = Worker {
+        let mut desk = Desk {
             model: loaded.model.clone(),
             threads: engine.threads(),
-            engine,
             queue,
             heartbeat,
             events,
@@ -141,8 +133,8 @@ pub(super) fn start(
             towers: [Tower::new(Group::Audio), Tower::new(Group::Vision)],
             told: (Vec::new(), Instant::now()),
         };
-        tell(&worker.events, WorkerNote::Loaded(Box::new(loaded)));
-        worker.work();
+        tell(&desk.events, WorkerNote::Loaded(Box::new(loaded)));
+        desk.work(&mut engine);
     };
     std::thread::Builder::new()
         .name("inference".to_owned())
@@ -154,52 +146,49 @@ fn tell(events: &mpsc::Sender<Event>, note: WorkerNote) {
     events.blocking_send(Event::Worker(note)).ok();
 }
 
-impl Worker {
-    fn work(mut self) {
+impl Desk {
+    fn work(&mut self, engine: &mut Engine) {
         loop {
             let Some(job) = self.queue.pop(IDLE_LOOK) else {
                 if self.queue.is_closed() {
                     return;
                 }
-                self.unload_idle();
+                self.unload_idle(engine);
                 continue;
             };
             self.heartbeat.set_busy(true);
             self.settings = Arc::clone(&job.settings);
-            self.adjust_threads();
-            let job = self.run(job);
+            self.adjust_threads(engine);
+            let is_done = self.run(engine, job);
             self.heartbeat.set_busy(false);
-            self.queue.done();
-            if let Some(job) = job {
-                let dropped = self.queue.put_back(job);
-                if dropped.is_some() {
-                    tell(&self.events, WorkerNote::CaptionDropped);
-                }
+            if is_done {
+                self.tell_memory(engine);
             }
-            self.tell_memory();
         }
     }
 
-    /// Works on a job; gives it back where it was preempted.
-    fn run(&mut self, job: Job) -> Option<Job> {
+    /// Works on a job; whether nothing of it is left to be done.
+    fn run(&mut self, engine: &mut Engine, mut job: Job) -> bool {
         let (audio, vision) = match &job.work {
-            Work::Speech { .. } | Work::Dictate { .. } | Work::Transcribe { .. } => (true, false),
+            Work::Utterance(_) | Work::Transcribe { .. } => (true, false),
             Work::Caption(_) | Work::Describe { .. } => (false, true),
             Work::Recognize { .. } => (false, false),
             Work::Ask { ask, .. } => (ask.audio.is_some(), ask.image.is_some()),
         };
-        self.engine.on_step(watch(&job.ticket, &self.heartbeat));
+        let outer = engine.swap_on_step(Box::new(watch(&job.ticket, &self.heartbeat)));
+        let hearing = match &mut job.work {
+            Work::Utterance(utterance) => utterance.hearing.take(),
+            _ => None,
+        };
+        let mut more = None;
         let mut task = Task {
-            engine: &mut self.engine,
-            events: &self.events,
-            heartbeat: &self.heartbeat,
-            model: &self.model,
+            engine,
+            desk: self,
             queue_ms: job.queued_at.elapsed().as_secs_f64() * 1e3,
             job: &job,
         };
-        let outcome = match &job.work {
-            Work::Speech { microphone, feed } => task.speech(microphone, feed),
-            Work::Dictate { request, dictation } => task.dictate(request, dictation),
+        match &job.work {
+            Work::Utterance(utterance) => more = task.utterance(utterance, hearing),
             Work::Recognize { request, text } => task.recognize(request, text),
             Work::Caption(caption) => task.caption(caption),
             Work::Ask { request, ask } => task.ask(request, ask),
@@ -208,46 +197,69 @@ impl Worker {
                 request,
                 transcribe,
             } => task.transcribe(request, transcribe),
-        };
+        }
+        drop(engine.swap_on_step(outer));
         // From the end of the work: a long one is no idleness.
         for (used, group) in [(audio, Group::Audio), (vision, Group::Vision)] {
             if used {
                 self.uses(group);
             }
         }
-        matches!(outcome, Outcome::Preempted).then_some(job)
+        let is_done = more.is_none();
+        if let (Work::Utterance(utterance), Some(_)) = (&mut job.work, &more) {
+            (utterance.begun, utterance.hearing) = (true, more);
+            if let Some(job) = self.queue.put_back(job) {
+                let error = stopping();
+                let report = super::reports::refused(&job, &self.model, error);
+                report.into_iter().for_each(|report| self.report(report));
+            }
+        } else {
+            self.queue.done();
+        }
+        is_done
+    }
+
+    /// Does what is more urgent than work of `rank`, which goes on after.
+    fn give_way(&mut self, engine: &mut Engine, rank: Rank) {
+        while let Some(job) = self.queue.pop_before(rank) {
+            self.run(engine, job);
+        }
+    }
+
+    fn report(&self, report: Report) {
+        self.events.blocking_send(Event::Reported(report)).ok();
     }
 
     /// Fewer threads while the board is degraded, all of them again after.
-    fn adjust_threads(&mut self) {
+    fn adjust_threads(&mut self, engine: &mut Engine) {
         let wanted = self.settings.threads;
         if wanted != self.threads {
-            match self.engine.set_threads(wanted) {
+            match engine.set_threads(wanted) {
                 Ok(()) => self.threads = wanted,
                 Err(error) => log::warn!("cannot use {wanted} threads: {error}"),
             }
         }
     }
 
-    fn unload_idle(&mut self) {
+    fn unload_idle(&mut self, engine: &mut Engine) {
         let model = &self.settings.config.model;
         let limits_s = [model.audio_idle_unload_s, model.vision_idle_unload_s];
         for (tower, limit_s) in self.towers.iter_mut().zip(limits_s) {
-            let loaded = self.engine.group_state(tower.group) != GroupState::Unloaded;
+            let loaded = engine.group_state(tower.group) != GroupState::Unloaded;
             if loaded && !tower.was_loaded {
                 // Prefetched, because somebody speaks or something moves: its use is still to come.
                 tower.used = Instant::now();
             }
             tower.was_loaded = loaded;
             if loaded && tower.used.elapsed().as_secs() >= u64::from(limit_s) {
-                self.engine.unload(tower.group);
+                engine.unload(tower.group);
                 tower.was_loaded = false;
                 log::info!("unloaded the {} weights: idle for {limit_s} s", tower.group);
             }
         }
         // What is read in the background arrives, and what the kernel takes back goes, while nothing else happens.
-        if self.told.0 != self.states() || self.told.1.elapsed() >= TELL_MEMORY {
-            self.tell_memory();
+        if self.told.0 != states(engine) || self.told.1.elapsed() >= TELL_MEMORY {
+            self.tell_memory(engine);
         }
     }
 
@@ -258,17 +270,15 @@ impl Worker {
         }
     }
 
-    fn states(&self) -> Vec<GroupState> {
-        Group::ALL
-            .map(|group| self.engine.group_state(group))
-            .into()
-    }
-
-    fn tell_memory(&mut self) {
-        self.told = (self.states(), Instant::now());
-        let memory: Vec<GroupMemory> = self.engine.memory();
+    fn tell_memory(&mut self, engine: &Engine) {
+        self.told = (states(engine), Instant::now());
+        let memory: Vec<GroupMemory> = engine.memory();
         tell(&self.events, WorkerNote::Memory(memory));
     }
+}
+
+fn states(engine: &Engine) -> Vec<GroupState> {
+    Group::ALL.map(|group| engine.group_state(group)).into()
 }
 
 impl Task<'_> {
@@ -278,27 +288,38 @@ impl Task<'_> {
 
     /// Answers a request whole; `None` where it was broken off.
     fn answer(&mut self, request: &Request) -> Result<Option<Answer>, EngineError> {
-        let mut on_text = |_: &str| ControlFlow::Continue(());
-        whole(self.engine.answer(request, &mut on_text))
+        self.answer_as_it_comes(request, &mut |_| ControlFlow::Continue(()))
     }
 
     /// Answers a request, publishing the text as it comes; `None` where it was broken off.
     fn stream(&mut self, request: &Request, asked: &Asked) -> Result<Option<Answer>, EngineError> {
-        let events = self.events;
+        let events = self.desk.events.clone();
         let mut update = JobUpdate {
             state: JobState::Running,
             ..asked.job_update()
         };
-        whole(self.engine.answer(request, &mut |text| {
+        self.answer_as_it_comes(request, &mut |text| {
             update.partial = Some(text.to_owned());
             let report = Report::Job(Box::new(update.clone()));
             events.blocking_send(Event::Reported(report)).ok();
             ControlFlow::Continue(())
-        }))
+        })
+    }
+
+    fn answer_as_it_comes(
+        &mut self,
+        request: &Request,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Option<Answer>, EngineError> {
+        let (desk, rank) = (&mut *self.desk, self.job.rank());
+        let answer = self
+            .engine
+            .answer_giving_way(request, on_text, &mut |engine| desk.give_way(engine, rank));
+        whole(answer)
     }
 
     fn tell(&self, report: Report) {
-        self.events.blocking_send(Event::Reported(report)).ok();
+        self.desk.report(report);
     }
 
     fn timing(&self, timing: &crate::pipeline::Timing, since: Instant) -> ReportTiming {
@@ -350,6 +371,14 @@ fn watch(
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
+    }
+}
+
+/// The error of work that was not done because the daemon ends.
+pub(super) fn stopping() -> ErrorBody {
+    ErrorBody {
+        code: ErrorCode::Busy,
+        message: "the daemon is stopping".to_owned(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Outcome, Task, engine_error};
+use super::{Task, engine_error};
 use crate::pipeline::commands::Understanding;
 use crate::pipeline::{Answer, Grammar, Media, Request, UserPart};
 use crate::report::{
@@ -13,7 +13,7 @@ use crate::report::{
 };
 
 impl Task<'_> {
-    pub(super) fn ask(&mut self, asked: &Asked, ask: &Ask) -> Outcome {
+    pub(super) fn ask(&mut self, asked: &Asked, ask: &Ask) {
         let since = self.job.queued_at;
         self.tell(asked.update(JobState::Running, Ok(Reply::default())));
         let result = self.question(ask).and_then(|request| {
@@ -23,7 +23,7 @@ impl Task<'_> {
             };
             answer.map_err(|error| engine_error(&error))
         });
-        self.conclude(asked, result, since)
+        self.conclude(asked, result, since);
     }
 
     /// The engine's request for a question.
@@ -76,7 +76,7 @@ impl Task<'_> {
         })
     }
 
-    pub(super) fn describe(&mut self, asked: &Asked, describe: &Describe) -> Outcome {
+    pub(super) fn describe(&mut self, asked: &Asked, describe: &Describe) {
         let since = self.job.queued_at;
         self.tell(asked.update(JobState::Running, Ok(Reply::default())));
         let prompt = describe
@@ -90,14 +90,14 @@ impl Task<'_> {
             describe.matformer.clone(),
             describe.max_tokens,
         );
-        self.conclude(asked, result, since)
+        self.conclude(asked, result, since);
     }
 
-    pub(super) fn transcribe(&mut self, asked: &Asked, transcribe: &Transcribe) -> Outcome {
+    pub(super) fn transcribe(&mut self, asked: &Asked, transcribe: &Transcribe) {
         let since = self.job.queued_at;
         self.tell(asked.update(JobState::Running, Ok(Reply::default())));
         let result = self.transcript(transcribe);
-        self.conclude(asked, result, since)
+        self.conclude(asked, result, since);
     }
 
     fn transcript(&mut self, transcribe: &Transcribe) -> Result<Option<Answer>, ErrorBody> {
@@ -132,7 +132,7 @@ impl Task<'_> {
     }
 
     /// Which command a sentence is, told in the reply's details.
-    pub(super) fn recognize(&mut self, asked: &Asked, text: &str) -> Outcome {
+    pub(super) fn recognize(&mut self, asked: &Asked, text: &str) {
         let since = self.job.queued_at;
         let settings = std::sync::Arc::clone(&self.job.settings);
         let Some(commands) = &settings.commands else {
@@ -141,7 +141,7 @@ impl Task<'_> {
                 message: "no command is configured: add [[command]] to gemmad.toml".to_owned(),
             };
             self.answered(asked, None, Some(error), ReportTiming::default());
-            return Outcome::Reported;
+            return;
         };
         let request = Request {
             system: commands.instructions().map(str::to_owned),
@@ -169,7 +169,6 @@ impl Task<'_> {
                     ..Reply::default()
                 };
                 self.tell(asked.update(JobState::Done, Ok(reply)));
-                Outcome::Reported
             }
             result => self.conclude(asked, result.map_err(|e| engine_error(&e)), since),
         }
@@ -180,7 +179,7 @@ impl Task<'_> {
         asked: &Asked,
         result: Result<Option<Answer>, ErrorBody>,
         since: Instant,
-    ) -> Outcome {
+    ) {
         let (answer, error) = match result {
             Ok(None) => (None, Some(self.broken_off())),
             Ok(answer) => (answer, None),
@@ -192,7 +191,6 @@ impl Task<'_> {
                 self.timing(&answer.timing, since)
             });
         self.answered(asked, answer, error, timing);
-        Outcome::Reported
     }
 
     /// Tells the asker how it ended.

@@ -93,6 +93,17 @@ pub enum TextError {
 /// Called before each layer: tells a watchdog that work goes on, and may break it off.
 pub type Watch<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
+/// A prompt that is taken chunk by chunk, and how much of it has been.
+pub struct Chunks<'a> {
+    ids: &'a [u32],
+    /// Of the ids beyond the text vocabulary that are still to come.
+    media_rows: &'a [f32],
+    slice: &'a Slice,
+    /// Tokens whose rows of the per-layer embedding have been asked for, and tokens taken.
+    requested: usize,
+    done: usize,
+}
+
 /// What may be switched off to compare with the plain computation; the results are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortcuts {
@@ -273,37 +284,73 @@ impl TextModel {
         probe: Probe<'_>,
         watch: Watch<'_>,
     ) -> Result<(), TextError> {
+        let mut prompt = self.start(cache, ids, media_rows, slice)?;
+        while self.take_chunk(pool, cache, work, &mut prompt, probe, watch)? {}
+        Ok(())
+    }
+
+    /// Begins to take tokens into the context, to be taken by [`TextModel::take_chunk`].
+    ///
+    /// # Errors
+    /// As [`TextModel::extend`]: the prompt does not fit the context, holds an unknown id, or lacks rows.
+    pub fn start<'a>(
+        &self,
+        cache: &mut KvCache,
+        ids: &'a [u32],
+        media_rows: &'a [f32],
+        slice: &'a Slice,
+    ) -> Result<Chunks<'a>, TextError> {
         self.check(cache, ids, media_rows, slice)?;
         cache.slice.get_or_insert_with(|| slice.clone());
+        Ok(Chunks {
+            ids,
+            media_rows,
+            slice,
+            requested: 0,
+            done: 0,
+        })
+    }
+
+    /// Takes the next chunk of a prompt; whether there are more. Between two of them `work` may serve another context.
+    ///
+    /// # Errors
+    /// What is read by row cannot be read, or [`TextError::Interrupted`].
+    pub fn take_chunk(
+        &self,
+        pool: &Pool,
+        cache: &mut KvCache,
+        work: &mut Workspace,
+        prompt: &mut Chunks<'_>,
+        probe: Probe<'_>,
+        watch: Watch<'_>,
+    ) -> Result<bool, TextError> {
+        let Chunks {
+            ids, slice, done, ..
+        } = *prompt;
         let chunk = work.chunk.min(cache.chunk());
-        let mut media_rows = media_rows;
-        let mut requested = 0;
-        let mut done = 0;
-        while done < ids.len() {
-            let end = ids.len().min(done + chunk);
-            // As far ahead as the row cache reaches; a single token is waited for anyhow.
-            let ahead = ids.len().min(done + self.ple.capacity().max(chunk));
-            if ids.len() > 1 {
-                self.ple.request(&ids[requested..ahead]);
-                requested = ahead;
-            }
-            let now = &ids[done..end];
-            let rows = &mut work.per_layer_inputs[..now.len() * self.ple.width()];
-            self.ple.read(pool.isa(), now, rows)?;
-            let rows = self.media_count(now) * self.config.hidden_size;
-            let (rows, later) = media_rows.split_at(rows);
-            media_rows = later;
-            self.embed(pool, work, now, rows)?;
-            let is_last = end == ids.len();
-            let passed =
-                self.extend_by_chunk(pool, cache, work, now.len(), slice, is_last, probe, watch);
-            if passed.is_break() {
-                cache.clear();
-                return Err(TextError::Interrupted);
-            }
-            done = end;
+        let end = ids.len().min(done + chunk);
+        // As far ahead as the row cache reaches; a single token is waited for anyhow.
+        let ahead = ids.len().min(done + self.ple.capacity().max(chunk));
+        if ids.len() > 1 {
+            self.ple.request(&ids[prompt.requested..ahead]);
+            prompt.requested = ahead;
         }
-        Ok(())
+        let now = &ids[done..end];
+        let rows = &mut work.per_layer_inputs[..now.len() * self.ple.width()];
+        self.ple.read(pool.isa(), now, rows)?;
+        let rows = self.media_count(now) * self.config.hidden_size;
+        let (rows, later) = prompt.media_rows.split_at(rows);
+        prompt.media_rows = later;
+        self.embed(pool, work, now, rows)?;
+        let is_last = end == ids.len();
+        let passed =
+            self.extend_by_chunk(pool, cache, work, now.len(), slice, is_last, probe, watch);
+        if passed.is_break() {
+            cache.clear();
+            return Err(TextError::Interrupted);
+        }
+        prompt.done = end;
+        Ok(!is_last)
     }
 
     fn media_count(&self, ids: &[u32]) -> usize {

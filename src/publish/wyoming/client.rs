@@ -12,9 +12,8 @@ use super::Shared;
 use super::framing::{self, Event, Fault};
 use super::info;
 use super::sound::Sound;
-use crate::report::{
-    Action, CancelRequest, Dictation, JobState, JobUpdate, Origin, Request, SpeechFeed,
-};
+use crate::report::{Action, CancelRequest, Dictation, JobState, JobUpdate, Origin, Request};
+use crate::utterance;
 
 /// Why a client is let go.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +57,8 @@ impl Drop for Awaited {
 /// Speech that comes.
 struct Utterance {
     sound: Sound,
-    feed: Arc<SpeechFeed>,
+    /// `None` once it was cut at the longest length.
+    sender: Option<utterance::Sender>,
     awaited: Awaited,
 }
 
@@ -98,9 +98,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     /// Why it was let go. It is told where it can be told.
     pub(super) async fn serve(mut self) -> Result<(), Ended> {
         let result = self.events().await;
-        if let Some(Utterance { feed, .. }) = self.utterance.take() {
-            feed.cancel();
-        }
+        self.utterance = None;
         if let Err(ended) = &result {
             let event = Event::new(
                 "error",
@@ -178,22 +176,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
 
     /// Speech begins: the model is made ready while it comes.
     fn begin(&mut self, event: &Event) -> Result<(), Ended> {
-        if let Some(Utterance { feed, .. }) = self.utterance.take() {
-            feed.cancel();
-        }
+        self.utterance = None;
         let longest_s = self.shared.config.max_utterance_s;
         let sound = Sound::new(event, longest_s).map_err(Ended::Refused)?;
         let language = self.language.clone();
         let usual = || self.shared.config.language(None).map(str::to_owned);
-        let feed = Arc::new(SpeechFeed::default());
+        let (sender, receiver) = utterance::channel();
         let dictation = Dictation {
-            feed: Arc::clone(&feed),
+            sound: Arc::new(receiver),
             language: language.or_else(usual).unwrap_or_default(),
         };
         let awaited = self.ask(Action::Dictate(dictation))?;
         self.utterance = Some(Utterance {
             sound,
-            feed,
+            sender: Some(sender),
             awaited,
         });
         Ok(())
@@ -217,9 +213,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
                 .sound
                 .samples(&event.payload)
                 .map_err(Ended::Refused)?;
-            utterance.feed.push(&samples);
-            if utterance.sound.is_full() {
-                utterance.feed.end(true);
+            if let Some(sender) = &utterance.sender {
+                sender.push(&samples);
+            }
+            if utterance.sound.is_full()
+                && let Some(sender) = utterance.sender.take()
+            {
+                sender.end(true);
             }
         }
         Ok(())
@@ -227,11 +227,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
 
     /// Speech ended: its transcript.
     async fn transcribe(&mut self) -> Result<(), Ended> {
-        let Some(utterance) = self.utterance.take() else {
+        let Some(mut utterance) = self.utterance.take() else {
             return Err(Ended::Refused("audio-stop without any sound".to_owned()));
         };
-        if !utterance.sound.is_full() {
-            utterance.feed.end(false);
+        if let Some(sender) = utterance.sender.take() {
+            sender.end(false);
         }
         let Some(update) = self.answer(utterance.awaited).await? else {
             return Ok(());

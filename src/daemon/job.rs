@@ -1,0 +1,229 @@
+//! A piece of work for the model: what is to be done, how urgent it is now, and how the loop reaches whoever does it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::settings::Settings;
+use super::worker::Hearing;
+use crate::media::{CaptionTrigger, MotionExtent, VideoFrame};
+use crate::report::{Ask, Describe, Request, Transcribe};
+use crate::utterance::{self, Progress};
+
+/// Samples of an utterance that are worked on together while it is spoken, 160 ms. Every utterance is cut so, whatever else is being
+/// heard, and so it is understood as if it were alone, bit by bit.
+pub(super) const PIECE_SAMPLES: usize = 2560;
+
+/// How urgent work is, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// An utterance that is over: somebody waits.
+    Spoken,
+    /// An utterance that is being spoken, of which a piece is there.
+    Speaking,
+    /// What somebody asked for.
+    Request,
+    /// A picture that nobody asked for.
+    Caption,
+}
+
+/// A piece of work for the model.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// ULID.
+    pub(super) id: String,
+    pub(super) work: Work,
+    /// What was configured when the job came.
+    pub(super) settings: Arc<Settings>,
+    pub(super) ticket: Arc<Ticket>,
+    pub(super) queued_at: Instant,
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// An utterance, worked on while it is spoken.
+    Utterance(Utterance),
+    /// A picture to describe, whoever wanted it.
+    Caption(CaptionWork),
+    /// A question.
+    Ask { request: Request, ask: Ask },
+    /// An attached picture.
+    Describe {
+        request: Request,
+        describe: Describe,
+    },
+    /// Attached audio.
+    Transcribe {
+        request: Request,
+        transcribe: Transcribe,
+    },
+    /// A sentence that may be one of the commands.
+    Recognize { request: Request, text: String },
+}
+
+/// An utterance, and what has been made of it so far.
+#[derive(Debug)]
+pub(super) struct Utterance {
+    pub(super) speaker: Speaker,
+    pub(super) sound: Arc<utterance::Receiver>,
+    /// The worker has taken it before; from then on there has to be sound.
+    pub(super) begun: bool,
+    pub(super) hearing: Option<Box<Hearing>>,
+}
+
+/// Who speaks.
+#[derive(Debug)]
+pub(super) enum Speaker {
+    /// Somebody at a microphone of the board.
+    Microphone(String),
+    /// A client's.
+    Client {
+        request: Request,
+        /// In the prompt's words.
+        language: String,
+    },
+}
+
+/// A picture of a camera.
+#[derive(Debug)]
+pub(super) struct CaptionWork {
+    pub(super) camera: String,
+    pub(super) frame: VideoFrame,
+    pub(super) trigger: CaptionTrigger,
+    pub(super) motion: Option<MotionExtent>,
+    /// The request that wanted it, where one did.
+    pub(super) request: Option<(Request, Describe)>,
+}
+
+impl Work {
+    /// How urgent it is now, among equals that with the lesser instant first; nothing where there is nothing to be done yet.
+    pub(super) fn turn(&self) -> Option<(Rank, Option<Instant>)> {
+        match self {
+            Work::Utterance(utterance) => match utterance.sound.state() {
+                (_, Progress::Cancelled) => Some((Rank::Spoken, None)),
+                (_, Progress::Ended { at, .. }) => Some((Rank::Spoken, Some(at))),
+                (samples, Progress::Speaking) => {
+                    (!utterance.begun || samples >= PIECE_SAMPLES).then_some((Rank::Speaking, None))
+                }
+            },
+            Work::Ask { .. }
+            | Work::Describe { .. }
+            | Work::Transcribe { .. }
+            | Work::Recognize { .. } => Some((Rank::Request, None)),
+            Work::Caption(caption) if caption.request.is_some() => Some((Rank::Request, None)),
+            Work::Caption(_) => Some((Rank::Caption, None)),
+        }
+    }
+
+    pub(super) fn is_utterance(&self) -> bool {
+        matches!(self, Work::Utterance(_))
+    }
+
+    /// The camera whose caption nobody asked for.
+    pub(super) fn unasked_caption(&self) -> Option<&str> {
+        match self {
+            Work::Caption(caption) if caption.request.is_none() => Some(&caption.camera),
+            _ => None,
+        }
+    }
+
+    /// The request behind it.
+    pub(super) fn request(&self) -> Option<&Request> {
+        match self {
+            Work::Ask { request, .. }
+            | Work::Describe { request, .. }
+            | Work::Transcribe { request, .. }
+            | Work::Recognize { request, .. } => Some(request),
+            Work::Utterance(utterance) => match &utterance.speaker {
+                Speaker::Client { request, .. } => Some(request),
+                Speaker::Microphone(_) => None,
+            },
+            Work::Caption(caption) => caption.request.as_ref().map(|(request, _)| request),
+        }
+    }
+}
+
+impl Job {
+    /// How urgent it is while it is worked on.
+    pub(super) fn rank(&self) -> Rank {
+        self.work.turn().map_or(Rank::Speaking, |(rank, _)| rank)
+    }
+
+    /// Whether its time is over: that of an utterance begins when it has been spoken.
+    pub(super) fn is_late(&self) -> bool {
+        let ended = match &self.work {
+            Work::Utterance(utterance) => match utterance.sound.state() {
+                (_, Progress::Ended { at, .. }) => Some(at),
+                _ => None,
+            },
+            _ => None,
+        };
+        self.ticket.is_late() || ended.is_some_and(|at| at + self.patience() <= Instant::now())
+    }
+
+    /// How long an answer may take once an utterance is over.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(self.settings.config.queue.deadline_s.into())
+    }
+
+    /// Bytes that an utterance holds: sound that waits, keys and values.
+    pub(super) fn utterance_bytes(&self) -> u64 {
+        match &self.work {
+            Work::Utterance(utterance) => {
+                let (samples, _) = utterance.sound.state();
+                let hearing = utterance.hearing.as_ref();
+                (samples * size_of::<f32>()) as u64 + hearing.map_or(0, |hearing| hearing.bytes())
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// How the loop reaches a job that the worker has already taken.
+#[derive(Debug, Default)]
+pub(super) struct Ticket {
+    cancelled: AtomicBool,
+    /// When the job is given up; of an utterance known only once it has been spoken.
+    deadline: Mutex<Option<Instant>>,
+}
+
+impl Ticket {
+    /// A ticket of a job that is given up at `deadline`.
+    pub(super) fn until(deadline: Instant) -> Ticket {
+        Ticket {
+            deadline: Mutex::new(Some(deadline)),
+            ..Ticket::default()
+        }
+    }
+
+    /// When the job is given up.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets when the job is given up.
+    pub(super) fn set_deadline(&self, deadline: Instant) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
+    }
+
+    /// Whether its time is over.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline()
+            .is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// Ends the job at the next token.
+    pub(super) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Whether the worker is to end the job now.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_cancelled() || self.is_late()
+    }
+}

@@ -1,0 +1,259 @@
+//! The order in which work is taken, event by event: nothing here is timed.
+
+use std::path::Path;
+
+use super::*;
+use crate::config::Config;
+use crate::daemon::job::{CaptionWork, Speaker, Utterance};
+use crate::daemon::settings::Settings;
+use crate::media::{CaptionTrigger, VideoFrame};
+use crate::report::{Action, Origin, Request};
+use crate::utterance;
+
+const ROOM: Limits = Limits {
+    jobs: 8,
+    utterances: 8,
+    utterance_bytes: 1 << 30,
+};
+
+const PIECE: &[f32] = &[0.0; PIECE_SAMPLES];
+
+fn job(id: &str, work: Work) -> Job {
+    let config = Config::parse("[model]\npath = \"/model\"", Path::new("gemmad.toml")).unwrap();
+    Job {
+        id: id.to_owned(),
+        work,
+        settings: Arc::new(Settings {
+            config: Arc::new(config),
+            config_sha256: String::new(),
+            commands: None,
+            matformer: None,
+            max_tokens: 1,
+            threads: 1,
+        }),
+        ticket: Arc::default(),
+        queued_at: Instant::now(),
+    }
+}
+
+/// Somebody begins to speak at the microphone `id`.
+fn speak(queue: &Arc<Queue>, id: &str) -> utterance::Sender {
+    let (sender, sound) = utterance::channel();
+    let work = Work::Utterance(Utterance {
+        speaker: Speaker::Microphone(id.to_owned()),
+        sound: Arc::new(sound),
+        begun: false,
+        hearing: None,
+    });
+    assert!(matches!(queue.push(job(id, work), ROOM), Pushed::Waits));
+    sender
+}
+
+fn request(id: &str) -> Work {
+    Work::Recognize {
+        request: Request {
+            id: id.to_owned(),
+            origin: Origin::Wyoming,
+            transaction: None,
+            action: Action::Stats,
+        },
+        text: String::new(),
+    }
+}
+
+fn caption(camera: &str) -> Work {
+    Work::Caption(CaptionWork {
+        camera: camera.to_owned(),
+        frame: VideoFrame {
+            encoded: Vec::new(),
+            width_px: 1,
+            height_px: 1,
+            taken_at: std::time::SystemTime::UNIX_EPOCH,
+        },
+        trigger: CaptionTrigger::Motion,
+        motion: None,
+        request: None,
+    })
+}
+
+fn push(queue: &Arc<Queue>, id: &str, work: Work) {
+    assert!(!matches!(queue.push(job(id, work), ROOM), Pushed::Full(..)));
+}
+
+/// What the worker does with the next job: an utterance that is not over loses a piece and comes back, all else is done.
+fn work(queue: &Queue, below: Option<Rank>) -> Option<String> {
+    let mut job = match below {
+        None => queue.pop(Duration::ZERO)?,
+        Some(rank) => queue.pop_before(rank)?,
+    };
+    let id = job.id.clone();
+    match &mut job.work {
+        Work::Utterance(utterance)
+            if utterance.sound.state().1 == utterance::Progress::Speaking =>
+        {
+            if utterance.begun {
+                utterance.sound.take(PIECE_SAMPLES);
+            }
+            utterance.begun = true;
+            assert!(queue.put_back(job).is_none());
+        }
+        _ => queue.done(),
+    }
+    Some(id)
+}
+
+/// All that there is to do now, in order.
+fn order(queue: &Queue) -> Vec<String> {
+    std::iter::from_fn(|| work(queue, None)).collect()
+}
+
+#[test]
+fn what_has_been_said_comes_first_then_what_is_being_said_then_requests_then_captions() {
+    let queue = Arc::new(Queue::default());
+    push(&queue, "caption", caption("door"));
+    push(&queue, "request", request("request"));
+    let hall = speak(&queue, "hall");
+    let kitchen = speak(&queue, "kitchen");
+    kitchen.end(false);
+    assert_eq!(order(&queue), ["kitchen", "hall", "request", "caption"]);
+    // Nothing more to be done for the hall until it says something: everybody else is served.
+    assert_eq!(order(&queue), [] as [&str; 0]);
+    push(&queue, "later", request("later"));
+    assert_eq!(order(&queue), ["later"]);
+    hall.push(&PIECE[1..]);
+    assert_eq!(order(&queue), [] as [&str; 0]);
+    hall.push(&PIECE[..1]);
+    assert_eq!(order(&queue), ["hall"]);
+    hall.end(false);
+    assert_eq!(order(&queue), ["hall"]);
+    assert_eq!(queue.len(), 0);
+}
+
+#[test]
+fn those_who_speak_take_turns_piece_by_piece_whoever_drips() {
+    let queue = Arc::new(Queue::default());
+    let [a, b, dripping] = ["a", "b", "dripping"].map(|id| speak(&queue, id));
+    assert_eq!(order(&queue), ["a", "b", "dripping"]);
+    a.push(&PIECE.repeat(3));
+    b.push(&PIECE.repeat(2));
+    dripping.push(&[0.0]);
+    assert_eq!(order(&queue), ["a", "b", "a", "b", "a"]);
+    // Who ended first is answered first, whenever it began.
+    b.end(false);
+    a.end(false);
+    dripping.push(&[0.0]);
+    assert_eq!(order(&queue), ["b", "a"]);
+    // A client that goes costs nobody anything.
+    drop(dripping);
+    assert_eq!(order(&queue), ["dripping"]);
+    assert_eq!(queue.len(), 0);
+}
+
+#[test]
+fn work_gives_way_to_what_is_more_urgent_only() {
+    let queue = Arc::new(Queue::default());
+    push(&queue, "caption", caption("door"));
+    let running = queue.pop(Duration::ZERO).unwrap();
+    push(&queue, "request", request("request"));
+    let hall = speak(&queue, "hall");
+    push(&queue, "other caption", caption("garden"));
+    let between = |rank| std::iter::from_fn(|| work(&queue, Some(rank))).collect::<Vec<_>>();
+    assert_eq!(running.rank(), Rank::Caption);
+    // While a request is worked on, speech is heard; the caption has to wait for both.
+    let request = queue.pop_before(Rank::Caption).unwrap();
+    assert_eq!(request.id, "hall");
+    assert!(queue.put_back(request).is_none());
+    hall.push(PIECE);
+    assert_eq!(between(Rank::Request), ["hall", "hall"]);
+    assert_eq!(between(Rank::Request), [] as [&str; 0]);
+    assert_eq!(between(Rank::Caption), ["request"]);
+    // What is being said gives way to what has been said, and that to nothing.
+    hall.end(false);
+    let cellar = speak(&queue, "cellar");
+    cellar.end(false);
+    assert_eq!(between(Rank::Spoken), [] as [&str; 0]);
+    assert_eq!(between(Rank::Speaking), ["hall", "cellar"]);
+    queue.done();
+    assert_eq!(order(&queue), ["other caption"]);
+}
+
+#[test]
+fn utterances_are_bounded_in_number_and_memory_and_cost_requests_no_room() {
+    let queue = Arc::new(Queue::default());
+    let limits = Limits {
+        jobs: 1,
+        utterances: 2,
+        utterance_bytes: 4096,
+    };
+    let speakers = [speak(&queue, "a"), speak(&queue, "b")];
+    let refused = |queue: &Arc<Queue>| {
+        let (sender, sound) = utterance::channel();
+        let work = Work::Utterance(Utterance {
+            speaker: Speaker::Microphone("c".to_owned()),
+            sound: Arc::new(sound),
+            begun: false,
+            hearing: None,
+        });
+        let words = match queue.push(job("c", work), limits) {
+            Pushed::Full(_, words) => Some(words),
+            _ => None,
+        };
+        drop(sender);
+        words
+    };
+    assert!(refused(&queue).unwrap().contains("[queue] utterances"));
+    // Also while the worker has one of them.
+    let taken = queue.pop(Duration::ZERO).unwrap();
+    assert!(refused(&queue).unwrap().contains("[queue] utterances"));
+    assert!(queue.put_back(taken).is_none());
+    push(&queue, "request", request("request"));
+    let full = queue.push(job("more", request("more")), limits);
+    assert!(matches!(full, Pushed::Full(_, words) if words.contains("[queue] jobs")));
+    let [a, b] = speakers;
+    drop(a);
+    assert_eq!(queue.pop(Duration::ZERO).unwrap().id, "a");
+    queue.done();
+    b.push(&[0.0; 1024]);
+    assert!(refused(&queue).unwrap().contains("[queue] utterances_mib"));
+    drop(b);
+    assert_eq!(refused(&queue), None);
+}
+
+#[test]
+fn cancelled_expired_and_closed_work_comes_back_once() {
+    let queue = Arc::new(Queue::default());
+    let hall = speak(&queue, "hall");
+    let kitchen = speak(&queue, "kitchen");
+    push(&queue, "request", request("request"));
+    assert!(matches!(queue.cancel("request"), Cancelled::Waiting(job) if job.id == "request"));
+    assert!(matches!(queue.cancel("request"), Cancelled::Unknown));
+    let mut running = queue.pop(Duration::ZERO).unwrap();
+    assert!(matches!(queue.cancel("hall"), Cancelled::Running));
+    assert!(running.ticket.is_over());
+    // Speech that is over has its time from then on; what is being said has no limit but its own.
+    assert!(queue.expired().is_empty());
+    running.ticket = Arc::new(Ticket::until(Instant::now()));
+    assert!(queue.put_back(running).is_none());
+    let late = queue.expired();
+    assert_eq!(late.len(), 1);
+    assert_eq!(late[0].id, "hall");
+    let running = queue.pop(Duration::ZERO).unwrap();
+    assert!(queue.close().is_empty());
+    assert!(running.ticket.is_cancelled());
+    assert_eq!(queue.put_back(running).unwrap().id, "kitchen");
+    drop((hall, kitchen));
+    assert!(queue.pop(Duration::from_secs(3600)).is_none());
+}
+
+#[test]
+fn sound_wakes_a_worker_that_waits() {
+    let queue = Arc::new(Queue::default());
+    let hall = speak(&queue, "hall");
+    assert_eq!(order(&queue), ["hall"]);
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| queue.pop(Duration::from_secs(3600)).map(|job| job.id));
+        hall.push(PIECE);
+        assert_eq!(worker.join().unwrap().as_deref(), Some("hall"));
+    });
+    queue.done();
+}

@@ -1,0 +1,405 @@
+//! An utterance: encoded and prefilled piece by piece while it is spoken, then answered as text, as a command, or as both.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Task;
+use crate::config::{Trigger, VoiceAnswer};
+use crate::daemon::clock;
+use crate::daemon::job::{PIECE_SAMPLES, Speaker, Utterance};
+use crate::pipeline::commands::{CommandGrammar, Understanding};
+use crate::pipeline::{Answer, EngineError, Request, Speech, UserPart};
+use crate::report::{CommandCall, EventType, Report, ReportTiming, SCHEMA, VoiceEvent};
+use crate::utterance::Progress;
+
+/// Samples a second of what the microphones give.
+const SAMPLE_RATE_HZ: f64 = 16_000.0;
+
+/// What has been made of an utterance so far.
+pub(in crate::daemon) struct Hearing {
+    speech: Speech,
+    samples: usize,
+}
+
+impl std::fmt::Debug for Hearing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hearing({} samples)", self.samples)
+    }
+}
+
+impl Hearing {
+    /// Bytes of keys and values.
+    pub(in crate::daemon) fn bytes(&self) -> u64 {
+        self.speech.bytes()
+    }
+}
+
+/// What was heard of an utterance that is over.
+#[derive(Clone, Copy)]
+struct Spoken {
+    samples: usize,
+    truncated: bool,
+    ended_at: Instant,
+}
+
+impl Spoken {
+    fn seconds(self) -> f64 {
+        self.samples as f64 / SAMPLE_RATE_HZ
+    }
+}
+
+/// What came of it.
+struct Understood {
+    event_type: EventType,
+    text: Option<String>,
+    command: Option<CommandCall>,
+    confidence: Option<f32>,
+    reason: Option<String>,
+    matformer: String,
+    timing: ReportTiming,
+}
+
+impl Task<'_> {
+    /// The next piece of an utterance; what has been made of it so far, where there is more to come.
+    pub(super) fn utterance(
+        &mut self,
+        utterance: &Utterance,
+        hearing: Option<Box<Hearing>>,
+    ) -> Option<Box<Hearing>> {
+        let (waiting, progress) = utterance.sound.state();
+        let samples = hearing.as_ref().map_or(0, |hearing| hearing.samples);
+        let mut spoken = Spoken {
+            samples,
+            truncated: false,
+            ended_at: Instant::now(),
+        };
+        match progress {
+            Progress::Speaking => {}
+            Progress::Ended { truncated, at } => {
+                let deadline = at + self.job.patience();
+                let known = self.job.ticket.deadline();
+                self.job
+                    .ticket
+                    .set_deadline(known.map_or(deadline, |known| known.min(deadline)));
+                (spoken.truncated, spoken.ended_at) = (truncated, at);
+            }
+            Progress::Cancelled => {
+                // A client went, and waits for nothing; at a microphone it was no speech.
+                if let Speaker::Client { request, .. } = &utterance.speaker {
+                    self.job.ticket.cancel();
+                    self.conclude(request, Ok(None), spoken.ended_at);
+                }
+                return None;
+            }
+        }
+        let more = match hearing {
+            None => self.begin(utterance),
+            Some(hearing) if progress != Progress::Speaking && waiting == 0 => {
+                self.finish(utterance, hearing.speech, spoken);
+                return None;
+            }
+            Some(mut hearing) => {
+                let samples = utterance.sound.take(PIECE_SAMPLES);
+                hearing.samples += samples.len();
+                spoken.samples = hearing.samples;
+                let heard = self.engine.hear(&mut hearing.speech, &samples);
+                heard.map(|()| hearing)
+            }
+        };
+        match more {
+            Ok(hearing) => Some(hearing),
+            Err(error) => {
+                self.give_up(utterance, spoken, error);
+                None
+            }
+        }
+    }
+
+    /// What stands before the sound, to the model.
+    fn begin(&mut self, utterance: &Utterance) -> Result<Box<Hearing>, EngineError> {
+        let settings = Arc::clone(&self.job.settings);
+        let commands = self.straight(utterance);
+        let (system, prompt) = match &commands {
+            Some(commands) => (commands.instructions(), commands.prompt().to_owned()),
+            None => (
+                None,
+                settings.config.tasks.transcribe(self.language(utterance))?,
+            ),
+        };
+        let (desk, rank) = (&mut *self.desk, self.job.rank());
+        let speech = self.engine.start_speech_giving_way(
+            system,
+            &prompt,
+            settings.matformer.as_deref(),
+            &mut |engine| desk.give_way(engine, rank),
+        )?;
+        Ok(Box::new(Hearing { speech, samples: 0 }))
+    }
+
+    /// The commands that an utterance is taken for without being written down first.
+    fn straight(&self, utterance: &Utterance) -> Option<Arc<CommandGrammar>> {
+        let settings = &self.job.settings;
+        match &utterance.speaker {
+            Speaker::Microphone(id) => settings
+                .microphone(id)
+                .filter(|config| config.answer == VoiceAnswer::Command)
+                .and(settings.commands.clone()),
+            Speaker::Client { .. } => None,
+        }
+    }
+
+    fn language<'u>(&'u self, utterance: &'u Utterance) -> &'u str {
+        match &utterance.speaker {
+            Speaker::Microphone(id) => self
+                .settings()
+                .microphone(id)
+                .map_or("", |config| &config.language),
+            Speaker::Client { language, .. } => language,
+        }
+    }
+
+    /// Answers to an utterance that is over.
+    fn finish(&mut self, utterance: &Utterance, speech: Speech, spoken: Spoken) {
+        let straight = self.straight(utterance);
+        let generation = match &straight {
+            Some(commands) => commands.generation(),
+            None => self.engine.most_likely(self.settings().max_tokens),
+        };
+        let mut on_text = |_: &str| ControlFlow::Continue(());
+        let answer = self.engine.finish_speech(speech, &generation, &mut on_text);
+        let answer = super::whole(answer).and_then(|answer| answer.ok_or(EngineError::Cancelled));
+        match (answer, &utterance.speaker) {
+            (Err(error), _) => self.give_up(utterance, spoken, error),
+            (Ok(answer), Speaker::Client { request, .. }) => {
+                self.note_client(spoken);
+                self.conclude(request, Ok(Some(answer)), spoken.ended_at);
+            }
+            (Ok(answer), Speaker::Microphone(id)) => {
+                match self.understand(id, straight.as_deref(), answer, spoken) {
+                    Ok(understood) => self.tell_heard(id, spoken, understood),
+                    Err(error) => self.give_up(utterance, spoken, error),
+                }
+            }
+        }
+    }
+
+    /// What an answer to an utterance at a microphone means there.
+    fn understand(
+        &mut self,
+        microphone: &str,
+        straight: Option<&CommandGrammar>,
+        answer: Answer,
+        spoken: Spoken,
+    ) -> Result<Understood, EngineError> {
+        let settings = Arc::clone(&self.job.settings);
+        let timing = self.timing(&answer.timing, spoken.ended_at);
+        if let Some(commands) = straight {
+            return Ok(understood(commands, answer, None, timing));
+        }
+        let Some(config) = settings.microphone(microphone) else {
+            return Ok(Understood::of(EventType::Rejected, answer, timing));
+        };
+        let heard = answer.text.trim().to_owned();
+        let said = match config.trigger {
+            Trigger::WakePhrase => match after_wake_phrase(&heard, &config.wake_phrases) {
+                Some(rest) => rest.to_owned(),
+                // What was not meant for the daemon is not published.
+                None => {
+                    let mut rejected = Understood::of(EventType::Rejected, answer, timing);
+                    rejected.reason = Some("no wake phrase".to_owned());
+                    return Ok(rejected);
+                }
+            },
+            Trigger::Voice | Trigger::PushToTalk => heard,
+        };
+        let commands = settings.commands.as_ref();
+        let Some(commands) = commands.filter(|_| config.answer == VoiceAnswer::Both) else {
+            let mut transcript = Understood::of(EventType::Transcript, answer, timing);
+            transcript.text = Some(said);
+            return Ok(transcript);
+        };
+        let request = Request {
+            system: commands.instructions().map(str::to_owned),
+            user: vec![UserPart::Text(commands.prompt_for(&said))],
+            matformer: settings.matformer.clone(),
+            conversation: None,
+            generation: commands.generation(),
+        };
+        let second = self.answer(&request)?.ok_or(EngineError::Cancelled)?;
+        let mut both = self.timing(&second.timing, spoken.ended_at);
+        both.load_ms += timing.load_ms;
+        both.encode_ms += timing.encode_ms;
+        both.prefill_ms += timing.prefill_ms;
+        both.decode_ms += timing.decode_ms;
+        both.prompt_tokens += timing.prompt_tokens;
+        both.tokens += timing.tokens;
+        Ok(understood(commands, second, Some(said), both))
+    }
+
+    /// Tells whoever waits that an utterance has no answer, and why.
+    fn give_up(&mut self, utterance: &Utterance, spoken: Spoken, error: EngineError) {
+        match &utterance.speaker {
+            Speaker::Client { request, .. } => {
+                self.note_client(spoken);
+                let result = match error {
+                    EngineError::Cancelled => Ok(None),
+                    error => Err(super::engine_error(&error)),
+                };
+                self.conclude(request, result, spoken.ended_at);
+            }
+            Speaker::Microphone(id) => {
+                let reason = match error {
+                    EngineError::Cancelled if !self.job.ticket.is_late() => {
+                        super::stopping().message
+                    }
+                    EngineError::Cancelled => super::timed_out().message,
+                    error => error.to_string(),
+                };
+                log::warn!(source = id.as_str(); "cannot answer to speech: {reason}");
+                let understood = Understood {
+                    event_type: EventType::Rejected,
+                    text: None,
+                    command: None,
+                    confidence: None,
+                    reason: Some(reason),
+                    matformer: self.settings().matformer.clone().unwrap_or_default(),
+                    timing: ReportTiming::default(),
+                };
+                self.tell_heard(id, spoken, understood);
+            }
+        }
+    }
+
+    fn note_client(&self, spoken: Spoken) {
+        log::info!(
+            job_id = self.job.id.as_str();
+            "heard {:.1} s of a client's speech", spoken.seconds()
+        );
+    }
+
+    fn tell_heard(&mut self, microphone: &str, spoken: Spoken, understood: Understood) {
+        let seconds = spoken.seconds();
+        let config = self.settings().microphone(microphone);
+        let language = config
+            .map(|config| config.language.clone())
+            .unwrap_or_default();
+        log::info!(
+            source = microphone, job_id = self.job.id.as_str(), EVENT = understood.event_type.name();
+            "heard {seconds:.1} s of speech: {}", understood.event_type.name()
+        );
+        if self.settings().config.log.content {
+            log::debug!(source = microphone; "heard: {:?} {:?}", understood.text, understood.command);
+        }
+        self.tell(Report::Voice(Box::new(VoiceEvent {
+            schema: SCHEMA,
+            id: self.job.id.clone(),
+            event_type: understood.event_type,
+            ts: clock::now(),
+            clock_synced: clock::is_synced(),
+            source: microphone.to_owned(),
+            language,
+            text: understood.text,
+            command: understood.command,
+            confidence: understood.confidence,
+            audio_s: seconds,
+            truncated: spoken.truncated,
+            reason: understood.reason,
+            model: self.desk.model.clone(),
+            matformer: understood.matformer,
+            timing: understood.timing,
+        })));
+    }
+}
+
+/// The command that an answer is.
+fn understood(
+    commands: &CommandGrammar,
+    answer: Answer,
+    text: Option<String>,
+    timing: ReportTiming,
+) -> Understood {
+    let read = commands.read(&answer);
+    let mut understood = Understood::of(EventType::NotUnderstood, answer, timing);
+    understood.text = text;
+    match read {
+        Understanding::Command { call, confidence } => {
+            understood.event_type = EventType::Command;
+            understood.command = Some(crate::report::CommandCall {
+                name: call.name,
+                slots: call.slots,
+            });
+            understood.confidence = Some(confidence);
+        }
+        Understanding::NotUnderstood { confidence, reason } => {
+            understood.confidence = Some(confidence);
+            understood.reason = Some(reason);
+        }
+    }
+    understood
+}
+
+impl Understood {
+    fn of(event_type: EventType, answer: Answer, timing: ReportTiming) -> Understood {
+        Understood {
+            event_type,
+            text: None,
+            command: None,
+            confidence: None,
+            reason: None,
+            matformer: answer.matformer,
+            timing,
+        }
+    }
+}
+
+/// What was said after one of the phrases; case and punctuation do not count. `None` where it begins with none of them.
+fn after_wake_phrase<'a>(heard: &'a str, phrases: &[String]) -> Option<&'a str> {
+    phrases
+        .iter()
+        .find_map(|phrase| after_phrase(heard, phrase))
+}
+
+fn after_phrase<'a>(heard: &'a str, phrase: &str) -> Option<&'a str> {
+    let counts = |c: &char| c.is_alphanumeric();
+    let mut wanted = phrase.chars().filter(counts).flat_map(char::to_lowercase);
+    let mut next = wanted.next();
+    for (at, c) in heard.char_indices() {
+        if next.is_none() {
+            // The phrase has ended; it counts only where its last word has, too.
+            let rest = &heard[at..];
+            return (!c.is_alphanumeric())
+                .then(|| rest.trim_start_matches(|c: char| !c.is_alphanumeric()));
+        }
+        if !c.is_alphanumeric() {
+            continue;
+        }
+        for lower in c.to_lowercase() {
+            if next != Some(lower) {
+                return None;
+            }
+            next = wanted.next();
+        }
+    }
+    next.is_none().then_some("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wake_phrases_are_compared_without_case_and_punctuation() {
+        let phrases = ["hey house".to_owned(), "Computer".to_owned()];
+        let rest = |heard| after_wake_phrase(heard, &phrases);
+        assert_eq!(
+            rest("Hey, House! Turn on the light."),
+            Some("Turn on the light.")
+        );
+        assert_eq!(rest("computer, lights off"), Some("lights off"));
+        assert_eq!(rest("Hey house"), Some(""));
+        assert_eq!(rest("Computers are fun."), None);
+        assert_eq!(rest("Turn on the light."), None);
+        assert_eq!(rest("Hey"), None);
+    }
+}
