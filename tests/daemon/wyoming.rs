@@ -11,12 +11,12 @@ use crate::process::{Bench, Gemmad, expected, heldout};
 /// About 40 ms of 16 kHz, 16 bits, and not a whole number of samples: some clients cut where they like.
 const CHUNK_BYTES: usize = 1279;
 
-struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
-    fn connect(port: u16) -> Client {
+    pub(crate) fn connect(port: u16) -> Client {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Client {
@@ -24,7 +24,7 @@ impl Client {
         }
     }
 
-    fn send(&mut self, kind: &str, data: Value, payload: &[u8]) {
+    pub(crate) fn send(&mut self, kind: &str, data: Value, payload: &[u8]) {
         let data = data.to_string();
         let header = json!({
             "type": kind, "version": "1.5.4", "data_length": data.len(), "payload_length": payload.len(),
@@ -37,7 +37,7 @@ impl Client {
     }
 
     /// The next event; `None` where the server has closed the connection.
-    fn receive(&mut self) -> Option<(String, Value)> {
+    pub(crate) fn receive(&mut self) -> Option<(String, Value)> {
         let mut line = String::new();
         // A server that closes while something is still on its way to it resets the connection.
         if self.stream.read_line(&mut line).unwrap_or(0) == 0 {
@@ -50,7 +50,7 @@ impl Client {
         Some((header["type"].as_str().unwrap().to_owned(), data))
     }
 
-    fn speak(&mut self, format: &Value, bytes: &[u8]) {
+    pub(crate) fn speak(&mut self, format: &Value, bytes: &[u8]) {
         self.send("audio-start", format.clone(), &[]);
         for chunk in bytes.chunks(CHUNK_BYTES) {
             self.send("audio-chunk", format.clone(), chunk);
@@ -58,18 +58,18 @@ impl Client {
     }
 }
 
-fn mono() -> Value {
+pub(crate) fn mono() -> Value {
     json!({"rate": 16000, "width": 2, "channels": 1})
 }
 
 /// The samples of a held-out clip, whose header has the usual 44 bytes.
-fn samples(file: &str) -> Vec<u8> {
+pub(crate) fn samples(file: &str) -> Vec<u8> {
     let wav = std::fs::read(heldout("audio").join(file)).unwrap();
     assert_eq!(&wav[36..40], b"data");
     wav[44..].to_vec()
 }
 
-fn start(bench: &Bench, more: &str) -> (Gemmad, u16) {
+pub(crate) fn start(bench: &Bench, more: &str) -> (Gemmad, u16) {
     let port = free_port();
     let commands = std::fs::read_to_string(
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/demo-commands.toml"),
