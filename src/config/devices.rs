@@ -319,12 +319,8 @@ fn check_microphone(microphone: &Microphone) -> Result<(), String> {
         return Err(format!("wake_phrases has {phrase:?}, which has no word"));
     }
     let speech = &microphone.speech;
-    if !(speech.threshold > 0.0 && speech.threshold < 1.0) {
-        return Err(format!(
-            "speech.threshold is {}; it must lie between 0 and 1",
-            speech.threshold
-        ));
-    }
+    check_speech(speech.threshold, speech.min_speech_ms)
+        .map_err(|reason| format!("speech.{reason}"))?;
     between("speech.hangover_ms", speech.hangover_ms, 100, 10_000)?;
     between("speech.lead_ms", speech.lead_ms, 0, MAX_LEAD_MS)?;
     between(
@@ -351,6 +347,24 @@ fn check_microphone(microphone: &Microphone) -> Result<(), String> {
         500,
         600_000,
     )
+}
+
+/// What `[speech]` and `[microphone.speech]` have in common.
+///
+/// # Errors
+/// The first key that does not fit, without the section that it stands in.
+pub(super) fn check_speech(threshold: f32, min_speech_ms: u32) -> Result<(), String> {
+    if !(threshold > 0.0 && threshold < 1.0) {
+        return Err(format!(
+            "threshold is {threshold}; it must lie between 0 and 1"
+        ));
+    }
+    if min_speech_ms >= MAX_SPEECH_MS {
+        return Err(format!(
+            "min_speech_ms is {min_speech_ms}; it must be less than {MAX_SPEECH_MS}, which is what the model hears at once"
+        ));
+    }
+    Ok(())
 }
 
 fn check_camera(camera: &Camera) -> Result<(), String> {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::features::audio_file::AudioLimits;
 use crate::features::image::ImageLimits;
+use crate::features::speech_check::SpeechOptions;
 use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
 use crate::model::weights::PleOptions;
@@ -33,6 +34,8 @@ pub struct Config {
     pub tasks: Tasks,
     /// How audio is encoded.
     pub audio: AudioSection,
+    /// What counts as speech in sound that comes from elsewhere than the microphones.
+    pub speech: SpeechOptions,
     /// How pictures are encoded.
     pub vision: VisionSection,
     /// What is accepted.
@@ -171,6 +174,8 @@ impl Config {
                 "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to 30000"
             )));
         }
+        devices::check_speech(config.speech.threshold, config.speech.min_speech_ms)
+            .map_err(|reason| bad(format!("speech.{reason}")))?;
         if !config.command.is_empty() {
             CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar)
                 .map_err(|error| bad(error.to_string()))?;

@@ -4,5 +4,7 @@ pub mod audio_file;
 pub mod image;
 pub mod log_mel;
 pub mod resample;
+pub mod speech_check;
+pub mod speech_detect;
 pub mod speech_split;
 pub mod wav;

@@ -23,6 +23,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "media",
             "report",
             "utterance",
+            // What comes from elsewhere than the microphones is asked for speech by the same detector.
+            "features::speech_check",
         ],
     ),
     ("pipeline", &["features", "model", "media", "report"]),

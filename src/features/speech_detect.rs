@@ -1,0 +1,158 @@
+//! Which frames of 16 kHz sound are likely speech. Every door asks this one detector: microphones frame by frame, to cut a stream
+//! into utterances, and what comes whole or over the network through [`SpeechCheck`](super::speech_check::SpeechCheck).
+
+use earshot::Detector;
+
+use super::log_mel::SAMPLE_RATE_HZ;
+
+/// Samples that are judged together: 16 ms.
+pub const FRAME_SAMPLES: usize = 256;
+
+/// Speech begins once so many of so many frames in a row are likely: a click is shorter, the shortest word is not.
+pub const ONSET_FRAMES: u32 = 4;
+/// Frames in a row that [`ONSET_FRAMES`] are counted in.
+pub const ONSET_WINDOW: u32 = 6;
+
+/// Where the detector's memory is empty, steady noise looks like speech to it for up to 25 frames.
+pub const SETTLING_FRAMES: u32 = 30;
+
+/// Wind, traffic and a table that is touched are louder than speech below this, in Hz, and speech has nothing to lose there.
+const RUMBLE_HZ: f64 = 120.0;
+
+/// Judges a stream, frame after frame.
+pub struct SpeechDetector {
+    detector: Box<Detector>,
+    rumble: HighPass,
+    level: Level,
+    threshold: f32,
+    /// Frames until the detector, which starts with silence in its memory, can be believed.
+    settling: u32,
+    /// Of the last frames, the newest in the lowest bit: whether each was likely speech.
+    recent: u32,
+}
+
+impl SpeechDetector {
+    /// A detector at the start of a stream; `threshold` is the probability from which a frame is likely speech, 0 to 1.
+    pub fn new(threshold: f32) -> SpeechDetector {
+        SpeechDetector {
+            detector: Detector::default_boxed(),
+            rumble: HighPass::new(RUMBLE_HZ, f64::from(SAMPLE_RATE_HZ)),
+            level: Level::default(),
+            threshold,
+            settling: SETTLING_FRAMES,
+            recent: 0,
+        }
+    }
+
+    /// The stream breaks off; what comes next is another.
+    pub fn reset(&mut self) {
+        self.detector.reset();
+        self.rumble.reset();
+        self.level = Level::default();
+        self.settling = SETTLING_FRAMES;
+        self.recent = 0;
+    }
+
+    /// Whether the next [`FRAME_SAMPLES`] are likely speech. What lies beyond them is not looked at, what is missing is silence.
+    pub fn is_likely(&mut self, frame: &[f32]) -> bool {
+        let mut heard = [0.0; FRAME_SAMPLES];
+        for (heard, &x) in heard.iter_mut().zip(frame) {
+            // The detector wants numbers within full scale; filters may overshoot it.
+            *heard = self.rumble.pass(x).clamp(-1.0, 1.0);
+        }
+        let score = self.detector.predict_f32(&heard);
+        self.settling = self.settling.saturating_sub(1);
+        let stands_out = self.level.stands_out(&heard);
+        let likely = self.settling == 0 && stands_out && score >= self.threshold;
+        self.recent = self.recent << 1 | u32::from(likely);
+        likely
+    }
+
+    /// Whether speech has begun by the last frame: how many frames of the onset are likely speech, where they are enough.
+    pub fn onset(&self) -> Option<u32> {
+        let likely = (self.recent & ((1 << ONSET_WINDOW) - 1)).count_ones();
+        (likely >= ONSET_FRAMES).then_some(likely)
+    }
+
+    /// An utterance is over: its last frames begin no other.
+    pub fn forget_onset(&mut self) {
+        self.recent = 0;
+    }
+}
+
+/// How much louder than the lasting noise it is.
+///
+/// Steady noise whose spectrum falls like that of speech (a loud fan, wind, water) is speech to the detector from some level
+/// on, whatever its threshold: of brown noise at -15 dB full scale it takes nine frames in ten. What does not stand out from
+/// what was there before is no speech.
+#[derive(Default)]
+struct Level {
+    /// Mean square, smoothed over some frames; of the noise, it follows the quietest moments.
+    smoothed: Option<f32>,
+    floor: f32,
+}
+
+impl Level {
+    /// Share of a frame in the smoothed energy.
+    const SMOOTHING: f32 = 0.25;
+    /// Share by which the floor falls towards a quieter moment.
+    const FALL: f32 = 0.1;
+    /// How the floor rises in one frame otherwise: 3 dB a second. A fan that is switched on is forgotten in some seconds; the
+    /// gaps between words bring the floor back while somebody speaks.
+    const RISE: f32 = 1.011_1;
+    /// Energy over the floor that speech has: 5 dB.
+    const RATIO: f32 = 3.16;
+    /// Lowest floor, -70 dB full scale: no room is quieter, and the ratio stays a number in digital silence.
+    const SILENCE: f32 = 1e-7;
+
+    fn stands_out(&mut self, frame: &[f32]) -> bool {
+        let energy = frame.iter().map(|x| x * x).sum::<f32>() / frame.len() as f32;
+        let Some(smoothed) = &mut self.smoothed else {
+            self.smoothed = Some(energy);
+            self.floor = energy.max(Level::SILENCE);
+            return false;
+        };
+        *smoothed += Level::SMOOTHING * (energy - *smoothed);
+        if *smoothed < self.floor {
+            self.floor += Level::FALL * (*smoothed - self.floor);
+        } else {
+            self.floor *= Level::RISE;
+        }
+        self.floor = self.floor.max(Level::SILENCE);
+        *smoothed > Level::RATIO * self.floor
+    }
+}
+
+/// A Butterworth high-pass of second order, in the transposed direct form II.
+struct HighPass {
+    b: [f64; 3],
+    a: [f64; 2],
+    state: [f64; 2],
+}
+
+impl HighPass {
+    /// Source: R. Bristow-Johnson, "Audio EQ Cookbook", high-pass with Q = 1 / sqrt(2).
+    fn new(cutoff_hz: f64, rate_hz: f64) -> HighPass {
+        let w = std::f64::consts::TAU * cutoff_hz / rate_hz;
+        let alpha = w.sin() / std::f64::consts::SQRT_2;
+        let a0 = 1.0 + alpha;
+        let b = (1.0 + w.cos()) / 2.0 / a0;
+        HighPass {
+            b: [b, -2.0 * b, b],
+            a: [-2.0 * w.cos() / a0, (1.0 - alpha) / a0],
+            state: [0.0; 2],
+        }
+    }
+
+    fn pass(&mut self, x: f32) -> f32 {
+        let x = f64::from(x);
+        let y = self.b[0] * x + self.state[0];
+        self.state[0] = self.b[1] * x - self.a[0] * y + self.state[1];
+        self.state[1] = self.b[2] * x - self.a[1] * y;
+        y as f32
+    }
+
+    fn reset(&mut self) {
+        self.state = [0.0; 2];
+    }
+}
