@@ -13,4 +13,5 @@ pub mod pack;
 pub mod pipeline;
 pub mod publish;
 pub mod report;
+pub mod tls;
 pub mod utterance;

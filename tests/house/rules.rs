@@ -29,7 +29,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     ("pipeline", &["features", "model", "media", "report"]),
     // Samples of any rate become the model's, and motion is looked for in decoded pictures: both are done once, in `features`.
-    ("capture", &["config", "features", "media", "utterance"]),
+    (
+        "capture",
+        &["config", "features", "media", "tls", "utterance"],
+    ),
     // Sound of the network is made the model's where all sound is.
     (
         "publish",
@@ -37,6 +40,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "config",
             "report",
             "utterance",
+            "tls",
             "features::resample",
             "features::wav",
         ],
@@ -57,6 +61,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("media", &["utterance"]),
     ("report", &["utterance"]),
     ("utterance", &[]),
+    ("media", &[]),
+    ("report", &[]),
+    // Brokers and cameras are trusted for the same reasons.
+    ("tls", &[]),
 ];
 
 /// Names from outside and the only places that may use them: a change of that dependency then ends where it begins.
@@ -65,6 +73,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("v4l", &["src/capture/camera"]),
     ("rumqttc", &["src/publish/mqtt/client"]),
     ("zbus", &["src/publish/dbus"]),
+    ("x509_cert", &["src/tls/certificate"]),
     ("memmap2", &["src/model/weights"]),
     ("llguidance", &["src/model/grammar/"]),
     (

@@ -41,6 +41,7 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::report::{Info, MqttHealth, Report, Request};
+use crate::tls::TlsError;
 use outbox::Outbox;
 use owner::Owner;
 use payload::Composer;
@@ -101,14 +102,9 @@ pub enum MqttError {
         /// The credential's name.
         name: String,
     },
-    /// No certificate authority is known.
-    #[error(
-        "mqtt.url wants TLS, but the system has no certificates of authorities: install ca-certificates, or set mqtt.ca_file"
-    )]
-    NoAuthorities,
     /// TLS cannot be set up.
-    #[error("TLS: {0}")]
-    Tls(rustls::Error),
+    #[error("mqtt.url wants TLS: {0}")]
+    Tls(TlsError),
     /// The broker does not do what is asked.
     #[error("the broker {broker} {reason}")]
     Broker {

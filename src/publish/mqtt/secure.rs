@@ -1,66 +1,34 @@
-//! Certificates and passwords.
+//! Passwords, and what of TLS is MQTT's.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 use super::MqttError;
 use crate::config;
+use crate::tls::{self, Own, Peer, TlsError};
 
 /// Longest password, bytes.
 const MOST_PASSWORD_BYTES: u64 = 4096;
 
-/// How the connection is encrypted: the authorities that are trusted, and the client's own certificate.
-pub(super) fn tls(config: &config::Mqtt) -> Result<Arc<ClientConfig>, MqttError> {
-    let mut roots = RootCertStore::empty();
-    match &config.ca_file {
-        Some(path) => {
-            for certificate in certificates("ca_file", path)? {
-                roots
-                    .add(certificate)
-                    .map_err(|error| bad("ca_file", path, error))?;
-            }
-        }
-        None => {
-            // Some of the system's certificates may be of kinds that rustls does not read.
-            let found = rustls_native_certs::load_native_certs();
-            let (taken, _) = roots.add_parsable_certificates(found.certs);
-            if taken == 0 {
-                return Err(MqttError::NoAuthorities);
-            }
-        }
-    }
-    let builder =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(MqttError::Tls)?
-            .with_root_certificates(roots);
-    let config = match (&config.client_certificate_file, &config.client_key_file) {
-        (Some(certificate), Some(key_file)) => {
-            let chain = certificates("client_certificate_file", certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key_file)
-                .map_err(|error| bad("client_key_file", key_file, error))?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| bad("client_certificate_file", certificate, error))?
-        }
-        _ => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(config))
-}
+/// What the other side is called, and its keys.
+pub(super) const PEER: Peer = Peer {
+    name: "broker",
+    section: "mqtt.",
+};
 
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, MqttError> {
-    let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| bad(key, path, error))?;
-    if found.is_empty() {
-        return Err(bad(key, path, "it holds no certificate in PEM form"));
-    }
-    Ok(found)
+/// How the connection is encrypted: who is trusted, and the client's own certificate.
+pub(super) fn tls(config: &config::Mqtt) -> Result<Arc<ClientConfig>, MqttError> {
+    let own = match (&config.client_certificate_file, &config.client_key_file) {
+        (Some(certificate), Some(key)) => Some(Own { certificate, key }),
+        _ => None,
+    };
+    tls::client(PEER, config.ca_file.as_deref(), own).map_err(|error| match error {
+        TlsError::File { key, path, reason } => MqttError::File { key, path, reason },
+        error => MqttError::Tls(error),
+    })
 }
 
 fn bad(key: &'static str, path: &Path, reason: impl std::fmt::Display) -> MqttError {
