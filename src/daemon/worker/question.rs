@@ -12,6 +12,9 @@ use crate::report::{
     Transcribe,
 };
 
+/// Why there is no text.
+const NO_SPEECH: &str = "no speech was heard";
+
 impl Task<'_> {
     pub(super) fn ask(&mut self, asked: &Asked, ask: &Ask) {
         let since = self.job.queued_at;
@@ -172,6 +175,22 @@ impl Task<'_> {
             }
             result => self.conclude(asked, result.map_err(|e| engine_error(&e)), since),
         }
+    }
+
+    /// Tells the asker that there is no text, since nobody spoke.
+    pub(super) fn nothing_said(&self, asked: &Asked, since: Instant) {
+        let latency_ms = since.elapsed().as_secs_f64() * 1e3;
+        let reply = Reply {
+            text: Some(String::new()),
+            timing: Some(ReportTiming {
+                queue_ms: self.queue_ms,
+                latency_ms,
+                ..ReportTiming::default()
+            }),
+            details: serde_json::Map::from_iter([("reason".to_owned(), json!(NO_SPEECH))]),
+            ..Reply::default()
+        };
+        self.tell(asked.update(JobState::Done, Ok(reply)));
     }
 
     pub(super) fn conclude(

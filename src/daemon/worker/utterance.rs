@@ -8,6 +8,7 @@ use super::Task;
 use crate::config::{Trigger, VoiceAnswer};
 use crate::daemon::clock;
 use crate::daemon::job::{PIECE_SAMPLES, Speaker, Utterance};
+use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::{CommandGrammar, Understanding};
 use crate::pipeline::{Answer, EngineError, Request, Speech, UserPart};
 use crate::report::{CommandCall, EventType, Report, ReportTiming, SCHEMA, VoiceEvent};
@@ -19,6 +20,8 @@ const SAMPLE_RATE_HZ: f64 = 16_000.0;
 /// What has been made of an utterance so far.
 pub(in crate::daemon) struct Hearing {
     speech: Speech,
+    /// Whether somebody speaks in a client's sound at all; that of a microphone began with speech.
+    check: Option<SpeechCheck>,
     samples: usize,
 }
 
@@ -95,13 +98,25 @@ impl Task<'_> {
         }
         let more = match hearing {
             None => self.begin(utterance),
-            Some(hearing) if progress != Progress::Speaking && waiting == 0 => {
-                self.finish(utterance, hearing.speech, spoken);
+            Some(mut hearing) if progress != Progress::Speaking && waiting == 0 => {
+                let check = hearing.check.as_mut();
+                match &utterance.speaker {
+                    Speaker::Client { request, .. }
+                        if !check.is_none_or(SpeechCheck::has_speech) =>
+                    {
+                        self.note_client(spoken);
+                        self.nothing_said(request, spoken.ended_at);
+                    }
+                    _ => self.finish(utterance, hearing.speech, spoken),
+                }
                 return None;
             }
             Some(mut hearing) => {
                 let samples = utterance.sound.take(PIECE_SAMPLES);
                 hearing.samples += samples.len();
+                if let Some(check) = &mut hearing.check {
+                    check.push(&samples);
+                }
                 spoken.samples = hearing.samples;
                 let heard = self.engine.hear(&mut hearing.speech, &samples);
                 heard.map(|()| hearing)
@@ -127,6 +142,10 @@ impl Task<'_> {
                 settings.config.tasks.transcribe(self.language(utterance))?,
             ),
         };
+        let check = match &utterance.speaker {
+            Speaker::Client { .. } => Some(SpeechCheck::new(&settings.config.speech)),
+            Speaker::Microphone(_) => None,
+        };
         let (desk, rank) = (&mut *self.desk, self.job.rank());
         let speech = self.engine.start_speech_giving_way(
             system,
@@ -134,7 +153,11 @@ impl Task<'_> {
             settings.matformer.as_deref(),
             &mut |engine| desk.give_way(engine, rank),
         )?;
-        Ok(Box::new(Hearing { speech, samples: 0 }))
+        Ok(Box::new(Hearing {
+            speech,
+            check,
+            samples: 0,
+        }))
     }
 
     /// The commands that an utterance is taken for without being written down first.
