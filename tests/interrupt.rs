@@ -218,7 +218,9 @@ impl Talkers {
             Some((mut speech, from)) if from < self.samples[who].len() => {
                 let to = self.samples[who].len().min(from + Talkers::PIECE);
                 let piece = &self.samples[who][from..to];
+                let before = speech.bytes();
                 engine.hear(&mut speech, piece).unwrap();
+                assert!(before > 0 && speech.bytes() >= before);
                 Some((speech, to))
             }
             Some((speech, _)) => {

@@ -43,7 +43,7 @@ impl Daemon {
                 let work = Work::Utterance(Utterance {
                     speaker: Speaker::Microphone(id),
                     sound: Arc::new(sound),
-                    begun: false,
+                    heard: None,
                     hearing: None,
                 });
                 let ticket = Arc::new(Ticket::default());

@@ -27,6 +27,16 @@ pub(super) enum Rank {
     Caption,
 }
 
+/// When work is taken, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    pub(super) rank: Rank,
+    /// Of what has been said: who ended first is answered first.
+    ended_at: Option<Instant>,
+    /// Of what is being said: samples taken so far. So a short command keeps up while somebody else goes on and on.
+    heard: usize,
+}
+
 /// A piece of work for the model.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -67,8 +77,8 @@ pub(super) enum Work {
 pub(super) struct Utterance {
     pub(super) speaker: Speaker,
     pub(super) sound: Arc<utterance::Receiver>,
-    /// The worker has taken it before; from then on there has to be sound.
-    pub(super) begun: bool,
+    /// Samples that the worker has taken; `None` before it first had it, from when on there has to be sound.
+    pub(super) heard: Option<usize>,
     pub(super) hearing: Option<Box<Hearing>>,
 }
 
@@ -97,22 +107,34 @@ pub(super) struct CaptionWork {
 }
 
 impl Work {
-    /// How urgent it is now, among equals that with the lesser instant first; nothing where there is nothing to be done yet.
-    pub(super) fn turn(&self) -> Option<(Rank, Option<Instant>)> {
+    /// When it is taken; nothing where there is nothing to be done yet.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        let turn = |rank| Turn {
+            rank,
+            ended_at: None,
+            heard: 0,
+        };
         match self {
             Work::Utterance(utterance) => match utterance.sound.state() {
-                (_, Progress::Cancelled) => Some((Rank::Spoken, None)),
-                (_, Progress::Ended { at, .. }) => Some((Rank::Spoken, Some(at))),
-                (samples, Progress::Speaking) => {
-                    (!utterance.begun || samples >= PIECE_SAMPLES).then_some((Rank::Speaking, None))
-                }
+                (_, Progress::Cancelled) => Some(turn(Rank::Spoken)),
+                (_, Progress::Ended { at, .. }) => Some(Turn {
+                    ended_at: Some(at),
+                    ..turn(Rank::Spoken)
+                }),
+                (samples, Progress::Speaking) => match utterance.heard {
+                    None => Some(turn(Rank::Speaking)),
+                    Some(heard) => (samples >= PIECE_SAMPLES).then_some(Turn {
+                        heard,
+                        ..turn(Rank::Speaking)
+                    }),
+                },
             },
             Work::Ask { .. }
             | Work::Describe { .. }
             | Work::Transcribe { .. }
-            | Work::Recognize { .. } => Some((Rank::Request, None)),
-            Work::Caption(caption) if caption.request.is_some() => Some((Rank::Request, None)),
-            Work::Caption(_) => Some((Rank::Caption, None)),
+            | Work::Recognize { .. } => Some(turn(Rank::Request)),
+            Work::Caption(caption) if caption.request.is_some() => Some(turn(Rank::Request)),
+            Work::Caption(_) => Some(turn(Rank::Caption)),
         }
     }
 
@@ -147,7 +169,7 @@ impl Work {
 impl Job {
     /// How urgent it is while it is worked on.
     pub(super) fn rank(&self) -> Rank {
-        self.work.turn().map_or(Rank::Speaking, |(rank, _)| rank)
+        self.work.turn().map_or(Rank::Speaking, |turn| turn.rank)
     }
 
     /// Whether its time is over: that of an utterance begins when it has been spoken.

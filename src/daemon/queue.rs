@@ -1,7 +1,7 @@
 //! What waits for the model, and in which order it is taken: bounded, and one that speaks holds up nobody.
 //!
-//! Most urgent is an utterance that is over, the one that ended first; then those being spoken, piece by piece in turn; then
-//! requests; then captions. An utterance whose speaker says nothing is not in the order at all until there is sound for a piece.
+//! Most urgent is an utterance that is over, the one that ended first; then those being spoken, piece by piece, that of which
+//! least has been heard before the others; then requests; then captions. An utterance whose speaker says nothing is not in the order at all until there is sound for a piece.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -77,12 +77,12 @@ impl Inner {
 
     /// Takes the most urgent job out, where it is more urgent than `below`.
     fn take(&mut self, below: Option<Rank>) -> Option<Job> {
-        let (_, _, at) = self
+        let (_, at) = self
             .waiting
             .iter()
             .enumerate()
-            .filter_map(|(at, job)| job.work.turn().map(|(rank, since)| (rank, since, at)))
-            .filter(|(rank, ..)| below.is_none_or(|below| *rank < below))
+            .filter_map(|(at, job)| job.work.turn().map(|turn| (turn, at)))
+            .filter(|(turn, _)| below.is_none_or(|below| turn.rank < below))
             .min()?;
         let job = self.waiting.remove(at)?;
         self.running.push(Running {
@@ -151,8 +151,7 @@ impl Queue {
         }
     }
 
-    /// Puts back an utterance of which there is more to come, behind others that are being spoken. It is returned where the queue is
-    /// closed.
+    /// Puts back an utterance of which there is more to come. It is returned where the queue is closed.
     pub(super) fn put_back(&self, job: Job) -> Option<Job> {
         let mut inner = self.lock();
         inner.running.pop();

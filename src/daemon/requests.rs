@@ -219,7 +219,7 @@ impl Daemon {
                 language: dictation.language.clone(),
             },
             sound: Arc::clone(&dictation.sound),
-            begun: false,
+            heard: None,
             hearing: None,
         });
         self.requests.begin(request);

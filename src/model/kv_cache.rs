@@ -241,6 +241,15 @@ impl KvCache {
         self.layers_bytes(&self.layers) as u64
     }
 
+    /// Bytes of them that tokens have taken: memory comes as it is used.
+    pub fn used_bytes(&self) -> u64 {
+        let row = 2 * self.heads * self.kind.row_bytes(self.head_dim);
+        let blocks = self.layers.iter().flatten();
+        blocks
+            .map(|block| (block.slots.min(self.position) * row) as u64)
+            .sum()
+    }
+
     fn layers_bytes(&self, layers: &[Option<Block>]) -> usize {
         let slots: usize = layers.iter().flatten().map(|block| block.slots).sum();
         slots * 2 * self.heads * self.kind.row_bytes(self.head_dim)

@@ -141,8 +141,8 @@ impl Engine {
 }
 
 impl Speech {
-    /// Bytes of keys and values that it holds.
+    /// Bytes of keys and values that it holds so far.
     pub fn bytes(&self) -> u64 {
-        self.conversation.cache.bytes()
+        self.conversation.cache.used_bytes()
     }
 }

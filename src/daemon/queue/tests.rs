@@ -42,7 +42,7 @@ fn speak(queue: &Arc<Queue>, id: &str) -> utterance::Sender {
     let work = Work::Utterance(Utterance {
         speaker: Speaker::Microphone(id.to_owned()),
         sound: Arc::new(sound),
-        begun: false,
+        heard: None,
         hearing: None,
     });
     assert!(matches!(queue.push(job(id, work), ROOM), Pushed::Waits));
@@ -91,10 +91,11 @@ fn work(queue: &Queue, below: Option<Rank>) -> Option<String> {
         Work::Utterance(utterance)
             if utterance.sound.state().1 == utterance::Progress::Speaking =>
         {
-            if utterance.begun {
-                utterance.sound.take(PIECE_SAMPLES);
-            }
-            utterance.begun = true;
+            let taken = match utterance.heard {
+                None => 0,
+                Some(_) => utterance.sound.take(PIECE_SAMPLES).len(),
+            };
+            utterance.heard = Some(utterance.heard.unwrap_or(0) + taken);
             assert!(queue.put_back(job).is_none());
         }
         _ => queue.done(),
@@ -138,6 +139,15 @@ fn those_who_speak_take_turns_piece_by_piece_whoever_drips() {
     b.push(&PIECE.repeat(2));
     dripping.push(&[0.0]);
     assert_eq!(order(&queue), ["a", "b", "a", "b", "a"]);
+    // A short command keeps up while others go on and on.
+    a.push(&PIECE.repeat(2));
+    b.push(&PIECE.repeat(2));
+    let short = speak(&queue, "short");
+    short.push(&PIECE.repeat(2));
+    let all = ["short", "short", "short", "b", "a", "b", "a"];
+    assert_eq!(order(&queue), all);
+    short.end(false);
+    assert_eq!(order(&queue), ["short"]);
     // Who ended first is answered first, whenever it began.
     b.end(false);
     a.end(false);
@@ -191,7 +201,7 @@ fn utterances_are_bounded_in_number_and_memory_and_cost_requests_no_room() {
         let work = Work::Utterance(Utterance {
             speaker: Speaker::Microphone("c".to_owned()),
             sound: Arc::new(sound),
-            begun: false,
+            heard: None,
             hearing: None,
         });
         let words = match queue.push(job("c", work), limits) {

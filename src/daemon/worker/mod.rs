@@ -207,7 +207,8 @@ impl Desk {
         }
         let is_done = more.is_none();
         if let (Work::Utterance(utterance), Some(_)) = (&mut job.work, &more) {
-            (utterance.begun, utterance.hearing) = (true, more);
+            utterance.heard = more.as_ref().map(|hearing| hearing.samples());
+            utterance.hearing = more;
             if let Some(job) = self.queue.put_back(job) {
                 let error = stopping();
                 let report = super::reports::refused(&job, &self.model, error);

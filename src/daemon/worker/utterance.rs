@@ -32,6 +32,11 @@ impl std::fmt::Debug for Hearing {
 }
 
 impl Hearing {
+    /// Samples heard.
+    pub(in crate::daemon) fn samples(&self) -> usize {
+        self.samples
+    }
+
     /// Bytes of keys and values.
     pub(in crate::daemon) fn bytes(&self) -> u64 {
         self.speech.bytes()
