@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::files::{self, MAX_JSON_BYTES};
 use super::sampler::Sampling;
 
 /// The file is not what it should be.
@@ -77,7 +78,7 @@ impl GenerationConfig {
     /// The file is unreadable, malformed, or holds a number out of range.
     pub fn load(dir: &Path) -> Result<Self, GenerationConfigError> {
         let path = dir.join("generation_config.json");
-        match std::fs::read(&path) {
+        match files::read(&path, MAX_JSON_BYTES) {
             Ok(json) => Self::parse(&json, &path),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(GenerationConfig {
                 sampling: Sampling::PUBLISHED,

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::config::TextConfig;
+use super::files::{self, MAX_JSON_BYTES};
 
 /// A sub-model: which layers run, and how wide each FFN is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,7 +206,10 @@ impl Slices {
     pub fn load(dir: &Path, config: &TextConfig) -> Result<Slices, SliceError> {
         let Slices { mut offered } = Slices::built_in(config)?;
         let path = dir.join("slices.toml");
-        match std::fs::read_to_string(&path) {
+        let text = files::read(&path, MAX_JSON_BYTES).and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|_| std::io::ErrorKind::InvalidData.into())
+        });
+        match text {
             Ok(text) => {
                 for slice in read_file(&text, &path, config)? {
                     if offered.iter().any(|other| other.name == slice.name) {

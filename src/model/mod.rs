@@ -3,6 +3,7 @@
 pub mod audio;
 mod best;
 pub mod config;
+mod files;
 pub mod generation_config;
 pub mod grammar;
 pub mod kv_cache;

@@ -6,9 +6,9 @@
 mod read;
 mod text;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::files::{self, MAX_JSON_BYTES};
 pub use text::{LayerType, TextConfig};
 
 /// The largest value that any dimension may have: far above the real ones (262400 rows), far below what could overflow.
@@ -21,9 +21,6 @@ const MAX_WIDTH: usize = 1 << 18;
 /// The most soft tokens that a picture or a clip may become; the real numbers are 256 and 188.
 const MAX_SOFT_TOKENS: usize = 4096;
 
-/// `config.json` of the real models has 6 kB.
-const MAX_FILE_BYTES: u64 = 4 << 20;
-
 /// `config.json` cannot be read, or asks for something that this program does not do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -35,11 +32,13 @@ pub enum ConfigError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// The file is no configuration of a model.
-    #[error("{path} has more than the {MAX_FILE_BYTES} bytes that any config.json needs")]
-    Size {
-        /// The file.
+    /// There is no config.json, and it can be told why.
+    #[error("{path} is no checkpoint of Gemma 3n: {reason}")]
+    NotACheckpoint {
+        /// What was given as one.
         path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
     },
     /// The file is not JSON.
     #[error("{path} is not JSON: {source}")]
@@ -83,8 +82,6 @@ pub struct Config {
 pub struct SpecialIds {
     /// Starts every prompt.
     pub bos: u32,
-    /// Fills batches; row 0 of the embeddings.
-    pub pad: u32,
     /// Any of these ends an answer.
     pub eos: Vec<u32>,
     /// Ids around and inside media; `None` in a text-only checkpoint.
@@ -173,17 +170,16 @@ impl Config {
     /// The file is missing or malformed, a key is missing or out of range, or the architecture is not Gemma 3n.
     pub fn load(dir: &Path) -> Result<Config, ConfigError> {
         let path = dir.join("config.json");
-        let mut text = Vec::new();
-        std::fs::File::open(&path)
-            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text))
-            .map_err(|source| ConfigError::Io {
-                path: path.clone(),
-                source,
-            })?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            return Err(ConfigError::Size { path });
+        match files::read(&path, MAX_JSON_BYTES) {
+            Ok(text) => Config::parse(&text, &path),
+            Err(source) => Err(match files::instead_of_checkpoint(dir) {
+                Some(reason) if !path.exists() => ConfigError::NotACheckpoint {
+                    path: dir.to_owned(),
+                    reason,
+                },
+                _ => ConfigError::Io { path, source },
+            }),
         }
-        Config::parse(&text, &path)
     }
 
     /// Reads and checks the bytes of a `config.json`; `path` is named in errors.

@@ -243,13 +243,10 @@ pub(super) fn config(value: &Value, path: &Path) -> Result<Config, ConfigError> 
         None
     };
     let ids = special_ids(&top, &text_section, complete)?;
-    let all = [Some(ids.bos), Some(ids.pad)]
-        .into_iter()
-        .flatten()
-        .chain(ids.eos.iter().copied());
-    if let Some(id) = all.into_iter().find(|&id| id as usize >= text.vocab_size) {
+    let mut all = [ids.bos].into_iter().chain(ids.eos.iter().copied());
+    if let Some(id) = all.find(|&id| id as usize >= text.vocab_size) {
         return Err(top.error(
-            "bos/pad/eos_token_id",
+            "bos/eos_token_id",
             format!("id {id} is outside vocab_size {}", text.vocab_size),
         ));
     }
@@ -297,7 +294,6 @@ fn special_ids(
     };
     Ok(SpecialIds {
         bos: place("bos_token_id").id_or("bos_token_id", 2)?,
-        pad: place("pad_token_id").id_or("pad_token_id", 0)?,
         eos,
         media,
     })

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::super::files;
 use super::Tokenizer;
 use super::error::TokenizerError;
 use super::json::brief;
@@ -20,7 +21,7 @@ pub struct ControlTokens {
     pub bos: u32,
     /// `<eos>`, the end of a text.
     pub eos: u32,
-    /// `<pad>`, where the tokenizer has one.
+    /// `<pad>`, where the tokenizer has one. Nothing here pads, so it does not matter what `pad_token` says.
     pub pad: Option<u32>,
     /// `<start_of_turn>`
     pub start_of_turn: u32,
@@ -31,6 +32,20 @@ pub struct ControlTokens {
     /// Tokens of audio clips, where the tokenizer has them.
     pub audio: Option<MediaTokens>,
 }
+
+/// The keys of `tokenizer_config.json` that are read.
+const NAMED: [&str; 10] = [
+    "bos_token",
+    "eos_token",
+    "sot_token",
+    "eot_token",
+    "boi_token",
+    "image_token",
+    "eoi_token",
+    "boa_token",
+    "audio_token",
+    "eoa_token",
+];
 
 /// Ids around and inside one kind of media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +72,7 @@ impl ControlTokens {
                     key: "the file",
                     source,
                 };
-                (serde_json::from_str(text).map_err(json)?, path)
+                (files::keys(text.as_bytes(), &NAMED).map_err(json)?, path)
             }
             None => (Value::Null, path),
         };
@@ -69,7 +84,7 @@ impl ControlTokens {
                 expected: format!("the text of a token of {}", path.display()),
                 found,
             };
-            let given = match &names[key] {
+            let given = match names.get(key).unwrap_or(&Value::Null) {
                 Value::Null => return Ok(vocabulary.id(published)),
                 Value::String(name) => name,
                 // Older files write the token with all its flags.
@@ -99,7 +114,7 @@ impl ControlTokens {
         Ok(ControlTokens {
             bos: require("bos_token", "<bos>")?,
             eos: require("eos_token", "<eos>")?,
-            pad: find("pad_token", "<pad>")?,
+            pad: vocabulary.id("<pad>"),
             start_of_turn: require("sot_token", "<start_of_turn>")?,
             end_of_turn: require("eot_token", "<end_of_turn>")?,
             image: media(
@@ -141,16 +156,8 @@ impl Tokenizer {
             config_id,
         };
         let ids = &config.ids;
-        if !ids.eos.contains(&control.eos) {
-            return Err(disagreement(
-                control.eos,
-                "eos_token_id",
-                format!("{:?}", ids.eos),
-            ));
-        }
+        // What ends a text differs in many a fine-tune; whatever either file names ends an answer.
         let mut pairs = vec![("bos_token_id", Some(control.bos), ids.bos)];
-        // Nothing here pads: a tokenizer without the token serves as well.
-        pairs.extend(control.pad.map(|pad| ("pad_token_id", Some(pad), ids.pad)));
         if let Some(media) = &ids.media {
             let image = control.image;
             let audio = control.audio;

@@ -13,19 +13,6 @@ pub enum TokenizerError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// The file is far larger than any tokenizer.
-    #[error(
-        "{}: expected at most {limit_bytes} bytes, found {found_bytes}; this is not a Gemma 3n tokenizer file",
-        path.display()
-    )]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        found_bytes: u64,
-        /// The most that is read.
-        limit_bytes: u64,
-    },
     /// The file is not the JSON that it should be.
     #[error("{}: {key}: {source} (positions count from the start of that value)", path.display())]
     Json {

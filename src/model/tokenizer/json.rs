@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Read as _;
 use std::path::Path;
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
@@ -13,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::super::files::{self, SmallValue};
 use super::SPACE_MARK;
 use super::added::AddedToken;
 use super::error::TokenizerError;
@@ -21,6 +21,10 @@ use super::vocabulary::Vocabulary;
 
 /// The most that is read of a tokenizer's file; the published one has 33 MB.
 const MAX_FILE_BYTES: u64 = 128 << 20;
+/// Four times the published merges; each costs more memory than its few bytes in the file.
+const MAX_MERGES: usize = 1 << 21;
+/// The texts of all added tokens, which become an automaton with a state for nearly every byte; the published ones have 80 kB.
+const MAX_ADDED_BYTES: usize = 512 << 10;
 
 /// The file as tables.
 pub(super) struct Parsed {
@@ -32,11 +36,11 @@ pub(super) struct Parsed {
 #[derive(Deserialize)]
 struct File<'a> {
     #[serde(default)]
-    normalizer: Value,
+    normalizer: SmallValue,
     #[serde(default)]
-    pre_tokenizer: Value,
+    pre_tokenizer: SmallValue,
     #[serde(default)]
-    decoder: Value,
+    decoder: SmallValue,
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     #[serde(borrow)]
@@ -46,17 +50,17 @@ struct File<'a> {
 #[derive(Deserialize)]
 struct Model<'a> {
     #[serde(rename = "type", default)]
-    kind: Value,
+    kind: SmallValue,
     #[serde(default)]
-    dropout: Value,
+    dropout: SmallValue,
     #[serde(default)]
-    continuing_subword_prefix: Value,
+    continuing_subword_prefix: SmallValue,
     #[serde(default)]
-    end_of_word_suffix: Value,
+    end_of_word_suffix: SmallValue,
     #[serde(default)]
-    byte_fallback: Value,
+    byte_fallback: SmallValue,
     #[serde(default)]
-    ignore_merges: Value,
+    ignore_merges: SmallValue,
     #[serde(borrow)]
     vocab: &'a RawValue,
     #[serde(borrow)]
@@ -65,25 +69,16 @@ struct Model<'a> {
 
 /// Reads a text file of bounded size.
 pub(super) fn read(path: &Path) -> Result<String, TokenizerError> {
-    let error = |source| TokenizerError::Read {
-        path: path.to_owned(),
-        source,
+    let not_text = |_| {
+        let what = "it is not valid UTF-8";
+        std::io::Error::new(std::io::ErrorKind::InvalidData, what)
     };
-    let file = std::fs::File::open(path).map_err(error)?;
-    let found_bytes = file.metadata().map_err(error)?.len();
-    if found_bytes > MAX_FILE_BYTES {
-        let path = path.to_owned();
-        return Err(TokenizerError::TooLarge {
-            path,
-            found_bytes,
-            limit_bytes: MAX_FILE_BYTES,
-        });
-    }
-    let mut text = String::with_capacity(found_bytes as usize);
-    file.take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
-        .map_err(error)?;
-    Ok(text)
+    files::read(path, MAX_FILE_BYTES)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(not_text))
+        .map_err(|source| TokenizerError::Read {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Parses the text of a `tokenizer.json`; `path` is named in errors.
@@ -107,6 +102,16 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Parsed, TokenizerError> {
         .deserialize(&mut serde_json::Deserializer::from_str(model.merges.get()))
         .map_err(json("model.merges"))?;
     let merges = Merges::new(merges);
+    let added = file.added_tokens.iter();
+    let added_bytes: usize = added.map(|token| token.content.len()).sum();
+    if added_bytes > MAX_ADDED_BYTES {
+        return Err(TokenizerError::Value {
+            path: path.to_owned(),
+            key: "added_tokens".to_owned(),
+            expected: format!("texts of {MAX_ADDED_BYTES} bytes at most in all"),
+            found: added_bytes.to_string(),
+        });
+    }
     for token in &file.added_tokens {
         let value = |expected: String, found: String| TokenizerError::Value {
             path: path.to_owned(),
@@ -147,35 +152,46 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Parsed, TokenizerError> {
 
 /// Accepts the structure of Gemma's tokenizers and nothing else: anything else would give other ids without a word.
 fn check_structure(file: &File<'_>, path: &Path) -> Result<(), TokenizerError> {
+    let [normalizer, pre_tokenizer, decoder] =
+        [&file.normalizer, &file.pre_tokenizer, &file.decoder].map(|value| &value.0);
     let model = &file.model;
+    let [kind, dropout, byte_fallback, ignore_merges] = [
+        &model.kind,
+        &model.dropout,
+        &model.byte_fallback,
+        &model.ignore_merges,
+    ]
+    .map(|value| &value.0);
+    let [prefix, suffix] =
+        [&model.continuing_subword_prefix, &model.end_of_word_suffix].map(|value| &value.0);
     let unset = |value: &Value| value.is_null() || value == "";
     let is_space = |step: &Value| step["pattern"]["String"] == " ";
     let all = |value: &Value, list: &str, step: &dyn Fn(&Value) -> bool| {
         value.is_null() || steps(value, list).into_iter().all(step)
     };
     let mark = SPACE_MARK.to_string();
-    let normalizer = steps(&file.normalizer, "normalizers");
-    let decoder = steps(&file.decoder, "decoders");
+    let normalizers = steps(normalizer, "normalizers");
+    let decoders = steps(decoder, "decoders");
     let checks = [
         (
             "normalizer",
-            &file.normalizer,
-            matches!(normalizer[..], [step]
+            normalizer,
+            matches!(normalizers[..], [step]
                 if step["type"] == "Replace" && is_space(step) && step["content"] == mark.as_str()),
             "Replace of \" \" by \"\u{2581}\"",
         ),
         (
             "pre_tokenizer",
-            &file.pre_tokenizer,
-            all(&file.pre_tokenizer, "pretokenizers", &|step| {
+            pre_tokenizer,
+            all(pre_tokenizer, "pretokenizers", &|step| {
                 step["type"] == "Split" && is_space(step)
             }),
             "null, or Split on \" \"",
         ),
         (
             "decoder",
-            &file.decoder,
-            matches!(decoder[..], [replace, bytes, fuse]
+            decoder,
+            matches!(decoders[..], [replace, bytes, fuse]
                 if replace["type"] == "Replace"
                     && replace["pattern"]["String"] == mark.as_str()
                     && replace["content"] == " "
@@ -185,38 +201,38 @@ fn check_structure(file: &File<'_>, path: &Path) -> Result<(), TokenizerError> {
         ),
         (
             "model.type",
-            &model.kind,
-            model.kind.is_null() || model.kind == "BPE",
+            kind,
+            kind.is_null() || kind == "BPE",
             "\"BPE\"",
         ),
         (
             "model.dropout",
-            &model.dropout,
-            model.dropout.is_null() || model.dropout.as_f64() == Some(0.0),
+            dropout,
+            dropout.is_null() || dropout.as_f64() == Some(0.0),
             "null",
         ),
         (
             "model.continuing_subword_prefix",
-            &model.continuing_subword_prefix,
-            unset(&model.continuing_subword_prefix),
+            prefix,
+            unset(prefix),
             "null",
         ),
         (
             "model.end_of_word_suffix",
-            &model.end_of_word_suffix,
-            unset(&model.end_of_word_suffix),
+            suffix,
+            unset(suffix),
             "null",
         ),
         (
             "model.byte_fallback",
-            &model.byte_fallback,
-            model.byte_fallback == true,
+            byte_fallback,
+            byte_fallback == &true,
             "true",
         ),
         (
             "model.ignore_merges",
-            &model.ignore_merges,
-            model.ignore_merges.is_null() || model.ignore_merges == false,
+            ignore_merges,
+            ignore_merges.is_null() || ignore_merges == &false,
             "false",
         ),
     ];
@@ -302,6 +318,11 @@ impl<'de> Visitor<'de> for MergesSeed<'_> {
         let mut merges = Vec::new();
         let mut joined = String::new();
         while let Some(Pair(left, right)) = seq.next_element()? {
+            if merges.len() == MAX_MERGES {
+                return Err(A::Error::custom(format!(
+                    "more than {MAX_MERGES} merges, the most that are read"
+                )));
+            }
             let rank = merges.len() as u32;
             let id = |text: &str| {
                 self.0.id(text).ok_or_else(|| {

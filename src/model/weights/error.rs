@@ -23,6 +23,24 @@ pub enum WeightsError {
         /// The directory that was searched.
         dir: PathBuf,
     },
+    /// What was given is something else than a checkpoint.
+    #[error("{path} is no checkpoint of Gemma 3n: {reason}")]
+    NotACheckpoint {
+        /// What was given.
+        path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
+    },
+    /// The tensors are those of another program.
+    #[error("{dir}: {reason} (it holds tensor {tensor})")]
+    Foreign {
+        /// The checkpoint's directory.
+        dir: PathBuf,
+        /// A tensor that shows it.
+        tensor: String,
+        /// What they are, and what to do.
+        reason: String,
+    },
     /// A safetensors header is malformed, or the file is shorter or longer than it says.
     #[error("{path}: {reason}; download the file again")]
     Header {
@@ -62,7 +80,7 @@ pub enum WeightsError {
         found: Vec<usize>,
     },
     /// A tensor has an element type that this program does not read.
-    #[error("{path}: tensor {tensor} has type {found}; supported are BF16, F16 and F32")]
+    #[error("{path}: tensor {tensor} has type {found}; supported are BF16, F16 and F32: take a checkpoint that is not quantised")]
     Dtype {
         /// The safetensors file.
         path: PathBuf,

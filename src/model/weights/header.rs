@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use safetensors::{Dtype, SafeTensors};
 
+use super::super::files;
+use super::foreign;
+use super::index::{self, Source};
 use super::mapping::{self, Mapped};
 use super::pack::{Blocks, PackManifest};
 use super::{Group, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, WeightsError};
 
-/// Headers of published checkpoints are below 1 MiB; the library's own limit of 100 MB would let a hostile file
-/// make us parse that much JSON.
-const MAX_HEADER_BYTES: u64 = 16 << 20;
-/// The index of the largest published checkpoint is 170 kB.
-const MAX_INDEX_BYTES: u64 = 16 << 20;
+/// The headers of all files together. Those of published checkpoints are below 1 MiB; parsed they take up to thirty times their
+/// bytes, so the library's own limit of 100 MB a file would let a hostile one fill a board's memory.
+const MAX_HEADER_BYTES: u64 = 4 << 20;
 /// Gemma 3n has two levels below `layers`; names are short.
 const MAX_NAME_BYTES: usize = 256;
 
@@ -65,37 +66,47 @@ pub struct Checkpoint {
     handles: Vec<File>,
     tensors: BTreeMap<String, TensorInfo>,
     pack: Option<PackManifest>,
+    warnings: Vec<String>,
     /// The groups that somebody has mapped.
     mapped: [Mutex<Weak<Mapped>>; Group::ALL.len()],
 }
 
 impl Checkpoint {
     /// Reads and checks the headers of a pack's files, of `model.safetensors`, or of the shards that
-    /// `model.safetensors.index.json` names.
+    /// `model.safetensors.index.json` names. Where there are both, the whole file counts, as in the reference implementation.
     ///
     /// # Errors
-    /// A file that is missing, truncated, overlapping, or whose header is malformed or larger than 16 MiB; a tensor
-    /// found twice, or named by the index and not found.
+    /// A file that is missing, truncated, overlapping, or whose header is malformed or too large; a tensor found twice, or named by
+    /// the index and not found; tensors as other programs name or quantise them.
     pub fn open(dir: &Path) -> Result<Checkpoint, WeightsError> {
-        let single = dir.join("model.safetensors");
-        let index = dir.join("model.safetensors.index.json");
-        let pack = PackManifest::read(dir)?;
-        let (files, promised) = if let Some(pack) = &pack {
-            (pack.weight_files(dir)?, Vec::new())
-        } else if index.exists() {
-            read_index(dir, &index)?
-        } else if single.exists() {
-            (vec![single], Vec::new())
-        } else {
-            return Err(WeightsError::NoWeights {
+        let no_weights = || match files::instead_of_checkpoint(dir) {
+            Some(reason) => WeightsError::NotACheckpoint {
+                path: dir.to_owned(),
+                reason,
+            },
+            None => WeightsError::NoWeights {
                 dir: dir.to_owned(),
-            });
+            },
+        };
+        if dir.is_file() {
+            return Err(no_weights());
+        }
+        let pack = PackManifest::read(dir)?;
+        let Source {
+            files,
+            promised,
+            index,
+            warnings,
+        } = match &pack {
+            Some(pack) => Source::of_files(pack.weight_files(dir)?),
+            None => index::find(dir)?.ok_or_else(no_weights)?,
         };
         let mut tensors = BTreeMap::new();
         let mut handles = Vec::with_capacity(files.len());
+        let mut header_bytes = MAX_HEADER_BYTES;
         for (file, path) in files.iter().enumerate() {
             let handle = File::open(path).map_err(io("open", path))?;
-            let infos = read_header(file, path, &handle, pack.is_some())?;
+            let infos = read_header(file, path, &handle, pack.is_some(), &mut header_bytes)?;
             handles.push(handle);
             for info in infos {
                 if let Some(other) = tensors.insert(info.name.clone(), info) {
@@ -110,9 +121,10 @@ impl Checkpoint {
                 }
             }
         }
+        // What is tied to the embeddings is listed by some writers and needed by nobody.
         if let Some((tensor, shard)) = promised
             .iter()
-            .find(|(name, _)| !tensors.contains_key(name))
+            .find(|(name, _)| !tensors.contains_key(name) && !name.ends_with("lm_head.weight"))
         {
             return Err(WeightsError::Index {
                 path: index,
@@ -125,14 +137,36 @@ impl Checkpoint {
             handles,
             tensors,
             pack,
+            warnings,
             mapped: Default::default(),
         };
         checkpoint.canonicalise();
+        if checkpoint.pack.is_none() {
+            foreign::refuse(&checkpoint)?;
+            checkpoint.warnings.extend(foreign::unmerged_adapter(dir));
+        }
         Ok(checkpoint)
     }
 
-    /// Gives the text tensors of a text-only checkpoint (`model.layers.…`) the names they have in a complete one.
+    /// Gives the text tensors of a text-only checkpoint (`model.layers.…`) the names they have in a complete one, and the
+    /// embeddings theirs where they were saved as what is tied to them.
     fn canonicalise(&mut self) {
+        self.name_text();
+        let embeddings = "model.language_model.embed_tokens.weight";
+        if self.tensors.contains_key(embeddings) {
+            return;
+        }
+        for head in ["lm_head.weight", "language_model.lm_head.weight"] {
+            if let Some(mut info) = self.tensors.remove(head) {
+                info.name = embeddings.to_owned();
+                info.group = Group::of(embeddings);
+                self.tensors.insert(embeddings.to_owned(), info);
+                return;
+            }
+        }
+    }
+
+    fn name_text(&mut self) {
         if self
             .tensors
             .keys()
@@ -156,6 +190,11 @@ impl Checkpoint {
     /// What the pack says of itself; `None` for a checkpoint in the published layout.
     pub fn pack(&self) -> Option<&PackManifest> {
         self.pack.as_ref()
+    }
+
+    /// What is odd about its files, in one line each: it serves all the same.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The checkpoint's directory.
@@ -210,7 +249,7 @@ impl Checkpoint {
     }
 }
 
-fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> WeightsError {
+pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> WeightsError {
     let path = path.to_owned();
     move |source| WeightsError::Io {
         action,
@@ -219,54 +258,12 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Weigh
     }
 }
 
-/// The shards that the index names (each once, in order) and the tensors it promises.
-type Index = (Vec<PathBuf>, Vec<(String, String)>);
-
-fn read_index(dir: &Path, path: &Path) -> Result<Index, WeightsError> {
-    #[derive(serde::Deserialize)]
-    struct IndexFile {
-        weight_map: BTreeMap<String, String>,
-    }
-    let bad = |reason: String| WeightsError::Index {
-        path: path.to_owned(),
-        reason,
-    };
-    let size = std::fs::metadata(path).map_err(io("read", path))?.len();
-    if size > MAX_INDEX_BYTES {
-        return Err(bad(format!(
-            "it has {size} bytes, more than the {MAX_INDEX_BYTES} that any index needs"
-        )));
-    }
-    let text = std::fs::read(path).map_err(io("read", path))?;
-    let index: IndexFile =
-        serde_json::from_slice(&text).map_err(|e| bad(format!("not an index of shards: {e}")))?;
-    let mut names: Vec<&String> = index.weight_map.values().collect();
-    names.sort();
-    names.dedup();
-    if names.is_empty() {
-        return Err(bad("its weight_map is empty".to_owned()));
-    }
-    if let Some(name) = names.iter().find(|name| !is_plain_file_name(name)) {
-        return Err(bad(format!("shard name {name:?} is not a plain file name")));
-    }
-    let files = names.into_iter().map(|name| dir.join(name)).collect();
-    Ok((files, index.weight_map.into_iter().collect()))
-}
-
-/// A shard must lie in the checkpoint's own directory: an index cannot make us open other files.
-pub(super) fn is_plain_file_name(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    matches!(
-        (parts.next(), parts.next()),
-        (Some(std::path::Component::Normal(_)), None)
-    )
-}
-
 fn read_header(
     file: usize,
     path: &Path,
     mut handle: &File,
     is_pack: bool,
+    left: &mut u64,
 ) -> Result<Vec<TensorInfo>, WeightsError> {
     use std::io::Read;
     let bad = |reason: String| WeightsError::Header {
@@ -280,12 +277,19 @@ fn read_header(
             "it has {size} bytes, too few for a safetensors header"
         ))
     })?;
+    let mut start = length.to_vec();
     let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER_BYTES || length > size.saturating_sub(8) {
+    if length > *left || length > size.saturating_sub(8) {
+        // Not worth more words where it cannot be read.
+        handle.take(512).read_to_end(&mut start).ok();
+        if let Some(what) = files::instead_of_file(&start) {
+            return Err(bad(what.to_owned()));
+        }
         return Err(bad(format!(
-            "its header claims {length} bytes; the file has {size} bytes and headers may have {MAX_HEADER_BYTES}"
+            "its header claims {length} bytes; the file has {size} bytes and the headers of all files together may have {MAX_HEADER_BYTES}"
         )));
     }
+    *left -= length;
     let whole = mapping::map_whole(handle, path)?;
     let (header_bytes, metadata) =
         SafeTensors::read_metadata(&whole).map_err(|e| bad(header_reason(&e, size)))?;

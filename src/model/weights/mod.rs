@@ -6,8 +6,10 @@
 //! bfloat16 in memory, and a pack's quantised blocks are read by the kernels where they lie.
 
 mod error;
+mod foreign;
 mod group;
 mod header;
+mod index;
 mod mapping;
 mod pack;
 mod pages;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kernels::quant::Format;
 
+use super::super::files::{self, MAX_JSON_BYTES};
 use super::WeightsError;
 
 /// The file that makes a directory a pack.
@@ -53,7 +54,7 @@ impl PackManifest {
     /// The file is malformed, or written by a newer version of this program.
     pub fn read(dir: &Path) -> Result<Option<PackManifest>, WeightsError> {
         let path = dir.join(PACK_JSON);
-        let text = match std::fs::read(&path) {
+        let text = match files::read(&path, MAX_JSON_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => {
@@ -103,7 +104,7 @@ impl PackManifest {
                 path: dir.join(PACK_JSON),
                 reason,
             };
-            if !super::header::is_plain_file_name(name) {
+            if !super::index::is_plain_file_name(name) {
                 return Err(bad(format!("file name {name:?} is not a plain file name")));
             }
             let bytes = std::fs::metadata(&path)
