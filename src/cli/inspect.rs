@@ -6,7 +6,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::model_args::ModelArgs;
+use super::model_args::{self, ModelArgs};
 use super::output::publish;
 use super::progress;
 use crate::model::config::{Config, LayerType};
@@ -101,6 +101,7 @@ impl Inspect {
         }
         let config = Config::load(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
+        model_args::warn(checkpoint.warnings());
         let slices = Slices::load(dir, &config.text)?;
         let mut report = report(&config, &checkpoint, &slices)?;
         report.verified = self.verify;

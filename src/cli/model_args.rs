@@ -84,10 +84,15 @@ impl RunArgs {
         });
         bar.finish_and_clear();
         let engine = opened?;
-        for warning in engine.warnings() {
-            Failure::new(0, format_args!("warning: {warning}")).told();
-        }
+        warn(engine.warnings());
         Ok(engine)
+    }
+}
+
+/// Tells what is odd and no failure, in a line each.
+pub(super) fn warn(warnings: &[String]) {
+    for warning in warnings {
+        Failure::new(0, format_args!("warning: {warning}")).told();
     }
 }
 

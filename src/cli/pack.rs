@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use kernels::{Isa, Pool};
 
 use super::failure::{Failure, exit};
-use super::progress;
+use super::{model_args, progress};
+use crate::model::weights::Checkpoint;
 use crate::pack::{self, PackOptions, Recipe, SyntheticSize};
 
 /// Quantise a checkpoint into a pack, which runs in place from flash
@@ -82,7 +83,12 @@ impl Pack {
                 let tokenizer = self.tokenizer.as_deref();
                 pack::pack_gguf(from, tokenizer, &self.to, options, &pool, &mut advance)
             }
-            (Some(from), _) => pack::pack_checkpoint(from, &self.to, options, &pool, &mut advance),
+            (Some(from), _) => {
+                if let Ok(checkpoint) = Checkpoint::open(from) {
+                    model_args::warn(checkpoint.warnings());
+                }
+                pack::pack_checkpoint(from, &self.to, options, &pool, &mut advance)
+            }
             (None, size) => {
                 let size = match size {
                     Some(SizeArg::E4b) => SyntheticSize::E4b,

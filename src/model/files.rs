@@ -104,12 +104,16 @@ pub(crate) fn instead_of_checkpoint(path: &Path) -> Option<String> {
             ));
         }
         let name = ending(&[".safetensors"])?;
-        return Some(match names.iter().filter(|n| n.ends_with(".safetensors")).count() {
-            1 => format!("its weights are in {name}: if they are whole, call them model.safetensors"),
-            _ => format!(
-                "it holds {name} and others, but no model.safetensors.index.json, which says what is where: download that, too"
-            ),
-        });
+        return Some(
+            match names.iter().filter(|n| n.ends_with(".safetensors")).count() {
+                1 => format!(
+                    "its weights are in {name}: if they are whole, call them model.safetensors"
+                ),
+                _ => format!(
+                    "it holds {name} and others, but no model.safetensors.index.json, which says what is where: download that, too"
+                ),
+            },
+        );
     }
     let inner = names
         .iter()

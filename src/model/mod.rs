@@ -9,6 +9,7 @@ pub mod grammar;
 pub mod kv_cache;
 pub mod matformer;
 pub mod multimodal_embedder;
+pub mod processor_config;
 pub mod prompt;
 pub mod sampler;
 pub mod stop;

@@ -100,7 +100,15 @@ impl Engine {
         let residency = Residency::new(Arc::clone(&checkpoint));
         let ple = PleStore::open(&checkpoint, &config.text, &options.ple, progress)?;
         let text = TextModel::with_ple(&checkpoint, &config.text, ple)?;
-        let mut warnings = super::residency::warnings(&text, options.mlock);
+        let mut warnings = checkpoint.warnings().to_vec();
+        warnings.extend(super::residency::warnings(&text, options.mlock));
+        let towers = Towers::new(
+            &checkpoint,
+            &config,
+            options.towers.resolution_px,
+            residency.clone(),
+            &mut warnings,
+        )?;
         let prefix_cache = PrefixCache::open(
             &options.prefix_cache,
             &checkpoint,
@@ -119,12 +127,7 @@ impl Engine {
                 options.prefill_chunk.clamp(1, options.context),
             ),
             logits: vec![0.0; text.text_vocab_size()],
-            towers: Towers::new(
-                dir,
-                &config,
-                options.towers.resolution_px,
-                residency.clone(),
-            )?,
+            towers,
             residency,
             checkpoint,
             config,
@@ -351,11 +354,17 @@ impl Engine {
         Ok(self.grammars.insert(compiler).compile(grammar)?)
     }
 
-    /// What ends an answer: the end-of-text tokens of both files, and the end of the model's turn.
+    /// What ends an answer: the ends of text of all three files, the published one, and the end of the model's turn. A fine-tune
+    /// may name another in each.
     pub(super) fn stop_tokens(&self) -> Vec<u32> {
+        let control = self.tokenizer.control();
         let mut tokens = self.config.ids.eos.clone();
         tokens.extend(&self.generation_config.eos_token_ids);
-        tokens.push(self.tokenizer.control().end_of_turn);
+        tokens.extend([control.eos, control.end_of_turn]);
+        tokens.extend(self.tokenizer.id_of("<eos>"));
+        tokens.retain(|&id| (id as usize) < self.text.text_vocab_size());
+        tokens.sort_unstable();
+        tokens.dedup();
         tokens
     }
 

@@ -6,6 +6,7 @@ use crate::model::config::ConfigError;
 use crate::model::generation_config::GenerationConfigError;
 use crate::model::grammar::GrammarError;
 use crate::model::matformer::SliceError;
+use crate::model::processor_config::ProcessorConfigError;
 use crate::model::prompt::PromptError;
 use crate::model::sampler::{NoTokenError, SamplingError};
 use crate::model::tasks::TaskError;
@@ -97,14 +98,9 @@ pub enum EngineError {
         /// What it would be needed for.
         media: &'static str,
     },
-    /// preprocessor_config.json is malformed.
-    #[error("{path}: {reason}")]
-    Preprocessor {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        reason: String,
-    },
+    /// How media are to be prepared.
+    #[error(transparent)]
+    Processor(#[from] ProcessorConfigError),
 }
 
 impl From<TextError> for EngineError {

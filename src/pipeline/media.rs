@@ -1,6 +1,5 @@
 //! The towers while they are needed: pictures and clips to rows of the text model's embedding.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +11,7 @@ use super::{AudioStream, Media, SoftTokenPadding, Timing};
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::model::audio::AudioTower;
 use crate::model::config::Config;
+use crate::model::processor_config::ProcessorConfig;
 use crate::model::prompt::Part;
 use crate::model::vision::VisionTower;
 use crate::model::weights::{Checkpoint, Group, Mapped, Residency};
@@ -23,7 +23,7 @@ pub struct TowerOptions {
     pub soft_token_padding: SoftTokenPadding,
     /// 40 ms frames that are encoded together while audio streams in.
     pub audio_batch_frames: usize,
-    /// Side of the square that pictures are resized to; `None` for the checkpoint's own (`preprocessor_config.json`).
+    /// Side of the square that pictures are resized to; `None` for the checkpoint's own ([`ProcessorConfig`]).
     pub resolution_px: Option<usize>,
 }
 
@@ -38,7 +38,7 @@ impl Default for TowerOptions {
     }
 }
 
-/// Released checkpoints say so in `preprocessor_config.json`; this stands where the file is missing.
+/// Of the released checkpoints; it stands where no file says so.
 const RELEASED_RESOLUTION_PX: usize = 768;
 
 /// The audio and vision towers: loaded when a request first needs them, unloaded on demand.
@@ -52,19 +52,32 @@ pub(super) struct Towers {
 }
 
 impl Towers {
+    /// `warnings` gets what the checkpoint leaves open about its media, or asks for and is not done.
     pub(super) fn new(
-        dir: &Path,
+        checkpoint: &Checkpoint,
         config: &Config,
         resolution_px: Option<usize>,
         residency: Arc<Residency>,
+        warnings: &mut Vec<String>,
     ) -> Result<Towers, EngineError> {
-        let resolution_px = match resolution_px {
-            Some(side) => side,
-            None => checkpoint_resolution(dir)?,
-        };
+        let processor = ProcessorConfig::load(checkpoint.dir())?;
+        let side = resolution_px.or(processor.image_side_px()?);
+        if checkpoint.has(Group::Vision) {
+            warnings.extend(processor.image_warnings());
+            if side.is_none() {
+                warnings.push(format!(
+                    "neither processor_config.json nor preprocessor_config.json of {} says how large pictures are: they are resized to {RELEASED_RESOLUTION_PX} pixels, as for the released models; if it was trained with others, name them as resolution_px in [vision] of gemmad.toml",
+                    checkpoint.dir().display()
+                ));
+            }
+        }
+        if let (Some(audio), true) = (&config.audio, checkpoint.has(Group::Audio)) {
+            warnings.extend(processor.audio_warnings(audio.input_feat_size));
+        }
+        let resolution_px = side.unwrap_or(RELEASED_RESOLUTION_PX);
         Ok(Towers {
             config: config.clone(),
-            dir: dir.display().to_string(),
+            dir: checkpoint.dir().display().to_string(),
             resolution_px,
             residency,
             audio: None,
@@ -249,32 +262,5 @@ impl Engine {
                 Ok(Part::Audio { soft_tokens })
             }
         }
-    }
-}
-
-/// The side that the checkpoint's own preprocessor resizes pictures to.
-fn checkpoint_resolution(dir: &Path) -> Result<usize, EngineError> {
-    let path = dir.join("preprocessor_config.json");
-    let bad = |reason: String| EngineError::Preprocessor {
-        path: path.display().to_string(),
-        reason,
-    };
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(RELEASED_RESOLUTION_PX);
-        }
-        Err(error) => return Err(bad(format!("cannot be read: {error}"))),
-    };
-    let json: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|e| bad(format!("is not JSON: {e}")))?;
-    match json.get("size").filter(|size| !size.is_null()) {
-        None => Ok(RELEASED_RESOLUTION_PX),
-        Some(size) => match (size["height"].as_u64(), size["width"].as_u64()) {
-            (Some(height), Some(width)) if height == width => {
-                Ok(usize::try_from(height).unwrap_or(usize::MAX))
-            }
-            _ => Err(bad("size: expected equal height and width".to_owned())),
-        },
     }
 }

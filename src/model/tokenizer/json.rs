@@ -217,12 +217,7 @@ fn check_structure(file: &File<'_>, path: &Path) -> Result<(), TokenizerError> {
             unset(prefix),
             "null",
         ),
-        (
-            "model.end_of_word_suffix",
-            suffix,
-            unset(suffix),
-            "null",
-        ),
+        ("model.end_of_word_suffix", suffix, unset(suffix), "null"),
         (
             "model.byte_fallback",
             byte_fallback,

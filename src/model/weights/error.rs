@@ -80,7 +80,9 @@ pub enum WeightsError {
         found: Vec<usize>,
     },
     /// A tensor has an element type that this program does not read.
-    #[error("{path}: tensor {tensor} has type {found}; supported are BF16, F16 and F32: take a checkpoint that is not quantised")]
+    #[error(
+        "{path}: tensor {tensor} has type {found}; supported are BF16, F16 and F32: take a checkpoint that is not quantised"
+    )]
     Dtype {
         /// The safetensors file.
         path: PathBuf,

@@ -6,7 +6,10 @@ use super::{Checkpoint, Group, WeightsError};
 
 /// What other programs keep beside a quantised matrix, by the end or the middle of its name.
 const QUANTISED: [(&str, &[&str]); 6] = [
-    ("bitsandbytes", &[".absmax", ".quant_map", ".quant_state.", ".SCB"]),
+    (
+        "bitsandbytes",
+        &[".absmax", ".quant_map", ".quant_state.", ".SCB"],
+    ),
     ("GPTQ or AWQ", &[".qweight", ".qzeros", ".g_idx"]),
     ("compressed-tensors", &[".weight_packed", ".weight_scale"]),
     ("MLX", &[".scales", ".biases"]),
@@ -46,7 +49,10 @@ pub(super) fn refuse(checkpoint: &Checkpoint) -> Result<(), WeightsError> {
         .find(|info| text(&info.name))
         .or_else(|| checkpoint.tensors().next())
     else {
-        return bad("", "the files hold no tensor at all: download them again".to_owned());
+        return bad(
+            "",
+            "the files hold no tensor at all: download them again".to_owned(),
+        );
     };
     if info.name.starts_with("language_model.") {
         return bad(

@@ -19,6 +19,7 @@ mod residency;
 mod row_cache;
 mod row_file;
 
+pub(crate) use super::files::instead_of_file;
 pub use error::WeightsError;
 pub use group::{Category, Group};
 pub use header::{Checkpoint, TensorInfo};

@@ -8,18 +8,50 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::super::error::PackError;
-use super::blocks::BlockType;
+use super::blocks::{self, BlockType};
+use crate::model::weights::instead_of_file;
 
 const MAX_TENSORS: u64 = 1 << 16;
 const MAX_KEYS: u64 = 1 << 14;
-/// The longest list is that of the tokens, 262,400.
+/// The longest list is that of the merges, some 515,000.
 const MAX_LIST: u64 = 1 << 21;
 /// The longest text is the chat template.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
-/// The header of the largest model has 20 MB; all that is kept of it must fit a board.
-const MAX_HEADER_BYTES: u64 = 256 << 20;
+/// No token's text is longer: the published ones have 93 bytes at most. What is made of tokens grows with the square of that.
+const MAX_TOKEN_BYTES: usize = 1024;
+/// The header of the largest model has 20 MB.
+const MAX_HEADER_BYTES: u64 = 128 << 20;
+/// Memory that what is kept of a header may take, as it is allocated; that of the largest model takes 50 MB.
+const MAX_KEPT_BYTES: u64 = 192 << 20;
+/// What a text takes beside its bytes: where it lies, and what the allocator adds.
+const TEXT_COST: u64 = 40;
+/// What an entry of a map takes beside its name.
+const ENTRY_COST: u64 = 160;
 const MAX_DIMENSIONS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// The architecture that llama.cpp calls Gemma 3n.
+pub(super) const ARCHITECTURE: &str = "gemma3n";
+/// Other keys that are kept.
+const KEPT: [&str; 11] = [
+    "general.architecture",
+    "general.alignment",
+    "split.count",
+    "split.no",
+    "tokenizer.ggml.tokens",
+    "tokenizer.ggml.scores",
+    "tokenizer.ggml.token_type",
+    "tokenizer.ggml.merges",
+    "tokenizer.ggml.bos_token_id",
+    "tokenizer.ggml.eos_token_id",
+    "tokenizer.ggml.eot_token_id",
+];
+const PADDING: &str = "tokenizer.ggml.padding_token_id";
+
+fn is_kept(key: &str) -> bool {
+    let own = key.strip_prefix(ARCHITECTURE);
+    own.is_some_and(|rest| rest.starts_with('.')) || key == PADDING || KEPT.contains(&key)
+}
 
 /// The value of a key. Truth values are 0 and 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +87,7 @@ impl Header {
             path,
             input: BufReader::new(file),
             left: limit,
+            room: MAX_KEPT_BYTES,
         };
         let header = reader.header(size)?;
         Ok(header)
@@ -66,6 +99,8 @@ struct Reader<'a> {
     input: BufReader<&'a File>,
     /// Bytes that the header may still take.
     left: u64,
+    /// Memory that what is kept of it may still take.
+    room: u64,
 }
 
 impl Reader<'_> {
@@ -94,6 +129,25 @@ impl Reader<'_> {
         Ok(bytes)
     }
 
+    /// Passes over bytes that nobody needs.
+    fn skip(&mut self, n: u64) -> Result<(), PackError> {
+        self.take(n)?;
+        // What may be left is far below 2^63.
+        self.input
+            .seek_relative(n as i64)
+            .map_err(PackError::read(self.path))
+    }
+
+    /// Accounts for memory before it is taken.
+    fn keep(&mut self, bytes: u64) -> Result<(), PackError> {
+        self.room = self.room.checked_sub(bytes).ok_or_else(|| {
+            self.bad(format!(
+                "what its header holds takes more than {MAX_KEPT_BYTES} bytes of memory; no Gemma 3n needs so much"
+            ))
+        })?;
+        Ok(())
+    }
+
     fn u32(&mut self) -> Result<u32, PackError> {
         self.bytes().map(u32::from_le_bytes)
     }
@@ -114,7 +168,9 @@ impl Reader<'_> {
     fn text(&mut self) -> Result<String, PackError> {
         let n = self.count("bytes of one text", MAX_TEXT_BYTES)?;
         self.take(n)?;
-        let mut bytes = Vec::new();
+        self.keep(n + TEXT_COST)?;
+        // The file has so many bytes, and there is room for them.
+        let mut bytes = Vec::with_capacity(n as usize);
         self.input
             .by_ref()
             .take(n)
@@ -128,7 +184,7 @@ impl Reader<'_> {
 
     fn header(&mut self, size: u64) -> Result<Header, PackError> {
         if self.left < 24 || &self.bytes()? != b"GGUF" {
-            return Err(self.bad("it is no GGUF file (it does not begin with \"GGUF\")"));
+            return Err(self.bad(self.instead()));
         }
         let version = self.u32()?;
         if !(2..=3).contains(&version) {
@@ -140,13 +196,21 @@ impl Reader<'_> {
         let n_keys = self.count("keys", MAX_KEYS)?;
         let mut values = HashMap::new();
         for _ in 0..n_keys {
+            let room = self.room;
             let key = self.text()?;
             let kind = self.u32()?;
+            if !is_kept(&key) {
+                self.room = room;
+                self.skip_value(&key, kind)?;
+                continue;
+            }
+            self.keep(ENTRY_COST)?;
             let value = self.value(&key, kind)?;
             if values.insert(key.clone(), value).is_some() {
                 return Err(self.bad(format!("key {key} is there twice")));
             }
         }
+        self.refuse_others(&values)?;
         let alignment = match values.get("general.alignment") {
             None => DEFAULT_ALIGNMENT,
             Some(Value::Number(n)) if *n >= 1.0 && *n <= 65_536.0 && n.fract() == 0.0 => *n as u64,
@@ -155,6 +219,7 @@ impl Reader<'_> {
         let mut tensors = BTreeMap::new();
         for _ in 0..n_tensors {
             let name = self.text()?;
+            self.keep(ENTRY_COST)?;
             let tensor = self.tensor(&name)?;
             if tensors.insert(name.clone(), tensor).is_some() {
                 return Err(self.bad(format!("tensor {name} is there twice")));
@@ -175,7 +240,7 @@ impl Reader<'_> {
                     return Err(PackError::Gguf {
                         path: self.path.to_owned(),
                         reason: format!(
-                            "tensor {name} of shape {:?} goes beyond the {size} bytes of the file: it is truncated; download it again",
+                            "tensor {name} of shape {:?} goes beyond the {size} bytes of the file: it is truncated, or the first part of a file that was cut; download it again, whole",
                             tensor.shape
                         ),
                     });
@@ -185,20 +250,68 @@ impl Reader<'_> {
         Ok(Header { values, tensors })
     }
 
+    /// What a file is that does not begin as it should.
+    fn instead(&self) -> String {
+        let path = self.path;
+        let mut start = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(512).read_to_end(&mut start));
+        let known = read.ok().and_then(|_| instead_of_file(&start));
+        match known {
+            Some(what) => what.to_owned(),
+            None if path.extension().is_some_and(|end| end == "safetensors") => {
+                "it is one file of a checkpoint: give the directory that holds it".to_owned()
+            }
+            None => "it is no GGUF file (it does not begin with \"GGUF\")".to_owned(),
+        }
+    }
+
+    /// A part of a model, or another model, whatever its tensors are.
+    fn refuse_others(&self, values: &HashMap<String, Value>) -> Result<(), PackError> {
+        let number = |key: &str| match values.get(key) {
+            Some(Value::Number(n)) => *n,
+            _ => 0.0,
+        };
+        let parts = number("split.count");
+        if parts > 1.0 {
+            return Err(self.bad(format!(
+                "it is part {} of a model in {parts} files (also where they were put together with `cat`): merge them with `llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf`, and give that",
+                number("split.no") + 1.0
+            )));
+        }
+        match values.get("general.architecture") {
+            Some(Value::Text(name)) if name == "clip" => Err(self.bad(format!(
+                "it holds the towers of a model for llama.cpp (mmproj): gemmad runs Gemma 3n (\"{ARCHITECTURE}\"), whose towers it takes from the checkpoint of safetensors"
+            ))),
+            Some(Value::Text(name)) if name != ARCHITECTURE => Err(self.bad(format!(
+                "its architecture is {name:?}; gemmad runs Gemma 3n (\"{ARCHITECTURE}\") only"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn value(&mut self, key: &str, kind: u32) -> Result<Value, PackError> {
         match kind {
             8 => self.text().map(Value::Text),
             9 => {
-                let kind = self.u32()?;
-                let n = self.count(&format!("items in {key}"), MAX_LIST)?;
+                let (kind, n) = self.list(key)?;
                 if kind == 8 {
-                    let mut texts = Vec::new();
+                    self.keep(n * size_of::<String>() as u64)?;
+                    let mut texts = Vec::with_capacity(n as usize);
                     for _ in 0..n {
-                        texts.push(self.text()?);
+                        let text = self.text()?;
+                        if key.ends_with(".tokens") && text.len() > MAX_TOKEN_BYTES {
+                            return Err(self.bad(format!(
+                                "token {} has {} bytes; {MAX_TOKEN_BYTES} are allowed",
+                                texts.len(),
+                                text.len()
+                            )));
+                        }
+                        texts.push(text);
                     }
                     return Ok(Value::Texts(texts));
                 }
-                let mut numbers = Vec::new();
+                self.keep(n * size_of::<f64>() as u64)?;
+                let mut numbers = Vec::with_capacity(n as usize);
                 for _ in 0..n {
                     numbers.push(self.number(key, kind)?);
                 }
@@ -206,6 +319,46 @@ impl Reader<'_> {
             }
             kind => self.number(key, kind).map(Value::Number),
         }
+    }
+
+    /// The kind of a list's items and their number, for which the file has bytes enough.
+    fn list(&mut self, key: &str) -> Result<(u32, u64), PackError> {
+        let kind = self.u32()?;
+        let n = self.count(&format!("items in {key}"), MAX_LIST)?;
+        let least = match kind {
+            8 => 8,
+            kind => self.number_bytes(key, kind)?,
+        };
+        if n * least > self.left {
+            self.take(n * least)?;
+        }
+        Ok((kind, n))
+    }
+
+    fn skip_value(&mut self, key: &str, kind: u32) -> Result<(), PackError> {
+        let (kind, n) = match kind {
+            9 => self.list(key)?,
+            kind => (kind, 1),
+        };
+        if kind != 8 {
+            return self.skip(n * self.number_bytes(key, kind)?);
+        }
+        for _ in 0..n {
+            let length = self.count("bytes of one text", MAX_TEXT_BYTES)?;
+            self.skip(length)?;
+        }
+        Ok(())
+    }
+
+    fn number_bytes(&self, key: &str, kind: u32) -> Result<u64, PackError> {
+        Ok(match kind {
+            0 | 1 | 7 => 1,
+            2 | 3 => 2,
+            4..=6 => 4,
+            10..=12 => 8,
+            // Lists of lists exist in the format and in no model.
+            other => return Err(self.bad(format!("key {key} has a value of unknown type {other}"))),
+        })
     }
 
     fn number(&mut self, key: &str, kind: u32) -> Result<f64, PackError> {
@@ -220,8 +373,7 @@ impl Reader<'_> {
             10 => self.u64()? as f64,
             11 => i64::from_le_bytes(self.bytes()?) as f64,
             12 => f64::from_le_bytes(self.bytes()?),
-            // Lists of lists exist in the format and in no model.
-            other => return Err(self.bad(format!("key {key} has a value of unknown type {other}"))),
+            other => self.number_bytes(key, other)? as f64,
         })
     }
 
@@ -246,7 +398,8 @@ impl Reader<'_> {
         let number = self.u32()?;
         let block_type = BlockType::of_number(number).ok_or_else(|| {
             self.bad(format!(
-                "tensor {name} has type {number}; read are F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K: take a file in one of these"
+                "tensor {name} has type {}; read are F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K: take a file in these, such as …-Q8_0.gguf or …-Q4_K_M.gguf",
+                blocks::name(number)
             ))
         })?;
         let row = shape.last().copied().unwrap_or(0);

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde_json::json;
+use serde::{Serialize, Serializer};
+use serde_json::{Value as Json, json};
 
 use super::super::error::PackError;
 use super::header::{Header, Value};
@@ -74,53 +75,114 @@ pub(super) fn tokenizer_json(header: &Header, path: &Path) -> Result<String, Pac
             .map(|merge| merge.split_once(' '))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| bad("a merge has no two sides"))?,
-        (_, Some(scores)) => merges_by_score(tokens, scores, kinds, &vocabulary),
+        (_, Some(scores)) => merges_by_score(tokens, scores, kinds, &vocabulary)
+            .ok_or_else(|| bad("its tokens can be split in more ways than those of any Gemma"))?,
         _ => return Err(bad("its tokens have neither scores nor merges")),
     };
-    let added: Vec<_> = tokens
+    drop(vocabulary);
+    let added = tokens
         .iter()
         .zip(kinds)
         .enumerate()
         .filter(|(_, (_, kind))| [UNKNOWN, CONTROL, USER_DEFINED].contains(kind))
-        .map(|(id, (text, &kind))| {
-            json!({
-                "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": kind != USER_DEFINED,
-            })
+        .map(|(id, (content, &kind))| AddedToken {
+            id,
+            content,
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: false,
+            special: kind != USER_DEFINED,
         })
         .collect();
-    let vocabulary: serde_json::Map<_, _> = tokens
-        .iter()
-        .enumerate()
-        .map(|(id, text)| (text.clone(), id.into()))
-        .collect();
-    let file = json!({
-        "version": "1.0",
-        "added_tokens": added,
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
-        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false},
-        "post_processor": null,
-        "decoder": {"type": "Sequence", "decoders": [
+    let file = File {
+        version: "1.0",
+        added_tokens: added,
+        normalizer: json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}),
+        pre_tokenizer: json!({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false}),
+        post_processor: (),
+        decoder: json!({"type": "Sequence", "decoders": [
             {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
             {"type": "ByteFallback"},
             {"type": "Fuse"},
-        ]},
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
-            "vocab": vocabulary, "merges": merges,
+        ]}),
+        model: Model {
+            kind: "BPE",
+            dropout: (),
+            unk_token: "<unk>",
+            continuing_subword_prefix: (),
+            end_of_word_suffix: (),
+            fuse_unk: true,
+            byte_fallback: true,
+            ignore_merges: false,
+            vocab: Vocabulary(tokens),
+            merges,
         },
-    });
-    Ok(file.to_string())
+    };
+    serde_json::to_string(&file).map_err(|error| bad(&error.to_string()))
 }
 
-/// Every split of every piece into two tokens; high scores first, and of one piece the longest left side.
+/// The file as it is written, of texts that stay where they are: a tree of values would take ten times its bytes.
+#[derive(Serialize)]
+struct File<'t> {
+    version: &'static str,
+    added_tokens: Vec<AddedToken<'t>>,
+    normalizer: Json,
+    pre_tokenizer: Json,
+    post_processor: (),
+    decoder: Json,
+    model: Model<'t>,
+}
+
+#[derive(Serialize)]
+struct AddedToken<'t> {
+    id: usize,
+    content: &'t str,
+    single_word: bool,
+    lstrip: bool,
+    rstrip: bool,
+    normalized: bool,
+    special: bool,
+}
+
+#[derive(Serialize)]
+struct Model<'t> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    dropout: (),
+    unk_token: &'static str,
+    continuing_subword_prefix: (),
+    end_of_word_suffix: (),
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: Vocabulary<'t>,
+    merges: Vec<(&'t str, &'t str)>,
+}
+
+/// Texts by id, written as ids by text.
+struct Vocabulary<'t>(&'t [String]);
+
+impl Serialize for Vocabulary<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().enumerate().map(|(id, text)| (text, id)))
+    }
+}
+
+/// What merges may take for each byte of the tokens and of the eight that say how long each is: the published vocabulary takes 7.
+/// Texts that contain one another could take the square of their length.
+const MERGE_BYTES_PER_BYTE: usize = 16;
+
+/// Every split of every piece into two tokens; high scores first, and of one piece the longest left side. `None` where there are too
+/// many.
 fn merges_by_score<'t>(
     tokens: &'t [String],
     scores: &[f64],
     kinds: &[f64],
     vocabulary: &HashMap<&str, usize>,
-) -> Vec<(&'t str, &'t str)> {
+) -> Option<Vec<(&'t str, &'t str)>> {
+    let bytes: usize = tokens.iter().map(|text| text.len() + 8).sum();
+    let mut room = bytes * MERGE_BYTES_PER_BYTE;
     let mut merges = Vec::new();
     for ((text, &score), kind) in tokens.iter().zip(scores).zip(kinds) {
         if ![NORMAL, USER_DEFINED].contains(kind) {
@@ -129,13 +191,13 @@ fn merges_by_score<'t>(
         for (length, (at, _)) in text.char_indices().enumerate().skip(1) {
             let (left, right) = text.split_at(at);
             if vocabulary.contains_key(left) && vocabulary.contains_key(right) {
-                merges.push((score, length, left, right));
+                let merge = (score, length, left, right);
+                room = room.checked_sub(size_of_val(&merge) + text.len())?;
+                merges.push(merge);
             }
         }
     }
     merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
-    merges
-        .into_iter()
-        .map(|(_, _, left, right)| (left, right))
-        .collect()
+    let sides = merges.into_iter().map(|(.., left, right)| (left, right));
+    Some(sides.collect())
 }

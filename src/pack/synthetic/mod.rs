@@ -61,10 +61,14 @@ pub fn pack_synthetic(
     let tokenizer = synthetic_tokenizer_json();
     let control = Tokenizer::parse(&tokenizer, Path::new("tokenizer.json"))?;
     let config = config_json(size, text_only, control.control());
-    let companions = [
+    let mut companions = vec![
         ("config.json".to_owned(), config.into_bytes()),
         ("tokenizer.json".to_owned(), tokenizer.into_bytes()),
     ];
+    if !text_only {
+        let size = br#"{"size": {"height": 768, "width": 768}}"#;
+        companions.push(("preprocessor_config.json".to_owned(), size.to_vec()));
+    }
     let towers = match text_only {
         true => Vec::new(),
         false => towers(options.recipe),
