@@ -6,6 +6,10 @@
 #[path = "common/allocator.rs"]
 mod allocator;
 mod common;
+#[path = "bad_checkpoint/gguf.rs"]
+mod gguf;
+#[path = "bad_checkpoint/other_hands.rs"]
+mod other_hands;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -461,13 +465,13 @@ fn a_broken_tokenizer_is_named() {
     // Ids that config.json and the tokenizer do not agree on.
     let checkpoint = Checkpoint::copy();
     checkpoint.edit_json("config.json", |config| {
-        config["eos_token_id"] = json!([9]);
-        config["text_config"]["eos_token_id"] = json!(9);
+        config["bos_token_id"] = json!(9);
+        config["text_config"]["bos_token_id"] = json!(9);
     });
     refused(
         &checkpoint,
         DATA,
-        &[name, "config.json", "eos_token_id", "<eos>", "9"],
+        &[name, "config.json", "bos_token_id", "<bos>", "9"],
     );
 }
 

@@ -420,3 +420,34 @@ fn the_command_line_reads_it() {
         "{told}"
     );
 }
+
+/// A list is written with two pairs of brackets, a section with one; both are easily mistaken for the other.
+#[test]
+fn the_wrong_number_of_brackets_is_told() {
+    for (text, line, right) in [
+        ("[microphone]\nid = \"a\"\n", 1, "[[microphone]]"),
+        (
+            "[log]\n\n [ camera ] # the door\nid = \"a\"\n",
+            3,
+            "[[camera]]",
+        ),
+        ("[command]\nname = \"a\"\n", 1, "[[command]]"),
+        (
+            "[microphone]\nid = \"a\"\n[microphone]\nid = \"b\"\n",
+            3,
+            "[[microphone]]",
+        ),
+        (
+            "[[command]]\nname = \"a\"\n[command.slots]\nname = \"b\"\n",
+            3,
+            "[[command.slots]]",
+        ),
+        ("[[mqtt]]\nhost = \"a\"\n", 1, "write [mqtt]"),
+        ("[[log]]\npublish = true\n", 1, "write [log]"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains(&format!("line {line}, ")), "{text}: {error}");
+        assert!(error.contains(right), "{text}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}

@@ -61,6 +61,42 @@ fn standard_input_is_wav_or_raw_samples() {
     );
 }
 
+/// A header that promises no samples, from a recorder that lost its power or a pipe that cannot know, is read to the end; a file of
+/// another kind is no samples.
+#[test]
+fn a_header_of_0_bytes_is_read_to_the_end() {
+    let mut wav = std::fs::read(clip(1)).unwrap();
+    wav[4..8].fill(0);
+    wav[40..44].fill(0);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("size0.wav");
+    std::fs::write(&path, &wav).unwrap();
+    assert_eq!(lines(transcribe().arg(&path)), [SPOKEN[1].1]);
+    let report = |command: &mut Command| -> Value {
+        serde_json::from_str(&lines(command.arg("--json"))[0]).unwrap()
+    };
+    for report in [
+        report(transcribe().arg(&path)),
+        report(transcribe().arg("-").write_stdin(wav)),
+    ] {
+        assert_eq!(report["text"], SPOKEN[1].1);
+        assert!(report["damage"].as_str().unwrap().contains("0 bytes"));
+    }
+    for (start, told) in [
+        (&b"\0\0\0\x20ftypM4A \0\0\0\0"[..], "M4A"),
+        (b"fLaC\0\0\0\x22", "FLAC"),
+    ] {
+        let bytes = [start, &[0; 4000]].concat();
+        let output = transcribe().arg("-").write_stdin(bytes).output().unwrap();
+        assert_eq!(output.status.code(), Some(65));
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            message.contains("standard input") && message.contains(told),
+            "{message}"
+        );
+    }
+}
+
 /// The slice, the padding, the language and the prompt reach the model.
 #[test]
 fn options() {

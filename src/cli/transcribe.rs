@@ -11,11 +11,11 @@ use serde::Serialize;
 use super::failure::{Failure, exit};
 use super::model_args::{GenerationArgs, RunArgs};
 use super::progress;
-use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader};
+use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader, container};
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::features::resample::{Resampler, downmix};
 use crate::features::speech_split::SpeechSplitter;
-use crate::features::wav::PcmReader;
+use crate::features::wav::{self, PcmReader};
 use crate::model::tasks::Tasks;
 use crate::pipeline::{
     Answer, Engine, EngineOptions, Generation, GroupMemory, SoftTokenPadding, Speech, TowerOptions,
@@ -235,14 +235,20 @@ impl<'a> Transcript<'a> {
                 format_args!("cannot read audio from standard input: {error}"),
             )
         };
-        let mut magic = Vec::new();
+        let mut start = Vec::new();
         input
             .by_ref()
-            .take(4)
-            .read_to_end(&mut magic)
+            .take(container::START_BYTES as u64)
+            .read_to_end(&mut start)
             .map_err(|error| unreadable(&error))?;
-        let is_wav = magic == b"RIFF";
-        let input = Cursor::new(magic).chain(input);
+        let is_wav = wav::is_wav(&start);
+        if !is_wav && container::is_file(&start) {
+            return Err(unreadable(&match container::not_read(&start) {
+                Some(what) => what,
+                None => "it is FLAC, OGG or MP3: give the file by its name, or pipe it as WAV (`sox FILE -t wav -`)".to_owned(),
+            }));
+        }
+        let input = Cursor::new(start).chain(input);
         let mut pcm = if is_wav {
             PcmReader::wav(input).map_err(|error| unreadable(&error))?
         } else {
@@ -296,6 +302,8 @@ impl<'a> Transcript<'a> {
         }
         if pcm.truncated() {
             self.damage = Some("the stream is shorter than its header says".to_owned());
+        } else if pcm.unfinished() {
+            self.damage = Some("its header promises 0 bytes: it was read to the end".to_owned());
         }
         match speech {
             Some(speech) => self.finish(speech, &"standard input"),

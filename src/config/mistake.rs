@@ -6,7 +6,9 @@ const ALIKE: f64 = 0.8;
 
 /// The library's error, in one line.
 pub(super) fn explain(error: &toml::de::Error, text: &str) -> String {
-    let reason = name_nearest(error.message()).unwrap_or_else(|| {
+    let brackets = || brackets(error.message(), line_at(text, error.span()?.start));
+    let reason = name_nearest(error.message()).or_else(brackets);
+    let reason = reason.unwrap_or_else(|| {
         let words: Vec<&str> = error.message().split_whitespace().collect();
         words.join(" ")
     });
@@ -24,6 +26,32 @@ pub(super) fn explain(error: &toml::de::Error, text: &str) -> String {
             };
             format!("line {line}, column {column}{of}: {reason}")
         }
+    }
+}
+
+/// The line of a text in which the byte at `start` stands.
+fn line_at(text: &str, start: usize) -> &str {
+    let from = text.get(..start).and_then(|before| before.rfind('\n'));
+    let rest = text.get(from.map_or(0, |at| at + 1)..).unwrap_or(text);
+    rest.lines().next().unwrap_or_default().trim()
+}
+
+/// What begins with one pair of brackets instead of two, or the other way round; `None` for other messages.
+fn brackets(message: &str, line: &str) -> Option<String> {
+    let inner = line.split_once(']').map_or(line, |(header, _)| header);
+    let name = inner.trim_start_matches('[').trim();
+    let (one, two) = (line.starts_with('['), line.starts_with("[["));
+    let is_table = message.starts_with("invalid type: map, expected a sequence");
+    let is_again =
+        message.starts_with("duplicate key") && ["microphone", "camera", "command"].contains(&name);
+    if one && !two && (is_table || is_again) {
+        Some(format!(
+            "there may be several of these, so each begins with two pairs of brackets: write [[{name}]]"
+        ))
+    } else if two && message.starts_with("invalid type: sequence, expected struct") {
+        Some(format!("there is only one of these: write [{name}]"))
+    } else {
+        None
     }
 }
 

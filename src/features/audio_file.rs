@@ -1,5 +1,6 @@
 //! Audio files to 16 kHz mono: WAV, FLAC, OGG Vorbis and MP3, any rate and any number of channels.
 
+pub(crate) mod container;
 mod error;
 
 use std::fs::File;
@@ -17,7 +18,7 @@ use symphonia::core::meta::MetadataOptions;
 
 use super::log_mel::SAMPLE_RATE_HZ;
 use super::resample::{Resampler, downmix};
-use super::wav::{PcmReader, WavError};
+use super::wav::{self, PcmReader, WavError};
 use crate::media::AudioClip;
 use error::{limit, undecodable};
 
@@ -154,9 +155,15 @@ impl AudioReader {
             source,
         };
         // The content decides, not the name.
-        let mut magic = [0; 4];
-        let is_riff = open()?.read_exact(&mut magic).is_ok() && &magic == b"RIFF";
-        let pcm = if is_riff {
+        let mut start = Vec::new();
+        open()?
+            .take(container::START_BYTES as u64)
+            .read_to_end(&mut start)
+            .map_err(io_error)?;
+        if let Some(reason) = container::not_read(&start) {
+            return Err(undecodable(path, reason));
+        }
+        let pcm = if wav::is_wav(&start) {
             PcmReader::wav(BufReader::new(open()?))
         } else {
             Err(WavError::Compressed { tag: 0 })
@@ -166,8 +173,14 @@ impl AudioReader {
                 let (channels, rate) = (pcm.channels(), pcm.sample_rate_hz());
                 (Source::Pcm(pcm), channels, rate)
             }
-            Err(WavError::Compressed { .. }) => {
-                let packets = Packets::open(path, open()?)?;
+            Err(WavError::Compressed { tag }) => {
+                let packets = match (Packets::open(path, open()?), container::wav_codec(tag)) {
+                    (Err(_), Some(codec)) => {
+                        let reason = format!("it is {codec} in WAV; {}", container::CONVERT);
+                        return Err(undecodable(path, reason));
+                    }
+                    (packets, _) => packets?,
+                };
                 let (channels, rate) = (packets.channels, packets.sample_rate_hz);
                 (Source::Packets(packets), channels, rate)
             }
@@ -220,6 +233,8 @@ impl AudioReader {
                         })?;
                 if pcm.truncated() {
                     self.damage = Some("the file is shorter than its header says".into());
+                } else if pcm.unfinished() {
+                    self.damage = Some("its header was never finished: it promises 0 bytes".into());
                 }
                 more
             }

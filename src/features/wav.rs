@@ -12,6 +12,12 @@ use super::log_mel::SAMPLE_RATE_HZ;
 const UNKNOWN_LENGTH_BYTES: u32 = 0x7FFF_0000;
 /// Bytes that are asked of the input at a time.
 const READ_BYTES: usize = 16 * 1024;
+/// What may stand behind the samples. Behind a `data` chunk of 0 bytes anything else is samples, whose writer never came to say how
+/// many there are.
+const CHUNKS: [&[u8; 4]; 19] = [
+    b"LIST", b"list", b"id3 ", b"ID3 ", b"fact", b"cue ", b"plst", b"smpl", b"inst", b"bext",
+    b"iXML", b"axml", b"PEAK", b"JUNK", b"junk", b"PAD ", b"FLLR", b"afsp", b"DISP",
+];
 /// Longest `fmt ` chunk that is defined (WAVEFORMATEXTENSIBLE).
 const FMT_BYTES: usize = 40;
 
@@ -73,6 +79,7 @@ pub struct PcmReader<R> {
     buffer: Vec<u8>,
     filled: usize,
     truncated: bool,
+    unfinished: bool,
 }
 
 impl<R: Read> PcmReader<R> {
@@ -83,12 +90,14 @@ impl<R: Read> PcmReader<R> {
     pub fn wav(mut input: R) -> Result<PcmReader<R>, WavError> {
         let mut riff = [0; 12];
         read_or_cut_off(&mut input, &mut riff, "RIFF")?;
-        if &riff[..4] != b"RIFF" || &riff[8..] != b"WAVE" {
+        if !is_wav(&riff) || &riff[8..] != b"WAVE" {
             return Err(WavError::Damaged {
                 reason: "it does not begin with RIFF and WAVE".into(),
             });
         }
         let mut format = None;
+        // Of a file that may be longer than 4 GiB.
+        let mut long = None;
         loop {
             let expected = if format.is_none() { "fmt " } else { "data" };
             let mut head = [0; 8];
@@ -107,14 +116,25 @@ impl<R: Read> PcmReader<R> {
                             reason: "the `data` chunk comes before the `fmt ` chunk".into(),
                         });
                     };
-                    let promised = (size < UNKNOWN_LENGTH_BYTES).then_some(u64::from(size));
-                    return Ok(PcmReader::new(
-                        input,
-                        channels,
-                        sample_rate_hz,
-                        encoding,
-                        promised,
-                    ));
+                    let promised = match size {
+                        0 => None,
+                        UNKNOWN_LENGTH_BYTES.. => long,
+                        size => Some(u64::from(size)),
+                    };
+                    let mut reader =
+                        PcmReader::new(input, channels, sample_rate_hz, encoding, promised);
+                    if size == 0 {
+                        reader.look_ahead()?;
+                    }
+                    return Ok(reader);
+                }
+                b"ds64" if size >= 16 => {
+                    let mut sizes = [0; 16];
+                    read_or_cut_off(&mut input, &mut sizes, "ds64")?;
+                    let [.., a, b, c, d, e, f, g, h] = sizes;
+                    let bytes = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+                    long = Some(bytes).filter(|&bytes| bytes > 0 && bytes < u64::MAX);
+                    skip(&mut input, u64::from(size) - 16 + u64::from(size % 2))?;
                 }
                 // Chunks are padded to an even length.
                 _ => skip(&mut input, u64::from(size) + u64::from(size % 2))?,
@@ -145,7 +165,24 @@ impl<R: Read> PcmReader<R> {
             buffer,
             filled: 0,
             truncated: false,
+            unfinished: false,
         }
+    }
+
+    /// Behind a header that promises nothing: samples, another chunk, or the end.
+    fn look_ahead(&mut self) -> Result<(), WavError> {
+        let mut start = Vec::new();
+        self.input.by_ref().take(4).read_to_end(&mut start)?;
+        let room = self.buffer.len();
+        if CHUNKS.iter().any(|name| start == *name) {
+            self.promised = Some(0);
+        } else {
+            self.unfinished = !start.is_empty();
+            self.buffer.resize(room.max(start.len()), 0);
+            self.buffer[..start.len()].copy_from_slice(&start);
+            self.filled = start.len();
+        }
+        Ok(())
     }
 
     /// Channels, at least one.
@@ -163,6 +200,11 @@ impl<R: Read> PcmReader<R> {
         self.truncated
     }
 
+    /// True where the header promises no samples and there are some: whoever wrote it never finished it.
+    pub fn unfinished(&self) -> bool {
+        self.unfinished
+    }
+
     /// Waits for samples and appends whole frames, `[frames, channels]`, to `interleaved`; false at the end.
     ///
     /// Samples that are not numbers (float audio may hold them) become 0.
@@ -172,6 +214,13 @@ impl<R: Read> PcmReader<R> {
     pub fn read(&mut self, interleaved: &mut Vec<f32>) -> io::Result<bool> {
         let frame_bytes = self.channels * self.encoding.bytes();
         loop {
+            let whole = self.filled / frame_bytes * frame_bytes;
+            if whole > 0 {
+                self.encoding.decode(&self.buffer[..whole], interleaved);
+                self.buffer.copy_within(whole..self.filled, 0);
+                self.filled -= whole;
+                return Ok(true);
+            }
             let room = (self.buffer.len() - self.filled) as u64;
             let wanted = self.promised.map_or(room, |promised| promised.min(room)) as usize;
             let got = match self
@@ -190,13 +239,6 @@ impl<R: Read> PcmReader<R> {
             self.filled += got;
             if let Some(promised) = &mut self.promised {
                 *promised -= got as u64;
-            }
-            let whole = self.filled / frame_bytes * frame_bytes;
-            if whole > 0 {
-                self.encoding.decode(&self.buffer[..whole], interleaved);
-                self.buffer.copy_within(whole..self.filled, 0);
-                self.filled -= whole;
-                return Ok(true);
             }
         }
     }
@@ -225,35 +267,77 @@ impl Format {
             FORMAT_EXTENSIBLE if len == FMT_BYTES => u16_at(24),
             tag => tag,
         };
-        let channels = usize::from(u16_at(2));
-        let block_bytes = usize::from(u16_at(12));
-        if channels == 0 || block_bytes == 0 || block_bytes % channels != 0 {
-            return Err(WavError::Damaged {
-                reason: format!("{channels} channels in blocks of {block_bytes} bytes cannot be"),
-            });
+        if tag != FORMAT_PCM && tag != FORMAT_FLOAT {
+            return Err(WavError::Compressed { tag });
         }
+        let u32_at = |i: usize| u32::from_le_bytes([fmt[i], fmt[i + 1], fmt[i + 2], fmt[i + 3]]);
+        let channels = usize::from(u16_at(2));
+        let (sample_rate_hz, bytes_a_second) = (u32_at(4), u32_at(8));
+        let (block_bytes, bits) = (usize::from(u16_at(12)), u16_at(14));
+        let sample_bytes =
+            sample_bytes(channels, sample_rate_hz, bytes_a_second, block_bytes, bits)
+                .map_err(|reason| WavError::Damaged { reason })?;
         // A sample of fewer bits stands at the top of its bytes.
-        let encoding = match (tag, block_bytes / channels) {
+        let encoding = match (tag, sample_bytes) {
             (FORMAT_PCM, 1) => Encoding::U8,
             (FORMAT_PCM, 2) => Encoding::S16,
             (FORMAT_PCM, 3) => Encoding::S24,
             (FORMAT_PCM, 4) => Encoding::S32,
             (FORMAT_FLOAT, 4) => Encoding::F32,
             (FORMAT_FLOAT, 8) => Encoding::F64,
-            (FORMAT_PCM | FORMAT_FLOAT, bytes) => {
+            (_, bytes) => {
                 return Err(WavError::Damaged {
                     reason: format!("samples of {bytes} bytes cannot be"),
                 });
             }
-            (tag, _) => return Err(WavError::Compressed { tag }),
         };
-        let sample_rate_hz = u32::from_le_bytes([fmt[4], fmt[5], fmt[6], fmt[7]]);
         Ok(Format {
             channels,
             sample_rate_hz,
             encoding,
         })
     }
+}
+
+/// Bytes of a sample, which the header says three times over: by its bits, by its blocks, and by its bytes a second. Two that agree
+/// are believed; samples may take more bytes than their bits need.
+fn sample_bytes(
+    channels: usize,
+    sample_rate_hz: u32,
+    bytes_a_second: u32,
+    block_bytes: usize,
+    bits: u16,
+) -> Result<usize, String> {
+    if channels == 0 {
+        return Err("it has 0 channels".to_owned());
+    }
+    let by_bits = usize::from(bits).div_ceil(8);
+    let by_blocks = block_bytes / channels;
+    let by_blocks = if by_blocks * channels == block_bytes {
+        by_blocks
+    } else {
+        0
+    };
+    let frames_bytes = |sample: usize| u64::from(sample_rate_hz) * (channels * sample) as u64;
+    let seconds_say = |sample| sample > 0 && frames_bytes(sample) == u64::from(bytes_a_second);
+    if by_blocks > 0 && (by_bits == by_blocks || bits == 0 || seconds_say(by_blocks)) {
+        Ok(by_blocks)
+    } else if seconds_say(by_bits) {
+        Ok(by_bits)
+    } else {
+        Err(format!(
+            "{bits} bits in {channels} channels make blocks of {} bytes and at {sample_rate_hz} Hz {} bytes a second, but it says {block_bytes} and {bytes_a_second}",
+            channels * by_bits,
+            frames_bytes(by_bits)
+        ))
+    }
+}
+
+/// Whether a stream that begins like this is WAV, also where it may be longer than 4 GiB (RF64, BW64).
+pub(crate) fn is_wav(start: &[u8]) -> bool {
+    [b"RIFF", b"RF64", b"BW64"]
+        .iter()
+        .any(|word| start.starts_with(*word))
 }
 
 impl Encoding {

@@ -1,22 +1,16 @@
 //! The early blocks of the vision tower run strip by strip: what they widen is never whole in memory.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "common/heap.rs"]
-mod heap;
-
-use common::fixtures;
 use gemmad::model::config::Config;
 use gemmad::model::vision::{MAX_RESOLUTION_PX, Observation, VisionTower};
 use gemmad::model::weights::Checkpoint;
 use kernels::{Isa, Pool};
 
-#[global_allocator]
-static HEAP: heap::Heap = heap::Heap::new();
+use crate::common::fixtures;
+use crate::{ALONE, HEAP};
 
 #[test]
 fn activations_are_two_feature_maps_and_a_strip() {
+    let _alone = ALONE.lock();
     let config = Config::load(&fixtures()).unwrap();
     let checkpoint = Checkpoint::open(&fixtures()).unwrap();
     let tower = VisionTower::load(
