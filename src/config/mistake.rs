@@ -4,6 +4,9 @@
 /// names that share some letters only stay below.
 const ALIKE: f64 = 0.8;
 
+/// What there may be several of.
+const LISTS: [&str; 3] = ["microphone", "camera", "command"];
+
 /// The library's error, in one line.
 pub(super) fn explain(error: &toml::de::Error, text: &str) -> String {
     let brackets = || brackets(error.message(), line_at(text, error.span()?.start));
@@ -41,14 +44,15 @@ fn brackets(message: &str, line: &str) -> Option<String> {
     let inner = line.split_once(']').map_or(line, |(header, _)| header);
     let name = inner.trim_start_matches('[').trim();
     let (one, two) = (line.starts_with('['), line.starts_with("[["));
+    let listed = LISTS.contains(&name.split('.').next().unwrap_or(name).trim());
     let is_table = message.starts_with("invalid type: map, expected a sequence");
-    let is_again =
-        message.starts_with("duplicate key") && ["microphone", "camera", "command"].contains(&name);
+    let is_again = message.starts_with("duplicate key") && listed;
     if one && !two && (is_table || is_again) {
         Some(format!(
             "there may be several of these, so each begins with two pairs of brackets: write [[{name}]]"
         ))
-    } else if two && message.starts_with("invalid type: sequence, expected struct") {
+    } else if two && !listed && message.starts_with("invalid ") {
+        // The library takes a list for the section's keys in order, and stumbles over the first.
         Some(format!("there is only one of these: write [{name}]"))
     } else {
         None

@@ -88,9 +88,6 @@ impl Checkpoint {
                 dir: dir.to_owned(),
             },
         };
-        if dir.is_file() {
-            return Err(no_weights());
-        }
         let pack = PackManifest::read(dir)?;
         let Source {
             files,

@@ -58,10 +58,16 @@ impl PackManifest {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => {
-                return Err(WeightsError::Io {
-                    action: "read",
-                    path,
-                    source,
+                return Err(match files::instead_of_checkpoint(dir) {
+                    Some(reason) if dir.is_file() => WeightsError::NotACheckpoint {
+                        path: dir.to_owned(),
+                        reason,
+                    },
+                    _ => WeightsError::Io {
+                        action: "read",
+                        path,
+                        source,
+                    },
                 });
             }
         };
