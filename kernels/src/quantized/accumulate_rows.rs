@@ -9,9 +9,9 @@ use half::f16;
 use crate::pool::Pool;
 use crate::quant::{GROUP, Quantized};
 #[cfg(target_arch = "x86_64")]
-use crate::simd::integer::{Avx2, Avx512Vnni};
+use crate::simd::integer::Avx2;
 #[cfg(target_arch = "aarch64")]
-use crate::simd::integer::{Dotprod, I8mm, Neon};
+use crate::simd::integer::Neon;
 use crate::simd::integer::{IntegerKernel, dispatch_integer};
 
 /// Groups of columns that a task accumulates at least: whole cache lines of weights, and few tasks.
@@ -98,28 +98,10 @@ impl<R: Iterator<Item = (usize, f32)>> IntegerKernel for Columns<'_, R> {
         self.each(s);
     }
 
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn dotprod(self, s: Dotprod) {
-        self.each(s.neon());
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn i8mm(self, s: I8mm) {
-        self.each(s.neon());
-    }
-
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn avx2(self, s: Avx2) {
         self.each(s);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx512vnni(self, s: Avx512Vnni) {
-        self.each(s.avx2());
     }
 }
 

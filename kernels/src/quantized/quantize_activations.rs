@@ -8,9 +8,9 @@ use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::quant::{ActivationGroup, GROUP, PANEL, Q8Activations};
 #[cfg(target_arch = "x86_64")]
-use crate::simd::integer::{Avx2, Avx512Vnni};
+use crate::simd::integer::Avx2;
 #[cfg(target_arch = "aarch64")]
-use crate::simd::integer::{Dotprod, I8mm, Neon};
+use crate::simd::integer::Neon;
 use crate::simd::integer::{IntegerKernel, dispatch_integer};
 
 /// Quantises `x [tokens, cols]` into `out`: `scale = max |x| / 127` over a group, `q = round(x · 127 / max |x|)`, ties to even.
@@ -125,28 +125,10 @@ impl<const T: usize> IntegerKernel for Token<'_, T> {
         self.each(s);
     }
 
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn dotprod(self, s: Dotprod) {
-        self.each(s.neon());
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn i8mm(self, s: I8mm) {
-        self.each(s.neon());
-    }
-
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn avx2(self, s: Avx2) {
         self.each(s);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx512vnni(self, s: Avx512Vnni) {
-        self.each(s.avx2());
     }
 }
 

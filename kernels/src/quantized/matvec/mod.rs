@@ -15,7 +15,7 @@ use crate::quant::{ActivationGroup, GROUP, Q8Activations, Quantized, TILE_ROWS};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::integer::{Avx2, Avx512Vnni};
 #[cfg(target_arch = "aarch64")]
-use crate::simd::integer::{Dotprod, I8mm, Neon};
+use crate::simd::integer::{Dotprod, Neon};
 use crate::simd::integer::{IntegerKernel, dispatch_integer};
 
 /// The integers of one group of a tile, in 4 bit.
@@ -111,12 +111,6 @@ impl IntegerKernel for Tiles<'_> {
     #[inline(always)]
     fn dotprod(self, s: Dotprod) {
         self.each(s);
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn i8mm(self, s: I8mm) {
-        self.each(s.dotprod());
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -9,9 +9,9 @@ mod scalar;
 use crate::pool::Pool;
 use crate::quant::{ActivationGroup, GROUP, Q8Activations, Quantized};
 #[cfg(target_arch = "x86_64")]
-use crate::simd::integer::{Avx2, Avx512Vnni};
+use crate::simd::integer::Avx2;
 #[cfg(target_arch = "aarch64")]
-use crate::simd::integer::{Dotprod, I8mm, Neon};
+use crate::simd::integer::{Dotprod, Neon};
 use crate::simd::integer::{IntegerKernel, dispatch_integer};
 
 /// Groups that a kernel takes at a time: one for each of the four sums.
@@ -115,22 +115,10 @@ impl<R: Iterator<Item = usize>> IntegerKernel for Rows<'_, R> {
         self.each(s);
     }
 
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn i8mm(self, s: I8mm) {
-        self.each(s.dotprod());
-    }
-
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn avx2(self, s: Avx2) {
         self.each(s);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx512vnni(self, s: Avx512Vnni) {
-        self.each(s.avx2());
     }
 }
 

@@ -30,8 +30,9 @@ pub(crate) use x86::{Avx2, Avx512Vnni};
 use crate::Isa;
 use crate::isa::Level;
 
-/// An operation on small integers in one form for each instruction set; all but `scalar` must be `#[inline(always)]`.
-pub(crate) trait IntegerKernel {
+/// An operation on small integers in one form for each instruction set that it gains by; all but `scalar` must be
+/// `#[inline(always)]`. The others do what the sets that they contain do: `i8mm → dotprod → neon`, `avx512vnni → avx2`.
+pub(crate) trait IntegerKernel: Sized {
     /// The reference.
     fn scalar(self);
     /// For ARMv8.0.
@@ -39,16 +40,25 @@ pub(crate) trait IntegerKernel {
     fn neon(self, s: Neon);
     /// With `sdot`.
     #[cfg(target_arch = "aarch64")]
-    fn dotprod(self, s: Dotprod);
+    #[inline(always)]
+    fn dotprod(self, s: Dotprod) {
+        self.neon(s.neon());
+    }
     /// With `smmla`.
     #[cfg(target_arch = "aarch64")]
-    fn i8mm(self, s: I8mm);
+    #[inline(always)]
+    fn i8mm(self, s: I8mm) {
+        self.dotprod(s.dotprod());
+    }
     /// With AVX2.
     #[cfg(target_arch = "x86_64")]
     fn avx2(self, s: Avx2);
     /// With `vpdpbusd` on 64 bytes.
     #[cfg(target_arch = "x86_64")]
-    fn avx512vnni(self, s: Avx512Vnni);
+    #[inline(always)]
+    fn avx512vnni(self, s: Avx512Vnni) {
+        self.avx2(s.avx2());
+    }
 }
 
 /// Does `kernel` with the instructions of `isa`.
