@@ -6,8 +6,9 @@ use super::{Finding, mib};
 use crate::cli::failure::Failure;
 use crate::config::Config;
 use crate::daemon;
+use crate::model::config::ConfigError;
 use crate::model::kv_cache::KvCache;
-use crate::model::weights::{Checkpoint, Group};
+use crate::model::weights::{Checkpoint, Group, WeightsError};
 use crate::pipeline::{Engine, EngineError};
 
 /// What an opened model needs.
@@ -36,12 +37,15 @@ pub(super) fn model(config: &Config) -> (Finding, Option<Model>) {
     let (model, about) = match open(config) {
         Ok(opened) => opened,
         Err(error) => {
-            let missing = !config.model.path.exists();
-            let advice = match missing {
-                true => {
+            let advice = match &error {
+                _ if !config.model.path.exists() => {
                     "put a model there (gemmad pack makes one of a published checkpoint), or name another in [model] path"
                 }
-                false => {
+                EngineError::Config(ConfigError::NotACheckpoint { .. })
+                | EngineError::Weights(
+                    WeightsError::NotACheckpoint { .. } | WeightsError::Foreign { .. },
+                ) => "do as it says, and name what comes of it in [model] path",
+                _ => {
                     "gemmad inspect --verify tells which file is damaged; copy the model again, or pack it again"
                 }
             };

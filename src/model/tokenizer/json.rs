@@ -221,13 +221,13 @@ fn check_structure(file: &File<'_>, path: &Path) -> Result<(), TokenizerError> {
         (
             "model.byte_fallback",
             byte_fallback,
-            byte_fallback == &true,
+            byte_fallback.as_bool() == Some(true),
             "true",
         ),
         (
             "model.ignore_merges",
             ignore_merges,
-            ignore_merges.is_null() || ignore_merges == &false,
+            ignore_merges.is_null() || ignore_merges.as_bool() == Some(false),
             "false",
         ),
     ];
