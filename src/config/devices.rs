@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::secret::without_secrets;
+
 /// `[[microphone]]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -155,13 +157,10 @@ impl Camera {
                 .device
                 .as_deref()
                 .map(|path| path.display().to_string()),
-            CameraType::Http => self.url.as_deref().map(|url| {
-                let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-                let rest = rest.split(['?', '#']).next().unwrap_or_default();
-                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-                let host = authority.rsplit('@').next().unwrap_or_default();
-                format!("{scheme}://{host}{path}")
-            }),
+            CameraType::Http => {
+                let url = self.url.as_deref();
+                url.map(|url| without_secrets(url).into_owned())
+            }
             CameraType::Replay => self
                 .directory
                 .as_deref()

@@ -5,6 +5,7 @@
 mod devices;
 mod mistake;
 mod mqtt;
+mod secret;
 mod service;
 mod wyoming;
 
@@ -23,6 +24,7 @@ use crate::pipeline::{PrefixCacheOptions, SoftTokenPadding, TowerOptions};
 
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
 pub use mqtt::{Broker, Mqtt};
+pub use secret::without_secrets;
 pub use service::{Dbus, Degrade, Log, Matformer, Model, Queue, Threads};
 pub use wyoming::Wyoming;
 
@@ -162,9 +164,10 @@ impl Config {
     /// # Errors
     /// An unknown key, or a value that does not fit.
     pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        // A value that does not fit is repeated, and may be an address with a password.
         let bad = |reason: String| ConfigError::File {
             path: path.to_owned(),
-            reason,
+            reason: without_secrets(&reason).into_owned(),
         };
         let config: Config =
             toml::from_str(text).map_err(|error| bad(mistake::explain(&error, text)))?;

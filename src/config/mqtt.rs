@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::secret::without_secrets;
+
 /// `[mqtt]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -47,6 +49,8 @@ pub struct Mqtt {
     pub spool_max_bytes: u64,
     /// Seconds between two pings to the broker.
     pub keep_alive_s: u16,
+    /// Seconds for which the broker may leave a message unacknowledged before the connection is given up.
+    pub ack_timeout_s: u16,
 }
 
 impl Default for Mqtt {
@@ -71,6 +75,7 @@ impl Default for Mqtt {
             spool_file: None,
             spool_max_bytes: 4 << 20,
             keep_alive_s: 30,
+            ack_timeout_s: 60,
         }
     }
 }
@@ -108,7 +113,7 @@ impl Mqtt {
         let wrong = |why: &str| {
             format!(
                 "mqtt.url is {:?}, {why}; it is written mqtt://HOST[:PORT], or mqtts://HOST[:PORT] for TLS",
-                self.url
+                without_secrets(&self.url)
             )
         };
         let (tls, rest) = match self.url.split_once("://") {
@@ -248,7 +253,8 @@ impl Mqtt {
             spool_least,
             1 << 32,
         )?;
-        within("keep_alive_s", u64::from(self.keep_alive_s), 5, 3600)
+        within("keep_alive_s", u64::from(self.keep_alive_s), 5, 3600)?;
+        within("ack_timeout_s", u64::from(self.ack_timeout_s), 1, 3600)
     }
 }
 

@@ -85,8 +85,16 @@ impl Daemon {
             self.vigil.vitals_read = Instant::now();
             self.look_at_the_board();
         }
+        if self.keeping.tick() {
+            self.state_file.save(&self.switches);
+            self.publish_switches();
+        }
         if self.sinks.tick().await {
             self.publish_switches();
+        }
+        if let Some(trouble) = self.sinks.trouble() {
+            self.record.error(&trouble);
+            self.publish_health();
         }
         if self.vigil.health_told.elapsed() >= HEALTH_EVERY {
             self.publish_health();

@@ -11,7 +11,7 @@ use log::{Level, LevelFilter, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 use super::clock;
-use crate::config::Log;
+use crate::config::{Log, without_secrets};
 use crate::report::{LogLine, SCHEMA};
 
 /// Lines that are published at once at most, and the time in which that many may come again.
@@ -80,16 +80,35 @@ impl<L: log::Log> log::Log for Tap<L> {
         self.0.enabled(metadata)
     }
 
+    /// Whoever wrote a line, no address in it keeps its user, password and query.
     fn log(&self, record: &Record<'_>) {
-        self.0.log(record);
-        if record.level() <= Level::Warn {
-            waiting().take(Instant::now(), |suppressed| line(record, suppressed));
+        if tells_bytes(record) {
+            return;
         }
+        let text = record.args().to_string();
+        let args = without_secrets(&text);
+        // The arguments live as long as this statement only.
+        self.told(&record.to_builder().args(format_args!("{args}")).build());
     }
 
     fn flush(&self) {
         self.0.flush();
     }
+}
+
+impl<L: log::Log> Tap<L> {
+    fn told(&self, record: &Record<'_>) {
+        self.0.log(record);
+        if record.level() <= Level::Warn {
+            waiting().take(Instant::now(), |suppressed| line(record, suppressed));
+        }
+    }
+}
+
+/// What libraries trace are pieces of what goes over the network, passwords and all, which nothing could be taken out of.
+fn tells_bytes(record: &Record<'_>) -> bool {
+    let crate_name = record.module_path().and_then(|path| path.split(':').next());
+    record.level() == Level::Trace && crate_name != Some(env!("CARGO_CRATE_NAME"))
 }
 
 fn line(record: &Record<'_>, suppressed: u64) -> LogLine {

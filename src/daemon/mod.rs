@@ -9,6 +9,7 @@ mod devices;
 mod event;
 mod health;
 mod job;
+mod keeping;
 mod log_sink;
 mod queue;
 mod reload;
@@ -36,6 +37,7 @@ use devices::Devices;
 use event::{Event, Loaded, WorkerNote};
 use health::Vigil;
 use job::Job;
+use keeping::Keeping;
 use queue::{Limits, Pushed, Queue};
 use reports::Record;
 use settings::Settings;
@@ -149,6 +151,7 @@ struct Daemon {
     settings: Arc<Settings>,
     switches: Switches,
     state_file: StateFile,
+    keeping: Keeping,
     queue: Arc<Queue>,
     worker: std::thread::JoinHandle<()>,
     loaded: Loaded,
@@ -204,6 +207,7 @@ impl Daemon {
             settings,
             switches,
             state_file,
+            keeping: Keeping::default(),
             queue,
             worker,
             record: Record::new(loaded.memory.clone()),
@@ -348,6 +352,9 @@ impl Daemon {
     async fn stop(mut self, inputs: &mut Inputs) {
         log::info!("stopping");
         systemd::stopping();
+        if self.keeping.tick() {
+            self.state_file.save(&self.switches);
+        }
         self.sinks.publish(&Report::Stopping);
         let error = worker::stopping;
         for request in self.devices.stop().await {

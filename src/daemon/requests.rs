@@ -297,30 +297,27 @@ impl Daemon {
         Ok(json!({ "cancelled": meant }))
     }
 
-    /// Changes a switch, keeps it, and tells everybody.
+    /// Changes a switch, keeps it, and tells everybody. One that stands as it is wanted is left alone, and nobody is told.
     fn switch(&mut self, action: &Action) -> Result<serde_json::Value, ErrorBody> {
+        if self.stands(action)? {
+            return Ok(json!({ "unchanged": true }));
+        }
         let report = match action {
             Action::Mute { id, muted } => {
-                let known = self
-                    .devices
+                self.devices
                     .control_microphone(id, MicrophoneControl::Mute(*muted));
-                self.need(known, "microphone", id)?;
                 self.switches.muted.insert(id.clone(), *muted);
                 None // its state follows when the device is closed or open
             }
             Action::Enable { id, enabled } => {
-                let known = self
-                    .devices
+                self.devices
                     .control_camera(id, CameraControl::Enable(*enabled));
-                self.need(known, "camera", id)?;
                 self.switches.enabled.insert(id.clone(), *enabled);
                 None
             }
             Action::Captions { id, enabled } => {
-                let known = self
-                    .devices
+                self.devices
                     .control_camera(id, CameraControl::Captions(*enabled));
-                self.need(known, "camera", id)?;
                 self.switches.captions.insert(id.clone(), *enabled);
                 Some(Report::Captions {
                     id: id.clone(),
@@ -328,13 +325,55 @@ impl Daemon {
                 })
             }
             Action::Matformer(name) => {
+                self.switches.matformer = Some(name.clone());
+                Some(Report::Matformer(name.clone()))
+            }
+            Action::MaxTokens(tokens) => {
+                self.switches.max_tokens = Some(*tokens);
+                Some(Report::MaxTokens(*tokens))
+            }
+            _ => None,
+        };
+        let kept = self.keeping.changed();
+        if kept {
+            self.state_file.save(&self.switches);
+        }
+        let degraded = self.vigil.degraded().is_degraded();
+        self.settings = Arc::new(self.settings.for_board(&self.switches, degraded));
+        // What could not be written yet is told with the next tick, which writes it.
+        if let Some(report) = report.filter(|_| kept) {
+            self.sinks.publish(&report);
+        }
+        Ok(json!({}))
+    }
+
+    /// Whether a switch stands as it is wanted; an error where there is none, or no such value.
+    fn stands(&self, action: &Action) -> Result<bool, ErrorBody> {
+        let switches = &self.switches;
+        Ok(match action {
+            Action::Mute { id, muted } => {
+                self.need(self.devices.ears.contains_key(id), "microphone", id)?;
+                switches.is_muted(id) == *muted
+            }
+            Action::Enable { id, enabled } => {
+                self.need(self.devices.eyes.contains_key(id), "camera", id)?;
+                switches.is_enabled(id) == *enabled
+            }
+            Action::Captions { id, enabled } => {
+                self.need(self.devices.eyes.contains_key(id), "camera", id)?;
+                switches.has_captions(id) == *enabled
+            }
+            Action::Matformer(name) => {
                 if !self.loaded.slices.contains(name) {
                     let slices = self.loaded.slices.join(", ");
                     let message = format!("the model has no slice {name:?}; it has {slices}");
                     return Err(error(ErrorCode::NotFound, message));
                 }
-                self.switches.matformer = Some(name.clone());
-                Some(Report::Matformer(name.clone()))
+                let configured = self.settings.config.matformer.slice.as_ref();
+                let usual = (switches.matformer.as_ref())
+                    .or(configured)
+                    .or(self.loaded.slices.first());
+                usual == Some(name)
             }
             Action::MaxTokens(tokens) => {
                 let limit = self.settings.config.queue.max_tokens;
@@ -344,17 +383,9 @@ impl Daemon {
                     );
                     return Err(error(ErrorCode::Invalid, message));
                 }
-                self.switches.max_tokens = Some(*tokens);
-                Some(Report::MaxTokens(*tokens))
+                switches.max_tokens.unwrap_or(limit) == *tokens
             }
-            _ => None,
-        };
-        self.state_file.save(&self.switches);
-        let degraded = self.vigil.degraded().is_degraded();
-        self.settings = Arc::new(self.settings.for_board(&self.switches, degraded));
-        if let Some(report) = report {
-            self.sinks.publish(&report);
-        }
-        Ok(json!({}))
+            _ => false,
+        })
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Sinks {
     info: Info,
     /// When the bus is tried again, and the pause after that.
     bus_retry: (Instant, Duration),
+    /// Who has this node's name at the broker, too, as it was told.
+    namesake: Option<String>,
 }
 
 impl Sinks {
@@ -43,6 +45,7 @@ impl Sinks {
             requests,
             info,
             bus_retry: (Instant::now(), Duration::from_secs(1)),
+            namesake: None,
         };
         sinks.start_mqtt(config)?;
         if config.wyoming.enabled {
@@ -123,10 +126,26 @@ impl Sinks {
         self.mqtt.as_ref().map(Mqtt::health).unwrap_or_default()
     }
 
+    /// What is wrong with the broker and was not told yet.
+    pub(super) fn trouble(&mut self) -> Option<String> {
+        let now = self.mqtt_health().namesake;
+        if now == self.namesake {
+            return None;
+        }
+        self.namesake = now;
+        let who = self.namesake.as_ref()?;
+        Some(format!(
+            "mqtt: another gemmad, {who}, has this node's name: give every board its own mqtt.node"
+        ))
+    }
+
     /// In words, for the status line.
     pub(super) fn status(&self) -> String {
         let mqtt = match &self.mqtt {
             None => "mqtt off",
+            Some(mqtt) if mqtt.health().namesake.is_some() => {
+                "mqtt: another gemmad has this node's name"
+            }
             Some(mqtt) if mqtt.health().connected => "mqtt connected",
             Some(_) => "mqtt away",
         };

@@ -90,11 +90,12 @@ impl StateFile {
 
     /// Writes the switches: beside the file, synchronised, then in its place.
     pub(super) fn save(&self, switches: &Switches) {
-        if let Err(error) = self.try_save(switches) {
-            log::error!(
+        match self.try_save(switches) {
+            Ok(()) => log::debug!("{} is written", self.path.display()),
+            Err(error) => log::error!(
                 "cannot write {}: {error}; what was switched will be forgotten at the next restart",
                 self.path.display()
-            );
+            ),
         }
     }
 

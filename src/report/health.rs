@@ -147,4 +147,7 @@ pub struct MqttHealth {
     pub dropped: u64,
     /// Connections after the first.
     pub reconnects: u64,
+    /// Another gemmad that has this node's name and takes the connection from this one: its host, and when it was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namesake: Option<String>,
 }

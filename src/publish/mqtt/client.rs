@@ -4,7 +4,7 @@
 //! what it had accepted when the broker has no session any more; the outbox above knows what was not acknowledged, and gives it
 //! to the next connection.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(super) struct Options {
     /// User and password.
     pub(super) login: Option<(String, String)>,
     pub(super) keep_alive: Duration,
+    /// A broker that leaves a message unanswered for longer is given up, though it answers pings.
+    pub(super) answers_within: Duration,
     /// What the broker says for us when the connection breaks.
     pub(super) will: Option<Message>,
     /// A larger packet ends the connection.
@@ -85,6 +87,9 @@ pub(super) enum Loss {
     /// It stood, and broke.
     #[error("closed the connection: {0}")]
     Closed(String),
+    /// It stands and answers pings, but what is sent is not acknowledged.
+    #[error("has not acknowledged for {0} s what was sent to it (mqtt.ack_timeout_s)")]
+    Unanswered(u64),
 }
 
 /// One connection to the broker; dropping it closes it without a farewell.
@@ -95,8 +100,11 @@ pub(super) struct Connection {
     connected: bool,
     /// Tokens of messages that have no packet identifier yet, in order.
     submitted: VecDeque<u64>,
-    /// Packet identifier to token.
-    in_flight: HashMap<u16, u64>,
+    /// Packet identifiers of what the broker has to answer, oldest first, with the token of a message; none of a subscription.
+    unanswered: VecDeque<(u16, Option<u64>)>,
+    /// Since when the oldest of them waits, those before it being answered: a slow line is no fault.
+    oldest_since: Instant,
+    answers_within: Duration,
     /// When something happened last.
     heard: Instant,
     /// Pings come more often than this.
@@ -137,7 +145,9 @@ impl Connection {
             driver: tokio::spawn(drive(event_loop, sender)),
             connected: false,
             submitted: VecDeque::new(),
-            in_flight: HashMap::new(),
+            unanswered: VecDeque::new(),
+            oldest_since: Instant::now(),
+            answers_within: options.answers_within,
             heard: Instant::now(),
             silence: options.keep_alive * 2 + Duration::from_secs(10),
         }
@@ -167,12 +177,18 @@ impl Connection {
     /// What happens next. The future may be dropped and asked for again: nothing is lost.
     pub(super) async fn next(&mut self) -> Event {
         loop {
-            let raw = match tokio::time::timeout_at(self.heard + self.silence, self.events.recv())
-                .await
-            {
+            let silent = self.heard + self.silence;
+            let unanswered = (!self.unanswered.is_empty())
+                .then(|| self.oldest_since + self.answers_within)
+                .filter(|deadline| *deadline < silent);
+            let deadline = unanswered.unwrap_or(silent);
+            let raw = match tokio::time::timeout_at(deadline, self.events.recv()).await {
                 Ok(Some(Ok(raw))) => raw,
                 Ok(Some(Err(error))) => return Event::Lost(loss(error, self.connected)),
                 Ok(None) => return Event::Lost(Loss::Closed("the client ended".to_owned())),
+                Err(_) if unanswered.is_some() => {
+                    return Event::Lost(Loss::Unanswered(self.answers_within.as_secs()));
+                }
                 Err(_) => return Event::Lost(Loss::Closed("it does not answer".to_owned())),
             };
             self.heard = Instant::now();
@@ -182,6 +198,7 @@ impl Connection {
                     return Event::Connected;
                 }
                 rumqttc::Event::Incoming(Packet::SubAck(answer)) => {
+                    self.answered(answer.pkid);
                     let refused =
                         |code: &&SubscribeReasonCode| matches!(code, SubscribeReasonCode::Failure);
                     let refused = answer.return_codes.iter().filter(refused).count();
@@ -198,20 +215,36 @@ impl Connection {
                     // Messages leave in the order in which they were handed over.
                     match self.submitted.pop_front() {
                         Some(token) if packet == 0 => return Event::Delivered(token),
-                        Some(token) => {
-                            self.in_flight.insert(packet, token);
-                        }
+                        Some(token) => self.sent(packet, Some(token)),
                         None => {}
                     }
                 }
+                rumqttc::Event::Outgoing(Outgoing::Subscribe(packet)) => self.sent(packet, None),
                 rumqttc::Event::Incoming(Packet::PubAck(answer)) => {
-                    if let Some(token) = self.in_flight.remove(&answer.pkid) {
+                    if let Some(token) = self.answered(answer.pkid) {
                         return Event::Delivered(token);
                     }
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Something is on its way that the broker has to answer.
+    fn sent(&mut self, packet: u16, token: Option<u64>) {
+        if self.unanswered.is_empty() {
+            self.oldest_since = Instant::now();
+        }
+        self.unanswered.push_back((packet, token));
+    }
+
+    /// It has; gives the token of a message.
+    fn answered(&mut self, packet: u16) -> Option<u64> {
+        let at = self.unanswered.iter().position(|(id, _)| *id == packet)?;
+        if at == 0 {
+            self.oldest_since = Instant::now();
+        }
+        self.unanswered.remove(at)?.1
     }
 
     /// Says goodbye, so that the broker does not publish the will; waits until the broker has closed.

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `client` | the door to the client crate: one connection |
 //! | `owner` `shared` | the one task that has the connection and connects again; what it shares with those who publish |
+//! | `inbox` | what the broker hands over: requests, the list of devices, whoever has the same name |
+//! | `backoff` `namesake` | how long to wait for the next connection; another process with this node's name |
 //! | `outbox` `spool` | what waits for the broker, in memory and on disk |
 //! | `payload` `body` `topics` | reports as messages; payloads that only MQTT has; names of topics |
 //! | `command` | messages from outside as requests |
@@ -14,6 +16,7 @@
 //! | `schemas` | JSON schemas of what is published and accepted |
 
 mod announce;
+mod backoff;
 mod body;
 mod clear;
 mod client;
@@ -21,6 +24,8 @@ mod command;
 mod follow;
 mod health_sensors;
 mod homeassistant;
+mod inbox;
+mod namesake;
 mod outbox;
 mod owner;
 mod payload;
@@ -42,6 +47,8 @@ use tokio::time::Instant;
 use crate::config;
 use crate::report::{Info, MqttHealth, Report, Request};
 use crate::tls::TlsError;
+use backoff::Backoff;
+use namesake::Namesake;
 use outbox::Outbox;
 use owner::Owner;
 use payload::Composer;
@@ -67,12 +74,13 @@ fn beside_the_daemon(
         false => None,
     };
     Ok(client::Options {
-        client_id: format!("gemmad-{}-{name}", Topics::new(config).node),
+        client_id: format!("{}-{name}", Topics::new(config).client_id()),
         host: broker.host,
         port: broker.port,
         tls,
         login: secure::login(config)?,
         keep_alive: Duration::from_secs(u64::from(config.keep_alive_s)),
+        answers_within: Duration::from_secs(u64::from(config.ack_timeout_s)),
         will: None,
         max_packet_bytes,
     })
@@ -152,12 +160,15 @@ impl Mqtt {
         let mut outbox = Outbox::new(config.outbox_events);
         let spool = match &config.spool_file {
             Some(path) => {
-                let (spool, events) =
+                let (mut spool, events) =
                     Spool::open(path, config.spool_max_bytes, config.max_payload_bytes)?;
                 if !events.is_empty() {
                     log::info!(target: "mqtt", "{} events wait in {}", events.len(), path.display());
                 }
-                outbox.restore(events);
+                for event in events {
+                    let token = outbox.restore(event.topic, event.payload);
+                    spool.has(token, event.offset);
+                }
                 Some(spool)
             }
             None => None,
@@ -172,7 +183,9 @@ impl Mqtt {
             requests,
             spool,
             told: None,
-            pause: owner::FIRST_PAUSE,
+            backoff: Backoff::new(),
+            namesake: Namesake::new(&info.started_at),
+            switches: Vec::new(),
             oversized: false,
         };
         let mqtt = Mqtt {

@@ -47,6 +47,13 @@ struct Event {
     delivery: Delivery,
 }
 
+/// An event that has to survive.
+pub(super) struct Lasting {
+    pub(super) token: u64,
+    pub(super) topic: String,
+    pub(super) payload: Vec<u8>,
+}
+
 /// The last value of a topic.
 struct State {
     payload: Vec<u8>,
@@ -68,8 +75,6 @@ pub(super) struct Outbox {
     newest: VecDeque<Message>,
     next_token: u64,
     in_flight: HashSet<u64>,
-    /// The spool has the events up to this token.
-    spooled: u64,
     dropped: u64,
     published: u64,
 }
@@ -86,18 +91,14 @@ impl Outbox {
             newest: VecDeque::new(),
             next_token: 1,
             in_flight: HashSet::new(),
-            spooled: 0,
             dropped: 0,
             published: 0,
         }
     }
 
-    /// Takes events of an earlier life from the spool; they are the first.
-    pub(super) fn restore(&mut self, events: Vec<(String, String)>) {
-        for (topic, payload) in events {
-            self.push_event(topic, payload.into_bytes(), Delivery::Event);
-        }
-        self.spooled = self.next_token - 1;
+    /// Takes an event of an earlier life from the spool; they come before all others. Gives its token.
+    pub(super) fn restore(&mut self, topic: String, payload: String) -> u64 {
+        self.push_event(topic, payload.into_bytes(), Delivery::Event)
     }
 
     /// Takes a message.
@@ -114,8 +115,12 @@ impl Outbox {
             acknowledged,
         };
         match delivery {
-            Delivery::Event | Delivery::Reply => self.push_event(topic, payload, delivery),
-            Delivery::Fleeting if self.connected => self.push_event(topic, payload, delivery),
+            Delivery::Event | Delivery::Reply => {
+                self.push_event(topic, payload, delivery);
+            }
+            Delivery::Fleeting if self.connected => {
+                self.push_event(topic, payload, delivery);
+            }
             Delivery::Newest { retain } if self.connected => {
                 self.newest.retain(|waiting| waiting.topic != topic);
                 self.newest
@@ -137,7 +142,7 @@ impl Outbox {
         }
     }
 
-    fn push_event(&mut self, topic: String, payload: Vec<u8>, delivery: Delivery) {
+    fn push_event(&mut self, topic: String, payload: Vec<u8>, delivery: Delivery) -> u64 {
         let is_event = |delivery| delivery == Delivery::Event;
         let capacity = match is_event(delivery) {
             true => self.capacity,
@@ -158,6 +163,7 @@ impl Outbox {
             sent: false,
             delivery,
         });
+        token
     }
 
     fn token(&mut self) -> u64 {
@@ -205,7 +211,8 @@ impl Outbox {
 
     /// The next message, with the token that [`Outbox::delivered`] wants back; none if `window` messages are on their way.
     ///
-    /// Pictures go before the events that tell of them, and results after.
+    /// Pictures go before the events that tell of them, and results after. Answers come last: however many somebody asks for, no event
+    /// waits for them.
     pub(super) fn next(&mut self, window: usize) -> Option<(u64, Message)> {
         if self.in_flight.len() >= window {
             return None;
@@ -216,21 +223,30 @@ impl Outbox {
             (self.token(), message)
         } else if let Some(message) = self.newest.pop_front() {
             (self.token(), message)
-        } else if let Some(event) = self.events.iter_mut().find(|event| !event.sent) {
-            event.sent = true;
-            let message = Message {
-                topic: event.topic.clone(),
-                payload: event.payload.clone(),
-                retain: false,
-                acknowledged: true,
-            };
-            (event.token, message)
-        } else {
-            let message = self.next_state(true)?;
+        } else if let Some(event) = self.next_event(true) {
+            event
+        } else if let Some(message) = self.next_state(true) {
             (self.token(), message)
+        } else {
+            self.next_event(false)?
         };
         self.in_flight.insert(token);
         Some((token, message))
+    }
+
+    /// The oldest event that was not sent on this connection, or the oldest of what is no event.
+    fn next_event(&mut self, is_event: bool) -> Option<(u64, Message)> {
+        let fits =
+            |event: &&mut Event| !event.sent && (event.delivery == Delivery::Event) == is_event;
+        let event = self.events.iter_mut().find(fits)?;
+        event.sent = true;
+        let message = Message {
+            topic: event.topic.clone(),
+            payload: event.payload.clone(),
+            retain: false,
+            acknowledged: true,
+        };
+        Some((event.token, message))
     }
 
     /// The next state that the broker has to be told, of those that events go before, or of the others.
@@ -280,26 +296,17 @@ impl Outbox {
             && self.newest.is_empty()
     }
 
-    /// Events that the spool has not seen; it has them now.
-    pub(super) fn unspooled(&mut self) -> Vec<(String, Vec<u8>)> {
-        let new =
-            |event: &&Event| event.token > self.spooled && event.delivery != Delivery::Fleeting;
-        let events = self.events.iter().filter(new);
-        let found = events
-            .map(|event| (event.topic.clone(), event.payload.clone()))
-            .collect();
-        self.spooled = self.next_token - 1;
-        found
-    }
-
-    /// Every event that has to survive, oldest first.
-    pub(super) fn lasting(&self) -> Vec<(String, Vec<u8>)> {
-        let events = self
-            .events
+    /// The first `most` of the events with tokens above `token` that have to survive, oldest first.
+    pub(super) fn lasting(&self, token: u64, most: usize) -> Vec<Lasting> {
+        self.events
             .iter()
-            .filter(|event| event.delivery != Delivery::Fleeting);
-        events
-            .map(|event| (event.topic.clone(), event.payload.clone()))
+            .filter(|event| event.token > token && event.delivery != Delivery::Fleeting)
+            .take(most)
+            .map(|event| Lasting {
+                token: event.token,
+                topic: event.topic.clone(),
+                payload: event.payload.clone(),
+            })
             .collect()
     }
 

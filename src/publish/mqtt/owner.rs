@@ -8,22 +8,17 @@ use tokio::time::{Instant, sleep_until};
 use ulid::Ulid;
 
 use super::announce;
+use super::backoff::Backoff;
 use super::client::{Connection, Event, Loss, Message, Options, WINDOW};
-use super::command::{self, Received};
+use super::namesake::Namesake;
 use super::outbox::{Delivery, Outgoing};
 use super::secure;
 use super::shared::Shared;
-use super::spool::Spool;
+use super::spool::{Appended, Spool};
 use super::topics::Topics;
 use crate::config;
-use crate::report::{ErrorBody, ErrorCode, Request};
+use crate::report::Request;
 
-/// First pause before another connection; it doubles.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A connection that stood this long was a good one: the pauses begin anew.
-const STEADY: Duration = Duration::from_secs(30);
 /// The list of announced devices comes with the answer to the subscription; after this time there is none.
 const LIST_COMES_WITHIN: Duration = Duration::from_secs(5);
 /// Smallest packet that can be received, whatever is configured: larger ones end the connection, and a retained one would end
@@ -31,6 +26,8 @@ const LIST_COMES_WITHIN: Duration = Duration::from_secs(5);
 const LEAST_PACKET_BYTES: usize = 1 << 20;
 /// Room for a topic and a packet's head.
 const PACKET_HEAD_BYTES: usize = 70_000;
+/// Events that are handed to the spool at a time.
+const SPOOL_AT_ONCE: usize = 32;
 
 /// The task.
 pub(super) struct Owner {
@@ -43,27 +40,31 @@ pub(super) struct Owner {
     pub(super) spool: Option<Spool>,
     /// What the log was told last about the connection.
     pub(super) told: Option<Loss>,
-    pub(super) pause: Duration,
+    pub(super) backoff: Backoff,
+    pub(super) namesake: Namesake,
+    /// The newest value of each switch that the daemon had no room for yet, by topic.
+    pub(super) switches: Vec<(String, Request)>,
     /// The last connection ended with too large a message.
     pub(super) oversized: bool,
 }
 
 /// What is to be done later on a connection.
 #[derive(Default)]
-struct Later {
+pub(super) struct Later {
     connected_at: Option<Instant>,
     /// The subscription waits for what has to be said before.
     subscribe: bool,
     /// Home Assistant started: it wants to hear everything again.
-    repeat: Option<Instant>,
+    pub(super) repeat: Option<Instant>,
     /// The list of announced devices is written, unless an older one comes first.
-    list: Option<Instant>,
+    pub(super) list: Option<Instant>,
 }
 
 impl Owner {
     /// Runs until it is stopped.
     pub(super) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
+        let requests = self.requests.clone();
         let mut connection = None;
         let mut retry_at = Instant::now();
         let mut later = Later::default();
@@ -90,7 +91,7 @@ impl Owner {
                     Ok(options) => connection = Some(Connection::open(&options)),
                     Err(error) => {
                         self.tell(Loss::Unreachable(error.to_string()));
-                        retry_at = Instant::now() + self.next_pause();
+                        retry_at = Instant::now() + self.backoff.lost(None, spread());
                     }
                 }
                 continue;
@@ -101,11 +102,11 @@ impl Owner {
                         connection = None;
                         self.oversized = matches!(loss, Loss::TooLarge(_));
                         shared.lock().outbox.lost();
-                        if later.connected_at.is_some_and(|since| since.elapsed() >= STEADY) {
-                            self.pause = FIRST_PAUSE;
-                        }
+                        // One that answers nothing was none, however long it stood: all is sent to it again each time.
+                        let stood = later.connected_at.filter(|_| !matches!(loss, Loss::Unanswered(_)));
+                        let held = stood.map(|since| since.elapsed());
                         later = Later::default();
-                        retry_at = Instant::now() + self.next_pause();
+                        retry_at = Instant::now() + self.backoff.lost(held, spread());
                         self.tell(loss);
                     }
                     event => self.handle(event, &mut later),
@@ -114,6 +115,12 @@ impl Owner {
                 () = shared.wake.notified() => {
                     if later.connected_at.is_some() {
                         self.renew(&mut later);
+                    }
+                }
+                permit = requests.reserve(), if !self.switches.is_empty() => {
+                    let (_, request) = self.switches.remove(0);
+                    if let Ok(permit) = permit {
+                        permit.send(request);
                     }
                 }
                 () = until(later.repeat) => {
@@ -141,12 +148,13 @@ impl Owner {
             .max_payload_bytes
             .max(self.config.max_image_bytes);
         Ok(Options {
-            client_id: format!("gemmad-{}", self.topics.node),
+            client_id: self.topics.client_id(),
             host: self.broker.host.clone(),
             port: self.broker.port,
             tls: self.tls.clone(),
             login: secure::login(&self.config)?,
             keep_alive: Duration::from_secs(u64::from(self.config.keep_alive_s)),
+            answers_within: Duration::from_secs(u64::from(self.config.ack_timeout_s)),
             will: Some(self.offline()),
             max_packet_bytes: LEAST_PACKET_BYTES.max(largest + PACKET_HEAD_BYTES),
         })
@@ -170,13 +178,6 @@ impl Owner {
         }
     }
 
-    /// Pauses double up to a minute, with up to a quarter more, so that boards do not come back in step.
-    fn next_pause(&mut self) -> Duration {
-        let pause = self.pause;
-        self.pause = (pause * 2).min(LONGEST_PAUSE);
-        pause + pause.mul_f64(random_below(1000) as f64 / 4000.0)
-    }
-
     /// Tells the log of a change, not of every try.
     fn tell(&mut self, loss: Loss) {
         let same = |told: &Loss| std::mem::discriminant(told) == std::mem::discriminant(&loss);
@@ -187,9 +188,16 @@ impl Owner {
                 Loss::Refused(_) => {
                     "; check mqtt.username, its password and the broker's access list; it is tried again"
                 }
-                Loss::Unreachable(_) | Loss::Closed(_) | Loss::TooLarge(_) => "; it is tried again",
+                _ => "; it is tried again",
             };
             log::warn!(target: "mqtt", "the broker {} {loss}{advice}", self.config.url);
+        }
+        if matches!(loss, Loss::Closed(_)) && self.backoff.is_flapping() {
+            log::warn!(
+                target: "mqtt",
+                "the broker {} closes each connection soon: it restarts again and again, or another client has our name there, {:?}",
+                self.config.url, self.topics.client_id()
+            );
         }
         self.told = Some(loss);
     }
@@ -198,20 +206,41 @@ impl Owner {
         self.shared.lock().outbox.push(message);
     }
 
-    /// Writes new events to the spool, and empties it once the broker has them all.
+    /// Writes new events to the spool, and those that it could not take before; empties it once the broker has them all.
     fn save(&mut self) {
         let Some(spool) = &mut self.spool else {
             return;
         };
-        let (new, queued) = {
-            let mut state = self.shared.lock();
-            (state.outbox.unspooled(), state.outbox.queued())
-        };
-        if queued == 0 {
-            spool.clear();
-        } else if !new.is_empty() && !spool.append(&new) {
-            let all = self.shared.lock().outbox.lasting();
-            spool.replace(&all);
+        loop {
+            let new = {
+                let state = self.shared.lock();
+                if state.outbox.queued() == 0 {
+                    break;
+                }
+                state.outbox.lasting(spool.newest(), SPOOL_AT_ONCE)
+            };
+            if new.is_empty() {
+                return;
+            }
+            match spool.append(&new) {
+                Appended::All => {}
+                Appended::Failed => return,
+                Appended::Full => {
+                    let all = self.shared.lock().outbox.lasting(0, usize::MAX);
+                    if !spool.replace(&all) {
+                        return;
+                    }
+                }
+            }
+        }
+        spool.clear();
+    }
+
+    /// The broker has a message.
+    fn delivered(&mut self, token: u64) {
+        self.shared.lock().outbox.delivered(token);
+        if let Some(spool) = &mut self.spool {
+            spool.strike(token);
         }
     }
 
@@ -242,6 +271,7 @@ impl Owner {
                     state.connections == 1
                 };
                 later.connected_at = Some(Instant::now());
+                self.namesake.connected();
                 self.announce(later);
                 if first && !self.config.retain_results {
                     self.forget_results();
@@ -249,6 +279,8 @@ impl Owner {
                 self.push(self.online());
             }
             Event::Subscribed { refused } => {
+                // What stood there before is told first.
+                self.push(self.namesake.claim(&self.topics));
                 if refused > 0 {
                     log::warn!(
                         target: "mqtt",
@@ -261,7 +293,7 @@ impl Owner {
                 payload,
                 retained,
             } => self.receive(&topic, &payload, retained, later),
-            Event::Delivered(token) => self.shared.lock().outbox.delivered(token),
+            Event::Delivered(token) => self.delivered(token),
             // Handled by the caller, who has the connection.
             Event::Lost(_) => {}
         }
@@ -321,88 +353,8 @@ impl Owner {
         state.outbox.push(self.online());
     }
 
-    fn receive(&mut self, topic: &str, payload: &[u8], retained: bool, later: &mut Later) {
-        if topic == self.topics.birth() {
-            if payload == b"online" {
-                // Home Assistant is busy while it starts, and every device would answer at once.
-                let pause = Duration::from_millis(1000 + random_below(9000));
-                later.repeat = Some(Instant::now() + pause);
-            }
-            return;
-        }
-        if topic == self.topics.announced() {
-            if retained {
-                self.take_back(payload, later);
-            }
-            return;
-        }
-        let max_bytes = self.config.max_payload_bytes;
-        let Some(result) = command::read(&self.topics, max_bytes, topic, payload) else {
-            return;
-        };
-        if retained {
-            // It would be obeyed again after every connection.
-            log::warn!(target: "mqtt", "a retained message on {topic} is not obeyed: publish commands without retain");
-            return;
-        }
-        let mut state = self.shared.lock();
-        let refusal = match result {
-            Ok(Received { request, plain }) => {
-                let (id, kind) = (request.id.clone(), request.action.kind());
-                let transaction = request.transaction.clone();
-                state.composer.remember(&id, plain);
-                let Err(error) = self.requests.try_send(request) else {
-                    return;
-                };
-                state.composer.forget(&id);
-                let (code, message) = match error {
-                    mpsc::error::TrySendError::Full(_) => (
-                        ErrorCode::QueueFull,
-                        "too many requests are waiting: try later",
-                    ),
-                    mpsc::error::TrySendError::Closed(_) => (ErrorCode::Busy, "gemmad is stopping"),
-                };
-                let error = ErrorBody {
-                    code,
-                    message: message.to_owned(),
-                };
-                state.composer.refusal(kind, Some(id), error, transaction)
-            }
-            Err(refusal) => {
-                log::debug!(target: "mqtt", "a message on {topic} is no request: {}", refusal.error.message);
-                let command::Refusal {
-                    kind,
-                    error,
-                    transaction,
-                } = refusal;
-                state.composer.refusal(kind, None, error, transaction)
-            }
-        };
-        state.outbox.push(refusal);
-    }
-
-    /// The broker remembers which devices were announced: those that are gone are taken back, and the list is written anew.
-    fn take_back(&self, payload: &[u8], later: &mut Later) {
-        let listed = announce::read_list(&self.topics, payload);
-        let mut state = self.shared.lock();
-        let wanted = self.config.discovery;
-        let mut messages = announce::removals(&self.topics, &listed, &state.info, wanted);
-        for message in &messages {
-            state.outbox.forget(&message.topic);
-        }
-        // Last: if the connection breaks before, the old list is found again.
-        let list = announce::list(&self.topics, &state.info, wanted);
-        if list.payload != payload {
-            messages.push(list);
-        }
-        for message in messages {
-            state.outbox.push(message);
-        }
-        later.list = None;
-    }
-
     /// `offline`, and the protocol's goodbye: the broker says the will only where it is missing.
-    async fn farewell(self, mut connection: Connection, connected: bool) {
+    async fn farewell(mut self, mut connection: Connection, connected: bool) {
         if !connected {
             return;
         }
@@ -413,7 +365,7 @@ impl Owner {
                     match connection.next().await {
                         Event::Delivered(LAST) => break,
                         Event::Lost(_) => return,
-                        Event::Delivered(token) => self.shared.lock().outbox.delivered(token),
+                        Event::Delivered(token) => self.delivered(token),
                         _ => {}
                     }
                 }
@@ -444,7 +396,12 @@ async fn until(at: Option<Instant>) {
     }
 }
 
+/// From 0 to 1, so that boards do not come back in step.
+fn spread() -> f64 {
+    random_below(1000) as f64 / 1000.0
+}
+
 /// A number below `bound`, spread well enough for pauses.
-fn random_below(bound: u64) -> u64 {
+pub(super) fn random_below(bound: u64) -> u64 {
     (Ulid::generate().random() % u128::from(bound)) as u64
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::body::{JobEvent, JobEventType, Partial, PlainAnswer, Response, Status, Transcript};
 use super::outbox::{Delivery, Outgoing};
-use super::topics::{Source, Topics};
+use super::topics::{KIND_SET, Source, Topics};
 use crate::config;
 use crate::report::{
     CaptionEvent, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Origin, Reply, Report,
@@ -214,7 +214,9 @@ impl Composer {
             }
             if ended {
                 let plain = self.forget(&update.id) == Some(true);
-                messages.extend(self.answer(update, plain));
+                if !is_idle(update) {
+                    messages.extend(self.answer(update, plain));
+                }
             }
         }
         if ended && matches!(update.kind, "ask" | "describe" | "transcribe") {
@@ -319,6 +321,12 @@ impl Composer {
         };
         json(Delivery::Reply, topic, &response)
     }
+}
+
+/// Whether a switch was set to what it is: its state says so, and needs no saying again.
+fn is_idle(update: &JobUpdate) -> bool {
+    let details = update.reply.as_ref().map(|reply| &reply.details);
+    update.kind == KIND_SET && details.is_some_and(|details| details.contains_key("unchanged"))
 }
 
 /// A payload in JSON.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::announce::Announced;
 use super::body::{JobEvent, Partial, PlainAnswer, Response, Transcript};
 use super::homeassistant::Discovery;
+use super::namesake::Instance;
 use crate::report::{
     Ask, CancelRequest, CaptionEvent, Describe, Health, Info, LogLine, Transcribe, VoiceEvent,
 };
@@ -25,6 +26,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("answer", published::<PlainAnswer>()),
         ("job-event", published::<JobEvent>()),
         ("announced", published::<Announced>()),
+        ("instance", published::<Instance>()),
         ("discovery", published::<Discovery>()),
         ("request-ask", accepted::<Ask>()),
         ("request-describe", accepted::<Describe>()),

@@ -26,6 +26,8 @@ pub(super) struct State {
     /// Until when the outbox may still empty itself.
     pub(super) stop_at: Option<Instant>,
     pub(super) connections: u64,
+    /// Another process has this node's name; who that is.
+    pub(super) namesake: Option<String>,
 }
 
 impl Shared {
@@ -38,6 +40,7 @@ impl Shared {
                 info_changed: false,
                 stop_at: None,
                 connections: 0,
+                namesake: None,
             }),
             wake: Notify::new(),
         }
@@ -56,6 +59,7 @@ impl Shared {
             published: state.outbox.published(),
             dropped: state.outbox.dropped(),
             reconnects: state.connections.saturating_sub(1),
+            namesake: state.namesake.clone(),
         }
     }
 }

@@ -96,6 +96,17 @@ impl Topics {
         self.of("announced")
     }
 
+    /// Which process has the node's name, so that two of them notice.
+    pub(super) fn instance(&self) -> String {
+        self.of("instance")
+    }
+
+    /// The name at the broker, which lets in one client of a name: the topics' own, so that nodes whose topics differ do not push each
+    /// other off.
+    pub(super) fn client_id(&self) -> String {
+        self.root.replace('/', "-")
+    }
+
     /// Where Home Assistant says that it started.
     pub(super) fn birth(&self) -> String {
         format!("{}/status", self.discovery_prefix)
@@ -144,6 +155,7 @@ impl Topics {
             topics.extend(commands.map(|command| self.of_source(source, id, command)));
         }
         topics.push(self.announced());
+        topics.push(self.instance());
         topics.push(self.birth());
         topics
     }
