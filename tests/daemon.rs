@@ -31,6 +31,8 @@ mod private_bus;
 mod process;
 #[path = "daemon/sight.rs"]
 mod sight;
+#[path = "daemon/switches.rs"]
+mod switches;
 #[path = "daemon/talkers.rs"]
 mod talkers;
 #[path = "daemon/voice.rs"]

@@ -14,12 +14,20 @@ mod broker;
 mod discovery;
 #[path = "mqtt/faults.rs"]
 mod faults;
+#[path = "mqtt/namesake.rs"]
+mod namesake;
 #[path = "common/payloads.rs"]
 mod payloads;
 #[path = "mqtt/requests.rs"]
 mod requests;
+#[path = "mqtt/restarts.rs"]
+mod restarts;
 #[path = "mqtt/schemas.rs"]
 mod schemas;
+#[path = "mqtt/silent.rs"]
+mod silent;
+#[path = "mqtt/spool.rs"]
+mod spool;
 
 use std::collections::BTreeSet;
 
@@ -128,11 +136,13 @@ fn every_report_has_its_topic_and_only_what_lasts_is_retained() {
     assert_eq!(seen("info").json()["matformer_options"][0], "e2b");
     assert_eq!(seen("health").json()["state"], "ready");
     observer.wait_for("gemmad/pi/announced", 1);
+    observer.wait_for("gemmad/pi/instance", 1);
     let kept = retained(&broker);
     let expected = BTreeSet::from([
         "gemmad/pi/announced",
         "gemmad/pi/state",
         "gemmad/pi/info",
+        "gemmad/pi/instance",
         "gemmad/pi/health",
         "gemmad/pi/matformer",
         "gemmad/pi/max_tokens",

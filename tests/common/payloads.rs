@@ -34,6 +34,7 @@ pub(crate) fn schema_of(topic: &str) -> Option<&'static str> {
         ["answer"] => "answer",
         ["job"] => "job-event",
         ["announced"] => "announced",
+        ["instance"] => "instance",
         ["mic", _, "event"] => "voice-event",
         ["mic", _, "transcript"] => "transcript",
         ["camera", _, "event" | "caption"] => "caption-event",

@@ -1,7 +1,7 @@
 //! Too much, nonsense, and neighbours that die.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -200,4 +200,59 @@ fn a_bus_that_goes_away_comes_back() {
     let answer = bench.request("ask", "alive", json!({"prompt": "Hello.", "max_tokens": 2}));
     assert_eq!(answer["status"], "ok", "{answer}");
     gemmad.stop();
+}
+
+#[test]
+fn another_process_of_the_same_name_is_an_error_of_health_and_of_the_log() {
+    let bench = Bench::new();
+    bench.write_config(None, "", "");
+    let gemmad = bench.start();
+    let own = bench.wait_for("instance", 1)[0].clone();
+    assert!(own.retain);
+    let mut other = own.json();
+    other["instance"] = "01JD0000000000000000000000".into();
+    other["host"] = "attic".into();
+    bench.publish("instance", &other.to_string());
+    let health = bench.wait_health("it is told", |health| {
+        health["mqtt"]["namesake"].is_string()
+    });
+    let last = health["last_error"].as_str().unwrap();
+    assert!(last.contains("attic") && last.contains("mqtt.node"), "{last}");
+    gemmad.wait_log("another gemmad, on host \"attic\"");
+    bench.assert_schemas();
+    gemmad.stop();
+}
+
+#[test]
+fn no_line_of_the_log_holds_a_secret_of_an_address() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in server.incoming().map_while(Result::ok) {
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap();
+            let asked = String::from_utf8_lossy(&request[..length]).into_owned();
+            let answer = if asked.contains("/first") {
+                "HTTP/1.1 302 Found\r\nlocation: /second?token=hush3\r\nset-cookie: hush4\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            } else {
+                "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            };
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let bench = Bench::new();
+    let camera = format!(
+        "[log]\nlevel = \"trace\"\n[[camera]]\nid = \"porch\"\ntype = \"http\"\n\
+         url = \"http://cat:hush1@127.0.0.1:{port}/first?token=hush2\"\n"
+    );
+    bench.write_config(None, "", &camera);
+    let gemmad = bench.start();
+    gemmad.wait_log("status 404");
+    let log = gemmad.stop();
+    // The library told of what it did, too.
+    assert!(log.contains("ureq") && log.contains("/second"), "{log}");
+    for line in log.lines() {
+        // As it is, or as HTTP sends it.
+        assert!(!line.contains("hush") && !line.contains("Y2F0"), "{line}");
+    }
 }

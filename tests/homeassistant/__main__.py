@@ -144,6 +144,35 @@ def a_command_does_what_its_blueprint_says(house):
     same("the other automation's command", house.on("test/never"), [])
 
 
+def what_comes_again_is_done_once(house):
+    """After a lost connection MQTT brings events again: the last one, or the last few in their order. New ones are obeyed."""
+    topic = f"gemmad/{NODE}/mic/bedroom/event"
+    same("events so far", len(house.on(topic)), 1)
+    first = json.loads(house.on(topic)[0])
+
+    def lamp_after(*events):
+        """Whether the lamp is still on, after the events and one that tells that they were seen."""
+        house.hub.call("light", "turn_on", entity_id="light.bedroom_lamp")
+        wait_until("the lamp is on", lambda: house.hub.state("light.bedroom_lamp") == "on")
+        for event in events:
+            before = house.hub.state("event.bedroom_voice")
+            house.stage.publish(topic, event)
+            wait_until("the event is seen", lambda: house.hub.state("event.bedroom_voice") != before)
+        time.sleep(1)  # whatever they set off is set off by now
+        return house.hub.state("light.bedroom_lamp")
+
+    def later(n, synced=True):
+        return {**first, "id": f"7{n}" + first["id"][2:], "clock_synced": synced}
+
+    first_synced = {**first, "clock_synced": True}
+    same("the lamp after the same event again", lamp_after(first), "on")
+    same("the lamp after a new one", lamp_after(later("A")), "off")
+    same("the lamp after both again", lamp_after(first_synced, later("A")), "on")
+    same("the lamp after the next", lamp_after(later("B")), "off")
+    # A board that does not know the time may have gone back in it.
+    same("the lamp after one with an old time", lamp_after(later("A", synced=False)), "off")
+
+
 def a_caption_is_an_event_and_a_notification_with_its_picture(house):
     before = house.hub.state("event.porch_caption")
     house.hub.call("button", "press", entity_id="button.porch_describe")
@@ -262,6 +291,7 @@ CHECKS = [
     a_sentence_goes_to_assist_and_the_reply_is_published,
     the_reply_is_spoken,
     a_command_does_what_its_blueprint_says,
+    what_comes_again_is_done_once,
     a_caption_is_an_event_and_a_notification_with_its_picture,
     switches_and_questions_reach_the_daemon,
     the_wyoming_client_of_pypi_gets_transcripts_and_intents,

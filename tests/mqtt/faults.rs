@@ -1,6 +1,5 @@
 //! What happens when the broker dies, is not there, does not want us; large messages; a process that is killed.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -13,13 +12,13 @@ use crate::bench::{
     wait_until,
 };
 
-fn ids(observer: &Observer) -> Vec<String> {
+pub(crate) fn ids(observer: &Observer) -> Vec<String> {
     let events = observer.on("gemmad/pi/mic/kitchen/event");
     let id = |json: serde_json::Value| json["id"].as_str().unwrap().to_owned();
     events.iter().map(|seen| id(seen.json())).collect()
 }
 
-fn event(n: usize) -> Report {
+pub(crate) fn event(n: usize) -> Report {
     voice(&format!("event-{n:04}"), "turn on the lamp")
 }
 
@@ -337,79 +336,4 @@ fn large_messages_pass_both_ways_without_a_reconnect() {
             .all(|seen| seen.topic != "gemmad/pi/ask")
     );
     assert_eq!(node.mqtt().health().reconnects, 2);
-}
-
-#[test]
-fn the_spool_outlives_a_killed_process_and_a_torn_line() {
-    let dir = tempfile::tempdir().unwrap();
-    let spool = dir.path().join("spool");
-    let port = free_port();
-    let config = config::Mqtt {
-        spool_file: Some(spool.clone()),
-        ..config(port)
-    };
-    let node = Node::start(&config);
-    for n in 0..20 {
-        node.publish(event(n));
-    }
-    let lines = || {
-        std::fs::read_to_string(&spool)
-            .unwrap_or_default()
-            .lines()
-            .count()
-    };
-    wait_until("the events are on disk", || lines() == 20);
-    node.kill();
-    let mut file = std::fs::OpenOptions::new()
-        .append(true)
-        .open(&spool)
-        .unwrap();
-    file.write_all(br#"{"topic":"gemmad/pi/mic/kitchen/event","payl"#)
-        .unwrap();
-    drop(file);
-
-    let node = Node::start(&config);
-    assert_eq!(node.mqtt().health().queued, 20);
-    node.publish(event(20));
-    wait_until("the torn line is gone", || lines() == 21);
-    node.kill();
-    let broker = Broker::start_with(dir.path(), port, "allow_anonymous true\n");
-    let observer = Observer::start(&broker);
-    let node = Node::start(&config);
-    observer.wait_for("gemmad/pi/mic/kitchen/event", 21);
-    assert_eq!(
-        ids(&observer),
-        (0..21).map(|n| format!("event-{n:04}")).collect::<Vec<_>>()
-    );
-    node.wait_empty();
-    wait_until("the spool is empty", || lines() == 0);
-    node.stop();
-}
-
-#[test]
-fn a_full_spool_keeps_the_newest_events() {
-    let dir = tempfile::tempdir().unwrap();
-    let spool = dir.path().join("spool");
-    let config = config::Mqtt {
-        spool_file: Some(spool.clone()),
-        spool_max_bytes: 131_072,
-        ..config(free_port())
-    };
-    let node = Node::start(&config);
-    // Each takes more than 1 KiB: 600 of them do not fit.
-    for n in 0..600 {
-        node.publish(voice(&format!("event-{n:04}"), &"word ".repeat(200)));
-        if n % 50 == 0 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-    wait_until("the last is on disk", || {
-        std::fs::read_to_string(&spool).is_ok_and(|text| text.contains("event-0599"))
-    });
-    node.kill();
-    assert!(std::fs::metadata(&spool).unwrap().len() <= 131_072);
-    let node = Node::start(&config);
-    let kept = node.mqtt().health().queued;
-    assert!((20..600).contains(&kept), "{kept}");
-    node.kill();
 }

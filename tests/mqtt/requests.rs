@@ -373,3 +373,89 @@ fn a_thousand_requests_at_once_are_taken_or_refused() {
     assert_eq!(node.mqtt().health().reconnects, 0);
     node.stop();
 }
+
+#[test]
+fn of_a_switch_that_is_set_too_fast_the_newest_value_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let observer = Observer::start(&broker);
+    let mut node = Node::start_with(&config(broker.port), info(), 2);
+    observer.wait_for("gemmad/pi/info", 1);
+    // Nobody takes a request meanwhile.
+    for n in 0..50 {
+        let payload: &[u8] = if n % 2 == 0 { b"OFF" } else { b"ON" };
+        broker.publish("gemmad/pi/mic/kitchen/mute/set", payload, &[]);
+        broker.publish(
+            "gemmad/pi/max_tokens/set",
+            (n + 1).to_string().as_bytes(),
+            &[],
+        );
+    }
+    // What can wait for an answer is refused; that tells that all before it was read.
+    broker.publish("gemmad/pi/request/stats", b"", &[]);
+    let refused = observer.wait_for("gemmad/pi/response/stats", 1)[0].json();
+    assert_eq!(refused["error"]["code"], "queue_full");
+    let mut taken = Vec::new();
+    while taken.last() != Some(&"MaxTokens(50)".to_owned()) {
+        taken.push(format!("{:?}", node.request().action));
+    }
+    let mute = |muted| format!("Mute {{ id: \"kitchen\", muted: {muted} }}");
+    // The first two found room, and of all others the newest.
+    let expected = [
+        mute(false),
+        "MaxTokens(1)".to_owned(),
+        mute(true),
+        "MaxTokens(50)".to_owned(),
+    ];
+    assert_eq!(taken, expected);
+    assert!(node.requests.try_recv().is_err());
+    assert!(observer.on("gemmad/pi/response/set").is_empty());
+    node.stop();
+}
+
+#[test]
+fn no_event_waits_for_answers_and_a_switch_that_stands_is_not_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let observer = Observer::start(&broker);
+    // Shut at first, so that everything waits at once.
+    let gate = crate::bench::Gate::to(broker.port);
+    gate.set_open(false);
+    let node = Node::start(&config(gate.port));
+    let set = |n: usize, details: serde_json::Value| {
+        let serde_json::Value::Object(details) = details else {
+            panic!("no object");
+        };
+        Report::Job(Box::new(JobUpdate {
+            id: format!("set-{n}"),
+            origin: Origin::Mqtt,
+            transaction: None,
+            kind: "set",
+            state: JobState::Done,
+            partial: None,
+            progress: None,
+            reply: Some(Reply {
+                details,
+                ..Reply::default()
+            }),
+            error: None,
+        }))
+    };
+    for n in 0..3000 {
+        node.publish(set(n, serde_json::json!({})));
+        node.publish(set(n, serde_json::json!({"unchanged": true})));
+    }
+    for id in ["1", "2"] {
+        node.publish(crate::bench::voice(id, "open the gate"));
+    }
+    gate.set_open(true);
+    observer.wait_for("gemmad/pi/response/set", 3000);
+    let topics: Vec<_> = observer.all().into_iter().map(|seen| seen.topic).collect();
+    let first = |topic: &str| topics.iter().position(|seen| seen == topic).unwrap();
+    let last = |topic: &str| topics.iter().rposition(|seen| seen == topic).unwrap();
+    let answers = first("gemmad/pi/response/set");
+    assert!(last("gemmad/pi/mic/kitchen/event") < answers);
+    assert!(last("gemmad/pi/mic/kitchen/transcript") < answers);
+    assert_eq!(observer.on("gemmad/pi/response/set").len(), 3000);
+    node.stop();
+}

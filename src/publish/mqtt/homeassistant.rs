@@ -145,7 +145,7 @@ fn node(topics: &Topics, info: &Info) -> Discovery {
             .with("state_topic", health.clone())
             .with(
                 "value_template",
-                "{{ 'ON' if value_json.state == 'degraded' else 'OFF' }}",
+                "{{ 'ON' if value_json.state == 'degraded' or value_json.mqtt.namesake is defined else 'OFF' }}",
             )
             .with("json_attributes_topic", health.clone())
             .with(
