@@ -217,7 +217,10 @@ fn another_process_of_the_same_name_is_an_error_of_health_and_of_the_log() {
         health["mqtt"]["namesake"].is_string()
     });
     let last = health["last_error"].as_str().unwrap();
-    assert!(last.contains("attic") && last.contains("mqtt.node"), "{last}");
+    assert!(
+        last.contains("attic") && last.contains("mqtt.node"),
+        "{last}"
+    );
     gemmad.wait_log("another gemmad, on host \"attic\"");
     bench.assert_schemas();
     gemmad.stop();

@@ -45,7 +45,9 @@ fn a_switch_that_stands_as_it_is_wanted_writes_nothing_and_says_nothing() {
         assert_eq!(response["status"], "ok", "{response}");
         let all = bench.observer.all();
         let of_switches = all.iter().filter(|seen| {
-            switches.iter().any(|(topic, _)| seen.topic == format!("gemmad/pi/{topic}"))
+            switches
+                .iter()
+                .any(|(topic, _)| seen.topic == format!("gemmad/pi/{topic}"))
                 || seen.topic == "gemmad/pi/response/set"
         });
         of_switches.count()
