@@ -214,7 +214,7 @@ fn another_process_of_the_same_name_is_an_error_of_health_and_of_the_log() {
     other["host"] = "attic".into();
     bench.publish("instance", &other.to_string());
     let health = bench.wait_health("it is told", |health| {
-        health["mqtt"]["namesake"].is_string()
+        health["mqtt"]["namesake"].is_string() && health["last_error"].is_string()
     });
     let last = health["last_error"].as_str().unwrap();
     assert!(
