@@ -20,7 +20,8 @@ pub(crate) struct Node {
     pub(crate) mqtt: Option<Mqtt>,
     pub(crate) requests: mpsc::Receiver<Request>,
     runtime: tokio::runtime::Handle,
-    _end: tokio::sync::oneshot::Sender<()>,
+    end: tokio::sync::oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl Node {
@@ -35,7 +36,9 @@ impl Node {
             .unwrap();
         let handle = runtime.handle().clone();
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        std::thread::spawn(move || runtime.block_on(ended).ok());
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(ended).ok();
+        });
         let (sender, requests) = mpsc::channel(requests);
         let _inside = handle.enter();
         let mqtt = Mqtt::start(config, info, sender).unwrap();
@@ -43,7 +46,8 @@ impl Node {
             mqtt: Some(mqtt),
             requests,
             runtime: handle.clone(),
-            _end: end,
+            end,
+            thread,
         }
     }
 
@@ -68,9 +72,11 @@ impl Node {
         self.runtime.block_on(mqtt.stop(Duration::from_secs(5)));
     }
 
-    /// What `kill -9` does to it: no goodbye, nothing flushed.
+    /// What `kill -9` does to it: no goodbye, nothing flushed. It is gone when this returns.
     pub(crate) fn kill(mut self) {
         drop(self.mqtt.take());
+        drop(self.end);
+        self.thread.join().unwrap();
     }
 
     /// The next request.
