@@ -154,7 +154,8 @@ fn a_broker_that_answers_pings_but_acknowledges_nothing_is_given_up_and_nothing_
     }
     node.wait_empty();
     let expected: Vec<_> = (0..5).map(|n| format!("event-{n:04}")).collect();
-    assert_eq!((broker.ids(0), broker.ids(1)), (expected.clone(), expected));
+    assert_eq!(broker.ids(0), expected[..1]);
+    assert_eq!(broker.ids(1), expected);
     assert_eq!(node.mqtt().health().reconnects, 1);
     let connections = broker.connections.lock().unwrap();
     assert!(connections[0].pings > 0 && connections[0].ended);

@@ -47,6 +47,24 @@ struct Event {
     delivery: Delivery,
 }
 
+impl Event {
+    /// No answer, and nothing that is for those who listen now.
+    fn is_event(&self) -> bool {
+        self.delivery == Delivery::Event
+    }
+
+    fn send(&mut self) -> (u64, Message) {
+        self.sent = true;
+        let message = Message {
+            topic: self.topic.clone(),
+            payload: self.payload.clone(),
+            retain: false,
+            acknowledged: true,
+        };
+        (self.token, message)
+    }
+}
+
 /// An event that has to survive.
 pub(super) struct Lasting {
     pub(super) token: u64,
@@ -143,12 +161,12 @@ impl Outbox {
     }
 
     fn push_event(&mut self, topic: String, payload: Vec<u8>, delivery: Delivery) -> u64 {
-        let is_event = |delivery| delivery == Delivery::Event;
-        let capacity = match is_event(delivery) {
+        let is_event = delivery == Delivery::Event;
+        let capacity = match is_event {
             true => self.capacity,
             false => MOST_REPLIES,
         };
-        let alike = |event: &&Event| is_event(event.delivery) == is_event(delivery);
+        let alike = |event: &&Event| event.is_event() == is_event;
         if self.events.iter().filter(alike).count() >= capacity
             && let Some(oldest) = self.events.iter().position(|event| alike(&event))
         {
@@ -223,30 +241,34 @@ impl Outbox {
             (self.token(), message)
         } else if let Some(message) = self.newest.pop_front() {
             (self.token(), message)
-        } else if let Some(event) = self.next_event(true) {
-            event
+        } else if (self.events.iter()).any(|event| !event.sent && event.is_event()) {
+            self.next_event()?
         } else if let Some(message) = self.next_state(true) {
             (self.token(), message)
         } else {
-            self.next_event(false)?
+            self.events.iter_mut().find(|event| !event.sent)?.send()
         };
         self.in_flight.insert(token);
         Some((token, message))
     }
 
-    /// The oldest event that was not sent on this connection, or the oldest of what is no event.
-    fn next_event(&mut self, is_event: bool) -> Option<(u64, Message)> {
-        let fits =
-            |event: &&mut Event| !event.sent && (event.delivery == Delivery::Event) == is_event;
-        let event = self.events.iter_mut().find(fits)?;
-        event.sent = true;
-        let message = Message {
-            topic: event.topic.clone(),
-            payload: event.payload.clone(),
-            retain: false,
-            acknowledged: true,
-        };
-        Some((event.token, message))
+    /// The oldest event that was not sent on this connection, of a topic whose event before it the broker has. What comes twice
+    /// after a loss is then at most one event of a topic, the last one, and whoever reads it needs to remember one id only.
+    fn next_event(&mut self) -> Option<(u64, Message)> {
+        let events = self.events.iter().filter(|event| event.is_event());
+        let mut unanswered: Vec<&str> = Vec::new();
+        let mut found = None;
+        for event in events {
+            if event.sent {
+                unanswered.push(&event.topic);
+            } else if !unanswered.contains(&event.topic.as_str()) {
+                found = Some(event.token);
+                break;
+            }
+        }
+        let token = found?;
+        let event = self.events.iter_mut().find(|event| event.token == token)?;
+        Some(event.send())
     }
 
     /// The next state that the broker has to be told, of those that events go before, or of the others.
