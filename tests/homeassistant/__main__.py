@@ -160,7 +160,7 @@ def what_comes_again_is_done_once(house):
         time.sleep(1)  # whatever it sets off is set off by now
         return house.hub.state("light.bedroom_lamp")
 
-    for n in range(3):
+    for n in range(1, 4):
         same("the lamp after the same event again", lamp_after(said), "on")
         said = {**said, "id": f"{n}" + said["id"][1:]}
         same("the lamp after another one", lamp_after(said), "off")
