@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use gemmad::capture::{EventSink, Microphone};
 use gemmad::config::{self, Config};
 use gemmad::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEvent};
+use gemmad::utterance::Progress;
 
 use file_pcm::raw_file;
 
@@ -106,26 +107,29 @@ fn an_utterance_comes_as_it_was_spoken() {
     let file = raw_file(PLACE.path(), "speech");
     write_speech(&file);
     let (microphone, events) = start("speech", "", false);
-    let seen = until(&events, |e| {
-        matches!(e, MicrophoneEvent::SpeechEnded { .. })
-    });
+    let seen = until(&events, |e| matches!(e, MicrophoneEvent::SpeechEnded));
     microphone.stop();
     assert!(matches!(
         seen[0],
         MicrophoneEvent::State(DeviceState::Online)
     ));
-    assert!(matches!(seen[1], MicrophoneEvent::SpeechStarted));
+    let [
+        _,
+        MicrophoneEvent::SpeechStarted(sound),
+        MicrophoneEvent::SpeechEnded,
+    ] = &seen[..]
+    else {
+        panic!("{seen:?}");
+    };
+    let (samples, progress) = sound.state();
     assert!(matches!(
-        seen[seen.len() - 1],
-        MicrophoneEvent::SpeechEnded { truncated: false }
+        progress,
+        Progress::Ended {
+            truncated: false,
+            ..
+        }
     ));
-    let heard: Vec<f32> = seen[2..seen.len() - 1]
-        .iter()
-        .flat_map(|event| match event {
-            MicrophoneEvent::Speech(samples) => samples.clone(),
-            event => panic!("{event:?} amid speech"),
-        })
-        .collect();
+    let heard = sound.take(samples);
     let bytes = std::fs::read(&file).unwrap();
     let written: Vec<f32> = bytes
         .chunks_exact(2)
@@ -146,9 +150,7 @@ fn a_microphone_that_goes_comes_back() {
         seen.is_empty(),
         "a state is told once, not at each try: {seen:?}"
     );
-    until(&events, |e| {
-        matches!(e, MicrophoneEvent::SpeechEnded { .. })
-    });
+    until(&events, |e| matches!(e, MicrophoneEvent::SpeechEnded));
     // It is pulled out while it is closed.
     microphone.control(MicrophoneControl::Mute(true));
     until(&events, is_state(DeviceState::Off));
