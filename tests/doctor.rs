@@ -10,6 +10,8 @@
 
 #[path = "common/broker.rs"]
 mod broker;
+#[path = "doctor/brokers.rs"]
+mod brokers;
 #[path = "common/file_pcm.rs"]
 mod file_pcm;
 #[path = "common/payloads.rs"]
@@ -141,11 +143,14 @@ fn locked_broker(dir: &Path, password: &str, access: &str) -> Broker {
     Broker::start_with(dir, free_port(), &settings)
 }
 
+/// What the user of a node has to be allowed.
+const ALLOWED: &str = "topic readwrite gemmad/pi/#\ntopic readwrite homeassistant/device/#\ntopic read homeassistant/status";
+
 #[test]
 fn what_is_well_is_told_and_a_running_daemon_is_no_fault() {
     let patient = Patient::new();
     let bus = PrivateBus::open();
-    let broker = locked_broker(patient.dir.path(), "right", "topic readwrite gemmad/pi/#");
+    let broker = locked_broker(patient.dir.path(), "right", ALLOWED);
     std::fs::write(patient.path("password"), "right\n").unwrap();
     // Noise, from the first sample on.
     let noise: Vec<u8> = (0..64_000_u32)
@@ -229,71 +234,51 @@ fn what_is_well_is_told_and_a_running_daemon_is_no_fault() {
     let owner = format!("gemmad (process {})", gemmad.pid());
     found.expect("bus", "ok", &[&owner]);
     found.expect("broker", "ok", &["gemmad/pi"]);
+    // Without a bus it is known by its command line.
+    let text = std::fs::read_to_string(patient.path("gemmad.toml")).unwrap();
+    let quiet = text.replace("[dbus]\n", "[dbus]\nenabled = false\n");
+    patient.write(&quiet);
+    patient.examine().expect("broker", "ok", &["gemmad/pi"]);
+    // Another board with the same node.
+    let other = Patient::new();
+    other.write(&quiet);
+    let found = other.examine();
+    found.expect(
+        "broker",
+        "warning",
+        &["a gemmad is connected as gemmad/pi", "mqtt.node"],
+    );
     assert!(
         !gemmad.stop().contains("it is tried again"),
         "it kept its connection"
     );
+    other.examine().expect("broker", "ok", &["gemmad/pi"]);
+    let kept = retained_topics(broker.port, &["-u", "gemmad", "-P", "right"]);
+    assert!(
+        !kept.iter().any(|topic| topic.contains("doctor")),
+        "{kept:?}"
+    );
 }
 
-#[test]
-fn what_is_wrong_with_the_broker_is_told_with_what_to_do() {
-    let patient = Patient::new();
-    let mut broker = locked_broker(patient.dir.path(), "right", "topic readwrite gemmad/pi/#");
-    let password = patient.path("password");
-    let port = broker.port;
-    let examine = |scheme: &str, node: &str, login: &str| {
-        patient.write(&format!(
-            "[model]\npath = {:?}\n[dbus]\nenabled = false\n\
-             [mqtt]\nenabled = true\nurl = \"{scheme}://127.0.0.1:{}\"\nnode = \"{node}\"\n{login}\n",
-            demo(),
-            port
-        ));
-        patient.examine()
-    };
-    let login = format!("username = \"gemmad\"\npassword_file = {password:?}");
-    std::fs::write(&password, "wrong\n").unwrap();
-    let found = examine("mqtt", "pi", &login);
-    found.failing(&["broker"]);
-    found.expect(
-        "broker",
-        "failing",
-        &["refused the connection", "mqtt.username", "/password"],
-    );
-    found.expect("model", "ok", &[]);
-
-    let found = examine("mqtt", "pi", "");
-    found.expect(
-        "broker",
-        "failing",
-        &["refused the connection", "wants a user"],
-    );
-
-    std::fs::write(&password, "right\n").unwrap();
-    let found = examine("mqtt", "other", &login);
-    found.expect("broker", "failing", &["topic readwrite gemmad/other/#"]);
-    let found = examine("mqtts", "pi", &login);
-    found.expect("broker", "failing", &["cannot be reached", "mqtt://"]);
-
-    std::fs::remove_file(&password).unwrap();
-    let found = examine("mqtt", "pi", &login);
-    found.expect("broker", "failing", &["mqtt.password_file", "No such file"]);
-    let found = examine(
-        "mqtt",
-        "pi",
-        "username = \"gemmad\"\npassword_credential = \"mqtt\"",
-    );
-    found.expect("broker", "warning", &["LoadCredential", "systemd-run"]);
-    found.failing(&[]);
-
-    std::fs::write(&password, "right\n").unwrap();
-    examine("mqtt", "pi", &login).expect("broker", "ok", &[]);
-    broker.kill();
-    let found = examine("mqtt", "pi", &login);
-    found.expect(
-        "broker",
-        "failing",
-        &["cannot be reached", "is the broker running on 127.0.0.1"],
-    );
+/// Topics that the broker keeps something on.
+fn retained_topics(port: u16, login: &[&str]) -> Vec<String> {
+    let output = Command::new("mosquitto_sub")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-t",
+            "#",
+            "-F",
+            "%t",
+        ])
+        .args(["--retained-only", "-W", "2"])
+        .args(login)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
 }
 
 #[test]

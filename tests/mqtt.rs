@@ -10,6 +10,8 @@
 mod bench;
 #[path = "common/broker.rs"]
 mod broker;
+#[path = "mqtt/certificates.rs"]
+mod certificates;
 #[path = "mqtt/discovery.rs"]
 mod discovery;
 #[path = "mqtt/faults.rs"]
@@ -18,6 +20,8 @@ mod faults;
 mod namesake;
 #[path = "common/payloads.rs"]
 mod payloads;
+#[path = "mqtt/probe.rs"]
+mod probe;
 #[path = "mqtt/requests.rs"]
 mod requests;
 #[path = "mqtt/restarts.rs"]

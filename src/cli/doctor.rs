@@ -12,13 +12,15 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::failure::{Failure, exit};
+use super::procfs;
 use crate::config::Config;
 use crate::daemon;
 
 /// Look whether everything that the configuration names can be used, and say what to do where not
 ///
 /// Run it as the daemon's user, since permissions are that user's: sudo -u gemmad gemmad doctor. Microphones are listened to for half
-/// a second, cameras take a picture, and a message goes to the broker and back. Ends with 69 if something fails.
+/// a second, cameras take a picture, and messages of every kind and size go to the broker and back, of which nothing stays there. Ends
+/// with 69 if something fails.
 #[derive(Debug, clap::Args)]
 pub(super) struct Doctor {
     /// The configuration
@@ -152,8 +154,12 @@ impl Doctor {
             if let Some(directory) = &config.ple.cache_dir {
                 tell(flash::cache(directory, model.as_ref()))?;
             }
-            tell(neighbours::broker(&config.mqtt))?;
-            let (found, running) = neighbours::bus(&config.dbus);
+            let (found, owned) = neighbours::bus(&config.dbus);
+            // Without a bus it is known by its command line, where that can be seen.
+            let running = owned || procfs::runs_with(&self.config);
+            for broker in neighbours::broker(config, running) {
+                tell(broker)?;
+            }
             tell(found)?;
             for microphone in &config.microphone {
                 tell(sources::microphone(microphone, running))?;

@@ -1,5 +1,12 @@
 //! Figures of the kernel about this machine and this process.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Where the daemon looks for its configuration unless it is told.
+const DEFAULT_CONFIG: &str = "/etc/gemmad/gemmad.toml";
+
 /// A line of a file such as `/proc/meminfo` or `/proc/self/status`, which are in KiB, in bytes; `key` has its colon. `None` where
 /// the system has no such line.
 pub(super) fn bytes(path: &str, key: &str) -> Option<u64> {
@@ -7,4 +14,76 @@ pub(super) fn bytes(path: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     let kib: u64 = rest.split_whitespace().next()?.parse().ok()?;
     Some(kib << 10)
+}
+
+/// Whether a `gemmad run` with this configuration is among the processes of this machine, as far as its command line can be seen.
+pub(super) fn runs_with(config: &Path) -> bool {
+    let Ok(wanted) = config.canonicalize() else {
+        return false;
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter(|process| {
+            process
+                .file_name()
+                .as_encoded_bytes()
+                .iter()
+                .all(u8::is_ascii_digit)
+        })
+        .any(|process| {
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let named = configuration_of(&command);
+            // A relative path is relative to where that process stands.
+            let stands = || process.path().join("cwd");
+            named.is_some_and(|named| {
+                stands()
+                    .join(named)
+                    .canonicalize()
+                    .is_ok_and(|path| path == wanted)
+            })
+        })
+}
+
+/// The configuration of a `gemmad run`, of the arguments as the kernel gives them.
+fn configuration_of(command: &[u8]) -> Option<PathBuf> {
+    let mut arguments = command.split(|byte| *byte == 0).map(OsStr::from_bytes);
+    let program = Path::new(arguments.next()?);
+    if program.file_name()? != "gemmad" || arguments.next()? != "run" {
+        return None;
+    }
+    let mut config = PathBuf::from(DEFAULT_CONFIG);
+    while let Some(argument) = arguments.next() {
+        if argument == "--config" {
+            config = PathBuf::from(arguments.next()?);
+        } else if let Some(path) = argument.as_bytes().strip_prefix(b"--config=") {
+            config = PathBuf::from(OsStr::from_bytes(path));
+        }
+    }
+    Some(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_is_known_by_its_command_line() {
+        let of = |line: &str| configuration_of(line.replace(' ', "\0").as_bytes());
+        let config = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(of("/usr/bin/gemmad run"), config(DEFAULT_CONFIG));
+        assert_eq!(of("gemmad run --config a.toml"), config("a.toml"));
+        assert_eq!(
+            of("gemmad run --state-dir b --config=a.toml"),
+            config("a.toml")
+        );
+        for other in [
+            "gemmad doctor",
+            "/usr/bin/vi run",
+            "",
+            "gemmad",
+            "gemmad run --config",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub struct Mqtt {
     pub password_file: Option<PathBuf>,
     /// Name of the systemd credential with the password (`LoadCredential=`).
     pub password_credential: Option<String>,
-    /// Certificates of the authorities to trust, PEM; absent: the system's.
+    /// Certificates to trust, PEM: of authorities, or the broker's very own; absent: the system's.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate, PEM.
     pub client_certificate_file: Option<PathBuf>,

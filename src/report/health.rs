@@ -26,7 +26,7 @@ pub struct LogLine {
 }
 
 /// `info`: what runs; retained.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Info {
     /// Version of this layout.
     pub schema: u32,

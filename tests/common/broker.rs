@@ -71,8 +71,11 @@ impl Broker {
     fn spawn(config: &Path, port: u16) -> Child {
         // Debian has it where only root looks.
         let path = std::env::var("PATH").unwrap() + ":/usr/sbin";
+        // What its OpenSSL is to do, where the test says.
+        let openssl = config.with_file_name("openssl.cnf");
         let child = Command::new("mosquitto")
             .env("PATH", path)
+            .envs(openssl.exists().then_some(("OPENSSL_CONF", &openssl)))
             .arg("-c")
             .arg(config)
             .stdout(Stdio::null())
@@ -124,6 +127,21 @@ impl Drop for Broker {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Takes connections, answers the first packet of each with these bytes, and hangs up. Gives its port.
+pub(crate) fn fake_broker(answer: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let mut packet = [0; 2048];
+            if std::io::Read::read(&mut client, &mut packet).is_ok_and(|bytes| bytes > 0) {
+                client.write_all(answer).ok();
+            }
+        }
+    });
+    port
 }
 
 /// A message as mosquitto_sub saw it.

@@ -178,7 +178,7 @@ fn a_refused_password_is_tried_again_with_what_the_file_says_then() {
     });
 }
 
-fn openssl(dir: &Path, arguments: &str) {
+pub(crate) fn openssl(dir: &Path, arguments: &str) {
     let output = Command::new("openssl")
         .current_dir(dir)
         .args(arguments.split(' '))

@@ -2,44 +2,113 @@
 
 use super::Finding;
 use crate::cli::broker::block_on;
-use crate::config::{Dbus, Mqtt};
+use crate::config::{Config, Dbus};
 use crate::publish::dbus::{self, DbusError, NameOwner};
-use crate::publish::mqtt::{self, MqttError};
+use crate::publish::mqtt::{self, MqttError, Occupant, Unusable};
+use crate::report::{CameraInfo, Info, MicrophoneInfo};
 
-/// Logs in at the broker and passes a message through it.
-pub(super) fn broker(config: &Mqtt) -> Finding {
-    if !config.enabled {
-        return Finding::ok("broker", "mqtt.enabled is false");
+/// Tries at the broker what the daemon will do; `running`: a daemon runs on this board.
+pub(super) fn broker(config: &Config, running: bool) -> Vec<Finding> {
+    let mqtt = &config.mqtt;
+    if !mqtt.enabled {
+        return vec![Finding::ok("broker", "mqtt.enabled is false")];
     }
-    match block_on(mqtt::probe(config)) {
-        Err(error) => no_runtime("broker", &error),
-        Ok(Ok(node)) => {
-            let user = match config.username.as_str() {
-                "" => "without a user".to_owned(),
-                user => format!("as {user}"),
-            };
-            let found = format!(
-                "{} takes and gives messages of {}/{node} {user}",
-                config.url, config.base_topic
-            );
-            let plain = config
-                .broker()
-                .is_ok_and(|broker| !broker.tls && !broker.is_loopback());
-            if plain && !config.username.is_empty() {
-                let advice = "the password goes over the network in the clear: use mqtts://";
-                return Finding::warning("broker", found, advice);
-            }
-            Finding::ok("broker", found)
-        }
-        Ok(Err(unusable)) => match unusable.error {
-            // Only the service has them.
-            error @ MqttError::NoCredentials { .. } => Finding::warning(
-                "broker",
-                error.to_string(),
-                "to try it here, give the credential: systemd-run -P -p User=gemmad -p LoadCredential=NAME:FILE gemmad doctor",
-            ),
-            error => Finding::failing("broker", error.to_string(), unusable.advice),
-        },
+    let probed = match block_on(mqtt::probe(mqtt, &announced(config))) {
+        Err(error) => return vec![no_runtime("broker", &error)],
+        Ok(Err(unusable)) => return vec![cannot_be_used(unusable)],
+        Ok(Ok(probed)) => probed,
+    };
+    let mut findings: Vec<Finding> = probed.troubles.into_iter().map(cannot_be_used).collect();
+    let node = format!("{}/{}", mqtt.base_topic, probed.node);
+    if let Some(occupant) = &probed.occupant {
+        findings.extend(shared_name(&node, occupant, running));
+    }
+    if !findings.is_empty() {
+        return findings;
+    }
+    let user = match mqtt.username.as_str() {
+        "" => "without a user".to_owned(),
+        user => format!("as {user}"),
+    };
+    let found = format!("{} takes and gives messages of {node} {user}", mqtt.url);
+    let plain = mqtt
+        .broker()
+        .is_ok_and(|broker| !broker.tls && !broker.is_loopback());
+    if plain && !mqtt.username.is_empty() {
+        let advice = "the password goes over the network in the clear: use mqtts://";
+        return vec![Finding::warning("broker", found, advice)];
+    }
+    vec![Finding::ok("broker", found)]
+}
+
+fn cannot_be_used(unusable: Unusable) -> Finding {
+    match unusable.error {
+        // Only the service has them.
+        error @ MqttError::NoCredentials { .. } => Finding::warning(
+            "broker",
+            error.to_string(),
+            "to try it here, give the credential: systemd-run -P -p User=gemmad -p LoadCredential=NAME:FILE gemmad doctor",
+        ),
+        error => Finding::failing("broker", error.to_string(), unusable.advice),
+    }
+}
+
+/// Another gemmad with the node's name: the broker lets in one of them at a time.
+fn shared_name(node: &str, occupant: &Occupant, running: bool) -> Option<Finding> {
+    let advice = "give every board a name of its own in mqtt.node: boards of one name take the broker's connection from each other";
+    if let Some(other) = &occupant.namesake {
+        let found = format!(
+            "two gemmads have the name {node}: the one that answers knows of another, {other}"
+        );
+        return Some(Finding::failing("broker", found, advice));
+    }
+    let here = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let elsewhere = |host: &&String| host.as_str() != here.trim();
+    let started = occupant.started_at.as_ref();
+    let started = started.map_or_else(String::new, |at| format!(", started at {at}"));
+    if let Some(host) = occupant.host.as_ref().filter(elsewhere) {
+        let found = format!("another gemmad is connected as {node}, on host {host:?}{started}");
+        return Some(Finding::failing("broker", found, advice));
+    }
+    if running {
+        return None;
+    }
+    let found = format!(
+        "a gemmad is connected as {node}{started}, and none with this configuration is seen to run here"
+    );
+    Some(Finding::warning(
+        "broker",
+        found,
+        format!("if it is not this board's own, {advice}"),
+    ))
+}
+
+/// What the daemon would tell of itself, as far as it is known without a model: how much it is counts.
+fn announced(config: &Config) -> Info {
+    let named = |name: &Option<String>, id: &String| name.clone().unwrap_or_else(|| id.clone());
+    let model = config.model.path.file_name();
+    Info {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: model.map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        microphones: config
+            .microphone
+            .iter()
+            .map(|microphone| MicrophoneInfo {
+                id: microphone.id.clone(),
+                name: named(&microphone.name, &microphone.id),
+                device: microphone.device.clone(),
+            })
+            .collect(),
+        cameras: config
+            .camera
+            .iter()
+            .map(|camera| CameraInfo {
+                id: camera.id.clone(),
+                name: named(&camera.name, &camera.id),
+                device: camera.source(),
+            })
+            .collect(),
+        ..Info::default()
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::client::{Connection, Event, Message, WINDOW};
+use super::advice::in_words;
+use super::client::{Connection, Event, Loss, Message, WINDOW};
 use super::topics::Topics;
 use super::{MqttError, announce, beside_the_daemon};
 use crate::config;
@@ -30,18 +31,23 @@ pub async fn clear(config: &config::Mqtt) -> Result<Vec<String>, MqttError> {
         broker: config.url.clone(),
         reason,
     };
-    let mut kept = kept(&mut connection, &topics).await.map_err(told)?;
+    let lost = |loss: &Loss| in_words(loss, config, &options.client_id);
+    let mut kept = kept(&mut connection, &topics, &lost).await.map_err(told)?;
     // The devices first, so that Home Assistant reads no states that are no more. The list last: while it stands, a second
     // try finds the devices again.
     let announced = topics.announced();
     kept.sort_by_key(|topic| (*topic == announced, topics.below(topic).is_some()));
-    remove(&mut connection, &kept).await.map_err(told)?;
+    remove(&mut connection, &kept, &lost).await.map_err(told)?;
     connection.close().await;
     Ok(kept)
 }
 
 /// The topics that hold something: those below the node's, and Home Assistant's of its devices.
-async fn kept(connection: &mut Connection, topics: &Topics) -> Result<Vec<String>, String> {
+async fn kept(
+    connection: &mut Connection,
+    topics: &Topics,
+    lost: &impl Fn(&Loss) -> String,
+) -> Result<Vec<String>, String> {
     let mut found = BTreeSet::new();
     // Devices are named by the list of what was announced, and by the topics of their sources.
     let mut devices = BTreeSet::from([topics.device()]);
@@ -75,7 +81,7 @@ async fn kept(connection: &mut Connection, topics: &Topics) -> Result<Vec<String
                 devices.extend(topics.source_in(&topic));
                 found.insert(topic);
             }
-            Ok(Event::Lost(loss)) => return Err(loss.to_string()),
+            Ok(Event::Lost(loss)) => return Err(lost(&loss)),
             Ok(_) => {}
         }
     }
@@ -84,7 +90,11 @@ async fn kept(connection: &mut Connection, topics: &Topics) -> Result<Vec<String
 }
 
 /// Takes back what is kept there, and waits until the broker has done it.
-async fn remove(connection: &mut Connection, kept: &[String]) -> Result<(), String> {
+async fn remove(
+    connection: &mut Connection,
+    kept: &[String],
+    lost: &impl Fn(&Loss) -> String,
+) -> Result<(), String> {
     let mut waiting = kept.iter();
     let mut on_their_way = 0;
     loop {
@@ -107,7 +117,7 @@ async fn remove(connection: &mut Connection, kept: &[String]) -> Result<(), Stri
         }
         match timeout(ANSWERS_WITHIN, connection.next()).await {
             Ok(Event::Delivered(_)) => on_their_way -= 1,
-            Ok(Event::Lost(loss)) => return Err(loss.to_string()),
+            Ok(Event::Lost(loss)) => return Err(lost(&loss)),
             Ok(_) => {}
             Err(_) => return Err("does not answer".to_owned()),
         }

@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, LastWill, MqttOptions, Outgoing,
-    Packet, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    AsyncClient, ConnectionError, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS,
+    StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+use super::secure::PEER;
+use crate::tls;
 
 /// Messages that may be on their way to the broker at a time.
 pub(super) const WINDOW: usize = 32;
@@ -78,9 +81,18 @@ pub(super) enum Loss {
     /// There was none.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
+    /// There was one, but nothing that could be encrypted and trusted.
+    #[error("cannot be reached by TLS: {0}")]
+    Insecure(tls::Fault),
+    /// It took the connection, and closed it before it let us in.
+    #[error("closed the connection without an answer: {0}")]
+    HungUp(String),
+    /// Something answers, but not as MQTT has it.
+    #[error("answers with something that is not MQTT 3.1.1: {0}")]
+    Foreign(String),
     /// The broker does not want us.
     #[error("refused the connection: {0}")]
-    Refused(String),
+    Refused(Refusal),
     /// Somebody published more than we take; if it is retained, it waits for the next subscription.
     #[error("sent too large a message: {0}")]
     TooLarge(String),
@@ -90,6 +102,41 @@ pub(super) enum Loss {
     /// It stands and answers pings, but what is sent is not acknowledged.
     #[error("has not acknowledged for {0} s what was sent to it (mqtt.ack_timeout_s)")]
     Unanswered(u64),
+}
+
+/// Why a broker does not let somebody in: the return codes of MQTT 3.1.1, and what brokers of MQTT 5 answer to a client of 3.1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("it does not speak MQTT 3.1.1")]
+    Protocol,
+    #[error("it does not take the client's name")]
+    ClientName,
+    #[error("it is not available")]
+    Unavailable,
+    #[error("wrong user or password")]
+    Login,
+    #[error("not authorised")]
+    NotAuthorised,
+    #[error("it does not take the last will")]
+    Will,
+    #[error("its answer has the code {0}, which MQTT 3.1.1 does not know")]
+    Other(u8),
+}
+
+impl Refusal {
+    fn of(code: u8) -> Refusal {
+        match code {
+            1 | 0x84 => Refusal::Protocol,
+            2 | 0x85 => Refusal::ClientName,
+            // Not available, busy, told to go elsewhere, too many connections.
+            3 | 0x88 | 0x89 | 0x9c | 0x9d | 0x9f => Refusal::Unavailable,
+            4 | 0x86 | 0x8c => Refusal::Login,
+            5 | 0x87 | 0x8a => Refusal::NotAuthorised,
+            // Its topic, its retaining, its QoS.
+            0x90 | 0x9a | 0x9b => Refusal::Will,
+            code => Refusal::Other(code),
+        }
+    }
 }
 
 /// One connection to the broker; dropping it closes it without a farewell.
@@ -283,23 +330,45 @@ fn quality(message: &Message) -> QoS {
 }
 
 fn loss(error: ConnectionError, connected: bool) -> Loss {
+    if let Some(fault) = tls::fault(PEER, &error) {
+        return Loss::Insecure(fault);
+    }
     match error {
-        ConnectionError::ConnectionRefused(code) => Loss::Refused(
-            match code {
-                ConnectReturnCode::BadUserNamePassword => "wrong user or password",
-                ConnectReturnCode::NotAuthorized => "not authorised",
-                ConnectReturnCode::BadClientId => "it does not take the client's name",
-                ConnectReturnCode::RefusedProtocolVersion => "it does not speak MQTT 3.1.1",
-                _ => "it is not available",
-            }
-            .to_owned(),
-        ),
+        ConnectionError::ConnectionRefused(code) => Loss::Refused(Refusal::of(code as u8)),
+        ConnectionError::MqttState(StateError::Deserialization(
+            rumqttc::Error::InvalidConnectReturnCode(code),
+        )) if !connected => Loss::Refused(Refusal::of(code)),
         ConnectionError::MqttState(StateError::Deserialization(
             error @ rumqttc::Error::PayloadSizeLimitExceeded { .. },
-        )) => Loss::TooLarge(error.to_string()),
-        error if connected => Loss::Closed(error.to_string()),
+        )) if connected => Loss::TooLarge(error.to_string()),
+        error if connected => Loss::Closed(words(&error)),
         ConnectionError::NetworkTimeout => Loss::Unreachable("no answer in time".to_owned()),
-        ConnectionError::Io(error) => Loss::Unreachable(error.to_string()),
-        error => Loss::Unreachable(error.to_string()),
+        // The address is not there, or there is no way to it.
+        error @ (ConnectionError::Io(_) | ConnectionError::Tls(_)) => {
+            Loss::Unreachable(words(&error))
+        }
+        // It said something before it hung up, but no whole packet.
+        ConnectionError::MqttState(StateError::Deserialization(rumqttc::Error::Io(error)))
+            if error.kind() == std::io::ErrorKind::Other =>
+        {
+            Loss::Foreign("half a packet".to_owned())
+        }
+        ConnectionError::MqttState(
+            error @ (StateError::ConnectionAborted
+            | StateError::Io(_)
+            | StateError::Deserialization(rumqttc::Error::Io(_))),
+        ) => Loss::HungUp(words(&error)),
+        // Whatever it was, it is not repeated: it may be of any size.
+        ConnectionError::NotConnAck(_) => Loss::Foreign("its first packet is another".to_owned()),
+        error => Loss::Foreign(words(&error)),
     }
+}
+
+/// What lies at the bottom of an error: the libraries put their own names before it.
+fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::advice::in_words;
 use super::client::{Connection, Event, Message, Options};
 use super::topics::{Source, Topics};
 use super::{MqttError, beside_the_daemon};
@@ -34,6 +35,7 @@ pub enum Followed {
 
 /// A client that reads a node's messages, and connects again where the broker goes.
 pub struct Follower {
+    config: config::Mqtt,
     options: Options,
     topics: Topics,
     connection: Option<Connection>,
@@ -49,6 +51,7 @@ impl Follower {
     pub fn new(config: &config::Mqtt, purpose: &str) -> Result<Follower, MqttError> {
         let name = format!("{purpose}-{}", ulid::Ulid::generate());
         Ok(Follower {
+            config: config.clone(),
             options: beside_the_daemon(config, &name, MOST_PACKET_BYTES)?,
             topics: Topics::new(config),
             connection: None,
@@ -88,7 +91,10 @@ impl Follower {
                         };
                     }
                 }
-                Event::Lost(loss) => return self.lost(loss.to_string()).await,
+                Event::Lost(loss) => {
+                    let told = in_words(&loss, &self.config, &self.options.client_id);
+                    return self.lost(told).await;
+                }
                 Event::Delivered(_) => {}
             }
         }

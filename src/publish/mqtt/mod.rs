@@ -11,10 +11,13 @@
 //! | `command` | messages from outside as requests |
 //! | `homeassistant` `health_sensors` `announce` | devices and entities; telling of them, and taking them back |
 //! | `secure` | certificates and passwords |
-//! | `clear` `probe` | removes what the broker keeps of a node; whether the broker can be used |
+//! | `clear` | removes what the broker keeps of a node |
+//! | `probe` `session` | whether the broker does what the daemon needs, tried step by step |
+//! | `advice` | what to do about a broker that cannot be used |
 //! | `follow` | reads what a node publishes |
 //! | `schemas` | JSON schemas of what is published and accepted |
 
+mod advice;
 mod announce;
 mod backoff;
 mod body;
@@ -32,6 +35,7 @@ mod payload;
 mod probe;
 mod schemas;
 mod secure;
+mod session;
 mod shared;
 mod spool;
 mod topics;
@@ -58,7 +62,7 @@ use topics::Topics;
 
 pub use clear::clear;
 pub use follow::{Followed, Follower};
-pub use probe::{Unusable, probe};
+pub use probe::{Occupant, Probed, Unusable, probe};
 pub use schemas::schemas;
 
 /// How a command reaches the broker while a daemon may be connected: as that does, under a name of its own, and without a will.

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use ulid::Ulid;
 
+use super::advice::in_words;
 use super::announce;
 use super::backoff::Backoff;
 use super::client::{Connection, Event, Loss, Message, Options, WINDOW};
@@ -184,13 +185,8 @@ impl Owner {
         if self.told.as_ref().is_some_and(same) {
             log::debug!(target: "mqtt", "the broker {} {loss}", self.config.url);
         } else {
-            let advice = match &loss {
-                Loss::Refused(_) => {
-                    "; check mqtt.username, its password and the broker's access list; it is tried again"
-                }
-                _ => "; it is tried again",
-            };
-            log::warn!(target: "mqtt", "the broker {} {loss}{advice}", self.config.url);
+            let told = in_words(&loss, &self.config, &self.topics.client_id());
+            log::warn!(target: "mqtt", "the broker {} {told}; it is tried again", self.config.url);
         }
         if matches!(loss, Loss::Closed(_)) && self.backoff.is_flapping() {
             log::warn!(
