@@ -120,6 +120,10 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=BROKER -addext subjectAltName=DNS:BROKER -keyout broker.key -out broker.pem",
+        Runs(&[], ""),
+    ),
+    (
         "gemmad watch",
         Elsewhere(
             "tests/daemon/watch.rs",

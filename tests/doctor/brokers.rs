@@ -97,28 +97,49 @@ fn each_thing_that_a_broker_does_not_do_is_a_line_of_its_own() {
 
 #[test]
 fn the_daemon_gives_the_doctors_advice() {
-    for (answer, words) in [
+    let dir = tempfile::tempdir().unwrap();
+    let broker = |name: &str, setting: &str| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        let settings = format!("allow_anonymous true\n{setting}\n");
+        Broker::start_with(&dir, free_port(), &settings)
+    };
+    let (no_qos, small) = (
+        broker("qos", "max_qos 0"),
+        broker("size", "max_packet_size 4000"),
+    );
+    for (port, found, told) in [
         (
-            &[0x20, 2, 0, 3],
+            fake_broker(&[0x20, 2, 0, 3]),
+            "it is not available",
             "it is not available; nothing is wrong with gemmad.toml",
         ),
         (
-            &[0x20, 2, 0, 1],
+            fake_broker(&[0x20, 2, 0, 1]),
+            "it does not speak MQTT 3.1.1",
             "it does not speak MQTT 3.1.1; let the broker take MQTT 3.1.1",
+        ),
+        // The broker tells the daemon nothing; the doctor finds out.
+        (
+            no_qos.port,
+            "max_qos 1 or 2",
+            "it does not take the last will: `gemmad doctor` tells why",
+        ),
+        (
+            small.port,
+            "closes the connection at a message of",
+            "such as a large message: `gemmad doctor` tells what",
         ),
     ] {
         let patient = Patient::new();
         patient.write(&format!(
             "[model]\npath = {:?}\n[dbus]\nenabled = false\n\
-             [mqtt]\nenabled = true\nurl = \"mqtt://127.0.0.1:{}\"\nnode = \"pi\"\n",
+             [mqtt]\nenabled = true\nurl = \"mqtt://127.0.0.1:{port}\"\nnode = \"pi\"\n",
             demo(),
-            fake_broker(answer)
         ));
-        patient
-            .examine()
-            .expect("broker", "failing", &[words.split("; ").next().unwrap()]);
+        patient.examine().expect("broker", "failing", &[found]);
         let gemmad = Gemmad::spawn(patient.dir.path(), &[]);
-        gemmad.wait_log(words);
+        gemmad.wait_log(told);
         assert!(!gemmad.stop().contains("mqtt.username"));
     }
 }

@@ -4,9 +4,25 @@ use super::client::{Loss, Refusal};
 use super::topics::Topics;
 use crate::config;
 
-/// How a connection ended, and what to do about it, in one line.
+/// How a connection of a command ended, and what to do about it, in one line.
 pub(super) fn in_words(loss: &Loss, config: &config::Mqtt, client_id: &str) -> String {
     format!("{loss}; {}", advise(loss, config, client_id))
+}
+
+/// The same for the daemon, whose connection has a last will, and sends more than a command does.
+pub(super) fn in_the_daemons_words(loss: &Loss, config: &config::Mqtt, client_id: &str) -> String {
+    let told = in_words(loss, config, client_id);
+    match loss {
+        Loss::HungUp(_) => {
+            format!(
+                "{told}; if it speaks it, it does not take the last will: `gemmad doctor` tells why"
+            )
+        }
+        Loss::Closed(_) => format!(
+            "{told}; if it does so again and again, there is something that it does not take, such as a large message: `gemmad doctor` tells what"
+        ),
+        _ => told,
+    }
 }
 
 /// What to do about the end of a connection; only what follows from how it ended.
@@ -29,9 +45,7 @@ pub(super) fn advise(loss: &Loss, config: &config::Mqtt, client_id: &str) -> Str
             "somebody published more than mqtt.max_payload_bytes below {}",
             Topics::new(config).of("#")
         ),
-        Loss::Closed(_) => {
-            "if it does so again and again, `gemmad doctor` tells what it does not take".to_owned()
-        }
+        Loss::Closed(_) => "the broker's log says why".to_owned(),
         Loss::Unanswered(_) => {
             "does the broker hang, or is its disk full? its log says why".to_owned()
         }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use ulid::Ulid;
 
-use super::advice::in_words;
+use super::advice::in_the_daemons_words;
 use super::announce;
 use super::backoff::Backoff;
 use super::client::{Connection, Event, Loss, Message, Options, WINDOW};
@@ -185,7 +185,7 @@ impl Owner {
         if self.told.as_ref().is_some_and(same) {
             log::debug!(target: "mqtt", "the broker {} {loss}", self.config.url);
         } else {
-            let told = in_words(&loss, &self.config, &self.topics.client_id());
+            let told = in_the_daemons_words(&loss, &self.config, &self.topics.client_id());
             log::warn!(target: "mqtt", "the broker {} {told}; it is tried again", self.config.url);
         }
         if matches!(loss, Loss::Closed(_)) && self.backoff.is_flapping() {
