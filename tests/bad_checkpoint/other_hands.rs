@@ -182,6 +182,14 @@ fn a_whole_file_wins_over_a_stale_index() {
     expect(&checkpoint);
     let (_, warnings) = answer(&["inspect"], checkpoint.path());
     assert!(warnings.contains(INDEX), "{warnings}");
+    // Where the one that counts is damaged, both are named.
+    checkpoint.write("model.safetensors", &whole[..whole.len() / 2]);
+    refused(
+        &checkpoint,
+        DATA,
+        &["model.safetensors: ", "truncated", INDEX],
+    );
+    checkpoint.write("model.safetensors", &whole);
     // One that names the whole file is no contradiction.
     checkpoint.write(INDEX, index("model.safetensors").as_bytes());
     assert_eq!(heard(checkpoint.path()), sound(CLIP.1));

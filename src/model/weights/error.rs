@@ -158,3 +158,16 @@ pub enum WeightsError {
         version: u64,
     },
 }
+
+impl WeightsError {
+    /// The error of a file, with what is odd about the choice of it.
+    pub(super) fn noting(self, warnings: &[String]) -> WeightsError {
+        match self {
+            WeightsError::Header { path, reason } if !warnings.is_empty() => WeightsError::Header {
+                path,
+                reason: format!("{reason} ({})", warnings.join("; ")),
+            },
+            other => other,
+        }
+    }
+}

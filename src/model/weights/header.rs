@@ -103,7 +103,8 @@ impl Checkpoint {
         let mut header_bytes = MAX_HEADER_BYTES;
         for (file, path) in files.iter().enumerate() {
             let handle = File::open(path).map_err(io("open", path))?;
-            let infos = read_header(file, path, &handle, pack.is_some(), &mut header_bytes)?;
+            let infos = read_header(file, path, &handle, pack.is_some(), &mut header_bytes)
+                .map_err(|error| error.noting(&warnings))?;
             handles.push(handle);
             for info in infos {
                 if let Some(other) = tensors.insert(info.name.clone(), info) {
