@@ -68,6 +68,11 @@ impl Microphone {
         self.0.control(control);
     }
 
+    /// Whether the thread, which was told to end, has.
+    pub fn has_ended(&self) -> bool {
+        self.0.has_ended()
+    }
+
     /// Ends the thread and waits for it, some seconds at most.
     pub fn stop(self) {
         self.control(MicrophoneControl::Stop);
@@ -109,6 +114,11 @@ impl Camera {
     /// waits for.
     pub fn control(&self, control: CameraControl) {
         self.0.control(control);
+    }
+
+    /// Whether the thread, which was told to end, has.
+    pub fn has_ended(&self) -> bool {
+        self.0.has_ended()
     }
 
     /// Ends the thread and waits for it, some seconds at most.

@@ -143,6 +143,11 @@ impl<C: Send + 'static> Supervised<C> {
         self.controls.send(control).ok();
     }
 
+    /// Whether the thread is over.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Waits for the thread, which was told to end.
     pub(super) fn join(self) {
         let source = self.thread.thread().name().unwrap_or_default();

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::describe::picture;
 use super::failure::{Failure, exit};
 use super::model_args::{GenerationArgs, RunArgs};
+use super::output;
 use crate::config::Limits;
 use crate::features::audio_file::{AudioLimits, read_audio_file};
 use crate::media::AudioClip;
@@ -137,7 +138,7 @@ impl Ask {
         };
         let memory_before = engine.memory();
         progress.set_message("reading the prompt");
-        let mut out = std::io::stdout().lock();
+        let mut out = output::out();
         let mut written = Ok(());
         let answered = engine.answer(&request, &mut |text| {
             progress.finish_and_clear();
@@ -164,8 +165,7 @@ impl Ask {
                 memory_before,
                 memory_after: engine.memory(),
             };
-            let json = serde_json::to_string(&report).map_err(std::io::Error::other)?;
-            writeln!(out, "{json}")?;
+            writeln!(out, "{}", output::json(&report)?)?;
         } else {
             writeln!(out)?;
         }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::failure::{Failure, exit};
+use super::output;
 use crate::config::Config;
 
 /// Check a configuration without starting anything
@@ -20,7 +21,7 @@ impl CheckConfig {
             Config::load(&self.config).map_err(|error| Failure::new(exit::CONFIG, error))?;
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         writeln!(
-            std::io::stdout(),
+            output::out(),
             "{}: good: {}, {}, {}; mqtt {}, dbus {}",
             self.config.display(),
             plural(config.microphone.len(), "microphone"),

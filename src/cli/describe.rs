@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::failure::{Failure, exit};
 use super::model_args::{GenerationArgs, RunArgs};
-use super::progress;
+use super::{output, progress};
 use crate::features::image::{ImageError, ImageLimits, RgbImage};
+use crate::guard::harmless;
 use crate::pipeline::{
     Answer, Engine, EngineOptions, Generation, GroupMemory, Media, Request, TowerOptions, UserPart,
 };
@@ -70,10 +71,11 @@ impl Describe {
         let matformer = self.generation.matformer.clone();
         let generation = self.generation.most_likely(&engine);
         let progress = progress::of_files(self.files.len());
-        let mut out = std::io::stdout().lock();
+        let mut out = output::out();
         let mut first_failure = None;
         for (i, path) in self.files.iter().enumerate() {
-            progress.set_message(path.display().to_string());
+            let shown = path.display().to_string();
+            progress.set_message(harmless::line(&shown).into_owned());
             let memory_before = engine.memory();
             let image = match picture(path, &config.limits.image) {
                 Ok(image) => image,
@@ -99,7 +101,7 @@ impl Describe {
                     memory_before,
                     memory_after: engine.memory(),
                 };
-                serde_json::to_string(&report).map_err(std::io::Error::other)?
+                output::json(&report)?
             } else {
                 answer.text.split_whitespace().collect::<Vec<_>>().join(" ")
             };

@@ -5,7 +5,9 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::output;
 use crate::capture::{CameraDevice, MicrophoneDevice, cameras, microphones};
+use crate::guard::harmless;
 
 /// List microphones and cameras, ready to paste into gemmad.toml
 #[derive(Debug, clap::Args)]
@@ -70,11 +72,11 @@ impl Devices {
             problems,
         };
         let text = if self.json {
-            serde_json::to_string_pretty(&report).map_err(std::io::Error::other)? + "\n"
+            output::pretty_json(&report)? + "\n"
         } else {
-            report.toml()
+            report.toml()?
         };
-        let mut out = std::io::stdout().lock();
+        let mut out = output::out();
         out.write_all(text.as_bytes())?;
         Ok(out.flush()?)
     }
@@ -123,7 +125,7 @@ fn camera_report(device: CameraDevice) -> CameraReport {
 
 impl Report {
     /// Sections of gemmad.toml; what cannot be used, and what is only told, stands behind `#`.
-    fn toml(&self) -> String {
+    fn toml(&self) -> std::io::Result<String> {
         let mut text = String::new();
         for problem in &self.problems {
             line(&mut text, &format!("# {problem}"));
@@ -147,7 +149,7 @@ impl Report {
                     ),
                 );
             }
-            section(&mut text, "microphone", i, &microphone.device);
+            section(&mut text, "microphone", i, &microphone.device)?;
         }
         for microphone in self.microphones.iter().filter(|m| m.problem.is_some()) {
             let problem = microphone.problem.as_deref().unwrap_or_default();
@@ -177,7 +179,7 @@ impl Report {
                 let sizes = format.sizes.join(", ");
                 line(&mut text, &format!("# {}{note}: {sizes}", format.code));
             }
-            section(&mut text, "camera", i, &camera.device);
+            section(&mut text, "camera", i, &camera.device)?;
         }
         for camera in self.cameras.iter().filter(|camera| !usable(camera)) {
             let codes: Vec<&str> = camera.formats.iter().map(|f| f.code.as_str()).collect();
@@ -197,11 +199,11 @@ impl Report {
                  cameras belong to the group `video`.",
             );
         }
-        text
+        Ok(text)
     }
 }
 
-fn section(text: &mut String, kind: &str, index: usize, device: &str) {
+fn section(text: &mut String, kind: &str, index: usize, device: &str) -> std::io::Result<()> {
     let id = if index == 0 {
         kind.to_owned()
     } else {
@@ -209,16 +211,14 @@ fn section(text: &mut String, kind: &str, index: usize, device: &str) {
     };
     line(text, &format!("[[{kind}]]"));
     line(text, &format!("id = \"{id}\""));
-    line(text, &format!("device = {}", toml::Value::from(device)));
+    // A string of JSON is one of TOML, and its escapes are the same.
+    line(text, &format!("device = {}", output::json(&device)?));
     text.push('\n');
+    Ok(())
 }
 
-/// A line has no control characters: what devices call themselves comes from outside.
+/// What devices call themselves comes from outside.
 fn line(text: &mut String, content: &str) {
-    text.extend(
-        content
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c }),
-    );
+    text.push_str(&harmless::line(content));
     text.push('\n');
 }

@@ -12,9 +12,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::failure::{Failure, exit};
+use super::output;
 use super::procfs;
 use crate::config::Config;
 use crate::daemon;
+use crate::guard::harmless;
 
 /// Look whether everything that the configuration names can be used, and say what to do where not
 ///
@@ -100,9 +102,7 @@ impl Finding {
         let advice = self.advice.as_deref();
         let advice = advice.map_or_else(String::new, |advice| format!("; {advice}"));
         let line = format!("{state:<8} {}: {}{advice}", self.check, self.found);
-        line.chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect()
+        harmless::line(&line).into_owned()
     }
 }
 
@@ -115,7 +115,7 @@ struct Report {
 
 impl Doctor {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let mut out = std::io::stdout().lock();
+        let mut out = output::out();
         let mut checks = Vec::new();
         // A line as soon as it is known: some checks take seconds.
         let mut tell = |finding: Finding| -> Result<(), Failure> {
@@ -179,8 +179,7 @@ impl Doctor {
             checks,
         };
         if self.json {
-            let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;
-            writeln!(out, "{json}")?;
+            writeln!(out, "{}", output::pretty_json(&report)?)?;
         }
         match report.state {
             State::Failing => {

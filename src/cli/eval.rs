@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::failure::{Failure, exit};
 use super::model_args::{KvArg, ModelArgs};
+use super::output;
 use crate::model::config::Config;
 use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::matformer::{Slice, Slices};
@@ -113,10 +114,9 @@ impl Eval {
             kl_divergence: mean(sums.kl_divergence),
             top1_agreement: mean(sums.agreements as f64),
         };
-        let mut out = std::io::stdout().lock();
+        let mut out = output::out();
         if self.json {
-            let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;
-            writeln!(out, "{json}")?;
+            writeln!(out, "{}", output::pretty_json(&report)?)?;
         } else {
             writeln!(
                 out,

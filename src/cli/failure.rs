@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::guard::harmless;
 use crate::model::config::ConfigError;
 use crate::model::matformer::SliceError;
 use crate::model::weights::WeightsError;
@@ -36,12 +37,13 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(exit_code: u8, error: impl std::fmt::Display) -> Failure {
-        // Library messages may have several lines; a log line has one.
+        // Library messages may have several lines, and repeat what stood in a file or came from a broker.
         let message = error
             .to_string()
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ");
+        let message = harmless::line(&message).into_owned();
         Failure { message, exit_code }
     }
 

@@ -11,8 +11,9 @@ use tokio::time::timeout;
 
 use super::broker::{BrokerArgs, block_on};
 use super::failure::{Failure, exit};
-use super::output::harmless;
+use super::output;
 use crate::config::Mqtt;
+use crate::guard::harmless;
 use crate::publish::mqtt::{Followed, Follower};
 use meter::Meter;
 
@@ -53,24 +54,23 @@ impl Listen {
 
     /// The answer, or why there is none.
     fn print(&self, event: &Value) -> Result<(), Failure> {
-        let mut out = std::io::stdout().lock();
+        let mut out = output::out();
         if self.json {
-            writeln!(out, "{event}")?;
+            writeln!(out, "{}", output::json(event)?)?;
         }
         match event["event_type"].as_str() {
             Some("transcript" | "command") if self.json => Ok(()),
             Some("transcript" | "command") => {
                 if let Some(text) = event["text"].as_str() {
-                    writeln!(out, "{}", harmless(text))?;
+                    writeln!(out, "{}", harmless::line(text))?;
                 }
                 if let Some(command) = event["command"].as_object() {
-                    writeln!(out, "{}", Value::from(command.clone()))?;
+                    writeln!(out, "{}", output::json(command)?)?;
                 }
                 Ok(())
             }
             _ => {
                 let reason = event["reason"].as_str().unwrap_or("no reason is told");
-                let reason = harmless(reason);
                 Err(Failure::new(
                     exit::DATA,
                     format_args!("nothing was understood: {reason}"),
@@ -122,7 +122,7 @@ impl Talk {
             }
             return match response["error"]["message"].as_str() {
                 None => Ok(()),
-                Some(message) => Err(Failure::new(exit::UNAVAILABLE, harmless(message))),
+                Some(message) => Err(Failure::new(exit::UNAVAILABLE, message)),
             };
         }
     }
@@ -268,7 +268,6 @@ impl Node {
             ),
             _ => "`gemmad doctor` tells why".to_owned(),
         };
-        let state = harmless(state);
         Failure::new(
             exit::UNAVAILABLE,
             format_args!("the microphone {id} is {state}: {mend}"),

@@ -24,9 +24,13 @@ mod run;
 mod transcribe;
 mod watch;
 
+use std::borrow::Cow;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::guard::harmless;
 
 /// Run Gemma 3n (text, audio, vision) on the CPU of a small board.
 #[derive(Debug, Parser)]
@@ -83,7 +87,11 @@ pub fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(error) => {
             // Help and version are no errors and go to standard output; nothing can be done if that fails.
-            error.print().ok();
+            match harmless::text(&error.render().to_string()) {
+                Cow::Borrowed(_) => error.print().ok(),
+                // A name like an option, such as a file's behind `*`.
+                Cow::Owned(clean) => writeln!(std::io::stderr(), "{clean}").ok(),
+            };
             return if error.use_stderr() {
                 ExitCode::from(failure::exit::USAGE)
             } else {

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::broker::{BrokerArgs, block_on};
 use super::failure::{Failure, exit};
+use super::output;
 use crate::publish::mqtt::{self, MqttError};
 
 /// Remove every retained message of this node from the broker, and its devices from Home Assistant
@@ -24,7 +25,7 @@ impl MqttClear {
                 MqttError::Broker { .. } => Failure::new(exit::UNAVAILABLE, error),
                 _ => Failure::new(exit::CONFIG, error),
             })?;
-        let mut out = std::io::stdout().lock();
+        let mut out = output::out();
         for topic in cleared {
             writeln!(out, "{topic}")?;
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use kernels::{Isa, Pool};
 
 use super::failure::{Failure, exit};
-use super::{model_args, progress};
+use super::{model_args, output, progress};
 use crate::model::weights::Checkpoint;
 use crate::pack::{self, PackOptions, Recipe, SyntheticSize};
 
@@ -109,7 +109,7 @@ impl Pack {
         bar.finish_and_clear();
         let manifest = packed?;
         let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
-        let mut out = std::io::stdout().lock();
+        let mut out = output::out();
         writeln!(
             out,
             "{}: {} files, {:.1} MiB, recipe {}",

@@ -45,6 +45,7 @@ impl From<DaemonError> for Failure {
             DaemonError::Config(_) | DaemonError::Slice { .. } | DaemonError::Setting(_) => {
                 Failure::new(exit::CONFIG, error)
             }
+            DaemonError::InUse { .. } => Failure::new(exit::UNAVAILABLE, error),
             DaemonError::Io { .. } | DaemonError::WorkerGone => Failure::new(exit::SOFTWARE, error),
         }
     }

@@ -10,12 +10,13 @@ use serde::Serialize;
 
 use super::failure::{Failure, exit};
 use super::model_args::{GenerationArgs, RunArgs};
-use super::progress;
+use super::{output, progress};
 use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader, container};
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::features::resample::{Resampler, downmix};
 use crate::features::speech_split::SpeechSplitter;
 use crate::features::wav::{self, PcmReader};
+use crate::guard::harmless;
 use crate::model::tasks::Tasks;
 use crate::pipeline::{
     Answer, Engine, EngineOptions, Generation, GroupMemory, SoftTokenPadding, Speech, TowerOptions,
@@ -103,10 +104,11 @@ impl Transcribe {
             limits: config.limits.audio,
         };
         let progress = progress::of_files(self.files.len());
-        let mut out = std::io::stdout().lock();
+        let mut out = output::out();
         let mut first_failure = None;
         for (i, path) in self.files.iter().enumerate() {
-            progress.set_message(path.display().to_string());
+            let shown = path.display().to_string();
+            progress.set_message(harmless::line(&shown).into_owned());
             let memory_before = engine.memory();
             let mut transcript = Transcript::new(&mut engine, &question);
             let result = if path.as_os_str() == "-" {
@@ -152,7 +154,7 @@ impl Transcribe {
                     memory_during,
                     memory_after: engine.memory(),
                 };
-                serde_json::to_string(&report).map_err(std::io::Error::other)?
+                output::json(&report)?
             } else {
                 text
             };

@@ -1,13 +1,14 @@
 //! `gemmad watch`: what a running daemon hears, sees, answers and needs, as it comes.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::broker::{BrokerArgs, block_on};
 use super::failure::{Failure, exit};
-use super::output::harmless;
+use super::output::{on_terminal, out};
+use crate::guard::harmless;
 use crate::publish::mqtt::{Followed, Follower};
 
 /// Watch a running gemmad over MQTT: what is heard and seen, its answers, memory and queue
@@ -50,7 +51,7 @@ impl Screen {
                 .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         };
         Screen {
-            state: std::io::stdout().is_terminal().then(bar),
+            state: on_terminal().then(bar),
             health: String::new(),
             lost: false,
         }
@@ -95,7 +96,7 @@ impl Screen {
     fn state(&self, text: &str) -> Result<(), Failure> {
         match &self.state {
             Some(state) => {
-                state.set_message(text.to_owned());
+                state.set_message(harmless::line(text).into_owned());
                 Ok(())
             }
             None => self.line(text),
@@ -103,11 +104,11 @@ impl Screen {
     }
 
     fn line(&self, text: &str) -> Result<(), Failure> {
-        let text = harmless(text);
+        let text = harmless::line(text);
         match &self.state {
             Some(state) => state.println(text),
             None => {
-                let mut out = std::io::stdout().lock();
+                let mut out = out();
                 writeln!(out, "{text}")?;
                 out.flush()?;
             }

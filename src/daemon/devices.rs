@@ -1,7 +1,7 @@
 //! Microphones and cameras: their threads, what they were started with, and how they are.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -11,6 +11,10 @@ use crate::capture::{Camera, EventSink, Microphone};
 use crate::config::{self, Config};
 use crate::media::{CameraControl, MicrophoneControl};
 use crate::report::{Describe, Report, Request, SourceState};
+
+/// How long microphones and cameras may take to close, and how often it is looked whether they have.
+const CLOSES_WITHIN: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A microphone's thread, what it was started with, and how it is.
 pub(super) struct Ear {
@@ -241,20 +245,26 @@ impl Devices {
     }
 }
 
-/// Joins threads beside the loop: a device may take a moment, and its last events must find the loop.
+/// Asks all of them to end, then waits beside the loop, on no thread of its own: the system may have none left. A device may take a
+/// moment, and its last events must find the loop.
 async fn stop_threads(ears: BTreeMap<String, Ear>, eyes: BTreeMap<String, Eye>) {
-    let joined = tokio::task::spawn_blocking(move || {
-        for (_, ear) in ears {
-            ear.thread.stop();
-        }
-        for (_, eye) in eyes {
-            eye.thread.stop();
-        }
-    });
-    if tokio::time::timeout(Duration::from_secs(5), joined)
-        .await
-        .is_err()
-    {
-        log::warn!("a microphone or camera did not close within 5 s and is left");
+    for ear in ears.values() {
+        ear.thread.control(MicrophoneControl::Stop);
+    }
+    for eye in eyes.values() {
+        eye.thread.control(CameraControl::Stop);
+    }
+    let hold = || {
+        let ears = ears.iter().filter(|(_, ear)| !ear.thread.has_ended());
+        let eyes = eyes.iter().filter(|(_, eye)| !eye.thread.has_ended());
+        let ids = ears.map(|(id, _)| id).chain(eyes.map(|(id, _)| id));
+        ids.map(String::as_str).collect::<Vec<&str>>()
+    };
+    let until = Instant::now() + CLOSES_WITHIN;
+    while !hold().is_empty() && Instant::now() < until {
+        tokio::time::sleep(LOOK).await;
+    }
+    for source in hold() {
+        log::warn!(source; "{source} does not let go of its device, and is left");
     }
 }

@@ -6,12 +6,13 @@ use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::kv::Key;
+use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 use super::clock;
 use crate::config::{Log, without_secrets};
+use crate::guard::harmless;
 use crate::report::{LogLine, SCHEMA};
 
 /// Lines that are published at once at most, and the time in which that many may come again.
@@ -86,9 +87,17 @@ impl<L: log::Log> log::Log for Tap<L> {
             return;
         }
         let text = record.args().to_string();
-        let args = without_secrets(&text);
+        let text = without_secrets(&text);
+        // Whatever speaks of devices, cameras, brokers and requests repeats what they said.
+        let (args, fields) = (harmless::line(&text), fields(record));
         // The arguments live as long as this statement only.
-        self.told(&record.to_builder().args(format_args!("{args}")).build());
+        self.told(
+            &record
+                .to_builder()
+                .args(format_args!("{args}"))
+                .key_values(&fields.as_slice())
+                .build(),
+        );
     }
 
     fn flush(&self) {
@@ -109,6 +118,23 @@ impl<L: log::Log> Tap<L> {
 fn tells_bytes(record: &Record<'_>) -> bool {
     let crate_name = record.module_path().and_then(|path| path.split(':').next());
     record.level() == Level::Trace && crate_name != Some(env!("CARGO_CRATE_NAME"))
+}
+
+/// A record's fields, each as a harmless text.
+fn fields(record: &Record<'_>) -> Vec<(String, String)> {
+    struct Fields(Vec<(String, String)>);
+    impl<'kvs> VisitSource<'kvs> for Fields {
+        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+            let value = value.to_string();
+            let value = harmless::line(&without_secrets(&value)).into_owned();
+            self.0.push((key.to_string(), value));
+            Ok(())
+        }
+    }
+    let mut fields = Fields(Vec::new());
+    // The visitor has no errors.
+    record.key_values().visit(&mut fields).ok();
+    fields.0
 }
 
 fn line(record: &Record<'_>, suppressed: u64) -> LogLine {

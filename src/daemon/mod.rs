@@ -31,6 +31,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, ConfigError};
+use crate::guard::lock::{Lock, LockError};
+use crate::guard::private;
 use crate::pipeline::EngineError;
 use crate::report::{ErrorBody, ErrorCode, EventType, JobState, Report, Request};
 use devices::Devices;
@@ -56,6 +58,12 @@ const END_LOOK: Duration = Duration::from_millis(20);
 /// Requests that may wait for the loop.
 const REQUESTS: usize = 64;
 
+/// Longer than any process runs.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The file in the state directory that tells whose it is.
+const LOCK: &str = "gemmad.lock";
+
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -78,6 +86,16 @@ pub enum DaemonError {
     /// A value that can only be judged where it is used: a certificate, a password, a command.
     #[error("{0}")]
     Setting(String),
+    /// Two daemons would overwrite each other's switches.
+    #[error(
+        "the state directory {directory}: {reason}; stop that one, or give this one a directory of its own (--state-dir)"
+    )]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+        /// Who has it.
+        reason: LockError,
+    },
     /// The operating system refused something.
     #[error("cannot {action}: {source}")]
     Io {
@@ -96,7 +114,7 @@ pub enum DaemonError {
 pub struct Options {
     /// The configuration file, read again on SIGHUP.
     pub config_file: PathBuf,
-    /// Where switches are kept; must exist.
+    /// Where switches are kept; made if it is missing.
     pub state_directory: PathBuf,
     /// The directory with the board's `proc` and `sys`, from which load, heat and memory pressure are read: `/`, but in a container
     /// wherever those of the host are mounted.
@@ -110,17 +128,61 @@ pub struct Options {
 pub fn run(config: Config, options: &Options) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .thread_keep_alive(FOREVER)
         .build()
         .map_err(|source| DaemonError::Io {
             action: "start the event loop",
             source,
         })?;
-    runtime.block_on(async {
+    let no_thread = |source| DaemonError::Io {
+        action: "start a thread",
+        source,
+    };
+    let tried = std::thread::Builder::new()
+        .spawn(|| ())
+        .map_err(no_thread)?;
+    tried.join().ok();
+    let end = runtime.block_on(async {
+        // Names of hosts are looked up on a thread beside the loop. One is there from the beginning and stays, so that there is
+        // one when the system gives no more. (To ask for it where there is none would be a panic.)
+        tokio::task::spawn_blocking(|| ()).await.ok();
         match Daemon::start(config, options).await? {
             Some((daemon, inputs)) => daemon.run(inputs).await,
             None => Ok(()),
         }
-    })
+    });
+    // What hangs in a driver or in a resolver ends with the process.
+    runtime.shutdown_background();
+    end
+}
+
+/// Takes the state directory for this process, and makes it if it is missing. Where no lock can be had, nothing can be written either:
+/// then the daemon runs without, as it does without the directory.
+fn take_directory(directory: &Path, config: &Config) -> Result<Option<Lock>, DaemonError> {
+    let spool = config.mqtt.spool_file.as_ref();
+    let spool = spool.and_then(|path| path.file_name()?.to_str());
+    let ours = |name: &str| {
+        let of_spool = spool.is_some_and(|spool| name.starts_with(spool));
+        name == LOCK || name == "models" || name.starts_with(state::FILE) || of_spool
+    };
+    let made = private::directory(directory, ours);
+    let taken = made
+        .map_err(LockError::from)
+        .and_then(|()| Lock::take(&directory.join(LOCK)));
+    match taken {
+        Ok(lock) => Ok(Some(lock)),
+        Err(reason @ LockError::Held { .. }) => Err(DaemonError::InUse {
+            directory: directory.to_owned(),
+            reason,
+        }),
+        Err(LockError::Io(error)) => {
+            log::warn!(
+                "cannot tell whether another gemmad uses {}: {error}",
+                directory.display()
+            );
+            Ok(None)
+        }
+    }
 }
 
 /// Where events come from.
@@ -152,6 +214,8 @@ struct Daemon {
     switches: Switches,
     state_file: StateFile,
     keeping: Keeping,
+    /// Nobody else uses the state directory.
+    _lock: Option<Lock>,
     queue: Arc<Queue>,
     worker: std::thread::JoinHandle<()>,
     loaded: Loaded,
@@ -181,8 +245,9 @@ impl Daemon {
             interrupt: on(SignalKind::interrupt())?,
             hang_up: on(SignalKind::hangup())?,
         };
-        let (state_file, switches) = StateFile::open(&options.state_directory);
-        let settings = Arc::new(reload::settings(config, &switches, &options.config_file)?);
+        let lock = take_directory(&options.state_directory, &config)?;
+        let (state_file, mut switches) = StateFile::open(&options.state_directory, &config);
+        let mut settings = Arc::new(reload::settings(config, &switches, &options.config_file)?);
         let queue = Arc::new(Queue::default());
         let vigil = Vigil::new();
         systemd::status(&format!("opening {}", settings.config.model.path.display()));
@@ -198,6 +263,10 @@ impl Daemon {
             return Ok(None);
         };
         reload::check_slices(&settings.config.matformer, &loaded.slices)?;
+        if switches.fit_model(&loaded.slices) {
+            state_file.save(&switches);
+            settings = Arc::new(settings.for_board(&switches, false));
+        }
         let started_at = clock::now();
         let info = reports::info(&settings, &loaded, &started_at);
         let sinks = Sinks::start(&settings.config, info, request_sender).await?;
@@ -208,6 +277,7 @@ impl Daemon {
             switches,
             state_file,
             keeping: Keeping::default(),
+            _lock: lock,
             queue,
             worker,
             record: Record::new(loaded.memory.clone()),

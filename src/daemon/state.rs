@@ -1,22 +1,39 @@
 //! What people switched, kept across restarts: mutes, cameras, the slice. Written when it changes, whole or not at all.
+//!
+//! What is read is judged key by key: what no longer fits is left out, and said. Whatever may have been lost with a damaged
+//! file or key is taken as closed: a mute must not end because of a torn page.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use rustix::fs::OFlags;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::config::Config;
+use crate::guard::harmless::short;
+use crate::guard::private;
 
 /// Name of the file in the state directory.
-const FILE: &str = "state.json";
+pub(super) const FILE: &str = "state.json";
 
 /// What it is called while it is written: one name, so that what a power cut left is written over, and none pile up.
 const PARTIAL: &str = "state.json.partial";
 
+/// What a damaged one is called afterwards. Without a file, it tells that there was one.
+const DAMAGED: &str = "state.json.damaged";
+
+/// Larger is no file of switches, bytes.
+const MOST_BYTES: u64 = 256 << 10;
+
+/// Names that a warning lists.
+const MOST_NAMES: usize = 8;
+
 /// Switches that survive a restart.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Switches {
     /// Microphone to whether it is muted.
     pub(super) muted: BTreeMap<String, bool>,
@@ -28,24 +45,55 @@ pub(super) struct Switches {
     pub(super) matformer: Option<String>,
     /// Tokens of an answer at most.
     pub(super) max_tokens: Option<usize>,
-    /// A file of switches was once damaged: what nobody has switched since stays closed.
-    closed: bool,
+    closed: Closed,
+}
+
+/// What was once lost with a damaged file: of these, what nobody has switched since stays closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct Closed {
+    microphones: bool,
+    cameras: bool,
+    captions: bool,
+}
+
+impl Closed {
+    const ALL: Closed = Closed {
+        microphones: true,
+        cameras: true,
+        captions: true,
+    };
 }
 
 impl Switches {
     /// Whether a microphone is muted.
     pub(super) fn is_muted(&self, id: &str) -> bool {
-        self.muted.get(id).copied().unwrap_or(self.closed)
+        let lost = self.closed.microphones;
+        self.muted.get(id).copied().unwrap_or(lost)
     }
 
     /// Whether a camera is enabled.
     pub(super) fn is_enabled(&self, id: &str) -> bool {
-        self.enabled.get(id).copied().unwrap_or(!self.closed)
+        let lost = self.closed.cameras;
+        self.enabled.get(id).copied().unwrap_or(!lost)
     }
 
     /// Whether a camera describes pictures unasked.
     pub(super) fn has_captions(&self, id: &str) -> bool {
-        self.captions.get(id).copied().unwrap_or(true)
+        let lost = self.closed.captions;
+        self.captions.get(id).copied().unwrap_or(!lost)
+    }
+
+    /// Forgets a slice that is none of the model's; whether it did.
+    pub(super) fn fit_model(&mut self, slices: &[String]) -> bool {
+        let gone = self.matformer.take_if(|name| !slices.contains(name));
+        if let Some(name) = &gone {
+            log::warn!(
+                "the slice {:?} was chosen for an earlier model; this one has {}: the choice is forgotten",
+                short(name),
+                slices.join(", ")
+            );
+        }
+        gone.is_some()
     }
 }
 
@@ -56,36 +104,101 @@ pub(super) struct StateFile {
 }
 
 impl StateFile {
-    /// The file of `directory`, and what it holds. An unreadable one closes every microphone and camera: a mute may have
-    /// been lost with it.
-    pub(super) fn open(directory: &Path) -> (StateFile, Switches) {
-        let path = directory.join(FILE);
+    /// The file of `directory`, and what it holds of the devices and limits that are configured.
+    ///
+    /// One that cannot be read, or is none, closes every microphone and camera, and is kept beside: a mute may be lost with it.
+    pub(super) fn open(directory: &Path, config: &Config) -> (StateFile, Switches) {
+        let file = StateFile {
+            path: directory.join(FILE),
+        };
+        let shown = file.path.display();
         // Of a write that the power cut off: never read, and of no use.
-        std::fs::remove_file(directory.join(PARTIAL)).ok();
-        let switches = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                log::error!(
-                    "{}: {error}; every microphone is muted and every camera disabled until it is switched on again",
-                    path.display()
-                );
-                Switches {
-                    closed: true,
-                    ..Switches::default()
+        std::fs::remove_file(file.beside(PARTIAL)).ok();
+        let found = file.bytes().and_then(|bytes| match bytes {
+            Some(bytes) => Kept::read(&bytes, config).map(Some),
+            None if file.beside(DAMAGED).symlink_metadata().is_ok() => Err(format!(
+                "it is missing, and {DAMAGED} beside it tells that it was damaged (remove that, too, to begin anew)"
+            )),
+            None => Ok(None),
+        });
+        let (switches, changed) = match found {
+            Ok(Some(kept)) => {
+                for left_out in &kept.left_out {
+                    log::warn!("{shown}: {left_out}");
                 }
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Switches::default(),
-            Err(error) => {
+                (kept.switches, !kept.left_out.is_empty())
+            }
+            Ok(None) => (Switches::default(), false),
+            Err(reason) => {
                 log::error!(
-                    "cannot read {}: {error}; every microphone is muted and every camera disabled until it is switched on again",
-                    path.display()
+                    "{shown}: {reason}; every microphone is muted and every camera disabled until it is switched on again; \
+                     what was there is kept as {DAMAGED}"
                 );
-                Switches {
-                    closed: true,
+                file.put_aside();
+                let closed = Closed::ALL;
+                let switches = Switches {
+                    closed,
                     ..Switches::default()
-                }
+                };
+                (switches, true)
             }
         };
-        (StateFile { path }, switches)
+        if changed {
+            file.save(&switches);
+        }
+        (file, switches)
+    }
+
+    fn beside(&self, name: &str) -> PathBuf {
+        self.path.with_file_name(name)
+    }
+
+    /// What the file holds; nothing where there is none. Whatever stands in its place, this neither waits nor follows.
+    fn bytes(&self) -> Result<Option<Vec<u8>>, String> {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(&self.path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(_) if self.path.is_symlink() => {
+                return Err("it is a symbolic link, which is not followed".to_owned());
+            }
+            Err(error) => return Err(format!("cannot be read: {error}")),
+        };
+        let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err("it is no file".to_owned());
+        }
+        private::tighten(&self.path);
+        let mut bytes = Vec::new();
+        file.take(MOST_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)?;
+        if bytes.len() as u64 > MOST_BYTES {
+            return Err(format!(
+                "it has {} bytes: too large for a file of switches",
+                metadata.len()
+            ));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Keeps what is there under another name. A file stays in its place, too, until another takes it: there is no moment
+    /// without one.
+    fn put_aside(&self) {
+        let aside = self.beside(DAMAGED);
+        std::fs::remove_file(&aside).ok();
+        let kept =
+            std::fs::hard_link(&self.path, &aside).or_else(|_| std::fs::rename(&self.path, &aside));
+        match kept {
+            Ok(()) => private::tighten(&aside),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => log::warn!("cannot keep {} as {DAMAGED}: {error}", self.path.display()),
+        }
     }
 
     /// Writes the switches: beside the file, synchronised, then in its place.
@@ -101,49 +214,172 @@ impl StateFile {
 
     fn try_save(&self, switches: &Switches) -> std::io::Result<()> {
         let text = serde_json::to_vec_pretty(switches)?;
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        let partial = directory.join(PARTIAL);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&partial)?;
+        let partial = self.beside(PARTIAL);
+        let mut file = private::create_anew(&partial)?;
         file.write_all(&text)?;
         file.sync_all()?;
         std::fs::rename(&partial, &self.path)?;
+        let directory = self.path.parent().unwrap_or(Path::new("."));
         File::open(directory)?.sync_all()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a file holds of use, and what it holds besides.
+struct Kept {
+    switches: Switches,
+    /// Each in words.
+    left_out: Vec<String>,
+}
 
-    #[test]
-    fn switches_survive_and_a_damaged_file_closes_everything() {
-        let dir = tempfile::tempdir().unwrap();
-        let (file, mut switches) = StateFile::open(dir.path());
-        assert!(!switches.is_muted("kitchen") && switches.is_enabled("porch"));
-        switches.muted.insert("kitchen".to_owned(), true);
-        switches.captions.insert("porch".to_owned(), false);
-        switches.matformer = Some("half".to_owned());
-        file.save(&switches);
-        let (_, read) = StateFile::open(dir.path());
-        assert_eq!(read, switches);
-        assert!(read.is_muted("kitchen") && !read.is_muted("hall") && !read.has_captions("porch"));
+impl Kept {
+    /// # Errors
+    /// It is no JSON object: nothing of it can be told.
+    fn read(bytes: &[u8], config: &Config) -> Result<Kept, String> {
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|error| format!("it is not the JSON that was written: {error}"))?;
+        let Value::Object(mut fields) = value else {
+            return Err("it is not the JSON object that was written".to_owned());
+        };
+        let microphones: Vec<&str> = config.microphone.iter().map(|m| m.id.as_str()).collect();
+        let cameras: Vec<&str> = config.camera.iter().map(|c| c.id.as_str()).collect();
+        let mut kept = Kept {
+            switches: Switches::default(),
+            left_out: Vec::new(),
+        };
+        let mut closed = kept.closed(&mut fields);
+        let muted = kept.switches_of(&mut fields, "muted", "microphone", &microphones, true);
+        let enabled = kept.switches_of(&mut fields, "enabled", "camera", &cameras, false);
+        let captions = kept.switches_of(&mut fields, "captions", "camera", &cameras, false);
+        closed.microphones |= muted.is_none();
+        closed.cameras |= enabled.is_none();
+        closed.captions |= captions.is_none();
+        kept.switches = Switches {
+            muted: muted.unwrap_or_default(),
+            enabled: enabled.unwrap_or_default(),
+            captions: captions.unwrap_or_default(),
+            matformer: kept.matformer(&mut fields),
+            max_tokens: kept.max_tokens(&mut fields, config.queue.max_tokens),
+            closed,
+        };
+        if !fields.is_empty() {
+            let names = names(fields.keys().map(String::as_str));
+            kept.left_out
+                .push(format!("unknown keys are left out: {names}"));
+        }
+        Ok(kept)
+    }
 
-        // A write that the power cut off leaves the old file in force, and nothing behind.
-        std::fs::write(dir.path().join(PARTIAL), b"{\"muted\":{}").unwrap();
-        let (_, read) = StateFile::open(dir.path());
-        assert_eq!(read, switches);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    /// Devices to whether they are muted, enabled or the like; `None` where that is lost. `closed` is the value that shuts one.
+    /// Of devices that are not configured that value is kept: they may come back.
+    fn switches_of(
+        &mut self,
+        fields: &mut Map<String, Value>,
+        key: &str,
+        device: &str,
+        configured: &[&str],
+        closed: bool,
+    ) -> Option<BTreeMap<String, bool>> {
+        let entries = match fields.remove(key) {
+            None => return Some(BTreeMap::new()),
+            Some(Value::Object(entries)) => entries,
+            Some(_) => {
+                self.left_out.push(format!(
+                    "`{key}` is no table: what it said is lost, and every {device} that it may have shut stays so until it is switched"
+                ));
+                return None;
+            }
+        };
+        let (mut found, mut wrong, mut gone) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for (id, value) in entries {
+            let is_configured = configured.contains(&id.as_str());
+            let value = value.as_bool().unwrap_or_else(|| {
+                wrong.push(id.clone());
+                closed
+            });
+            if is_configured || value == closed {
+                found.insert(id, value);
+            } else {
+                gone.push(id);
+            }
+        }
+        if !wrong.is_empty() {
+            let names = names(wrong.iter().map(String::as_str));
+            self.left_out.push(format!(
+                "`{key}` is neither true nor false for {names}: taken as {closed}"
+            ));
+        }
+        if !gone.is_empty() {
+            let names = names(gone.iter().map(String::as_str));
+            self.left_out
+                .push(format!("`{key}`: no {device} is called {names}: left out"));
+        }
+        Some(found)
+    }
 
-        std::fs::write(dir.path().join(FILE), b"{\"muted\":{\"kitchen\":tr").unwrap();
-        let (_, damaged) = StateFile::open(dir.path());
-        assert!(damaged.is_muted("kitchen") && damaged.is_muted("hall"));
-        assert!(!damaged.is_enabled("porch"));
-        // Only the state file stands in the directory: nothing half-written is left.
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    fn matformer(&mut self, fields: &mut Map<String, Value>) -> Option<String> {
+        match fields.remove("matformer")? {
+            Value::Null => None,
+            Value::String(name) if !name.is_empty() => Some(name),
+            _ => {
+                let left_out = "`matformer` is no name of a slice: it is left out".to_owned();
+                self.left_out.push(left_out);
+                None
+            }
+        }
+    }
+
+    fn max_tokens(&mut self, fields: &mut Map<String, Value>, limit: usize) -> Option<usize> {
+        let value = fields.remove("max_tokens")?;
+        if value.is_null() {
+            return None;
+        }
+        let tokens = value
+            .as_u64()
+            .and_then(|tokens| usize::try_from(tokens).ok());
+        let fits = tokens.filter(|tokens| (1..=limit).contains(tokens));
+        if fits.is_none() {
+            self.left_out.push(format!(
+                "`max_tokens` is {}, but must be 1 to {limit} ([queue] max_tokens): it is left out",
+                short(&value.to_string())
+            ));
+        }
+        fits
+    }
+
+    fn closed(&mut self, fields: &mut Map<String, Value>) -> Closed {
+        match fields.remove("closed") {
+            None | Some(Value::Bool(false)) => Closed::default(),
+            // As it was written once.
+            Some(Value::Bool(true)) => Closed::ALL,
+            Some(value) => {
+                let of = |key: &str| value.get(key).and_then(Value::as_bool);
+                match (of("microphones"), of("cameras"), of("captions")) {
+                    (Some(microphones), Some(cameras), Some(captions)) => Closed {
+                        microphones,
+                        cameras,
+                        captions,
+                    },
+                    _ => {
+                        let lost = "`closed` cannot be read: whatever nobody switches stays closed";
+                        self.left_out.push(lost.to_owned());
+                        Closed::ALL
+                    }
+                }
+            }
+        }
     }
 }
+
+/// Some names from outside, for a message.
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let all: Vec<&str> = names.collect();
+    let first = all.iter().take(MOST_NAMES);
+    let mut listed: Vec<String> = first.map(|name| format!("{:?}", short(name))).collect();
+    if all.len() > MOST_NAMES {
+        listed.push(format!("and {} more", all.len() - MOST_NAMES));
+    }
+    listed.join(", ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::guard::harmless::line;
+
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         log::warn!("cannot notify the service manager: {error}");
@@ -12,12 +14,12 @@ fn notify(states: &[NotifyState<'_>]) {
 
 /// The line of `systemctl status`.
 pub(super) fn status(text: &str) {
-    notify(&[NotifyState::Status(text)]);
+    notify(&[NotifyState::Status(&line(text))]);
 }
 
 /// Everything is open.
 pub(super) fn ready(text: &str) {
-    notify(&[NotifyState::Ready, NotifyState::Status(text)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&line(text))]);
 }
 
 /// The configuration is read again; [`ready`] follows. Managers before 253 ignore it.

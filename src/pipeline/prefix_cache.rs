@@ -9,12 +9,15 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::guard::private;
 use crate::model::kv_cache::{KvCache, KvType};
 use crate::model::matformer::Slice;
 use crate::model::weights::{Checkpoint, PACK_JSON};
@@ -75,7 +78,8 @@ impl PrefixCache {
         let Ok(manifest) = std::fs::read(checkpoint.dir().join(PACK_JSON)) else {
             return Ok(None);
         };
-        std::fs::create_dir_all(&dir).map_err(|error| {
+        let ours = |name: &str| name.starts_with(PREFIX);
+        private::directory(&dir, ours).map_err(|error| {
             format!(
                 "prompts are not kept on disk: cannot make {}: {error}; give [prefix_cache] another dir",
                 dir.display()
@@ -94,6 +98,10 @@ impl PrefixCache {
             model,
             used_once: VecDeque::new(),
         };
+        // Instructions are somebody's own: files of an earlier version, or of another umask, are closed to others.
+        for (path, ..) in cache.files(SUFFIX) {
+            private::tighten(&path);
+        }
         // What a process that was killed left half written.
         for (path, ..) in cache.files(".partial") {
             remove(&path);
@@ -121,7 +129,12 @@ impl PrefixCache {
     pub(super) fn load(&self, key: &str, slice: &Slice, cache: &mut KvCache) -> bool {
         let path = self.path(key);
         let mut bytes = Vec::new();
-        let read = File::open(&path).and_then(|file| {
+        // Whatever stands in its place is not waited for.
+        let opened = File::options()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(&path);
+        let read = opened.and_then(|file| {
             // What is larger was not written by us, and does not get through the hash below.
             (&file).take(self.max_bytes).read_to_end(&mut bytes)?;
             // The least recently used files go first.
@@ -163,7 +176,7 @@ impl PrefixCache {
         self.make_room(self.max_bytes - bytes.len() as u64);
         // Not synchronised: what a power cut damages is found by its hash.
         let partial = path.with_extension("partial");
-        let written = File::create(&partial)
+        let written = private::create_anew(&partial)
             .and_then(|mut file| file.write_all(&bytes))
             .and_then(|()| std::fs::rename(&partial, &path));
         if let Err(error) = written {

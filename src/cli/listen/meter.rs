@@ -5,6 +5,7 @@ use std::io::Write;
 use indicatif::ProgressBar;
 
 use crate::cli::progress;
+use crate::guard::harmless;
 
 /// The meter: a line of a terminal, or lines of a pipe.
 pub(super) struct Meter {
@@ -19,7 +20,7 @@ impl Meter {
     pub(super) fn new(id: &str) -> Meter {
         let mut meter = Meter {
             line: progress::of_state(),
-            id: id.to_owned(),
+            id: harmless::line(id).into_owned(),
             doing: "",
             dbfs: f32::NEG_INFINITY,
         };

@@ -4,17 +4,22 @@
 //! copied. It bears the modification time of its source: where that and the size still fit, the copy is used unread, else it
 //! is hashed again. While it is written it is called `.partial` and locked; what a killed process left is not locked and goes.
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use super::mapping::StoredRows;
 use super::{Checkpoint, pages};
 
 const PREFIX: &str = "gemmad-ple-";
+/// Weights are no secret, but a copy is used unread: nobody else may write it, whatever the umask is.
+const FILE_MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o755;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 const BUFFER_BYTES: usize = 1 << 20;
 /// Dirty pages that are let pile up.
 const SYNC_BYTES: u64 = 64 << 20;
@@ -72,7 +77,11 @@ pub(super) fn open(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<StoredRows, CopyError> {
     let original = original(checkpoint, stored)?;
-    std::fs::create_dir_all(dir).map_err(io("create", dir))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(dir)
+        .map_err(io("create", dir))?;
     let path = dir.join(format!("{PREFIX}{}.copy", original.key));
     let file = match reuse(&original, &path)? {
         Some(file) => file,
@@ -139,7 +148,11 @@ fn original<'a>(
 
 /// The copy that is there, if it is whole.
 fn reuse(original: &Original<'_>, path: &Path) -> Result<Option<File>, CopyError> {
-    let file = match File::open(path) {
+    let opened = File::options()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path);
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io("open", path)(error)),
@@ -152,13 +165,22 @@ fn reuse(original: &Original<'_>, path: &Path) -> Result<Option<File>, CopyError
             .map_err(io("read", original.path))?,
     );
     if copy.len() == original.bytes {
-        if same_age(&copy, &source) {
+        let exposed = copy.mode() & WRITABLE_BY_OTHERS != 0;
+        if same_age(&copy, &source) && !exposed {
             return Ok(Some(file));
         }
-        // The pack was copied or unpacked anew, or somebody wrote to the copy.
+        // The pack was copied or unpacked anew, or somebody wrote to the copy, or could have.
         if let Some(sha256) = &original.sha256 {
             let found = hash_of(&file, 0, original.bytes, &mut |_| {}).map_err(io("read", path))?;
             if found == *sha256 {
+                if exposed {
+                    log::warn!(
+                        "{} could be written by other users (mode {:04o}): it is {FILE_MODE:04o} now",
+                        path.display(),
+                        copy.mode() & 0o7777
+                    );
+                    file.set_permissions(Permissions::from_mode(FILE_MODE)).ok();
+                }
                 // The next start does not read it again; where that is not allowed it does.
                 source
                     .modified()
@@ -189,6 +211,7 @@ fn make(
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(FILE_MODE)
         .open(&partial)
         .map_err(io("create", &partial))?;
     let ours = |file: &File| {

@@ -12,10 +12,13 @@ use std::io::{BufRead, BufReader, Error, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::MqttError;
 use super::outbox::Lasting;
+use crate::guard::lock::{Lock, LockError};
+use crate::guard::private;
 
 /// A line.
 #[derive(Serialize, Deserialize)]
@@ -54,6 +57,8 @@ pub(super) struct Restored {
 
 /// The file.
 pub(super) struct Spool {
+    /// No other process writes to it.
+    _lock: Option<Lock>,
     path: PathBuf,
     file: File,
     /// Where the next line goes. What a failed write left behind it is written over.
@@ -85,16 +90,23 @@ impl Spool {
             path: path.to_owned(),
             reason: error.to_string(),
         };
-        // What was said and seen is for the daemon's user only.
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(bad)?;
-        let bytes = file.metadata().map_err(bad)?.len();
+        let lock = lock(path)?;
+        // What was said and seen is for the daemon's user only; whatever stands in the file's place is not waited for.
+        let mut file = private::open(
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .custom_flags(OFlags::NONBLOCK.bits().cast_signed()),
+            path,
+        )
+        .map_err(bad)?;
+        let metadata = file.metadata().map_err(bad)?;
+        if !metadata.is_file() {
+            return Err(bad(std::io::Error::other("it is no file")));
+        }
+        let bytes = metadata.len();
         let found = read(&mut file, bytes, max_bytes, max_payload_bytes).map_err(bad)?;
         if found.unreadable > 0 {
             log::warn!(
@@ -107,6 +119,7 @@ impl Spool {
             file.set_len(found.end).ok();
         }
         let spool = Spool {
+            _lock: lock,
             path: path.to_owned(),
             file,
             bytes: found.end,
@@ -250,15 +263,9 @@ pub(super) enum Appended {
     Failed,
 }
 
-/// Writes lines, which come last first, to a file that is made or emptied.
+/// Writes lines, which come last first, to a file that is made.
 fn write_beside(path: &Path, lines: &[(u64, Vec<u8>)]) -> std::io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
+    let file = private::create_anew(path)?;
     let text: Vec<u8> = lines
         .iter()
         .rev()
@@ -266,6 +273,34 @@ fn write_beside(path: &Path, lines: &[(u64, Vec<u8>)]) -> std::io::Result<File> 
         .collect();
     file.write_all_at(&text, 0)?;
     Ok(file)
+}
+
+/// Takes the file for this process; its directory is made if it is missing. Where no lock can be had the file tells why.
+fn lock(path: &Path) -> Result<Option<Lock>, MqttError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let made = path
+        .parent()
+        .map(|directory| private::directory(directory, |found| found.starts_with(&*name)));
+    let mut beside = path.to_owned().into_os_string();
+    beside.push(".lock");
+    let taken = made
+        .unwrap_or(Ok(()))
+        .map_err(LockError::from)
+        .and_then(|()| Lock::take(Path::new(&beside)));
+    match taken {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Io(error)) => {
+            log::warn!(
+                target: "mqtt", "cannot tell whether another gemmad uses {}: {error}", path.display()
+            );
+            Ok(None)
+        }
+        Err(held @ LockError::Held { .. }) => Err(MqttError::File {
+            key: "spool_file",
+            path: path.to_owned(),
+            reason: format!("{held}; stop that one, or name a file of its own for each"),
+        }),
+    }
 }
 
 fn line(event: &Lasting) -> Vec<u8> {
