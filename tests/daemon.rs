@@ -19,6 +19,8 @@ mod broker;
 mod faults;
 #[path = "common/file_pcm.rs"]
 mod file_pcm;
+#[path = "daemon/guard.rs"]
+mod guard;
 #[path = "daemon/lifecycle.rs"]
 mod lifecycle;
 #[path = "daemon/listen.rs"]

@@ -247,6 +247,9 @@ const MAX_LEAD_MS: u32 = 10_000;
 /// What the model hears at once, milliseconds.
 const MAX_SPEECH_MS: u32 = 30_000;
 
+/// Longest id of a microphone or a camera: topics and names of Home Assistant's devices are made of it.
+const MOST_ID_BYTES: usize = 64;
+
 /// Looks whether the values fit their keys and each other.
 ///
 /// # Errors
@@ -268,9 +271,10 @@ fn ids<'a>(kind: &str, ids: impl Iterator<Item = &'a str>) -> Result<(), String>
     let mut seen = std::collections::BTreeSet::new();
     for id in ids {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
-        if id.is_empty() || !id.chars().all(fits) {
+        if id.is_empty() || id.len() > MOST_ID_BYTES || !id.chars().all(fits) {
+            let shown: String = id.chars().take(MOST_ID_BYTES).collect();
             return Err(format!(
-                "{kind}.id is {id:?}; it may hold a-z, 0-9, `_` and `-`, since it becomes part of topics"
+                "{kind}.id is {shown:?}; it may hold up to {MOST_ID_BYTES} of a-z, 0-9, `_` and `-`, since it becomes part of topics"
             ));
         }
         if !seen.insert(id) {

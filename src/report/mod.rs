@@ -9,7 +9,8 @@ mod result;
 
 pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
 pub use request::{
-    Action, Ask, Attachment, CancelRequest, Describe, Dictation, Origin, Request, Transcribe,
+    Action, Ask, Attachment, CancelRequest, Describe, Dictation, MOST_NAME_BYTES, Origin, Request,
+    Transcribe,
 };
 pub use result::{
     CaptionEvent, CommandCall, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply,

@@ -46,7 +46,7 @@ impl JsonSchema for Attachment {
     }
 }
 
-use super::{ErrorBody, JobState, JobUpdate, Reply, Report};
+use super::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report};
 use crate::utterance;
 
 /// Something that is asked.
@@ -165,7 +165,59 @@ pub enum Action {
     MaxTokens(usize),
 }
 
+/// Longest name that a request may give or mean, bytes: of a camera, a slice, a conversation, a job, of the request itself.
+pub const MOST_NAME_BYTES: usize = 256;
+
 impl Action {
+    /// Looks whether every name in it could be one; what longer ones do is at best to fill the answer that refuses them.
+    ///
+    /// # Errors
+    /// The first that is too long.
+    pub fn check_names(&self) -> Result<(), ErrorBody> {
+        let names: [(&str, Option<&String>); 2] = match self {
+            Action::Ask(ask) => [
+                ("matformer", ask.matformer.as_ref()),
+                ("conversation", ask.conversation.as_ref()),
+            ],
+            Action::Describe(describe) => [
+                ("camera", describe.camera.as_ref()),
+                ("matformer", describe.matformer.as_ref()),
+            ],
+            Action::Transcribe(transcribe) => [
+                ("language", transcribe.language.as_ref()),
+                ("matformer", transcribe.matformer.as_ref()),
+            ],
+            Action::Cancel(cancel) => [
+                ("job", cancel.job.as_ref()),
+                ("target", cancel.target.as_ref()),
+            ],
+            Action::Listen { id } | Action::Mute { id, .. } => {
+                [("microphone", Some(id)), ("", None)]
+            }
+            Action::Enable { id, .. } | Action::Captions { id, .. } => {
+                [("camera", Some(id)), ("", None)]
+            }
+            Action::Matformer(name) => [("matformer", Some(name)), ("", None)],
+            Action::Dictate(_)
+            | Action::Recognize { .. }
+            | Action::Reload
+            | Action::Stats
+            | Action::MaxTokens(_) => return Ok(()),
+        };
+        for (key, name) in names {
+            let bytes = name.map_or(0, String::len);
+            if bytes > MOST_NAME_BYTES {
+                return Err(ErrorBody {
+                    code: ErrorCode::TooLarge,
+                    message: format!(
+                        "`{key}` has {bytes} bytes; no name has more than {MOST_NAME_BYTES}"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Names the response topic, and the kind of job on the bus.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -186,19 +186,24 @@ impl Gemmad {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Gemmad {
-        let state = place.join("state");
-        std::fs::create_dir_all(&state).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gemmad"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gemmad"));
+        command
             .args(["run", "--config"])
             .arg(place.join("gemmad.toml"))
             .arg("--state-dir")
-            .arg(&state)
+            .arg(place.join("state"))
             .args(arguments)
             .env("ALSA_CONFIG_PATH", place.join("asound.conf"))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("JOURNAL_STREAM")
             .env_remove("STATE_DIRECTORY")
-            .envs(environment.iter().copied())
+            .envs(environment.iter().copied());
+        Gemmad::of(command)
+    }
+
+    /// A command that is `gemmad run`, or becomes it.
+    pub(crate) fn of(mut command: Command) -> Gemmad {
+        let mut child = command
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -86,6 +86,7 @@ impl Call {
         kind: &'static str,
         action: Action,
     ) -> Result<OwnedObjectPath, Error> {
+        action.check_names()?;
         let Call { shared, id, .. } = &self;
         let slot = shared.requests.clone().try_reserve_owned();
         let slot = slot.map_err(|error| full(&error))?;
@@ -138,6 +139,7 @@ pub(super) async fn set(
     action: Action,
     taken: impl Fn(&Shown) -> bool,
 ) -> Result<(), Error> {
+    action.check_names()?;
     let header = header.ok_or_else(|| Error::NotPermitted("the call has no sender".to_owned()))?;
     let sender = sender(&header)?;
     let uid = uid(connection, &sender).await?;

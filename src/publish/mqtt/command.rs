@@ -6,13 +6,12 @@ use ulid::Ulid;
 
 use super::topics::{KIND_SET, Topics};
 use crate::report::{
-    Action, Ask, CancelRequest, Describe, ErrorBody, ErrorCode, Origin, Request, Transcribe,
+    Action, Ask, CancelRequest, Describe, ErrorBody, ErrorCode, MOST_NAME_BYTES, Origin, Request,
+    Transcribe,
 };
 
 /// Brackets within brackets that a payload may have.
 const MOST_DEPTH: usize = 32;
-/// Longest name that an asker may give to a request, bytes.
-pub(super) const MOST_TRANSACTION_BYTES: usize = 256;
 /// Longest name of a slice, bytes.
 const MOST_SLICE_BYTES: usize = 64;
 
@@ -57,7 +56,11 @@ pub(super) fn read(
         _ => return None,
     };
     let mut transaction = None;
-    let action = action(&parts, max_bytes, payload, &mut transaction);
+    let action = action(&parts, max_bytes, payload, &mut transaction).and_then(|action| {
+        let checked = action.check_names();
+        checked.map_err(|error| (error.code, error.message))?;
+        Ok(action)
+    });
     Some(match action {
         Ok(action) => Ok(Received {
             request: Request {
@@ -225,12 +228,12 @@ fn fields(text: &str, transaction: &mut Option<String>) -> Result<Map<String, Va
     };
     match fields.remove("transaction") {
         None | Some(Value::Null) => {}
-        Some(Value::String(name)) if name.len() <= MOST_TRANSACTION_BYTES => {
+        Some(Value::String(name)) if name.len() <= MOST_NAME_BYTES => {
             *transaction = Some(name);
         }
         Some(_) => {
             return Err(invalid(format!(
-                "`transaction` is no string of up to {MOST_TRANSACTION_BYTES} bytes"
+                "`transaction` is no string of up to {MOST_NAME_BYTES} bytes"
             )));
         }
     }

@@ -57,7 +57,7 @@ fn accepted<T: JsonSchema>() -> Value {
             let transaction = json!({
                 "description": "The asker's own name for the request, given back with every answer.",
                 "type": ["string", "null"],
-                "maxLength": super::command::MOST_TRANSACTION_BYTES,
+                "maxLength": crate::report::MOST_NAME_BYTES,
             });
             properties.insert("transaction".to_owned(), transaction);
         }

@@ -12,6 +12,7 @@ use super::Shared;
 use super::framing::{self, Event, Fault};
 use super::info;
 use super::sound::Sound;
+use crate::guard::harmless::short;
 use crate::report::{Action, CancelRequest, Dictation, JobState, JobUpdate, Origin, Request};
 use crate::utterance;
 
@@ -142,7 +143,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
                     let languages: Vec<&String> = self.shared.config.languages.keys().collect();
                     return Err(Ended::Refused(format!(
                         "the language {:?} is none of wyoming.languages, {languages:?}",
-                        tag.unwrap_or_default()
+                        short(tag.unwrap_or_default())
                     )));
                 }
                 self.language = known;
