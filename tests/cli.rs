@@ -12,6 +12,7 @@ use assert_cmd::Command;
 use common::fixtures;
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::{ImageLimits, RgbImage};
+use gemmad::guard::harmless;
 use gemmad::model::sampler::Sampling;
 use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Request, UserPart};
 use serde_json::Value;
@@ -422,7 +423,8 @@ fn every_language_goes_through() {
         let json = answer(&[options[0], options[1], "--json", prompt]);
         assert_eq!(json.lines().count(), 1, "{json}");
         let json: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(json["text"], plain, "{prompt}");
+        let text = harmless::text(json["text"].as_str().unwrap());
+        assert_eq!(text, plain, "{prompt}");
     }
     // Sampled wildly the model says pieces of every language that it has bytes for; they come out as whole characters.
     for seed in ["1", "2", "3"] {
@@ -440,6 +442,100 @@ fn every_language_goes_through() {
         assert!(!plain.is_ascii(), "nothing but ASCII: {plain:?}");
         arguments.push("--json");
         let json: Value = serde_json::from_str(&answer(&arguments)).unwrap();
-        assert_eq!(json["text"], plain);
+        assert_eq!(harmless::text(json["text"].as_str().unwrap()), plain);
+    }
+}
+
+/// Whatever a model, a file or a configuration is called or says: a terminal obeys none of it, and JSON still says it.
+#[test]
+fn nothing_that_is_printed_moves_the_cursor() {
+    let all: String = (1..=0x1_0000)
+        .filter_map(char::from_u32)
+        .filter(|&c| harmless::is_harmful(c))
+        .collect();
+    // No argument and no name of a file has a zero; a slash is no harm.
+    let hostile = format!("a{all}b");
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join(&hostile);
+    std::os::unix::fs::symlink(demo(), &model).unwrap();
+    let config = dir.path().join("gemmad.toml");
+    let quoted = serde_json::to_string(&hostile).unwrap();
+    let quoted = harmless::json(&quoted);
+    let text = format!(
+        "[model]\npath = {quoted}\n[dbus]\nenabled = false\n[[camera]]\nid = \"door\"\nname = {quoted}\ntype = \"replay\"\ndirectory = {quoted}\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let (model, config) = (model.to_str().unwrap(), config.to_str().unwrap());
+    let missing = format!("--no{hostile}");
+    let choice = format!("--choices=yes{hostile}");
+    for (arguments, is_json) in [
+        (vec!["inspect", "--model", model], false),
+        (vec!["inspect", "--model", model, "--json"], true),
+        (vec!["ask", "--model", &hostile, "x"], false),
+        (
+            vec!["ask", "--model", model, "--max-tokens=400", &choice, "x"],
+            false,
+        ),
+        (
+            vec![
+                "ask",
+                "--model",
+                model,
+                "--json",
+                "--max-tokens=400",
+                &choice,
+                "x",
+            ],
+            true,
+        ),
+        (vec!["transcribe", "--model", model, &hostile], false),
+        (vec!["describe", "--model", model, &hostile], false),
+        (vec!["plan", "--model", &hostile], false),
+        (vec!["doctor", "--config", config], false),
+        (vec!["doctor", "--config", config, "--json"], true),
+        (vec!["check-config", &hostile], false),
+        (
+            vec![
+                "run",
+                "--config",
+                config,
+                "--state-dir",
+                dir.path().to_str().unwrap(),
+            ],
+            false,
+        ),
+        (vec!["devices"], false),
+        (vec!["devices", &missing], false),
+        (vec![&missing], false),
+    ] {
+        let output = Command::cargo_bin("gemmad")
+            .unwrap()
+            .args(&arguments)
+            .output()
+            .unwrap();
+        let (out, err) = (
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        );
+        for text in [&out, &err] {
+            let harmful = text
+                .chars()
+                .find(|&c| harmless::is_harmful(c) && !matches!(c, '\n' | '\t'));
+            assert_eq!(harmful, None, "{}: {text:?}", arguments[0]);
+        }
+        if is_json {
+            let value: Value = serde_json::from_str(&out).unwrap();
+            let said = match arguments[0] {
+                "inspect" => value["model"].as_str().unwrap().to_owned(),
+                "ask" => value["text"].as_str().unwrap().to_owned(),
+                _ => value["checks"].to_string(),
+            };
+            assert!(
+                arguments[0] == "doctor" || said.ends_with(&hostile),
+                "{said:?}"
+            );
+        } else if arguments[0] != "devices" || arguments.len() > 1 {
+            assert!((out + &err).contains("\u{fffd}"), "{}", arguments[0]);
+        }
     }
 }

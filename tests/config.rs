@@ -138,6 +138,14 @@ fn devices_that_cannot_be_are_refused() {
             microphone.replace("\"a\"", "\"A b\""),
             ["microphone.id", "a-z"],
         ),
+        (
+            microphone.replace("\"a\"", &format!("\"{}\"", "a".repeat(65))),
+            ["microphone.id", "up to 64"],
+        ),
+        (
+            camera.replace("\"a\"", &format!("\"{}\"", "a".repeat(66_000))),
+            ["camera.id", "up to 64"],
+        ),
         (microphone.repeat(2), ["twice", "microphone"]),
         (camera.repeat(2), ["twice", "camera"]),
         (

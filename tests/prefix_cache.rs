@@ -237,3 +237,49 @@ fn the_least_recently_used_make_room() {
     assert!(total <= 1 << 20, "{total} bytes");
     assert!(is_kept(&mut engine, 1) && !is_kept(&mut engine, 0));
 }
+
+#[test]
+fn instructions_on_disk_are_for_their_user_only_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let home = tempfile::tempdir().unwrap();
+    let pack = tiny_pack(Recipe::Balanced, home.path());
+    for umask in ["022", "000"] {
+        let kept = home.path().join(umask).join("kept");
+        let config = home.path().join("gemmad.toml");
+        let text = format!("[prefix_cache]\ndir = {kept:?}\nmin_tokens = 4\n");
+        std::fs::write(&config, text).unwrap();
+        let ask = |system: &str| {
+            let script = format!("umask {umask}; exec \"$@\"");
+            let output = std::process::Command::new("sh")
+                .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_gemmad"), "ask"])
+                .args(["--max-tokens", "2", "--system", system, "--model"])
+                .arg(&pack)
+                .arg("--config")
+                .arg(&config)
+                .arg("Where?")
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+        };
+        let engine = || Engine::open(&pack, options(Some(&kept))).unwrap();
+        ask(INSTRUCTIONS);
+        assert_eq!((mode(&kept), mode(kept.parent().unwrap())), (0o700, 0o700));
+        // A beginning is kept from its second use by the same process on.
+        let mut twice = engine();
+        ask_of(&mut twice, INSTRUCTIONS, "Where?");
+        ask_of(&mut twice, INSTRUCTIONS, "Where?");
+        let file = files(&kept).remove(0);
+        assert_eq!(mode(&file), 0o600);
+        // As an earlier version left them.
+        set(&file, 0o644);
+        set(&kept, 0o755);
+        let mut again = engine();
+        assert_eq!((mode(&kept), mode(&file)), (0o700, 0o600));
+        let answer = ask_of(&mut again, INSTRUCTIONS, "Where?");
+        assert!(answer.timing.cached_tokens > 0);
+    }
+}

@@ -193,6 +193,51 @@ pub(super) fn level(config: &Log) -> Result<LevelFilter, String> {
 mod tests {
     use super::*;
 
+    /// Remembers what it is given.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<String>>);
+
+    impl log::Log for Recorder {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            let source = record.key_values().get(Key::from_str("source"));
+            let line = format!("{} {}", source.unwrap(), record.args());
+            self.0.lock().unwrap().push(line);
+        }
+
+        fn flush(&self) {}
+    }
+
+    /// The journal and standard error get the same, and so does the broker.
+    #[test]
+    fn a_line_is_one_line_and_harmless() {
+        let all: Vec<char> = (0..=0x1_0000)
+            .filter_map(char::from_u32)
+            .filter(|&c| harmless::is_harmful(c))
+            .collect();
+        let tap = Tap(Recorder::default());
+        for &c in &all {
+            let (said, fields) = (format!("it said a{c}b"), [("source", format!("ha{c}ll"))]);
+            log::Log::log(
+                &tap,
+                &Record::builder()
+                    .level(Level::Info)
+                    .args(format_args!("{said}"))
+                    .key_values(&fields.as_slice())
+                    .build(),
+            );
+        }
+        let lines = tap.0.0.lock().unwrap();
+        assert_eq!(lines.len(), all.len());
+        for line in lines.iter() {
+            assert!(!line.contains(harmless::is_harmful), "{line:?}");
+            assert!(line.starts_with("ha") && line.contains("it said a") && line.ends_with('b'));
+        }
+    }
+
     #[test]
     fn a_flood_is_cut_and_counted() {
         let mut waiting = Waiting {

@@ -45,6 +45,8 @@ impl Default for PrefixCacheOptions {
 }
 
 const PREFIX: &str = "gemmad-prefix-";
+/// The copy of a PLE table may be in the same directory.
+const OURS: &str = "gemmad-";
 const SUFFIX: &str = ".kv";
 const HASH_BYTES: usize = 32;
 /// Beginnings that are remembered as used once.
@@ -78,7 +80,7 @@ impl PrefixCache {
         let Ok(manifest) = std::fs::read(checkpoint.dir().join(PACK_JSON)) else {
             return Ok(None);
         };
-        let ours = |name: &str| name.starts_with(PREFIX);
+        let ours = |name: &str| name.starts_with(OURS);
         private::directory(&dir, ours).map_err(|error| {
             format!(
                 "prompts are not kept on disk: cannot make {}: {error}; give [prefix_cache] another dir",

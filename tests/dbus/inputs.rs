@@ -6,9 +6,9 @@ use gemmad::config;
 use gemmad::report::{Action, JobState, Request};
 use serde_json::json;
 
-use crate::error;
 use crate::private_bus::{PrivateBus, wait_for};
 use crate::service::Service;
+use crate::{JOB, MANAGER, ROOT, error};
 
 #[test]
 fn mistakes_in_options_are_told() {
@@ -95,6 +95,71 @@ fn mistakes_in_options_are_told() {
     );
     service.no_request();
     assert_eq!(caller.manager("ListJobs", &json!([])).unwrap(), json!([]));
+}
+
+#[test]
+fn names_of_any_length_are_refused() {
+    let bus = PrivateBus::open();
+    let mut service = Service::start(&config::Dbus {
+        max_text_bytes: 200_000,
+        ..bus.config()
+    });
+    let mut caller = bus.caller(&[]);
+    for bytes in [257, 66_000] {
+        let long = "x".repeat(bytes);
+        let audio = json!(["h", ["memfd", STANDARD.encode("a sound"), true]]);
+        let camera = "/org/gemmad1/camera/porch";
+        let calls = [
+            (
+                "conversation",
+                caller.manager("Ask", &json!(["x", {"conversation": ["s", long]}])),
+            ),
+            (
+                "matformer",
+                caller.manager("Ask", &json!(["x", {"matformer": ["s", long]}])),
+            ),
+            (
+                "language",
+                caller.manager("Transcribe", &json!([audio, {"language": ["s", long]}])),
+            ),
+            (
+                "matformer",
+                caller.call(
+                    camera,
+                    "org.gemmad1.Camera",
+                    "Describe",
+                    &json!([{"matformer": ["s", long]}]),
+                ),
+            ),
+        ];
+        for (key, call) in calls {
+            let (name, message) = error(call);
+            assert_eq!(name, "TooLarge", "{message}");
+            let told = format!("`{key}` has {bytes} bytes");
+            assert!(message.contains(&told) && message.len() < 200, "{message}");
+        }
+        let (name, message) = error(caller.call(
+            ROOT,
+            "org.freedesktop.DBus.Properties",
+            "Set",
+            &json!([MANAGER, "MatFormer", ["s", long]]),
+        ));
+        assert_eq!(name, "org.freedesktop.DBus.Error.InvalidArgs", "{message}");
+        // An object of that name, and a job, are not there.
+        let path = format!("/org/gemmad1/job/{long}");
+        let (name, _) = error(caller.call(&path, JOB, "Cancel", &json!([])));
+        assert!(
+            name.starts_with("org.freedesktop.DBus.Error.Unknown"),
+            "{name}"
+        );
+    }
+    service.no_request();
+    assert_eq!(caller.manager("ListJobs", &json!([])).unwrap(), json!([]));
+    let longest = "x".repeat(256);
+    caller
+        .manager("Ask", &json!(["x", {"conversation": ["s", longest]}]))
+        .unwrap();
+    service.request();
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use gemmad::config;
 use gemmad::report::{
     Action, ErrorBody, ErrorCode, JobState, JobUpdate, Origin, Reply, Report, Request,
 };
+
+use serde_json::json;
 
 use crate::bench::{Broker, Node, Observer, config, info, wait_until};
 
@@ -330,6 +333,89 @@ fn poison_on_every_command_topic_gets_an_error_and_the_connection_stands() {
     node.wait_connected();
     broker.publish("gemmad/pi/request/stats", b"", &[]);
     assert!(matches!(node.request().action, Action::Stats));
+    node.stop();
+}
+
+#[test]
+fn names_of_any_length_are_refused_in_a_short_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let observer = Observer::start(&broker);
+    let mut node = Node::start(&config::Mqtt {
+        max_payload_bytes: 200_000,
+        ..config(broker.port)
+    });
+    observer.wait_for("gemmad/pi/info", 1);
+    let long = "x".repeat(66_000);
+    let mut refused: BTreeMap<&str, usize> = BTreeMap::new();
+    for (topic, kind, key, mut payload) in [
+        ("request/ask", "ask", "conversation", json!({"prompt": "x"})),
+        ("request/ask", "ask", "matformer", json!({"prompt": "x"})),
+        ("request/ask", "ask", "transaction", json!({"prompt": "x"})),
+        ("request/describe", "describe", "camera", json!({})),
+        (
+            "camera/kitchen/describe",
+            "describe",
+            "matformer",
+            json!({}),
+        ),
+        (
+            "request/transcribe",
+            "transcribe",
+            "language",
+            json!({"audio": "AAAA"}),
+        ),
+        (
+            "request/transcribe",
+            "transcribe",
+            "matformer",
+            json!({"audio": "AAAA"}),
+        ),
+        ("request/cancel", "cancel", "job", json!({})),
+        ("request/cancel", "cancel", "target", json!({})),
+        ("request/stats", "stats", "transaction", json!({})),
+        ("mic/kitchen/listen", "set", "transaction", json!({})),
+    ] {
+        // One byte more than may be, and far more than any topic or line has.
+        for name in [&long[..257], &long] {
+            payload[key] = name.into();
+            broker.publish(
+                &format!("gemmad/pi/{topic}"),
+                payload.to_string().as_bytes(),
+                &[],
+            );
+            let n = refused.entry(kind).or_default();
+            *n += 1;
+            let response =
+                observer.wait_for(&format!("gemmad/pi/response/{kind}"), *n)[*n - 1].json();
+            let message = response["error"]["message"].as_str().unwrap();
+            for words in [topic, &format!("`{key}`"), "256"] {
+                assert!(message.contains(words), "{words}: {message}");
+            }
+            assert!(message.len() < 200, "{message}");
+            assert_eq!(response.get("transaction"), None);
+        }
+        payload[key] = long[..256].into();
+        broker.publish(
+            &format!("gemmad/pi/{topic}"),
+            payload.to_string().as_bytes(),
+            &[],
+        );
+        node.request();
+    }
+    broker.publish("gemmad/pi/matformer/set", long.as_bytes(), &[]);
+    let n = refused["set"] + 1;
+    let last = observer.wait_for("gemmad/pi/response/set", n)[n - 1].json();
+    assert_eq!(last["error"]["code"], "invalid", "{last}");
+    // As long as a topic may be: nobody listens to it, and nobody falls over it.
+    let level = "x".repeat(65_535 - "gemmad/pi/mic//mute/set".len());
+    broker.publish(&format!("gemmad/pi/mic/{level}/mute/set"), b"ON", &[]);
+    broker.publish("gemmad/pi/mic/kitchen/mute/set", b"ON", &[]);
+    let Action::Mute { id, .. } = node.request().action else {
+        panic!("not muted")
+    };
+    assert_eq!(id, "kitchen");
+    assert_eq!(node.mqtt().health().reconnects, 0);
     node.stop();
 }
 
