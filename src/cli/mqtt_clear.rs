@@ -5,6 +5,7 @@ use std::io::Write;
 use super::broker::{BrokerArgs, block_on};
 use super::failure::{Failure, exit};
 use super::output;
+use crate::guard::harmless;
 use crate::publish::mqtt::{self, MqttError};
 
 /// Remove every retained message of this node from the broker, and its devices from Home Assistant
@@ -27,7 +28,7 @@ impl MqttClear {
             })?;
         let mut out = output::out();
         for topic in cleared {
-            writeln!(out, "{topic}")?;
+            writeln!(out, "{}", harmless::line(&topic))?;
         }
         Ok(())
     }

@@ -86,6 +86,10 @@ impl Daemon {
 
     async fn apply(&mut self) -> Result<Vec<&'static str>, String> {
         let file = &self.options.config_file;
+        if file.exists() && !file.is_file() {
+            // A pipe would be waited for, and everything with it.
+            return Err(format!("{} is no file", file.display()));
+        }
         let mut config = Config::load(file).map_err(|error| error.to_string())?;
         let level = log_sink::level(&config.log)?;
         let old = Arc::clone(&self.settings.config);

@@ -123,7 +123,7 @@ pub(super) fn state_directory(directory: &Path) -> Finding {
         Err(error) => Finding::warning(
             "state",
             format!("{shown} takes no files: {error}"),
-            "mutes will not outlive a restart: the service makes it (StateDirectory=gemmad), or name another with --state-dir",
+            "mutes will not outlive a restart: the service makes it (StateDirectory=gemmad), and `gemmad run` does where its user may; or name another with --state-dir",
         ),
     }
 }
