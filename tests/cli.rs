@@ -467,7 +467,9 @@ fn nothing_that_is_printed_moves_the_cursor() {
     std::fs::write(&config, text).unwrap();
     let (model, config) = (model.to_str().unwrap(), config.to_str().unwrap());
     let missing = format!("--no{hostile}");
-    let choice = format!("--choices=yes{hostile}");
+    // The grammar has a meaning of its own for DEL.
+    let answer = format!("yes{hostile}").replace('\u{7f}', "");
+    let choice = format!("--choices={answer}");
     for (arguments, is_json) in [
         (vec!["inspect", "--model", model], false),
         (vec!["inspect", "--model", model, "--json"], true),
@@ -525,15 +527,11 @@ fn nothing_that_is_printed_moves_the_cursor() {
         }
         if is_json {
             let value: Value = serde_json::from_str(&out).unwrap();
-            let said = match arguments[0] {
-                "inspect" => value["model"].as_str().unwrap().to_owned(),
-                "ask" => value["text"].as_str().unwrap().to_owned(),
-                _ => value["checks"].to_string(),
-            };
-            assert!(
-                arguments[0] == "doctor" || said.ends_with(&hostile),
-                "{said:?}"
-            );
+            match arguments[0] {
+                "inspect" => assert_eq!(value["model"], model),
+                "ask" => assert_eq!(value["text"], answer),
+                _ => assert!(value["checks"].is_array()),
+            }
         } else if arguments[0] != "devices" || arguments.len() > 1 {
             assert!((out + &err).contains("\u{fffd}"), "{}", arguments[0]);
         }

@@ -238,46 +238,51 @@ fn the_least_recently_used_make_room() {
     assert!(is_kept(&mut engine, 1) && !is_kept(&mut engine, 0));
 }
 
+/// Where the test below finds what it is to do as a process of its own: the umask is the process's.
+const KEPT_BY_CHILD: &str = "GEMMAD_TEST_KEPT";
+
 #[test]
 fn instructions_on_disk_are_for_their_user_only_whatever_the_umask() {
     use std::os::unix::fs::PermissionsExt;
+    if let Some(home) = std::env::var_os(KEPT_BY_CHILD) {
+        let home = Path::new(&home);
+        let pack = tiny_pack(Recipe::Balanced, home);
+        let mut engine = Engine::open(&pack, options(Some(&home.join("new/kept")))).unwrap();
+        ask_of(&mut engine, INSTRUCTIONS, "Where?");
+        ask_of(&mut engine, INSTRUCTIONS, "Where?");
+        return;
+    }
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
     let set = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
-    let home = tempfile::tempdir().unwrap();
-    let pack = tiny_pack(Recipe::Balanced, home.path());
     for umask in ["022", "000"] {
-        let kept = home.path().join(umask).join("kept");
-        let config = home.path().join("gemmad.toml");
-        let text = format!("[prefix_cache]\ndir = {kept:?}\nmin_tokens = 4\n");
-        std::fs::write(&config, text).unwrap();
-        let ask = |system: &str| {
-            let script = format!("umask {umask}; exec \"$@\"");
-            let output = std::process::Command::new("sh")
-                .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_gemmad"), "ask"])
-                .args(["--max-tokens", "2", "--system", system, "--model"])
-                .arg(&pack)
-                .arg("--config")
-                .arg(&config)
-                .arg("Where?")
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{output:?}");
-        };
-        let engine = || Engine::open(&pack, options(Some(&kept))).unwrap();
-        ask(INSTRUCTIONS);
-        assert_eq!((mode(&kept), mode(kept.parent().unwrap())), (0o700, 0o700));
-        // A beginning is kept from its second use by the same process on.
-        let mut twice = engine();
-        ask_of(&mut twice, INSTRUCTIONS, "Where?");
-        ask_of(&mut twice, INSTRUCTIONS, "Where?");
+        let home = tempfile::tempdir().unwrap();
+        let script = format!("umask {umask}; exec \"$@\"");
+        let status = std::process::Command::new("sh")
+            .args(["-c", &script, "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "instructions_on_disk_are_for_their_user_only_whatever_the_umask",
+            ])
+            .env(KEPT_BY_CHILD, home.path())
+            .status();
+        assert!(status.unwrap().success());
+        let kept = home.path().join("new/kept");
         let file = files(&kept).remove(0);
-        assert_eq!(mode(&file), 0o600);
+        for (path, wanted) in [
+            (&*kept, 0o700),
+            (kept.parent().unwrap(), 0o700),
+            (&*file, 0o600),
+        ] {
+            assert_eq!(mode(path), wanted, "{path:?}, umask {umask}");
+        }
         // As an earlier version left them.
         set(&file, 0o644);
         set(&kept, 0o755);
-        let mut again = engine();
+        let pack = home.path().join("tiny.pack");
+        let mut again = Engine::open(&pack, options(Some(&kept))).unwrap();
         assert_eq!((mode(&kept), mode(&file)), (0o700, 0o600));
         let answer = ask_of(&mut again, INSTRUCTIONS, "Where?");
         assert!(answer.timing.cached_tokens > 0);

@@ -6,6 +6,8 @@
 mod captured;
 mod clock;
 mod devices;
+mod directory;
+mod error;
 mod event;
 mod health;
 mod job;
@@ -30,10 +32,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{Config, ConfigError};
-use crate::guard::lock::{Lock, LockError};
-use crate::guard::private;
-use crate::pipeline::EngineError;
+use crate::config::Config;
+use crate::guard::lock::Lock;
 use crate::report::{ErrorBody, ErrorCode, EventType, JobState, Report, Request};
 use devices::Devices;
 use event::{Event, Loaded, WorkerNote};
@@ -46,6 +46,7 @@ use settings::Settings;
 use sinks::Sinks;
 use state::{StateFile, Switches};
 
+pub use error::DaemonError;
 pub use log_sink::install as install_log;
 pub use reload::{check_slices, engine_options};
 
@@ -60,54 +61,6 @@ const REQUESTS: usize = 64;
 
 /// Longer than any process runs.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// The file in the state directory that tells whose it is.
-const LOCK: &str = "gemmad.lock";
-
-/// Why the daemon ended.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// The configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The model.
-    #[error(transparent)]
-    Model(#[from] EngineError),
-    /// A slice that is configured, but not served by the model.
-    #[error("[matformer] {key} = {name:?}: the model has no such slice; it has {slices}")]
-    Slice {
-        /// `slice` or `degraded_slice`.
-        key: &'static str,
-        /// The value.
-        name: String,
-        /// What there is.
-        slices: String,
-    },
-    /// A value that can only be judged where it is used: a certificate, a password, a command.
-    #[error("{0}")]
-    Setting(String),
-    /// Two daemons would overwrite each other's switches.
-    #[error(
-        "the state directory {directory}: {reason}; stop that one, or give this one a directory of its own (--state-dir)"
-    )]
-    InUse {
-        /// The directory.
-        directory: PathBuf,
-        /// Who has it.
-        reason: LockError,
-    },
-    /// The operating system refused something.
-    #[error("cannot {action}: {source}")]
-    Io {
-        /// What was attempted.
-        action: &'static str,
-        /// The system's answer.
-        source: std::io::Error,
-    },
-    /// The inference thread is gone.
-    #[error("the inference thread ended unexpectedly; its last words are in the log")]
-    WorkerGone,
-}
 
 /// What is started.
 #[derive(Clone, Debug)]
@@ -154,35 +107,6 @@ pub fn run(config: Config, options: &Options) -> Result<(), DaemonError> {
     // What hangs in a driver or in a resolver ends with the process.
     runtime.shutdown_background();
     end
-}
-
-/// Takes the state directory for this process, and makes it if it is missing. Where no lock can be had, nothing can be written either:
-/// then the daemon runs without, as it does without the directory.
-fn take_directory(directory: &Path, config: &Config) -> Result<Option<Lock>, DaemonError> {
-    let spool = config.mqtt.spool_file.as_ref();
-    let spool = spool.and_then(|path| path.file_name()?.to_str());
-    let ours = |name: &str| {
-        let of_spool = spool.is_some_and(|spool| name.starts_with(spool));
-        name == LOCK || name == "models" || name.starts_with(state::FILE) || of_spool
-    };
-    let made = private::directory(directory, ours);
-    let taken = made
-        .map_err(LockError::from)
-        .and_then(|()| Lock::take(&directory.join(LOCK)));
-    match taken {
-        Ok(lock) => Ok(Some(lock)),
-        Err(reason @ LockError::Held { .. }) => Err(DaemonError::InUse {
-            directory: directory.to_owned(),
-            reason,
-        }),
-        Err(LockError::Io(error)) => {
-            log::warn!(
-                "cannot tell whether another gemmad uses {}: {error}",
-                directory.display()
-            );
-            Ok(None)
-        }
-    }
 }
 
 /// Where events come from.
@@ -245,7 +169,7 @@ impl Daemon {
             interrupt: on(SignalKind::interrupt())?,
             hang_up: on(SignalKind::hangup())?,
         };
-        let lock = take_directory(&options.state_directory, &config)?;
+        let lock = directory::take(&options.state_directory, &config)?;
         let (state_file, mut switches) = StateFile::open(&options.state_directory, &config);
         let mut settings = Arc::new(reload::settings(config, &switches, &options.config_file)?);
         let queue = Arc::new(Queue::default());

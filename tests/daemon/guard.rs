@@ -1,7 +1,7 @@
 //! What belongs to a daemon: its directory, its files, its switches, its end, and the terminal of whoever looks.
 
 use std::fs::{Permissions, set_permissions};
-use std::io::{BufRead, BufReader};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -232,9 +232,9 @@ fn without_a_spare_thread_it_comes_back_to_its_broker_and_ends_well() {
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("127.0.0.1", "localhost")).unwrap();
     let state = bench.dir.path().join("state");
-    let mut command = match is_root() {
+    // Where root tests, another user, who may read the test's files all the same.
+    let of_user = |program: &str| match is_root() {
         true => {
-            // Another user, who may read the test's files all the same.
             let mut setpriv = Command::new("setpriv");
             setpriv.args(["--reuid", "65534", "--clear-groups"]);
             setpriv.args([
@@ -243,18 +243,19 @@ fn without_a_spare_thread_it_comes_back_to_its_broker_and_ends_well() {
                 "--ambient-caps",
                 "+dac_override",
             ]);
-            setpriv.arg(env!("CARGO_BIN_EXE_gemmad"));
+            setpriv.arg(program);
             setpriv
         }
-        false => Command::new(env!("CARGO_BIN_EXE_gemmad")),
+        false => Command::new(program),
     };
+    let mut command = of_user(env!("CARGO_BIN_EXE_gemmad"));
     command.args(["run", "--config"]).arg(&config);
     command.arg("--state-dir").arg(&state);
     command.env_remove("NOTIFY_SOCKET");
     let gemmad = Gemmad::of(command);
     bench.wait_for("health", 1);
     gemmad.wait_log("connected to mqtt://localhost");
-    let limited = Command::new("prlimit")
+    let limited = of_user("prlimit")
         .args(["--pid", &gemmad.pid().to_string(), "--nproc=1:1"])
         .status();
     assert!(limited.unwrap().success());
@@ -374,30 +375,22 @@ fn no_topic_reaches_the_terminal_of_who_watches() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let shown = Arc::new(Mutex::new(String::new()));
-        let (into, output) = (Arc::clone(&shown), watch.stdout.take().unwrap());
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (into, mut output) = (Arc::clone(&shown), watch.stdout.take().unwrap());
+        let has = |words: &str| String::from_utf8_lossy(&shown.lock().unwrap()).contains(words);
         let reader = std::thread::spawn(move || {
-            let mut output = BufReader::new(output);
-            let mut line = Vec::new();
-            // What a terminal is shown may have no end.
-            while output.read_until(b' ', &mut line).is_ok_and(|n| n > 0) {
-                into.lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8(line.clone()).unwrap());
-                line.clear();
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = output.read(&mut piece) {
+                into.lock().unwrap().extend_from_slice(&piece[..length]);
             }
         });
-        wait_until("it watches", || {
-            shown.lock().unwrap().contains("connected to")
-        });
+        wait_until("it watches", || has("connected to"));
         tell_all();
-        wait_until("all is shown", || {
-            shown.lock().unwrap().contains("that was all")
-        });
+        wait_until("all is shown", || has("that was all"));
         watch.kill().unwrap();
         watch.wait().unwrap();
         reader.join().unwrap();
-        let shown = shown.lock().unwrap();
+        let shown = String::from_utf8(shown.lock().unwrap().clone()).unwrap();
         assert!(
             shown.matches("x\u{fffd}x\u{fffd}").count() >= 10,
             "{shown:?}"

@@ -1,0 +1,40 @@
+//! The state directory: there, for this user only, and for this process only.
+
+use std::path::Path;
+
+use super::{DaemonError, state};
+use crate::config::Config;
+use crate::guard::lock::{Lock, LockError};
+use crate::guard::private;
+
+/// The file in the state directory that tells whose it is.
+const LOCK: &str = "gemmad.lock";
+
+/// Takes the state directory for this process, and makes it if it is missing. Where no lock can be had, nothing can be written either:
+/// then the daemon runs without, as it does without the directory.
+pub(super) fn take(directory: &Path, config: &Config) -> Result<Option<Lock>, DaemonError> {
+    let spool = config.mqtt.spool_file.as_ref();
+    let spool = spool.and_then(|path| path.file_name()?.to_str());
+    let ours = |name: &str| {
+        let of_spool = spool.is_some_and(|spool| name.starts_with(spool));
+        name == LOCK || name == "models" || name.starts_with(state::FILE) || of_spool
+    };
+    let made = private::directory(directory, ours);
+    let taken = made
+        .map_err(LockError::from)
+        .and_then(|()| Lock::take(&directory.join(LOCK)));
+    match taken {
+        Ok(lock) => Ok(Some(lock)),
+        Err(reason @ LockError::Held { .. }) => Err(DaemonError::InUse {
+            directory: directory.to_owned(),
+            reason,
+        }),
+        Err(LockError::Io(error)) => {
+            log::warn!(
+                "cannot tell whether another gemmad uses {}: {error}",
+                directory.display()
+            );
+            Ok(None)
+        }
+    }
+}
