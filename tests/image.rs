@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "image/cameras.rs"]
+mod cameras;
 mod common;
 
 use std::path::PathBuf;
@@ -130,8 +132,14 @@ fn a_picture_cut_short_is_an_error_wherever_it_is_cut() {
         let whole = bytes(name);
         decode(&whole).unwrap();
         for length in 0..whole.len() - 1 {
-            if name.ends_with("png") && length >= whole.len() - 12 {
-                continue; // only the closing chunk is missing: all pixels are there
+            let closing = match name {
+                "rgba.png" => 12,
+                "orientation_1.jpg" => 2,
+                // The last scan may be followed by another.
+                _ => 0,
+            };
+            if length >= whole.len() - closing {
+                continue; // all pixels are there
             }
             let error = decode(&whole[..length])
                 .err()

@@ -4,7 +4,9 @@
 //! anything is allocated, so a small file that promises a huge picture costs nothing.
 
 mod jpeg;
+mod jpeg_bits;
 mod jpeg_blocks;
+mod jpeg_file;
 mod jpeg_tables;
 mod orientation;
 mod png;

@@ -60,10 +60,14 @@ impl Task<'_> {
         } else {
             EventType::Failed
         };
-        log::info!(
-            source = work.camera.as_str(), job_id = self.job.id.as_str(), EVENT = event_type.name();
-            "described a picture: {}", error.as_ref().map_or("done", |error| error.message.as_str())
-        );
+        let (source, job_id) = (work.camera.as_str(), self.job.id.as_str());
+        match &error {
+            None => log::info!(source, job_id, EVENT = event_type.name(); "described a picture"),
+            Some(error) => log::warn!(
+                source, job_id, EVENT = event_type.name();
+                "could not describe a picture: {}", error.message
+            ),
+        }
         if self.settings().config.log.content {
             log::debug!(source = work.camera.as_str(); "saw: {caption}");
         }

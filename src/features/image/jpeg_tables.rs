@@ -114,6 +114,22 @@ impl Tables {
         }
     }
 
+    /// The same as a DHT segment, its marker included.
+    pub(super) fn standard_segment() -> Vec<u8> {
+        let tables: [(u8, &Listed); 4] = [
+            (0x00, &DC_LUMA),
+            (0x01, &DC_CHROMA),
+            (0x10, &AC_LUMA),
+            (0x11, &AC_CHROMA),
+        ];
+        let tables: Vec<u8> = tables
+            .iter()
+            .flat_map(|(name, (counts, symbols))| [&[*name][..], counts, symbols].concat())
+            .collect();
+        let length = (tables.len() as u16 + 2).to_be_bytes();
+        [&[0xff, 0xc4], &length[..], &tables].concat()
+    }
+
     pub(super) fn dc(&self, index: u8) -> Option<&Huffman> {
         self.dc.get(usize::from(index))?.as_ref()
     }
