@@ -1,14 +1,18 @@
 //! Microphones and cameras: each is one thread, which opens its device, tells what happens there, survives its going, and
 //! closes it when told to.
 
+mod access;
 mod camera;
+mod digest;
 mod level;
 mod listener;
 mod microphone;
 pub mod motion;
 mod occasion;
+mod pace;
 mod picture;
 mod replay;
+mod secure;
 mod source;
 pub mod speech;
 mod still;

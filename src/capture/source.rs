@@ -27,7 +27,7 @@ pub(super) trait Source {
 pub(super) fn open(config: &Camera, limits: &ImageLimits) -> Result<Box<dyn Source>, Unavailable> {
     Ok(match config.kind {
         CameraType::V4l2 => Box::new(VideoDevice::open(config)?),
-        CameraType::Http => Box::new(Still::new(config, limits)),
+        CameraType::Http => Box::new(Still::new(config, limits)?),
         CameraType::Replay => {
             let directory = config.directory.as_deref().unwrap_or(Path::new(""));
             Box::new(Replay::open(directory, limits)?)

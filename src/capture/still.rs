@@ -1,21 +1,39 @@
-//! A still picture that another program serves over HTTP.
+//! A still picture that another program, or the camera itself, serves over HTTP.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::io::Read;
+use std::time::{Duration, Instant, SystemTime};
 
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
-use ureq::{Agent, Error};
+use ureq::http::{HeaderValue, Response, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
+use ureq::{Agent, Body, Error};
 
+use super::access::Access;
+use super::digest::{Challenge, challenges};
 use super::picture::{Picture, Pixels};
+use super::secure::Secure;
 use super::source::Source;
 use super::supervise::Unavailable;
-use crate::config::Camera;
+use crate::config::{Address, Camera};
 use crate::features::image::ImageLimits;
+use crate::tls::{self, Peer};
+
+/// Most redirects from one picture to where it is.
+const MOST_REDIRECTS: usize = 3;
+
+/// What the other side is called, and its keys.
+const PEER: Peer = Peer {
+    name: "camera",
+    section: "",
+};
 
 /// An address that answers with a picture.
 pub(super) struct Still {
     agent: Agent,
-    url: String,
+    address: Address,
+    access: Access,
+    redirect_hosts: Vec<String>,
+    timeout: Duration,
     /// The address without its secrets.
     shown: String,
     max_bytes: usize,
@@ -23,44 +41,141 @@ pub(super) struct Still {
 
 impl Still {
     /// Nothing is asked yet.
-    pub(super) fn new(config: &Camera, limits: &ImageLimits) -> Still {
-        let roots: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
-            .certs
-            .iter()
-            .map(|der| Certificate::from_der(der).to_owned())
-            .collect();
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(RootCerts::Specific(Arc::new(roots)))
-            .build();
-        let agent = Agent::config_builder()
-            .tls_config(tls)
-            .timeout_global(Some(Duration::from_millis(u64::from(config.timeout_ms))))
-            .max_redirects(3)
+    ///
+    /// # Errors
+    /// The address is none, or whom to trust cannot be read.
+    pub(super) fn new(config: &Camera, limits: &ImageLimits) -> Result<Still, Unavailable> {
+        let shown = config.source();
+        let told = |reason: String| Unavailable(format!("{shown} {reason}"));
+        let mut address = Address::parse(config.url.as_deref().unwrap_or_default())
+            .map_err(|reason| told(reason.to_owned()))?;
+        let trust = tls::client(PEER, config.ca_file.as_deref(), None)
+            .map_err(|error| format!("cannot be asked: {error}"));
+        if let (true, Err(reason)) = (address.tls, &trust) {
+            return Err(told(reason.clone()));
+        }
+        let http = Agent::config_builder()
+            // Where to go next, and what to tell there, is looked at here.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
             .user_agent(concat!("gemmad/", env!("CARGO_PKG_VERSION")))
             .accept("image/jpeg, image/png")
-            .build()
-            .new_agent();
-        Still {
-            agent,
-            url: config.url.clone().unwrap_or_default(),
-            shown: config.source(),
+            .build();
+        let connector = TcpConnector::default().chain(Secure { trust });
+        let access = Access::new(config, address.login.take());
+        Ok(Still {
+            agent: Agent::with_parts(http, connector, DefaultResolver::default()),
+            address,
+            access,
+            redirect_hosts: config.redirect_hosts.clone(),
+            timeout: Duration::from_millis(u64::from(config.timeout_ms)),
+            shown,
             max_bytes: limits.max_file_bytes,
+        })
+    }
+
+    fn fetch(&mut self) -> Result<Vec<u8>, String> {
+        let until = Instant::now() + self.timeout;
+        let mut address = self.address.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let mut response = self.ask(&address, until)?;
+            match response.status().as_u16() {
+                200..=299 => return self.picture(&mut response),
+                301..=303 | 307 | 308 => address = self.redirected(&address, &response)?,
+                status @ (401 | 403) => {
+                    let trusted = self.address.confides_in(&address);
+                    return Err(self.access.refused(status, &wanted(&response), trusted));
+                }
+                status => return Err(format!("answers with HTTP status {status}")),
+            }
+        }
+        Err("redirects in a circle".into())
+    }
+
+    /// Asks for what is at `address`, as whom it wants to be asked.
+    fn ask(&mut self, address: &Address, until: Instant) -> Result<Response<Body>, String> {
+        let trusted = self.address.confides_in(address);
+        let mut left_to_learn = 2;
+        loop {
+            let timeout = until.saturating_duration_since(Instant::now());
+            let mut request = self.agent.get(address.asked());
+            if let Some(value) = match trusted {
+                true => self.access.header(&address.target)?,
+                false => None,
+            } {
+                let mut value = HeaderValue::from_bytes(&value)
+                    .map_err(|_| "cannot be asked: user or password hold control characters")?;
+                value.set_sensitive(true);
+                request = request.header(header::AUTHORIZATION, value);
+            }
+            let request = request.config().timeout_global(Some(timeout)).build();
+            let response = request.call().map_err(|error| self.told(&error))?;
+            let status = response.status().as_u16();
+            let learned = matches!(status, 401 | 403)
+                && trusted
+                && self.access.learn(status, &wanted(&response));
+            if !learned || left_to_learn == 0 {
+                return Ok(response);
+            }
+            left_to_learn -= 1;
         }
     }
 
-    fn fetch(&self) -> Result<Vec<u8>, String> {
-        let mut response = self
-            .agent
-            .get(&self.url)
-            .call()
-            .map_err(|error| self.told(&error))?;
-        let limit = self.max_bytes as u64;
-        let read = response.body_mut().with_config().limit(limit).read_to_vec();
-        let bytes = read.map_err(|error| self.told(&error))?;
-        if !(bytes.starts_with(&[0xff, 0xd8]) || bytes.starts_with(b"\x89PNG")) {
-            let kind = response.body().mime_type().unwrap_or("something");
+    /// Where a redirect leads, if that may be asked.
+    fn redirected(&self, from: &Address, response: &Response<Body>) -> Result<Address, String> {
+        let location = response.headers().get(header::LOCATION);
+        let location = location.and_then(|location| location.to_str().ok());
+        let to = location.ok_or("redirects without saying where to")?;
+        let to = from
+            .redirected(to)
+            .map_err(|reason| format!("redirects to an address that {reason}"))?;
+        if from.tls && !to.tls {
+            return Err(format!(
+                "redirects from https:// to {to:?}, which is not encrypted: it is not followed"
+            ));
+        }
+        let allowed = |host: &String| to.is_meant_by(host);
+        if !self.address.same_host(&to) && !self.redirect_hosts.iter().any(allowed) {
+            return Err(format!(
+                "redirects to {to:?}, on another host: give that address, or name the host in redirect_hosts"
+            ));
+        }
+        Ok(to)
+    }
+
+    /// Reads the picture that was answered.
+    fn picture(&self, response: &mut Response<Body>) -> Result<Vec<u8>, String> {
+        let body = response.body_mut();
+        let kind = body.mime_type().unwrap_or("something").to_owned();
+        let streams = ["multipart/", "video/", "application/vnd.apple.mpegurl"];
+        if streams.iter().any(|stream| kind.starts_with(stream)) {
+            return Err(format!(
+                "answers with {kind}: give the address of a still picture, not of a stream"
+            ));
+        }
+        let promised = body.content_length();
+        let mut bytes = Vec::new();
+        let limited = body.with_config().limit(self.max_bytes as u64).reader();
+        let read = { limited }.read_to_end(&mut bytes).map_err(Error::from);
+        match read {
+            Err(error @ Error::BodyExceedsLimit(_)) => return Err(self.told(&error)),
+            // Some cameras promise more than they have.
+            Err(_) if is_ended(&bytes) => {}
+            Err(error) if bytes.is_empty() => return Err(self.told(&error)),
+            Err(error) => {
+                let of = promised.map_or_else(String::new, |promised| format!(" of {promised}"));
+                let came = format!("{}{of} bytes of {kind} came", bytes.len());
+                return Err(match error {
+                    Error::Timeout(_) => format!(
+                        "does not end in time (timeout_ms): {came}; if it is a stream, give the address of a still picture"
+                    ),
+                    error => format!("ends early: {came}, then it {}", self.told(&error)),
+                });
+            }
+            Ok(_) => {}
+        }
+        if !(bytes.starts_with(JPEG) || bytes.starts_with(PNG)) {
             return Err(format!(
                 "answers with {kind} of {} bytes, not with a JPEG or PNG: give the address of a still picture, not of a page or a stream",
                 bytes.len()
@@ -71,13 +186,16 @@ impl Still {
 
     /// The library's errors, in words; none may show the address with its password.
     fn told(&self, error: &Error) -> String {
+        let fault = match error {
+            Error::Io(error) => tls::fault(PEER, error),
+            Error::Rustls(error) => tls::fault(PEER, error),
+            Error::Other(error) => tls::fault(PEER, &**error),
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            return format!("cannot be trusted: {fault}; {}", fault.advice);
+        }
         match error {
-            Error::StatusCode(status @ (401 | 403)) => {
-                format!(
-                    "refuses with HTTP status {status}: give user and password as http://USER:PASSWORD@HOST/…"
-                )
-            }
-            Error::StatusCode(status) => format!("answers with HTTP status {status}"),
             Error::BadUri(_) | Error::Http(_) => "is no address that can be asked".into(),
             Error::Timeout(_) => "does not answer in time (timeout_ms)".into(),
             Error::HostNotFound => {
@@ -87,12 +205,33 @@ impl Still {
                 "answers with more than the {} bytes that limits.image.max_file_bytes allows",
                 self.max_bytes
             ),
+            Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                "closes the connection".into()
+            }
             Error::Io(error) => format!("cannot be reached: {error}"),
-            Error::Rustls(error) => format!("cannot be trusted: {error}"),
-            Error::TooManyRedirects => "redirects in a circle".into(),
+            Error::Other(error) => error.to_string(),
             _ => "cannot be read: its answer is not HTTP that is understood".into(),
         }
     }
+}
+
+const JPEG: &[u8] = &[0xff, 0xd8];
+const PNG: &[u8] = b"\x89PNG";
+
+/// Whether a picture's last bytes are there.
+fn is_ended(bytes: &[u8]) -> bool {
+    let is_png =
+        bytes.starts_with(PNG) && bytes[..bytes.len().saturating_sub(4)].ends_with(b"IEND");
+    is_png || (bytes.starts_with(JPEG) && bytes.ends_with(&[0xff, 0xd9]))
+}
+
+/// How the server wants to be asked.
+fn wanted(response: &Response<Body>) -> Vec<Challenge> {
+    let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
+    let texts = headers
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()));
+    texts.flat_map(|text| challenges(&text)).collect()
 }
 
 impl Source for Still {

@@ -15,6 +15,10 @@ use crate::features::log_mel::SAMPLE_RATE_HZ;
 const TRIED_FOR: Duration = Duration::from_secs(10);
 /// How often it is asked.
 const WAIT: Duration = Duration::from_millis(100);
+/// Pictures that are asked for, where they are damaged.
+const MOST_PICTURES: u32 = 5;
+/// From one of them to the next: small cameras have to draw breath.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How much sound is heard: half a second.
 const HEARD_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 2;
 
@@ -48,6 +52,7 @@ pub fn try_camera(config: &Camera, limits: &ImageLimits) -> Result<[usize; 2], S
     let mut source = source::open(config, limits).map_err(told)?;
     let mut reason = "gives no picture".to_owned();
     let begun = Instant::now();
+    let mut pictures = 0;
     while begun.elapsed() < TRIED_FOR {
         let Some(picture) = source.next(WAIT, true).map_err(told)? else {
             continue;
@@ -56,6 +61,19 @@ pub fn try_camera(config: &Camera, limits: &ImageLimits) -> Result<[usize; 2], S
             Ok(overview) => return Ok(overview.picture_px.into()),
             // Cameras give a damaged frame now and then.
             Err(error) => reason = error.to_string(),
+        }
+        pictures += 1;
+        if pictures == MOST_PICTURES {
+            break;
+        }
+        let resumes = Instant::now() + PAUSE;
+        loop {
+            let left = resumes.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            // Of a device frames are taken all the while, so that it gives a new one then.
+            source.next(left, false).map_err(told)?;
         }
     }
     Err(format!("{}: {reason}", config.source()))

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::motion::{MotionChange, MotionDetector};
 use super::occasion::Occasions;
+use super::pace::Pace;
 use super::picture::Picture;
 use super::source::{self, Source};
 use super::supervise::{Backoff, Ended, Teller, Unavailable};
@@ -108,9 +109,8 @@ impl Watcher {
         mut source: Box<dyn Source>,
         controls: &Receiver<CameraControl>,
     ) -> Result<Result<(), Unavailable>, Ended> {
-        let period = Duration::from_secs_f32(1.0 / self.config.fps);
-        let mut look_at = self.started.elapsed();
-        let mut needed_at = look_at;
+        let mut needed_at = self.started.elapsed();
+        let mut pace = Pace::new(self.config.fps, needed_at);
         let mut damaged = 0;
         loop {
             loop {
@@ -127,11 +127,12 @@ impl Watcher {
             if !self.enabled || now.saturating_sub(needed_at) >= LINGER {
                 return Ok(Ok(()));
             }
-            let look = self.config.motion.enabled && now >= look_at;
+            let look = self.config.motion.enabled && pace.look(now);
             let due = self.occasions.due(now).is_some();
-            let wanted = look || due || !self.snapshots.is_empty() || !self.seen;
+            let asked = look || due || !self.snapshots.is_empty() || !self.seen;
+            let wanted = asked && pace.may_take(now);
             let wait = if self.config.motion.enabled {
-                WAIT.min(look_at.saturating_sub(now))
+                WAIT.min(pace.until_look(now))
             } else {
                 WAIT
             };
@@ -141,7 +142,7 @@ impl Watcher {
                 Ok(Some(picture)) => match picture.overview(&self.limits) {
                     Ok(overview) => {
                         damaged = 0;
-                        look_at = (look_at + period).max(now);
+                        pace.seen(now);
                         self.see(picture, &overview)?;
                     }
                     Err(error) if damaged + 1 >= MOST_DAMAGED => {
@@ -154,6 +155,7 @@ impl Watcher {
                         let source = self.teller.id();
                         log::debug!(source; "{source}: a damaged picture was dropped: {error}");
                         damaged += 1;
+                        pace.damaged(self.started.elapsed());
                     }
                 },
             }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::address;
 use super::secret::without_secrets;
 
 /// `[[microphone]]`
@@ -114,6 +115,15 @@ pub struct Camera {
     /// `http`: an `http://` or `https://` address that answers with a JPEG or PNG (go2rtc, motionEye, Frigate, rpicam).
     #[serde(default)]
     pub url: Option<String>,
+    /// `http`: a file with a token to send as `Authorization: Bearer`, read again for every picture.
+    #[serde(default)]
+    pub bearer_token_file: Option<PathBuf>,
+    /// `http`: certificates of the authorities to trust, or the camera's own one, PEM; absent: the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// `http`: other hosts that may be redirected to, `HOST` or `HOST:PORT`. User, password and token do not go there.
+    #[serde(default)]
+    pub redirect_hosts: Vec<String>,
     /// `replay`: a directory of JPEG and PNG files, taken in the order of their names, again and again.
     #[serde(default)]
     pub directory: Option<PathBuf>,
@@ -393,12 +403,7 @@ fn check_camera(camera: &Camera) -> Result<(), String> {
             ));
         }
     }
-    if let Some(url) = &camera.url
-        && !(url.starts_with("http://") || url.starts_with("https://"))
-    {
-        // The address is not shown: it may hold a password.
-        return Err("url must start with http:// or https://".into());
-    }
+    address::check(camera)?;
     between("width", camera.width, 16, 16_384)?;
     between("height", camera.height, 16, 16_384)?;
     between("warm_up_frames", camera.warm_up_frames, 0, 1000)?;

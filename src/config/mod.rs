@@ -2,6 +2,7 @@
 //!
 //! config/gemmad.toml lists every key with its default and unit, and is tested to say what is here.
 
+mod address;
 mod devices;
 mod mistake;
 mod mqtt;
@@ -22,6 +23,7 @@ use crate::model::weights::PleOptions;
 use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 use crate::pipeline::{PrefixCacheOptions, SoftTokenPadding, TowerOptions};
 
+pub use address::{Address, Login};
 pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
 pub use mqtt::{Broker, Mqtt};
 pub use secret::without_secrets;

@@ -97,7 +97,7 @@ pub enum ImageError {
     },
     /// The file ends too early.
     #[error(
-        "the {format} picture is cut off: it ends before its last pixels ({bytes} bytes present)"
+        "the {format} picture is cut off: it ends early, before its last pixels ({bytes} bytes present)"
     )]
     Truncated {
         /// The format's name.
