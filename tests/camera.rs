@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "camera/http.rs"]
+mod http;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -340,8 +343,8 @@ fn a_still_over_http_is_fetched_and_its_failures_are_told_without_secrets() {
         head.starts_with("GET /api/frame.jpeg?token=hush HTTP/1.1"),
         "{head}"
     );
-    // base64 of `cat:s3cret`, by coreutils.
-    assert!(head.contains("Basic Y2F0OnMzY3JldA=="), "{head}");
+    // Nobody asked for the password.
+    assert!(!head.to_lowercase().contains("authorization"), "{head}");
 
     let huge = ok(
         "image/png",
@@ -360,7 +363,7 @@ fn a_still_over_http_is_fetched_and_its_failures_are_told_without_secrets() {
         (ok("text/html", b"<html>a page</html>"), "text/html"),
         (huge, "max_file_bytes"),
         (b"220 mail.example.org ESMTP\r\n".to_vec(), "not HTTP"),
-        (cut[..cut.len() - 100].to_vec(), "cannot be"),
+        (cut[..cut.len() - 100].to_vec(), "ends early"),
     ]) {
         *server.answer.lock().unwrap() = answer;
         let reason = snapshot(&camera, &events, number).unwrap_err();

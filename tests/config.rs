@@ -133,6 +133,7 @@ fn the_examples_of_devices_are_complete_and_hold_the_defaults() {
 fn devices_that_cannot_be_are_refused() {
     let microphone = "[[microphone]]\nid = \"a\"\ndevice = \"default\"\n";
     let camera = "[[camera]]\nid = \"a\"\ndevice = \"/dev/video0\"\n";
+    let http = "[[camera]]\nid = \"a\"\ntype = \"http\"\n";
     for (text, words) in [
         (
             microphone.replace("\"a\"", "\"A b\""),
@@ -201,6 +202,38 @@ fn devices_that_cannot_be_are_refused() {
         (
             "[[camera]]\nid = \"a\"\ntype = \"http\"\nurl = \"ftp://cat:s3cret@host/\"".into(),
             ["url", "https://"],
+        ),
+        (
+            format!("{camera}ca_file = \"a.pem\""),
+            ["`ca_file`", "\"http\""],
+        ),
+        (
+            format!("{camera}bearer_token_file = \"a\""),
+            ["`bearer_token_file`", "\"http\""],
+        ),
+        (
+            format!("{camera}redirect_hosts = [\"a\"]"),
+            ["`redirect_hosts`", "\"http\""],
+        ),
+        (
+            format!("{http}url = \"http://cat:s3cret/@host/\""),
+            ["bad port", "%2F"],
+        ),
+        (
+            format!("{http}url = \"http://cat:s3cret@ho st/\""),
+            ["bad host", "USER:PASSWORD@HOST"],
+        ),
+        (
+            format!("{http}url = \"http://cat:s3cret@host/\"\nbearer_token_file = \"a\""),
+            ["bearer_token_file", "keep one"],
+        ),
+        (
+            format!("{http}url = \"http://host/\"\nca_file = \"a.pem\""),
+            ["ca_file", "https://"],
+        ),
+        (
+            format!("{http}url = \"http://host/\"\nredirect_hosts = [\"http://x\"]"),
+            ["redirect_hosts", "HOST:PORT"],
         ),
         (format!("{camera}width = 0"), ["width is 0", "16"]),
         (format!("{camera}height = 99999"), ["height", "16384"]),
