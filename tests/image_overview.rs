@@ -120,6 +120,22 @@ fn a_camera_s_picture_without_huffman_tables_is_read() {
     assert_eq!(overview(&bare, 1), overview(&whole, 1));
 }
 
+/// What cannot be decoded is not watched either: a camera would seem to work, and each of its captions fail.
+#[test]
+fn what_lacks_a_table_of_its_colours_is_refused() {
+    let file = encoded(85, |_| ());
+    let tables: Vec<usize> = (0..file.len() - 1)
+        .filter(|&at| file[at..at + 2] == [0xff, 0xdb])
+        .collect();
+    let length = |at: usize| 2 + usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
+    assert_eq!(tables.len(), 2, "one for luma, one for chroma");
+    for at in tables {
+        let mut lacking = file.clone();
+        lacking.drain(at..at + length(at));
+        assert_eq!(overview(&lacking, 1), None);
+    }
+}
+
 #[test]
 fn what_has_too_few_blocks_or_is_no_baseline_jpeg_is_decoded() {
     let baseline = encoded(85, |_| ());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
+use gemmad::features::image::{ImageLimits, RgbImage};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -121,6 +122,61 @@ fn a_picture_becomes_a_caption_when_asked_for_and_when_its_time_comes() {
         !log.contains("bicycle") && !log.contains("standing"),
         "{log}"
     );
+}
+
+/// What a webcam gives whose driver leaves the usual Huffman tables out, as the rules for its class of devices allow.
+fn without_huffman_tables(jpeg: &[u8]) -> Vec<u8> {
+    let mut bare = jpeg[..2].to_vec();
+    let mut at = 2;
+    while jpeg[at + 1] != 0xda {
+        let end = at + 2 + usize::from(u16::from_be_bytes([jpeg[at + 2], jpeg[at + 3]]));
+        if jpeg[at + 1] != 0xc4 {
+            bare.extend(&jpeg[at..end]);
+        }
+        at = end;
+    }
+    bare.extend(&jpeg[at..]);
+    assert!(bare.len() + 300 < jpeg.len(), "there were tables");
+    bare
+}
+
+#[test]
+fn a_webcam_s_bare_pictures_are_described_and_a_failure_is_told_as_one() {
+    let bench = Bench::new();
+    let file = heldout("images").join("002_picture.png");
+    let seen = RgbImage::open(&file, &ImageLimits::default()).unwrap();
+    let mut jpeg = Vec::new();
+    let (width, height) = (seen.width_px as u16, seen.height_px as u16);
+    jpeg_encoder::Encoder::new(&mut jpeg, 95)
+        .encode(&seen.pixels, width, height, jpeg_encoder::ColorType::Rgb)
+        .unwrap();
+    let directory = bench.dir.path().join("webcam");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("a.jpg"), without_huffman_tables(&jpeg)).unwrap();
+    let camera = |id: &str, more: &str| {
+        format!(
+            "[[camera]]\nid = \"{id}\"\ntype = \"replay\"\ndirectory = {directory:?}\n{more}\n[camera.motion]\nenabled = false\n"
+        )
+    };
+    // More is asked than the model can read.
+    let long = format!("prompt = \"{}\"", "word ".repeat(20_000));
+    let cameras = [camera("webcam", ""), camera("asked", &long)].concat();
+    bench.write_config(None, "", &cameras);
+    let gemmad = bench.start();
+    let response = bench.request("describe", "t1", json!({"camera": "webcam"}));
+    assert_eq!(response["status"], "ok", "{response}");
+    let wanted = expected("images", "002_picture.png", "caption");
+    assert_eq!(response["data"]["text"], wanted.as_str());
+    let response = bench.request("describe", "t2", json!({"camera": "asked"}));
+    assert_eq!(response["status"], "error", "{response}");
+    let log = gemmad.stop();
+    let told = |level: &str, words: &str| {
+        log.lines()
+            .any(|line| line.contains(level) && line.contains(words))
+    };
+    assert!(told("INFO", "] described a picture"), "{log}");
+    assert!(told("WARN", "] could not describe a picture: "), "{log}");
+    assert!(!log.contains("described a picture: "), "{log}");
 }
 
 /// What the command line says of each picture, in their order.

@@ -45,7 +45,7 @@ pub(super) fn camera(camera: &Camera, limits: &ImageLimits, running: bool) -> Fi
             match camera.kind {
                 CameraType::V4l2 => unusable("camera", id, &reason, running),
                 CameraType::Http => {
-                    failing("does the address show a picture in a browser on this board?")
+                    failing("the address has to show one still picture in a browser on this board")
                 }
                 CameraType::Replay => {
                     failing("put .jpg or .png files there that this user may read")

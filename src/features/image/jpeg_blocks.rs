@@ -134,6 +134,11 @@ impl Header {
             .iter()
             .map(|c| Some((c, self.tables.dc(c.dc_table)?, self.tables.ac(c.ac_table)?)))
             .collect::<Option<_>>()?;
+        // What cannot be decoded is not to be watched: its captions would fail.
+        let stepped = |c: &Component| self.tables.dc_step(c.quantisation).is_some();
+        if !self.components.iter().all(stepped) {
+            return None;
+        }
         let luma = &self.components[0];
         let step = i32::from(self.tables.dc_step(luma.quantisation)?);
         let (width, height) = self.picture_px;

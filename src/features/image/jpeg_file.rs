@@ -356,7 +356,10 @@ impl Intervals {
                     // Nothing but the end of the file can have cut what no marker ends.
                     Err(Unread::Ended) if marker.is_some() => {
                         let count = self.count;
-                        let told = format!("restart interval {} of {count} is not whole", done + 1);
+                        let told = format!(
+                            "restart interval {} of {count} is missing or not whole",
+                            done + 1
+                        );
                         return Err(Unread::Contradicts(told));
                     }
                     read => read?,
