@@ -221,7 +221,7 @@ fn devices_that_cannot_be_are_refused() {
         ),
         (
             format!("{http}url = \"http://cat:s3cret@ho st/\""),
-            ["bad host", "USER:PASSWORD@HOST"],
+            ["bad host", "USER:PASSWORD@ before the host"],
         ),
         (
             format!("{http}url = \"http://cat:s3cret@host/\"\nbearer_token_file = \"a\""),

@@ -110,7 +110,7 @@ impl Access {
                 )
             }
             Access::Nobody => format!(
-                "refuses with HTTP status {status}: give user and password as http://USER:PASSWORD@HOST/…, or bearer_token_file"
+                "refuses with HTTP status {status}: give user and password in url, as USER:PASSWORD@ before the host, or bearer_token_file"
             ),
         }
     }

@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use percent_encoding::percent_decode_str;
 
 use super::Camera;
+use super::secret::without_secrets;
 
 /// User and password as they are sent, decoded. There is no way to print them.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,8 +35,7 @@ pub struct Address {
 /// It may hold a password and keys, so it is printed without.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let asked = self.asked();
-        f.write_str(asked.split('?').next().unwrap_or_default())
+        f.write_str(&without_secrets(&self.asked()))
     }
 }
 
@@ -94,8 +94,8 @@ pub(super) fn check(camera: &Camera) -> Result<(), String> {
     }
     let address = Address::parse(url).map_err(|reason| {
         format!(
-            "url {reason}; it is written http://HOST[:PORT]/PATH, or http://USER:PASSWORD@HOST[:PORT]/PATH, with characters such as \
-             / # ? of user and password percent-encoded (%2F %23 %3F)"
+            "url {reason}; it is written http://HOST[:PORT]/PATH, with USER:PASSWORD@ before the host where they are wanted, and \
+             characters such as / # ? of user and password percent-encoded (%2F %23 %3F)"
         )
     })?;
     if address.login.is_some() && camera.bearer_token_file.is_some() {
