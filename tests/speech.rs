@@ -6,6 +6,13 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "speech/check.rs"]
+mod check;
+#[path = "speech/sounds.rs"]
+mod sounds;
+#[path = "speech/tones.rs"]
+mod tones;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

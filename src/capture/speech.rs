@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::config::SpeechDetection;
 use crate::features::log_mel::SAMPLE_RATE_HZ;
-use crate::features::speech_detect::{FRAME_SAMPLES, ONSET_WINDOW, SpeechDetector};
+use crate::features::speech_detect::{FRAME_SAMPLES, SpeechDetector};
 
 /// What is found.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +46,8 @@ pub struct Segmenter {
     window: Option<u64>,
     /// Less than a frame.
     pending: Vec<f32>,
-    /// What was heard last outside an utterance, the newest at the back; bounded by the longest lead, 10 s.
+    /// What was heard last outside an utterance, the newest at the back; bounded by the longest lead, 10 s, and
+    /// what is in doubt, 1 s.
     ring: VecDeque<f32>,
     utterance: Option<Utterance>,
 }
@@ -155,20 +156,20 @@ impl Segmenter {
                 tell(SpeechEvent::Samples(frame.to_vec()));
                 if over && let Some(utterance) = self.utterance.take() {
                     self.close(&utterance, truncated, tell);
-                    self.detector.forget_onset();
+                    self.detector.forget();
                 }
             }
             None => {
                 self.ring.extend(frame);
-                let kept = self.lead + ONSET_WINDOW as usize * FRAME_SAMPLES;
+                let kept = self.lead + self.detector.doubtful_frames() * FRAME_SAMPLES;
                 self.ring.drain(..self.ring.len().saturating_sub(kept));
                 let counts = self.gate == Gate::Open || self.window.is_some();
-                if let Some(voiced) = self.detector.onset().filter(|_| counts) {
+                if let Some(speaking) = self.detector.speaking().filter(|_| counts && likely) {
                     let silent = |x: &f32| x.abs() < DIGITAL_SILENCE;
                     let samples: Vec<f32> = self.ring.drain(..).skip_while(silent).collect();
                     self.utterance = Some(Utterance {
                         given: samples.len() as u64,
-                        voiced: u64::from(voiced) * FRAME_SAMPLES as u64,
+                        voiced: u64::from(speaking.voiced_frames) * FRAME_SAMPLES as u64,
                         silence: 0,
                     });
                     tell(SpeechEvent::Started);

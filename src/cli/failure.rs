@@ -35,6 +35,15 @@ pub(super) struct Failure {
     exit_code: u8,
 }
 
+/// Tells the user something beside the output; nothing has failed for that.
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place that tells the user what went wrong, or what is worth knowing"
+)]
+pub(super) fn note(message: &str) {
+    eprintln!("gemmad: {message}");
+}
+
 impl Failure {
     pub(super) fn new(exit_code: u8, error: impl std::fmt::Display) -> Failure {
         // Library messages may have several lines, and repeat what stood in a file or came from a broker.
@@ -74,13 +83,7 @@ impl Failure {
     /// Tells the user now, where other work goes on; what remains is the exit code.
     pub(super) fn told(self) -> Failure {
         if !self.message.is_empty() {
-            #[expect(
-                clippy::print_stderr,
-                reason = "the one place that tells the user what went wrong"
-            )]
-            {
-                eprintln!("gemmad: {}", self.message);
-            }
+            note(&self.message);
         }
         Failure {
             message: String::new(),

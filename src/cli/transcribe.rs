@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::failure::{Failure, exit};
+use super::failure::{Failure, exit, note};
 use super::model_args::{GenerationArgs, RunArgs};
 use super::{output, progress};
 use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader, container};
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::features::resample::{Resampler, downmix};
+use crate::features::speech_check::{SpeechCheck, SpeechOptions};
 use crate::features::speech_split::SpeechSplitter;
 use crate::features::wav::{self, PcmReader};
 use crate::guard::harmless;
@@ -24,7 +25,8 @@ use crate::pipeline::{
 
 /// Print what is said in audio files, one line a file
 ///
-/// Audio of more than 30 s is cut at pauses. Unless a temperature is given, the likeliest text is taken.
+/// Audio of more than 30 s is cut at pauses. Unless a temperature is given, the likeliest text is taken. Where nobody speaks the
+/// line is empty: a model makes words of silence and noise, too, and is not asked.
 #[derive(Debug, clap::Args)]
 pub(super) struct Transcribe {
     #[command(flatten)]
@@ -44,6 +46,9 @@ pub(super) struct Transcribe {
     /// [default: reference]
     #[arg(long, value_name = "PADDING", value_enum)]
     soft_token_padding: Option<PaddingArg>,
+    /// Ask the model also where no speech is heard
+    #[arg(long)]
+    any_sound: bool,
     /// Print one JSON object a file, with timings and memory
     #[arg(long)]
     json: bool,
@@ -70,6 +75,8 @@ struct Report<'a> {
     real_time_factor: f64,
     /// From the end of the audio to the end of the text, milliseconds.
     after_end_ms: f64,
+    /// Whether somebody speaks in it; without speech there is no text.
+    speech: bool,
     /// What is wrong with the file, where something could be read all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<&'a str>,
@@ -102,6 +109,10 @@ impl Transcribe {
             matformer: self.generation.matformer.as_deref(),
             generation: self.generation.most_likely(&engine),
             limits: config.limits.audio,
+            speech: SpeechOptions {
+                required: config.speech.required && !self.any_sound,
+                ..config.speech
+            },
         };
         let progress = progress::of_files(self.files.len());
         let mut out = output::out();
@@ -136,6 +147,11 @@ impl Transcribe {
                 continue;
             }
             let text = one_line(&pieces);
+            let speech = !pieces.is_empty();
+            if !speech {
+                let path = path.display();
+                progress.suspend(|| note(&format!("{path}: no speech was heard")));
+            }
             let duration_s = samples as f64 / f64::from(SAMPLE_RATE_HZ);
             let computing_ms: f64 = pieces
                 .iter()
@@ -146,8 +162,10 @@ impl Transcribe {
                     file: path.display().to_string(),
                     text: &text,
                     duration_s,
-                    real_time_factor: computing_ms / 1e3 / duration_s,
+                    // Nothing takes no time.
+                    real_time_factor: computing_ms / 1e3 / duration_s.max(f64::MIN_POSITIVE),
                     after_end_ms,
+                    speech,
                     damage: damage.as_deref(),
                     pieces: &pieces,
                     memory_before,
@@ -180,6 +198,7 @@ struct Question<'a> {
     matformer: Option<&'a str>,
     generation: Generation,
     limits: AudioLimits,
+    speech: SpeechOptions,
 }
 
 /// What is said in one source of audio.
@@ -261,6 +280,7 @@ impl<'a> Transcript<'a> {
         let mut resampler = Some(resampler);
         let mut splitter = SpeechSplitter::new();
         let mut speech = None;
+        let mut check = SpeechCheck::new(&self.question.speech);
         let (mut interleaved, mut mono, mut samples) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(mut running) = resampler.take() {
             interleaved.clear();
@@ -288,11 +308,13 @@ impl<'a> Transcript<'a> {
             } else {
                 // Longer than the model hears at once: what was heard beyond the pause belongs to the next piece.
                 speech = None;
+                check = SpeechCheck::new(&self.question.speech);
                 for piece in pieces {
                     self.transcribe(&piece, &"standard input")?;
                 }
                 splitter.pending()
             };
+            check.push(heard);
             if !heard.is_empty() {
                 let mut now = match speech.take() {
                     Some(speech) => speech,
@@ -308,13 +330,16 @@ impl<'a> Transcript<'a> {
             self.damage = Some("its header promises 0 bytes: it was read to the end".to_owned());
         }
         match speech {
-            Some(speech) => self.finish(speech, &"standard input"),
-            None => Err(unreadable(&"it has no samples")),
+            Some(speech) if check.has_speech() => self.finish(speech, &"standard input"),
+            _ => Ok(()),
         }
     }
 
-    /// Transcribes a piece of at most 30 s.
+    /// Transcribes a piece of at most 30 s, where somebody speaks in it.
     fn transcribe(&mut self, piece: &[f32], source: &dyn Display) -> Result<(), Failure> {
+        if !SpeechCheck::holds_speech(&self.question.speech, piece) {
+            return Ok(());
+        }
         let mut speech = self.start()?;
         self.engine.hear(&mut speech, piece)?;
         self.finish(speech, source)

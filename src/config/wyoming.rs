@@ -15,7 +15,7 @@ pub struct Wyoming {
     pub listen: SocketAddr,
     /// Clients at a time.
     pub max_clients: usize,
-    /// Longest header, data or sound of one event, bytes.
+    /// Longest sound of one event, bytes.
     pub max_event_bytes: usize,
     /// Longest wait for a client's next event, or until it takes an answer, seconds.
     pub idle_timeout_s: u32,
@@ -28,8 +28,11 @@ pub struct Wyoming {
 /// What the model hears at once.
 const LONGEST_UTTERANCE_S: u32 = 30;
 
-/// An event must at least hold the description of the service.
+/// What clients usually send at once: 64 ms of 16 kHz, and more where they have more channels.
 const SMALLEST_EVENT_BYTES: usize = 4096;
+
+/// More than half a minute of any microphone array.
+const LARGEST_EVENT_BYTES: usize = 256 << 20;
 
 impl Default for Wyoming {
     fn default() -> Wyoming {
@@ -37,7 +40,7 @@ impl Default for Wyoming {
             enabled: false,
             listen: SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 10_300),
             max_clients: 4,
-            max_event_bytes: 65_536,
+            max_event_bytes: 8 << 20,
             idle_timeout_s: 30,
             max_utterance_s: LONGEST_UTTERANCE_S,
             languages: BTreeMap::from([("en".to_owned(), "English".to_owned())]),
@@ -61,9 +64,9 @@ impl Wyoming {
                 "wyoming.max_clients is 0; to serve nobody, set wyoming.enabled = false".to_owned(),
             );
         }
-        if *max_event_bytes < SMALLEST_EVENT_BYTES {
+        if !(SMALLEST_EVENT_BYTES..=LARGEST_EVENT_BYTES).contains(max_event_bytes) {
             return Some(format!(
-                "wyoming.max_event_bytes is {max_event_bytes}; it must be at least {SMALLEST_EVENT_BYTES}"
+                "wyoming.max_event_bytes is {max_event_bytes}; it must be {SMALLEST_EVENT_BYTES} to {LARGEST_EVENT_BYTES}"
             ));
         }
         if *idle_timeout_s == 0 {

@@ -20,7 +20,7 @@ pub const HOP_SAMPLES: usize = 160;
 pub const FRAME_SAMPLES: usize = WINDOW_SAMPLES + 1;
 
 const WINDOW_SAMPLES: usize = 512;
-const FFT_SAMPLES: usize = 1024;
+pub(super) const FFT_SAMPLES: usize = 1024;
 /// The end of a clip is padded with zeros to a multiple of this.
 const PAD_MULTIPLE_SAMPLES: usize = 128;
 const PRE_EMPHASIS: f64 = 0.97;
@@ -113,17 +113,13 @@ impl LogMel {
         {
             unreachable!("the transform refused its own buffers");
         }
-        frames.extend(
-            self.triangles
-                .bands
-                .iter()
-                .map(|band| band.energy(&self.spectrum).max(MEL_FLOOR).ln() as f32),
-        );
+        let energies = self.triangles.energies(&self.spectrum);
+        frames.extend(energies.map(|x| x.max(MEL_FLOOR).ln() as f32));
     }
 }
 
 /// The mel filter bank, stored without its zeros.
-struct Triangles {
+pub(super) struct Triangles {
     bands: Vec<Band>,
 }
 
@@ -134,7 +130,7 @@ struct Band {
 
 impl Triangles {
     /// Triangles between equally spaced points of the HTK mel scale, `mel = 2595 log10(1 + f / 700)`, peak 1.
-    fn new(feature_size: usize) -> Triangles {
+    pub(super) fn new(feature_size: usize) -> Triangles {
         let mel = |hz: f64| 2595.0 * (1.0 + hz / 700.0).log10();
         let (low, high) = (mel(MIN_FREQUENCY_HZ), mel(MAX_FREQUENCY_HZ));
         let edge_hz = |i: usize| {
@@ -159,6 +155,11 @@ impl Triangles {
             })
             .collect();
         Triangles { bands }
+    }
+
+    /// What each band has of the magnitudes of a transform of [`FFT_SAMPLES`].
+    pub(super) fn energies(&self, spectrum: &[Complex<f64>]) -> impl Iterator<Item = f64> {
+        self.bands.iter().map(|band| band.energy(spectrum))
     }
 }
 

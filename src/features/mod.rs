@@ -6,5 +6,6 @@ pub mod log_mel;
 pub mod resample;
 pub mod speech_check;
 pub mod speech_detect;
+pub mod speech_evidence;
 pub mod speech_split;
 pub mod wav;

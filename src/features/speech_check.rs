@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::log_mel::SAMPLE_RATE_HZ;
+use super::log_mel::{self, SAMPLE_RATE_HZ};
 use super::speech_detect::{FRAME_SAMPLES, SETTLING_FRAMES, SpeechDetector};
 
 /// `[speech]`: what counts as speech in sound that comes from elsewhere than the daemon's own microphones.
@@ -27,14 +27,10 @@ impl Default for SpeechOptions {
     }
 }
 
-/// Frames without speech after which what was heard before belongs to another utterance: 700 ms.
-const HANGOVER_FRAMES: u32 = 44;
-
 /// Samples that the detector hears before it is believed.
 const SETTLING_SAMPLES: usize = SETTLING_FRAMES as usize * FRAME_SAMPLES;
 
-/// Listens to 16 kHz mono sound, whole or as it comes, and tells whether somebody speaks in it. Costs about a thousandth of real time
-/// and a few kilobytes.
+/// Listens to 16 kHz mono sound, whole or as it comes, and tells whether somebody speaks in it.
 ///
 /// Speech may begin with the first sample, where a microphone's detector is not yet to be believed. It is settled on the
 /// beginning of the sound itself, backwards: noise is then as noisy before it as it is after.
@@ -45,10 +41,8 @@ pub struct SpeechCheck {
     /// The beginning until the detector is settled, then less than a frame.
     pending: Vec<f32>,
     settled: bool,
-    /// Of the utterance that goes on: frames that are likely speech, and those since the last of them.
-    voiced: u32,
-    silence: u32,
     found: bool,
+    samples: usize,
 }
 
 impl SpeechCheck {
@@ -61,9 +55,8 @@ impl SpeechCheck {
             detector: SpeechDetector::new(options.threshold),
             pending: Vec::with_capacity(SETTLING_SAMPLES),
             settled: false,
-            voiced: 0,
-            silence: 0,
             found: false,
+            samples: 0,
         }
     }
 
@@ -76,6 +69,7 @@ impl SpeechCheck {
 
     /// Listens to the next samples; how the sound is cut into pieces makes no difference.
     pub fn push(&mut self, mut samples: &[f32]) {
+        self.samples += samples.len();
         while !samples.is_empty() && !self.found && self.required {
             let wanted = match self.settled {
                 true => FRAME_SAMPLES,
@@ -91,12 +85,13 @@ impl SpeechCheck {
         }
     }
 
-    /// Whether somebody spoke in what was pushed so far; `true` where speech is not required.
+    /// Whether somebody spoke in what was pushed so far. Where speech is not required: whether it is long enough for the model to hear
+    /// anything, 32 ms.
     pub fn has_speech(&mut self) -> bool {
         if !self.settled {
             self.judge();
         }
-        self.found || !self.required
+        self.found || !self.required && self.samples >= log_mel::FRAME_SAMPLES
     }
 
     /// Judges the frames that wait.
@@ -112,26 +107,14 @@ impl SpeechCheck {
             for frame in backwards[backwards.len() - SETTLING_SAMPLES..].chunks(FRAME_SAMPLES) {
                 self.detector.is_likely(frame);
             }
-            self.detector.forget_onset();
+            self.detector.forget();
         }
         let frames = pending.chunks_exact(FRAME_SAMPLES);
         let rest = frames.remainder().to_vec();
         for frame in frames {
-            let likely = self.detector.is_likely(frame);
-            let onset = self.detector.onset();
-            match (self.voiced, onset) {
-                (0, None) => continue,
-                (0, Some(voiced)) => self.voiced = voiced,
-                _ if likely => self.voiced += 1,
-                _ => self.silence += 1,
-            }
-            if likely {
-                self.silence = 0;
-            }
-            self.found |= self.voiced >= self.min_frames;
-            if self.silence >= HANGOVER_FRAMES {
-                (self.voiced, self.silence) = (0, 0);
-            }
+            self.detector.is_likely(frame);
+            let speaking = self.detector.speaking();
+            self.found |= speaking.is_some_and(|now| now.voiced_frames >= self.min_frames);
         }
         self.pending = rest;
     }

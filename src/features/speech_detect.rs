@@ -4,17 +4,28 @@
 use earshot::Detector;
 
 use super::log_mel::SAMPLE_RATE_HZ;
+use super::speech_evidence::{Evidence, Measures};
 
 /// Samples that are judged together: 16 ms.
 pub const FRAME_SAMPLES: usize = 256;
 
-/// Speech begins once so many of so many frames in a row are likely: a click is shorter, the shortest word is not.
-pub const ONSET_FRAMES: u32 = 4;
-/// Frames in a row that [`ONSET_FRAMES`] are counted in.
-pub const ONSET_WINDOW: u32 = 6;
+/// Speech may begin once so many of so many frames in a row are likely: a click is shorter, the shortest word is not.
+const ONSET_FRAMES: u32 = 4;
+const ONSET_WINDOW: usize = 6;
+
+/// Frames that are no speech after which what comes next is something else: 700 ms.
+const APART_FRAMES: u32 = 44;
+
+/// Sum of the evidence of likely frames from which it is speech: two clear frames. Whatever is heard is held against speech up to so
+/// much, so that whoever speaks while a telephone rings is heard after half a dozen frames.
+const ENOUGH: f64 = 4.0;
+const LEAST: f64 = -6.0;
+
+/// Frames at most that an utterance gets of what was heard while the evidence was still not enough: 1 s.
+const LONGEST_DOUBT: usize = 62;
 
 /// Where the detector's memory is empty, steady noise looks like speech to it for up to 25 frames.
-pub const SETTLING_FRAMES: u32 = 30;
+pub(super) const SETTLING_FRAMES: u32 = 30;
 
 /// Wind, traffic and a table that is touched are louder than speech below this, in Hz, and speech has nothing to lose there.
 const RUMBLE_HZ: f64 = 120.0;
@@ -24,11 +35,35 @@ pub struct SpeechDetector {
     detector: Box<Detector>,
     rumble: HighPass,
     level: Level,
+    evidence: Evidence,
+    measures: Measures,
     threshold: f32,
     /// Frames until the detector, which starts with silence in its memory, can be believed.
     settling: u32,
-    /// Of the last frames, the newest in the lowest bit: whether each was likely speech.
-    recent: u32,
+    /// The last frames, the newest at the back: what each adds to the evidence where it is likely speech.
+    recent: [Option<f64>; ONSET_WINDOW],
+    sound: Option<Sound>,
+}
+
+/// What may be speech.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Sound {
+    /// Frames until it was known to be speech, or until now; the onset included.
+    frames: usize,
+    /// Frames that are likely speech, and those since the last of them.
+    voiced: u32,
+    silence: u32,
+    evidence: f64,
+    is_speech: bool,
+}
+
+/// What is known of the speech that is going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speaking {
+    /// Frames from its onset until it was known to be speech.
+    pub onset_frames: usize,
+    /// Frames that are likely speech so far.
+    pub voiced_frames: u32,
 }
 
 impl SpeechDetector {
@@ -38,9 +73,12 @@ impl SpeechDetector {
             detector: Detector::default_boxed(),
             rumble: HighPass::new(RUMBLE_HZ, f64::from(SAMPLE_RATE_HZ)),
             level: Level::default(),
+            evidence: Evidence::new(threshold),
+            measures: Measures::default(),
             threshold,
             settling: SETTLING_FRAMES,
-            recent: 0,
+            recent: [None; ONSET_WINDOW],
+            sound: None,
         }
     }
 
@@ -49,8 +87,9 @@ impl SpeechDetector {
         self.detector.reset();
         self.rumble.reset();
         self.level = Level::default();
+        self.evidence.reset();
         self.settling = SETTLING_FRAMES;
-        self.recent = 0;
+        self.forget();
     }
 
     /// Whether the next [`FRAME_SAMPLES`] are likely speech. What lies beyond them is not looked at, what is missing is silence.
@@ -61,22 +100,76 @@ impl SpeechDetector {
             *heard = self.rumble.pass(x).clamp(-1.0, 1.0);
         }
         let score = self.detector.predict_f32(&heard);
+        self.measures = self.evidence.look(&heard, score);
         self.settling = self.settling.saturating_sub(1);
         let stands_out = self.level.stands_out(&heard);
         let likely = self.settling == 0 && stands_out && score >= self.threshold;
-        self.recent = self.recent << 1 | u32::from(likely);
+        self.follow(likely.then(|| self.evidence.of(&self.measures)));
         likely
     }
 
-    /// Whether speech has begun by the last frame: how many frames of the onset are likely speech, where they are enough.
-    pub fn onset(&self) -> Option<u32> {
-        let likely = (self.recent & ((1 << ONSET_WINDOW) - 1)).count_ones();
-        (likely >= ONSET_FRAMES).then_some(likely)
+    /// What was measured of the last frame.
+    pub fn measures(&self) -> Measures {
+        self.measures
     }
 
-    /// An utterance is over: its last frames begin no other.
-    pub fn forget_onset(&mut self) {
-        self.recent = 0;
+    /// The speech that is going on. A frame that is likely speech is not enough, nor are several: what they are together decides.
+    pub fn speaking(&self) -> Option<Speaking> {
+        let sound = self.sound.filter(|sound| sound.is_speech)?;
+        Some(Speaking {
+            onset_frames: sound.frames,
+            voiced_frames: sound.voiced,
+        })
+    }
+
+    /// Frames that belong to what is going on, should it prove to be speech.
+    pub fn doubtful_frames(&self) -> usize {
+        self.sound.map_or(ONSET_WINDOW, |sound| sound.frames)
+    }
+
+    /// What was said is over, or does not count: what comes next is judged by itself.
+    pub fn forget(&mut self) {
+        self.recent = [None; ONSET_WINDOW];
+        self.sound = None;
+    }
+
+    /// Takes the next frame: its evidence where it is likely speech.
+    fn follow(&mut self, likely: Option<f64>) {
+        self.recent.rotate_left(1);
+        self.recent[ONSET_WINDOW - 1] = likely;
+        match &mut self.sound {
+            Some(sound) => match likely {
+                Some(evidence) => {
+                    sound.voiced += 1;
+                    sound.silence = 0;
+                    sound.evidence = (sound.evidence + evidence).max(LEAST);
+                }
+                None => sound.silence += 1,
+            },
+            None => {
+                let voiced = self.recent.iter().flatten().count() as u32;
+                if voiced >= ONSET_FRAMES {
+                    let evidence: f64 = self.recent.iter().flatten().sum();
+                    self.sound = Some(Sound {
+                        frames: ONSET_WINDOW - 1,
+                        voiced,
+                        silence: 0,
+                        evidence: evidence.max(0.0),
+                        is_speech: false,
+                    });
+                }
+            }
+        }
+        let Some(sound) = &mut self.sound else {
+            return;
+        };
+        if !sound.is_speech {
+            sound.frames = (sound.frames + 1).min(LONGEST_DOUBT);
+            sound.is_speech = sound.evidence >= ENOUGH;
+        }
+        if sound.silence >= APART_FRAMES {
+            self.forget();
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::{Task, engine_error};
+use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::Understanding;
 use crate::pipeline::{Answer, Grammar, Media, Request, UserPart};
 use crate::report::{
@@ -14,6 +15,8 @@ use crate::report::{
 
 /// Why there is no text.
 const NO_SPEECH: &str = "no speech was heard";
+/// Why a question about sound is refused: a model answers as if it had heard something.
+const NO_SPEECH_TO_ASK_ABOUT: &str = "no speech was heard in the attached audio; to ask about other sounds, set required = false in [speech] of gemmad.toml";
 
 impl Task<'_> {
     pub(super) fn ask(&mut self, asked: &Asked, ask: &Ask) {
@@ -40,6 +43,9 @@ impl Task<'_> {
         }
         if let Some(audio) = &ask.audio {
             let clip = Media::clip(&audio.0, &limits.audio).map_err(super::invalid_audio)?;
+            if !self.holds_speech(&clip) {
+                return Err(super::invalid_audio(NO_SPEECH_TO_ASK_ABOUT));
+            }
             user.push(UserPart::Media(clip));
         }
         user.push(UserPart::Text(ask.prompt.clone()));
@@ -99,15 +105,33 @@ impl Task<'_> {
     pub(super) fn transcribe(&mut self, asked: &Asked, transcribe: &Transcribe) {
         let since = self.job.queued_at;
         self.tell(asked.update(JobState::Running, Ok(Reply::default())));
-        let result = self.transcript(transcribe);
-        self.conclude(asked, result, since);
+        let audio = transcribe.audio.as_ref().map_or(&[][..], |audio| &audio.0);
+        match Media::clip(audio, &self.settings().config.limits.audio) {
+            Ok(clip) if !self.holds_speech(&clip) => self.nothing_said(asked, since),
+            Ok(clip) => {
+                let result = self.transcript(transcribe, clip);
+                self.conclude(asked, result, since);
+            }
+            Err(error) => self.conclude(asked, Err(super::invalid_audio(error)), since),
+        }
     }
 
-    fn transcript(&mut self, transcribe: &Transcribe) -> Result<Option<Answer>, ErrorBody> {
+    /// Whether somebody speaks in a clip.
+    fn holds_speech(&self, clip: &Media) -> bool {
+        match clip {
+            Media::Clip(clip) => {
+                SpeechCheck::holds_speech(&self.settings().config.speech, &clip.samples)
+            }
+            Media::Image(_) => true,
+        }
+    }
+
+    fn transcript(
+        &mut self,
+        transcribe: &Transcribe,
+        clip: Media,
+    ) -> Result<Option<Answer>, ErrorBody> {
         let settings = std::sync::Arc::clone(&self.job.settings);
-        let audio = transcribe.audio.as_ref().map_or(&[][..], |audio| &audio.0);
-        let clip =
-            Media::clip(audio, &settings.config.limits.audio).map_err(super::invalid_audio)?;
         let language = transcribe.language.as_deref().unwrap_or("English");
         let prompt = settings
             .config

@@ -16,6 +16,9 @@ use crate::guard::harmless::short;
 use crate::report::{Action, CancelRequest, Dictation, JobState, JobUpdate, Origin, Request};
 use crate::utterance;
 
+/// Bytes of sound that are decoded together.
+const PIECE_BYTES: usize = 65_536;
+
 /// Why a client is let go.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
@@ -209,14 +212,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             utterance.awaited.came = true;
             return Err(Ended::Refused(told(&update)));
         }
-        if !utterance.sound.is_full() {
-            let samples = utterance
-                .sound
-                .samples(&event.payload)
-                .map_err(Ended::Refused)?;
-            if let Some(sender) = &utterance.sender {
-                sender.push(&samples);
-            }
+        // A whole clip may come at once: it is decoded piece by piece, and nothing beyond what is heard.
+        for bytes in event.payload.chunks(PIECE_BYTES) {
+            let Some(sender) = &utterance.sender else {
+                break;
+            };
+            sender.push(&utterance.sound.samples(bytes).map_err(Ended::Refused)?);
             if utterance.sound.is_full()
                 && let Some(sender) = utterance.sender.take()
             {
@@ -229,7 +230,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     /// Speech ended: its transcript.
     async fn transcribe(&mut self) -> Result<(), Ended> {
         let Some(mut utterance) = self.utterance.take() else {
-            return Err(Ended::Refused("audio-stop without any sound".to_owned()));
+            // Nobody spoke, as in any other sound without speech.
+            return self.write_down("").await;
         };
         if let Some(sender) = utterance.sender.take() {
             sender.end(false);
@@ -240,11 +242,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         match (update.state, &update.reply) {
             (JobState::Done, Some(reply)) => {
                 let text = reply.text.as_deref().unwrap_or_default().trim();
-                self.send(&Event::new("transcript", json!({ "text": text })))
-                    .await
+                self.write_down(text).await
             }
             _ => Err(Ended::Refused(told(&update))),
         }
+    }
+
+    async fn write_down(&mut self, text: &str) -> Result<(), Ended> {
+        self.send(&Event::new("transcript", json!({ "text": text })))
+            .await
     }
 
     async fn recognize(&mut self, event: &Event) -> Result<(), Ended> {

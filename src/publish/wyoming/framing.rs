@@ -2,11 +2,15 @@
 //!
 //! Source: the protocol's description in the repository of the Python package `wyoming`.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
 };
+
+/// Longest header, and longest data, bytes: both are read as JSON, which takes many times their size.
+const TEXT_BYTES: usize = 65_536;
 
 /// An event.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,9 +38,32 @@ impl Event {
         self.data.get(key).and_then(Value::as_str)
     }
 
-    /// A number of the data; 0 where there is none, which no number here may be.
-    pub(super) fn number(&self, key: &str) -> u64 {
-        self.data.get(key).and_then(Value::as_u64).unwrap_or(0)
+    /// A whole number of the data; some clients write 16000.0.
+    ///
+    /// # Errors
+    /// There is none, in words.
+    pub(super) fn number(&self, key: &str) -> Result<u64, String> {
+        let value = self.data.get(key).unwrap_or(&Value::Null);
+        whole_number(value).ok_or_else(|| format!("`{key}` is {value}; send a whole number"))
+    }
+}
+
+/// A number without a fraction, however it is written: 16000 or 16000.0.
+fn whole_number(value: &Value) -> Option<u64> {
+    let float = |x: f64| (x >= 0.0 && x.fract() == 0.0 && x <= MOST_EXACT).then_some(x as u64);
+    value.as_u64().or_else(|| value.as_f64().and_then(float))
+}
+
+/// From here on, f64 has not every whole number.
+const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// A length of the header; absent or null for none.
+fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        value => whole_number(&value)
+            .map(Some)
+            .ok_or_else(|| D::Error::custom(format!("{value} is no length: send a whole number"))),
     }
 }
 
@@ -47,9 +74,17 @@ struct Header {
     kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data: Option<Map<String, Value>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "length",
+        skip_serializing_if = "Option::is_none"
+    )]
     data_length: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "length",
+        skip_serializing_if = "Option::is_none"
+    )]
     payload_length: Option<u64>,
 }
 
@@ -63,8 +98,13 @@ pub(super) enum Fault {
     #[error("the connection ended within an event")]
     CutOff,
     /// Longer than is accepted.
-    #[error("{what} of an event is longer than wyoming.max_event_bytes, {limit}")]
+    #[error("{what} of an event is longer than {limit} bytes")]
     TooLong { what: &'static str, limit: usize },
+    /// More sound at once than is accepted.
+    #[error(
+        "the sound of an event is longer than wyoming.max_event_bytes, {length} of {limit} bytes: send it in smaller chunks, or raise that"
+    )]
+    TooMuchSound { length: u64, limit: usize },
     /// Not what the protocol says.
     #[error("{what} of an event is no JSON of its form: {error}")]
     NotJson {
@@ -76,13 +116,13 @@ pub(super) enum Fault {
 /// The next event; `None` where the client has gone.
 ///
 /// # Errors
-/// The connection broke, or what came is no event, or one of its parts is longer than `limit` bytes.
+/// The connection broke, or what came is no event, or its sound is longer than `limit` bytes, or its text than [`TEXT_BYTES`].
 pub(super) async fn read(
     input: &mut (impl AsyncBufRead + Unpin),
     limit: usize,
 ) -> Result<Option<Event>, Fault> {
     let mut line = Vec::new();
-    let most = limit as u64 + 1;
+    let most = TEXT_BYTES as u64 + 1;
     (&mut *input)
         .take(most)
         .read_until(b'\n', &mut line)
@@ -91,10 +131,10 @@ pub(super) async fn read(
         return Ok(None);
     }
     if line.last() != Some(&b'\n') {
-        return Err(match line.len() > limit {
+        return Err(match line.len() > TEXT_BYTES {
             true => Fault::TooLong {
                 what: "the header",
-                limit,
+                limit: TEXT_BYTES,
             },
             false => Fault::CutOff,
         });
@@ -103,18 +143,22 @@ pub(super) async fn read(
     let header: Header = serde_json::from_slice(&line).map_err(not_json("the header"))?;
     let mut data = header.data.unwrap_or_default();
     if let Some(length) = header.data_length.filter(|length| *length > 0) {
-        let bytes = part(input, length, limit, "the data").await?;
+        if length > TEXT_BYTES as u64 {
+            return Err(Fault::TooLong {
+                what: "the data",
+                limit: TEXT_BYTES,
+            });
+        }
+        let bytes = part(input, length).await?;
         let more: Map<String, Value> =
             serde_json::from_slice(&bytes).map_err(not_json("the data"))?;
         data.extend(more);
     }
-    let payload = part(
-        input,
-        header.payload_length.unwrap_or(0),
-        limit,
-        "the sound",
-    )
-    .await?;
+    let length = header.payload_length.unwrap_or(0);
+    if length > limit as u64 {
+        return Err(Fault::TooMuchSound { length, limit });
+    }
+    let payload = part(input, length).await?;
     Ok(Some(Event {
         kind: header.kind,
         data,
@@ -123,15 +167,7 @@ pub(super) async fn read(
 }
 
 /// Exactly `length` bytes; memory is taken as they come, not as they are promised.
-async fn part(
-    input: &mut (impl AsyncRead + Unpin),
-    length: u64,
-    limit: usize,
-    what: &'static str,
-) -> Result<Vec<u8>, Fault> {
-    if length > limit as u64 {
-        return Err(Fault::TooLong { what, limit });
-    }
+async fn part(input: &mut (impl AsyncRead + Unpin), length: u64) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
     (&mut *input).take(length).read_to_end(&mut bytes).await?;
     if (bytes.len() as u64) < length {
@@ -228,13 +264,40 @@ mod tests {
                 "the sound of an event is longer",
             ),
             (
-                b"{\"type\":\"a\",\"data_length\":101}\n",
-                "the data of an event is longer",
+                b"{\"type\":\"a\",\"payload_length\":101}\n",
+                "longer than wyoming.max_event_bytes, 101 of 100 bytes",
             ),
-            (&[b'x'; 200], "the header of an event is longer"),
+            (
+                b"{\"type\":\"a\",\"data_length\":65537}\n",
+                "the data of an event is longer than 65536",
+            ),
+            (
+                b"{\"type\":\"a\",\"payload_length\":-5}\n",
+                "-5 is no length: send a whole number",
+            ),
+            (
+                b"{\"type\":\"a\",\"data_length\":1.5}\n",
+                "1.5 is no length: send a whole number",
+            ),
+            (&[b'x'; 65_600], "the header of an event is longer"),
         ] {
             let error = read_all(bytes, 100).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_as_floats() {
+        let bytes = b"{\"type\":\"audio-chunk\",\"data_length\":34.0,\"payload_length\":2e0}\n\
+            {\"rate\":16000.0,\"width\":2,\"x\":1.5}ab{\"type\":\"ping\",\"data_length\":null}\n";
+        let events = read_all(bytes, 200).unwrap();
+        assert_eq!(events[0].payload, b"ab");
+        assert_eq!(events[1].kind, "ping");
+        assert_eq!(events[0].number("rate"), Ok(16_000));
+        assert_eq!(events[0].number("width"), Ok(2));
+        for (key, value) in [("x", "1.5"), ("channels", "null")] {
+            let error = events[0].number(key).unwrap_err();
+            assert_eq!(error, format!("`{key}` is {value}; send a whole number"));
         }
     }
 

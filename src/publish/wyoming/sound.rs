@@ -30,7 +30,7 @@ impl Sound {
     /// # Errors
     /// A format that cannot be read, in words.
     pub(super) fn new(event: &Event, longest_s: u32) -> Result<Sound, String> {
-        let encoding = match event.number("width") {
+        let encoding = match event.number("width")? {
             2 => Encoding::S16,
             3 => Encoding::S24,
             4 => Encoding::S32,
@@ -40,13 +40,13 @@ impl Sound {
                 ));
             }
         };
-        let channels = event.number("channels");
+        let channels = event.number("channels")?;
         if !(1..=MAX_CHANNELS).contains(&channels) {
             return Err(format!(
                 "{channels} channels cannot be read; send 1 to {MAX_CHANNELS}"
             ));
         }
-        let rate_hz = u32::try_from(event.number("rate")).unwrap_or(u32::MAX);
+        let rate_hz = u32::try_from(event.number("rate")?).unwrap_or(u32::MAX);
         let resampler = Resampler::new(rate_hz, SAMPLE_RATE_HZ).map_err(|e| e.to_string())?;
         Ok(Sound {
             encoding,
