@@ -222,22 +222,81 @@ fn bad_files_are_named_and_skipped() {
         "{errors}"
     );
     assert_eq!(errors.lines().count(), 2, "{errors}");
-    // 10 ms are less than a frame.
-    let output = transcribe()
-        .arg("-")
-        .write_stdin(vec![0; 320])
+}
+
+/// A WAV file of 16 kHz.
+fn wav(samples: &[i16]) -> Vec<u8> {
+    let mut wav = std::fs::read(clip(0)).unwrap();
+    wav.truncate(44);
+    let bytes = samples.len() as u32 * 2;
+    wav[4..8].copy_from_slice(&(bytes + 36).to_le_bytes());
+    wav[40..44].copy_from_slice(&bytes.to_le_bytes());
+    wav.extend(samples.iter().flat_map(|x| x.to_le_bytes()));
+    wav
+}
+
+/// A model makes words of them, too; so it is not asked.
+#[test]
+fn silence_and_noise_have_no_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = 1u32;
+    let mut noise = |loud: i32| -> Vec<i16> {
+        let mut sample = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (((state >> 16) as i32 - 32_768) * loud / 32_768) as i16
+        };
+        (0..48_000).map(&mut sample).collect()
+    };
+    let sounds = [
+        ("zeros", vec![0; 32_000]),
+        ("faint", noise(50)),
+        ("loud", noise(6000)),
+        ("short", vec![500; 320]),
+    ];
+    let mut command = transcribe();
+    for (name, samples) in &sounds {
+        let path = dir.path().join(name);
+        std::fs::write(&path, wav(samples)).unwrap();
+        command.arg(path);
+    }
+    let output = command.arg(clip(1)).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, format!("\n\n\n\n{}\n", SPOKEN[1].1));
+    let notes = String::from_utf8(output.stderr).unwrap();
+    for (line, (name, _)) in notes.lines().zip(&sounds) {
+        assert!(
+            line.ends_with(&format!("{name}: no speech was heard")),
+            "{line}"
+        );
+    }
+    assert_eq!(notes.lines().count(), sounds.len());
+
+    // From a pipe likewise; nothing, and less than the model hears anything of, are silence, too.
+    for samples in [&sounds[0].1[..], &sounds[2].1[..], &[0; 160][..], &[][..]] {
+        for input in [wav(samples), wav(samples)[44..].to_vec()] {
+            let output = lines(transcribe().arg("-").write_stdin(input));
+            assert_eq!(output, [""], "{} samples", samples.len());
+        }
+    }
+    let report = &lines(
+        transcribe()
+            .args(["--json", "-"])
+            .write_stdin(wav(&sounds[0].1)),
+    )[0];
+    let report: Value = serde_json::from_str(report).unwrap();
+    assert_eq!(
+        (&report["speech"], &report["text"]),
+        (&false.into(), &"".into())
+    );
+    assert_eq!(report["duration_s"], 2.0);
+
+    // Whoever wants the model to be asked all the same can have that.
+    let asked = transcribe()
+        .args(["--any-sound", "--json", "-"])
+        .write_stdin(wav(&sounds[0].1))
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(65));
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .contains("cannot encode 160 samples")
-    );
-    let output = transcribe().arg("-").write_stdin("").output().unwrap();
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .contains("no samples")
-    );
+    let report: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert_eq!(report["pieces"].as_array().unwrap().len(), 1);
 }

@@ -47,7 +47,7 @@ pub struct Segmenter {
     /// Less than a frame.
     pending: Vec<f32>,
     /// What was heard last outside an utterance, the newest at the back; bounded by the longest lead, 10 s, and
-    /// what is in doubt, 1 s.
+    /// what is in doubt, 3 s.
     ring: VecDeque<f32>,
     utterance: Option<Utterance>,
 }

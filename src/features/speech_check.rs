@@ -104,10 +104,8 @@ impl SpeechCheck {
             while backwards.len() < SETTLING_SAMPLES {
                 backwards.extend_from_within(..);
             }
-            for frame in backwards[backwards.len() - SETTLING_SAMPLES..].chunks(FRAME_SAMPLES) {
-                self.detector.is_likely(frame);
-            }
-            self.detector.forget();
+            let from = backwards.len() - SETTLING_SAMPLES;
+            self.detector.settle(&backwards[from..]);
         }
         let frames = pending.chunks_exact(FRAME_SAMPLES);
         let rest = frames.remainder().to_vec();

@@ -21,8 +21,9 @@ const APART_FRAMES: u32 = 44;
 const ENOUGH: f64 = 4.0;
 const LEAST: f64 = -6.0;
 
-/// Frames at most that an utterance gets of what was heard while the evidence was still not enough: 1 s.
-const LONGEST_DOUBT: usize = 62;
+/// Frames at most that an utterance gets of what was heard while the evidence was still not enough: 3 s. Whoever speaks faintly is
+/// in doubt for a second.
+const LONGEST_DOUBT: usize = 188;
 
 /// Where the detector's memory is empty, steady noise looks like speech to it for up to 25 frames.
 pub(super) const SETTLING_FRAMES: u32 = 30;
@@ -89,6 +90,18 @@ impl SpeechDetector {
         self.level = Level::default();
         self.evidence.reset();
         self.settling = SETTLING_FRAMES;
+        self.forget();
+    }
+
+    /// Hears `before` as what was there before the stream begins, so that its first frame is judged as any other. How loud it is does
+    /// not count: the stream begins with what is usual in it.
+    pub(super) fn settle(&mut self, before: &[f32]) {
+        self.reset();
+        for frame in before.chunks_exact(FRAME_SAMPLES) {
+            self.is_likely(frame);
+        }
+        self.level = Level::default();
+        self.settling = 0;
         self.forget();
     }
 

@@ -112,6 +112,22 @@ fn questions_over_mqtt() {
         expected("audio", "003_both.wav", "transcript")
     );
 
+    // Sound in which nobody speaks has no text, and is nothing to ask about: a model would make words of it.
+    let mut silence = std::fs::read(heldout("audio/003_both.wav")).unwrap();
+    silence[44..].fill(0);
+    let silence = STANDARD.encode(silence);
+    let nothing = bench.request("transcribe", "silence", json!({"audio": silence}));
+    assert_eq!(text(&nothing), "");
+    assert_eq!(nothing["data"]["details"]["reason"], "no speech was heard");
+    let ask = json!({"prompt": "What is said?", "audio": silence});
+    let refused = bench.request("ask", "silence", ask);
+    assert_eq!(refused["error"]["code"], "invalid_audio", "{refused}");
+    let words = refused["error"]["message"].as_str().unwrap();
+    assert!(
+        words.contains("no speech") && words.contains("[speech]"),
+        "{words}"
+    );
+
     let say = |transaction: &str| {
         let ask =
             json!({"prompt": "Turn on the kitchen light.", "conversation": "c", "max_tokens": 8});

@@ -151,6 +151,61 @@ fn speech_becomes_a_transcript_and_a_sentence_an_intent() {
     assert_eq!(client.receive(), None);
 }
 
+/// 3 s of noise, 16 bits: pink from sox, as loud as is said.
+fn pink(dbfs: f64) -> Vec<u8> {
+    let gain = format!("{dbfs}dB");
+    let output = std::process::Command::new("sox")
+        .args(["-R", "-n", "-r", "16000", "-c", "1", "-b", "16"])
+        .args(["-e", "signed", "-t", "raw", "-"])
+        .args(["synth", "3", "pinknoise", "norm", "0", "vol", &gain])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+/// A model makes words of silence and noise, too, and a command that nobody gave opens a gate.
+#[test]
+fn silence_and_noise_become_no_words_and_the_connection_goes_on() {
+    let bench = Bench::new();
+    let (gemmad, port) = start(&bench, "");
+    let mut client = Client::connect(port);
+    let text = |client: &mut Client| {
+        let (kind, data) = client.receive().unwrap();
+        assert_eq!(kind, "transcript", "{data}");
+        data["text"].as_str().unwrap().to_owned()
+    };
+    for (what, sound) in [
+        ("2 s of zeros", vec![0; 64_000]),
+        ("5 s of zeros", vec![0; 160_000]),
+        ("faint noise", pink(-50.0)),
+        ("loud noise", pink(-12.0)),
+        ("20 ms", samples("009_both.wav")[..640].to_vec()),
+        ("nothing", Vec::new()),
+    ] {
+        client.send("transcribe", json!({"language": "en"}), &[]);
+        client.speak(&mono(), &sound);
+        client.send("audio-stop", json!({}), &[]);
+        assert_eq!(text(&mut client), "", "{what}");
+    }
+    client.send("audio-stop", json!({}), &[]);
+    assert_eq!(text(&mut client), "", "a stop without a start");
+
+    // A whole clip in one event, of 48 kHz in two channels, and numbers as some scripts write them.
+    let whole: Vec<u8> = samples("009_both.wav")
+        .chunks_exact(2)
+        .flat_map(|sample| [sample[0], sample[1]].repeat(6))
+        .collect();
+    assert!(whole.len() > 500_000);
+    let format = json!({"rate": 48000.0, "width": 2.0, "channels": 2.0});
+    client.send("audio-start", format.clone(), &[]);
+    client.send("audio-chunk", format, &whole);
+    client.send("audio-stop", json!({}), &[]);
+    let said = expected("audio", "009_both.wav", "transcript");
+    assert_eq!(text(&mut client), said);
+    gemmad.stop();
+}
+
 #[test]
 fn clients_are_limited_in_number_size_time_and_form() {
     let bench = Bench::new();
@@ -191,7 +246,10 @@ fn clients_are_limited_in_number_size_time_and_form() {
             b"{\"type\":\"audio-start\",\"data\":{\"rate\":1,\"width\":2,\"channels\":1}}\n",
             "Hz",
         ),
-        (b"{\"type\":\"audio-stop\"}\n", "without any sound"),
+        (
+            b"{\"type\":\"audio-start\",\"data\":{\"rate\":16000.5,\"width\":2,\"channels\":1}}\n",
+            "`rate` is 16000.5; send a whole number",
+        ),
     ] {
         let mut client = Client::connect(port);
         client.stream.get_mut().write_all(bytes).unwrap();

@@ -170,15 +170,17 @@ fn tones_and_machines_begin_no_utterance_and_no_noisy_speech_is_lost() {
         ("the twelve, 14 dB less", heard(TWELVE, 0.2)),
         ("more", heard(MORE, 1.0)),
     ];
+    let looked: Vec<Vec<Vec<Frame>>> = groups
+        .iter()
+        .map(|(_, sounds)| sounds.iter().map(|s| frames(&s.2)).collect())
+        .collect();
     let speech = spoken();
     assert_eq!(speech.len(), 240);
     let judged: Vec<Vec<Frame>> = speech.iter().map(|(_, scene)| frames(scene)).collect();
     let mut table = Vec::new();
     for way in WAYS {
-        let begun: Vec<usize> = groups
-            .iter()
-            .map(|(_, sounds)| sounds.iter().map(|s| way.begins(&frames(&s.2))).sum())
-            .collect();
+        let begins = |group: &Vec<Vec<Frame>>| group.iter().map(|s| way.begins(s)).sum();
+        let begun: Vec<usize> = looked.iter().map(begins).collect();
         let found = judged
             .iter()
             .filter(|frames| way.begins(frames) > 0)
