@@ -1,7 +1,22 @@
 //! How much a frame speaks for speech, beyond what the detector says of it: a telephone, a piano or a vacuum cleaner that starts is
 //! speech to the detector, and a look at its spectrum over a tenth of a second tells that it is none.
 //!
-//! What was measured is in the table of `tests/speech/tones.rs`, which makes the sounds and counts.
+//! Counted by `tests/speech/tones.rs`, which makes the sounds: utterances that twelve sounds of a home begin in a minute each (a
+//! telephone, a doorbell, a piano, a vacuum cleaner, …), the same 14 dB quieter, and thirteen more; and of 20 clips in 12 noises, 40
+//! to 0 dB below them, how many are found. A way is so many likely frames of so many in a row that have what it asks for.
+//!
+//! | way | twelve | quieter | more | speech found |
+//! | --- | --- | --- | --- | --- |
+//! | none, as it was: 4 of 6 | 54 | 33 | 176 | 234 of 240 |
+//! | the detector's score is 0.8: 6 of 16 | 32 | 32 | 121 | 222 |
+//! | bands change by 2.8 dB in 80 ms: 10 of 16 | 15 | 16 | 48 | 203 |
+//! | lines are alike to 0.9 at most after 96 ms: 10 of 16 | 13 | 16 | 48 | 199 |
+//! | the 16 strongest bins hold 0.8 at most: 10 of 16 | 4 | 17 | 114 | 205 |
+//! | all of these: 8 of 16 | 0 | 0 | 0 | 205 |
+//! | their weighted sum, which is what stands here | 0 | 0 | 42 | all that were |
+//!
+//! The 42 are a trumpet (16 of 16), a guitar (14 of 16), the hum of a transformer (9 of 10), a chord and a dial tone (3 of 32): they
+//! have the harmonics of a voice, and what would tell them apart loses speech in noise.
 
 use std::collections::VecDeque;
 use std::f64::consts::PI;
