@@ -247,7 +247,7 @@ fn work_that_gives_way_goes_on_as_if_nothing_had_been_and_so_does_what_it_gave_w
         height_px: 64,
         pixels: vec![100; 3 * 64 * 64],
     };
-    let mut requests = vec![
+    let mut requests = [
         request(vec![text()]),
         request(vec![UserPart::Media(Media::Clip(clip)), text()]),
         request(vec![UserPart::Media(Media::Image(image)), text()]),

@@ -89,7 +89,7 @@ pub(super) enum Speaker {
     Microphone(String),
     /// A client's.
     Client {
-        request: Request,
+        request: Box<Request>,
         /// In the prompt's words.
         language: String,
     },

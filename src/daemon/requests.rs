@@ -215,7 +215,7 @@ impl Daemon {
         self.loaded.residency.prefetch(Group::Audio);
         let work = Work::Utterance(Utterance {
             speaker: Speaker::Client {
-                request: request.clone(),
+                request: Box::new(request.clone()),
                 language: dictation.language.clone(),
             },
             sound: Arc::clone(&dictation.sound),
