@@ -1,6 +1,6 @@
 # One line for each thing people do. The scripts behind them are in packaging/ and can be called by themselves.
 
-.PHONY: help demo deps board-deps lint test ha-test cross deb reproducible board-image board-test deny
+.PHONY: help demo deps test-deps board-deps lint test test-boards fuzz ha-test cross deb reproducible board-image board-test deny
 
 # Where rustup puts cargo, for a shell that does not know it yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -14,7 +14,10 @@ demo: ## build it and watch it work: a microphone that hears recordings, a camer
 	cargo build --locked --release --bin gemmad
 	@python3 packaging/demo $(release)
 
-deps: ## install what building and testing need (Debian, Raspberry Pi OS, Ubuntu)
+test-deps: ## install what building and testing on this machine need (Debian, Raspberry Pi OS, Ubuntu)
+	packaging/install-build-deps.sh test
+
+deps: ## the same, and on a PC what builds for the boards and emulates their CPUs
 	packaging/install-build-deps.sh
 
 board-deps: ## what the virtual board needs beside
@@ -23,8 +26,15 @@ board-deps: ## what the virtual board needs beside
 lint: ## format and clippy, for x86_64 and aarch64; warnings are errors
 	packaging/test.sh lint
 
-test: deps ## everything CI runs: lint, the aarch64 tests and the kernels' instruction counts on three emulated CPUs, the core of board-test (after board-deps), all tests on this machine
-	packaging/test.sh all
+test: test-deps ## format, clippy and all tests, on this machine: what to run after a change
+	packaging/test.sh here
+
+test-boards: deps ## what boards will run, on a PC: clippy for aarch64, kernels and golden tests on three emulated CPUs, instruction counts, the core of board-test (after board-deps)
+	packaging/test.sh boards
+
+fuzz: ## damaged files and hostile messages, thought up by libFuzzer: MINUTES=n for each target (1), TARGETS="gguf mqtt" for some, JOBS=n at a time (1)
+	packaging/install-build-deps.sh fuzz
+	packaging/fuzz.py --minutes $(or $(MINUTES),1) --jobs $(or $(JOBS),1) $(TARGETS)
 
 ha-test: ## the daemon with a real Home Assistant and the blueprints (installs Home Assistant into target/ha-venv; needs Python 3.13)
 	packaging/install-build-deps.sh ha

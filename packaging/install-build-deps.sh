@@ -2,6 +2,8 @@
 # Install what building and testing gemmad need on Debian, Raspberry Pi OS or Ubuntu, and nothing that is there already.
 #   install-build-deps.sh          everything
 #   install-build-deps.sh demo     what `make demo` needs
+#   install-build-deps.sh test     what `make test` needs
+#   install-build-deps.sh fuzz     what `make fuzz` needs
 #   install-build-deps.sh ha       what `make ha-test` needs, beside Python 3.13
 #   install-build-deps.sh board    everything, and what the virtual board is built and run with
 # Uses sudo only where a package is missing and the caller is not root.
@@ -11,13 +13,15 @@ cd "$(dirname "$0")/.."
 what=${1:-all}
 board=no
 case $what in
-all | board | demo | ha) ;;
+all | board | demo | test | fuzz | ha) ;;
 *)
-    echo "usage: packaging/install-build-deps.sh [board | demo | ha]" >&2
+    echo "usage: packaging/install-build-deps.sh [board | demo | test | fuzz | ha]" >&2
     exit 64
     ;;
 esac
 [ "$what" != board ] || what=all board=yes
+tests=no
+case $what in all | test) tests=yes ;; esac
 
 board_target=aarch64-unknown-linux-gnu
 rustup_command="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
@@ -57,7 +61,8 @@ if command -v dpkg-query >/dev/null; then
         python3 # plays the demo
     )
     [ "$what" != ha ] || packages+=(ffmpeg) # Home Assistant turns speech into MP3 with it
-    [ "$what" != all ] || packages+=(
+    [ "$what" != fuzz ] || packages+=(g++) # libFuzzer is C++
+    [ $tests = no ] || packages+=(
         util-linux-extra # fincore, which tells the tests what the page cache holds
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
         openssl # certificates for the broker
@@ -97,11 +102,14 @@ if ! command -v cargo >/dev/null; then
     fi
 fi
 
-[ "$what" = all ] || exit 0
+if [ "$what" = fuzz ] && ! cargo fuzz --version >/dev/null 2>&1; then
+    cargo install --locked --debug cargo-fuzz@0.13.1
+fi
+[ $tests = yes ] || exit 0
 
 # The first command runs rustup's proxy, which fetches the toolchain that rust-toolchain.toml pins.
 toolchain=$(rustc --print sysroot)
-if [ ! -d "$toolchain/lib/rustlib/$board_target" ]; then
+if [ "$what" = all ] && [ ! -d "$toolchain/lib/rustlib/$board_target" ]; then
     rustup target add "$board_target"
 fi
 for tool in fmt clippy; do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The checks behind `make lint` and `make test`.   test.sh lint|all
+# The checks behind `make lint`, `make test` and `make test-boards`.   test.sh lint|here|boards
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec 2>&1 # one stream, so that a log shows things in the order in which they happened
@@ -10,16 +10,11 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 
 step() { printf '\n== %s (%d:%02d since the start)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 
-lint() {
+style() {
     step "cargo fmt"
     cargo fmt --all --check
-    step "clippy, $host"
-    cargo clippy --locked --workspace --all-targets -- -D warnings
-    # Without this no NEON line would even be type-checked on a PC.
-    if [ "$host" != $board ]; then
-        step "clippy, $board"
-        cargo clippy --locked --workspace --all-targets --target $board -- -D warnings
-    fi
+    # The targets' own files are another workspace's; what they run is compiled into tests/fuzz_corpora.rs.
+    rustfmt --edition 2024 --check fuzz/fuzz_targets/*.rs
     # Advisories need their database from the network: `make deny` asks for those too.
     if cargo deny --version >/dev/null 2>&1; then
         step "licences, bans and sources"
@@ -27,6 +22,12 @@ lint() {
     else
         step "licences, bans and sources: not checked, cargo-deny is missing (cargo install --locked cargo-deny)"
     fi
+}
+
+# For this machine, or for the target that is named.
+clippy() {
+    step "clippy, ${1-$host}"
+    cargo clippy --locked --workspace --all-targets ${1+--target "$1"} -- -D warnings
 }
 
 # What of the virtual board's means is missing here, if anything (tests/board/README.md).
@@ -93,17 +94,35 @@ native() {
     fi
 }
 
+# What of the Makefile proves something and is not part of `make test`.
+beside() {
+    printf '\nThis is what runs anywhere. Beside it there are:\n'
+    sed -n 's/^\(test-boards\|board-test\|ha-test\|fuzz\|soak\):.*## /  make \1\t/p' Makefile
+}
+
 case ${1-} in
 lint)
-    lint
+    style
+    clippy
+    [ "$host" = $board ] || clippy $board
     ;;
-all)
-    lint
-    [ "$host" = $board ] || emulated
+here)
+    beside
+    style
+    clippy
     native # last: its summary ends the log
     ;;
+boards)
+    if [ "$host" = $board ]; then
+        echo "this is such a board: make test has run it all, and there is nothing to emulate"
+    else
+        # Without this no NEON line would even be type-checked on a PC.
+        clippy $board
+        emulated
+    fi
+    ;;
 *)
-    echo "usage: packaging/test.sh lint|all" >&2
+    echo "usage: packaging/test.sh lint|here|boards" >&2
     exit 64
     ;;
 esac

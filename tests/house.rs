@@ -14,7 +14,9 @@ mod source;
 
 use rules::File;
 use std::fs::read_to_string;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -255,7 +257,12 @@ fn documents_name_only_what_exists() {
         .len(),
         0
     );
-    for document in ["README.md", "ARCHITECTURE.md", "tests/fixtures/README.md"] {
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "tests/fixtures/README.md",
+        "fuzz/README.md",
+    ] {
         let text = read_to_string(top().join(document)).unwrap();
         assert_none(rules::dead_paths(document, &text, |path| {
             top().join(path).exists()
@@ -313,6 +320,53 @@ fn everything_linked_comes_from_the_registry() {
     assert_none(rules::foreign_sources(
         &read_to_string(top().join("Cargo.lock")).unwrap(),
     ));
+}
+
+/// The last line of `.ci/run`'s log is `packaging/count-tests.py`'s.
+#[test]
+fn the_tests_of_a_log_are_counted_by_what_their_runners_say() {
+    let count = |log: &str| {
+        let mut child = Command::new("python3")
+            .arg(top().join("packaging/count-tests.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(log.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let last = text.lines().last().unwrap().to_owned();
+        (last, output.status.success())
+    };
+    let good = "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.1s\n\
+        \x1b[32;1m     Summary\x1b[0m [   9.1s] \x1b[1m700\x1b[0m tests run: \x1b[1m700\x1b[0m passed (1 slow), 2 skipped\n\
+        instruction-counts: 40 kernels on 3 CPUs, none over 3 % more than on record\n\
+        3 of 3 passed in 7 min\n";
+    assert_eq!(count(good), ("745 passed, 0 failed".to_owned(), true));
+    for (log, said) in [
+        (
+            "     Summary [   9.1s] 5/9 tests run: 4 passed, 1 failed, 0 skipped\n",
+            "4 passed, 1 failed",
+        ),
+        (
+            "test result: FAILED. 2 passed; 3 failed; 0 ignored\n",
+            "2 passed, 3 failed",
+        ),
+        ("2 of 3 passed in 7 min\n", "2 passed, 1 failed"),
+        (
+            "instruction-counts: kernels take more instructions than kernels/benches/record says:\n",
+            "0 passed, 1 failed",
+        ),
+        // A log in which nothing ran is no good one.
+        ("error: no such command\n", "0 passed, 0 failed"),
+    ] {
+        assert_eq!(count(log), (said.to_owned(), false));
+    }
 }
 
 /// `cross` itself needs Docker, which a test may not have; what its file says can be read.

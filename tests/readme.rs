@@ -41,6 +41,22 @@ const COMMANDS: &[(&str, How)] = &[
         Elsewhere(".ci/run", "make test", "it is what runs this test"),
     ),
     (
+        "make test-boards",
+        Elsewhere(
+            ".ci/run",
+            "make test-boards",
+            "it emulates three CPUs and a board",
+        ),
+    ),
+    (
+        "make fuzz MINUTES=30",
+        Elsewhere(
+            "Makefile",
+            "packaging/fuzz.py --minutes $(or $(MINUTES),1)",
+            "it takes half an hour for each target",
+        ),
+    ),
+    (
         "make ha-test",
         Elsewhere(
             "packaging/ha-test.sh",
@@ -338,7 +354,8 @@ fn every_command_of_the_readme_is_accounted_for() {
 
     let makefile = read_to_string(top().join("Makefile")).unwrap();
     for (command, how) in COMMANDS {
-        if let Some(target) = command.strip_prefix("make ") {
+        if let Some(line) = command.strip_prefix("make ") {
+            let target = line.split(' ').next().unwrap_or_default();
             let rule = format!("\n{target}:");
             assert!(makefile.contains(&rule), "Makefile has no {target}");
         }

@@ -390,8 +390,9 @@ pub(crate) fn files(top: &Path) -> Vec<String> {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
             let path = format!("{folder}{name}");
-            if matches!(name.as_str(), "target" | ".git" | "__pycache__") || name.ends_with(".pack")
-            {
+            // What a build, git, Python and a run of `make fuzz` leave behind.
+            let left = ["target", ".git", "__pycache__", "artifacts", "corpus-grown"];
+            if left.contains(&name.as_str()) || name.ends_with(".pack") {
                 continue;
             }
             if entry.file_type().unwrap().is_dir() {

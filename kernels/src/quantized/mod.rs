@@ -11,7 +11,7 @@
 //!
 //! Costs in the kernels' comments are counted, not estimated: instructions executed under qemu for 32 weights and a token, at
 //! 2048 columns; for `matmul` with 128 tokens, unpacking included. `kernels/benches/record/` has them to three places, and
-//! `make test` fails where one grows.
+//! `make test-boards` fails where one grows.
 //!
 //! | operation | scalar | NEON | dotprod | i8mm | AVX2 | AVX-512 | AVX-512 VNNI |
 //! |---|---|---|---|---|---|---|---|

@@ -1,6 +1,7 @@
 //! `org.gemmad1.Manager`: what runs, and requests that need no device.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd as FileFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,24 +62,7 @@ impl Manager {
     ) -> Result<OwnedObjectPath, Error> {
         let call = Call::begin(&self.shared, connection, &header).await?;
         let max = self.shared.config.max_text_bytes;
-        limited("prompt", &prompt, max)?;
-        let mut options = Options::new(options, ASK_OPTIONS, max)?;
-        let (image, audio) = (options.fd("image")?, options.fd("audio")?);
-        let mut ask = Ask {
-            prompt,
-            system: options.text("system")?,
-            schema: options.json("schema")?,
-            choices: options.texts("choices")?,
-            matformer: options.text("matformer")?,
-            max_tokens: options.count("max_tokens")?,
-            temperature: options.number("temperature")?,
-            seed: options.whole("seed")?,
-            stream: options.flag("stream")?.unwrap_or_default(),
-            conversation: options.text("conversation")?,
-            timeout_ms: options.whole("timeout_ms")?,
-            image: None,
-            audio: None,
-        };
+        let (mut ask, image, audio) = ask_options(prompt, options, max)?;
         if let Some(fd) = image {
             ask.image = Some(call.reader().read("image", fd).await?);
         }
@@ -99,18 +83,8 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<OwnedObjectPath, Error> {
         let call = Call::begin(&self.shared, connection, &header).await?;
-        let mut options = Options::new(
-            options,
-            TRANSCRIBE_OPTIONS,
-            self.shared.config.max_text_bytes,
-        )?;
-        let transcribe = Transcribe {
-            language: options.text("language")?,
-            matformer: options.text("matformer")?,
-            max_tokens: options.count("max_tokens")?,
-            timeout_ms: options.whole("timeout_ms")?,
-            audio: Some(call.reader().read("audio", audio.into()).await?),
-        };
+        let mut transcribe = transcribe_options(options, self.shared.config.max_text_bytes)?;
+        transcribe.audio = Some(call.reader().read("audio", audio.into()).await?);
         call.submit(connection, "transcribe", Action::Transcribe(transcribe))
             .await
     }
@@ -255,6 +229,48 @@ impl Manager {
         job: ObjectPath<'_>,
         result: &str,
     ) -> zbus::Result<()>;
+}
+
+/// What `Ask` asks, and the descriptors of its picture and of its sound, which are still to be read.
+pub(super) fn ask_options(
+    prompt: String,
+    options: HashMap<String, OwnedVariant>,
+    max_text_bytes: usize,
+) -> Result<(Ask, Option<FileFd>, Option<FileFd>), Error> {
+    limited("prompt", &prompt, max_text_bytes)?;
+    let mut options = Options::new(options, ASK_OPTIONS, max_text_bytes)?;
+    let (image, audio) = (options.fd("image")?, options.fd("audio")?);
+    let ask = Ask {
+        prompt,
+        system: options.text("system")?,
+        schema: options.json("schema")?,
+        choices: options.texts("choices")?,
+        matformer: options.text("matformer")?,
+        max_tokens: options.count("max_tokens")?,
+        temperature: options.number("temperature")?,
+        seed: options.whole("seed")?,
+        stream: options.flag("stream")?.unwrap_or_default(),
+        conversation: options.text("conversation")?,
+        timeout_ms: options.whole("timeout_ms")?,
+        image: None,
+        audio: None,
+    };
+    Ok((ask, image, audio))
+}
+
+/// The options of `Transcribe`.
+pub(super) fn transcribe_options(
+    options: HashMap<String, OwnedVariant>,
+    max_text_bytes: usize,
+) -> Result<Transcribe, Error> {
+    let mut options = Options::new(options, TRANSCRIBE_OPTIONS, max_text_bytes)?;
+    Ok(Transcribe {
+        language: options.text("language")?,
+        matformer: options.text("matformer")?,
+        max_tokens: options.count("max_tokens")?,
+        timeout_ms: options.whole("timeout_ms")?,
+        audio: None,
+    })
 }
 
 /// The options that both `Describe` have.

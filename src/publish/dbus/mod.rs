@@ -19,6 +19,7 @@ mod sources;
 mod state;
 mod values;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +28,12 @@ use tokio::task::JoinHandle;
 use zbus::connection::Builder;
 use zbus::fdo::{DBusProxy, ObjectManager, RequestNameFlags, RequestNameReply};
 use zbus::proxy::CacheProperties;
-use zbus::{Connection, fdo};
+use zbus::wire::LE;
+use zbus::wire::serialized::{Context, Data};
+use zbus::{Connection, OwnedVariant, fdo};
 
 use crate::config;
-use crate::report::{Info, Report, Request};
+use crate::report::{Action, Info, Report, Request};
 
 pub use error::DbusError;
 pub use probe::{NameOwner, probe};
@@ -47,6 +50,28 @@ const LOG_CONTROL: &str = "/org/freedesktop/LogControl1";
 
 /// Longest wait for an answer of the bus itself.
 const BUS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a call of the manager's method `method` (`Ask`, `Transcribe` or `Describe`) asks for, by its options: an `a{sv}` as it lies in a
+/// message of little-endian byte order. Open to tests: what comes over the bus comes this way, and descriptors beside it.
+///
+/// # Errors
+/// What the caller would be told.
+#[doc(hidden)]
+pub fn read_options(method: &str, options: &[u8], max_text_bytes: usize) -> Result<Action, String> {
+    let message = Data::new(options, Context::new(LE, 0));
+    let (options, _): (HashMap<String, OwnedVariant>, usize) =
+        message.deserialize().map_err(|error| error.to_string())?;
+    let action = match method {
+        "Ask" => manager::ask_options("?".to_owned(), options, max_text_bytes)
+            .map(|(ask, _, _)| Action::Ask(ask)),
+        "Transcribe" => {
+            manager::transcribe_options(options, max_text_bytes).map(Action::Transcribe)
+        }
+        "Describe" => manager::describe_options(options, max_text_bytes).map(Action::Describe),
+        _ => return Err(format!("no method {method:?} takes options")),
+    };
+    action.map_err(|error| error.to_string())
+}
 
 /// The daemon on the bus.
 pub struct Bus {

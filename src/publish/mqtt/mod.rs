@@ -49,7 +49,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::report::{Info, MqttHealth, Report, Request};
+use crate::report::{ErrorBody, Info, MqttHealth, Report, Request};
 use crate::tls::TlsError;
 use backoff::Backoff;
 use namesake::Namesake;
@@ -125,6 +125,23 @@ pub enum MqttError {
         /// What happened.
         reason: String,
     },
+}
+
+/// What a message on `command`, a topic below those of the node, asks for; `None` where it takes no commands. Open to tests: what comes
+/// from the broker comes this way.
+#[doc(hidden)]
+pub fn read_request(
+    config: &config::Mqtt,
+    command: &str,
+    payload: &[u8],
+) -> Option<Result<Request, ErrorBody>> {
+    let topics = Topics::new(config);
+    let topic = topics.of(command);
+    let read = command::read(&topics, config.max_payload_bytes, &topic, payload)?;
+    Some(match read {
+        Ok(received) => Ok(received.request),
+        Err(refusal) => Err(refusal.error),
+    })
 }
 
 /// A node on a broker: publishes reports, and hands requests to the daemon.

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -115,6 +116,50 @@ impl Wyoming {
     pub async fn stop(self) {
         self.task.abort();
         self.task.await.ok();
+    }
+}
+
+/// A client's whole conversation; for each of its requests `answer` is called until it has an answer. Open to tests: what comes over
+/// the network comes this way.
+///
+/// # Errors
+/// Why the client was let go.
+#[doc(hidden)]
+pub async fn converse(
+    config: &config::Wyoming,
+    info: Info,
+    input: impl AsyncRead + Unpin,
+    output: impl AsyncWrite + Unpin,
+    answer: impl Fn(&Request) -> Option<JobUpdate>,
+) -> Result<(), String> {
+    let (requests, mut asked) = mpsc::channel(8);
+    let shared = Arc::new(Shared {
+        config: config.clone(),
+        info: Mutex::new(info),
+        jobs: Mutex::default(),
+        requests,
+    });
+    let served = Client::new(input, output, Arc::clone(&shared)).serve();
+    let answered = async {
+        let mut open = Vec::new();
+        loop {
+            open.extend(asked.try_recv());
+            open.retain(|request: &Request| {
+                let Some(update) = answer(request) else {
+                    return shared.jobs().contains_key(&request.id);
+                };
+                if let Some(waiting) = shared.jobs().remove(&request.id) {
+                    waiting.send(update).ok();
+                }
+                false
+            });
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = served => ended.map_err(|error| error.to_string()),
+        () = answered => Ok(()),
     }
 }
 

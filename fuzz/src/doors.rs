@@ -1,0 +1,149 @@
+//! What comes from the broker, from clients of the Wyoming server and over the bus.
+
+use std::io::Read;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use gemmad::config::{Mqtt, Wyoming};
+use gemmad::publish::{dbus, mqtt, wyoming};
+use gemmad::report::{Action, Heard, Info, JobState, JobUpdate, Reply, Request};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::unconstrained;
+
+/// What may be told of an input: it is read by a person, and goes back over the network.
+const LONGEST_ERROR_BYTES: usize = 4096;
+
+/// The first line is a topic below the node's, the rest a payload.
+pub(crate) fn mqtt(bytes: &[u8]) {
+    let at = bytes.iter().position(|&byte| byte == b'\n');
+    let (topic, payload) = bytes.split_at(at.unwrap_or(bytes.len()));
+    let Ok(topic) = std::str::from_utf8(topic) else {
+        return;
+    };
+    let payload = payload.get(1..).unwrap_or_default();
+    let config = Mqtt {
+        node: "node".to_owned(),
+        ..Mqtt::default()
+    };
+    match mqtt::read_request(&config, topic, payload) {
+        None => {}
+        Some(Ok(request)) => assert!(!request.id.is_empty()),
+        Some(Err(error)) => {
+            assert!(error.message.len() < LONGEST_ERROR_BYTES + topic.len());
+        }
+    }
+}
+
+/// The first line is the name of a method, the rest its options as they lie in a message.
+pub(crate) fn dbus(bytes: &[u8]) {
+    let at = bytes.iter().position(|&byte| byte == b'\n');
+    let (method, options) = bytes.split_at(at.unwrap_or(bytes.len()));
+    let Ok(method) = std::str::from_utf8(method) else {
+        return;
+    };
+    let options = options.get(1..).unwrap_or_default();
+    const MOST: usize = 65_536;
+    match dbus::read_options(method, options, MOST) {
+        Ok(Action::Ask(ask)) => {
+            assert!(ask.system.is_none_or(|text| text.len() <= MOST));
+            assert!(ask.temperature.is_none_or(f32::is_finite));
+        }
+        Ok(_) => {}
+        Err(told) => assert!(told.len() < LONGEST_ERROR_BYTES + method.len(), "{told}"),
+    }
+}
+
+/// What a client sends, in one piece and in pieces of one and of seven bytes: it gets the same answers.
+pub(crate) fn wyoming(bytes: &[u8]) {
+    let whole = converse(bytes, bytes.len().max(1));
+    for piece in [1, 7] {
+        assert_eq!(converse(bytes, piece), whole, "in pieces of {piece}");
+    }
+}
+
+/// What the client is sent, and why it is let go where it is.
+fn converse(bytes: &[u8], piece: usize) -> (String, Result<(), String>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let mut output = Vec::new();
+    let config = Wyoming::default();
+    let input = Pieces { bytes, piece };
+    let client = wyoming::converse(&config, info(), input, &mut output, reply);
+    let ended = runtime.block_on(unconstrained(client));
+    (String::from_utf8(output).unwrap(), ended)
+}
+
+/// Bytes that come in pieces.
+struct Pieces<'a> {
+    bytes: &'a [u8],
+    piece: usize,
+}
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let most = self.piece.min(into.remaining());
+        let read = self.bytes.read(into.initialize_unfilled_to(most))?;
+        into.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The daemon's part: a transcript when the sound has ended, an intent at once.
+fn reply(request: &Request) -> Option<JobUpdate> {
+    let text = match &request.action {
+        Action::Dictate(dictation) => {
+            let mut samples = 0;
+            loop {
+                match dictation.feed.next(Duration::ZERO) {
+                    Heard::Samples(more) => samples += more.len(),
+                    Heard::Silence => return None,
+                    Heard::Ended { .. } | Heard::Cancelled => break,
+                }
+            }
+            assert!(samples <= 30 * 16_000);
+            "heard".to_owned()
+        }
+        Action::Recognize { text } => text.clone(),
+        _ => return None,
+    };
+    Some(JobUpdate {
+        id: request.id.clone(),
+        origin: request.origin.clone(),
+        transaction: None,
+        kind: "transcribe",
+        state: JobState::Done,
+        progress: None,
+        partial: None,
+        reply: Some(Reply {
+            text: Some(text),
+            ..Reply::default()
+        }),
+        error: None,
+    })
+}
+
+fn info() -> Info {
+    Info {
+        schema: 1,
+        version: "0".to_owned(),
+        started_at: String::new(),
+        model: "model".to_owned(),
+        quantisation: "bf16".to_owned(),
+        matformer: "full".to_owned(),
+        matformer_options: Vec::new(),
+        context: 4096,
+        isa: String::new(),
+        threads: 1,
+        microphones: Vec::new(),
+        cameras: Vec::new(),
+        commands: Vec::new(),
+        config_sha256: String::new(),
+    }
+}
