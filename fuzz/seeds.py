@@ -64,6 +64,7 @@ def checkpoints(gemmad):
     seed("safetensors", "types", safetensors([(f"model.language_model.{k}", k, [2, 4], bytes(8 * n)) for k, n in
                                               [("F32", 4), ("F16", 2), ("BF16", 2), ("F64", 8), ("I64", 8), ("U8", 1), ("BOOL", 1)]]))
     seed("safetensors", "empty", safetensors([("model.language_model.a", "F32", [0, 4], b""), ("model.language_model.b", "F32", [], bytes(4))]))
+    seed("safetensors", "no-rows", safetensors([("model.language_model.a", "F32", [0, 1 << 62, 4], b"")]))
     seed("safetensors", "misaligned", safetensors([("model.language_model.a", "U8", [1], b"a"), ("model.language_model.b", "F32", [1], bytes(4))]))
     seed("safetensors", "huge-header", struct.pack("<Q", 1 << 62) + b"{}")
     seed("safetensors", "huge-shape", struct.pack("<Q", 96) + json.dumps({"a": {"dtype": "F32", "shape": [1 << 62, 4], "data_offsets": [0, 4]}}).encode().ljust(96) + bytes(4))

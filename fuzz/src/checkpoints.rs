@@ -7,6 +7,7 @@ use gemmad::model::config::Config;
 use gemmad::model::generation_config::GenerationConfig;
 use gemmad::model::grammar::Compiler;
 use gemmad::model::matformer::Slices;
+use gemmad::model::processor_config::ProcessorConfig;
 use gemmad::model::tokenizer::Tokenizer;
 use gemmad::model::vision::Architecture;
 use gemmad::model::weights::{Checkpoint, Group};
@@ -15,6 +16,9 @@ use kernels::{Isa, Pool};
 use tempfile::TempDir;
 
 use super::sections;
+
+/// What is told of a file is read by a person.
+const LONGEST_TEXT_BYTES: usize = 16 << 10;
 
 /// A directory with these files, in memory where the system has such a place.
 fn directory(files: &[(&str, &[u8])]) -> TempDir {
@@ -62,7 +66,8 @@ fn read_all(checkpoint: &Checkpoint) {
             let cols = mapped.cols(&tensor.name).unwrap_or(0);
             if let Ok(handle) = mapped.matrix(&tensor.name, rows, cols) {
                 let matrix = mapped.view(handle);
-                assert_eq!((matrix.rows, matrix.cols), (rows, cols));
+                // Some are stored by column.
+                assert!([(rows, cols), (cols, rows)].contains(&(matrix.rows, matrix.cols)));
             }
             if let Ok(elements) = usize::try_from(tensor.elements())
                 && let Ok(vector) = mapped.vector(&tensor.name, elements)
@@ -164,6 +169,13 @@ pub(crate) fn config(bytes: &[u8]) {
     let dir = directory(&files);
     if let Ok(generation) = GenerationConfig::load(dir.path()) {
         generation.sampling.check().unwrap();
+    }
+    if let Ok(processor) = ProcessorConfig::load(dir.path()) {
+        // The size of pictures was read as the file was.
+        processor.image_side_px().unwrap();
+        for told in processor.image_warnings() {
+            assert!(told.len() < LONGEST_TEXT_BYTES, "{} bytes", told.len());
+        }
     }
     let Ok(config) = Config::load(dir.path()) else {
         return;

@@ -119,6 +119,7 @@ pub(crate) fn settings(bytes: &[u8]) {
     if let Err(error) = Config::parse(text, Path::new("gemmad.toml")) {
         let told = error.to_string();
         assert!(told.starts_with("gemmad.toml: "), "{told}");
-        assert!(told.len() < LONGEST_ERROR_BYTES, "{} bytes", told.len());
+        // A key may be as long as the file.
+        assert!(told.len() < text.len() + LONGEST_ERROR_BYTES);
     }
 }

@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use super::error::PackError;
 use super::plan::{Described, matrix_shape};
 use super::quantize::Source;
-use crate::model::weights::{Checkpoint, Group, Mapped, TensorInfo};
+use crate::model::weights::{Checkpoint, Group, Mapped, TensorInfo, columns};
 
 /// A group is unmapped, and its pages given back, whenever this much of it was read: the table of per-layer embeddings alone
 /// is larger than a board's memory.
@@ -102,7 +102,7 @@ impl Source for HuggingFace {
         let element_bytes = if info.dtype == Dtype::F32 { 4 } else { 2 };
         let mapped = self.mapped(group, (out.len() * element_bytes) as u64)?;
         let first_dimension = shape.first().copied().unwrap_or(1);
-        let handle = mapped.matrix(name, first_dimension, shape.iter().skip(1).product())?;
+        let handle = mapped.matrix(name, first_dimension, columns(&shape))?;
         let data = mapped.view(handle).data;
         let row_len = matrix_shape(&shape).1;
         pool.for_each_row_mut(out, cols.len(), &|row, out| {

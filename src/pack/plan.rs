@@ -12,7 +12,7 @@ use super::recipe::{Arrangement, Recipe, Role};
 use super::residual;
 use crate::model::config::TextConfig;
 use crate::model::matformer::Slices;
-use crate::model::weights::{Blocks, Group, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS};
+use crate::model::weights::{Blocks, Group, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, columns};
 
 /// A slice may end where a group of quantised weights ends.
 const CUT: usize = kernels::quant::GROUP;
@@ -81,7 +81,7 @@ pub(super) fn matrix_shape(shape: &[usize]) -> (usize, usize) {
     match shape {
         [] => (1, 1),
         [n] => (1, *n),
-        [rows, rest @ ..] => (*rows, rest.iter().product()),
+        [rows, ..] => (*rows, columns(shape)),
     }
 }
 

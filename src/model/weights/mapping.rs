@@ -256,6 +256,15 @@ fn map_run(path: &Path, file: &File, start: u64, end: u64) -> Result<Run, Weight
     })
 }
 
+/// All dimensions of a shape but the first, multiplied. Beside a 0 any number may stand: what is beyond a `usize` is its largest, which no
+/// matrix has.
+pub fn columns(shape: &[usize]) -> usize {
+    shape
+        .iter()
+        .skip(1)
+        .fold(1, |product: usize, &n| product.saturating_mul(n))
+}
+
 impl Mapped {
     /// The group that is mapped.
     pub fn group(&self) -> Group {
@@ -264,9 +273,7 @@ impl Mapped {
 
     /// Columns of a matrix as its header gives them; `None` where there is no such tensor.
     pub fn cols(&self, name: &str) -> Option<usize> {
-        self.table
-            .get(name)
-            .map(|entry| entry.info.shape.iter().skip(1).product())
+        self.table.get(name).map(|entry| columns(&entry.info.shape))
     }
 
     /// Whether the group has a tensor of this name.
@@ -415,7 +422,7 @@ impl Mapped {
             });
         }
         let rows = entry.info.shape.first().copied().unwrap_or(1);
-        let cols = entry.info.shape.iter().skip(1).product::<usize>();
+        let cols = columns(&entry.info.shape);
         let handle = self.matrix(name, rows, cols)?;
         match self.view(handle).data {
             MatrixData::F32(data) => Ok(data.to_vec()),
