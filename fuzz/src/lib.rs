@@ -40,7 +40,7 @@ pub fn run(name: &str, bytes: &[u8]) {
 /// libFuzzer ends the process where a panic begins. What gemmad catches (the decoders of compressed sound may panic) is no finding: it
 /// ends the process where a panic arrives uncaught, too.
 pub fn leave_panics_to_rust() {
-    let _ = std::panic::take_hook();
+    drop(std::panic::take_hook());
 }
 
 /// What stands between the files of an input that is several.
