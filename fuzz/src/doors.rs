@@ -3,16 +3,19 @@
 use std::io::Read;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use gemmad::config::{Mqtt, Wyoming};
 use gemmad::publish::{dbus, mqtt, wyoming};
-use gemmad::report::{Action, Heard, Info, JobState, JobUpdate, Reply, Request};
+use gemmad::report::{Action, Info, JobState, JobUpdate, Reply, Request};
+use gemmad::utterance::Progress;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::unconstrained;
 
 /// What may be told of an input: it is read by a person, and goes back over the network.
 const LONGEST_ERROR_BYTES: usize = 4096;
+
+/// Samples of the longest utterance, 30 s.
+const LONGEST_UTTERANCE: usize = 30 * 16_000;
 
 /// The first line is a topic below the node's, the rest a payload.
 pub(crate) fn mqtt(bytes: &[u8]) {
@@ -99,15 +102,11 @@ impl AsyncRead for Pieces<'_> {
 fn reply(request: &Request) -> Option<JobUpdate> {
     let text = match &request.action {
         Action::Dictate(dictation) => {
-            let mut samples = 0;
-            loop {
-                match dictation.feed.next(Duration::ZERO) {
-                    Heard::Samples(more) => samples += more.len(),
-                    Heard::Silence => return None,
-                    Heard::Ended { .. } | Heard::Cancelled => break,
-                }
+            let (samples, progress) = dictation.sound.state();
+            assert!(samples <= LONGEST_UTTERANCE);
+            if progress == Progress::Speaking {
+                return None;
             }
-            assert!(samples <= 30 * 16_000);
             "heard".to_owned()
         }
         Action::Recognize { text } => text.clone(),
