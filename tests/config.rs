@@ -99,7 +99,7 @@ fn example(section: &str, kind: &str) -> String {
 
 #[test]
 fn the_examples_of_devices_are_complete_and_hold_the_defaults() {
-    let microphone = parse(&example("microphone", ""))
+    let microphone = parse(&example("microphone", "alsa"))
         .unwrap()
         .microphone
         .remove(0);

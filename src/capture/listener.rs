@@ -34,8 +34,9 @@ pub(super) struct Heard {
     pub(super) overrun: bool,
 }
 
-/// Opens the device of that name.
-pub(super) type Open = Box<dyn FnMut(&str) -> Result<Box<dyn Sound>, Unavailable> + Send>;
+/// Opens what a microphone listens to.
+pub(super) type Open =
+    Box<dyn FnMut(&Microphone) -> Result<Box<dyn Sound>, Unavailable> + Send>;
 
 /// What a microphone is to do, over unplugging and panics.
 pub(super) struct Listener {
@@ -82,7 +83,7 @@ impl Listener {
                 continue;
             }
             let opened = Instant::now();
-            let Unavailable(reason) = match (self.open)(&self.config.device) {
+            let Unavailable(reason) = match (self.open)(&self.config) {
                 Ok(sound) => match self.listen(sound, controls)? {
                     Some(unavailable) => unavailable,
                     None => continue,
@@ -133,8 +134,8 @@ impl Listener {
                 self.tell(|segmenter, tell| segmenter.push(&samples, tell))?;
             } else if heard_at.elapsed() >= SILENT {
                 return Ok(Some(Unavailable(format!(
-                    "ALSA device `{}` is open and gives no sound: unplug it and plug it in again",
-                    self.config.device
+                    "{} is open and gives no sound: unplug it and plug it in again",
+                    self.config.source()
                 ))));
             }
         }
@@ -268,8 +269,8 @@ mod tests {
             Box::new(move |event| tell.send(event).is_ok()),
         );
         let mut scripts = vec![vec![any; 3], vec![], vec![any, overrun, any]];
-        let open: Open = Box::new(move |device| {
-            assert_eq!(device, "card");
+        let open: Open = Box::new(move |microphone| {
+            assert_eq!(microphone.device, "card");
             let script = scripts.pop().ok_or(Unavailable("no more".into()))?;
             Ok(Box::new(Script(script)))
         });

@@ -11,6 +11,7 @@ pub mod motion;
 mod occasion;
 mod pace;
 mod picture;
+mod recording;
 mod replay;
 mod secure;
 mod source;
@@ -22,12 +23,13 @@ mod watcher;
 
 use std::io;
 
-use crate::config;
+use crate::config::{self, MicrophoneType};
 use crate::features::image::ImageLimits;
 use crate::media::{CameraControl, CameraEvent, CaptureEvent, MicrophoneControl, MicrophoneEvent};
 use listener::{Listener, Sound};
 use microphone::Pcm;
-use supervise::{Supervised, Teller};
+use recording::Recording;
+use supervise::{Supervised, Teller, Unavailable};
 use watcher::Watcher;
 
 pub use camera::{CameraAbout, CameraDevice, CameraFormat, cameras};
@@ -38,6 +40,17 @@ pub use trial::{try_camera, try_microphone};
 ///
 /// It is called on the device's thread: while it blocks, the device is not read.
 pub type EventSink = Box<dyn FnMut(CaptureEvent) -> bool + Send>;
+
+/// Opens the source of sound that `config` names.
+///
+/// # Errors
+/// It is not there, or cannot be used.
+fn open_sound(config: &config::Microphone) -> Result<Box<dyn Sound>, Unavailable> {
+    Ok(match config.kind {
+        MicrophoneType::Alsa => Box::new(Pcm::open(&config.device)?),
+        MicrophoneType::Replay => Box::new(Recording::open(&config.device)?),
+    })
+}
 
 /// A microphone that is listened to.
 pub struct Microphone(Supervised<MicrophoneControl>);
@@ -61,8 +74,7 @@ impl Microphone {
             },
             events,
         );
-        let open = |device: &str| Ok(Box::new(Pcm::open(device)?) as Box<dyn Sound>);
-        let mut listener = Listener::new(config, muted, teller, Box::new(open));
+        let mut listener = Listener::new(config, muted, teller, Box::new(open_sound));
         let run = move |controls: &_| listener.run(controls);
         Supervised::start(&name, run).map(Microphone)
     }

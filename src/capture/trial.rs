@@ -3,11 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::level::rms_dbfs;
-use super::listener::Sound;
-use super::microphone::Pcm;
 use super::source;
 use super::supervise::Unavailable;
-use crate::config::Camera;
+use crate::config::{Camera, Microphone};
 use crate::features::image::ImageLimits;
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 
@@ -22,23 +20,24 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How much sound is heard: half a second.
 const HEARD_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 2;
 
-/// Opens an ALSA device and listens for half a second; the level (RMS) of what it gives, dB full scale: minus infinity for
+/// Opens a microphone and listens for half a second; the level (RMS) of what it gives, dB full scale: minus infinity for
 /// digital silence.
 ///
 /// # Errors
 /// It cannot be opened, or gives nothing; why, and what to do.
-pub fn try_microphone(device: &str) -> Result<f32, String> {
+pub fn try_microphone(config: &Microphone) -> Result<f32, String> {
     let told = |Unavailable(reason)| reason;
-    let mut pcm = Pcm::open(device).map_err(told)?;
+    let mut sound = super::open_sound(config).map_err(told)?;
     let mut samples = Vec::new();
     let begun = Instant::now();
     while samples.len() < HEARD_SAMPLES {
         if begun.elapsed() >= TRIED_FOR {
             return Err(format!(
-                "ALSA device `{device}` is open and gives no sound: unplug it and plug it in again"
+                "{} is open and gives no sound: unplug it and plug it in again",
+                config.source()
             ));
         }
-        pcm.read(WAIT, &mut samples).map_err(told)?;
+        sound.read(WAIT, &mut samples).map_err(told)?;
     }
     Ok(rms_dbfs(&samples))
 }

@@ -16,7 +16,10 @@ pub struct Microphone {
     /// Name for people; absent: the id.
     #[serde(default)]
     pub name: Option<String>,
-    /// ALSA PCM name, such as `plughw:CARD=Device,DEV=0` (`gemmad devices` lists them).
+    /// Kind of source: it says what `device` names.
+    #[serde(default, rename = "type")]
+    pub kind: MicrophoneType,
+    /// `alsa`: a PCM name, such as `plughw:CARD=Device,DEV=0` (`gemmad devices` lists them). `replay`: the path of a file or pipe.
     pub device: String,
     /// What starts listening.
     #[serde(default)]
@@ -36,8 +39,29 @@ pub struct Microphone {
     pub speech: SpeechDetection,
 }
 
+impl Microphone {
+    /// Its device or file, for people.
+    pub fn source(&self) -> String {
+        match self.kind {
+            MicrophoneType::Alsa => format!("ALSA device `{}`", self.device),
+            MicrophoneType::Replay => format!("`{}`", self.device),
+        }
+    }
+}
+
 fn english() -> String {
     "English".to_owned()
+}
+
+/// Where a microphone's sound comes from.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum MicrophoneType {
+    /// An ALSA PCM.
+    #[default]
+    Alsa,
+    /// Raw samples (16 kHz, mono, 16 bits little-endian) of a file or a named pipe, heard as fast as they can be read: for tests.
+    Replay,
 }
 
 /// What makes a microphone listen.
@@ -312,7 +336,13 @@ fn between<T: PartialOrd + std::fmt::Display>(
 
 fn check_microphone(microphone: &Microphone) -> Result<(), String> {
     if microphone.device.is_empty() || microphone.device.contains('\0') {
-        return Err("device is no ALSA PCM name; `gemmad devices` lists those there are".into());
+        return Err(match microphone.kind {
+            MicrophoneType::Alsa => {
+                "device is no ALSA PCM name; `gemmad devices` lists those there are"
+            }
+            MicrophoneType::Replay => "device is no path of a file or pipe",
+        }
+        .into());
     }
     let spoken = |phrase: &String| phrase.chars().any(char::is_alphanumeric);
     if microphone.trigger == Trigger::WakePhrase && microphone.wake_phrases.is_empty() {

@@ -24,7 +24,9 @@ use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 use crate::pipeline::{PrefixCacheOptions, SoftTokenPadding, TowerOptions};
 
 pub use address::{Address, Login};
-pub use devices::{Camera, CameraType, Microphone, Motion, SpeechDetection, Trigger, VoiceAnswer};
+pub use devices::{
+    Camera, CameraType, Microphone, MicrophoneType, Motion, SpeechDetection, Trigger, VoiceAnswer,
+};
 pub use mqtt::{Broker, Mqtt};
 pub use secret::without_secrets;
 pub use service::{Dbus, Degrade, Log, Matformer, Model, Queue, Threads};

@@ -12,7 +12,7 @@ use crate::features::image::ImageLimits;
 /// Listens for a moment. A device that is taken is no fault while a daemon is `running`.
 pub(super) fn microphone(microphone: &Microphone, running: bool) -> Finding {
     let id = &microphone.id;
-    match try_microphone(&microphone.device) {
+    match try_microphone(microphone) {
         Ok(level) if level == f32::NEG_INFINITY => Finding::warning(
             "microphone",
             format!("{id}: {} gives digital silence", microphone.device),
