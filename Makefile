@@ -1,6 +1,6 @@
 # One line for each thing people do. The scripts behind them are in packaging/ and can be called by themselves.
 
-.PHONY: help demo deps test-deps board-deps lint test test-boards fuzz ha-test cross deb reproducible board-image board-test deny
+.PHONY: help demo deps test-deps board-deps lint test test-boards fuzz soak ha-test cross deb reproducible board-image board-test deny
 
 # Where rustup puts cargo, for a shell that does not know it yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -40,6 +40,10 @@ ha-test: ## the daemon with a real Home Assistant and the blueprints (installs H
 	packaging/install-build-deps.sh ha
 	cargo build --locked --release --bin gemmad
 	packaging/ha-test.sh $(release)
+
+soak: deps ## HOURS=n of work with everything failing now and then: no id may be lost, nothing may grow (docs/soak.md; the report is in target/soak)
+	cargo build --locked --release --bin gemmad
+	@python3 tests/soak $(release) --hours $(or $(HOURS),1) --out $(or $(CARGO_TARGET_DIR),target)/soak
 
 cross: ## build the board's program on a PC: target/aarch64-unknown-linux-gnu/release/gemmad
 	packaging/cross.sh

@@ -5,6 +5,8 @@
         Decoding over the length of the context: a line for each report of `gemmad bench --context N --json`, called NAME.
     plots.py memory FILE > PICTURE.svg
         Memory of the daemon while somebody speaks and while something moves, as packaging/demo/memory.py recorded it.
+    plots.py soak FILE > PICTURE.svg
+        What the daemon held over hours, as `make soak` recorded it (report.json).
 """
 
 import json
@@ -137,6 +139,67 @@ def memory(samples, marks):
     return picture("Memory of the daemon over time", "Resident memory, MiB", "seconds", scale, TOP + 3 * FLAG, drawn)
 
 
+# Strips of the soak's picture, the uppermost first: series of a sample, unit.
+STRIPS = [
+    ([("rss", "resident"), ("anonymous", "anonymous")], "MiB"),
+    ([("descriptors", "descriptors"), ("threads", "threads")], ""),
+    ([("cache_files", "cache files"), ("state_files", "state files")], ""),
+    ([("spool_kib", "spool")], "KiB"),
+]
+STRIP, GAP = 110, 26
+
+
+def soak(found):
+    """What the daemon held over hours: strips below each other, on one axis of time; the broker's deaths as ticks at the top."""
+    samples, growth = found["samples"], found["growth"]
+    last, height = samples[-1]["at"], TOP + len(STRIPS) * (STRIP + GAP) + BOTTOM - GAP
+    hours = last > 7200
+    unit = 3600 if hours else 60
+    kept = samples[:: max(1, len(samples) // 1000)]
+
+    def across(x):
+        return LEFT + x / last * (WIDTH - LEFT - RIGHT)
+
+    yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13" fill="#222">'
+    yield "<title>What the daemon holds over hours of work</title>"
+    yield f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>'
+    heading = f"{found['events']} events, {found['events_per_s']:.1f} a second; the broker died {len(found['marks'])} times (ticks)"
+    yield text(LEFT, 24, heading, "start", 'font-size="15"')
+    for at, _ in found["marks"]:
+        if at <= last:
+            yield f'<line x1="{across(at):.1f}" x2="{across(at):.1f}" y1="{TOP - 10}" y2="{TOP - 4}" stroke="#222"/>'
+    for number, (series, measure) in enumerate(STRIPS):
+        top = TOP + number * (STRIP + GAP)
+        scale = steps(max(1.0, *(one[key] for one in samples for key, _ in series)))
+
+        def up(y, top=top, scale=scale):
+            return top + STRIP - y / scale[-1] * STRIP
+
+        for y in scale[:: 2 if len(scale) > 4 else 1]:
+            yield f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}" stroke="#ddd"/>'
+            yield text(LEFT - 8, up(y) + 4, f"{y:g}", "end")
+        for (key, name), (colour, _) in zip(series, LINES):
+            path = " ".join(f"{across(one['at']):.1f},{up(one[key]):.1f}" for one in kept)
+            yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.2"/>'
+            y = up(samples[-1][key])
+            y = y + 4 if len(series) == 1 else min(max(y, top + 8), top + STRIP - 16) + (-6 if key == series[0][0] else 10)
+            yield text(WIDTH - RIGHT + 6, y, name, "start", f'style="fill:{colour}"')
+            if key in growth:
+                row = growth[key]
+                told = f"{row['per_hour']:+.2g} ± {row['per_hour_error']:.1g}"
+                yield text(WIDTH - RIGHT + 6, y + 13, f"{told} {measure}/h".replace(" /h", "/h"), "start", f'font-size="10" style="fill:{colour}"')
+        if measure:
+            yield text(LEFT - 8, top - 6, measure, "end", 'font-size="11"')
+    x = across(min(found["warm_up_s"], last))
+    yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - BOTTOM}" stroke="#888" stroke-dasharray="3 3"/>'
+    yield text(x + 4, height - BOTTOM + 14, "warm", "start", 'font-size="10"')
+    for at in steps(last / unit):
+        if at * unit <= last:
+            yield text(across(at * unit), height - BOTTOM + 20, f"{at:g}")
+    yield text((LEFT + WIDTH - RIGHT) / 2, height - 10, "hours" if hours else "minutes")
+    yield "</svg>"
+
+
 def read_contexts(named):
     reports = []
     for name, path in named:
@@ -171,6 +234,9 @@ def main():
             return
     elif what == ["memory"] and len(arguments) == 1:
         print("\n".join(memory(*read_memory(arguments[0]))))
+        return
+    elif what == ["soak"] and len(arguments) == 1:
+        print("\n".join(soak(json.loads(pathlib.Path(arguments[0]).read_text()))))
         return
     sys.exit(__doc__)
 
