@@ -1,5 +1,5 @@
-//! `make demo` from inside: packaging/demo with this build of the daemon. It ends well, it fails where something is wrong, and
-//! it leaves nothing behind.
+//! `make demo` and `make soak` from inside: packaging/demo and tests/soak with this build of the daemon. They end well, they fail where
+//! something is wrong, and they leave nothing behind.
 
 #![allow(
     clippy::unwrap_used,
@@ -100,4 +100,51 @@ fn ctrl_c_ends_it_and_cleans_up() {
     lines.for_each(drop);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(left(temporary.path()), Vec::<String>::new());
+}
+
+fn soak(script: &str) -> Command {
+    let mut command = Command::new("python3");
+    command
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn the_soak_judges_rightly_what_is_known() {
+    let output = soak("tests/soak/check.py").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+}
+
+#[test]
+fn the_soak_finds_the_one_event_that_is_lost_on_the_way_to_the_broker_and_nothing_else() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let output = soak("tests/soak")
+        .arg(gemmad())
+        .args(["--events", "90", "--calm", "--sabotage", "lose", "--out"])
+        .arg(out.path())
+        .env("TMPDIR", temporary.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}\n{errors}");
+    let report = std::fs::read(out.path().join("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["verdict"], "bad");
+    let wrong = report["wrong"].as_array().unwrap();
+    let lost = |line: &serde_json::Value| {
+        let line = line.as_str().unwrap();
+        line.starts_with("lost: event ") && line.ends_with("never came to the broker")
+    };
+    assert!(!wrong.is_empty() && wrong.iter().all(lost), "{told}");
+    assert_eq!(report["lost"], wrong.len());
+    for door in ["microphones", "mqtt", "dbus", "wyoming"] {
+        let row = &report["doors"][door];
+        assert!(row["answered"].as_u64() > Some(0) && row["lost"] == 0, "{told}");
+    }
+    assert!(left(temporary.path()).is_empty());
 }

@@ -312,7 +312,11 @@ class ScheduledCamera(MovingCamera):
 
 
 class Asker(Door):
-    """A client of the broker; `kinds` of questions in turn."""
+    """A client of the broker."""
+
+    def free(self):
+        # What is asked while the daemon is away the broker forgets.
+        return super().free() and self.house.tap.listening and self.house.watcher.subscribed.is_set()
 
     def ask(self):
         """Topic, payload, and the kind of the answer's topic."""
@@ -340,7 +344,7 @@ class Asker(Door):
     def work(self):
         topic, request, kind = self.ask()
         owed = self.ledger.owe("mqtt", self.next_name(), time.monotonic())
-        self.house.asked[owed.name] = (owed, self.house.tap.connections)
+        self.house.asked[owed.name] = (owed, self.house.tap.closed)
         data = json.dumps({**request, "transaction": owed.name}).encode()
         if not self.house.watcher.publish(f"gemmad/{NODE}/{topic}", data):
             self.ledger.withdraw(owed, "the broker was away")

@@ -165,6 +165,8 @@ class Tap:
         self.taken = set()  # transactions of requests that the daemon acknowledged
         self.acknowledged = set()  # ids of events and answers that the broker acknowledged
         self.connections = 0
+        self.closed = 0  # rises when a connection ends
+        self.listening = False  # the daemon is connected and has subscribed
         self.flights = 0  # how often the broker was killed with something in flight
         self.events = 0
         self.lock = threading.Lock()
@@ -213,6 +215,8 @@ class Tap:
                         target.sendall(raw)
                         if self.kill_at == "after" and kind == PUBLISH and self._is_event(flags, body):
                             self._kill()
+        self.listening = False
+        self.closed += 1
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -258,7 +262,9 @@ class Tap:
 
     def _down(self, requests, reports, kind, flags, body, raw):
         """From the broker."""
-        if kind == PUBACK:
+        if kind == SUBACK:
+            self.listening = True
+        elif kind == PUBACK:
             name = reports.pop(struct.unpack(">H", body[:2])[0], None)
             if name is not None:
                 with self.lock:

@@ -9,6 +9,9 @@ from ledger import ANSWERED
 
 # Of what was asked at the broker, how much may have gone with it before it reached the daemon: more, and the daemon does not hear.
 MOST_EXCUSED = 0.25
+# A shorter run says nothing of growth: everything is still being filled.
+LEAST_FOR_GROWTH_S = 600
+GROWS = {True: "GROWS", False: "flat", None: "too short to tell"}
 
 
 def judge(house, faults, missing, trouble, health, worked_s, options):
@@ -50,6 +53,9 @@ def judge(house, faults, missing, trouble, health, worked_s, options):
     warm_up_s = max(60.0, worked_s / 10) if worked_s > 240 else worked_s / 4
     late = [one for one in house.samples if one["at"] <= worked_s]
     growth = vitals.growth(late, warm_up_s)
+    if worked_s < LEAST_FOR_GROWTH_S:
+        for row in growth.values():
+            row["grows"] = None
     bad += [
         f"{name} grows: {row['per_hour']:.3g} ± {row['per_hour_error']:.2g} {row['unit']} an hour"
         for name, row in growth.items()
@@ -82,6 +88,7 @@ def judge(house, faults, missing, trouble, health, worked_s, options):
         "faults": faults.done,
         "kills_in_flight": house.tap.flights,
         "connections": house.tap.connections,
+        "connected_share": sum(one["connected"] for one in late) / max(1, len(late)),
         "growth": growth,
         "health": health,
         "marks": [mark for mark in faults.marks if mark[1] == "the broker is killed"],
@@ -126,14 +133,15 @@ def table(found):
         f"{len(found['texts_that_varied'])} clips and pictures got more than one text",
         "",
         "what was done to it: " + ", ".join(f"{what} {n}" for what, n in sorted(found["faults"].items(), key=lambda one: -one[1])),
-        f"of the kills {found['kills_in_flight']} with an event on its way; {found['connections']} connections",
+        f"of the kills {found['kills_in_flight']} with an event on its way; {found['connections']} connections, which stood for "
+        f"{found['connected_share']:.0%} of the time",
         "",
         f"{'after warm-up':<14}{'mean':>9}{'largest':>9}{'an hour':>12}{'± error':>10}{'1000 events':>13}{'± error':>10}",
     ]
     for name, row in found["growth"].items():
         lines.append(
             f"{name:<14}{row['mean']:>9.1f}{row['largest']:>9.1f}{row['per_hour']:>12.3f}{row['per_hour_error']:>10.3f}"
-            f"{row['per_1000_events']:>13.4f}{row['per_1000_events_error']:>10.4f}  {row['unit']:<4}{'GROWS' if row['grows'] else 'flat'}"
+            f"{row['per_1000_events']:>13.4f}{row['per_1000_events_error']:>10.4f}  {row['unit']:<4}{GROWS[row['grows']]}"
         )
     if found["wrong"]:
         shown = found["wrong"][:40]
