@@ -260,6 +260,7 @@ fn documents_name_only_what_exists() {
     for document in [
         "README.md",
         "ARCHITECTURE.md",
+        "docs/soak.md",
         "tests/fixtures/README.md",
         "fuzz/README.md",
     ] {

@@ -42,7 +42,7 @@ class Faults:
     def _broker(self):
         chance = random.Random(f"{self.house.seed} broker")
         while self.pause(25, 75, chance):
-            when = chance.choice(["before", "after", "after", "idle"])
+            when = chance.choice(["before", "after", "unacknowledged", "unacknowledged", "idle"])
             self.note("the broker is killed")
             if when == "idle" or not self.house.tap.kill_in_flight(when, 10):
                 self.house.broker.kill()

@@ -170,14 +170,14 @@ class Tap:
         self.flights = 0  # how often the broker was killed with something in flight
         self.events = 0
         self.lock = threading.Lock()
-        self.kill_at = None  # None, "before" or "after" the next event is handed on
+        self.kill_at = None  # None, or when: "before" or "after" the next event is handed on, or "unacknowledged"
         self.killed = threading.Event()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def kill_in_flight(self, when, patience_s):
-        """Kills the broker at the next event from the daemon; whether one came in time."""
+        """Kills the broker at the next event from the daemon, or at the next acknowledgement of one; whether that came in time."""
         self.killed.clear()
         self.kill_at = when
         came = self.killed.wait(patience_s)
@@ -243,7 +243,7 @@ class Tap:
             if number and (topic.endswith("/event") or "/response/" in topic):
                 report = json.loads(payload)
                 name = report.get("transaction") or report["id"] if "/response/" in topic else report["id"]
-                reports[number] = name
+                reports[number] = name, topic.endswith("/event")
                 if topic.endswith("/event"):
                     self.events += 1
                     if self.kill_at == "before":
@@ -265,7 +265,11 @@ class Tap:
         if kind == SUBACK:
             self.listening = True
         elif kind == PUBACK:
-            name = reports.pop(struct.unpack(">H", body[:2])[0], None)
+            name, is_event = reports.pop(struct.unpack(">H", body[:2])[0], (None, False))
+            if is_event and self.kill_at == "unacknowledged":
+                # The broker has it and has told its subscribers; the daemon does not know, and must send it again.
+                self._kill()
+                return b""
             if name is not None:
                 with self.lock:
                     self.acknowledged.add(name)
