@@ -154,6 +154,10 @@ fn devices_that_cannot_be_are_refused() {
             ["microphone `a`", "gemmad devices"],
         ),
         (
+            format!("{}type = \"replay\"", microphone.replace("default", "")),
+            ["microphone `a`", "path of a file or pipe"],
+        ),
+        (
             format!("{microphone}trigger = \"wake_phrase\""),
             ["wake_phrase", "wake_phrases = "],
         ),
