@@ -64,6 +64,7 @@ url = "mqtt://127.0.0.1:{port}"
 node = "{node}"
 spool_file = "{state}/outbox"
 max_payload_bytes = 262144
+outbox_events = 4096
 [dbus]
 bus = "{bus}"
 jobs_per_user = 8
