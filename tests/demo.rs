@@ -144,7 +144,10 @@ fn the_soak_finds_the_one_event_that_is_lost_on_the_way_to_the_broker_and_nothin
     assert_eq!(report["lost"], wrong.len());
     for door in ["microphones", "mqtt", "dbus", "wyoming"] {
         let row = &report["doors"][door];
-        assert!(row["answered"].as_u64() > Some(0) && row["lost"] == 0, "{told}");
+        assert!(
+            row["answered"].as_u64() > Some(0) && row["lost"] == 0,
+            "{told}"
+        );
     }
     assert!(left(temporary.path()).is_empty());
 }

@@ -35,8 +35,7 @@ pub(super) struct Heard {
 }
 
 /// Opens what a microphone listens to.
-pub(super) type Open =
-    Box<dyn FnMut(&Microphone) -> Result<Box<dyn Sound>, Unavailable> + Send>;
+pub(super) type Open = Box<dyn FnMut(&Microphone) -> Result<Box<dyn Sound>, Unavailable> + Send>;
 
 /// What a microphone is to do, over unplugging and panics.
 pub(super) struct Listener {

@@ -4,6 +4,7 @@
 
 mod address;
 mod devices;
+mod microphone;
 mod mistake;
 mod mqtt;
 mod secret;
@@ -24,9 +25,8 @@ use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 use crate::pipeline::{PrefixCacheOptions, SoftTokenPadding, TowerOptions};
 
 pub use address::{Address, Login};
-pub use devices::{
-    Camera, CameraType, Microphone, MicrophoneType, Motion, SpeechDetection, Trigger, VoiceAnswer,
-};
+pub use devices::{Camera, CameraType, Motion};
+pub use microphone::{Microphone, MicrophoneType, SpeechDetection, Trigger, VoiceAnswer};
 pub use mqtt::{Broker, Mqtt};
 pub use secret::without_secrets;
 pub use service::{Dbus, Degrade, Log, Matformer, Model, Queue, Threads};
@@ -181,7 +181,7 @@ impl Config {
                 "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to 30000"
             )));
         }
-        devices::check_speech(config.speech.threshold, config.speech.min_speech_ms)
+        microphone::check_speech(config.speech.threshold, config.speech.min_speech_ms)
             .map_err(|reason| bad(format!("speech.{reason}")))?;
         if !config.command.is_empty() {
             CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar)

@@ -174,14 +174,15 @@ class House:
 
     # Threads.
 
-    def pace(self, rate):
+    def pace(self, rate, only=None):
         """Lets things happen, as fast as the model does them, or `rate` a second."""
+        doors = [one for one in self.doors if not only or one[0].kind in only.split(",")]
         chance, next_at = random.Random(f"{self.seed} pace"), time.monotonic()
         while not self.closing.is_set():
             with self.ledger.changed:
                 self.ledger.changed.wait_for(self.may_ask, 0.2)
                 may = self.may_ask()
-            free = [(door, share) for door, share in self.doors if door.free()]
+            free = [(door, share) for door, share in doors if door.free()]
             wait = next_at - time.monotonic() if rate else 0
             if not may or not free or wait > 0:
                 time.sleep(min(max(wait, 0.002), 0.2))
@@ -233,7 +234,7 @@ def run(stage, options):
     house.ready()
     house.began = time.monotonic()
     faults = Faults(house)
-    for body in (lambda: house.pace(options.rate), house.excuse, house.sample):
+    for body in (lambda: house.pace(options.rate, options.only), house.excuse, house.sample):
         threading.Thread(target=body, daemon=True).start()
     if not options.calm:
         faults.start()
@@ -310,6 +311,7 @@ def main():
     parser.add_argument("--rate", type=float, default=0.0, help="things a second at most; 0: as fast as the model goes")
     parser.add_argument("--out", default="target/soak")
     parser.add_argument("--calm", action="store_true", help="nothing goes wrong: how fast it is")
+    parser.add_argument("--only", help="things of these doors only, such as microphones,mqtt: to find what grows")
     parser.add_argument("--sabotage", choices=["lose", "change"])
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -55,6 +55,8 @@ CAPTIONS = {hashlib.sha256(PICTURES[name]).hexdigest(): row["caption"] for name,
 class Door:
     """One user of one door."""
 
+    kind = ""  # the door, as it is called in the report
+
     def __init__(self, house, name):
         self.house, self.ledger, self.name = house, house.ledger, name
         self.chance = random.Random(f"{house.seed} {name}")
@@ -101,6 +103,8 @@ class Door:
 
 class ReplayMicrophone(Door):
     """A named pipe that the daemon reads as fast as it can. Its writer is the plug: without one the microphone is gone."""
+
+    kind = "microphones"
 
     def __init__(self, house, name):
         super().__init__(house, name)
@@ -168,7 +172,7 @@ class ReplayMicrophone(Door):
 
     def begin(self, seconds=0.0):
         now = time.monotonic()
-        self.current = self.ledger.owe("microphones", self.next_name(), now, now + seconds)
+        self.current = self.ledger.owe(self.kind, self.next_name(), now, now + seconds)
         return self.current
 
     def work(self):
@@ -198,6 +202,8 @@ class ReplayMicrophone(Door):
 class AlsaMicrophone(ReplayMicrophone):
     """The stage's microphone: ALSA's `file` plugin, at the pace of real time."""
 
+    kind = "alsa"
+
     def __init__(self, house, name):
         Door.__init__(self, house, name)
         self.path = f"{ROOT}/mic/{name}"
@@ -219,6 +225,8 @@ class AlsaMicrophone(ReplayMicrophone):
 
 class MovingCamera(Door):
     """Something comes into the picture and goes: one caption of each."""
+
+    kind = "cameras"
 
     BACKGROUND = "013_combo.png"
 
@@ -257,7 +265,7 @@ class MovingCamera(Door):
         # The caption may be there before it is told that something moves.
         now = time.monotonic()
         self.sha256 = hashlib.sha256(PICTURES[picture]).hexdigest()
-        self.current = self.ledger.owe("cameras", self.next_name(), now, now + 1)
+        self.current = self.ledger.owe(self.kind, self.next_name(), now, now + 1)
         self.camera.show(MODEL / "heldout/images" / picture)
         if not self.wait(self.current, 5) and not self.house.caller.get(self.path, "Camera", "Motion"):
             # Another place is to it as if the light were switched on.
@@ -314,6 +322,8 @@ class ScheduledCamera(MovingCamera):
 class Asker(Door):
     """A client of the broker."""
 
+    kind = "mqtt"
+
     def free(self):
         # What is asked while the daemon is away the broker forgets.
         return super().free() and self.house.tap.listening and self.house.watcher.subscribed.is_set()
@@ -343,7 +353,7 @@ class Asker(Door):
 
     def work(self):
         topic, request, kind = self.ask()
-        owed = self.ledger.owe("mqtt", self.next_name(), time.monotonic())
+        owed = self.ledger.owe(self.kind, self.next_name(), time.monotonic())
         self.house.asked[owed.name] = (owed, self.house.tap.closed)
         data = json.dumps({**request, "transaction": owed.name}).encode()
         if not self.house.watcher.publish(f"gemmad/{NODE}/{topic}", data):
@@ -358,6 +368,8 @@ class Asker(Door):
 
 class Caller(Door):
     """A client of the bus."""
+
+    kind = "dbus"
 
     def __init__(self, house, name):
         super().__init__(house, name)
@@ -382,7 +394,7 @@ class Caller(Door):
         )[0]
 
     def work(self):
-        owed = self.ledger.owe("dbus", self.next_name(), time.monotonic())
+        owed = self.ledger.owe(self.kind, self.next_name(), time.monotonic())
         answer = self.caller.call(*self.ask())
         if "ok" not in answer:
             self.ledger.end(owed, f"refused: {short_error(answer)}")
@@ -452,8 +464,10 @@ class Wire:
 class WyomingClient(Door):
     """Home Assistant: speech to text, then the sentence to an intent. A ping after the answer shows that no second one comes."""
 
+    kind = "wyoming"
+
     def work(self):
-        owed = self.ledger.owe("wyoming", self.next_name(), time.monotonic())
+        owed = self.ledger.owe(self.kind, self.next_name(), time.monotonic())
         clip = self.chance.choice(list(CLIPS))
         recognize = self.chance.random() < 0.3
         try:
@@ -483,12 +497,14 @@ class WyomingClient(Door):
 class BadTalker(Door):
     """Begins to speak and then falls silent, drips, goes, or talks on: whatever comes of it has to come, and to be named."""
 
+    kind = "bad talkers"
+
     def free(self):
         return False
 
     def work(self):
         how = self.chance.choice(["silent", "drips", "goes", "goes after the end", "nonsense", "talks on"])
-        owed = self.ledger.owe("bad talkers", self.next_name(), time.monotonic(), float("inf"))
+        owed = self.ledger.owe(self.kind, self.next_name(), time.monotonic(), float("inf"))
         outcome = f"excused: {how}"
         try:
             with Wire(self.house) as wire:

@@ -249,12 +249,14 @@ class Tap:
                     if self.kill_at == "before":
                         self._kill()
                     elif self.sabotage and self.events % 25 == 0:
-                        return self._spoil(topic, number, report, daemon, raw)
+                        return self._spoil(topic, number, report, reports, daemon, raw)
         return raw
 
-    def _spoil(self, topic, number, report, daemon, raw):
+    def _spoil(self, topic, number, report, reports, daemon, raw):
         """What no daemon may do, so that it is seen whether it would be found."""
         if self.sabotage == "lose":
+            # Nobody acknowledges it but us.
+            del reports[number]
             daemon.sendall(packet(PUBACK, 0, struct.pack(">H", number)))
             return b""
         report["id"] = "0" + report["id"][:-1]

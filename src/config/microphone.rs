@@ -1,0 +1,202 @@
+//! `[[microphone]]`: what is listened to, and when it counts.
+
+use serde::Deserialize;
+
+use super::devices::between;
+
+/// `[[microphone]]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Microphone {
+    /// Name in topics and on the bus: `[a-z0-9_-]`, unique among the microphones.
+    pub id: String,
+    /// Name for people; absent: the id.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Kind of source: it says what `device` names.
+    #[serde(default, rename = "type")]
+    pub kind: MicrophoneType,
+    /// `alsa`: a PCM name, such as `plughw:CARD=Device,DEV=0` (`gemmad devices` lists them). `replay`: the path of a file or pipe.
+    pub device: String,
+    /// What starts listening.
+    #[serde(default)]
+    pub trigger: Trigger,
+    /// With `trigger = "wake_phrase"`: a transcript counts only if it begins with one of these; compared without case and
+    /// punctuation.
+    #[serde(default)]
+    pub wake_phrases: Vec<String>,
+    /// What is published of what was heard.
+    #[serde(default)]
+    pub answer: VoiceAnswer,
+    /// Spoken language, in the prompt's words and in the payload.
+    #[serde(default = "english")]
+    pub language: String,
+    /// How speech is told from silence.
+    #[serde(default)]
+    pub speech: SpeechDetection,
+}
+
+impl Microphone {
+    /// Its device or file, for people.
+    pub fn source(&self) -> String {
+        match self.kind {
+            MicrophoneType::Alsa => format!("ALSA device `{}`", self.device),
+            MicrophoneType::Replay => format!("`{}`", self.device),
+        }
+    }
+}
+
+fn english() -> String {
+    "English".to_owned()
+}
+
+/// Where a microphone's sound comes from.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum MicrophoneType {
+    /// An ALSA PCM.
+    #[default]
+    Alsa,
+    /// Raw samples (16 kHz, mono, 16 bits little-endian) of a file or a named pipe, heard as fast as they can be read: for tests.
+    Replay,
+}
+
+/// What makes a microphone listen.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// Whatever is said.
+    #[default]
+    Voice,
+    /// What is said after a request over MQTT or D-Bus.
+    PushToTalk,
+    /// Whatever is said, published only if it begins with a wake phrase.
+    WakePhrase,
+}
+
+/// What is published of speech.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum VoiceAnswer {
+    /// Its text.
+    #[default]
+    Transcript,
+    /// The `[[command]]` that it is, decoded straight from the sound.
+    Command,
+    /// Its text, then the command that the text is.
+    Both,
+}
+
+/// `[microphone.speech]`: how speech is told from silence.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpeechDetection {
+    /// Probability of speech from which a frame counts as speech, 0 to 1.
+    pub threshold: f32,
+    /// Shorter sounds are no speech, milliseconds.
+    pub min_speech_ms: u32,
+    /// Silence that ends an utterance, milliseconds.
+    pub hangover_ms: u32,
+    /// Sound from before the onset that belongs to the utterance, milliseconds, without digital silence at its beginning.
+    pub lead_ms: u32,
+    /// Longest utterance, milliseconds; the model hears 30 s at once.
+    pub max_speech_ms: u32,
+    /// After a push-to-talk request: how long to wait for speech, milliseconds.
+    pub listen_timeout_ms: u32,
+}
+
+impl Default for SpeechDetection {
+    fn default() -> SpeechDetection {
+        SpeechDetection {
+            threshold: 0.5,
+            min_speech_ms: 250,
+            hangover_ms: 700,
+            lead_ms: 300,
+            max_speech_ms: 30_000,
+            listen_timeout_ms: 8_000,
+        }
+    }
+}
+
+/// Longest sound that is kept from before the onset, milliseconds.
+const MAX_LEAD_MS: u32 = 10_000;
+/// What the model hears at once, milliseconds.
+const MAX_SPEECH_MS: u32 = 30_000;
+
+impl Microphone {
+    /// Looks whether the values fit their keys and each other.
+    ///
+    /// # Errors
+    /// The first that does not: which key, what stands there and what may.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.device.is_empty() || self.device.contains('\0') {
+            return Err(match self.kind {
+                MicrophoneType::Alsa => {
+                    "device is no ALSA PCM name; `gemmad devices` lists those there are"
+                }
+                MicrophoneType::Replay => "device is no path of a file or pipe",
+            }
+            .into());
+        }
+        let spoken = |phrase: &String| phrase.chars().any(char::is_alphanumeric);
+        if self.trigger == Trigger::WakePhrase && self.wake_phrases.is_empty() {
+            return Err("trigger is \"wake_phrase\", which needs wake_phrases = [\"…\"]".into());
+        }
+        if self.trigger == Trigger::WakePhrase && self.answer == VoiceAnswer::Command {
+            return Err(
+            "trigger is \"wake_phrase\", which is looked for in the transcript; answer = \"command\" makes none: take \"both\""
+                .into(),
+        );
+        }
+        if let Some(phrase) = self.wake_phrases.iter().find(|phrase| !spoken(phrase)) {
+            return Err(format!("wake_phrases has {phrase:?}, which has no word"));
+        }
+        let speech = &self.speech;
+        check_speech(speech.threshold, speech.min_speech_ms)
+            .map_err(|reason| format!("speech.{reason}"))?;
+        between("speech.hangover_ms", speech.hangover_ms, 100, 10_000)?;
+        between("speech.lead_ms", speech.lead_ms, 0, MAX_LEAD_MS)?;
+        between(
+            "speech.max_speech_ms",
+            speech.max_speech_ms,
+            1000,
+            MAX_SPEECH_MS,
+        )?;
+        if speech.min_speech_ms >= speech.max_speech_ms {
+            return Err(format!(
+                "speech.min_speech_ms is {}; it must be less than max_speech_ms ({})",
+                speech.min_speech_ms, speech.max_speech_ms
+            ));
+        }
+        if speech.lead_ms >= speech.max_speech_ms {
+            return Err(format!(
+                "speech.lead_ms is {}; it must be less than max_speech_ms ({})",
+                speech.lead_ms, speech.max_speech_ms
+            ));
+        }
+        between(
+            "speech.listen_timeout_ms",
+            speech.listen_timeout_ms,
+            500,
+            600_000,
+        )
+    }
+}
+
+/// What `[speech]` and `[microphone.speech]` have in common.
+///
+/// # Errors
+/// The first key that does not fit, without the section that it stands in.
+pub(super) fn check_speech(threshold: f32, min_speech_ms: u32) -> Result<(), String> {
+    if !(threshold > 0.0 && threshold < 1.0) {
+        return Err(format!(
+            "threshold is {threshold}; it must lie between 0 and 1"
+        ));
+    }
+    if min_speech_ms >= MAX_SPEECH_MS {
+        return Err(format!(
+            "min_speech_ms is {min_speech_ms}; it must be less than {MAX_SPEECH_MS}, which is what the model hears at once"
+        ));
+    }
+    Ok(())
+}
