@@ -188,8 +188,8 @@ class House:
                 time.sleep(min(max(wait, 0.002), 0.2))
                 continue
             next_at = max(next_at, time.monotonic() - 1) + (1 / rate if rate else 0)
-            doors, shares = zip(*free)
-            chance.choices(doors, shares)[0].use()
+            chosen, shares = zip(*free)
+            chance.choices(chosen, shares)[0].use()
             # Its thread owes before the next is chosen.
             time.sleep(0.002)
 
@@ -234,12 +234,20 @@ def run(stage, options):
     house.ready()
     house.began = time.monotonic()
     faults = Faults(house)
+    trouble = []
+
+    def guarded(body):
+        """Whatever ends early here would leave a run in which nothing is asked, or nothing is looked at."""
+        try:
+            body()
+        except Exception as error:
+            trouble.append(f"the soak itself: {type(error).__name__}: {error}")
+
     for body in (lambda: house.pace(options.rate, options.only), house.excuse, house.sample):
-        threading.Thread(target=body, daemon=True).start()
+        threading.Thread(target=guarded, args=(body,), daemon=True).start()
     if not options.calm:
         faults.start()
     seconds, told_at = options.hours * 3600, 0.0
-    trouble = []
     try:
         while house.ledger.events < options.events if options.events else house.now() < seconds:
             stage.check_daemon()
@@ -254,7 +262,7 @@ def run(stage, options):
     worked_s = house.now()
     house.closing.set()
     faults.join()
-    if not trouble:
+    if stage.daemon.poll() is None:
         trouble += settle(house, 5 if options.sabotage else 90)
     house.ended.set()
     missing = house.ledger.missing()
