@@ -235,6 +235,7 @@ class MovingCamera(Door):
         self.camera = house.stage.camera(name)
         self.path = f"{ROOT}/camera/{name}"
         self.current, self.sha256 = None, None
+        self.background = hashlib.sha256(PICTURES[self.BACKGROUND]).hexdigest()
         self.shown = [name for name in PICTURES if name != self.BACKGROUND]
         self.camera.show(MODEL / "heldout/images" / self.BACKGROUND)
 
@@ -282,8 +283,16 @@ class MovingCamera(Door):
         owed = self.current
         if event.get("trigger") != "motion":
             return  # somebody asked
+        if event.get("image_sha256") == self.background:
+            # A picture that stood for long has become what the camera is used to: then it is its going that moves.
+            with self.ledger.changed:
+                self.ledger.ended["cameras, what goes"][ANSWERED] += 1
+                self.ledger.events += 1
+            return
         if owed is None or owed.outcome is not None or event.get("image_sha256") not in (self.sha256, ""):
-            self.ledger.stray(f"{self.name}: {event.get('event_type')} {event.get('id')} of nothing that was shown")
+            names = {hashlib.sha256(data).hexdigest(): name for name, data in PICTURES.items()}
+            shown, told = names.get(self.sha256), names.get(event.get("image_sha256"))
+            self.ledger.stray(f"{self.name}: {event.get('event_type')} {event.get('id')} of {told}, after {shown} ({owed})")
             return
         outcome = ANSWERED if event.get("caption") else f"refused: failed: {event.get('reason')}"
         self.ledger.end(owed, outcome, event["id"])
