@@ -9,8 +9,11 @@ mod doors;
 mod media;
 mod words;
 
-/// Every target: its name, which is that of its corpus too, and what it does.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// What is done with an input.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is that of its corpus too.
+pub const TARGETS: &[(&str, Target)] = &[
     ("safetensors", checkpoints::safetensors),
     ("pack", checkpoints::pack),
     ("gguf", checkpoints::gguf),
