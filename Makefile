@@ -41,7 +41,7 @@ ha-test: ## the daemon with a real Home Assistant and the blueprints (installs H
 	cargo build --locked --release --bin gemmad
 	packaging/ha-test.sh $(release)
 
-soak: deps ## HOURS=n of work with everything failing now and then: no id may be lost, nothing may grow (docs/soak.md; the report is in target/soak)
+soak: test-deps ## HOURS=n of work with everything failing now and then: no id may be lost, nothing may grow (docs/soak.md; the report is in target/soak)
 	cargo build --locked --release --bin gemmad
 	@python3 tests/soak $(release) --hours $(or $(HOURS),1) --out $(or $(CARGO_TARGET_DIR),target)/soak
 
