@@ -57,6 +57,14 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
+        "make soak HOURS=3",
+        Elsewhere(
+            "Makefile",
+            "python3 tests/soak $(release) --hours $(or $(HOURS),1)",
+            "it takes hours",
+        ),
+    ),
+    (
         "make ha-test",
         Elsewhere(
             "packaging/ha-test.sh",

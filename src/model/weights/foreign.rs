@@ -40,7 +40,8 @@ pub(super) fn refuse(checkpoint: &Checkpoint) -> Result<(), WeightsError> {
             return bad(&info.name, what.to_owned());
         }
     }
-    if checkpoint.has(Group::Text) {
+    // What is missing of it is told where it is missed.
+    if Group::ALL.iter().any(|&group| checkpoint.has(group)) {
         return Ok(());
     }
     let text = |name: &str| name.contains("embed_tokens") || name.contains("layers.");

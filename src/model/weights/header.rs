@@ -71,6 +71,15 @@ pub struct Checkpoint {
     mapped: [Mutex<Weak<Mapped>>; Group::ALL.len()],
 }
 
+/// All dimensions of a shape but the first, multiplied. Beside a 0 any number may stand: what is beyond a `usize` is its largest, which no
+/// matrix has.
+pub fn columns(shape: &[usize]) -> usize {
+    shape
+        .iter()
+        .skip(1)
+        .fold(1, |product: usize, &n| product.saturating_mul(n))
+}
+
 impl Checkpoint {
     /// Reads and checks the headers of a pack's files, of `model.safetensors`, or of the shards that
     /// `model.safetensors.index.json` names. Where there are both, the whole file counts, as in the reference implementation.

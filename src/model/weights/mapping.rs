@@ -13,7 +13,7 @@ use kernels::{Matrix, MatrixData};
 use memmap2::{Mmap, MmapOptions};
 use safetensors::Dtype;
 
-use super::header::{Checkpoint, TensorInfo};
+use super::header::{Checkpoint, TensorInfo, columns};
 use super::pack::Blocks;
 use super::{Group, WeightsError};
 
@@ -254,15 +254,6 @@ fn map_run(path: &Path, file: &File, start: u64, end: u64) -> Result<Run, Weight
         start,
         map,
     })
-}
-
-/// All dimensions of a shape but the first, multiplied. Beside a 0 any number may stand: what is beyond a `usize` is its largest, which no
-/// matrix has.
-pub fn columns(shape: &[usize]) -> usize {
-    shape
-        .iter()
-        .skip(1)
-        .fold(1, |product: usize, &n| product.saturating_mul(n))
 }
 
 impl Mapped {

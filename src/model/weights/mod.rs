@@ -22,8 +22,8 @@ mod row_file;
 pub(crate) use super::files::instead_of_file;
 pub use error::WeightsError;
 pub use group::{Category, Group};
-pub use header::{Checkpoint, TensorInfo};
-pub use mapping::{Mapped, Stretch, Tensor, columns};
+pub use header::{Checkpoint, TensorInfo, columns};
+pub use mapping::{Mapped, Stretch, Tensor};
 pub use pack::{
     Blocks, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest,
     PackedFile,
