@@ -47,6 +47,7 @@ pub struct LogMel {
     fft: Arc<dyn RealToComplex<f64>>,
     time: Vec<f64>,
     spectrum: Vec<Complex<f64>>,
+    magnitudes: Vec<f64>,
     fft_scratch: Vec<Complex<f64>>,
     /// Samples from the start of the next frame on.
     pending: Vec<f32>,
@@ -64,6 +65,7 @@ impl LogMel {
             triangles: Triangles::new(feature_size),
             time: fft.make_input_vec(),
             spectrum: fft.make_output_vec(),
+            magnitudes: Vec::new(),
             fft_scratch: fft.make_scratch_vec(),
             fft,
             pending: Vec::new(),
@@ -113,7 +115,10 @@ impl LogMel {
         {
             unreachable!("the transform refused its own buffers");
         }
-        let energies = self.triangles.energies(&self.spectrum);
+        self.magnitudes.clear();
+        self.magnitudes
+            .extend(self.spectrum.iter().map(|x| x.norm()));
+        let energies = self.triangles.energies(&self.magnitudes);
         frames.extend(energies.map(|x| x.max(MEL_FLOOR).ln() as f32));
     }
 }
@@ -158,18 +163,15 @@ impl Triangles {
     }
 
     /// What each band has of the magnitudes of a transform of [`FFT_SAMPLES`].
-    pub(super) fn energies(&self, spectrum: &[Complex<f64>]) -> impl Iterator<Item = f64> {
-        self.bands.iter().map(|band| band.energy(spectrum))
+    pub(super) fn energies(&self, magnitudes: &[f64]) -> impl Iterator<Item = f64> {
+        self.bands.iter().map(|band| band.energy(magnitudes))
     }
 }
 
 impl Band {
-    fn energy(&self, spectrum: &[Complex<f64>]) -> f64 {
-        let bins = &spectrum[self.bins.clone()];
-        bins.iter()
-            .zip(&self.weights)
-            .map(|(x, w)| x.norm() * w)
-            .sum()
+    fn energy(&self, magnitudes: &[f64]) -> f64 {
+        let bins = &magnitudes[self.bins.clone()];
+        bins.iter().zip(&self.weights).map(|(x, w)| x * w).sum()
     }
 }
 

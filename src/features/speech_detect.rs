@@ -36,6 +36,8 @@ pub struct SpeechDetector {
     detector: Box<Detector>,
     rumble: HighPass,
     level: Level,
+    /// How far what goes on has stood out of the noise, dB.
+    loudest_db: f64,
     evidence: Evidence,
     measures: Measures,
     threshold: f32,
@@ -74,6 +76,7 @@ impl SpeechDetector {
             detector: Detector::default_boxed(),
             rumble: HighPass::new(RUMBLE_HZ, f64::from(SAMPLE_RATE_HZ)),
             level: Level::default(),
+            loudest_db: 0.0,
             evidence: Evidence::new(threshold),
             measures: Measures::default(),
             threshold,
@@ -100,6 +103,8 @@ impl SpeechDetector {
         for frame in before.chunks_exact(FRAME_SAMPLES) {
             self.is_likely(frame);
         }
+        // Sound that goes backwards is alike to itself where it turns.
+        self.evidence.reset();
         self.level = Level::default();
         self.settling = 0;
         self.forget();
@@ -113,15 +118,23 @@ impl SpeechDetector {
             *heard = self.rumble.pass(x).clamp(-1.0, 1.0);
         }
         let score = self.detector.predict_f32(&heard);
-        self.measures = self.evidence.look(&heard, score);
+        let above_db = self.level.above_db(&heard);
+        // What begins is as loud as it is; whatever follows is measured by its loudest moment, until it is over.
+        if self.sound.is_none() && self.recent.iter().all(Option::is_none) {
+            self.loudest_db = 0.0;
+        }
+        self.loudest_db = self.loudest_db.max(above_db);
+        self.evidence.hear(&heard);
         self.settling = self.settling.saturating_sub(1);
-        let stands_out = self.level.stands_out(&heard);
-        let likely = self.settling == 0 && stands_out && score >= self.threshold;
+        let likely = self.settling == 0 && above_db > Level::SPEECH_DB && score >= self.threshold;
+        if likely {
+            self.measures = self.evidence.look(score, self.loudest_db);
+        }
         self.follow(likely.then(|| self.evidence.of(&self.measures)));
         likely
     }
 
-    /// What was measured of the last frame.
+    /// What was measured of the last frame that was likely speech.
     pub fn measures(&self) -> Measures {
         self.measures
     }
@@ -206,17 +219,18 @@ impl Level {
     /// How the floor rises in one frame otherwise: 3 dB a second. A fan that is switched on is forgotten in some seconds; the
     /// gaps between words bring the floor back while somebody speaks.
     const RISE: f32 = 1.011_1;
-    /// Energy over the floor that speech has: 5 dB.
-    const RATIO: f32 = 3.16;
+    /// Energy over the floor that speech has.
+    const SPEECH_DB: f64 = 5.0;
     /// Lowest floor, -70 dB full scale: no room is quieter, and the ratio stays a number in digital silence.
     const SILENCE: f32 = 1e-7;
 
-    fn stands_out(&mut self, frame: &[f32]) -> bool {
+    /// By how much the next frame, smoothed, is louder.
+    fn above_db(&mut self, frame: &[f32]) -> f64 {
         let energy = frame.iter().map(|x| x * x).sum::<f32>() / frame.len() as f32;
         let Some(smoothed) = &mut self.smoothed else {
             self.smoothed = Some(energy);
             self.floor = energy.max(Level::SILENCE);
-            return false;
+            return 0.0;
         };
         *smoothed += Level::SMOOTHING * (energy - *smoothed);
         if *smoothed < self.floor {
@@ -225,7 +239,7 @@ impl Level {
             self.floor *= Level::RISE;
         }
         self.floor = self.floor.max(Level::SILENCE);
-        *smoothed > Level::RATIO * self.floor
+        10.0 * f64::from(smoothed.max(f32::MIN_POSITIVE) / self.floor).log10()
     }
 }
 

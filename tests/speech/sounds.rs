@@ -227,20 +227,32 @@ pub(crate) const MORE: &[Kind] = &[
     }),
 ];
 
-/// A minute of a quiet room in which it is heard again and again, `gain` as loud; and how often.
-pub(crate) fn minute((_, every_s, make): &Kind, gain: f32) -> (Vec<f32>, usize) {
-    let mut random = Random(9);
-    let length = 60 * RATE_HZ;
-    let mut room = random.noise(length, 1.0);
-    room.iter_mut().for_each(|x| *x *= 0.003);
-    let starts = (0..).map(|i| 2.0 + f64::from(i) * every_s);
-    let starts: Vec<f64> = starts.take_while(|start| *start < 57.0).collect();
-    for start in &starts {
-        let from = (start * RATE_HZ as f64) as usize;
-        for (to, x) in room[from..].iter_mut().zip(make(&mut random)) {
-            *to += gain * x;
-        }
+/// A quiet room for a minute, always the same.
+pub(crate) struct Room {
+    quiet: Vec<f32>,
+    random: Random,
+}
+
+impl Room {
+    pub(crate) fn new() -> Room {
+        let mut random = Random(9);
+        let mut quiet = random.noise(60 * RATE_HZ, 1.0);
+        quiet.iter_mut().for_each(|x| *x *= 0.003);
+        Room { quiet, random }
     }
-    room.iter_mut().for_each(|x| *x = x.clamp(-1.0, 1.0));
-    (room, starts.len())
+
+    /// The room as a sound is heard in it again and again, `gain` as loud.
+    pub(crate) fn minute(&self, (_, every_s, make): &Kind, gain: f32) -> Vec<f32> {
+        let mut random = Random(self.random.0);
+        let mut room = self.quiet.clone();
+        let starts = (0..).map(|i| 2.0 + f64::from(i) * every_s);
+        for start in starts.take_while(|start| *start < 57.0) {
+            let from = (start * RATE_HZ as f64) as usize;
+            for (to, x) in room[from..].iter_mut().zip(make(&mut random)) {
+                *to += gain * x;
+            }
+        }
+        room.iter_mut().for_each(|x| *x = x.clamp(-1.0, 1.0));
+        room
+    }
 }

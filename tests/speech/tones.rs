@@ -7,16 +7,40 @@ use gemmad::config::SpeechDetection;
 use gemmad::features::speech_detect::{FRAME_SAMPLES, SpeechDetector};
 use gemmad::features::speech_evidence::Measures;
 
-use super::sounds::{Kind, MORE, Random, TWELVE, minute};
+use super::sounds::{Kind, MORE, Random, Room, TWELVE};
 use super::{RATE_HZ, clips, rms, run};
 
-/// What the detector says of a frame: whether it is likely speech, and what was measured.
-type Frame = (bool, Measures);
+/// What the detector says of a frame.
+struct Frame {
+    likely: bool,
+    speaking: bool,
+    measures: Measures,
+}
 
 fn frames(stream: &[f32]) -> Vec<Frame> {
     let mut detector = SpeechDetector::new(0.5);
-    let judge = |frame| (detector.is_likely(frame), detector.measures());
+    let judge = |frame| Frame {
+        likely: detector.is_likely(frame),
+        speaking: detector.speaking().is_some(),
+        measures: detector.measures(),
+    };
     stream.chunks_exact(FRAME_SAMPLES).map(judge).collect()
+}
+
+/// How often speech begins: where `begins` says so of what was heard so far, until 44 frames are none.
+fn begun(frames: &[Frame], begins: impl Fn(&[Frame]) -> bool) -> usize {
+    let (mut begun, mut speaking, mut silence) = (0, false, 0);
+    for end in 1..=frames.len() {
+        silence = match frames[end - 1].likely {
+            true => 0,
+            false => silence + 1,
+        };
+        if !speaking && frames[end - 1].likely && begins(&frames[..end]) {
+            (begun, speaking) = (begun + 1, true);
+        }
+        speaking &= silence < 44;
+    }
+    begun
 }
 
 /// A way to tell speech: frames that speak for it, and how many of how many in a row make it speech.
@@ -47,8 +71,8 @@ const WAYS: &[Way] = &[
         of: 16,
     },
     Way {
-        name: "lines alike <= 0.9",
-        counts: |m| m.likeness <= 0.9,
+        name: "no note: lines alike <= 0.96",
+        counts: |m| m.likeness <= 0.96,
         enough: 10,
         of: 16,
     },
@@ -61,7 +85,7 @@ const WAYS: &[Way] = &[
     Way {
         name: "each of these",
         counts: |m| {
-            m.score >= 0.8 && m.change >= 2.8 && m.likeness <= 0.9 && m.strongest_share <= 0.8
+            m.score >= 0.8 && m.change >= 2.8 && m.likeness <= 0.96 && m.strongest_share <= 0.8
         },
         enough: 8,
         of: 16,
@@ -69,21 +93,13 @@ const WAYS: &[Way] = &[
 ];
 
 impl Way {
-    /// How often speech begins.
-    fn begins(&self, frames: &[Frame]) -> usize {
-        let (mut begun, mut speaking, mut silence) = (0, false, 0);
-        for end in 1..=frames.len() {
-            let likely = frames[end - 1].0;
-            silence = if likely { 0 } else { silence + 1 };
-            let row = |n: usize| frames[end.saturating_sub(n)..end].iter();
-            let onset = row(6).filter(|(likely, _)| *likely).count() >= 4;
-            let spoken = |(likely, measures): &&Frame| *likely && (self.counts)(measures);
-            if !speaking && onset && row(self.of).filter(spoken).count() >= self.enough {
-                (begun, speaking) = (begun + 1, true);
-            }
-            speaking &= silence < 44;
-        }
-        begun
+    fn begun(&self, frames: &[Frame]) -> usize {
+        begun(frames, |heard| {
+            let row = |n: usize| heard[heard.len().saturating_sub(n)..].iter();
+            let onset = row(6).filter(|frame| frame.likely).count() >= 4;
+            let counts = |frame: &&Frame| frame.likely && (self.counts)(&frame.measures);
+            onset && row(self.of).filter(counts).count() >= self.enough
+        })
     }
 }
 
@@ -101,6 +117,13 @@ fn spoken() -> Vec<(String, Vec<f32>)> {
     let clips = clips();
     let mut random = Random(5);
     let mut scenes = Vec::new();
+    // A minute of each color that joins its own beginning, of which each scene has a stretch of its own.
+    let [white, pink, brown] = [0.0, 1.0, 2.0].map(|power| random.noise(1 << 20, power));
+    let mut stretch = |color: &[f32], samples: usize| -> Vec<f32> {
+        let from = (random.uniform() * color.len() as f64) as usize;
+        let at = |i: usize| color[(from + i) % color.len()];
+        (0..samples).map(at).collect()
+    };
     let babble = |at: usize, samples: usize| -> Vec<f32> {
         let voices = clips.iter().skip(at % 16).take(8);
         let mut sum = vec![0.0; samples];
@@ -137,11 +160,11 @@ fn spoken() -> Vec<(String, Vec<f32>)> {
             ("babble", 10.0),
         ] {
             let noise = match room {
-                "white" => random.noise(samples, 0.0),
-                "brown" => random.noise(samples, 2.0),
+                "white" => stretch(&white, samples),
+                "brown" => stretch(&brown, samples),
                 "babble" => babble(at, samples),
-                "hum" => hum(samples, random.noise(samples, 1.0)),
-                _ => random.noise(samples, 1.0),
+                "hum" => hum(samples, stretch(&pink, samples)),
+                _ => stretch(&pink, samples),
             };
             let gain = rms(clip) / rms(&noise) / 10f32.powf(snr_db / 20.0);
             let mut scene: Vec<f32> = noise.iter().map(|x| x * gain).collect();
@@ -156,68 +179,74 @@ fn spoken() -> Vec<(String, Vec<f32>)> {
     scenes
 }
 
+/// Noisy speech that no way finds, nor did the one before there were any: all as faint as the noise.
+const NEVER_FOUND: &[&str] = &[
+    "007_voice.wav in white noise, 0 dB",
+    "010_voice.wav in white noise, 0 dB",
+    "011_combo.wav in white noise, 0 dB",
+    "012_both.wav in white noise, 0 dB",
+];
+
 #[test]
 fn tones_and_machines_begin_no_utterance_and_no_noisy_speech_is_lost() {
-    let heard = |kinds: &[Kind], gain: f32| -> Vec<(&str, usize, Vec<f32>)> {
-        let one = |kind: &Kind| {
-            let (stream, times) = minute(kind, gain);
-            (kind.0, times, stream)
-        };
-        kinds.iter().map(one).collect()
-    };
-    let groups = [
-        ("the twelve", heard(TWELVE, 1.0)),
-        ("the twelve, 14 dB less", heard(TWELVE, 0.2)),
-        ("more", heard(MORE, 1.0)),
+    let groups: [(&str, &[Kind], f32); 3] = [
+        ("the twelve", TWELVE, 1.0),
+        ("the twelve, 14 dB less", TWELVE, 0.2),
+        ("more", MORE, 1.0),
     ];
-    let looked: Vec<Vec<Vec<Frame>>> = groups
-        .iter()
-        .map(|(_, sounds)| sounds.iter().map(|s| frames(&s.2)).collect())
-        .collect();
-    let speech = spoken();
-    assert_eq!(speech.len(), 240);
-    let judged: Vec<Vec<Frame>> = speech.iter().map(|(_, scene)| frames(scene)).collect();
-    let mut table = Vec::new();
-    for way in WAYS {
-        let begins = |group: &Vec<Vec<Frame>>| group.iter().map(|s| way.begins(s)).sum();
-        let begun: Vec<usize> = looked.iter().map(begins).collect();
-        let found = judged
+    let room = Room::new();
+    let mut table = vec![(Vec::new(), 0); WAYS.len()];
+    let mut taken = Vec::new();
+    for (group, kinds, gain) in groups {
+        let heard: Vec<Vec<Frame>> = kinds
             .iter()
-            .filter(|frames| way.begins(frames) > 0)
-            .count();
-        println!("{:24} begins {begun:?}, finds {found} of 240", way.name);
-        table.push((begun, found));
+            .map(|k| frames(&room.minute(k, gain)))
+            .collect();
+        for (way, (begun, _)) in WAYS.iter().zip(&mut table) {
+            begun.push(heard.iter().map(|frames| way.begun(frames)).sum::<usize>());
+        }
+        let mut sum = 0;
+        for ((name, ..), frames) in kinds.iter().zip(&heard) {
+            let begun = begun(frames, |heard| heard[heard.len() - 1].speaking);
+            if begun > 0 {
+                println!("{group}: {name}: {begun} utterances");
+            }
+            sum += begun;
+        }
+        taken.push(sum);
     }
-    let mut begun = Vec::new();
-    for (group, sounds) in &groups {
-        let told = |(name, times, stream): &(&str, usize, Vec<f32>)| {
-            let begun = utterances(stream);
-            println!("{group}: {name}: {begun} utterances of {times}");
-            begun
-        };
-        begun.push(sounds.iter().map(told).sum::<usize>());
+    let (mut before, mut found, mut never, mut lost) = (0, 0, Vec::new(), Vec::new());
+    for (name, scene) in spoken() {
+        let frames = frames(&scene);
+        for (way, (_, found)) in WAYS.iter().zip(&mut table) {
+            *found += usize::from(way.begun(&frames) > 0);
+        }
+        let was = WAYS[0].begun(&frames) > 0;
+        let is = begun(&frames, |heard| heard[heard.len() - 1].speaking) > 0;
+        if name.ends_with(" 0 dB") {
+            assert_eq!(is, utterances(&scene) > 0, "{name}");
+        }
+        before += usize::from(was);
+        found += usize::from(is);
+        if !was {
+            never.push(name.clone());
+        }
+        if was && !is {
+            lost.push(name);
+        }
     }
-    let lost: Vec<&String> = speech
-        .iter()
-        .zip(&judged)
-        .filter(|((_, scene), frames)| WAYS[0].begins(frames) > 0 && utterances(scene) == 0)
-        .map(|((name, _), _)| name)
-        .collect();
-    println!("the evidence of all: begins {begun:?}, loses {lost:?}");
+    for (way, row) in WAYS.iter().zip(&table) {
+        println!("{:28} begins {:?}, finds {} of 240", way.name, row.0, row.1);
+    }
+    println!("the evidence of all: begins {taken:?}, finds {found} of {before}");
     // As it was, all four of the report are there.
-    let (as_it_was, found) = &table[0];
-    assert!(as_it_was[0] >= 16 + 14 + 16 + 4, "{as_it_was:?}");
-    assert!(*found >= 220, "{found}");
-    assert_eq!(begun[..2], [0, 0], "the twelve");
-    assert!(begun[2] * 2 < as_it_was[2], "{begun:?} {as_it_was:?}");
-    // Where speech is as faint as the noise it is doubtful; everywhere else none is lost.
-    let (faint, other): (Vec<&String>, Vec<&String>) = lost
-        .into_iter()
-        .partition(|name| name.ends_with(" noise, 0 dB"));
-    assert!(other.is_empty(), "{other:#?}");
-    assert!(faint.len() <= 4, "{faint:#?}");
+    assert!(table[0].0[0] >= 16 + 14 + 16 + 4, "{table:?}");
+    assert_eq!(taken[..2], [0, 0], "the twelve");
+    assert!(taken[2] <= 2, "{taken:?}");
+    assert_eq!(lost, [""; 0]);
+    assert_eq!(never, NEVER_FOUND);
     // No other way does: each lets some of the twelve through, or loses some of the speech.
     for (way, (begun, way_found)) in WAYS.iter().zip(&table).skip(1) {
-        assert!(begun[0] > 0 || way_found < found, "{}", way.name);
+        assert!(begun[0] > 0 || *way_found < found, "{}", way.name);
     }
 }
