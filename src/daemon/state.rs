@@ -190,13 +190,15 @@ impl StateFile {
     /// Keeps what is there under another name. A file stays in its place, too, until another takes it: there is no moment
     /// without one.
     fn put_aside(&self) {
+        if self.path.symlink_metadata().is_err() {
+            return; // what stands aside was damaged before, and is all that tells of it until the file is written
+        }
         let aside = self.beside(DAMAGED);
         std::fs::remove_file(&aside).ok();
         let kept =
             std::fs::hard_link(&self.path, &aside).or_else(|_| std::fs::rename(&self.path, &aside));
         match kept {
             Ok(()) => private::tighten(&aside),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => log::warn!("cannot keep {} as {DAMAGED}: {error}", self.path.display()),
         }
     }

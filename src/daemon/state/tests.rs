@@ -239,5 +239,7 @@ fn whatever_stands_in_the_files_place_closes_everything_and_is_kept_beside() {
         std::fs::remove_file(&path).unwrap();
         let (_, switches) = StateFile::open(dir.path(), &config());
         assert!(switches.is_muted("hall"), "{case}");
+        let aside = dir.path().join(DAMAGED).symlink_metadata().unwrap();
+        assert_eq!(aside.file_type(), kind, "{case}");
     }
 }
