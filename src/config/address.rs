@@ -43,7 +43,7 @@ impl fmt::Debug for Address {
 ///
 /// # Errors
 /// What is wrong with it.
-fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
+pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
     // The colons of an IPv6 address are inside its brackets.
     let after_address = authority.rfind(']').map_or(0, |at| at + 1);
     let (host, port) = match authority[after_address..].find(':') {

@@ -27,7 +27,7 @@ use crate::pipeline::{PrefixCacheOptions, SoftTokenPadding, TowerOptions};
 pub use address::{Address, Login};
 pub use devices::{Camera, CameraType, Motion};
 pub use microphone::{Microphone, MicrophoneType, SpeechDetection, Trigger, VoiceAnswer};
-pub use mqtt::{Broker, Mqtt};
+pub use mqtt::{Broker, Mqtt, host_name};
 pub use secret::without_secrets;
 pub use service::{Dbus, Degrade, Log, Matformer, Model, Queue, Threads};
 pub use wyoming::Wyoming;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::address::host_and_port;
 use super::secret::without_secrets;
 
 /// `[mqtt]`
@@ -104,6 +105,12 @@ const MOST_BYTES: usize = 16 << 20;
 /// What Home Assistant's discovery and the longest event need, bytes.
 const LEAST_BYTES: usize = 16 << 10;
 
+/// The name of this machine; empty where the system does not tell.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 impl Mqtt {
     /// The broker that `url` names.
     ///
@@ -129,39 +136,14 @@ impl Mqtt {
                     .to_owned(),
             );
         }
-        // The colons of an IPv6 address are inside its brackets.
-        let after_address = rest.rfind(']').map_or(0, |at| at + 1);
-        let (host, port) = match rest[after_address..].find(':') {
-            Some(at) => {
-                let (host, port) = rest.split_at(after_address + at);
-                let port = port[1..].parse().ok().filter(|port| *port != 0);
-                (host, port.ok_or_else(|| wrong("with a bad port"))?)
-            }
-            None => (rest, if tls { 8883 } else { 1883 }),
-        };
-        let address = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        let valid = match address {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => {
-                !host.is_empty()
-                    && host
-                        .chars()
-                        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
-            }
-        };
-        if !valid {
-            return Err(wrong("with a bad host"));
-        }
-        if tls && address.is_some() {
+        let (host, port) = host_and_port(rest).map_err(|why| wrong(&format!("which {why}")))?;
+        if tls && host.starts_with('[') {
             return Err(wrong(
                 "TLS to a bare IPv6 address, which certificates cannot be checked for: name the host",
             ));
         }
-        Ok(Broker {
-            host: host.to_owned(),
-            port,
-            tls,
-        })
+        let port = port.unwrap_or(if tls { 8883 } else { 1883 });
+        Ok(Broker { host, port, tls })
     }
 
     /// Name of this board in topics: `node`, or else the first label of the host's name.
@@ -169,8 +151,7 @@ impl Mqtt {
         if !self.node.is_empty() {
             return self.node.clone();
         }
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        slug(&host)
+        slug(&host_name())
     }
 
     /// Whether the values fit together.

@@ -49,6 +49,7 @@ use state::{StateFile, Switches};
 pub use error::DaemonError;
 pub use log_sink::install as install_log;
 pub use reload::{check_slices, engine_options};
+pub use reports::sources;
 
 /// Events that may wait for the loop: more than a burst of all sources, less than memory minds.
 const EVENTS: usize = 1024;

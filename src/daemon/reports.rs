@@ -9,6 +9,7 @@ use super::event::Loaded;
 use super::job::{Job, Speaker, Utterance, Work};
 use super::settings::Settings;
 use super::vitals::{Degraded, Vitals};
+use crate::config::Config;
 use crate::pipeline::GroupMemory;
 use crate::report::{
     CameraInfo, CaptionEvent, ErrorBody, EventType, Health, Info, JobState, MicrophoneInfo,
@@ -97,10 +98,26 @@ pub(super) fn failed_snapshot(
     }
 }
 
+/// Microphones and cameras as they are told of.
+pub fn sources(config: &Config) -> (Vec<MicrophoneInfo>, Vec<CameraInfo>) {
+    let named = |name: &Option<String>, id: &String| name.clone().unwrap_or_else(|| id.clone());
+    let microphones = config.microphone.iter().map(|microphone| MicrophoneInfo {
+        id: microphone.id.clone(),
+        name: named(&microphone.name, &microphone.id),
+        device: microphone.device.clone(),
+    });
+    let cameras = config.camera.iter().map(|camera| CameraInfo {
+        id: camera.id.clone(),
+        name: named(&camera.name, &camera.id),
+        device: camera.source(),
+    });
+    (microphones.collect(), cameras.collect())
+}
+
 /// What runs.
 pub(super) fn info(settings: &Settings, loaded: &Loaded, started_at: &str) -> Info {
     let config = &settings.config;
-    let named = |name: &Option<String>, id: &String| name.clone().unwrap_or_else(|| id.clone());
+    let (microphones, cameras) = sources(config);
     Info {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -115,24 +132,8 @@ pub(super) fn info(settings: &Settings, loaded: &Loaded, started_at: &str) -> In
         context: config.model.context,
         isa: loaded.isa.clone(),
         threads: loaded.threads,
-        microphones: config
-            .microphone
-            .iter()
-            .map(|mic| MicrophoneInfo {
-                id: mic.id.clone(),
-                name: named(&mic.name, &mic.id),
-                device: mic.device.clone(),
-            })
-            .collect(),
-        cameras: config
-            .camera
-            .iter()
-            .map(|camera| CameraInfo {
-                id: camera.id.clone(),
-                name: named(&camera.name, &camera.id),
-                device: camera.source(),
-            })
-            .collect(),
+        microphones,
+        cameras,
         commands: config
             .command
             .iter()

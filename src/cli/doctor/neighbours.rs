@@ -2,10 +2,11 @@
 
 use super::Finding;
 use crate::cli::broker::block_on;
-use crate::config::{Config, Dbus};
+use crate::config::{self, Config, Dbus};
+use crate::daemon;
 use crate::publish::dbus::{self, DbusError, NameOwner};
 use crate::publish::mqtt::{self, MqttError, Occupant, Unusable};
-use crate::report::{CameraInfo, Info, MicrophoneInfo};
+use crate::report::Info;
 
 /// Tries at the broker what the daemon will do; `running`: a daemon runs on this board.
 pub(super) fn broker(config: &Config, running: bool) -> Vec<Finding> {
@@ -62,8 +63,7 @@ fn shared_name(node: &str, occupant: &Occupant, running: bool) -> Option<Finding
         );
         return Some(Finding::failing("broker", found, advice));
     }
-    let here = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let elsewhere = |host: &&String| host.as_str() != here.trim();
+    let elsewhere = |host: &&String| **host != config::host_name();
     let started = occupant.started_at.as_ref();
     let started = started.map_or_else(String::new, |at| format!(", started at {at}"));
     if let Some(host) = occupant.host.as_ref().filter(elsewhere) {
@@ -85,29 +85,13 @@ fn shared_name(node: &str, occupant: &Occupant, running: bool) -> Option<Finding
 
 /// What the daemon would tell of itself, as far as it is known without a model: how much it is counts.
 fn announced(config: &Config) -> Info {
-    let named = |name: &Option<String>, id: &String| name.clone().unwrap_or_else(|| id.clone());
     let model = config.model.path.file_name();
+    let (microphones, cameras) = daemon::sources(config);
     Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: model.map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        microphones: config
-            .microphone
-            .iter()
-            .map(|microphone| MicrophoneInfo {
-                id: microphone.id.clone(),
-                name: named(&microphone.name, &microphone.id),
-                device: microphone.device.clone(),
-            })
-            .collect(),
-        cameras: config
-            .camera
-            .iter()
-            .map(|camera| CameraInfo {
-                id: camera.id.clone(),
-                name: named(&camera.name, &camera.id),
-                device: camera.source(),
-            })
-            .collect(),
+        microphones,
+        cameras,
         ..Info::default()
     }
 }

@@ -11,10 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::outbox::{Delivery, Outgoing};
 use super::payload::json;
 use super::topics::Topics;
+use crate::config::host_name;
+use crate::guard::harmless::short;
 use crate::report::SCHEMA;
-
-/// Longest name and time that are repeated to people, characters.
-const MOST_CHARS: usize = 64;
 
 /// `instance`: which process has the node's name; retained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,12 +55,11 @@ pub(super) struct Namesake {
 impl Namesake {
     /// For a process that was started at that time.
     pub(super) fn new(started_at: &str) -> Namesake {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Namesake {
             ours: Instance {
                 schema: SCHEMA,
                 instance: ulid::Ulid::generate().to_string(),
-                host: host.trim().to_owned(),
+                host: host_name(),
                 started_at: started_at.to_owned(),
                 connection: 0,
             },
@@ -109,13 +107,6 @@ impl Namesake {
         let news = !std::mem::replace(&mut self.contested, true);
         news.then_some(Name::Contested(who))
     }
-}
-
-fn short(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(MOST_CHARS)
-        .collect()
 }
 
 #[cfg(test)]
