@@ -4,8 +4,7 @@ use std::path::Path;
 
 use super::{DaemonError, state};
 use crate::config::Config;
-use crate::guard::lock::{Lock, LockError};
-use crate::guard::private;
+use crate::guard::lock::{self, Lock};
 
 /// The file in the state directory that tells whose it is.
 const LOCK: &str = "gemmad.lock";
@@ -19,22 +18,9 @@ pub(super) fn take(directory: &Path, config: &Config) -> Result<Option<Lock>, Da
         let of_spool = spool.is_some_and(|spool| name.starts_with(spool));
         name == LOCK || name == "models" || name.starts_with(state::FILE) || of_spool
     };
-    let made = private::directory(directory, ours);
-    let taken = made
-        .map_err(LockError::from)
-        .and_then(|()| Lock::take(&directory.join(LOCK)));
-    match taken {
-        Ok(lock) => Ok(Some(lock)),
-        Err(reason @ LockError::Held { .. }) => Err(DaemonError::InUse {
-            directory: directory.to_owned(),
-            reason,
-        }),
-        Err(LockError::Io(error)) => {
-            log::warn!(
-                "cannot tell whether another gemmad uses {}: {error}",
-                directory.display()
-            );
-            Ok(None)
-        }
-    }
+    let taken = lock::claim(directory, &directory.join(LOCK), ours);
+    taken.map_err(|reason| DaemonError::InUse {
+        directory: directory.to_owned(),
+        reason,
+    })
 }

@@ -2,10 +2,11 @@
 //!
 //! The kernel lets the lock go with the process, however that ends; the file stays and means nothing without it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use super::{harmless, private};
 
@@ -38,19 +39,7 @@ impl Lock {
     /// # Errors
     /// Another process has it; or there is no such file and it cannot be made.
     pub fn take(path: &Path) -> Result<Lock, LockError> {
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let mut file = private::open(
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .custom_flags(flags.bits().cast_signed()),
-            path,
-        )?;
-        if !file.metadata()?.is_file() {
-            return Err(LockError::Io(io::Error::other("it is no file")));
-        }
+        let mut file = private::open(path, OFlags::NOFOLLOW)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -65,6 +54,31 @@ impl Lock {
             .and_then(|()| file.write_all(myself().as_bytes()))
             .ok();
         Ok(Lock { _file: file })
+    }
+}
+
+/// Takes what is kept at `path` for this process, by a lock at `lock` in a directory that is made if it is missing, and closed to others
+/// if it holds nothing but what is `ours`. Where no lock can be had nothing can be written either, and the log says so: then there is none.
+///
+/// # Errors
+/// Another process has it; who that is.
+pub fn claim(
+    path: &Path,
+    lock: &Path,
+    ours: impl Fn(&str) -> bool,
+) -> Result<Option<Lock>, LockError> {
+    let directory = lock.parent().unwrap_or(Path::new(""));
+    let made = private::directory(directory, ours).map_err(LockError::from);
+    match made.and_then(|()| Lock::take(lock)) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Io(error)) => {
+            log::warn!(
+                "cannot tell whether another gemmad uses {}: {error}",
+                path.display()
+            );
+            Ok(None)
+        }
+        Err(held) => Err(held),
     }
 }
 

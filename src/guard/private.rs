@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 /// Of a file: its user reads and writes.
 const FILE: u32 = 0o600;
 /// Of a directory.
@@ -16,18 +18,28 @@ const OTHERS: u32 = 0o077;
 const WRITABLE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
-/// Opens a file as `options` say; one that is made is nobody else's to read, and so is one that was there.
+/// Opens a file to read and write it, or makes it; what it holds stays. It is nobody else's to read then, even if it was there.
+/// `flags` are further ones of opening; whatever stands in the file's place is not waited for.
 ///
 /// # Errors
-/// The system's, of opening.
-pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    let file = options.mode(FILE).open(path)?;
+/// The system's, of opening; or it is no file.
+pub fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
     let found = file.metadata()?;
-    if found.is_file() {
-        close(path, found.permissions().mode(), FILE, |mode| {
-            file.set_permissions(mode)
-        });
+    if !found.is_file() {
+        return Err(io::Error::other("it is no file"));
     }
+    close(path, found.permissions().mode(), FILE, |mode| {
+        file.set_permissions(mode)
+    });
     Ok(file)
 }
 
@@ -132,7 +144,8 @@ mod tests {
         std::fs::write(&file, b"said").unwrap();
         set(&file, 0o664);
         set(&kept, 0o775);
-        open(OpenOptions::new().append(true), &file).unwrap();
+        open(&file, OFlags::empty()).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"said");
         assert_eq!(mode(&file), 0o600);
         // Something of somebody else: it stays as it is.
         directory(&kept, |name| name == "other").unwrap();

@@ -7,9 +7,9 @@
 //! comes twice with one id, which whoever acts on events has to be ready for in MQTT anyhow.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Error, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::MqttError;
 use super::outbox::Lasting;
-use crate::guard::lock::{Lock, LockError};
+use crate::guard::lock::{self, Lock};
 use crate::guard::private;
 
 /// A line.
@@ -91,22 +91,9 @@ impl Spool {
             reason: error.to_string(),
         };
         let lock = lock(path)?;
-        // What was said and seen is for the daemon's user only; whatever stands in the file's place is not waited for.
-        let mut file = private::open(
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .custom_flags(OFlags::NONBLOCK.bits().cast_signed()),
-            path,
-        )
-        .map_err(bad)?;
-        let metadata = file.metadata().map_err(bad)?;
-        if !metadata.is_file() {
-            return Err(bad(std::io::Error::other("it is no file")));
-        }
-        let bytes = metadata.len();
+        // What was said and seen is for the daemon's user only.
+        let mut file = private::open(path, OFlags::empty()).map_err(bad)?;
+        let bytes = file.metadata().map_err(bad)?.len();
         let found = read(&mut file, bytes, max_bytes, max_payload_bytes).map_err(bad)?;
         if found.unreadable > 0 {
             log::warn!(
@@ -275,32 +262,17 @@ fn write_beside(path: &Path, lines: &[(u64, Vec<u8>)]) -> std::io::Result<File> 
     Ok(file)
 }
 
-/// Takes the file for this process; its directory is made if it is missing. Where no lock can be had the file tells why.
+/// Takes the file for this process; its directory is made if it is missing.
 fn lock(path: &Path) -> Result<Option<Lock>, MqttError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let made = path
-        .parent()
-        .map(|directory| private::directory(directory, |found| found.starts_with(&*name)));
     let mut beside = path.to_owned().into_os_string();
     beside.push(".lock");
-    let taken = made
-        .unwrap_or(Ok(()))
-        .map_err(LockError::from)
-        .and_then(|()| Lock::take(Path::new(&beside)));
-    match taken {
-        Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Io(error)) => {
-            log::warn!(
-                target: "mqtt", "cannot tell whether another gemmad uses {}: {error}", path.display()
-            );
-            Ok(None)
-        }
-        Err(held @ LockError::Held { .. }) => Err(MqttError::File {
-            key: "spool_file",
-            path: path.to_owned(),
-            reason: format!("{held}; stop that one, or name a file of its own for each"),
-        }),
-    }
+    let ours = |found: &str| found.starts_with(&*name);
+    lock::claim(path, Path::new(&beside), ours).map_err(|held| MqttError::File {
+        key: "spool_file",
+        path: path.to_owned(),
+        reason: format!("{held}; stop that one, or name a file of its own for each"),
+    })
 }
 
 fn line(event: &Lasting) -> Vec<u8> {
