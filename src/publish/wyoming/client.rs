@@ -153,7 +153,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
                 Ok(())
             }
             "audio-start" => self.begin(&event),
-            "audio-chunk" => self.hear(&event),
+            "audio-chunk" => self.hear(&event).await,
             "audio-stop" => self.transcribe().await,
             // Home Assistant asks for intents by the sentence's transcript.
             "recognize" | "transcript" => self.recognize(&event).await,
@@ -199,7 +199,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         Ok(())
     }
 
-    fn hear(&mut self, event: &Event) -> Result<(), Ended> {
+    async fn hear(&mut self, event: &Event) -> Result<(), Ended> {
         // Its chunks say their format, too, so `audio-start` may be missing.
         if self.utterance.is_none() {
             self.begin(event)?;
@@ -207,12 +207,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         let Some(utterance) = &mut self.utterance else {
             return Ok(());
         };
-        // It may have been refused, or had to give way to newer speech.
+        // It may have been refused, or its time may be over.
         if let Ok(update) = utterance.awaited.answer.try_recv() {
             utterance.awaited.came = true;
             return Err(Ended::Refused(told(&update)));
         }
-        // A whole clip may come at once: it is decoded piece by piece, and nothing beyond what is heard.
+        // A whole clip may come at once: it is decoded piece by piece, others' turn between, and nothing beyond what is heard.
         for bytes in event.payload.chunks(PIECE_BYTES) {
             let Some(sender) = &utterance.sender else {
                 break;
@@ -223,6 +223,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             {
                 sender.end(true);
             }
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
