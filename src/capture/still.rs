@@ -59,6 +59,8 @@ impl Still {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
+            // Cameras are near by; and a password is for nobody on the way.
+            .proxy(None)
             .user_agent(concat!("gemmad/", env!("CARGO_PKG_VERSION")))
             .accept("image/jpeg, image/png")
             .build();
