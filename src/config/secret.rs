@@ -27,8 +27,8 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
 /// Where the next address begins (behind its scheme), or the next query.
 fn next_address(text: &str) -> Option<usize> {
     let address = text.find("://");
-    let query = text.match_indices('?').map(|(at, _)| at);
-    let query = query.filter(|at| is_query(&text[*at..])).min();
+    let mut queries = text.match_indices('?').map(|(at, _)| at);
+    let query = queries.find(|at| is_query(&text[*at..]));
     match (address, query) {
         (Some(address), Some(query)) => Some(address.min(query)),
         (found, None) | (None, found) => found,
