@@ -1,7 +1,6 @@
 //! What waits for the model, and in which order it is taken: bounded, and one that speaks holds up nobody.
 //!
-//! Most urgent is an utterance that is over, the one that ended first; then those being spoken, piece by piece, that of which
-//! least has been heard before the others; then requests; then captions. An utterance whose speaker says nothing is not in the order at all until there is sound for a piece.
+//! ARCHITECTURE.md has the order ("Whose turn it is"); [`super::job::Turn`] is it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
