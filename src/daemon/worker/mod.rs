@@ -23,6 +23,7 @@ use crate::report::{
 mod caption;
 mod question;
 mod utterance;
+mod wake_phrase;
 
 pub(super) use utterance::Hearing;
 
