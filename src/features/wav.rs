@@ -300,7 +300,8 @@ impl Format {
 }
 
 /// Bytes of a sample, which the header says three times over: by its bits, by its blocks, and by its bytes a second. Two that agree
-/// are believed; samples may take more bytes than their bits need.
+/// are believed; samples may take more bytes than their bits need. Writers that forget the channels do so in blocks and seconds alike:
+/// then the bits are right, as for sox.
 fn sample_bytes(
     channels: usize,
     sample_rate_hz: u32,
@@ -320,7 +321,10 @@ fn sample_bytes(
     };
     let frames_bytes = |sample: usize| u64::from(sample_rate_hz) * (channels * sample) as u64;
     let seconds_say = |sample| sample > 0 && frames_bytes(sample) == u64::from(bytes_a_second);
-    if by_blocks > 0 && (by_bits == by_blocks || bits == 0 || seconds_say(by_blocks)) {
+    let one_channels_bytes = u64::from(sample_rate_hz) * by_bits as u64;
+    if block_bytes == by_bits && u64::from(bytes_a_second) == one_channels_bytes {
+        Ok(by_bits)
+    } else if by_blocks > 0 && (by_bits == by_blocks || bits == 0 || seconds_say(by_blocks)) {
         Ok(by_blocks)
     } else if seconds_say(by_bits) {
         Ok(by_bits)

@@ -110,6 +110,15 @@ fn block_align_that_contradicts_the_bits() {
     bytes[34] = 24;
     let (_dir, path) = temp("top.wav", &bytes);
     assert_eq!(read(&path).unwrap(), want);
+    // Blocks and bytes a second of one channel, of two that there are: written by hand, and often.
+    for bits in ["16", "24", "32"] {
+        let mut bytes = sox(&[VOICE, "-c", "2", "-b", bits, "-t", "wavpcm", "-"], &[]);
+        let sample: u16 = bits.parse::<u16>().unwrap() / 8;
+        bytes[28..32].copy_from_slice(&(16_000 * u32::from(sample)).to_le_bytes());
+        bytes[32..34].copy_from_slice(&sample.to_le_bytes());
+        let (_dir, path) = temp("channels.wav", &bytes);
+        assert_eq!(read(&path).unwrap(), want, "{bits} bits in two channels");
+    }
     let torn = with(&|bytes| {
         bytes[32] = 4;
         bytes[28..32].fill(0);
