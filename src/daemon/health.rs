@@ -8,7 +8,7 @@ use super::log_sink;
 use super::reports;
 use super::systemd;
 use super::vitals::{Degraded, Vitals};
-use super::worker::{Heartbeat, timed_out};
+use super::worker::Heartbeat;
 use crate::report::Report;
 
 /// Between two `health` messages when nothing happens.
@@ -72,7 +72,7 @@ impl Daemon {
             self.sinks.publish(&Report::Log(Box::new(line)));
         }
         for job in self.queue.expired() {
-            match reports::refused(&job, &self.loaded.model, timed_out()) {
+            match reports::refused(&job, &self.loaded.model, job.too_late()) {
                 Some(report @ Report::Job(_)) => self.reported(report), // counts it
                 Some(report) => {
                     self.record.queues.timeouts += 1;

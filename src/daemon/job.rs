@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::settings::Settings;
 use super::worker::Hearing;
 use crate::media::{CaptionTrigger, MotionExtent, VideoFrame};
-use crate::report::{Ask, Describe, Request, Transcribe};
+use crate::report::{Ask, Describe, ErrorBody, ErrorCode, Request, Transcribe};
 use crate::utterance::{self, Progress};
 
 /// Samples of an utterance that are worked on together while it is spoken, 160 ms. Every utterance is cut so, whatever else is being
@@ -31,7 +31,10 @@ pub(super) enum Rank {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
     pub(super) rank: Rank,
-    /// Of what has been said: who ended first is answered first.
+    /// Of what has been said: samples that are still to be heard. So a command that was heard while it was spoken does not wait behind
+    /// clips that came whole.
+    left: usize,
+    /// Of what has been said, as much of it being left: who ended first is answered first.
     ended_at: Option<Instant>,
     /// Of what is being said: samples taken so far. So a short command keeps up while somebody else goes on and on.
     heard: usize,
@@ -111,13 +114,15 @@ impl Work {
     pub(super) fn turn(&self) -> Option<Turn> {
         let turn = |rank| Turn {
             rank,
+            left: 0,
             ended_at: None,
             heard: 0,
         };
         match self {
             Work::Utterance(utterance) => match utterance.sound.state() {
                 (_, Progress::Cancelled) => Some(turn(Rank::Spoken)),
-                (_, Progress::Ended { at, .. }) => Some(Turn {
+                (left, Progress::Ended { at, .. }) => Some(Turn {
+                    left,
                     ended_at: Some(at),
                     ..turn(Rank::Spoken)
                 }),
@@ -187,6 +192,22 @@ impl Job {
     /// How long an answer may take once an utterance is over.
     pub(super) fn patience(&self) -> Duration {
         Duration::from_secs(self.settings.config.queue.deadline_s.into())
+    }
+
+    /// Why it is given up where its time is over.
+    pub(super) fn too_late(&self) -> ErrorBody {
+        let message = match &self.work {
+            Work::Utterance(utterance) if utterance.sound.state().1 == Progress::Speaking => {
+                "the speech did not end in time: send its sound as it is spoken, and then its end"
+            }
+            _ => {
+                "it was not done in time: ask for fewer tokens, or raise timeout_ms or [queue] deadline_s"
+            }
+        };
+        ErrorBody {
+            code: ErrorCode::Timeout,
+            message: message.to_owned(),
+        }
     }
 
     /// Bytes that an utterance holds: sound that waits, keys and values.

@@ -63,6 +63,17 @@ fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
     }
 }
 
+/// An answer of no token is no answer.
+fn check_max_tokens(asked: Option<usize>) -> Result<(), ErrorBody> {
+    match asked {
+        Some(0) => Err(error(
+            ErrorCode::Invalid,
+            "max_tokens 0: ask for 1 or more, or leave it out",
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl Daemon {
     pub(super) async fn requested(&mut self, request: Request) {
         match self.serve(&request).await {
@@ -82,6 +93,7 @@ impl Daemon {
     async fn serve(&mut self, request: &Request) -> Result<Option<serde_json::Value>, ErrorBody> {
         match &request.action {
             Action::Ask(ask) => {
+                check_max_tokens(ask.max_tokens)?;
                 self.check_prompt(&ask.prompt)?;
                 if let Some(system) = &ask.system {
                     self.check_prompt(system)?;
@@ -93,6 +105,7 @@ impl Daemon {
                 self.admit(request, work, ask.timeout_ms);
             }
             Action::Transcribe(transcribe) => {
+                check_max_tokens(transcribe.max_tokens)?;
                 if transcribe.audio.is_none() {
                     return Err(error(
                         ErrorCode::Invalid,
@@ -231,6 +244,7 @@ impl Daemon {
     }
 
     fn describe(&mut self, request: &Request, describe: &Describe) -> Result<(), ErrorBody> {
+        check_max_tokens(describe.max_tokens)?;
         if let Some(prompt) = &describe.prompt {
             self.check_prompt(prompt)?;
         }

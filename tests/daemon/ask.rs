@@ -75,6 +75,9 @@ fn questions_over_mqtt() {
     );
     assert!(["cat", "dog"].contains(&text(&chosen)), "{chosen}");
 
+    let nothing = bench.request("ask", "nothing", json!({"prompt": "?", "max_tokens": 0}));
+    assert_eq!(nothing["error"]["code"], "invalid", "{nothing}");
+
     let info = bench.wait_for("info", 1)[0].json();
     let slices = info["matformer_options"].as_array().unwrap();
     let half = slices.last().unwrap();

@@ -153,6 +153,13 @@ fn those_who_speak_take_turns_piece_by_piece_whoever_drips() {
     a.end(false);
     dripping.push(&[0.0]);
     assert_eq!(order(&queue), ["b", "a"]);
+    // A clip that came whole and is over has yet to be heard: what was heard while it was spoken goes before it.
+    let clip = speak(&queue, "clip");
+    clip.push(&PIECE.repeat(9));
+    clip.end(false);
+    let late = speak(&queue, "late");
+    late.end(false);
+    assert_eq!(order(&queue), ["late", "clip"]);
     // A client that goes costs nobody anything.
     drop(dripping);
     assert_eq!(order(&queue), ["dripping"]);

@@ -346,7 +346,7 @@ impl Task<'_> {
                 message: "it was cancelled".to_owned(),
             }
         } else {
-            timed_out()
+            self.job.too_late()
         }
     }
 }
@@ -381,15 +381,6 @@ pub(super) fn stopping() -> ErrorBody {
     ErrorBody {
         code: ErrorCode::Busy,
         message: "the daemon is stopping".to_owned(),
-    }
-}
-
-/// The error of a job whose time is over.
-pub(super) fn timed_out() -> ErrorBody {
-    ErrorBody {
-        code: ErrorCode::Timeout,
-        message: "it was not done in time: ask for fewer tokens, or raise timeout_ms or [queue] deadline_s"
-            .to_owned(),
     }
 }
 

@@ -261,7 +261,7 @@ impl Task<'_> {
                 }),
             ),
             (None, error) => {
-                let error = error.unwrap_or_else(super::timed_out);
+                let error = error.unwrap_or_else(|| self.job.too_late());
                 let state = match error.code {
                     ErrorCode::Cancelled => JobState::Cancelled,
                     _ => JobState::Failed,

@@ -282,7 +282,7 @@ impl Task<'_> {
                     EngineError::Cancelled if !self.job.ticket.is_late() => {
                         super::stopping().message
                     }
-                    EngineError::Cancelled => super::timed_out().message,
+                    EngineError::Cancelled => self.job.too_late().message,
                     error => error.to_string(),
                 };
                 log::warn!(source = id.as_str(); "cannot answer to speech: {reason}");
