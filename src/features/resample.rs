@@ -93,11 +93,12 @@ impl Resampler {
     /// If the resampler refuses its input.
     pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) -> Result<(), ResampleError> {
         self.taken += samples.len() as u64;
+        let samples = samples.iter().map(|&sample| bounded(sample));
         let Some(fft) = &self.fft else {
-            out.extend_from_slice(samples);
+            out.extend(samples);
             return Ok(());
         };
-        self.pending.extend_from_slice(samples);
+        self.pending.extend(samples);
         let chunk = fft.input_frames_next();
         let whole = self.pending.len() / chunk * chunk;
         for start in (0..whole).step_by(chunk) {
@@ -156,6 +157,14 @@ impl Resampler {
     }
 }
 
+/// Files of floats may hold anything, and the transform panics where a sum is no number. No sound is a thousand times full scale.
+fn bounded(sample: f32) -> f32 {
+    match sample.is_nan() {
+        true => 0.0,
+        false => sample.clamp(-1000.0, 1000.0),
+    }
+}
+
 /// Input samples that make a whole number of output samples, about [`BLOCK_SAMPLES`] of them, both numbers being even:
 /// the filter is centred on a sample only then, and its delay is a whole number of samples.
 fn chunk_samples(from_hz: u32, to_hz: u32) -> usize {
@@ -182,5 +191,23 @@ pub fn downmix(interleaved: &[f32], channels: usize, mono: &mut Vec<f32>) {
                 .chunks_exact(channels)
                 .map(|frame| frame.iter().sum::<f32>() * scale),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the fuzz target `audio`.
+    #[test]
+    fn samples_that_are_no_sound_end_nothing() {
+        for wild in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+            for from_hz in [15_980, 16_000, 48_000] {
+                let mut resampler = Resampler::new(from_hz, 16_000).unwrap();
+                let mut out = Vec::new();
+                resampler.push(&vec![wild; 48_000], &mut out).unwrap();
+                assert!(!out.is_empty() && out.iter().all(|x| x.is_finite()));
+            }
+        }
     }
 }
