@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::address;
 use super::microphone::Microphone;
+use super::range::between;
 use super::secret::without_secrets;
 
 /// `[[camera]]`
@@ -201,20 +202,6 @@ fn ids<'a>(kind: &str, ids: impl Iterator<Item = &'a str>) -> Result<(), String>
         }
     }
     Ok(())
-}
-
-pub(super) fn between<T: PartialOrd + std::fmt::Display>(
-    key: &str,
-    value: T,
-    least: T,
-    most: T,
-) -> Result<(), String> {
-    // Not a number is in no range.
-    if value >= least && value <= most {
-        Ok(())
-    } else {
-        Err(format!("{key} is {value}; it must be {least} to {most}"))
-    }
 }
 
 fn check_camera(camera: &Camera) -> Result<(), String> {

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::devices::between;
+use super::range::between;
 
 /// `[[microphone]]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]

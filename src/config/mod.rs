@@ -7,6 +7,7 @@ mod devices;
 mod microphone;
 mod mistake;
 mod mqtt;
+mod range;
 mod secret;
 mod service;
 mod wyoming;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::hearing::Hearing;
 use super::settings::Settings;
-use super::worker::Hearing;
 use crate::media::{CaptionTrigger, MotionExtent, VideoFrame};
 use crate::report::{Ask, Describe, ErrorBody, ErrorCode, Request, Transcribe};
 use crate::utterance::{self, Progress};

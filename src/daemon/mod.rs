@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod event;
 mod health;
+mod hearing;
 mod job;
 mod keeping;
 mod log_sink;

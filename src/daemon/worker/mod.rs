@@ -25,8 +25,6 @@ mod question;
 mod utterance;
 mod wake_phrase;
 
-pub(super) use utterance::Hearing;
-
 /// What the watchdog looks at: whether the worker works, and whether it gets on.
 #[derive(Debug, Default)]
 pub(super) struct Heartbeat {

@@ -8,6 +8,7 @@ use super::Task;
 use super::wake_phrase::after_wake_phrase;
 use crate::config::{Trigger, VoiceAnswer};
 use crate::daemon::clock;
+use crate::daemon::hearing::Hearing;
 use crate::daemon::job::{PIECE_SAMPLES, Speaker, Utterance};
 use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::{CommandGrammar, Understanding};
@@ -17,32 +18,6 @@ use crate::utterance::Progress;
 
 /// Samples a second of what the microphones give.
 const SAMPLE_RATE_HZ: f64 = 16_000.0;
-
-/// What has been made of an utterance so far.
-pub(in crate::daemon) struct Hearing {
-    speech: Speech,
-    /// Whether somebody speaks in a client's sound at all; that of a microphone began with speech.
-    check: Option<SpeechCheck>,
-    samples: usize,
-}
-
-impl std::fmt::Debug for Hearing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Hearing({} samples)", self.samples)
-    }
-}
-
-impl Hearing {
-    /// Samples heard.
-    pub(in crate::daemon) fn samples(&self) -> usize {
-        self.samples
-    }
-
-    /// Bytes of keys and values.
-    pub(in crate::daemon) fn bytes(&self) -> u64 {
-        self.speech.bytes()
-    }
-}
 
 /// What was heard of an utterance that is over.
 #[derive(Clone, Copy)]
