@@ -218,8 +218,15 @@ fn clients_are_limited_in_number_size_time_and_form() {
         assert_eq!(client.receive(), None);
     };
     let mut idle = [Client::connect(port), Client::connect(port)];
-    // Both are in: the server takes connections in their order.
+    // Both are in: the server takes connections in their order. Who is refused while it speaks reads why, too: a connection that is
+    // closed over what was sent is reset, and takes the words along.
     refused(&mut Client::connect(port), "2 clients are served already");
+    let mut talking = Client::connect(port);
+    for _ in 0..20 {
+        talking.speak(&mono(), &[0; 32_000]);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    refused(&mut talking, "2 clients are served already");
     for client in &mut idle {
         refused(client, "wyoming.idle_timeout_s, 5 s");
     }

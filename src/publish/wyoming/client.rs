@@ -100,7 +100,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     ///
     /// # Errors
     /// Why it was let go. It is told where it can be told.
-    pub(super) async fn serve(mut self) -> Result<(), Ended> {
+    pub(super) async fn serve(&mut self) -> Result<(), Ended> {
         let result = self.events().await;
         self.utterance = None;
         if let Err(ended) = &result {
@@ -111,6 +111,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             self.send(&event).await.ok();
         }
         result
+    }
+
+    /// Ends the connection of a client that was told why it is let go.
+    pub(super) async fn let_go(mut self) {
+        framing::let_go(&mut self.input, &mut self.output).await;
     }
 
     async fn events(&mut self) -> Result<(), Ended> {

@@ -2,6 +2,8 @@
 //!
 //! Source: the protocol's description in the repository of the Python package `wyoming`.
 
+use std::time::Duration;
+
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -11,6 +13,8 @@ use tokio::io::{
 
 /// Longest header, and longest data, bytes: both are read as JSON, which takes many times their size.
 const TEXT_BYTES: usize = 65_536;
+/// For how long a client that was let go may go on sending before its connection is cut.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// An event.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -314,4 +318,17 @@ mod tests {
         runtime.block_on(write(&mut bytes, &event)).unwrap();
         assert_eq!(read_all(&bytes, 1000).unwrap(), [event]);
     }
+}
+
+/// Ends a connection so that its last words arrive: closed over what a client still sends, it would be reset, and what the client has
+/// not read yet be lost. What comes is thrown away until the client closes, too, or [`LINGER`] is over.
+pub(super) async fn let_go(
+    input: &mut (impl AsyncRead + Unpin),
+    output: &mut (impl AsyncWrite + Unpin),
+) {
+    let rest = async {
+        output.shutdown().await?;
+        tokio::io::copy(input, &mut tokio::io::sink()).await
+    };
+    tokio::time::timeout(LINGER, rest).await.ok();
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::config;
@@ -139,7 +139,8 @@ pub async fn converse(
         jobs: Mutex::default(),
         requests,
     });
-    let served = Client::new(input, output, Arc::clone(&shared)).serve();
+    let mut client = Client::new(input, output, Arc::clone(&shared));
+    let served = client.serve();
     let answered = async {
         let mut open = Vec::new();
         loop {
@@ -181,8 +182,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             Ok(place) => {
                 let shared = Arc::clone(&shared);
                 clients.spawn(async move {
-                    serve(stream, shared).await;
-                    drop(place);
+                    serve(stream, shared, place).await;
                 });
             }
             Err(_) => {
@@ -196,20 +196,26 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+async fn serve(stream: TcpStream, shared: Arc<Shared>, place: OwnedSemaphorePermit) {
     // Answers are short, and waited for.
     stream.set_nodelay(true).ok();
     let (input, output) = stream.into_split();
-    if let Err(error) = Client::new(input, output, shared).serve().await {
+    let mut client = Client::new(input, output, shared);
+    let served = client.serve().await;
+    drop(place);
+    if let Err(error) = served {
         log::debug!("wyoming: {error}");
+        client.let_go().await;
     }
 }
 
 /// One event, then the end; who does not take it is left.
-async fn refuse(mut stream: TcpStream, text: String) {
+async fn refuse(stream: TcpStream, text: String) {
+    let (mut input, mut output) = stream.into_split();
     let event = Event::new("error", json!({ "text": text, "code": "busy" }));
-    let sent = framing::write(&mut stream, &event);
+    let sent = framing::write(&mut output, &event);
     tokio::time::timeout(Duration::from_secs(1), sent)
         .await
         .ok();
+    framing::let_go(&mut input, &mut output).await;
 }
