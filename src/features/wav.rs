@@ -300,8 +300,8 @@ impl Format {
 }
 
 /// Bytes of a sample, which the header says three times over: by its bits, by its blocks, and by its bytes a second. Two that agree
-/// are believed; samples may take more bytes than their bits need. Writers that forget the channels do so in blocks and seconds alike:
-/// then the bits are right, as for sox.
+/// are believed; samples of 24 bits or of an odd number may take more bytes than they need. Writers that are wrong about the channels
+/// are so in blocks and seconds alike: then the bits are right, as for sox.
 fn sample_bytes(
     channels: usize,
     sample_rate_hz: u32,
@@ -321,8 +321,9 @@ fn sample_bytes(
     };
     let frames_bytes = |sample: usize| u64::from(sample_rate_hz) * (channels * sample) as u64;
     let seconds_say = |sample| sample > 0 && frames_bytes(sample) == u64::from(bytes_a_second);
-    let one_channels_bytes = u64::from(sample_rate_hz) * by_bits as u64;
-    if block_bytes == by_bits && u64::from(bytes_a_second) == one_channels_bytes {
+    let same_channels = u64::from(sample_rate_hz) * block_bytes as u64 == u64::from(bytes_a_second);
+    let fills_its_bytes = matches!(bits, 8 | 16 | 32 | 64);
+    if block_bytes > 0 && same_channels && (fills_its_bytes || block_bytes == by_bits) {
         Ok(by_bits)
     } else if by_blocks > 0 && (by_bits == by_blocks || bits == 0 || seconds_say(by_blocks)) {
         Ok(by_blocks)

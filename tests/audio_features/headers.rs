@@ -119,6 +119,22 @@ fn block_align_that_contradicts_the_bits() {
         let (_dir, path) = temp("channels.wav", &bytes);
         assert_eq!(read(&path).unwrap(), want, "{bits} bits in two channels");
     }
+    // Of two channels, or of anything else, and there is one.
+    for block in [1_u8, 3, 4, 6] {
+        let bytes = with(&|bytes| {
+            bytes[28..32].copy_from_slice(&(16_000 * u32::from(block)).to_le_bytes());
+            bytes[32] = block;
+        });
+        let (_dir, path) = temp("hand.wav", &bytes);
+        assert_eq!(read(&path).unwrap(), want, "blocks and seconds of {block}");
+        let path = path.to_str().unwrap();
+        let by_sox = sox(&[path, "-b", "16", "-t", "wavpcm", "-"], &[]);
+        assert_eq!(
+            by_sox[44..],
+            wav[44..],
+            "sox, blocks and seconds of {block}"
+        );
+    }
     let torn = with(&|bytes| {
         bytes[32] = 4;
         bytes[28..32].fill(0);
