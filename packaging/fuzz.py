@@ -101,7 +101,7 @@ def main():
     for path in findings:
         print(f"found: {path.relative_to(FUZZ.parent)}")
     if findings:
-        print("Put each into fuzz/corpus/TARGET/ when it is mended, so that tests/fuzz_corpora.rs keeps it so.")
+        print("Put each into fuzz/corpus/TARGET/ when it is mended, so that tests/memory/fuzz_corpora.rs keeps it so.")
     return 1 if findings else 0
 
 

@@ -13,7 +13,7 @@ step() { printf '\n== %s (%d:%02d since the start)\n' "$*" $((SECONDS / 60)) $((
 style() {
     step "cargo fmt"
     cargo fmt --all --check
-    # The targets' own files are another workspace's; what they run is compiled into tests/fuzz_corpora.rs.
+    # The targets' own files are another workspace's; what they run is compiled into tests/memory/fuzz_corpora.rs.
     rustfmt --edition 2024 --check fuzz/fuzz_targets/*.rs
     # Advisories need their database from the network: `make deny` asks for those too.
     if cargo deny --version >/dev/null 2>&1; then
@@ -41,8 +41,8 @@ board_lacks() {
 }
 
 # The kernels and the golden tests as aarch64 programs, once for each generation of boards:
-# the CPU, the best ISA that must be chosen there, which golden tests, and boards that have such a CPU. For floats the newest one takes
-# the code of the others, so that there only packs are compared.
+# the CPU, the best ISA that must be chosen there, what the names of the golden tests contain that run there, and boards that have such a
+# CPU. For floats the newest one takes the code of the others, so that there only packs are compared.
 emulated() {
     # Our glue optimised as well: emulation makes every instruction dear. One choice of packages, and so of their features, for all.
     local test=(cargo test --locked --workspace --target $board --config 'profile.dev.package.gemmad.opt-level=1')
@@ -52,17 +52,18 @@ emulated() {
         tests/board/acceptance.py --image-only >"$image" 2>&1 &
     fi
     step "build the aarch64 tests, and the virtual board's image beside"
-    "${test[@]}" --no-run --test agreement --test 'golden*'
+    "${test[@]}" --no-run --test agreement --test golden
     while read -r cpu isa goldens boards; do
         step "aarch64 tests on an emulated $cpu ($boards), expecting $isa"
         export QEMU_CPU=$cpu GEMMAD_EXPECT_ISA=$isa
-        "${test[@]}" --test agreement --test "$goldens"
+        "${test[@]}" --test agreement
+        "${test[@]}" --test golden "$goldens"
         packaging/run-aarch64.sh "${CARGO_TARGET_DIR:-target}/$board/debug/gemmad" bench kernels --threads 1 | tee "$kernels"
         grep -q "chosen here: $isa" "$kernels"
     done <<'CPUS'
-cortex-a72 neon golden* Raspberry Pi 4
-cortex-a76 dotprod golden* Raspberry Pi 5, RK3588, Jetson Orin
-max i8mm golden_pack* newer than all of them
+cortex-a72 neon :: Raspberry Pi 4
+cortex-a76 dotprod :: Raspberry Pi 5, RK3588, Jetson Orin
+max i8mm pack newer than all of them
 CPUS
     unset QEMU_CPU GEMMAD_EXPECT_ISA
     step "instructions that the released kernels take, on the same CPUs"

@@ -1,4 +1,4 @@
-//! What each fuzz target does with its bytes. The targets in `fuzz_targets/` and the test `tests/fuzz_corpora.rs` run these same
+//! What each fuzz target does with its bytes. The targets in `fuzz_targets/` and the test `tests/memory/fuzz_corpora.rs` run these same
 //! functions, so a corpus means the same to both.
 //!
 //! A target fails by panicking: where gemmad's code panics, and where an assertion here does not hold. What it may hold of memory,

@@ -1,7 +1,7 @@
 //! How much a frame speaks for speech, beyond what the detector says of it: a telephone, a piano or a vacuum cleaner that starts is
 //! speech to the detector, and a look at its spectrum over a tenth of a second tells that it is none.
 //!
-//! Counted by `tests/speech/tones.rs`, which makes the sounds: utterances that twelve sounds of a home begin in a minute each (a
+//! Counted by `tests/capture/speech/tones.rs`, which makes the sounds: utterances that twelve sounds of a home begin in a minute each (a
 //! telephone, a doorbell, a piano, a vacuum cleaner, …), the same 14 dB quieter, and thirteen more; and of 20 clips in 12 noises, 40
 //! to 0 dB below them, how many are found. A way is so many likely frames of so many in a row that have what it asks for.
 //!

@@ -64,7 +64,7 @@ pub struct Commands {
     pub name_key: String,
     /// Least share of the model's probability that the listed commands must have at every token of an answer, 0 to 1; speech
     /// below it is `not_understood`. On the demo model's held-out clips it is 0.95 or more for commands that are configured, and
-    /// at most 0.0003 for those that are not (`tests/commands.rs`). A model that knows nothing but commands finds one in
+    /// at most 0.0003 for those that are not (`tests/pipeline/commands.rs`). A model that knows nothing but commands finds one in
     /// everything: there it is 0.8 and more even for chat.
     pub min_confidence: f32,
 }

@@ -230,7 +230,7 @@ fn every_held_out_picture_gets_the_caption_that_the_command_line_gives_it() {
         let file = path.file_name().unwrap().to_str().unwrap();
         right += usize::from(*published == expected("images", file, "caption"));
     }
-    // As good as the reference, within one: tests/describe.rs.
+    // As good as the reference, within one: tests/cli/describe.rs.
     assert!(right >= 22, "{right} of 24 are right");
     bench.assert_schemas();
     gemmad.stop();

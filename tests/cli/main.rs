@@ -1,0 +1,32 @@
+//! The subcommands as a person or a script runs them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and shows what was said"
+)]
+
+mod ask;
+mod bench;
+#[path = "../common/broker.rs"]
+mod broker;
+#[path = "../common/mod.rs"]
+mod common;
+mod config;
+mod describe;
+mod doctor;
+#[path = "../common/file_pcm.rs"]
+mod file_pcm;
+mod inspect;
+mod pages;
+#[path = "../common/payloads.rs"]
+mod payloads;
+mod plan;
+#[path = "../common/private_bus.rs"]
+mod private_bus;
+#[path = "../common/process.rs"]
+#[allow(dead_code, reason = "the daemon's tests use all of it")]
+mod process;
+mod transcribe;

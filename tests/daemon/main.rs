@@ -1,0 +1,33 @@
+//! `gemmad run` as a process: the demo model between a microphone of ALSA's `file` plugin, pictures of a directory, a real
+//! mosquitto and a dbus-daemon of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and shows what the daemon said"
+)]
+
+mod ask;
+mod board;
+#[path = "../common/broker.rs"]
+mod broker;
+mod faults;
+#[path = "../common/file_pcm.rs"]
+mod file_pcm;
+mod guard;
+mod lifecycle;
+mod listen;
+#[path = "../common/payloads.rs"]
+mod payloads;
+#[path = "../common/private_bus.rs"]
+mod private_bus;
+#[path = "../common/process.rs"]
+mod process;
+mod sight;
+mod switches;
+mod talkers;
+mod voice;
+mod watch;
+mod wyoming;

@@ -1,0 +1,12 @@
+//! The model against the reference implementation (tests/fixtures/README.md), and packs against themselves: what runs on every emulated CPU too.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod audio;
+#[path = "../common/mod.rs"]
+mod common;
+mod multimodal;
+mod pack;
+mod pack_towers;
+mod text;
+mod vision;

@@ -1,0 +1,421 @@
+//! The rules of the house, checked on every file: who may name whom, where `unsafe` may stand, and that the documents are true.
+//!
+//! Each rule is first shown a sample that breaks it, so that a checker gone blind fails here.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot read the repository has to stop"
+)]
+
+mod rules;
+mod source;
+
+use rules::File;
+use std::fs::read_to_string;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<File> {
+    let rust = |path: &String| {
+        (path.starts_with("src/") || path.starts_with("kernels/src/")) && path.ends_with(".rs")
+    };
+    let found: Vec<File> = rules::files(top())
+        .iter()
+        .filter(|p| rust(p))
+        .map(|p| File::new(p, &read_to_string(top().join(p)).unwrap()))
+        .collect();
+    assert!(
+        found.iter().any(|f| f.path == "src/main.rs")
+            && found.iter().any(|f| f.path == "kernels/src/lib.rs"),
+        "looked in the wrong place"
+    );
+    found
+}
+
+/// Fails with every breach, not only the first.
+fn assert_none(breaches: Vec<String>) {
+    assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
+}
+
+fn on_every_source(rule: fn(&File) -> Vec<String>) {
+    assert_none(sources().iter().flat_map(rule).collect());
+}
+
+/// How often `rule` finds fault with a file of that name and text.
+fn faults(rule: fn(&File) -> Vec<String>, path: &str, text: &str) -> usize {
+    rule(&File::new(path, text)).len()
+}
+
+#[test]
+fn rooms_name_only_the_rooms_below_them() {
+    let faults = |path, text| faults(rules::direction, path, text);
+    assert_eq!(
+        faults(
+            "src/model/text/mod.rs",
+            "use crate::{daemon::queue, model::state};"
+        ),
+        1
+    );
+    assert_eq!(
+        faults(
+            "src/model/text/mod.rs",
+            "use super::super::features::log_mel;"
+        ),
+        1
+    );
+    assert_eq!(
+        faults(
+            "src/model/text/mod.rs",
+            "fn f() { super::state::new(); crate::publish::send(); }"
+        ),
+        1
+    );
+    assert_eq!(faults("src/media.rs", "use crate::report::Report;"), 1);
+    assert_eq!(
+        faults("src/main.rs", "fn main() { gemmad::daemon::run() }"),
+        1
+    );
+    assert_eq!(
+        faults(
+            "src/pack/writer.rs",
+            "use crate::model::{weights::Table, sampler};"
+        ),
+        1
+    );
+    assert_eq!(
+        faults("src/publish/mqtt.rs", "use crate::config::Config;"),
+        1
+    );
+    assert_eq!(faults("src/publish/mqtt.rs", "use crate::config::Mqtt;"), 0);
+    assert_eq!(faults("src/shed/mod.rs", ""), 1);
+    assert_eq!(faults("src/cli/ask.rs", "use crate::model::sampler;"), 0);
+    assert_eq!(
+        faults(
+            "src/media.rs",
+            "// use crate::report::Report;\nconst A: &str = \"crate::report::B\";"
+        ),
+        0
+    );
+    assert_eq!(
+        faults(
+            "src/media.rs",
+            "#[cfg(test)]\nmod tests { use crate::report::Report; }"
+        ),
+        0
+    );
+    on_every_source(rules::direction);
+}
+
+#[test]
+fn foreign_names_stay_at_home() {
+    let faults = |path, text| faults(rules::at_home, path, text);
+    assert_eq!(faults("src/capture/speech.rs", "use alsa::pcm::PCM;"), 1);
+    assert_eq!(
+        faults("src/capture/microphone.rs", "use alsa::pcm::PCM;"),
+        0
+    );
+    assert_eq!(
+        faults(
+            "src/pipeline.rs",
+            "fn f() -> v4l::Device { v4l::Device::new(0) }"
+        ),
+        2
+    );
+    assert_eq!(faults("src/publish/dbus.rs", "use rumqttc::Client;"), 1);
+    assert_eq!(
+        faults("src/daemon/mod.rs", "#[zbus::interface]\nimpl A {}"),
+        1
+    );
+    assert_eq!(faults("src/pack/writer.rs", "use memmap2::Mmap;"), 1);
+    assert_eq!(faults("src/model/state.rs", "use tokio::sync::mpsc;"), 1);
+    assert_eq!(
+        faults("src/model/state.rs", "use std::{fmt, time::Instant};"),
+        1
+    );
+    assert_eq!(
+        faults("src/model/state.rs", "use core::arch::aarch64::*;"),
+        1
+    );
+    assert_eq!(
+        faults("kernels/src/rope/neon.rs", "use core::arch::aarch64::*;"),
+        0
+    );
+    assert_eq!(
+        faults("kernels/src/rope/neon.rs", "fn f() { asm!(\"nop\") }"),
+        1
+    );
+    assert_eq!(faults("src/features/log_mel.rs", "use kernels::matvec;"), 1);
+    on_every_source(rules::at_home);
+}
+
+#[test]
+fn unsafe_stands_where_it_is_expected() {
+    let sample = "fn f() { unsafe { g() } }";
+    for bad in [
+        "src/model/state.rs",
+        "kernels/src/rope/neon.rs",
+        "kernels/src/quant/q4/mod.rs",
+        "kernels/src/lib.rs",
+    ] {
+        assert_eq!(faults(rules::unsafe_places, bad, sample), 1, "{bad}");
+    }
+    for good in [
+        "src/model/weights/map.rs",
+        "kernels/src/simd/neon.rs",
+        "kernels/src/pool/pieces.rs",
+    ] {
+        assert_eq!(faults(rules::unsafe_places, good, sample), 0, "{good}");
+    }
+    assert_eq!(
+        faults(
+            rules::unsafe_places,
+            "src/model/state.rs",
+            "// unsafe\n#![deny(unsafe_code)]"
+        ),
+        0
+    );
+    on_every_source(rules::unsafe_places);
+    assert!(
+        read_to_string(top().join("src/lib.rs"))
+            .unwrap()
+            .contains("#![deny(unsafe_code)]"),
+        "src/lib.rs must deny unsafe_code"
+    );
+}
+
+#[test]
+fn shipped_code_returns_errors() {
+    let faults = |text| faults(rules::no_panics, "src/model/state.rs", text);
+    assert_eq!(faults("fn f(a: Option<u8>) -> u8 { a.unwrap() }"), 1);
+    assert_eq!(
+        faults("fn f(a: Option<u8>) -> u8 {\n a\n  .expect(\"it is there\") }"),
+        1
+    );
+    assert_eq!(faults("fn f() { todo!() }"), 1);
+    assert_eq!(faults("fn f() { unimplemented!(); dbg!(1); }"), 2);
+    assert_eq!(
+        faults("fn f(a: Option<u8>) -> u8 { a.unwrap_or(1) } // .unwrap()"),
+        0
+    );
+    assert_eq!(
+        faults(
+            "#[cfg(test)]\n#[allow(dead_code)]\nmod tests { fn f() { g().unwrap(); } }\nfn h() { k().unwrap() }"
+        ),
+        1
+    );
+    on_every_source(rules::no_panics);
+}
+
+#[test]
+fn files_are_short() {
+    assert_eq!(
+        faults(rules::length, "src/model/state.rs", &"\n".repeat(451)),
+        1
+    );
+    assert_eq!(
+        faults(rules::length, "src/model/state.rs", &"\n".repeat(450)),
+        0
+    );
+    on_every_source(rules::length);
+}
+
+#[test]
+fn the_architecture_names_every_module() {
+    assert_eq!(
+        rules::on_the_map("src/model/text/altup.rs", "the model's texts").len(),
+        1
+    );
+    assert_eq!(
+        rules::on_the_map("src/model/text/altup.rs", "a `model` of text").len(),
+        0
+    );
+    let architecture = read_to_string(top().join("ARCHITECTURE.md")).unwrap();
+    let in_src = sources().into_iter().filter(|f| f.path.starts_with("src/"));
+    assert_none(
+        in_src
+            .flat_map(|f| rules::on_the_map(&f.path, &architecture))
+            .collect(),
+    );
+}
+
+#[test]
+fn documents_name_only_what_exists() {
+    assert_eq!(
+        rules::dead_paths("A.md", "see `src/gone.rs`", |_| false).len(),
+        1
+    );
+    assert_eq!(
+        rules::dead_paths("A.md", "see `src/here.rs` and `some words`", |path| path
+            == "src/here.rs")
+        .len(),
+        0
+    );
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/soak.md",
+        "tests/fixtures/README.md",
+        "fuzz/README.md",
+    ] {
+        let text = read_to_string(top().join(document)).unwrap();
+        assert_none(rules::dead_paths(document, &text, |path| {
+            top().join(path).exists()
+        }));
+    }
+}
+
+#[test]
+fn no_file_names_a_place_on_its_authors_machine() {
+    let place = ["/wo", "rk/notes.md"].concat();
+    assert_eq!(
+        rules::stray_places("a.md", &format!("fine\nsee {place}")).len(),
+        1
+    );
+    assert_eq!(
+        rules::stray_places("a.md", &format!("see target{place}, /workshop/")).len(),
+        0
+    );
+    let mut breaches = Vec::new();
+    for path in rules::files(top()) {
+        // What is no UTF-8 is weights, sound or pictures.
+        if let Ok(text) = read_to_string(top().join(&path)) {
+            breaches.extend(rules::stray_places(&path, &text));
+        }
+    }
+    assert_none(breaches);
+}
+
+#[test]
+fn manifests_keep_the_arithmetic_alone() {
+    assert_eq!(
+        rules::manifest(
+            "kernels/Cargo.toml",
+            "[lints]\nworkspace = true\n[dependencies]\ntokio = \"1\"\nhalf = \"2\""
+        )
+        .len(),
+        1
+    );
+    assert_eq!(
+        rules::manifest("Cargo.toml", "[dependencies]\nclap = \"4\"").len(),
+        1
+    );
+    for path in ["Cargo.toml", "kernels/Cargo.toml"] {
+        assert_none(rules::manifest(
+            path,
+            &read_to_string(top().join(path)).unwrap(),
+        ));
+    }
+}
+
+#[test]
+fn everything_linked_comes_from_the_registry() {
+    let git = "[[package]]\nname = \"a\"\nsource = \"git+https://example.org/a#1\"";
+    assert_eq!(rules::foreign_sources(git).len(), 1);
+    assert_none(rules::foreign_sources(
+        &read_to_string(top().join("Cargo.lock")).unwrap(),
+    ));
+}
+
+/// The last line of `.ci/run`'s log is `packaging/count-tests.py`'s.
+#[test]
+fn the_tests_of_a_log_are_counted_by_what_their_runners_say() {
+    let count = |log: &str| {
+        let mut child = Command::new("python3")
+            .arg(top().join("packaging/count-tests.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(log.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let last = text.lines().last().unwrap().to_owned();
+        (last, output.status.success())
+    };
+    let good = "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.1s\n\
+        \x1b[32;1m     Summary\x1b[0m [   9.1s] \x1b[1m700\x1b[0m tests run: \x1b[1m700\x1b[0m passed (1 slow), 2 skipped\n\
+        instruction-counts: 40 kernels on 3 CPUs, none over 3 % more than on record\n\
+        3 of 3 passed in 7 min\n";
+    assert_eq!(count(good), ("745 passed, 0 failed".to_owned(), true));
+    for (log, said) in [
+        (
+            "     Summary [   9.1s] 5/9 tests run: 4 passed, 1 failed, 0 skipped\n",
+            "4 passed, 1 failed",
+        ),
+        (
+            "test result: FAILED. 2 passed; 3 failed; 0 ignored\n",
+            "2 passed, 3 failed",
+        ),
+        ("2 of 3 passed in 7 min\n", "2 passed, 1 failed"),
+        (
+            "instruction-counts: kernels take more instructions than kernels/benches/record says:\n",
+            "0 passed, 1 failed",
+        ),
+        // A log in which nothing ran is no good one.
+        ("error: no such command\n", "0 passed, 0 failed"),
+    ] {
+        assert_eq!(count(log), (said.to_owned(), false));
+    }
+}
+
+/// `cross` itself needs Docker, which a test may not have; what its file says can be read.
+#[test]
+fn cross_builds_for_the_boards_in_a_pinned_image() {
+    let text = read_to_string(top().join("cross.toml")).unwrap();
+    let file: toml::Table = text.parse().unwrap();
+    let targets = file["target"].as_table().unwrap();
+    let image = targets["aarch64-unknown-linux-gnu"]["image"]
+        .as_str()
+        .unwrap();
+    let (_, tag) = image.rsplit_once(':').unwrap();
+    assert!(
+        tag.starts_with(|c: char| c.is_ascii_digit()),
+        "{image} moves: pin a version"
+    );
+
+    // What a build without Docker gets from packaging/install-build-deps.sh for the board and for the compiler.
+    let strings = |value: &toml::Value| -> Vec<String> {
+        let items = value.as_array().unwrap().iter();
+        items
+            .map(|item| item.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let prepared = strings(&targets["aarch64-unknown-linux-gnu"]["pre-build"]).join("\n");
+    let words: Vec<&str> = prepared.split_whitespace().collect();
+    assert!(prepared.starts_with("dpkg --add-architecture $CROSS_DEB_ARCH"));
+    let script = read_to_string(top().join("packaging/install-build-deps.sh")).unwrap();
+    for (there, here) in [
+        ("libasound2-dev:arm64", "libasound2-dev:$CROSS_DEB_ARCH"),
+        ("libclang-dev", "libclang-dev"),
+        ("pkg-config", "pkg-config"),
+    ] {
+        assert!(script.contains(there) && words.contains(&here), "{here}");
+    }
+    let passed = strings(&file["build"]["env"]["passthrough"]);
+    let config: toml::Table = read_to_string(top().join(".cargo/config.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let allow = config["env"]["PKG_CONFIG_ALLOW_CROSS"].as_str().unwrap();
+    for variable in [
+        "BINDGEN_EXTRA_CLANG_ARGS",
+        "GEMMAD_ISA",
+        "QEMU_CPU",
+        &format!("PKG_CONFIG_ALLOW_CROSS={allow}"),
+    ] {
+        assert!(
+            passed.iter().any(|p| p == variable),
+            "{variable} does not reach the build"
+        );
+    }
+}

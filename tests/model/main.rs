@@ -1,0 +1,14 @@
+//! Gemma's parts by themselves: tokenizer, prompt, grammar, sampler, head, per-layer embeddings, a context filled to its end.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod grammar;
+mod head;
+mod long_context;
+mod ple;
+mod prompt;
+mod sampler;
+mod tokenizer;
+mod tokenizer_hostile;

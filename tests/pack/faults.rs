@@ -1,0 +1,182 @@
+//! Making a pack while the disk is full or the process is killed, and packs that lack a tower.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn gemmad(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gemmad"));
+    command.args(arguments);
+    command
+}
+
+fn pack(from: &Path, to: &Path) -> Command {
+    let mut command = gemmad(&["pack", "--from"]);
+    command.arg(from).arg("--to").arg(to);
+    command
+}
+
+fn verify(pack: &Path) -> Output {
+    let mut command = gemmad(&["inspect", "--verify", "--model"]);
+    command.arg(pack).output().unwrap()
+}
+
+#[test]
+fn whenever_it_is_killed_nothing_half_written_loads() {
+    let home = tempfile::tempdir().unwrap();
+    let to = home.path().join("a.pack");
+    let partial = home.path().join("a.pack.partial");
+    let mut kinds = std::collections::BTreeSet::new();
+    let mut whole_files = std::collections::BTreeSet::new();
+    let mut interrupted = 0;
+    // From before the first file to after the last, however fast this machine is: each run is killed a little later.
+    let mut delay = Duration::ZERO;
+    while !to.exists() {
+        let mut child = pack(&fixture("models/demo"), &to)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(delay);
+        // SIGKILL; it may be done already.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        delay += Duration::from_millis(3) + delay / 16;
+        if to.exists() {
+            break;
+        }
+        if let Ok(entries) = std::fs::read_dir(&partial) {
+            interrupted += 1;
+            let files = entries.count();
+            kinds.insert(files);
+            // Killed behind the last file and before the name, it is whole.
+            let whole = verify(&partial).status.success();
+            if whole {
+                whole_files.insert(files);
+            }
+            let opened = gemmad(&["inspect", "--model"])
+                .arg(&partial)
+                .output()
+                .unwrap();
+            assert_eq!(
+                opened.status.success(),
+                whole,
+                "what is half written is no pack"
+            );
+        }
+    }
+    assert!(interrupted > 2, "{interrupted} runs were met at work");
+    assert!(kinds.len() > 1, "all at the same place: {kinds:?}");
+    // The run that was not killed in time made a pack from what the others left.
+    let output = verify(&to);
+    assert!(output.status.success(), "{output:?}");
+    let all_files = std::fs::read_dir(&to).unwrap().count();
+    assert!(
+        whole_files.iter().all(|&files| files == all_files),
+        "{whole_files:?} files are called a pack of {all_files}"
+    );
+    std::fs::remove_dir_all(&to).unwrap();
+    let output = pack(&fixture("models/demo"), &to).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(verify(&to).status.success());
+    assert!(!partial.exists());
+}
+
+/// A file system with room for `inodes` files and directories, its own root included, in a name space of its own.
+fn pack_on_full_disk(inodes: u32, size: &str) -> Option<Output> {
+    let script = r#"mount -t tmpfs -o "size=$1,nr_inodes=$2" none "$3" || exit 99
+        "$0" pack --from "$4" --to "$3/a.pack"; code=$?
+        [ -z "$(ls -A "$3")" ] || [ -d "$3/a.pack" ] || exit 98
+        exit $code"#;
+    let mount = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
+    command.args([env!("CARGO_BIN_EXE_gemmad"), size, &inodes.to_string()]);
+    command
+        .arg(mount.path())
+        .arg(fixture("tests/fixtures/tiny-a"));
+    let output = command.output().ok()?;
+    let refused = matches!(output.status.code(), Some(99)) || {
+        String::from_utf8_lossy(&output.stderr).starts_with("unshare:")
+    };
+    (!refused).then_some(output)
+}
+
+#[test]
+fn a_file_system_without_room_is_told_at_every_file() {
+    // Where nobody may mount, tests/pack/files.rs has the same by a limit on the size of files.
+    let Some(sound) = pack_on_full_disk(100, "64m") else {
+        return;
+    };
+    assert!(sound.status.success(), "{sound:?}");
+    let mut met = std::collections::BTreeSet::new();
+    // The root, the directory and 12 files are 14.
+    for inodes in 1..14 {
+        let output = pack_on_full_disk(inodes, "64m").unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(74), "{inodes}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(
+            text.contains("No space left") && text.contains("free some space"),
+            "{text}"
+        );
+        let file = text
+            .split(": No space")
+            .next()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap();
+        met.insert(file.to_owned());
+    }
+    assert_eq!(met.len(), 13, "{met:?}");
+    let output = pack_on_full_disk(100, "4m").unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(74), "{text}");
+    assert!(text.contains("bytes free"), "{text}");
+}
+
+#[test]
+fn a_pack_of_text_alone_says_that_it_cannot_hear_or_see() {
+    let home = tempfile::tempdir().unwrap();
+    let to = home.path().join("text.pack");
+    let output = pack(&fixture("tests/fixtures/gguf/tiny-a.gguf"), &to)
+        .arg("--tokenizer")
+        .arg(fixture("tests/fixtures/tiny-a"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let wav = fixture("models/demo/heldout/audio/002_combo.wav");
+    let picture = std::fs::read_dir(fixture("models/demo/heldout")).unwrap();
+    let picture = picture
+        .flat_map(|entry| {
+            std::fs::read_dir(entry.unwrap().path())
+                .into_iter()
+                .flatten()
+        })
+        .map(|entry| entry.unwrap().path())
+        .find(|path| {
+            path.extension()
+                .is_some_and(|kind| kind == "png" || kind == "jpg")
+        })
+        .unwrap();
+    for (command, medium, what) in [
+        ("transcribe", wav, "audio tower"),
+        ("describe", picture, "vision tower"),
+    ] {
+        let mut asked = gemmad(&[command, "--model"]);
+        let output = asked.arg(&to).arg(medium).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(65), "{text}");
+        assert!(
+            text.contains("text.pack") && text.contains(what) && text.contains("gemmad pack"),
+            "{text}"
+        );
+    }
+    let mut ask = gemmad(&["ask", "--max-tokens", "4", "--seed", "1", "--model"]);
+    let output = ask.arg(&to).arg("Hello.").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}

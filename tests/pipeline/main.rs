@@ -1,0 +1,20 @@
+//! From a request to an answer: what is kept, what gives way, what is in memory; and what the demo model understands.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and shows what it counted"
+)]
+
+mod commands;
+#[path = "../common/mod.rs"]
+mod common;
+mod conversations;
+#[path = "../common/heldout.rs"]
+mod heldout;
+mod heldout_audio;
+mod heldout_pack;
+mod heldout_voice;
+mod interrupt;
+mod prefix_cache;
+mod residency;
