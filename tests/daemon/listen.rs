@@ -149,6 +149,7 @@ fn what_is_said_after_the_button_is_printed_and_the_meter_moves() {
         assert!((-60.0..0.0).contains(&loudest.unwrap()), "{told:?}");
     }
     // For those who look now, and only while somebody does: none comes after the event.
+    bench.wait_for("mic/hall/event", 2);
     let levels = bench.on("mic/hall/level");
     assert!(levels.iter().all(|seen| !seen.retain && seen.qos == 0));
     let all = bench.observer.all();
