@@ -1,4 +1,4 @@
-# One line for each thing people do. The scripts behind them are in packaging/ and can be called by themselves.
+# One line for each thing people do. The scripts behind them are in tools/ and can be called by themselves.
 
 .PHONY: help demo deps test-deps board-deps lint test test-boards fuzz soak ha-test cross deb reproducible board-image board-test deny
 
@@ -10,55 +10,55 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 demo: ## build it and watch it work: a microphone that hears recordings, a camera that sees pictures, a broker, a bus, the demo model
-	packaging/install-build-deps.sh demo
+	tools/install-build-deps.sh demo
 	cargo build --locked --release --bin gemmad
-	@python3 packaging/demo $(release)
+	@python3 demo $(release)
 
 test-deps: ## install what building and testing on this machine need (Debian, Raspberry Pi OS, Ubuntu)
-	packaging/install-build-deps.sh test
+	tools/install-build-deps.sh test
 
 deps: ## the same, and on a PC what builds for the boards and emulates their CPUs
-	packaging/install-build-deps.sh
+	tools/install-build-deps.sh
 
 board-deps: ## what the virtual board needs beside
-	packaging/install-build-deps.sh board
+	tools/install-build-deps.sh board
 
 lint: ## format and clippy, for x86_64 and aarch64; warnings are errors
-	packaging/test.sh lint
+	tools/test.sh lint
 
 test: test-deps ## format, clippy and all tests, on this machine: what to run after a change
-	packaging/test.sh here
+	tools/test.sh here
 
 test-boards: deps ## what boards will run, on a PC: clippy for aarch64, kernels and golden tests on three emulated CPUs, instruction counts, the core of board-test (after board-deps)
-	packaging/test.sh boards
+	tools/test.sh boards
 
 fuzz: ## damaged files and hostile messages, thought up by libFuzzer: MINUTES=n for each target (1), TARGETS="gguf mqtt" for some, JOBS=n at a time (1)
-	packaging/install-build-deps.sh fuzz
-	packaging/fuzz.py --minutes $(or $(MINUTES),1) --jobs $(or $(JOBS),1) $(TARGETS)
+	tools/install-build-deps.sh fuzz
+	tools/fuzz.py --minutes $(or $(MINUTES),1) --jobs $(or $(JOBS),1) $(TARGETS)
 
 ha-test: ## the daemon with a real Home Assistant and the blueprints (installs Home Assistant into target/ha-venv; needs Python 3.13)
-	packaging/install-build-deps.sh ha
+	tools/install-build-deps.sh ha
 	cargo build --locked --release --bin gemmad
-	packaging/ha-test.sh $(release)
+	tools/ha-test.sh $(release)
 
 soak: test-deps ## HOURS=n of work with everything failing now and then: no id may be lost, nothing may grow (docs/soak.md; the report is in target/soak)
 	cargo build --locked --release --bin gemmad
 	@python3 tests/soak $(release) --hours $(or $(HOURS),1) --out $(or $(CARGO_TARGET_DIR),target)/soak
 
 cross: ## build the board's program on a PC: target/aarch64-unknown-linux-gnu/release/gemmad
-	packaging/cross.sh
+	tools/cross.sh
 
 deb: deps ## the Debian packages for amd64 and arm64: target/debian/ (needs cargo-deb and cargo-auditable, and builds them where they are missing)
-	packaging/deb.sh
+	tools/deb.sh
 
 reproducible: ## build the packages of target/debian/ once more from a clean clone elsewhere, and compare them byte by byte
-	packaging/reproducible.sh
+	tools/reproducible.sh
 
 board-image: board-deps ## the virtual board's disk image, target/board (needs root)
 	tests/board/acceptance.py --image-only
 
 board-test: board-image ## install the arm64 package on the virtual board and prove what it must do there (SCENARIOS="voice vision" for some)
-	packaging/deb.sh arm64
+	tools/deb.sh arm64
 	tests/board/acceptance.py $(SCENARIOS)
 
 deny: ## licences, sources and known advisories of everything linked (needs cargo-deny)

@@ -1,8 +1,8 @@
 //! Runs each kernel on fixed numbers and one thread, for whoever counts the instructions that it takes.
 //!
-//! `packaging/instruction-counts.py` runs it on emulated CPUs and compares the counts with `kernels/benches/record/`. Before
+//! `benches/instruction-counts.py` runs it on emulated CPUs and compares the counts with `kernels/benches/record/`. Before
 //! and after each kernel stands a system call that is needed for nothing else, `getppid`: the mark that the counter waits for
-//! (`packaging/instruction-counter.c`). A line on standard output tells what was between the two. That results are right is
+//! (`benches/instruction-counter.c`). A line on standard output tells what was between the two. That results are right is
 //! what `kernels/tests/agreement/` is for.
 
 #![allow(clippy::print_stdout, reason = "its lines are what the counter reads")]

@@ -46,7 +46,7 @@ def image(folder):
 def newest_package():
     packages = sorted((TOP / "target" / "debian").glob("gemmad_*_arm64.deb"), key=lambda deb: deb.stat().st_mtime)
     if not packages:
-        sys.exit("acceptance: there is no target/debian/gemmad_*_arm64.deb: run packaging/deb.sh arm64, or name one with --deb")
+        sys.exit("acceptance: there is no target/debian/gemmad_*_arm64.deb: run tools/deb.sh arm64, or name one with --deb")
     return packages[-1]
 
 

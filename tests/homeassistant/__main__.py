@@ -14,7 +14,7 @@ import time
 import urllib.request
 import wave
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "packaging/demo"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "demo"))
 from stage import MODEL, TOP, Messages, Stage, Trouble, expected, free_port, wait_until  # noqa: E402
 from house import CONFIG, DEVICE, DEVICES, NODE, entities  # noqa: E402
 from hub import BLUEPRINTS, Hub  # noqa: E402

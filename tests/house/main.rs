@@ -321,12 +321,12 @@ fn everything_linked_comes_from_the_registry() {
     ));
 }
 
-/// The last line of `.ci/run`'s log is `packaging/count-tests.py`'s.
+/// The last line of `.ci/run`'s log is `tools/count-tests.py`'s.
 #[test]
 fn the_tests_of_a_log_are_counted_by_what_their_runners_say() {
     let count = |log: &str| {
         let mut child = Command::new("python3")
-            .arg(top().join("packaging/count-tests.py"))
+            .arg(top().join("tools/count-tests.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -383,7 +383,7 @@ fn cross_builds_for_the_boards_in_a_pinned_image() {
         "{image} moves: pin a version"
     );
 
-    // What a build without Docker gets from packaging/install-build-deps.sh for the board and for the compiler.
+    // What a build without Docker gets from tools/install-build-deps.sh for the board and for the compiler.
     let strings = |value: &toml::Value| -> Vec<String> {
         let items = value.as_array().unwrap().iter();
         items
@@ -393,7 +393,7 @@ fn cross_builds_for_the_boards_in_a_pinned_image() {
     let prepared = strings(&targets["aarch64-unknown-linux-gnu"]["pre-build"]).join("\n");
     let words: Vec<&str> = prepared.split_whitespace().collect();
     assert!(prepared.starts_with("dpkg --add-architecture $CROSS_DEB_ARCH"));
-    let script = read_to_string(top().join("packaging/install-build-deps.sh")).unwrap();
+    let script = read_to_string(top().join("tools/install-build-deps.sh")).unwrap();
     for (there, here) in [
         ("libasound2-dev:arm64", "libasound2-dev:$CROSS_DEB_ARCH"),
         ("libclang-dev", "libclang-dev"),

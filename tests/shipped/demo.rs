@@ -1,4 +1,4 @@
-//! `make demo` and `make soak` from inside: packaging/demo and tests/soak with this build of the daemon. They end well, they fail where
+//! `make demo` and `make soak` from inside: demo/ and tests/soak/ with this build of the daemon. They end well, they fail where
 //! something is wrong, and they leave nothing behind.
 
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ fn demo(gemmad: &Path, temporary: &Path) -> Command {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new("python3");
     command
-        .arg(top.join("packaging/demo"))
+        .arg(top.join("demo"))
         .arg(gemmad)
         .env("TMPDIR", temporary)
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -26,7 +26,7 @@ const COMMANDS: &[(&str, How)] = &[
         "make demo",
         Elsewhere(
             "tests/shipped/demo.rs",
-            "packaging/demo",
+            "top.join(\"demo\")",
             "it builds a release first",
         ),
     ),
@@ -46,7 +46,7 @@ const COMMANDS: &[(&str, How)] = &[
         "make fuzz MINUTES=30",
         Elsewhere(
             "Makefile",
-            "packaging/fuzz.py --minutes $(or $(MINUTES),1)",
+            "tools/fuzz.py --minutes $(or $(MINUTES),1)",
             "it takes half an hour for each target",
         ),
     ),
@@ -61,7 +61,7 @@ const COMMANDS: &[(&str, How)] = &[
     (
         "make ha-test",
         Elsewhere(
-            "packaging/ha-test.sh",
+            "tools/ha-test.sh",
             "tests/homeassistant",
             "it installs Home Assistant from the network",
         ),
@@ -78,7 +78,7 @@ const COMMANDS: &[(&str, How)] = &[
         "make deb",
         Elsewhere(
             "Makefile",
-            "packaging/deb.sh arm64",
+            "tools/deb.sh arm64",
             "it builds releases for two machines; make board-test runs it, and the package",
         ),
     ),

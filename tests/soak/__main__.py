@@ -24,7 +24,7 @@ import threading
 import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP / "packaging/demo"), str(TOP / "packaging")]
+sys.path[:0] = [str(TOP / "demo"), str(TOP / "benches")]
 
 import plots  # noqa: E402
 import report  # noqa: E402

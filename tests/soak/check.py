@@ -6,7 +6,7 @@ import statistics
 import sys
 import unittest
 
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[2] / "packaging/demo")]
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[2] / "demo")]
 
 import mqtt  # noqa: E402
 import vitals  # noqa: E402

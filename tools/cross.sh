@@ -20,6 +20,6 @@ if [ "$(printf '%s\n' "$needed" GLIBC_$newest_glibc | sort -V | tail -1)" != GLI
 fi
 # The kernels of newer boards are chosen at run time: nothing outside them may need more than an ARMv8.0.
 answer=$(printf 'turn off the kitchen light\nReturn the command as JSON:' |
-    QEMU_CPU=cortex-a72 packaging/run-aarch64.sh "$program" ask --model models/demo -)
-version=$(QEMU_CPU=cortex-a72 packaging/run-aarch64.sh "$program" --version)
+    QEMU_CPU=cortex-a72 tools/run-aarch64.sh "$program" ask --model models/demo -)
+version=$(QEMU_CPU=cortex-a72 tools/run-aarch64.sh "$program" --version)
 echo "cross: $program is $version, needs $needed, answers $answer on a Cortex-A72"

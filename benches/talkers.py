@@ -21,7 +21,7 @@ import threading
 import time
 import wave
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "demo"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "demo"))
 from stage import MODEL, RATE_HZ, TOP, free_port, wait_until  # noqa: E402
 
 CHUNK = 2 * RATE_HZ // 25  # bytes of 40 ms

@@ -4,7 +4,7 @@ use std::process::Command;
 
 fn main() {
     for path in [
-        "packaging/build.rs",
+        "build.rs",
         "src",
         "kernels",
         "config",

@@ -1,6 +1,6 @@
-"""Record the daemon's memory while somebody speaks and while something moves, for `packaging/plots.py memory`.
+"""Record the daemon's memory while somebody speaks and while something moves, for `benches/plots.py memory`.
 
-    python3 packaging/demo/memory.py GEMMAD PACK > FILE
+    python3 demo/memory.py GEMMAD PACK > FILE
 
 The stage is that of `make demo`, the pack any. A line of JSON for each message of the broker, and several a second for what the
 process has in memory: MiB of each file of weights, and of all the rest. `health` tells the same, but not in the middle of an answer.

@@ -33,7 +33,7 @@ for architecture in ${@:-amd64 arm64}; do
     amd64) triple=x86_64-unknown-linux-gnu ;;
     arm64) triple=aarch64-unknown-linux-gnu ;;
     *)
-        echo "usage: packaging/deb.sh [--debug-build] [amd64|arm64]..." >&2
+        echo "usage: tools/deb.sh [--debug-build] [amd64|arm64]..." >&2
         exit 64
         ;;
     esac
@@ -41,13 +41,13 @@ for architecture in ${@:-amd64 arm64}; do
     run=()
     if [ "$(dpkg --print-architecture)" != "$architecture" ]; then
         [ "$architecture" = arm64 ] || { echo "deb: amd64 packages are built on amd64" >&2 && exit 1; }
-        run=(packaging/run-aarch64.sh)
+        run=(tools/run-aarch64.sh)
     fi
     if [ $build = release ]; then
         if [ ${#run[@]} = 0 ]; then
             cargo auditable build --locked --release --target "$triple"
         else
-            packaging/cross.sh auditable build
+            tools/cross.sh auditable build
         fi
     fi
 
@@ -60,7 +60,7 @@ for architecture in ${@:-amd64 arm64}; do
         echo
         echo " -- $maintainer  $(LC_ALL=C date -Ru -d "@$SOURCE_DATE_EPOCH")"
     } >$package/changelog
-    packaging/licences.py "$triple" | gzip -9n >$package/third-party-licences.gz
+    tools/licences.py "$triple" | gzip -9n >$package/third-party-licences.gz
     cargo deb --locked --no-build --strip --profile $profile "${how[@]}" --target "$triple" --output $packages/
     if command -v lintian >/dev/null; then
         lintian --allow-root --fail-on error $packages/gemmad_*_"$architecture".deb

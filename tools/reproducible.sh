@@ -12,7 +12,7 @@ clone=$(mktemp -d)
 trap 'rm -rf "$clone"' EXIT
 git clone --quiet . "$clone/elsewhere"
 for architecture in ${@:-amd64 arm64}; do
-    env -u CARGO_TARGET_DIR "$clone/elsewhere/packaging/deb.sh" "$architecture"
+    env -u CARGO_TARGET_DIR "$clone/elsewhere/tools/deb.sh" "$architecture"
     for again in "$clone"/elsewhere/target/debian/*_"$architecture".deb; do
         cmp "target/debian/${again##*/}" "$again"
         sha256sum "target/debian/${again##*/}"

@@ -4,7 +4,7 @@
     plots.py context NAME=FILE [NAME=FILE ...] > PICTURE.svg
         Decoding over the length of the context: a line for each report of `gemmad bench --context N --json`, called NAME.
     plots.py memory FILE > PICTURE.svg
-        Memory of the daemon while somebody speaks and while something moves, as packaging/demo/memory.py recorded it.
+        Memory of the daemon while somebody speaks and while something moves, as demo/memory.py recorded it.
     plots.py soak FILE > PICTURE.svg
         What the daemon held over hours, as `make soak` recorded it (report.json).
 """

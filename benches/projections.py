@@ -22,7 +22,7 @@ import emulated
 RECORD = emulated.TOP / "kernels/benches/record/e2b-balanced.tsv"
 SPEECH = emulated.TOP / "models/demo/heldout/audio/001_voice.wav"
 # As large as a camera's; what it shows does not matter.
-PICTURE = emulated.TOP / "packaging/pictures/homeassistant.png"
+PICTURE = emulated.TOP / "docs/pictures/homeassistant.png"
 RESOLUTIONS_PX = (256, 512, 768)
 PREFILL, DECODE, ANSWER = 128, 2, 12
 # `[audio] batch_ms`: each batch reads the whole tower.

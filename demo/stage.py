@@ -19,7 +19,7 @@ import threading
 import time
 import wave
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
+TOP = pathlib.Path(__file__).resolve().parents[1]
 MODEL = TOP / "models/demo"
 
 RATE_HZ = 16_000
@@ -193,7 +193,7 @@ class Stage:
     def spawn(self, argv, **options):
         """A child that ends with the stage, and does not hear the terminal's Ctrl-C: it is ended in its turn."""
         if shutil.which(argv[0]) is None:
-            raise Trouble(f"{argv[0]} is missing: run `make deps`, or packaging/install-build-deps.sh")
+            raise Trouble(f"{argv[0]} is missing: run `make deps`, or tools/install-build-deps.sh")
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, **options)
         self.children.append(child)
         return child

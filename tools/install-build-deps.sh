@@ -15,7 +15,7 @@ board=no
 case $what in
 all | board | demo | test | fuzz | ha) ;;
 *)
-    echo "usage: packaging/install-build-deps.sh [board | demo | test | fuzz | ha]" >&2
+    echo "usage: tools/install-build-deps.sh [board | demo | test | fuzz | ha]" >&2
     exit 64
     ;;
 esac

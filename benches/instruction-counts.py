@@ -17,7 +17,7 @@ import tempfile
 import emulated
 
 RECORD = emulated.TOP / "kernels/benches/record"
-# Each generation of boards, as packaging/test.sh has them.
+# Each generation of boards, as tools/test.sh has them.
 CPUS = {"cortex-a72": "neon", "cortex-a76": "dotprod", "max": "i8mm"}
 # Another compiler or C library moves a count by less, a worse inner loop by more.
 GROWTH = 0.03
@@ -91,7 +91,7 @@ def main():
                 wrong += faults(cpu, read(path), counted)
     if wrong:
         print("\n".join(["instruction-counts: kernels take more instructions than kernels/benches/record says:", *wrong]))
-        print("Where this is meant, type packaging/instruction-counts.py --update and commit the record with the reason.")
+        print("Where this is meant, type benches/instruction-counts.py --update and commit the record with the reason.")
         return 1
     if arguments.check:
         print(f"instruction-counts: {len(counted)} kernels on {len(CPUS)} CPUs, none over {100 * GROWTH:.0f} % more than on record")

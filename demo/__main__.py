@@ -1,6 +1,6 @@
 """`make demo`: the whole daemon at work on this machine, without any hardware.
 
-    python3 packaging/demo target/release/gemmad
+    python3 demo target/release/gemmad
 
 A private broker and a private bus, a microphone that hears held-out recordings at the pace of real time, a camera that sees held-out
 pictures, and the demo model. What is published is compared with models/demo/heldout/*/expected.tsv; the exit code is 0 if all of it
@@ -123,7 +123,7 @@ def brief(text):
 
 def main():
     if len(sys.argv) != 2:
-        sys.exit("usage: python3 packaging/demo GEMMAD")
+        sys.exit("usage: python3 demo GEMMAD")
     # A terminal that goes away and `kill` clean up as Ctrl-C does.
     # SIGINT by name: a shell that starts a command in the background has it ignored, and Python then leaves it so.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ $# -ge 1 ] || { echo "usage: packaging/ha-test.sh GEMMAD [PICTURE.png]" >&2; exit 64; }
+[ $# -ge 1 ] || { echo "usage: tools/ha-test.sh GEMMAD [PICTURE.png]" >&2; exit 64; }
 requirements=tests/homeassistant/requirements.txt
 venv=${HA_VENV:-${CARGO_TARGET_DIR:-target}/ha-venv}
 

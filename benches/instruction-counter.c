@@ -2,7 +2,7 @@
  * A plugin of QEMU's user emulation that counts executed instructions, exactly, and writes the count so far whenever the
  * program asks for its parent's process id: kernels/benches/instructions.rs does that before and after each kernel, and
  * for nothing else. It is preloaded into QEMU, too: then it is the program's clock, a nanosecond is an instruction, and what
- * the program tells of its own time is a count. packaging/emulated.py builds and uses it:
+ * the program tells of its own time is a count. benches/emulated.py builds and uses it:
  *
  *     gcc -O2 -shared -fPIC -Wl,-z,lazy -DAPI=1 instruction-counter.c -o counter.so
  *     LD_PRELOAD=./counter.so QEMU_UNSET_ENV=LD_PRELOAD QEMU_PLUGIN=./counter.so,out=FILE qemu-aarch64 PROGRAM

@@ -34,7 +34,7 @@ clippy() {
 board_lacks() {
     local tool
     for tool in qemu-system-aarch64 qemu-img mmdebstrap; do
-        command -v $tool >/dev/null || { echo "$tool (packaging/install-build-deps.sh board)" && return; }
+        command -v $tool >/dev/null || { echo "$tool (tools/install-build-deps.sh board)" && return; }
     done
     [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null || { echo "root, to make its disk" && return; }
     grep -qw binfmt_misc /proc/filesystems || modprobe -q binfmt_misc 2>/dev/null || echo "a kernel with binfmt_misc"
@@ -58,7 +58,7 @@ emulated() {
         export QEMU_CPU=$cpu GEMMAD_EXPECT_ISA=$isa
         "${test[@]}" --test agreement
         "${test[@]}" --test golden "$goldens"
-        packaging/run-aarch64.sh "${CARGO_TARGET_DIR:-target}/$board/debug/gemmad" bench kernels --threads 1 | tee "$kernels"
+        tools/run-aarch64.sh "${CARGO_TARGET_DIR:-target}/$board/debug/gemmad" bench kernels --threads 1 | tee "$kernels"
         grep -q "chosen here: $isa" "$kernels"
     done <<'CPUS'
 cortex-a72 neon :: Raspberry Pi 4
@@ -67,7 +67,7 @@ max i8mm pack newer than all of them
 CPUS
     unset QEMU_CPU GEMMAD_EXPECT_ISA
     step "instructions that the released kernels take, on the same CPUs"
-    packaging/instruction-counts.py --check
+    benches/instruction-counts.py --check
     # Without root's rights, a mirror or binfmt_misc there is no image; that says nothing of gemmad.
     if [ -n "$(board_lacks)" ]; then
         step "the virtual board: not run, there is no $(board_lacks)"
@@ -76,7 +76,7 @@ CPUS
         tail -n 20 "$image"
     else
         step "the core of what must hold on a board: the package on the virtual one (make board-test: all of it, as it is released)"
-        packaging/deb.sh --debug-build arm64
+        tools/deb.sh --debug-build arm64
         tests/board/acceptance.py --deb target/debian/debug/gemmad_*_arm64.deb install voice vision
     fi
     rm "$kernels" "$image"
@@ -123,7 +123,7 @@ boards)
     fi
     ;;
 *)
-    echo "usage: packaging/test.sh lint|here|boards" >&2
+    echo "usage: tools/test.sh lint|here|boards" >&2
     exit 64
     ;;
 esac

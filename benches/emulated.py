@@ -29,7 +29,7 @@ def build_counter(where):
     counter = where / "counter.so"
     # It is preloaded into programs that are no QEMU, and lack what it calls there.
     lazy = "-Wl,-z,lazy"
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", lazy, f"-DAPI={api}", TOP / "packaging/instruction-counter.c", "-o", counter], check=True)
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", lazy, f"-DAPI={api}", TOP / "benches/instruction-counter.c", "-o", counter], check=True)
     return counter
 
 
@@ -38,7 +38,7 @@ def run(counter, cpu, command, marks=os.devnull, stdin=None):
     environment = {"PATH": os.environ["PATH"], "QEMU_CPU": cpu, "QEMU_PLUGIN": f"{counter},out={marks}"}
     # Into QEMU, not into the program that it runs.
     environment |= {"LD_PRELOAD": str(counter), "QEMU_UNSET_ENV": "LD_PRELOAD"}
-    done = subprocess.run([TOP / "packaging/run-aarch64.sh", *command], env=environment, stdin=stdin, capture_output=True, text=True)
+    done = subprocess.run([TOP / "tools/run-aarch64.sh", *command], env=environment, stdin=stdin, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{command[0]} ended with {done.returncode} on {cpu}: {done.stderr.strip()}")
     return done.stdout
