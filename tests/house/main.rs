@@ -225,6 +225,49 @@ fn files_are_short() {
 }
 
 #[test]
+fn a_module_with_children_is_in_their_folder() {
+    let beside = |paths: &[&str]| {
+        let paths: Vec<String> = paths.iter().map(|&path| path.to_owned()).collect();
+        rules::beside_their_folder(&paths).len()
+    };
+    assert_eq!(
+        beside(&["src/daemon/queue.rs", "src/daemon/queue/rank.rs"]),
+        1
+    );
+    assert_eq!(beside(&["tests/model.rs", "tests/model/head.rs"]), 1);
+    assert_eq!(
+        beside(&["src/daemon/queue/mod.rs", "src/daemon/queue/rank.rs"]),
+        0
+    );
+    assert_eq!(beside(&["src/model/text.rs", "src/model/text_more.rs"]), 0);
+    assert_none(rules::beside_their_folder(&rules::files(top())));
+}
+
+#[test]
+fn every_file_is_compiled() {
+    let undeclared = |declaration: &str| {
+        let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+        let files = [
+            file("src/lib.rs", "pub mod model;"),
+            file("src/main.rs", ""),
+            file("src/model/mod.rs", declaration),
+            file("src/model/head.rs", ""),
+            file("benches/head.rs", ""),
+        ];
+        rules::undeclared(&files).len()
+    };
+    assert_eq!(undeclared("// mod head;\nmod tail;"), 1);
+    assert_eq!(undeclared("#[cfg(test)]\nmod head;"), 0);
+    assert_eq!(undeclared("#[path = \"../model/head.rs\"]\nmod a;"), 0);
+    let all: Vec<(String, String)> = rules::files(top())
+        .into_iter()
+        .filter(|path| path.ends_with(".rs"))
+        .map(|path| (path.clone(), read_to_string(top().join(&path)).unwrap()))
+        .collect();
+    assert_none(rules::undeclared(&all));
+}
+
+#[test]
 fn the_architecture_names_every_module() {
     assert_eq!(
         rules::on_the_map("src/model/text/altup.rs", "the model's texts").len(),

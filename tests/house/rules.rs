@@ -287,6 +287,45 @@ pub(crate) fn length(file: &File) -> Vec<String> {
     }
 }
 
+/// Modules with children that are not `x/mod.rs`, or `x/main.rs` where they are a program: `x.rs` beside `x/` is a second way.
+pub(crate) fn beside_their_folder(paths: &[String]) -> Vec<String> {
+    let has_folder = |path: &&String| {
+        let folder = path.strip_suffix(".rs").map(|stem| format!("{stem}/"));
+        folder.is_some_and(|folder| paths.iter().any(|other| other.starts_with(&folder)))
+    };
+    let beside = paths.iter().filter(has_folder);
+    beside
+        .map(|path| format!("{path}: stands beside its folder: it is mod.rs in there, or main.rs"))
+        .collect()
+}
+
+/// Files beside a mod.rs, lib.rs or main.rs that nothing declares: nobody compiles them, and no test in them runs.
+///
+/// `files` are path and text.
+pub(crate) fn undeclared(files: &[(String, String)]) -> Vec<String> {
+    let declares = |text: &str, name: &str| {
+        let tokens = tokens(text);
+        let mut three = tokens.windows(3);
+        three.any(|w| w[0].text == "mod" && w[1].text == name && w[2].text == ";")
+    };
+    let mut found = Vec::new();
+    for (path, _) in files {
+        let module = path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let Some((folder, name)) = module.rsplit_once('/') else {
+            continue;
+        };
+        let roots = ["mod", "lib", "main"].map(|root| format!("{folder}/{root}.rs"));
+        let mut parents = files.iter().filter(|(path, _)| roots.contains(path));
+        let by_path = format!("/{name}.rs\"]");
+        let declared = parents.clone().any(|(_, text)| declares(text, name))
+            || files.iter().any(|(_, text)| text.contains(&by_path));
+        if !roots.contains(path) && parents.next().is_some() && !declared {
+            found.push(format!("{path}: no module declares it"));
+        }
+    }
+    found
+}
+
 /// Every room and every part of a room is named in ARCHITECTURE.md; what lies deeper, its own door tells.
 pub(crate) fn on_the_map(path: &str, architecture: &str) -> Vec<String> {
     let word = |c: char| c.is_alphanumeric() || c == '_';
