@@ -9,7 +9,7 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::fixtures;
-use gemmad::model::kv_cache::KvType;
+use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::model::sampler::Sampling;
 use gemmad::pack::{PackOptions, pack_checkpoint};
 use gemmad::pipeline::{Engine, EngineOptions, Generation, Request, UserPart};

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use gemmad::model::config::Config;
+use gemmad::model::gemma3n::matformer::Slices;
 use gemmad::model::generation_config::GenerationConfig;
 use gemmad::model::grammar::Compiler;
-use gemmad::model::matformer::Slices;
 use gemmad::model::processor_config::ProcessorConfig;
 use gemmad::model::tokenizer::Tokenizer;
 use gemmad::model::vision::Architecture;

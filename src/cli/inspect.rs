@@ -10,8 +10,8 @@ use super::model_args::{self, ModelArgs};
 use super::output::publish;
 use super::progress;
 use crate::model::config::{Config, LayerType};
-use crate::model::kv_cache::{KvCache, KvType};
-use crate::model::matformer::Slices;
+use crate::model::decoder::kv_cache::{KvCache, KvType};
+use crate::model::gemma3n::matformer::Slices;
 use crate::model::weights::{Category, Checkpoint, Group};
 
 /// Show what a checkpoint holds: parameter groups, sizes, hyper-parameters, MatFormer slices

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::failure::{Failure, exit};
 use super::progress;
 use crate::config::Config;
-use crate::model::kv_cache::KvType;
+use crate::model::decoder::kv_cache::KvType;
 use crate::model::sampler::{Sampling, random_seed};
 use crate::pipeline::{Engine, EngineOptions, Generation};
 

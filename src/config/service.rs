@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::model::kv_cache::KvType;
+use crate::model::decoder::kv_cache::KvType;
 
 /// `[model]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]

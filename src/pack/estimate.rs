@@ -11,7 +11,7 @@ use super::quantize::Source as _;
 use super::recipe::Recipe;
 use super::synthetic::{self, SyntheticSize};
 use crate::model::config::{Config, TextConfig};
-use crate::model::matformer::{Slice, Slices};
+use crate::model::gemma3n::matformer::{Slice, Slices};
 use crate::model::tokenizer::ControlTokens;
 use crate::model::weights::{Checkpoint, Group, HEAD_RESIDUAL};
 

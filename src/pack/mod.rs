@@ -31,7 +31,7 @@ pub use verify::verify;
 pub use writer::Progress;
 
 use crate::model::config::Config;
-use crate::model::matformer::Slices;
+use crate::model::gemma3n::matformer::Slices;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Group, PackManifest};
 use gguf::Gguf;

@@ -11,7 +11,7 @@ use super::error::PackError;
 use super::recipe::{Arrangement, Recipe, Role};
 use super::residual;
 use crate::model::config::TextConfig;
-use crate::model::matformer::Slices;
+use crate::model::gemma3n::matformer::Slices;
 use crate::model::weights::{Blocks, Group, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, columns};
 
 /// A slice may end where a group of quantised weights ends.

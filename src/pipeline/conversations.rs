@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::kv_cache::KvSnapshot;
+use crate::model::decoder::kv_cache::KvSnapshot;
 
 /// What is kept of a conversation.
 #[derive(Debug)]

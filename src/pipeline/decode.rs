@@ -7,10 +7,10 @@ use std::time::Instant;
 use super::engine::{Conversation, Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::{Answer, Generation};
+use crate::model::gemma3n::text::{Exact, no_probe};
 use crate::model::grammar::{Constraint, Next, TokenSet};
 use crate::model::sampler::Sampler;
 use crate::model::stop::{StopReason, StopRules, TextStream};
-use crate::model::text::{Exact, no_probe};
 
 /// Room in an answer for each token, so that it does not grow while it is decoded; no text's tokens are longer on average.
 const BYTES_PER_TOKEN: usize = 32;

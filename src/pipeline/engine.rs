@@ -14,13 +14,13 @@ use super::options::EngineOptions;
 use super::prefix_cache::PrefixCache;
 use super::{Answer, FinishReason, Request, Timing, UserPart};
 use crate::model::config::Config;
+use crate::model::decoder::kv_cache::KvCache;
+use crate::model::gemma3n::matformer::{Slice, SliceError, Slices};
+use crate::model::gemma3n::text::{TextModel, Workspace};
 use crate::model::generation_config::GenerationConfig;
 use crate::model::grammar;
-use crate::model::kv_cache::KvCache;
-use crate::model::matformer::{Slice, SliceError, Slices};
 use crate::model::prompt::{Message, Part, Prompt, Role};
 use crate::model::sampler::Sampling;
-use crate::model::text::{TextModel, Workspace};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Checkpoint, PleStore, Residency};
 

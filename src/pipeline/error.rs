@@ -3,14 +3,14 @@
 use super::AudioStreamError;
 use crate::model::audio::AudioError;
 use crate::model::config::ConfigError;
+use crate::model::gemma3n::matformer::SliceError;
+use crate::model::gemma3n::text::TextError;
 use crate::model::generation_config::GenerationConfigError;
 use crate::model::grammar::GrammarError;
-use crate::model::matformer::SliceError;
 use crate::model::processor_config::ProcessorConfigError;
 use crate::model::prompt::PromptError;
 use crate::model::sampler::{NoTokenError, SamplingError};
 use crate::model::tasks::TaskError;
-use crate::model::text::TextError;
 use crate::model::tokenizer::TokenizerError;
 use crate::model::vision::VisionError;
 use crate::model::weights::WeightsError;

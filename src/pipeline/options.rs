@@ -1,7 +1,7 @@
 //! How a model is to be run.
 
 use super::{PrefixCacheOptions, TowerOptions};
-use crate::model::kv_cache::KvType;
+use crate::model::decoder::kv_cache::KvType;
 use crate::model::weights::PleOptions;
 
 /// How a model is to be run.

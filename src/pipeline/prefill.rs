@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::engine::{Conversation, Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::prefix_cache::PrefixCache;
+use crate::model::gemma3n::text::no_probe;
 use crate::model::prompt::Part;
-use crate::model::text::no_probe;
 
 impl Engine {
     /// Tokens at the beginning of a prompt that are the same whatever is asked, where they are worth keeping; never all of it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::GroupMemory;
 use super::engine::Engine;
 use super::error::EngineError;
-use crate::model::text::TextModel;
+use crate::model::gemma3n::text::TextModel;
 use crate::model::weights::{Group, GroupState, Mapped, Residency};
 
 impl Engine {

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::common::{Golden, fixtures, tiny_pack};
 use gemmad::model::config::Config;
-use gemmad::model::kv_cache::{KvCache, KvType};
-use gemmad::model::matformer::{Slice, Slices};
-use gemmad::model::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
+use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::gemma3n::matformer::{Slice, Slices};
+use gemmad::model::gemma3n::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};

@@ -5,9 +5,9 @@
 
 use crate::common::{Golden, assert_close, fixtures};
 use gemmad::model::config::Config;
-use gemmad::model::kv_cache::{KvCache, KvType};
-use gemmad::model::matformer::Slice;
-use gemmad::model::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
+use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::gemma3n::matformer::Slice;
+use gemmad::model::gemma3n::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
 use gemmad::model::weights::{Checkpoint, Group};
 use kernels::{Isa, Pool};
 

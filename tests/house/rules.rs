@@ -55,7 +55,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         &[
             "model::weights",
             "model::config",
-            "model::matformer",
+            "model::gemma3n::matformer",
             "model::tokenizer",
         ],
     ),
@@ -113,7 +113,7 @@ pub(crate) const KERNEL_DEPENDENCIES: &[&str] =
 /// Files longer than `LONGEST_LINES`, and why cutting them would scatter one thought.
 const LONG_FILES: &[(&str, &str)] = &[
     (
-        "src/model/text/mod.rs",
+        "src/model/gemma3n/text/mod.rs",
         "the way of a chunk from token ids to logits, and where prefill may stop early",
     ),
     (

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::common::fixtures;
 use gemmad::model::config::Config;
+use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::gemma3n::matformer::Slice;
+use gemmad::model::gemma3n::text::{Exact, Shortcuts, TextError, TextModel, Workspace, no_probe};
 use gemmad::model::grammar::{GrammarLimits, TokenSet};
-use gemmad::model::kv_cache::{KvCache, KvType};
-use gemmad::model::matformer::Slice;
 use gemmad::model::sampler::Sampling;
-use gemmad::model::text::{Exact, Shortcuts, TextError, TextModel, Workspace, no_probe};
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use gemmad::pipeline::{Answer, Engine, EngineOptions, Generation, Grammar, Request, UserPart};

@@ -2,9 +2,9 @@
 
 use crate::common::fixtures;
 use gemmad::model::config::Config;
-use gemmad::model::kv_cache::{KvCache, KvType};
-use gemmad::model::matformer::Slice;
-use gemmad::model::text::{Exact, TextModel, Workspace, no_probe};
+use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::gemma3n::matformer::Slice;
+use gemmad::model::gemma3n::text::{Exact, TextModel, Workspace, no_probe};
 use gemmad::model::weights::Checkpoint;
 use kernels::{Isa, Pool};
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use gemmad::model::config::Config;
-use gemmad::model::kv_cache::{KvCache, KvType};
-use gemmad::model::matformer::Slice;
-use gemmad::model::text::{TextModel, Workspace, no_probe};
+use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::gemma3n::matformer::Slice;
+use gemmad::model::gemma3n::text::{TextModel, Workspace, no_probe};
 use gemmad::model::weights::{Checkpoint, PleOptions, PleStore};
 use tempfile::TempDir;
 

@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::common::fixtures;
+use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::gemma3n::matformer::Slice;
+use gemmad::model::gemma3n::text::{Exact, Workspace, no_probe};
 use gemmad::model::grammar::{Grammar, GrammarLimits};
-use gemmad::model::kv_cache::{KvCache, KvType};
-use gemmad::model::matformer::Slice;
 use gemmad::model::prompt::{Message, Prompt, Role};
 use gemmad::model::sampler::Sampling;
-use gemmad::model::text::{Exact, Workspace, no_probe};
 use gemmad::pipeline::{
     Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Request, UserPart,
 };

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use crate::heldout::{demo, expected};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::{ImageLimits, RgbImage};
-use gemmad::model::kv_cache::KvType;
+use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Request, UserPart};
 use kernels::{Isa, Pool};

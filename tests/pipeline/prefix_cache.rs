@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::tiny_pack;
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
-use gemmad::model::kv_cache::KvType;
+use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::model::sampler::Sampling;
 use gemmad::pack::Recipe;
 use gemmad::pipeline::{

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use gemmad::features::image::RgbImage;
 use gemmad::model::config::Config;
-use gemmad::model::matformer::Slices;
+use gemmad::model::gemma3n::matformer::Slices;
+use gemmad::model::gemma3n::text::{TextError, TextModel};
 use gemmad::model::sampler::Sampling;
-use gemmad::model::text::{TextError, TextModel};
 use gemmad::model::weights::{Checkpoint, Stretch, WeightsError};
 use gemmad::pipeline::{
     Engine, EngineError, EngineOptions, Generation, Group, GroupState, Media, Request, Residency,

@@ -6,9 +6,9 @@ use serde::Serialize;
 use super::text::extend_s;
 use super::{Bench, median, random_below, status_bytes};
 use crate::model::config::TextConfig;
-use crate::model::kv_cache::KvCache;
-use crate::model::matformer::Slice;
-use crate::model::text::{TextModel, Workspace};
+use crate::model::decoder::kv_cache::KvCache;
+use crate::model::gemma3n::matformer::Slice;
+use crate::model::gemma3n::text::{TextModel, Workspace};
 use crate::pipeline::EngineError;
 
 /// The shortest context, as long as the window of most layers: up to here every layer's work grows.

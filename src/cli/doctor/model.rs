@@ -7,7 +7,7 @@ use crate::cli::failure::Failure;
 use crate::config::Config;
 use crate::daemon;
 use crate::model::config::ConfigError;
-use crate::model::kv_cache::KvCache;
+use crate::model::decoder::kv_cache::KvCache;
 use crate::model::weights::{Checkpoint, Group, WeightsError};
 use crate::pipeline::{Engine, EngineError};
 

@@ -11,8 +11,8 @@ use super::bench::memory_read_gb_s;
 use super::failure::{Failure, exit};
 use super::output::publish;
 use super::{flash, procfs};
-use crate::model::kv_cache::{KvCache, KvType};
-use crate::model::text::Workspace;
+use crate::model::decoder::kv_cache::{KvCache, KvType};
+use crate::model::gemma3n::text::Workspace;
 use crate::model::weights::{Checkpoint, Group};
 use crate::pack::{PackEstimate, Recipe, SyntheticSize};
 

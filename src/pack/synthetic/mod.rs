@@ -26,7 +26,7 @@ use super::residual;
 use super::writer::{self, FileWriter, Progress};
 use super::{Companion, PackOptions, Recipe, begin};
 use crate::model::config::Config;
-use crate::model::matformer::Slices;
+use crate::model::gemma3n::matformer::Slices;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Blocks, Group, PackManifest};
 use random::Random;

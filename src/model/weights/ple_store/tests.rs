@@ -9,9 +9,9 @@ use kernels::Pool;
 
 use super::*;
 use crate::model::config::Config;
-use crate::model::kv_cache::{KvCache, KvType};
-use crate::model::matformer::Slice;
-use crate::model::text::{TextError, TextModel, Workspace, no_probe};
+use crate::model::decoder::kv_cache::{KvCache, KvType};
+use crate::model::gemma3n::matformer::Slice;
+use crate::model::gemma3n::text::{TextError, TextModel, Workspace, no_probe};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {

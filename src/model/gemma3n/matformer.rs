@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::TextConfig;
-use super::files::{self, MAX_JSON_BYTES};
+use crate::model::config::TextConfig;
+use crate::model::files::{self, MAX_JSON_BYTES};
 
 /// A sub-model: which layers run, and how wide each FFN is.
 #[derive(Clone, Debug, PartialEq, Eq)]

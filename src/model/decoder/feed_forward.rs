@@ -10,7 +10,7 @@ use crate::model::weights::{Mapped, Stretch, Tensor, WeightsError};
 
 /// One layer's gate, up and down projections.
 #[derive(Debug)]
-pub(super) struct FeedForward {
+pub(in crate::model) struct FeedForward {
     gate: Tensor,
     up: Tensor,
     /// Column segments that end at the widths of slices; a checkpoint in the published layout has one.
@@ -21,7 +21,7 @@ pub(super) struct FeedForward {
 
 /// Buffers for T tokens at the full width F.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(in crate::model) struct Scratch {
     up: Vec<f32>,
     /// Neurons whose activation is not zero, and their activations: at most F.
     active: Vec<u32>,
@@ -31,7 +31,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(tokens: usize, width: usize, hidden_size: usize) -> Scratch {
+    pub(in crate::model) fn new(tokens: usize, width: usize, hidden_size: usize) -> Scratch {
         Scratch {
             up: vec![0.0; tokens * width],
             active: Vec::with_capacity(width),
@@ -41,13 +41,13 @@ impl Scratch {
     }
 
     /// Bytes held.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::model) fn bytes(&self) -> usize {
         4 * (self.up.len() + self.part.len() + self.active.capacity() + self.values.capacity())
     }
 }
 
 impl FeedForward {
-    pub(super) fn load(
+    pub(in crate::model) fn load(
         loader: &LayerLoader<'_>,
         config: &TextConfig,
         layer: usize,
@@ -72,7 +72,7 @@ impl FeedForward {
     /// |---|---|
     /// | `x`, `out` | \[T, D\] |
     /// | `gate` (scratch) | at least \[T, `width`\] |
-    pub(super) fn forward(
+    pub(in crate::model) fn forward(
         &self,
         pool: &Pool,
         weights: &Mapped,
@@ -154,7 +154,7 @@ impl FeedForward {
 
     /// Whether the first `width` neurons can be run alone: the weights are not quantised, or stored so that they can be cut
     /// there.
-    pub(super) fn serves(&self, width: usize) -> bool {
+    pub(in crate::model) fn serves(&self, width: usize) -> bool {
         let mut start = 0;
         let cuts_down = self.down.iter().any(|segment| {
             let inside = start < width && width < start + segment.cols;
@@ -165,7 +165,7 @@ impl FeedForward {
     }
 
     /// Weights of the neurons behind the first `width`, which a slice of that width does not read.
-    pub(super) fn unused(&self, weights: &Mapped, width: usize, out: &mut Vec<Stretch>) {
+    pub(in crate::model) fn unused(&self, weights: &Mapped, width: usize, out: &mut Vec<Stretch>) {
         out.extend(weights.behind(self.gate, width));
         out.extend(weights.behind(self.up, width));
         let mut start = 0;

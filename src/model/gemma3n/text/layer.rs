@@ -5,15 +5,15 @@
 use kernels::Pool;
 
 use super::altup::AltUp;
-use super::attention::Attention;
-use super::feed_forward::FeedForward;
 use super::laurel::Laurel;
-use super::load::LayerLoader;
-use super::per_layer_embedding::PerLayerGate;
 use super::workspace::Workspace;
 use super::{Probe, Step};
 use crate::model::config::{LayerType, TextConfig};
-use crate::model::kv_cache::KvCache;
+use crate::model::decoder::attention::Attention;
+use crate::model::decoder::feed_forward::FeedForward;
+use crate::model::decoder::kv_cache::KvCache;
+use crate::model::decoder::load::LayerLoader;
+use crate::model::decoder::per_layer_embedding::PerLayerGate;
 use crate::model::weights::{Mapped, Stretch, WeightsError};
 
 /// The weights of one decoder layer.

@@ -3,13 +3,8 @@
 //! Source: reference section 2. Tokens go through in chunks; [`TextModel::extend`] is prefill and decode step alike.
 
 mod altup;
-mod attention;
-mod feed_forward;
-mod head;
 mod laurel;
 mod layer;
-mod load;
-mod per_layer_embedding;
 mod workspace;
 
 use std::ops::{ControlFlow, Range};
@@ -17,15 +12,16 @@ use std::sync::Arc;
 
 use kernels::Pool;
 
-pub use self::head::Exact;
-use self::head::Head;
 use self::layer::Layer;
-use self::per_layer_embedding::ContextProjection;
 pub use self::workspace::Workspace;
-use super::config::TextConfig;
-use super::kv_cache::KvCache;
 use super::matformer::Slice;
-use super::weights::{
+use crate::model::config::TextConfig;
+pub use crate::model::decoder::head::Exact;
+use crate::model::decoder::head::{self, Head};
+use crate::model::decoder::kv_cache::KvCache;
+use crate::model::decoder::load;
+use crate::model::decoder::per_layer_embedding::ContextProjection;
+use crate::model::weights::{
     Checkpoint, Group, Mapped, PleOptions, PleStore, Stretch, Tensor, WeightsError,
 };
 

@@ -4,8 +4,8 @@
 
 use kernels::{Isa, Pool};
 
-use super::load::LayerLoader;
 use crate::model::config::TextConfig;
+use crate::model::decoder::load::LayerLoader;
 use crate::model::weights::WeightsError;
 
 /// The largest number of streams that `config.json` may ask for; the real models have 4.

@@ -7,8 +7,8 @@ use half::f16;
 use kernels::attention::{KvSegment, int8};
 use kernels::{Isa, Matrix};
 
-use super::config::{LayerType, TextConfig};
-use super::matformer::Slice;
+use crate::model::config::{LayerType, TextConfig};
+use crate::model::gemma3n::matformer::Slice;
 
 /// Element type of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -163,7 +163,7 @@ pub struct KvCache {
     shared_sliding: Option<usize>,
     layer_types: Vec<LayerType>,
     /// The slice that the tokens so far went through.
-    pub(super) slice: Option<Slice>,
+    pub(in crate::model) slice: Option<Slice>,
 }
 
 /// Keys and values of a conversation that may go on.
@@ -361,7 +361,14 @@ impl KvCache {
     }
 
     /// Stores the keys and values of the `t` tokens of the chunk in work, \[T, kv heads · head_dim\] each.
-    pub(super) fn write(&mut self, isa: Isa, layer: usize, t: usize, k: &[f32], v: &[f32]) {
+    pub(in crate::model) fn write(
+        &mut self,
+        isa: Isa,
+        layer: usize,
+        t: usize,
+        k: &[f32],
+        v: &[f32],
+    ) {
         let (head_dim, heads, position) = (self.head_dim, self.heads, self.position);
         let (block, first) = match self.layer_types[layer] {
             LayerType::Full => match &mut self.layers[layer] {
@@ -385,7 +392,12 @@ impl KvCache {
 
     /// What token `t` of the chunk in work sees of one K/V head of a layer: up to three runs of slots, oldest first
     /// (empty ones at the end).
-    pub(super) fn visible(&self, layer: usize, head: usize, t: usize) -> [KvSegment<'_>; 3] {
+    pub(in crate::model) fn visible(
+        &self,
+        layer: usize,
+        head: usize,
+        t: usize,
+    ) -> [KvSegment<'_>; 3] {
         let position = self.position + t;
         let Some(block) = &self.layers[layer] else {
             unreachable!("attention asks for layers with K/V of their own");
@@ -408,14 +420,14 @@ impl KvCache {
 
     /// Called when a layer's attention is done: a sliding layer's fresh K/V go into its ring, except those that shared
     /// layers are still to read.
-    pub(super) fn finish_layer(&mut self, layer: usize, t: usize) {
+    pub(in crate::model) fn finish_layer(&mut self, layer: usize, t: usize) {
         if self.layer_types[layer] == LayerType::Sliding && self.shared_sliding != Some(layer) {
             self.commit(layer, t);
         }
     }
 
     /// Called when a chunk has passed its last layer.
-    pub(super) fn finish_chunk(&mut self, t: usize) {
+    pub(in crate::model) fn finish_chunk(&mut self, t: usize) {
         if let Some(layer) = self.shared_sliding {
             self.commit(layer, t);
         }

@@ -3,13 +3,13 @@
 use crate::model::weights::{Mapped, Tensor, WeightsError};
 
 /// Fetches the tensors of layer `index` by the part of their name behind `layers.{index}.`.
-pub(super) struct LayerLoader<'a> {
+pub(in crate::model) struct LayerLoader<'a> {
     weights: &'a Mapped,
     index: usize,
 }
 
 impl<'a> LayerLoader<'a> {
-    pub(super) fn new(weights: &'a Mapped, index: usize) -> LayerLoader<'a> {
+    pub(in crate::model) fn new(weights: &'a Mapped, index: usize) -> LayerLoader<'a> {
         LayerLoader { weights, index }
     }
 
@@ -17,7 +17,7 @@ impl<'a> LayerLoader<'a> {
         format!("{PREFIX}layers.{}.{leaf}", self.index)
     }
 
-    pub(super) fn matrix(
+    pub(in crate::model) fn matrix(
         &self,
         leaf: &str,
         rows: usize,
@@ -27,7 +27,7 @@ impl<'a> LayerLoader<'a> {
     }
 
     /// A matrix, whole or in the column segments `{leaf}.0`, `{leaf}.1`, … of a pack.
-    pub(super) fn column_segments(
+    pub(in crate::model) fn column_segments(
         &self,
         leaf: &str,
         rows: usize,
@@ -56,10 +56,14 @@ impl<'a> LayerLoader<'a> {
         Ok(segments)
     }
 
-    pub(super) fn vector(&self, leaf: &str, len: usize) -> Result<Vec<f32>, WeightsError> {
+    pub(in crate::model) fn vector(
+        &self,
+        leaf: &str,
+        len: usize,
+    ) -> Result<Vec<f32>, WeightsError> {
         self.weights.vector(&self.name(leaf), len)
     }
 }
 
 /// What every text tensor's canonical name starts with.
-pub(super) const PREFIX: &str = "model.language_model.";
+pub(in crate::model) const PREFIX: &str = "model.language_model.";

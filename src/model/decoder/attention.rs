@@ -4,14 +4,14 @@
 
 use kernels::{Inputs, Pool, attention};
 
+use super::kv_cache::KvCache;
 use super::load::LayerLoader;
 use crate::model::config::{LayerType, TextConfig};
-use crate::model::kv_cache::KvCache;
 use crate::model::weights::{Mapped, Tensor, WeightsError};
 
 /// One layer's projections and norms.
 #[derive(Debug)]
-pub(super) struct Attention {
+pub(in crate::model) struct Attention {
     layer: usize,
     kv_source: usize,
     q: Tensor,
@@ -21,7 +21,7 @@ pub(super) struct Attention {
     o: Tensor,
     kv_heads: usize,
     head_dim: usize,
-    pub(super) layer_type: LayerType,
+    pub(in crate::model) layer_type: LayerType,
     eps: f32,
 }
 
@@ -34,14 +34,14 @@ struct KeyValue {
 
 /// Cosines and sines of the positions of the chunk in work, \[T, head_dim / 2\] each, for one RoPE base.
 #[derive(Debug)]
-pub(super) struct RopeTable {
+pub(in crate::model) struct RopeTable {
     frequencies: Vec<f64>,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
 impl RopeTable {
-    pub(super) fn new(base: f64, head_dim: usize, tokens: usize) -> RopeTable {
+    pub(in crate::model) fn new(base: f64, head_dim: usize, tokens: usize) -> RopeTable {
         let frequencies = kernels::rope::inverse_frequencies(base, head_dim);
         let len = tokens * frequencies.len();
         RopeTable {
@@ -52,7 +52,7 @@ impl RopeTable {
     }
 
     /// Fills the table for `t` tokens from `position` on.
-    pub(super) fn fill(&mut self, position: usize, t: usize) {
+    pub(in crate::model) fn fill(&mut self, position: usize, t: usize) {
         let half = self.frequencies.len();
         for (t, (cos, sin)) in self
             .cos
@@ -73,7 +73,7 @@ impl RopeTable {
 }
 
 impl Attention {
-    pub(super) fn load(
+    pub(in crate::model) fn load(
         loader: &LayerLoader<'_>,
         config: &TextConfig,
         layer: usize,
@@ -103,12 +103,12 @@ impl Attention {
     }
 
     /// Whether its weights are.
-    pub(super) fn is_quantized(&self, weights: &Mapped) -> bool {
+    pub(in crate::model) fn is_quantized(&self, weights: &Mapped) -> bool {
         weights.view(self.q).data.is_quantized()
     }
 
     /// Computes and stores K and V of normed rows `x` \[T, D\]; nothing in a layer that shares. `scratch` has room for both.
-    pub(super) fn write_kv(
+    pub(in crate::model) fn write_kv(
         &self,
         pool: &Pool,
         weights: &Mapped,
@@ -143,7 +143,7 @@ impl Attention {
     /// | `x`, `out` | \[T, D\] |
     /// | `scratch` | at least 2 \[T, query width\] |
     /// | `parts` | at least [`parts_len`] |
-    pub(super) fn forward(
+    pub(in crate::model) fn forward(
         &self,
         pool: &Pool,
         weights: &Mapped,
@@ -221,7 +221,7 @@ impl Attention {
 const ATTENTION_SCALE: f32 = 1.0;
 
 /// Length of the partial results of one token.
-pub(super) fn parts_len(config: &TextConfig) -> usize {
+pub(in crate::model) fn parts_len(config: &TextConfig) -> usize {
     let group = config.num_attention_heads / config.num_key_value_heads;
     config.num_key_value_heads * attention::MAX_PARTS * attention::part_len(group, config.head_dim)
 }

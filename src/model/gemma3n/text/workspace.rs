@@ -2,8 +2,8 @@
 
 use kernels::Inputs;
 
-use super::{attention, feed_forward, head};
 use crate::model::config::TextConfig;
+use crate::model::decoder::{attention, feed_forward, head};
 
 /// Buffers for chunks of up to `chunk` tokens; D, A, P, L, R as in `config.json`.
 #[derive(Debug)]

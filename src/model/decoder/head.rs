@@ -49,7 +49,7 @@ pub enum Exact<'a> {
 
 /// The matrix.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(in crate::model) struct Head {
     /// All of it, or the first plane.
     embed_tokens: Tensor,
     residual: Option<Residual>,
@@ -64,7 +64,7 @@ struct Residual {
 
 /// Buffers; they grow at the first use.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(in crate::model) struct Scratch {
     batch: Batch,
     best: Best,
     /// The best by the first plane, those of all before those of a set.
@@ -97,19 +97,19 @@ impl Scratch {
         self.batch.lifts.reserve(BATCH);
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::model) fn bytes(&self) -> usize {
         let numbers = self.batch.lifts.capacity() + self.first.capacity();
         self.batch.bytes.capacity() + 4 * (numbers + self.lifted.capacity() + self.rows.capacity())
     }
 
     /// Rows of the second plane read for logits so far.
-    pub(super) fn rows_read(&self) -> u64 {
+    pub(in crate::model) fn rows_read(&self) -> u64 {
         self.batch.read
     }
 }
 
 impl Head {
-    pub(super) fn load(
+    pub(in crate::model) fn load(
         checkpoint: &Checkpoint,
         weights: &Mapped,
         config: &TextConfig,
@@ -136,14 +136,14 @@ impl Head {
     }
 
     /// Gives back what the page cache has of the second plane.
-    pub(super) fn evict(&self) {
+    pub(in crate::model) fn evict(&self) {
         if let Some(residual) = &self.residual {
             residual.rows.evict();
         }
     }
 
     /// Rows of `ids`, unscaled, into `out [ids.len(), D]`; `row` is scratch of D numbers.
-    pub(super) fn embed(
+    pub(in crate::model) fn embed(
         &self,
         pool: &Pool,
         weights: &Mapped,
@@ -171,7 +171,7 @@ impl Head {
     }
 
     /// `out = cap · tanh(embed_tokens · hidden / cap)` for the first `out.len()` ids.
-    pub(super) fn logits(
+    pub(in crate::model) fn logits(
         &self,
         pool: &Pool,
         weights: &Mapped,
@@ -195,7 +195,7 @@ impl Head {
     }
 
     /// The logits of `ids`, which ascend, all others being -inf.
-    pub(super) fn logits_of(
+    pub(in crate::model) fn logits_of(
         &self,
         pool: &Pool,
         weights: &Mapped,

@@ -13,7 +13,7 @@ use crate::model::weights::{Mapped, Tensor, WeightsError};
 
 /// One layer's gate and projection.
 #[derive(Debug)]
-pub(super) struct PerLayerGate {
+pub(in crate::model) struct PerLayerGate {
     gate: Tensor,
     projection: Tensor,
     norm: Vec<f32>,
@@ -24,7 +24,7 @@ pub(super) struct PerLayerGate {
 }
 
 impl PerLayerGate {
-    pub(super) fn load(
+    pub(in crate::model) fn load(
         loader: &LayerLoader<'_>,
         config: &TextConfig,
     ) -> Result<PerLayerGate, WeightsError> {
@@ -52,7 +52,7 @@ impl PerLayerGate {
     /// | `h` | \[T, A, D\] |
     /// | `x`, `v` (scratch) | \[T, D\] |
     /// | `gated` (scratch) | \[T, P\] |
-    pub(super) fn forward<'p>(
+    pub(in crate::model) fn forward<'p>(
         &self,
         pool: &Pool,
         weights: &Mapped,
@@ -95,14 +95,14 @@ impl PerLayerGate {
 
 /// The context part: one projection for all layers, normed per layer.
 #[derive(Debug)]
-pub(super) struct ContextProjection {
+pub(in crate::model) struct ContextProjection {
     projection: Tensor,
     norm: Vec<f32>,
     eps: f32,
 }
 
 impl ContextProjection {
-    pub(super) fn load(
+    pub(in crate::model) fn load(
         weights: &Mapped,
         config: &TextConfig,
     ) -> Result<ContextProjection, WeightsError> {
@@ -127,7 +127,7 @@ impl ContextProjection {
     /// | `e` | \[T, D\], merged embeddings |
     /// | `inputs` | \[T, L·P\]; before, rows of the table times sqrt(P) |
     /// | `scratch` | at least \[T, `layers.end`·P\] |
-    pub(super) fn forward(
+    pub(in crate::model) fn forward(
         &self,
         pool: &Pool,
         weights: &Mapped,

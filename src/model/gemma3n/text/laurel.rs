@@ -4,8 +4,8 @@
 
 use kernels::{Inputs, Pool};
 
-use super::load::LayerLoader;
 use crate::model::config::TextConfig;
+use crate::model::decoder::load::LayerLoader;
 use crate::model::weights::{Mapped, Tensor, WeightsError};
 
 /// One layer's two matrices of rank R and the norm behind them.

@@ -1,0 +1,4 @@
+//! Gemma 3n: what no other family has. `gemma3n.md` beside this file is its specification ("reference section N").
+
+pub mod matformer;
+pub mod text;
