@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use gemmad::model::config::{AudioConfig, Config, VisionConfig};
-use gemmad::model::vision::{Architecture, PREFIX};
+use gemmad::model::gemma3n::vision::{Architecture, PREFIX};
 use half::bf16;
 
 /// A tensor's name and shape.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use gemmad::features::image::RgbImage;
-use gemmad::model::vision::VisionTower;
+use gemmad::model::gemma3n::vision::VisionTower;
 use gemmad::model::weights::Checkpoint;
 use kernels::{Isa, Pool};
 

@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use gemmad::model::config::Config;
 use gemmad::model::gemma3n::matformer::Slices;
+use gemmad::model::gemma3n::vision::Architecture;
 use gemmad::model::generation_config::GenerationConfig;
 use gemmad::model::grammar::Compiler;
 use gemmad::model::processor_config::ProcessorConfig;
 use gemmad::model::tokenizer::Tokenizer;
-use gemmad::model::vision::Architecture;
 use gemmad::model::weights::{Checkpoint, Group};
 use gemmad::pack::{PackOptions, pack_gguf, verify};
 use kernels::{Isa, Pool};

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::features::log_mel::{FRAME_SAMPLES, LogMel, SAMPLE_RATE_HZ};
 use crate::features::speech_split::MAX_PIECE_SAMPLES;
-use crate::model::audio::{AudioTower, EncodeOptions, EncoderState};
+use crate::model::gemma3n::audio::{AudioTower, EncodeOptions, EncoderState};
 
 /// What fills the places of a clip (`audio_soft_tokens_per_image`, 188) that its soft tokens do not.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]

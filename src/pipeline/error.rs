@@ -1,10 +1,11 @@
 //! Why a model cannot be opened or a request not be answered.
 
 use super::AudioStreamError;
-use crate::model::audio::AudioError;
 use crate::model::config::ConfigError;
+use crate::model::gemma3n::audio::AudioError;
 use crate::model::gemma3n::matformer::SliceError;
 use crate::model::gemma3n::text::TextError;
+use crate::model::gemma3n::vision::VisionError;
 use crate::model::generation_config::GenerationConfigError;
 use crate::model::grammar::GrammarError;
 use crate::model::processor_config::ProcessorConfigError;
@@ -12,7 +13,6 @@ use crate::model::prompt::PromptError;
 use crate::model::sampler::{NoTokenError, SamplingError};
 use crate::model::tasks::TaskError;
 use crate::model::tokenizer::TokenizerError;
-use crate::model::vision::VisionError;
 use crate::model::weights::WeightsError;
 
 /// Why a model cannot be opened or a request not be answered.

@@ -9,11 +9,11 @@ use super::engine::{Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::{AudioStream, Media, SoftTokenPadding, Timing};
 use crate::features::log_mel::SAMPLE_RATE_HZ;
-use crate::model::audio::AudioTower;
 use crate::model::config::Config;
+use crate::model::gemma3n::audio::AudioTower;
+use crate::model::gemma3n::vision::VisionTower;
 use crate::model::processor_config::ProcessorConfig;
 use crate::model::prompt::Part;
-use crate::model::vision::VisionTower;
 use crate::model::weights::{Checkpoint, Group, Mapped, Residency};
 
 /// How the towers encode.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::engine::{Conversation, Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::{Answer, AudioStream, Generation, Timing};
-use crate::model::audio::AudioTower;
+use crate::model::gemma3n::audio::AudioTower;
 use crate::model::prompt::Part;
 
 /// A clip that is being heard, with the prompt around it.

@@ -5,8 +5,9 @@
 use crate::common::{Golden, assert_close, fixtures};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::log_mel::LogMel;
-use gemmad::model::audio::{AudioTower, EncodeOptions, Scratch};
 use gemmad::model::config::Config;
+use gemmad::model::conformer::Scratch;
+use gemmad::model::gemma3n::audio::{AudioTower, EncodeOptions};
 use gemmad::model::weights::Checkpoint;
 use gemmad::pipeline::{AudioStream, AudioStreamError, SoftTokenPadding};
 use kernels::{Isa, Pool};

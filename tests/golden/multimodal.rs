@@ -9,15 +9,15 @@ use crate::common::{Golden, assert_close, fixtures};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::RgbImage;
 use gemmad::media::AudioClip;
-use gemmad::model::audio::AudioTower;
 use gemmad::model::config::{Config, MediaIds};
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::gemma3n::audio::AudioTower;
 use gemmad::model::gemma3n::matformer::Slice;
 use gemmad::model::gemma3n::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
+use gemmad::model::gemma3n::vision::VisionTower;
 use gemmad::model::prompt::{MediaKind, Message, Part, Prompt, Role};
 use gemmad::model::sampler::Sampling;
 use gemmad::model::tokenizer::Tokenizer;
-use gemmad::model::vision::VisionTower;
 use gemmad::model::weights::Checkpoint;
 use gemmad::pipeline::{
     AudioStream, Engine, EngineOptions, Generation, Media, Request, SoftTokenPadding, UserPart,

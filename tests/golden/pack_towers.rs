@@ -4,9 +4,9 @@ use std::path::Path;
 
 use crate::common::{Golden, fixtures, tiny_pack};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
-use gemmad::model::audio::AudioTower;
 use gemmad::model::config::Config;
-use gemmad::model::vision::VisionTower;
+use gemmad::model::gemma3n::audio::AudioTower;
+use gemmad::model::gemma3n::vision::VisionTower;
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::Recipe;
 use gemmad::pipeline::{AudioStream, SoftTokenPadding};

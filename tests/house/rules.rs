@@ -111,16 +111,10 @@ pub(crate) const KERNEL_DEPENDENCIES: &[&str] =
     &["bytemuck", "half", "gemm", "libc", "libm", "thiserror"];
 
 /// Files longer than `LONGEST_LINES`, and why cutting them would scatter one thought.
-const LONG_FILES: &[(&str, &str)] = &[
-    (
-        "src/model/gemma3n/text/mod.rs",
-        "the way of a chunk from token ids to logits, and where prefill may stop early",
-    ),
-    (
-        "src/model/vision/table.rs",
-        "the published network, block by block, and how a checkpoint may change it",
-    ),
-];
+const LONG_FILES: &[(&str, &str)] = &[(
+    "src/model/gemma3n/text/mod.rs",
+    "the way of a chunk from token ids to logits, and where prefill may stop early",
+)];
 const LONGEST_LINES: usize = 450;
 
 /// A source file under `src/` or `kernels/src/`, ready to be judged.

@@ -10,13 +10,13 @@ use super::context::Context;
 use super::{Bench, mb, median, random_below, status_bytes};
 use crate::cli::failure::Failure;
 use crate::cli::output::publish;
-use crate::model::audio::AudioTower;
 use crate::model::config::Config;
 use crate::model::decoder::kv_cache::KvCache;
+use crate::model::gemma3n::audio::AudioTower;
 use crate::model::gemma3n::matformer::{Slice, Slices};
 use crate::model::gemma3n::text::{Exact, TextModel, Workspace, no_probe};
+use crate::model::gemma3n::vision::VisionTower;
 use crate::model::sampler::Sampling;
-use crate::model::vision::VisionTower;
 use crate::model::weights::{Checkpoint, Group, GroupState};
 use crate::pipeline::EngineError;
 

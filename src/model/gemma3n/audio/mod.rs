@@ -8,21 +8,19 @@
 //! frame whose input is complete never changes, and a clip is encoded by the same code whether it comes at once or in pieces.
 //! Frames are gathered into batches, for every batch reads all the weights once.
 
-mod conformer;
-mod local_attention;
+mod cumulative_group_norm;
 mod subsample_conv;
 
 use std::sync::Arc;
 
 use kernels::Pool;
 
-pub use conformer::{BlockState, ConformerBlock, Scratch};
-pub use local_attention::{AttentionState, LocalAttention};
 pub use subsample_conv::{SubsampleConv, SubsampleState};
 
-use super::config::AudioConfig;
 use super::multimodal_embedder::{EmbedderShape, MultimodalEmbedder};
-use super::weights::{Checkpoint, Group, Mapped, WeightsError};
+use crate::model::config::AudioConfig;
+use crate::model::conformer::{BlockNames, BlockState, ConformerBlock, Scratch, Shape, Step};
+use crate::model::weights::{Checkpoint, Group, Mapped, WeightsError};
 
 /// Why the audio tower cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -87,16 +85,38 @@ pub struct EncoderState {
     scratch: Scratch,
 }
 
-/// What one pass over some frames needs to know.
-pub struct Step<'a> {
-    /// Who computes.
-    pub pool: &'a Pool,
-    /// The group that the tensors are in.
-    pub weights: &'a Mapped,
-    /// Values in a frame, `hidden_size`.
-    pub width: usize,
-    /// Epsilon of the norms.
-    pub eps: f32,
+/// Where the tensors of a conformer block are.
+const BLOCK_NAMES: BlockNames = BlockNames {
+    feed_forward_start: "ffw_layer_start",
+    pre_attn_norm: "attention.pre_attn_norm",
+    attn: "attention.attn",
+    relative_positions: "attention.attn.relative_position_embedding.pos_proj",
+    attn_out: "attention.post",
+    post_attn_norm: "attention.post_norm",
+    light_conv: "lconv1d",
+    feed_forward_end: "ffw_layer_end",
+    out_norm: "norm",
+};
+
+/// More frames than any checkpoint lets a query see; it bounds what a config can make us allocate.
+const MAX_CONTEXT_FRAMES: usize = 4096;
+
+fn block_shape(config: &AudioConfig) -> Result<Shape, AudioError> {
+    let context_frames = config.conf_attention_context_left;
+    if context_frames > MAX_CONTEXT_FRAMES {
+        return Err(AudioError::Config {
+            key: "conf_attention_context_left",
+            reason: format!("{context_frames} frames, expected at most {MAX_CONTEXT_FRAMES}"),
+        });
+    }
+    Ok(Shape {
+        width: config.hidden_size,
+        heads: config.conf_num_attention_heads,
+        context_frames,
+        logit_cap: config.conf_attention_logit_cap,
+        conv_kernel: config.conf_conv_kernel_size,
+        feed_forward_weight: config.conf_residual_weight,
+    })
 }
 
 impl AudioTower {
@@ -117,9 +137,11 @@ impl AudioTower {
             config,
             &format!("{prefix}.subsample_conv_projection"),
         )?;
+        let shape = block_shape(config)?;
         let blocks = (0..config.conf_num_hidden_layers)
             .map(|i| {
-                ConformerBlock::load(pool, &weights, config, &format!("{prefix}.conformer.{i}"))
+                let prefix = format!("{prefix}.conformer.{i}");
+                ConformerBlock::load(pool, &weights, &shape, &BLOCK_NAMES, &prefix)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let embedder = MultimodalEmbedder::load(

@@ -6,25 +6,21 @@ use kernels::elementwise::{dot, scale_add, soft_cap};
 use kernels::softmax::softmax;
 use kernels::{Pool, matmul};
 
-use super::{AudioError, Step};
-use crate::model::config::AudioConfig;
-use crate::model::weights::{Mapped, Tensor};
+use super::{Shape, Step};
+use crate::model::weights::{Mapped, Tensor, WeightsError};
 
-/// More frames than any checkpoint lets a query see; it bounds what a config can make us allocate.
-const MAX_CONTEXT_FRAMES: usize = 4096;
-
-/// Local attention with relative positions (`attention.attn`).
+/// Local attention with relative positions.
 ///
-/// With `q_t`, `k_s`, `v_s` a head's projections of frames `t` and `s`, and `r = t - s` from 0 to `context_left - 1`:
+/// With `q_t`, `k_s`, `v_s` a head's projections of frames `t` and `s`, and `r = t - s` from 0 to `context_frames - 1`:
 ///
 /// ```text
 /// q_t   = (W_q z_t) * head_dim^-0.5 / ln 2 * softplus(per_dim_scale)
-/// logit = cap tanh((q_t . k_s + q_t . R[r]) / cap)         cap = conf_attention_logit_cap
+/// logit = cap tanh((q_t . k_s + q_t . R[r]) / cap)         cap = logit_cap
 /// out_t = sum_s softmax(logit)_s v_s                       over the s that are in the clip and not padding
 /// ```
 ///
-/// `R[r] = pos_proj(sincos(r))` does not depend on the input and is computed once. The reference computes this in chunks of
-/// `conf_attention_chunk_size` queries; the result does not depend on that.
+/// `R[r] = W_r sincos(r)` does not depend on the input and is computed once. The reference computes this in chunks of queries; the
+/// result does not depend on that.
 ///
 /// Source: `Gemma3nAudioAttention`, `Gemma3nAudioRelativePositionEmbedding`.
 #[derive(Debug)]
@@ -52,34 +48,26 @@ pub struct AttentionState {
 }
 
 impl LocalAttention {
-    /// Finds the tensors of `attention.attn` in `weights` and computes the relative positions.
+    /// Finds the tensors in `weights`, whose names begin with `prefix`, and computes the relative positions of the projection
+    /// `relative_positions`.
     ///
     /// # Errors
-    /// If a tensor is missing or has another shape or type, or the context is unreasonably long.
+    /// If a tensor is missing or has another shape or type.
     pub fn load(
         pool: &Pool,
         weights: &Mapped,
-        config: &AudioConfig,
+        shape: &Shape,
         prefix: &str,
-    ) -> Result<LocalAttention, AudioError> {
-        let (width, heads, context) = (
-            config.hidden_size,
-            config.conf_num_attention_heads,
-            config.conf_attention_context_left,
-        );
-        if context > MAX_CONTEXT_FRAMES {
-            return Err(AudioError::Config {
-                key: "conf_attention_context_left",
-                reason: format!("{context} frames, expected at most {MAX_CONTEXT_FRAMES}"),
-            });
-        }
+        relative_positions: &str,
+    ) -> Result<LocalAttention, WeightsError> {
+        let (width, heads, context) = (shape.width, shape.heads, shape.context_frames);
         let head_dim = width / heads;
-        let matrix = |name: &str| weights.matrix(&format!("{prefix}.{name}.weight"), width, width);
-        let pos_proj = matrix("relative_position_embedding.pos_proj")?;
+        let matrix = |name: &str| weights.matrix(&format!("{name}.weight"), width, width);
+        let projection = matrix(relative_positions)?;
         let mut relative = vec![0.0; context * width];
         matmul::matmul_in_any_order(
             pool,
-            weights.view(pos_proj),
+            weights.view(projection),
             &sincos(context, width),
             context,
             &mut relative,
@@ -87,9 +75,9 @@ impl LocalAttention {
         let per_dim_scale = weights.vector(&format!("{prefix}.per_dim_scale"), head_dim)?;
         let scale = (head_dim as f64).powf(-0.5) / LN_2;
         Ok(LocalAttention {
-            q_proj: matrix("q_proj")?,
-            k_proj: matrix("k_proj")?,
-            v_proj: matrix("v_proj")?,
+            q_proj: matrix(&format!("{prefix}.q_proj"))?,
+            k_proj: matrix(&format!("{prefix}.k_proj"))?,
+            v_proj: matrix(&format!("{prefix}.v_proj"))?,
             query_scale: per_dim_scale
                 .iter()
                 .map(|&x| (scale * f64::from(x).exp().ln_1p()) as f32)
@@ -97,7 +85,7 @@ impl LocalAttention {
             relative,
             context,
             heads,
-            logit_cap: config.conf_attention_logit_cap,
+            logit_cap: shape.logit_cap,
         })
     }
 

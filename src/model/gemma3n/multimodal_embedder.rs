@@ -3,7 +3,7 @@
 use kernels::rms_norm::{rms_norm, rms_norm_in_place};
 use kernels::{Pool, matmul, matvec, widen};
 
-use super::weights::{Mapped, Tensor, WeightsError};
+use crate::model::weights::{Mapped, Tensor, WeightsError};
 
 /// Names and sizes of one embedder's tensors.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,87 @@
+//! What audio encoders are made of: strided convolutions over log-mel frames, and conformer blocks that look back a bounded number of frames.
+//!
+//! Which of it an encoder has, of which sizes and by which names, its family says.
+
+mod block;
+mod feed_forward;
+mod light_conv;
+mod local_attention;
+mod strided_conv;
+
+use kernels::Pool;
+use kernels::rms_norm::rms_norm;
+
+pub use block::{BlockNames, BlockState, ConformerBlock};
+pub use local_attention::{AttentionState, LocalAttention};
+pub use strided_conv::{ConvShape, ConvState, FREQUENCY_PADDING, StridedConv};
+
+use super::weights::{Mapped, Tensor};
+
+/// Sizes of a conformer block.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Values in a frame.
+    pub width: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Key frames that a query sees, itself included.
+    pub context_frames: usize,
+    /// Soft cap on attention logits.
+    pub logit_cap: f32,
+    /// Taps of the light convolution.
+    pub conv_kernel: usize,
+    /// Weight of a feed-forward half's residual.
+    pub feed_forward_weight: f32,
+}
+
+/// What one pass over some frames needs to know.
+pub struct Step<'a> {
+    /// Who computes.
+    pub pool: &'a Pool,
+    /// The group that the tensors are in.
+    pub weights: &'a Mapped,
+    /// Values in a frame.
+    pub width: usize,
+    /// Epsilon of the norms.
+    pub eps: f32,
+}
+
+/// Buffers that every block uses in turn.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    normed: Vec<f32>,
+    wide: Vec<f32>,
+    out: Vec<f32>,
+}
+
+impl Scratch {
+    /// Makes room for frames of `len` values in all, and for inner rows `times` as wide.
+    fn resize(&mut self, len: usize, times: usize) {
+        self.normed.resize(len, 0.0);
+        self.out.resize(len, 0.0);
+        self.wide.resize(len * times, 0.0);
+    }
+}
+
+impl Step<'_> {
+    /// `out = w x` for every frame.
+    fn linear(&self, w: Tensor, x: &[f32], out: &mut [f32]) {
+        kernels::matmul::matmul_in_any_order(
+            self.pool,
+            self.weights.view(w),
+            x,
+            x.len() / w.cols,
+            out,
+        );
+    }
+
+    /// `out = rms(x; weight)` for every frame.
+    fn norm_rows(&self, x: &[f32], weight: &[f32], out: &mut [f32]) {
+        for (x, out) in x
+            .chunks_exact(self.width)
+            .zip(out.chunks_exact_mut(self.width))
+        {
+            rms_norm(self.pool.isa(), x, Some(weight), self.eps, out);
+        }
+    }
+}
