@@ -12,7 +12,7 @@ use common::fixtures;
 use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::model::sampler::Sampling;
 use gemmad::pack::{PackOptions, pack_checkpoint};
-use gemmad::pipeline::{Engine, EngineOptions, Generation, Request, UserPart};
+use gemmad::pipeline::{Engine, EngineOptions, Generation, Message, Part, Request};
 use kernels::{Isa, Pool};
 
 #[global_allocator]
@@ -28,11 +28,10 @@ fn allocations(
 ) -> Vec<usize> {
     let long_enough = (7..40).find_map(|seed| {
         let request = Request {
-            system: None,
             conversation: None,
-            user: vec![UserPart::Text(format!(
+            messages: Message::user(vec![Part::Text(format!(
                 "Turn on kitchen light {seed}, please."
-            ))],
+            ))]),
             matformer: None,
             generation: Generation {
                 sampling,

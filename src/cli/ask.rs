@@ -18,7 +18,9 @@ use crate::features::audio_file::{AudioLimits, read_audio_file};
 use crate::media::AudioClip;
 use crate::model::grammar::{Grammar, GrammarError, GrammarLimits};
 use crate::model::prompt::MAX_TEXT_BYTES;
-use crate::pipeline::{Answer, EngineError, Generation, GroupMemory, Media, Request, UserPart};
+use crate::pipeline::{
+    Answer, EngineError, Generation, GroupMemory, Media, Message, Part, Request,
+};
 
 /// Answer a question about text, pictures and audio
 ///
@@ -119,7 +121,7 @@ impl Ask {
         } else {
             self.prompt
         };
-        user.push(UserPart::Text(prompt));
+        user.push(Part::Text(prompt));
         let mut grammar = self.grammar.grammar(&config.limits.grammar)?;
         if self.json {
             grammar = grammar.map(Grammar::with_confidence);
@@ -127,9 +129,8 @@ impl Ask {
         let progress = spinner("loading the model");
         let mut engine = self.run.open(self.run.options(&config))?;
         let request = Request {
-            system: self.system,
             conversation: None,
-            user,
+            messages: Message::with_instructions(self.system, user),
             matformer: self.generation.matformer.clone(),
             generation: Generation {
                 grammar,
@@ -173,11 +174,7 @@ impl Ask {
     }
 
     /// Pictures and clips in the order in which they stand on the command line.
-    fn media(
-        &self,
-        matches: Option<&ArgMatches>,
-        limits: &Limits,
-    ) -> Result<Vec<UserPart>, Failure> {
+    fn media(&self, matches: Option<&ArgMatches>, limits: &Limits) -> Result<Vec<Part>, Failure> {
         let places = |name: &str| -> Vec<usize> {
             matches
                 .and_then(|matches| matches.indices_of(name))
@@ -195,7 +192,7 @@ impl Ask {
         media.sort_by_key(|&(place, _)| place);
         Ok(media
             .into_iter()
-            .map(|(_, media)| UserPart::Media(media))
+            .map(|(_, media)| Part::Media(media))
             .collect())
     }
 }

@@ -12,7 +12,8 @@ use super::{output, progress};
 use crate::features::image::{ImageError, ImageLimits, RgbImage};
 use crate::guard::harmless;
 use crate::pipeline::{
-    Answer, Engine, EngineOptions, Generation, GroupMemory, Media, Request, TowerOptions, UserPart,
+    Answer, Engine, EngineOptions, Generation, GroupMemory, Media, Message, Part, Request,
+    TowerOptions,
 };
 
 /// Print what is seen in pictures, one line a file
@@ -121,12 +122,11 @@ fn describe(
     generation: &Generation,
 ) -> Result<Answer, Failure> {
     let request = Request {
-        system: None,
         conversation: None,
-        user: vec![
-            UserPart::Media(Media::Image(image)),
-            UserPart::Text(prompt.to_owned()),
-        ],
+        messages: Message::user(vec![
+            Part::Media(Media::Image(image)),
+            Part::Text(prompt.to_owned()),
+        ]),
         matformer,
         generation: generation.clone(),
     };

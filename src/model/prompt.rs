@@ -55,6 +55,15 @@ pub enum Part {
     },
 }
 
+impl Part {
+    fn text_bytes(&self) -> usize {
+        match self {
+            Part::Text(text) => text.len(),
+            Part::Image { .. } | Part::Audio { .. } => 0,
+        }
+    }
+}
+
 /// A message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -72,6 +81,18 @@ impl Message {
             content: vec![Part::Text(text.into())],
         }
     }
+
+    /// Bytes of its text.
+    pub fn text_bytes(&self) -> usize {
+        self.content.iter().map(Part::text_bytes).sum()
+    }
+}
+
+/// The instructions with which a conversation begins, where it does.
+pub fn system_message(messages: &[Message]) -> Option<&Message> {
+    messages
+        .first()
+        .filter(|message| message.role == Role::System)
 }
 
 /// The place of one image or audio clip in a prompt.
@@ -196,11 +217,7 @@ impl Prompt {
 }
 
 fn check_length<'p>(parts: impl Iterator<Item = &'p Part>) -> Result<(), PromptError> {
-    let bytes = parts.map(|part| match part {
-        Part::Text(text) => text.len(),
-        Part::Image { .. } | Part::Audio { .. } => 0,
-    });
-    let found = bytes.sum();
+    let found = parts.map(Part::text_bytes).sum();
     if found > MAX_TEXT_BYTES {
         return Err(PromptError::TooLong { found });
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::model::decoder::kv_cache::KvSnapshot;
+use crate::model::prompt::Message;
 
 /// What is kept of a conversation.
 #[derive(Debug)]
@@ -11,7 +12,7 @@ pub(super) struct Kept {
     /// The last token of the last answer, where it is not in the snapshot.
     pub(super) pending: Option<u32>,
     /// Instructions before the conversation.
-    pub(super) system: Option<String>,
+    pub(super) system: Option<Message>,
 }
 
 /// Kept conversations, the least recently used first.
@@ -50,7 +51,7 @@ impl Conversations {
     /// Bytes held.
     pub(super) fn bytes(&self) -> u64 {
         let bytes = |(name, kept): &(String, Kept)| {
-            let system = kept.system.as_ref().map_or(0, String::len);
+            let system = kept.system.as_ref().map_or(0, Message::text_bytes);
             (name.len() + system + kept.snapshot.bytes()) as u64
         };
         self.kept.iter().map(bytes).sum()

@@ -12,14 +12,14 @@ use super::error::EngineError;
 use super::media::{TowerOptions, Towers};
 use super::options::EngineOptions;
 use super::prefix_cache::PrefixCache;
-use super::{Answer, FinishReason, Request, Timing, UserPart};
+use super::{Answer, FinishReason, Part, Request, Timing};
 use crate::model::config::Config;
 use crate::model::decoder::kv_cache::KvCache;
 use crate::model::gemma3n::matformer::{Slice, SliceError, Slices};
 use crate::model::gemma3n::text::{TextModel, Workspace};
 use crate::model::generation_config::GenerationConfig;
 use crate::model::grammar;
-use crate::model::prompt::{Message, Part, Prompt, Role};
+use crate::model::prompt::{self, Message, Prompt, Role};
 use crate::model::sampler::Sampling;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Checkpoint, PleStore, Residency};
@@ -253,26 +253,33 @@ impl Engine {
     ) -> Result<Answer, EngineError> {
         let mut conversation = self.conversation(request.matformer.as_deref())?;
         let mut rows = Vec::new();
-        let mut parts = Vec::new();
-        for part in &request.user {
-            parts.push(match part {
-                UserPart::Text(text) => Part::Text(text.clone()),
-                UserPart::Media(media) => {
-                    self.encode(media, &mut rows, &mut conversation.timing, give_way)?
-                }
+        let mut messages = Vec::new();
+        for message in &request.messages {
+            let mut content = Vec::new();
+            for part in &message.content {
+                content.push(match part {
+                    Part::Text(text) => prompt::Part::Text(text.clone()),
+                    Part::Media(media) => {
+                        self.encode(media, &mut rows, &mut conversation.timing, give_way)?
+                    }
+                });
+            }
+            messages.push(Message {
+                role: message.role,
+                content,
             });
         }
-        let mut system = request.system.clone();
+        let mut system = prompt::system_message(&messages).cloned();
         let mut next = None;
         if let Some(name) = &request.conversation {
-            next = self.go_on(name, &mut system, &parts, &mut conversation)?;
+            next = self.go_on(name, &mut system, &messages, &mut conversation)?;
         }
         let resumed = next.is_some();
         let ids = match next {
             Some(ids) => ids,
             None => {
-                let ids = self.render(request.system.as_deref(), parts)?.ids;
-                let fixed = self.fixed_tokens(request.system.as_deref(), &ids)?;
+                let ids = self.render(&messages)?.ids;
+                let fixed = self.fixed_tokens(prompt::system_message(&messages), &ids)?;
                 self.prefill_fixed(&mut conversation, &ids[..fixed], give_way)?;
                 ids[fixed..].to_vec()
             }
@@ -301,15 +308,22 @@ impl Engine {
     fn go_on(
         &mut self,
         name: &str,
-        system: &mut Option<String>,
-        parts: &[Part],
+        system: &mut Option<Message>,
+        messages: &[Message],
         conversation: &mut Conversation,
     ) -> Result<Option<Vec<u32>>, EngineError> {
+        // Who tells what was said before begins with that.
+        let [user] = &messages[usize::from(system.is_some())..] else {
+            return Ok(None);
+        };
+        if user.role != Role::User {
+            return Ok(None);
+        }
         let Some(kept) = self.conversations.get(name) else {
             return Ok(None);
         };
         let mut ids: Vec<u32> = kept.pending.into_iter().collect();
-        ids.extend(Prompt::render_next(&self.tokenizer, parts)?.ids);
+        ids.extend(Prompt::render_next(&self.tokenizer, &user.content)?.ids);
         let full = kept.snapshot.position() + ids.len() > conversation.cache.context();
         if full || (system.is_some() && *system != kept.system) {
             return Ok(None);
@@ -324,18 +338,9 @@ impl Engine {
         self.conversations.bytes()
     }
 
-    pub(super) fn render(
-        &self,
-        system: Option<&str>,
-        user: Vec<Part>,
-    ) -> Result<Prompt, EngineError> {
-        let system = system.map(|text| Message::text(Role::System, text));
-        let user = Message {
-            role: Role::User,
-            content: user,
-        };
-        let messages: Vec<Message> = system.into_iter().chain([user]).collect();
-        Ok(Prompt::render(&self.tokenizer, &messages, true)?)
+    /// The prompt that asks for an answer to what was said.
+    pub(super) fn render(&self, messages: &[Message]) -> Result<Prompt, EngineError> {
+        Ok(Prompt::render(&self.tokenizer, messages, true)?)
     }
 
     /// A grammar at the beginning of an answer.

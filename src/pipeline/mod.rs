@@ -17,6 +17,7 @@ mod residency;
 mod speech;
 
 pub use crate::model::grammar::{Grammar, GrammarError};
+pub use crate::model::prompt::Role;
 pub use crate::model::weights::{Group, GroupState, PleOptions, Residency};
 pub use answer::{Answer, GroupMemory, Timing};
 pub use audio_stream::{AudioStream, AudioStreamError, SoftTokenPadding};
@@ -26,5 +27,5 @@ pub use error::EngineError;
 pub use media::TowerOptions;
 pub use options::EngineOptions;
 pub use prefix_cache::PrefixCacheOptions;
-pub use request::{Generation, Media, Request, UserPart};
+pub use request::{Generation, Media, Message, Part, Request};
 pub use speech::Speech;

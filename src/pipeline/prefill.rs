@@ -6,25 +6,26 @@ use super::engine::{Conversation, Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::prefix_cache::PrefixCache;
 use crate::model::gemma3n::text::no_probe;
-use crate::model::prompt::Part;
+use crate::model::prompt::{Message, Role};
 
 impl Engine {
     /// Tokens at the beginning of a prompt that are the same whatever is asked, where they are worth keeping; never all of it.
     pub(super) fn fixed_tokens(
         &self,
-        system: Option<&str>,
+        system: Option<&Message>,
         ids: &[u32],
     ) -> Result<usize, EngineError> {
         let Some(least) = self.prefix_cache.as_ref().map(PrefixCache::min_tokens) else {
             return Ok(0);
         };
-        if system.is_none() || ids.len() <= least {
+        let Some(system) = system.filter(|_| ids.len() > least) else {
             return Ok(0);
-        }
+        };
         // Where the instructions end, tokens may join with what follows: two prompts that go on differently tell.
         let mut fixed = ids.len() - 1;
         for other in ["a", "1"] {
-            let other = self.render(system, vec![Part::Text(other.to_owned())])?.ids;
+            let other = Message::text(Role::User, other);
+            let other = self.render(&[system.clone(), other])?.ids;
             let same = ids.iter().zip(&other).take_while(|(a, b)| a == b).count();
             fixed = fixed.min(same);
         }

@@ -5,6 +5,7 @@ use crate::features::image::{ImageError, ImageLimits, RgbImage};
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::media::AudioClip;
 use crate::model::grammar::Grammar;
+use crate::model::prompt::Role;
 use crate::model::sampler::Sampling;
 
 /// What a user message holds besides text, in the order in which it stands in the prompt.
@@ -40,13 +41,42 @@ impl Media {
     }
 }
 
-/// A part of what the user says.
+/// A part of a message.
 #[derive(Clone, Debug)]
-pub enum UserPart {
+pub enum Part {
     /// Text.
     Text(String),
     /// A picture or a clip.
     Media(Media),
+}
+
+/// A message of a conversation.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said and shown, in order.
+    pub content: Vec<Part>,
+}
+
+impl Message {
+    /// What the user says and shows, without instructions.
+    pub fn user(content: Vec<Part>) -> Vec<Message> {
+        Message::with_instructions(None, content)
+    }
+
+    /// Instructions, where there are any, and what the user says and shows.
+    pub fn with_instructions(instructions: Option<String>, user: Vec<Part>) -> Vec<Message> {
+        let system = instructions.map(|text| Message {
+            role: Role::System,
+            content: vec![Part::Text(text)],
+        });
+        let user = Message {
+            role: Role::User,
+            content: user,
+        };
+        system.into_iter().chain([user]).collect()
+    }
 }
 
 /// How an answer is chosen and when it ends.
@@ -67,16 +97,14 @@ pub struct Generation {
 /// One thing to answer.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Instructions before the conversation.
-    pub system: Option<String>,
-    /// What the user says and shows.
-    pub user: Vec<UserPart>,
+    /// Instructions, perhaps, and what was said so far, the user's message last.
+    pub messages: Vec<Message>,
     /// The MatFormer slice that answers, by name; `None` for the whole model.
     pub matformer: Option<String>,
     /// How the answer is chosen.
     pub generation: Generation,
     /// Goes on with the conversation of this name, or begins it. It begins anew where it is not known, or no more, where
-    /// `system` is given and another than before, or where the context has no room for what is asked: the answer says so
+    /// instructions are given and other ones than before, or where the context has no room for what is asked: the answer says so
     /// ([`super::Answer::resumed`]).
     pub conversation: Option<String>,
 }

@@ -9,7 +9,7 @@ use super::engine::{Conversation, Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::{Answer, AudioStream, Generation, Timing};
 use crate::model::gemma3n::audio::AudioTower;
-use crate::model::prompt::Part;
+use crate::model::prompt::{Message, Part, Role};
 
 /// A clip that is being heard, with the prompt around it.
 ///
@@ -54,11 +54,16 @@ impl Engine {
         let batch_frames = self.tower_options().audio_batch_frames;
         let tower = self.audio_tower(&mut conversation.timing)?;
         let stream = AudioStream::new(&tower, batch_frames);
-        let parts = vec![
-            Part::Audio { soft_tokens: 0 },
-            Part::Text(prompt.to_owned()),
-        ];
-        let mut prefix = self.render(system, parts)?;
+        let system = system.map(|text| Message::text(Role::System, text));
+        let user = Message {
+            role: Role::User,
+            content: vec![
+                Part::Audio { soft_tokens: 0 },
+                Part::Text(prompt.to_owned()),
+            ],
+        };
+        let messages: Vec<Message> = system.into_iter().chain([user]).collect();
+        let mut prefix = self.render(&messages)?;
         // The prompt has one clip, without soft tokens: it is cut where they will stand.
         let at = prefix
             .media

@@ -19,7 +19,7 @@ use common::fixtures;
 use gemmad::features::image::RgbImage;
 use gemmad::media::AudioClip;
 use gemmad::model::sampler::Sampling;
-use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Request, UserPart};
+use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Message, Part, Request};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -568,12 +568,11 @@ fn open_and_answer(dir: &Path) -> Result<(), String> {
             pixels: vec![100; 3 * 8 * 8],
         };
         for media in [Some(Media::Clip(clip)), Some(Media::Image(image)), None] {
-            let mut user: Vec<UserPart> = media.into_iter().map(UserPart::Media).collect();
-            user.push(UserPart::Text("Hi".into()));
+            let mut user: Vec<Part> = media.into_iter().map(Part::Media).collect();
+            user.push(Part::Text("Hi".into()));
             let request = Request {
-                system: None,
                 conversation: None,
-                user,
+                messages: Message::user(user),
                 matformer: None,
                 generation: Generation {
                     sampling: Sampling::GREEDY,

@@ -10,7 +10,7 @@ use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::{ImageLimits, RgbImage};
 use gemmad::guard::harmless;
 use gemmad::model::sampler::Sampling;
-use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Request, UserPart};
+use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Message, Part, Request};
 use serde_json::Value;
 
 fn demo() -> PathBuf {
@@ -364,12 +364,11 @@ fn pictures_and_clips_keep_their_order() {
             [("--audio", &clip), ("--image", &picture)],
         ),
     ] {
-        let mut user: Vec<UserPart> = media.into_iter().cloned().map(UserPart::Media).collect();
-        user.push(UserPart::Text("What?".into()));
+        let mut user: Vec<Part> = media.into_iter().cloned().map(Part::Media).collect();
+        user.push(Part::Text("What?".into()));
         let request = Request {
-            system: None,
             conversation: None,
-            user,
+            messages: Message::user(user),
             matformer: None,
             generation: Generation {
                 sampling: Sampling::GREEDY,

@@ -20,7 +20,7 @@ use gemmad::model::sampler::Sampling;
 use gemmad::model::tokenizer::Tokenizer;
 use gemmad::model::weights::Checkpoint;
 use gemmad::pipeline::{
-    AudioStream, Engine, EngineOptions, Generation, Media, Request, SoftTokenPadding, UserPart,
+    self, AudioStream, Engine, EngineOptions, Generation, Media, Request, SoftTokenPadding,
 };
 use kernels::{Isa, Pool};
 
@@ -328,11 +328,11 @@ fn the_engine_says_what_the_reference_says() {
         let user = said(&case)
             .into_iter()
             .map(|part| match part {
-                Said::Text(text) => UserPart::Text(text),
-                Said::Clip => UserPart::Media(Media::Clip(clip(case.clip))),
+                Said::Text(text) => pipeline::Part::Text(text),
+                Said::Clip => pipeline::Part::Media(Media::Clip(clip(case.clip))),
                 Said::Picture => {
                     let (pixels, shape) = pictures.u8(&format!("{}.image_u8_hwc", case.picture));
-                    UserPart::Media(Media::Image(RgbImage {
+                    pipeline::Part::Media(Media::Image(RgbImage {
                         width_px: shape[1],
                         height_px: shape[0],
                         pixels,
@@ -355,9 +355,8 @@ fn the_engine_says_what_the_reference_says() {
             .collect();
         assert!(!want.is_empty(), "{}: nothing to compare", case.name);
         let request = Request {
-            system: None,
             conversation: None,
-            user,
+            messages: pipeline::Message::user(user),
             matformer: None,
             generation: Generation {
                 sampling: Sampling::GREEDY,

@@ -12,8 +12,8 @@ use gemmad::model::grammar::{
 };
 use gemmad::model::sampler::Sampling;
 use gemmad::model::tokenizer::Tokenizer;
-use gemmad::pipeline::{Answer, Engine, EngineError, EngineOptions, FinishReason};
-use gemmad::pipeline::{Generation, Request, UserPart};
+use gemmad::pipeline::{Answer, Engine, EngineError, EngineOptions, FinishReason, Message};
+use gemmad::pipeline::{Generation, Part, Request};
 use serde_json::{Value, json};
 
 fn engine() -> Engine {
@@ -35,9 +35,8 @@ const WILD: Sampling = Sampling {
 
 fn request(grammar: Grammar, sampling: Sampling, seed: u64) -> Request {
     Request {
-        system: None,
         conversation: None,
-        user: vec![UserPart::Text("Turn on the kitchen light.".to_owned())],
+        messages: Message::user(vec![Part::Text("Turn on the kitchen light.".to_owned())]),
         matformer: None,
         generation: Generation {
             sampling,

@@ -12,7 +12,9 @@ use gemmad::model::grammar::{GrammarLimits, TokenSet};
 use gemmad::model::sampler::Sampling;
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
-use gemmad::pipeline::{Answer, Engine, EngineOptions, Generation, Grammar, Request, UserPart};
+use gemmad::pipeline::{
+    Answer, Engine, EngineOptions, Generation, Grammar, Message, Part, Request,
+};
 use kernels::{Isa, Pool};
 use tempfile::TempDir;
 
@@ -232,9 +234,10 @@ fn every_instruction_set_lifts_the_same_rows() {
 
 fn ask(engine: &mut Engine, sampling: Sampling, seed: u64, grammar: Option<Grammar>) -> Answer {
     let request = Request {
-        system: None,
         conversation: None,
-        user: vec![UserPart::Text("Turn on the kitchen light, please.".into())],
+        messages: Message::user(vec![Part::Text(
+            "Turn on the kitchen light, please.".into(),
+        )]),
         matformer: None,
         generation: Generation {
             sampling,

@@ -10,7 +10,7 @@ use gemmad::model::grammar::GrammarLimits;
 use gemmad::pipeline::commands::{
     Command, CommandGrammar, Commands, Slot, SlotValue, Understanding,
 };
-use gemmad::pipeline::{Engine, EngineOptions, Request, UserPart};
+use gemmad::pipeline::{Engine, EngineOptions, Message, Part, Request};
 
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -59,9 +59,8 @@ fn hear(engine: &mut Engine, commands: &CommandGrammar, clip: &Clip) -> Understa
 
 fn read(engine: &mut Engine, commands: &CommandGrammar, text: &str) -> Understanding {
     let request = Request {
-        system: None,
         conversation: None,
-        user: vec![UserPart::Text(commands.prompt_for(text))],
+        messages: Message::user(vec![Part::Text(commands.prompt_for(text))]),
         matformer: None,
         generation: commands.generation(),
     };

@@ -12,7 +12,7 @@ use gemmad::model::grammar::{Grammar, GrammarLimits};
 use gemmad::model::prompt::{Message, Prompt, Role};
 use gemmad::model::sampler::Sampling;
 use gemmad::pipeline::{
-    Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Request, UserPart,
+    self, Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Part, Request,
 };
 use kernels::{Isa, Pool};
 
@@ -35,9 +35,11 @@ fn engine_of(checkpoint: &Path, conversation_bytes: u64) -> Engine {
 
 fn request(conversation: &str, system: Option<&str>, text: &str, tokens: usize) -> Request {
     Request {
-        system: system.map(str::to_owned),
         conversation: Some(conversation.to_owned()),
-        user: vec![UserPart::Text(text.to_owned())],
+        messages: pipeline::Message::with_instructions(
+            system.map(str::to_owned),
+            vec![Part::Text(text.to_owned())],
+        ),
         matformer: None,
         generation: Generation {
             sampling: Sampling::GREEDY,

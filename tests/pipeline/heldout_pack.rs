@@ -8,7 +8,7 @@ use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::{ImageLimits, RgbImage};
 use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
-use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Request, UserPart};
+use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Message, Part, Request};
 use kernels::{Isa, Pool};
 
 /// Right answers of the reference implementation among 24 (models/demo/README.md): transcripts, commands heard, commands read,
@@ -17,13 +17,12 @@ const REFERENCE: [usize; 4] = [23, 24, 23, 23];
 
 fn answer(engine: &mut Engine, matformer: &str, media: Option<Media>, text: &str) -> String {
     let user = media
-        .map(UserPart::Media)
+        .map(Part::Media)
         .into_iter()
-        .chain([UserPart::Text(text.to_owned())]);
+        .chain([Part::Text(text.to_owned())]);
     let request = Request {
-        system: None,
         conversation: None,
-        user: user.collect(),
+        messages: Message::user(user.collect()),
         matformer: Some(matformer.to_owned()),
         generation: Generation {
             sampling: engine.default_sampling(),

@@ -10,8 +10,8 @@ use gemmad::features::image::RgbImage;
 use gemmad::media::AudioClip;
 use gemmad::model::sampler::Sampling;
 use gemmad::pipeline::{
-    Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Grammar, Media, Request,
-    Speech, UserPart,
+    Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Grammar, Media, Message,
+    Part, Request, Speech,
 };
 
 /// Counts the calls, and breaks from a given one on.
@@ -58,11 +58,10 @@ fn engine() -> Engine {
     Engine::open(&fixtures(), options).unwrap()
 }
 
-fn request(user: Vec<UserPart>) -> Request {
+fn request(user: Vec<Part>) -> Request {
     Request {
-        system: None,
         conversation: None,
-        user,
+        messages: Message::user(user),
         matformer: None,
         generation: Generation {
             sampling: Sampling::GREEDY,
@@ -74,8 +73,8 @@ fn request(user: Vec<UserPart>) -> Request {
     }
 }
 
-fn text() -> UserPart {
-    UserPart::Text("Turn on the kitchen light, please.".to_owned())
+fn text() -> Part {
+    Part::Text("Turn on the kitchen light, please.".to_owned())
 }
 
 fn ask(engine: &mut Engine, request: &Request) -> Result<Answer, EngineError> {
@@ -128,14 +127,14 @@ fn towers_are_watched_too() {
         height_px: 64,
         pixels: vec![100; 3 * 64 * 64],
     };
-    let calls = |engine: &mut Engine, user: Vec<UserPart>| {
+    let calls = |engine: &mut Engine, user: Vec<Part>| {
         watcher.break_at(usize::MAX);
         ask(engine, &request(user)).unwrap();
         watcher.calls()
     };
     let plain = calls(&mut engine, vec![text()]);
     for media in [Media::Clip(clip), Media::Image(image)] {
-        let user = vec![UserPart::Media(media), text()];
+        let user = vec![Part::Media(media), text()];
         assert!(calls(&mut engine, user.clone()) > plain + 3);
         for call in 0..3 {
             watcher.break_at(call);
@@ -245,8 +244,8 @@ fn work_that_gives_way_goes_on_as_if_nothing_had_been_and_so_does_what_it_gave_w
     };
     let mut requests = [
         request(vec![text()]),
-        request(vec![UserPart::Media(Media::Clip(clip)), text()]),
-        request(vec![UserPart::Media(Media::Image(image)), text()]),
+        request(vec![Part::Media(Media::Clip(clip)), text()]),
+        request(vec![Part::Media(Media::Image(image)), text()]),
         request(vec![text()]),
         request(vec![text()]),
     ];

@@ -10,7 +10,7 @@ use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::model::sampler::Sampling;
 use gemmad::pack::Recipe;
 use gemmad::pipeline::{
-    Answer, Engine, EngineOptions, Generation, PrefixCacheOptions, Request, UserPart,
+    Answer, Engine, EngineOptions, Generation, Message, Part, PrefixCacheOptions, Request,
 };
 
 const INSTRUCTIONS: &str = "You run the house. Rooms: kitchen, hall, garden, attic. Things: lamp, fan, blind, heater. Answer shortly, and name the room first.";
@@ -41,9 +41,11 @@ fn generation() -> Generation {
 
 fn ask_of(engine: &mut Engine, system: &str, text: &str) -> Answer {
     let request = Request {
-        system: Some(system.to_owned()),
         conversation: None,
-        user: vec![UserPart::Text(text.to_owned())],
+        messages: Message::with_instructions(
+            Some(system.to_owned()),
+            vec![Part::Text(text.to_owned())],
+        ),
         matformer: None,
         generation: generation(),
     };

@@ -15,8 +15,8 @@ use gemmad::model::gemma3n::text::{TextError, TextModel};
 use gemmad::model::sampler::Sampling;
 use gemmad::model::weights::{Checkpoint, Stretch, WeightsError};
 use gemmad::pipeline::{
-    Engine, EngineError, EngineOptions, Generation, Group, GroupState, Media, Request, Residency,
-    UserPart,
+    Engine, EngineError, EngineOptions, Generation, Group, GroupState, Media, Message, Part,
+    Request, Residency,
 };
 use tempfile::TempDir;
 
@@ -97,10 +97,9 @@ fn options() -> EngineOptions {
     }
 }
 
-fn request(user: Vec<UserPart>) -> Request {
+fn request(user: Vec<Part>) -> Request {
     Request {
-        system: None,
-        user,
+        messages: Message::user(user),
         matformer: None,
         conversation: None,
         generation: Generation {
@@ -114,7 +113,7 @@ fn request(user: Vec<UserPart>) -> Request {
 }
 
 fn text() -> Request {
-    request(vec![UserPart::Text("Turn on the light.".into())])
+    request(vec![Part::Text("Turn on the light.".into())])
 }
 
 fn picture() -> Request {
@@ -124,8 +123,8 @@ fn picture() -> Request {
         pixels: (0..192).collect(),
     };
     request(vec![
-        UserPart::Media(Media::Image(image)),
-        UserPart::Text("What is this?".into()),
+        Part::Media(Media::Image(image)),
+        Part::Text("What is this?".into()),
     ])
 }
 

@@ -15,8 +15,8 @@ use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::media::AudioClip;
 use crate::model::tasks::Tasks;
 use crate::pipeline::{
-    Answer, Engine, EngineError, EngineOptions, Media, Request, SoftTokenPadding, TowerOptions,
-    UserPart,
+    Answer, Engine, EngineError, EngineOptions, Media, Message, Part, Request, SoftTokenPadding,
+    TowerOptions,
 };
 
 /// Sides of the squares that MobileNetV5 was trained on.
@@ -74,8 +74,8 @@ impl Bench {
             let request = self.request(
                 &engine,
                 vec![
-                    UserPart::Media(Media::Image(picture())),
-                    UserPart::Text(prompt.clone()),
+                    Part::Media(Media::Image(picture())),
+                    Part::Text(prompt.clone()),
                 ],
             );
             let name = format!("picture, {side} px");
@@ -166,10 +166,9 @@ impl Bench {
         Ok(Engine::open(self.model()?, options)?)
     }
 
-    fn request(&self, engine: &Engine, user: Vec<UserPart>) -> Request {
+    fn request(&self, engine: &Engine, user: Vec<Part>) -> Request {
         Request {
-            system: None,
-            user,
+            messages: Message::user(user),
             matformer: self.matformer.clone(),
             generation: engine.most_likely(self.decode(12)),
             conversation: None,
@@ -186,7 +185,7 @@ impl Bench {
         // Numbers, as different tokens as there are: together they reach nearly every neuron of the sparse layers, so that what is
         // resident before and after differs by the tower alone.
         let numbers: Vec<String> = (0..250).map(|number| (number * 37).to_string()).collect();
-        let text = self.request(engine, vec![UserPart::Text(numbers.join(" "))]);
+        let text = self.request(engine, vec![Part::Text(numbers.join(" "))]);
         engine.answer(&text, &mut go_on)?;
         let resident_before_bytes = status_bytes("VmRSS:");
         let first = once(engine)?.answer;
@@ -262,14 +261,14 @@ fn sound(seconds: usize) -> Vec<f32> {
     samples.map(|sample| 0.1 * sample).collect()
 }
 
-fn clip_parts(seconds: usize, prompt: &str) -> Vec<UserPart> {
+fn clip_parts(seconds: usize, prompt: &str) -> Vec<Part> {
     let clip = AudioClip {
         samples: sound(seconds),
         sample_rate_hz: SAMPLE_RATE_HZ,
     };
     vec![
-        UserPart::Media(Media::Clip(clip)),
-        UserPart::Text(prompt.to_owned()),
+        Part::Media(Media::Clip(clip)),
+        Part::Text(prompt.to_owned()),
     ]
 }
 

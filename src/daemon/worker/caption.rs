@@ -8,7 +8,7 @@ use super::{Task, engine_error};
 use crate::daemon::clock;
 use crate::daemon::job::CaptionWork;
 use crate::media::CaptionTrigger;
-use crate::pipeline::{Answer, Media, Request, UserPart};
+use crate::pipeline::{Answer, Media, Message, Part, Request};
 use crate::report::{
     CaptionEvent, ErrorBody, EventType, JobState, Reply, Report, ReportTiming, SCHEMA, TriggerName,
 };
@@ -122,8 +122,7 @@ impl Task<'_> {
             Media::image(encoded, &settings.config.limits.image).map_err(super::invalid_image)?;
         let limit = settings.max_tokens;
         let request = Request {
-            system: None,
-            user: vec![UserPart::Media(image), UserPart::Text(prompt.to_owned())],
+            messages: Message::user(vec![Part::Media(image), Part::Text(prompt.to_owned())]),
             matformer: matformer.or_else(|| settings.matformer.clone()),
             conversation: None,
             generation: self

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Task, engine_error};
 use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::Understanding;
-use crate::pipeline::{Answer, Grammar, Media, Request, UserPart};
+use crate::pipeline::{Answer, Grammar, Media, Message, Part, Request};
 use crate::report::{
     Action, Ask, Describe, ErrorBody, ErrorCode, JobState, Reply, ReportTiming, Request as Asked,
     Transcribe,
@@ -39,16 +39,16 @@ impl Task<'_> {
         let mut user = Vec::new();
         if let Some(image) = &ask.image {
             let image = Media::image(&image.0, &limits.image).map_err(super::invalid_image)?;
-            user.push(UserPart::Media(image));
+            user.push(Part::Media(image));
         }
         if let Some(audio) = &ask.audio {
             let clip = Media::clip(&audio.0, &limits.audio).map_err(super::invalid_audio)?;
             if !self.holds_speech(&clip) {
                 return Err(super::invalid_audio(NO_SPEECH_TO_ASK_ABOUT));
             }
-            user.push(UserPart::Media(clip));
+            user.push(Part::Media(clip));
         }
-        user.push(UserPart::Text(ask.prompt.clone()));
+        user.push(Part::Text(ask.prompt.clone()));
         let limit = settings.max_tokens;
         let max_tokens = ask.max_tokens.map_or(limit, |asked| asked.min(limit));
         let mut generation = self.engine.default_generation(max_tokens);
@@ -77,8 +77,7 @@ impl Task<'_> {
             (None, None) => None,
         };
         Ok(Request {
-            system: ask.system.clone(),
-            user,
+            messages: Message::with_instructions(ask.system.clone(), user),
             matformer: ask.matformer.clone().or_else(|| settings.matformer.clone()),
             conversation: ask.conversation.clone(),
             generation,
@@ -146,8 +145,7 @@ impl Task<'_> {
             .max_tokens
             .map_or(limit, |asked| asked.min(limit));
         let request = Request {
-            system: None,
-            user: vec![UserPart::Media(clip), UserPart::Text(prompt)],
+            messages: Message::user(vec![Part::Media(clip), Part::Text(prompt)]),
             matformer: transcribe
                 .matformer
                 .clone()
@@ -171,8 +169,10 @@ impl Task<'_> {
             return;
         };
         let request = Request {
-            system: commands.instructions().map(str::to_owned),
-            user: vec![UserPart::Text(commands.prompt_for(text))],
+            messages: Message::with_instructions(
+                commands.instructions().map(str::to_owned),
+                vec![Part::Text(commands.prompt_for(text))],
+            ),
             matformer: settings.matformer.clone(),
             conversation: None,
             generation: commands.generation(),

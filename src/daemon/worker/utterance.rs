@@ -12,7 +12,7 @@ use crate::daemon::hearing::Hearing;
 use crate::daemon::job::{PIECE_SAMPLES, Speaker, Utterance};
 use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::{CommandGrammar, Understanding};
-use crate::pipeline::{Answer, EngineError, Request, Speech, UserPart};
+use crate::pipeline::{Answer, EngineError, Message, Part, Request, Speech};
 use crate::report::{CommandCall, EventType, Report, ReportTiming, SCHEMA, VoiceEvent};
 use crate::utterance::Progress;
 
@@ -224,8 +224,10 @@ impl Task<'_> {
             return Ok(transcript);
         };
         let request = Request {
-            system: commands.instructions().map(str::to_owned),
-            user: vec![UserPart::Text(commands.prompt_for(&said))],
+            messages: Message::with_instructions(
+                commands.instructions().map(str::to_owned),
+                vec![Part::Text(commands.prompt_for(&said))],
+            ),
             matformer: settings.matformer.clone(),
             conversation: None,
             generation: commands.generation(),
