@@ -228,7 +228,7 @@ fn shares(entry: &Entry, config: &TextConfig, slice: &Slice) -> [f64; 2] {
 mod tests {
     use super::*;
 
-    /// `gemmad bench` counted these on packs of random weights (README.md). Of sparse layers it reads the neurons that happened to be
+    /// `gemmad bench` counted these on packs of random weights (docs/speed.md). Of sparse layers it reads the neurons that happened to be
     /// active, which are 5 % in the mean only, so the two differ a little.
     #[test]
     fn a_token_reads_what_was_counted() {

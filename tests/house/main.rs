@@ -287,6 +287,16 @@ fn the_architecture_names_every_module() {
 }
 
 #[test]
+fn the_architecture_draws_who_names_whom() {
+    let drawing = rules::who_names_whom().unwrap();
+    let architecture = read_to_string(top().join("ARCHITECTURE.md")).unwrap();
+    assert!(
+        architecture.contains(&format!("```text\n{drawing}```")),
+        "ARCHITECTURE.md needs this drawing:\n{drawing}"
+    );
+}
+
+#[test]
 fn documents_name_only_what_exists() {
     assert_eq!(
         rules::dead_paths("A.md", "see `src/gone.rs`", |_| false).len(),
@@ -298,17 +308,77 @@ fn documents_name_only_what_exists() {
         .len(),
         0
     );
-    for document in [
-        "README.md",
-        "ARCHITECTURE.md",
-        "docs/soak.md",
-        "tests/fixtures/README.md",
-        "fuzz/README.md",
-    ] {
-        let text = read_to_string(top().join(document)).unwrap();
-        assert_none(rules::dead_paths(document, &text, |path| {
+    let mut documents = guides();
+    documents.extend(
+        [
+            "ARCHITECTURE.md",
+            "tests/fixtures/README.md",
+            "fuzz/README.md",
+        ]
+        .map(str::to_owned),
+    );
+    for document in documents {
+        let text = read_to_string(top().join(&document)).unwrap();
+        assert_none(rules::dead_paths(&document, &text, |path| {
             top().join(path).exists()
         }));
+    }
+}
+
+/// What people read who use gemmad.
+fn guides() -> Vec<String> {
+    let guide =
+        |path: &String| path == "README.md" || path.starts_with("docs/") && path.ends_with(".md");
+    let found: Vec<String> = rules::files(top()).into_iter().filter(guide).collect();
+    assert!(found.len() > 10, "{found:?}");
+    found
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let there = |path: &str| path == "docs/here.md" || path == "src";
+    let links = |text| rules::dead_links("docs/a.md", text, there).len();
+    assert_eq!(links("[a](gone.md), [b](../gone)"), 2);
+    assert_eq!(
+        links("[a](here.md#part) ![b](../src) [c](https://example.org/x) [d](#e)"),
+        0
+    );
+    for document in rules::files(top()) {
+        if document.ends_with(".md") {
+            let text = read_to_string(top().join(&document)).unwrap();
+            assert_none(rules::dead_links(&document, &text, |path| {
+                top().join(path).exists()
+            }));
+        }
+    }
+}
+
+#[test]
+fn the_index_names_every_document() {
+    let index = read_to_string(top().join("docs/README.md")).unwrap();
+    for document in guides() {
+        let name = document.strip_prefix("docs/").unwrap_or("../README.md");
+        assert!(
+            name == "README.md" || index.contains(&format!("]({name})")),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn guides_have_short_sentences_of_one_line_each() {
+    let breaches = |text: &str| rules::sentences("a.md", text).len();
+    assert_eq!(breaches("One idea. Another idea."), 1);
+    assert_eq!(breaches(&format!("* {}end.", "word ".repeat(30))), 1);
+    assert_eq!(
+        breaches(
+            "One `thing. And` it.\n1. Two\n   go on: e.g. this.\n\n    make it. Make it.\n\n| A. B. |\n\n```\nA. B.\n```\nEnd."
+        ),
+        0
+    );
+    for document in guides() {
+        let text = read_to_string(top().join(&document)).unwrap();
+        assert_none(rules::sentences(&document, &text));
     }
 }
 

@@ -1,10 +1,13 @@
-//! Every command that README.md shows is run: here, as it stands there, or by another test, which is named.
+//! Every command that README.md and docs/ show is run: here, as it stands there, or by another test, which is named. What they show of
+//! gemmad.toml is taken, what they show of requests fits its schema, and the references name all that there is.
 
 use std::collections::BTreeSet;
 use std::fs::read_to_string;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::Value;
 
 use How::{Elsewhere, Foreign, Mention, Runs};
 
@@ -100,6 +103,16 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
+        "systemctl reload gemmad",
+        Elsewhere(
+            "tests/board/scenarios.py",
+            "systemctl reload gemmad",
+            "it needs a board with systemd and the package",
+        ),
+    ),
+    ("gemmad --version", Runs(&[], "kernels for")),
+    ("gemmad pack", Mention),
+    (
         "gemmad pack --from DIR --to gemma.pack --recipe balanced",
         Runs(&[], ""),
     ),
@@ -158,6 +171,38 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
+        "gemmad listen",
+        Elsewhere(
+            "tests/daemon/listen.rs",
+            "[\"--microphone\", \"hall\"]",
+            "it needs the daemon, a broker and somebody who speaks",
+        ),
+    ),
+    (
+        "busctl call org.gemmad1 /org/gemmad1 org.gemmad1.Manager Ask 'sa{sv}' \"Why is the sky blue?\" 0",
+        Elsewhere(
+            "tests/publish/dbus/jobs.rs",
+            ".manager(\"Ask\"",
+            "it needs the daemon on the system bus",
+        ),
+    ),
+    (
+        "busctl get-property org.gemmad1 /org/gemmad1 org.gemmad1.Manager State",
+        Elsewhere(
+            "tests/board/scenarios.py",
+            "busctl get-property org.gemmad1 /org/gemmad1 org.gemmad1.Manager State",
+            "it needs the daemon on the system bus",
+        ),
+    ),
+    (
+        "busctl set-property org.gemmad1 /org/gemmad1/mic/kitchen org.gemmad1.Microphone Muted b true",
+        Elsewhere(
+            "packaging/dbus/org.gemmad1.xml",
+            "<property name=\"Muted\" type=\"b\" access=\"readwrite\"/>",
+            "it needs the daemon on the system bus",
+        ),
+    ),
+    (
         "gemmad mqtt-clear --config gemmad.toml",
         Elsewhere(
             "tests/publish/mqtt/discovery.rs",
@@ -167,6 +212,14 @@ const COMMANDS: &[(&str, How)] = &[
     ),
     (
         "gemmad run --config gemmad.toml --state-dir DIR",
+        Elsewhere(
+            "tests/common/process.rs",
+            "[\"run\", \"--config\"]",
+            "it runs until it is stopped",
+        ),
+    ),
+    (
+        "gemmad run",
         Elsewhere(
             "tests/common/process.rs",
             "[\"run\", \"--config\"]",
@@ -205,6 +258,7 @@ const COMMANDS: &[(&str, How)] = &[
         "arecord -f S16_LE -r 16000 | gemmad transcribe --model DIR -",
         Runs(&[], "Set the office lamp to twenty percent."),
     ),
+    ("gemmad ask --help", Runs(&[], "--schema")),
     ("gemmad inspect --model DIR", Runs(&[], "MatFormer slices")),
     (
         "gemmad inspect --verify --model gemma.pack",
@@ -256,13 +310,20 @@ const COMMANDS: &[(&str, How)] = &[
     ),
     ("gemmad eval", Mention),
     (
+        "benches/projections.py",
+        Runs(
+            &[("benches", "TOP/benches")],
+            "speech, share of real time                                  0.64",
+        ),
+    ),
+    (
         "llama-bench -p 128 -n 32 -t 2 -r 1",
         Foreign("llama.cpp is compared with by hand, on a machine that does nothing else"),
     ),
 ];
 
 /// Words that begin a command in a sentence.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 11] = [
     "gemmad",
     "make",
     "sudo",
@@ -271,7 +332,13 @@ const PROGRAMS: [&str; 8] = [
     "cargo",
     "apt",
     "llama-bench",
+    "openssl",
+    "systemctl",
+    "busctl",
 ];
+
+/// Languages of fenced blocks that show no commands.
+const NO_COMMANDS: [&str; 3] = ["json", "text", "toml"];
 
 /// How a block begins that shows what a command prints.
 const PRINTED: [&str; 1] = ["0.2 s  demo    somebody says"];
@@ -280,19 +347,44 @@ fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// README.md and what lies in docs/: name and text.
+fn documents() -> Vec<(String, String)> {
+    let inside = std::fs::read_dir(top().join("docs")).unwrap();
+    let mut names: Vec<String> = inside
+        .map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()))
+        .filter(|name| name.ends_with(".md"))
+        .collect();
+    names.push("README.md".to_owned());
+    names.sort();
+    names
+        .into_iter()
+        .map(|name| {
+            let text = read_to_string(top().join(&name)).unwrap();
+            (name, text)
+        })
+        .collect()
+}
+
 /// The commands of a text in Markdown: every line of a block of code, and what in sentences begins like one.
 fn commands(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut sentences = String::new();
-    let (mut fenced, mut block, mut printed, mut after_blank) = (false, false, false, true);
+    let (mut fenced, mut block, mut printed, mut after_blank) = (None, false, false, true);
     for line in text.lines() {
-        if line.trim_start().starts_with("```") {
-            (fenced, block) = (!fenced, false);
+        if let Some(language) = line.trim_start().strip_prefix("```") {
+            fenced = match fenced {
+                None => Some(language.split(' ').next().unwrap_or_default()),
+                Some(_) => None,
+            };
+            block = false;
+            continue;
+        }
+        if fenced.is_some_and(|language| NO_COMMANDS.contains(&language)) {
             continue;
         }
         let blank = line.trim().is_empty();
         // Four columns begin a block, in a list more; a sentence of a list goes on without a blank line.
-        let code = fenced || line.starts_with("    ") && (block || after_blank);
+        let code = fenced.is_some() || line.starts_with("    ") && (block || after_blank);
         if code && !blank {
             if !block {
                 printed = PRINTED.iter().any(|begin| line.trim().starts_with(begin));
@@ -322,7 +414,7 @@ fn commands(text: &str) -> BTreeSet<String> {
 #[test]
 fn commands_are_found_wherever_they_stand() {
     let text = "Say `gemmad sing\n--loud` or `gemmad`, `src/`:\n\n    gemmad hum   # softly\n\n    mpv song.mp3\n\n\
-         1. One\n   goes on\n    here `make`:\n\n        sudo whistle\n\n```sh\ncurl --fail\n```\n\n    0.2 s  demo    somebody says\n    more\n";
+         1. One\n   goes on\n    here `make`:\n\n        sudo whistle\n\n```sh\ncurl --fail\n```\n\n```toml\nmake = 1\n```\n\n    0.2 s  demo    somebody says\n    more\n";
     let found: Vec<String> = commands(text).into_iter().collect();
     let wanted = [
         "curl --fail",
@@ -336,8 +428,12 @@ fn commands_are_found_wherever_they_stand() {
 }
 
 #[test]
-fn every_command_of_the_readme_is_accounted_for() {
-    let shown = commands(&read_to_string(top().join("README.md")).unwrap());
+fn every_command_of_the_documents_is_accounted_for() {
+    let documents = documents();
+    let shown: BTreeSet<String> = documents
+        .iter()
+        .flat_map(|(_, text)| commands(text))
+        .collect();
     let listed: BTreeSet<String> = COMMANDS
         .iter()
         .map(|(command, _)| (*command).to_owned())
@@ -346,12 +442,12 @@ fn every_command_of_the_readme_is_accounted_for() {
     let missing: Vec<&String> = shown.difference(&listed).collect();
     assert!(
         missing.is_empty(),
-        "README.md shows what COMMANDS in tests/shipped/readme.rs does not list: {missing:#?}"
+        "README.md or docs/ show what COMMANDS in this file does not list: {missing:#?}"
     );
     let gone: Vec<&String> = listed.difference(&shown).collect();
     assert!(
         gone.is_empty(),
-        "COMMANDS lists what README.md does not show any more: {gone:#?}"
+        "COMMANDS lists what no document shows any more: {gone:#?}"
     );
 
     let makefile = read_to_string(top().join("Makefile")).unwrap();
@@ -448,7 +544,7 @@ impl Place {
 }
 
 #[test]
-fn what_the_readme_shows_does_what_it_says() {
+fn what_the_documents_show_does_what_it_says() {
     let place = Place::new();
     let model = top().join("models/demo");
     for (command, how) in COMMANDS {
@@ -476,4 +572,76 @@ fn what_the_readme_shows_does_what_it_says() {
     ] {
         assert!(place.path(made).is_file(), "{made}");
     }
+}
+
+/// The fenced blocks of a text in this language: what stands behind it on the fence's line, and what stands between the fences.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<(&'a str, &'a str)> {
+    let fences: Vec<&str> = text.split("```").collect();
+    let inside = fences.into_iter().skip(1).step_by(2);
+    inside
+        .filter_map(|block| block.split_once('\n'))
+        .filter_map(|(first, rest)| Some((first.strip_prefix(language)?.trim(), rest)))
+        .collect()
+}
+
+#[test]
+fn what_the_documents_show_of_the_configuration_is_taken() {
+    let place = Place::new();
+    let mut seen = 0;
+    for (name, text) in documents() {
+        for (_, block) in blocks(&text, "toml") {
+            let path = place.path("shown.toml");
+            std::fs::write(&path, block).unwrap();
+            let printed = place.sh("gemmad check-config shown.toml");
+            assert!(printed.contains("good"), "{name}: {block}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 3, "{seen}");
+}
+
+#[test]
+fn what_the_documents_show_of_requests_fits_its_schema() {
+    let mut seen = 0;
+    for (name, text) in documents() {
+        for (topic, block) in blocks(&text, "json") {
+            let schema = format!("packaging/schemas/{}.json", topic.replace('/', "-"));
+            let schema: Value =
+                serde_json::from_str(&read_to_string(top().join(schema)).unwrap()).unwrap();
+            let request: Value = serde_json::from_str(block).unwrap();
+            let fits = jsonschema::validator_for(&schema).unwrap();
+            assert!(fits.is_valid(&request), "{name}: {topic}: {block}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 2, "{seen}");
+}
+
+#[test]
+fn the_references_name_all_that_there_is() {
+    let mqtt = read_to_string(top().join("docs/mqtt.md")).unwrap();
+    for schema in std::fs::read_dir(top().join("packaging/schemas")).unwrap() {
+        let schema = schema.unwrap().file_name().into_string().unwrap();
+        assert!(mqtt.contains(&format!("`{schema}`")), "{schema}");
+    }
+    let bus = read_to_string(top().join("docs/dbus.md")).unwrap();
+    let xml = read_to_string(top().join("packaging/dbus/org.gemmad1.xml")).unwrap();
+    for kind in ["interface", "method", "signal", "property"] {
+        let begins = format!("<{kind} name=\"");
+        let named = xml.split(&begins).skip(1);
+        let named: Vec<&str> = named.filter_map(|rest| rest.split('"').next()).collect();
+        assert!(named.len() > 3, "{kind}");
+        for name in named {
+            let shown = bus.contains(&format!("`{name}`")) || bus.contains(&format!("`{name}("));
+            assert!(shown, "{kind} {name}");
+        }
+    }
+}
+
+/// Somebody reads it at night.
+#[test]
+fn the_readme_is_short() {
+    let readme = read_to_string(top().join("README.md")).unwrap();
+    assert!(readme.lines().count() <= 110);
+    assert!(readme.split_whitespace().count() <= 1200);
 }
