@@ -12,8 +12,9 @@ use super::model_args::{KvArg, ModelArgs};
 use super::output;
 use crate::model::config::Config;
 use crate::model::decoder::kv_cache::{KvCache, KvType};
-use crate::model::gemma3n::matformer::{Slice, Slices};
-use crate::model::gemma3n::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
+use crate::model::decoder::{Exact, Shortcuts, Slice, Tokens, no_probe};
+use crate::model::gemma3n::matformer::Slices;
+use crate::model::gemma3n::text::{TextModel, Workspace};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Checkpoint;
 use crate::pipeline::EngineError;
@@ -179,12 +180,7 @@ impl Side {
     fn open(dir: &Path, slice: Option<&str>, kv_type: KvType) -> Result<Side, Failure> {
         let config = Config::load(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
-        let mut text = TextModel::load(&checkpoint, &config.text)?;
-        // Every token's logits are wanted, not only the last one's.
-        text.shortcuts = Shortcuts {
-            kv_cut: false,
-            ..Shortcuts::default()
-        };
+        let text = TextModel::load(&checkpoint, &config.text)?;
         let slices = Slices::load(dir, &config.text)?;
         let slice = slice
             .map_or_else(|| Ok(slices.full()), |name| slices.get(name))?
@@ -199,7 +195,7 @@ impl Side {
     }
 
     fn cache(&self, context: usize) -> KvCache {
-        KvCache::new(self.text.config(), self.kv_type, context, CHUNK)
+        KvCache::new(self.text.layers(), self.kv_type, context, CHUNK)
     }
 }
 
@@ -225,15 +221,12 @@ impl Sums {
         let mut caches = [model.cache(window.len()), reference.cache(window.len())];
         for (first, ids) in window.chunks(CHUNK).enumerate() {
             for (side, cache) in [&mut *model, &mut *reference].into_iter().zip(&mut caches) {
-                side.text.extend(
-                    pool,
-                    cache,
-                    &mut side.work,
-                    ids,
-                    &[],
-                    &side.slice,
-                    &mut no_probe,
-                )?;
+                let tokens = Tokens {
+                    shortcuts: Shortcuts::ALL_LOGITS,
+                    ..Tokens::new(ids, &side.slice)
+                };
+                side.text
+                    .extend(pool, cache, &mut side.work, tokens, &mut no_probe)?;
             }
             for token in 0..ids.len() {
                 let Some(&next) = window.get(first * CHUNK + token + 1) else {

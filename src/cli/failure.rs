@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::guard::harmless;
 use crate::model::config::ConfigError;
-use crate::model::gemma3n::matformer::SliceError;
+use crate::model::decoder::SliceError;
 use crate::model::weights::WeightsError;
 use crate::pack::PackError;
 use crate::pipeline::EngineError;

@@ -169,9 +169,9 @@ fn report(config: &Config, checkpoint: &Checkpoint, slices: &Slices) -> Result<R
             .into_iter()
             .map(|context| KvReport {
                 context,
-                bytes_8_bit: KvCache::bytes_for(text, KvType::Int8, context),
-                bytes_16_bit: KvCache::bytes_for(text, KvType::F16, context),
-                bytes_32_bit: KvCache::bytes_for(text, KvType::F32, context),
+                bytes_8_bit: KvCache::bytes_for(&text.layers(), KvType::Int8, context),
+                bytes_16_bit: KvCache::bytes_for(&text.layers(), KvType::F16, context),
+                bytes_32_bit: KvCache::bytes_for(&text.layers(), KvType::F32, context),
             })
             .collect(),
         slices: slices

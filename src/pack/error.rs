@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kernels::quant::NotFinite;
 
 use crate::model::config::ConfigError;
-use crate::model::gemma3n::matformer::SliceError;
+use crate::model::decoder::SliceError;
 use crate::model::tokenizer::TokenizerError;
 use crate::model::weights::WeightsError;
 

@@ -11,7 +11,8 @@ use super::quantize::Source as _;
 use super::recipe::Recipe;
 use super::synthetic::{self, SyntheticSize};
 use crate::model::config::{Config, TextConfig};
-use crate::model::gemma3n::matformer::{Slice, Slices};
+use crate::model::decoder::Slice;
+use crate::model::gemma3n::matformer::Slices;
 use crate::model::tokenizer::ControlTokens;
 use crate::model::weights::{Checkpoint, Group, HEAD_RESIDUAL};
 

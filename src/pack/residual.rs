@@ -100,7 +100,7 @@ mod tests {
         uniform.map(move |x| x.powi(power) * (2.0 * power as f32 + 1.0).sqrt())
     }
 
-    /// What [`crate::model::gemma3n::text::Exact`] relies on: the second plane of a row, times any vector, stays within six times the row's
+    /// What [`crate::model::decoder::Exact`] relies on: the second plane of a row, times any vector, stays within six times the row's
     /// peak times the vector's length. Also where the vector is one large number, or similar to the row.
     #[test]
     fn no_vector_reaches_further_than_the_peak_says() {

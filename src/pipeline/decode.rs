@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::engine::{Conversation, Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::{Answer, Generation};
-use crate::model::gemma3n::text::{Exact, no_probe};
+use crate::model::decoder::{Exact, Shortcuts, Tokens, no_probe};
 use crate::model::grammar::{Constraint, Next, TokenSet};
 use crate::model::sampler::Sampler;
 use crate::model::stop::{StopReason, StopRules, TextStream};
@@ -50,6 +50,27 @@ impl From<StopReason> for FinishReason {
             StopReason::Token => FinishReason::Stop,
             StopReason::String => FinishReason::StopString,
             StopReason::MaxTokens => FinishReason::MaxTokens,
+        }
+    }
+}
+
+/// What need not be computed while an answer is decoded; the answers are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeShortcuts {
+    /// Where a grammar allows few tokens, only their rows of the LM head are read.
+    pub head_rows: bool,
+    /// Of an LM head in two planes, the second is read where it decides ([`Exact::Best`]).
+    pub head_planes: bool,
+    /// Tokens that a grammar forces pass the layers together.
+    pub forced_runs: bool,
+}
+
+impl Default for DecodeShortcuts {
+    fn default() -> DecodeShortcuts {
+        DecodeShortcuts {
+            head_rows: true,
+            head_planes: true,
+            forced_runs: true,
         }
     }
 }
@@ -162,7 +183,7 @@ impl Engine {
             if finish.is_none() {
                 // Nothing of this answer is in the workspace or the logits now.
                 start += self.pause(give_way);
-                match self.take(conversation, &[id]) {
+                match self.take(conversation, &[id], Shortcuts::default()) {
                     Err(EngineError::Cancelled) => finish = Some(FinishReason::Cancelled),
                     other => other?,
                 }
@@ -204,7 +225,7 @@ impl Engine {
         match constrained.constraint.allowed()? {
             Next::Forced(mut run) => {
                 let cache = &conversation.cache;
-                let most = match self.text.shortcuts.forced_runs {
+                let most = match self.shortcuts.forced_runs {
                     true => room
                         .min(cache.chunk())
                         .min(cache.context() - cache.position()),
@@ -222,7 +243,7 @@ impl Engine {
             }
             Next::Among(allowed) => {
                 let blocks = allowed.len() * kernels::matvec::BLOCK_ROWS;
-                let few = blocks <= self.logits.len() / FEW && self.text.shortcuts.head_rows;
+                let few = blocks <= self.logits.len() / FEW && self.shortcuts.head_rows;
                 if few && constrained.confidence.is_none() {
                     let ids: Vec<u32> = allowed.iter().collect();
                     let logits = &mut self.logits;
@@ -245,11 +266,11 @@ impl Engine {
         constrained: &mut Constrained,
         run: &[u32],
     ) -> Result<(), EngineError> {
-        let shortcuts = self.text.shortcuts;
-        self.text.shortcuts.kv_cut &= constrained.confidence.is_none();
-        let taken = self.take(conversation, run);
-        self.text.shortcuts = shortcuts;
-        taken?;
+        let shortcuts = match constrained.confidence {
+            None => Shortcuts::default(),
+            Some(_) => Shortcuts::ALL_LOGITS,
+        };
+        self.take(conversation, run, shortcuts)?;
         constrained.constraint.accept(run)?;
         constrained.taken.extend(run);
         if constrained.confidence.is_some() {
@@ -278,29 +299,40 @@ impl Engine {
     }
 
     /// Takes tokens of the answer into the context.
-    fn take(&mut self, conversation: &mut Conversation, ids: &[u32]) -> Result<(), EngineError> {
+    fn take(
+        &mut self,
+        conversation: &mut Conversation,
+        ids: &[u32],
+        shortcuts: Shortcuts,
+    ) -> Result<(), EngineError> {
         let Conversation {
             cache,
             slice,
             pending,
             ..
         } = conversation;
-        let taken = self.text.extend_watched(
+        let tokens = Tokens {
+            shortcuts,
+            ..Tokens::new(ids, slice)
+        };
+        self.text.extend_watched(
             &self.pool,
             cache,
             &mut self.work,
-            ids,
-            &[],
-            slice,
+            tokens,
             &mut no_probe,
             &mut *self.on_step,
-        );
-        taken?;
+        )?;
         *pending = None;
         Ok(())
     }
 
     fn logits(&mut self, token: usize, exact: Exact<'_>) -> Result<(), EngineError> {
+        let exact = if self.shortcuts.head_planes {
+            exact
+        } else {
+            Exact::All
+        };
         let (work, logits) = (&mut self.work, &mut self.logits);
         Ok(self.text.logits(&self.pool, work, token, exact, logits)?)
     }

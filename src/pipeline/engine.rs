@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use kernels::{Isa, Pool};
 
 use super::conversations::{Conversations, Kept};
+use super::decode::DecodeShortcuts;
 use super::error::EngineError;
 use super::media::{TowerOptions, Towers};
 use super::options::EngineOptions;
@@ -15,7 +16,8 @@ use super::prefix_cache::PrefixCache;
 use super::{Answer, FinishReason, Part, Request, Timing};
 use crate::model::config::Config;
 use crate::model::decoder::kv_cache::KvCache;
-use crate::model::gemma3n::matformer::{Slice, SliceError, Slices};
+use crate::model::decoder::{Slice, SliceError};
+use crate::model::gemma3n::matformer::Slices;
 use crate::model::gemma3n::text::{TextModel, Workspace};
 use crate::model::generation_config::GenerationConfig;
 use crate::model::grammar;
@@ -47,6 +49,7 @@ pub struct Engine {
     /// Made when an answer is first constrained.
     grammars: Option<grammar::Compiler>,
     pub(super) on_step: OnStep,
+    pub(super) shortcuts: DecodeShortcuts,
 }
 
 /// See [`Engine::on_step`].
@@ -87,7 +90,8 @@ impl Engine {
                 limit,
             });
         }
-        let cache_bytes = KvCache::bytes_for(&config.text, options.kv_type, options.context);
+        let cache_bytes =
+            KvCache::bytes_for(&config.text.layers(), options.kv_type, options.context);
         if cache_bytes > MAX_CACHE_BYTES {
             return Err(EngineError::CacheSize {
                 context: options.context,
@@ -140,6 +144,7 @@ impl Engine {
             options,
             grammars: None,
             on_step: Box::new(|| ControlFlow::Continue(())),
+            shortcuts: DecodeShortcuts::default(),
         })
     }
 
@@ -167,9 +172,14 @@ impl Engine {
         self.generation_config.sampling
     }
 
-    /// The text model, to switch its shortcuts.
-    pub fn text_mut(&mut self) -> &mut TextModel {
-        &mut self.text
+    /// The text model.
+    pub fn text(&self) -> &TextModel {
+        &self.text
+    }
+
+    /// What is skipped while answers are decoded, to compare with the plain computation.
+    pub fn shortcuts_mut(&mut self) -> &mut DecodeShortcuts {
+        &mut self.shortcuts
     }
 
     /// Calls `hook` again and again while the model works, on the thread that it works on: before each layer that tokens pass,
@@ -216,7 +226,7 @@ impl Engine {
         self.use_text()?;
         let chunk = self.options.prefill_chunk.clamp(1, self.options.context);
         let cache = KvCache::new(
-            &self.config.text,
+            self.text.layers(),
             self.options.kv_type,
             self.options.context,
             chunk,

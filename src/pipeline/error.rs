@@ -2,9 +2,8 @@
 
 use super::AudioStreamError;
 use crate::model::config::ConfigError;
+use crate::model::decoder::{SliceError, TextError};
 use crate::model::gemma3n::audio::AudioError;
-use crate::model::gemma3n::matformer::SliceError;
-use crate::model::gemma3n::text::TextError;
 use crate::model::gemma3n::vision::VisionError;
 use crate::model::generation_config::GenerationConfigError;
 use crate::model::grammar::GrammarError;

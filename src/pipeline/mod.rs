@@ -21,7 +21,7 @@ pub use crate::model::prompt::Role;
 pub use crate::model::weights::{Group, GroupState, PleOptions, Residency};
 pub use answer::{Answer, GroupMemory, Timing};
 pub use audio_stream::{AudioStream, AudioStreamError, SoftTokenPadding};
-pub use decode::FinishReason;
+pub use decode::{DecodeShortcuts, FinishReason};
 pub use engine::{Engine, GiveWay, OnStep};
 pub use error::EngineError;
 pub use media::TowerOptions;

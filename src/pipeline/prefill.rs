@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::engine::{Conversation, Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::prefix_cache::PrefixCache;
-use crate::model::gemma3n::text::no_probe;
+use crate::model::decoder::{Tokens, no_probe};
 use crate::model::prompt::{Message, Role};
 
 impl Engine {
@@ -80,7 +80,11 @@ impl Engine {
             timing,
             ..
         } = conversation;
-        let mut prompt = self.text.start(cache, ids, rows, slice)?;
+        let tokens = Tokens {
+            media_rows: rows,
+            ..Tokens::new(ids, slice)
+        };
+        let mut prompt = self.text.start(cache, tokens)?;
         while self.text.take_chunk(
             &self.pool,
             cache,

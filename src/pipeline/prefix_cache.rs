@@ -18,8 +18,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::guard::private;
+use crate::model::decoder::Slice;
 use crate::model::decoder::kv_cache::{KvCache, KvType};
-use crate::model::gemma3n::matformer::Slice;
 use crate::model::weights::{Checkpoint, PACK_JSON};
 
 /// `[prefix_cache]`

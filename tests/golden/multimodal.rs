@@ -11,9 +11,9 @@ use gemmad::features::image::RgbImage;
 use gemmad::media::AudioClip;
 use gemmad::model::config::{Config, MediaIds};
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::decoder::{Exact, Shortcuts, Slice, Tokens, no_probe};
 use gemmad::model::gemma3n::audio::AudioTower;
-use gemmad::model::gemma3n::matformer::Slice;
-use gemmad::model::gemma3n::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
+use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::gemma3n::vision::VisionTower;
 use gemmad::model::prompt::{MediaKind, Message, Part, Prompt, Role};
 use gemmad::model::sampler::Sampling;
@@ -119,7 +119,7 @@ impl Bench {
             text: TextModel::load(&checkpoint, &config.text).unwrap(),
             vision: vision.unwrap(),
             audio: audio.unwrap(),
-            full: Slice::full(&config.text),
+            full: Slice::full(&config.text.layers()),
             config,
             pool,
         }
@@ -239,13 +239,12 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() {
         assert_eq!(shape[1], vocabulary);
 
         // Every position, without shortcuts.
-        bench.text.shortcuts = Shortcuts {
+        let shortcuts = Shortcuts {
             kv_cut: false,
             sparse_ffn: false,
-            ..Shortcuts::default()
         };
         let ids = &prompt.ids;
-        let mut cache = KvCache::new(&bench.config.text, KvType::F32, ids.len(), ids.len());
+        let mut cache = KvCache::new(bench.text.layers(), KvType::F32, ids.len(), ids.len());
         let mut work = Workspace::new(&bench.config.text, ids.len());
         bench
             .text
@@ -253,9 +252,11 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() {
                 &bench.pool,
                 &mut cache,
                 &mut work,
-                ids,
-                &rows,
-                &bench.full,
+                Tokens {
+                    media_rows: &rows,
+                    shortcuts,
+                    ..Tokens::new(ids, &bench.full)
+                },
                 &mut no_probe,
             )
             .unwrap();
@@ -273,9 +274,8 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() {
         }
 
         // Greedy, with them, in chunks that cut the media.
-        bench.text.shortcuts = Shortcuts::default();
         let want = golden.i32(&format!("{}.greedy16", case.name)).0;
-        let mut cache = KvCache::new(&bench.config.text, KvType::F32, ids.len() + want.len(), 7);
+        let mut cache = KvCache::new(bench.text.layers(), KvType::F32, ids.len() + want.len(), 7);
         let mut work = Workspace::new(&bench.config.text, 7);
         let (mut next, mut rows) = (ids.clone(), rows);
         let mut got = Vec::new();
@@ -286,9 +286,10 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() {
                     &bench.pool,
                     &mut cache,
                     &mut work,
-                    &next,
-                    &rows,
-                    &bench.full,
+                    Tokens {
+                        media_rows: &rows,
+                        ..Tokens::new(&next, &bench.full)
+                    },
                     &mut no_probe,
                 )
                 .unwrap();

@@ -6,8 +6,9 @@ use std::path::Path;
 use crate::common::{Golden, fixtures, tiny_pack};
 use gemmad::model::config::Config;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
-use gemmad::model::gemma3n::matformer::{Slice, Slices};
-use gemmad::model::gemma3n::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
+use gemmad::model::decoder::{Exact, Shortcuts, Slice, Tokens, no_probe};
+use gemmad::model::gemma3n::matformer::Slices;
+use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};
@@ -23,13 +24,24 @@ fn ids(golden: &Golden, name: &str) -> Vec<u32> {
 }
 
 /// Logits of the text vocabulary after a prompt, and after one token more.
-fn logits(model: &TextModel, pool: &Pool, prompt: &[u32], chunk: usize, slice: &Slice) -> Vec<f32> {
-    let mut cache = KvCache::new(model.config(), KvType::F32, 512, chunk);
+fn logits(
+    model: &TextModel,
+    pool: &Pool,
+    prompt: &[u32],
+    chunk: usize,
+    slice: &Slice,
+    shortcuts: Shortcuts,
+) -> Vec<f32> {
+    let mut cache = KvCache::new(model.layers(), KvType::F32, 512, chunk);
     let mut work = Workspace::new(model.config(), chunk);
     let mut both = Vec::new();
     for ids in [prompt, &[7]] {
+        let tokens = Tokens {
+            shortcuts,
+            ..Tokens::new(ids, slice)
+        };
         model
-            .extend(pool, &mut cache, &mut work, ids, &[], slice, &mut no_probe)
+            .extend(pool, &mut cache, &mut work, tokens, &mut no_probe)
             .unwrap();
         let mut logits = vec![0.0; model.text_vocab_size()];
         let last = work.ready() - 1;
@@ -58,27 +70,24 @@ fn each_recipe_is_as_far_from_the_reference_as_its_bits() {
         (Recipe::Small, 0.7),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let mut model = load(&tiny_pack(recipe, dir.path()));
-        model.shortcuts = Shortcuts {
-            kv_cut: false,
-            ..Shortcuts::default()
-        };
+        let model = load(&tiny_pack(recipe, dir.path()));
         let pool = Pool::new(Isa::best(), 2);
-        let slice = Slice::full(model.config());
+        let slice = Slice::full(model.layers());
         let (mut wanted, mut off) = (Vec::new(), Vec::new());
         for prompt in ["short", "chat", "long"] {
             let ids = ids(&golden, &format!("{prompt}.input_ids"));
             let (want, shape) = golden.f32(&format!("{prompt}.logits"));
-            let mut cache = KvCache::new(model.config(), KvType::F16, 512, ids.len());
+            let mut cache = KvCache::new(model.layers(), KvType::F16, 512, ids.len());
             let mut work = Workspace::new(model.config(), ids.len());
             model
                 .extend(
                     &pool,
                     &mut cache,
                     &mut work,
-                    &ids,
-                    &[],
-                    &slice,
+                    Tokens {
+                        shortcuts: Shortcuts::ALL_LOGITS,
+                        ..Tokens::new(&ids, &slice)
+                    },
                     &mut no_probe,
                 )
                 .unwrap();
@@ -126,19 +135,15 @@ fn shortcuts_and_chunks_change_no_bit_of_a_pack() {
     let ids = ids(&golden, "long.input_ids");
     for recipe in [Recipe::Q8, Recipe::Small] {
         let dir = tempfile::tempdir().unwrap();
-        let mut model = load(&tiny_pack(recipe, dir.path()));
+        let model = load(&tiny_pack(recipe, dir.path()));
         let pool = Pool::new(Isa::best(), 2);
-        let slice = Slice::full(model.config());
+        let slice = Slice::full(model.layers());
         let mut first: Option<Vec<f32>> = None;
         for chunk in [1, 7, 64, ids.len()] {
             for kv_cut in [false, true] {
                 for sparse_ffn in [false, true] {
-                    model.shortcuts = Shortcuts {
-                        kv_cut,
-                        sparse_ffn,
-                        ..Shortcuts::default()
-                    };
-                    let got = logits(&model, &pool, &ids, chunk, &slice);
+                    let shortcuts = Shortcuts { kv_cut, sparse_ffn };
+                    let got = logits(&model, &pool, &ids, chunk, &slice, shortcuts);
                     let name =
                         format!("{recipe:?}: cut {kv_cut}, sparse {sparse_ffn}, chunk {chunk}");
                     assert_same_bits(&name, &got, first.get_or_insert_with(|| got.clone()));
@@ -159,8 +164,8 @@ fn greedy(
     kind: KvType,
     chunk: usize,
 ) -> (Vec<u32>, Vec<f32>) {
-    let slice = Slice::full(model.config());
-    let mut cache = KvCache::new(model.config(), kind, 512, chunk);
+    let slice = Slice::full(model.layers());
+    let mut cache = KvCache::new(model.layers(), kind, 512, chunk);
     let mut work = Workspace::new(model.config(), chunk);
     let mut logits = vec![0.0; model.text_vocab_size()];
     let mut next = prompt.to_vec();
@@ -171,9 +176,7 @@ fn greedy(
                 pool,
                 &mut cache,
                 &mut work,
-                &next,
-                &[],
-                &slice,
+                Tokens::new(&next, &slice),
                 &mut no_probe,
             )
             .unwrap();
@@ -257,14 +260,14 @@ fn a_pack_serves_the_slices_it_was_made_with_and_no_others() {
     let half = slices.get("half").unwrap();
     assert!(model.serves(half));
     let widths = vec![320; model.config().num_hidden_layers];
-    assert!(!model.serves(&Slice::new("other", widths, model.config()).unwrap()));
+    assert!(!model.serves(&Slice::new("other", widths, model.layers()).unwrap()));
 
     // The half of the pack against the half of the checkpoint it came from.
     let config = Config::load(&demo).unwrap();
     let whole = TextModel::load(&Checkpoint::open(&demo).unwrap(), &config.text).unwrap();
     let prompt: Vec<u32> = vec![2, 105, 300, 301, 302, 106];
-    let want = logits(&whole, &pool, &prompt, 8, half);
-    let got = logits(&model, &pool, &prompt, 8, half);
+    let want = logits(&whole, &pool, &prompt, 8, half, Shortcuts::default());
+    let got = logits(&model, &pool, &prompt, 8, half, Shortcuts::default());
     let relative = rms(got.iter().zip(&want).map(|(a, b)| a - b)) / rms(want.iter().copied());
     // Trained weights: 4 bits in the feed-forward networks cost a few per cent.
     assert!(relative < 0.2, "{relative}");

@@ -6,8 +6,8 @@
 use crate::common::{Golden, assert_close, fixtures};
 use gemmad::model::config::Config;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
-use gemmad::model::gemma3n::matformer::Slice;
-use gemmad::model::gemma3n::text::{Exact, Shortcuts, TextModel, Workspace, no_probe};
+use gemmad::model::decoder::{Exact, Shortcuts, Slice, Tokens, no_probe};
+use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::weights::{Checkpoint, Group};
 use kernels::{Isa, Pool};
 
@@ -20,6 +20,7 @@ struct Bench {
     model: TextModel,
     pool: Pool,
     full: Slice,
+    shortcuts: Shortcuts,
 }
 
 /// Logits by position.
@@ -33,16 +34,24 @@ impl Bench {
         let config = Config::load(&dir).unwrap();
         let checkpoint = Checkpoint::open(&dir).unwrap();
         let model = TextModel::load(&checkpoint, &config.text).unwrap();
-        let full = Slice::full(&config.text);
+        let full = Slice::full(&config.text.layers());
         Bench {
             model,
             pool: Pool::new(Isa::from_environment().unwrap(), 2),
             full,
+            shortcuts: Shortcuts::default(),
+        }
+    }
+
+    fn tokens<'a>(&self, ids: &'a [u32], slice: &'a Slice) -> Tokens<'a> {
+        Tokens {
+            shortcuts: self.shortcuts,
+            ..Tokens::new(ids, slice)
         }
     }
 
     fn cache(&self, chunk: usize) -> KvCache {
-        KvCache::new(self.model.config(), KvType::F32, 1024, chunk)
+        KvCache::new(self.model.layers(), KvType::F32, 1024, chunk)
     }
 
     /// Every position's logits: without the K/V cut, chunk by chunk.
@@ -56,7 +65,13 @@ impl Bench {
         let mut logits = Vec::new();
         for ids in ids.chunks(chunk) {
             self.model
-                .extend(&self.pool, cache, &mut work, ids, &[], slice, &mut no_probe)
+                .extend(
+                    &self.pool,
+                    cache,
+                    &mut work,
+                    self.tokens(ids, slice),
+                    &mut no_probe,
+                )
                 .unwrap();
             for token in 0..work.ready() {
                 let mut row = vec![0.0; self.model.config().vocab_size];
@@ -88,9 +103,10 @@ impl Bench {
                     &self.pool,
                     &mut cache,
                     &mut work,
-                    &next,
-                    &rows,
-                    slice,
+                    Tokens {
+                        media_rows: &rows,
+                        ..self.tokens(&next, slice)
+                    },
                     &mut no_probe,
                 )
                 .unwrap();
@@ -177,10 +193,9 @@ fn ids(golden: &Golden, name: &str) -> Vec<u32> {
 }
 
 fn uncut(bench: &mut Bench) {
-    bench.model.shortcuts = Shortcuts {
+    bench.shortcuts = Shortcuts {
         kv_cut: false,
         sparse_ffn: false,
-        ..Shortcuts::default()
     };
 }
 
@@ -223,7 +238,7 @@ fn shorter_keys_and_values_are_as_far_from_the_reference_as_their_bits() {
     let size: f32 = want.iter().map(|want| want * want).sum();
     let relative = [KvType::F32, KvType::F16, KvType::Int8].map(|kind| {
         // The chunks wrap the rings of the sliding layers.
-        let mut cache = KvCache::new(bench.model.config(), kind, 1024, 64);
+        let mut cache = KvCache::new(bench.model.layers(), kind, 1024, 64);
         let run = bench.all_logits_in(&mut cache, &ids, &bench.full);
         let got = run.logits[ids.len() - shape[0]..].iter().flatten();
         let off: f32 = got.zip(&want).map(|(got, want)| (got - want).powi(2)).sum();
@@ -296,9 +311,7 @@ fn every_layer() {
             &bench.pool,
             &mut cache,
             &mut work,
-            &ids,
-            &[],
-            &bench.full,
+            bench.tokens(&ids, &bench.full),
             &mut probe,
         )
         .unwrap();
@@ -319,10 +332,9 @@ fn matformer_slices() {
         for prompt in ["chat", "long"] {
             let ids = ids(&text, &format!("{prompt}.input_ids"));
             let (want, shape) = golden.f32(&format!("{name}.{prompt}.logits_last8"));
-            bench.model.shortcuts = Shortcuts {
+            bench.shortcuts = Shortcuts {
                 kv_cut: false,
                 sparse_ffn: false,
-                ..Shortcuts::default()
             };
             let run = bench.all_logits(&ids, 64, &slice);
             for (at, want) in want.chunks_exact(shape[1]).enumerate() {
@@ -336,7 +348,7 @@ fn matformer_slices() {
             }
             let got: Vec<i32> = run.logits.iter().map(|logits| argmax(logits)).collect();
             assert_eq!(got, golden.i32(&format!("{name}.{prompt}.argmax")).0);
-            bench.model.shortcuts = Shortcuts::default();
+            bench.shortcuts = Shortcuts::default();
             let greedy = format!("{name}.{prompt}.greedy16");
             if golden.contains(&greedy) {
                 let (want, _) = golden.i32(&greedy);
@@ -365,7 +377,7 @@ fn slice_of_manifest(
     for (layer, width) in list("kept_layers").into_iter().zip(list("ffn")) {
         widths[layer] = width;
     }
-    Slice::new(name, widths, config).unwrap()
+    Slice::new(name, widths, &config.layers()).unwrap()
 }
 
 /// Logits of a prompt's last token, and of one decoded after it, for every combination of shortcuts and chunk size.
@@ -378,11 +390,7 @@ fn shortcuts_and_chunks_change_nothing() {
     for kv_cut in [false, true] {
         for sparse_ffn in [false, true] {
             for chunk in [1, 7, 64, ids.len()] {
-                bench.model.shortcuts = Shortcuts {
-                    kv_cut,
-                    sparse_ffn,
-                    ..Shortcuts::default()
-                };
+                bench.shortcuts = Shortcuts { kv_cut, sparse_ffn };
                 let mut cache = bench.cache(chunk);
                 let mut work = Workspace::new(bench.model.config(), chunk);
                 let mut both = Vec::new();
@@ -393,9 +401,7 @@ fn shortcuts_and_chunks_change_nothing() {
                             &bench.pool,
                             &mut cache,
                             &mut work,
-                            ids,
-                            &[],
-                            &bench.full,
+                            bench.tokens(ids, &bench.full),
                             &mut no_probe,
                         )
                         .unwrap();
@@ -429,11 +435,11 @@ fn a_conversation_keeps_its_slice() {
         let widths = widths
             .map(|(l, &w)| if l >= from { w / 2 } else { w })
             .collect();
-        Slice::new("narrow", widths, &config).unwrap()
+        Slice::new("narrow", widths, &config.layers()).unwrap()
     };
     // Behind the last producer's attention widths cannot touch K and V.
-    assert!(narrow(producers - 1).shares_kv_with(&bench.full, &config));
-    assert!(!narrow(producers - 2).shares_kv_with(&bench.full, &config));
+    assert!(narrow(producers - 1).shares_kv_with(&bench.full, &config.layers()));
+    assert!(!narrow(producers - 2).shares_kv_with(&bench.full, &config.layers()));
     let mut cache = bench.cache(64);
     let mut work = Workspace::new(&config, 64);
     let mut extend = |slice: &Slice| {
@@ -441,9 +447,7 @@ fn a_conversation_keeps_its_slice() {
             &bench.pool,
             &mut cache,
             &mut work,
-            &[2, 5],
-            &[],
-            slice,
+            bench.tokens(&[2, 5], slice),
             &mut no_probe,
         )
     };
@@ -467,11 +471,11 @@ fn kv_memory_of_the_real_models() {
         );
         let config = Config::parse(json.as_bytes(), std::path::Path::new("config.json")).unwrap();
         assert_eq!(
-            KvCache::bytes_for(&config.text, KvType::F16, 32_768),
+            KvCache::bytes_for(&config.text.layers(), KvType::F16, 32_768),
             272 << 20
         );
         assert_eq!(
-            KvCache::bytes_for(&config.text, KvType::F16, 4096),
+            KvCache::bytes_for(&config.text.layers(), KvType::F16, 4096),
             (4096 * 8 + (16 << 10)) << 10
         );
     }

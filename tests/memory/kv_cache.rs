@@ -28,7 +28,7 @@ fn a_long_context_costs_nothing_until_it_is_used() {
     config.head_dim = 256;
     for kind in [KvType::F32, KvType::F16, KvType::Int8] {
         let before = anonymous();
-        let cache = KvCache::new(&config, kind, 32_768, 8);
+        let cache = KvCache::new(&config.layers(), kind, 32_768, 8);
         assert!(cache.bytes() > 32 << 20, "{}", cache.bytes());
         let grown = anonymous().saturating_sub(before);
         assert!(

@@ -276,7 +276,7 @@ fn shortcuts_change_nothing() {
         choices(&["The first of the long choices", "The second one", "Another"]),
         regex("Lights: (on|off), doors: (open|closed)!"),
     ];
-    let plain = engine.text_mut().shortcuts;
+    let plain = *engine.shortcuts_mut();
     let mut answers = 0;
     for grammar in &grammars {
         for (grammar, seed) in [
@@ -293,8 +293,8 @@ fn shortcuts_change_nothing() {
                 for (head_rows, forced_runs) in
                     [(false, false), (true, false), (false, true), (true, true)]
                 {
-                    engine.text_mut().shortcuts.head_rows = head_rows;
-                    engine.text_mut().shortcuts.forced_runs = forced_runs;
+                    engine.shortcuts_mut().head_rows = head_rows;
+                    engine.shortcuts_mut().forced_runs = forced_runs;
                     let answer = ask(&mut engine, &request);
                     answers += 1;
                     let first = first.get_or_insert_with(|| answer.clone());
@@ -311,7 +311,7 @@ fn shortcuts_change_nothing() {
             }
         }
     }
-    engine.text_mut().shortcuts = plain;
+    *engine.shortcuts_mut() = plain;
     assert_eq!(answers, 96);
 }
 

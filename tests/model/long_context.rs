@@ -3,8 +3,8 @@
 use crate::common::fixtures;
 use gemmad::model::config::Config;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
-use gemmad::model::gemma3n::matformer::Slice;
-use gemmad::model::gemma3n::text::{Exact, TextModel, Workspace, no_probe};
+use gemmad::model::decoder::{Exact, Slice, Tokens, no_probe};
+use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::weights::Checkpoint;
 use kernels::{Isa, Pool};
 
@@ -21,7 +21,7 @@ impl Bench {
         Bench {
             model: TextModel::load(&checkpoint, &config.text).unwrap(),
             pool: Pool::new(Isa::best(), 2),
-            full: Slice::full(&config.text),
+            full: Slice::full(&config.text.layers()),
         }
     }
 }
@@ -39,13 +39,17 @@ fn a_prompt_of_32768_tokens() {
         .collect();
     let mut runs: Vec<Vec<f32>> = Vec::new();
     for chunk in [512, 1000] {
-        let mut cache = KvCache::new(config, KvType::F16, CONTEXT, chunk);
+        let mut cache = KvCache::new(&config.layers(), KvType::F16, CONTEXT, chunk);
         let mut work = Workspace::new(config, chunk);
         let mut extend = |ids: &[u32]| {
             let (pool, slice) = (&bench.pool, &bench.full);
-            bench
-                .model
-                .extend(pool, &mut cache, &mut work, ids, &[], slice, &mut no_probe)
+            bench.model.extend(
+                pool,
+                &mut cache,
+                &mut work,
+                Tokens::new(ids, slice),
+                &mut no_probe,
+            )
         };
         extend(&ids).unwrap();
         let error = extend(&[2]).unwrap_err().to_string();
@@ -73,16 +77,14 @@ fn a_prompt_of_32768_tokens() {
 fn a_full_context_is_an_error_and_changes_nothing() {
     let bench = Bench::open();
     let config = bench.model.config();
-    let mut cache = KvCache::new(config, KvType::F32, 10, 4);
+    let mut cache = KvCache::new(&config.layers(), KvType::F32, 10, 4);
     let mut work = Workspace::new(config, 4);
     let mut extend = |ids: &[u32]| {
         let result = bench.model.extend(
             &bench.pool,
             &mut cache,
             &mut work,
-            ids,
-            &[],
-            &bench.full,
+            Tokens::new(ids, &bench.full),
             &mut no_probe,
         );
         (result.map_err(|e| e.to_string()), cache.position())

@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use gemmad::model::config::Config;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
-use gemmad::model::gemma3n::matformer::Slice;
-use gemmad::model::gemma3n::text::{TextModel, Workspace, no_probe};
+use gemmad::model::decoder::{Slice, Tokens, no_probe};
+use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::weights::{Checkpoint, PleOptions, PleStore};
 use tempfile::TempDir;
 
@@ -75,17 +75,15 @@ fn memory_stays_bounded_while_500_tokens_are_decoded() {
     assert!(size > 20 * most, "{size} bytes are no table");
     let text = TextModel::with_ple(&checkpoint, &config, ple).unwrap();
     let pool = kernels::Pool::new(kernels::Isa::best(), 2);
-    let mut cache = KvCache::new(&config, KvType::F16, 600, 64);
+    let mut cache = KvCache::new(&config.layers(), KvType::F16, 600, 64);
     let mut work = Workspace::new(&config, 64);
-    let slice = Slice::full(&config);
+    let slice = Slice::full(&config.layers());
     let mut extend = |ids: &[u32]| {
         text.extend(
             &pool,
             &mut cache,
             &mut work,
-            ids,
-            &[],
-            &slice,
+            Tokens::new(ids, &slice),
             &mut no_probe,
         )
         .unwrap();

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::common::fixtures;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
-use gemmad::model::gemma3n::matformer::Slice;
-use gemmad::model::gemma3n::text::{Exact, Workspace, no_probe};
+use gemmad::model::decoder::{Exact, Slice, Tokens, no_probe};
+use gemmad::model::gemma3n::text::Workspace;
 use gemmad::model::grammar::{Grammar, GrammarLimits};
 use gemmad::model::prompt::{Message, Prompt, Role};
 use gemmad::model::sampler::Sampling;
@@ -80,9 +80,9 @@ fn at_once(engine: &mut Engine, messages: &[Message], tokens: usize) -> String {
     let pool = Pool::new(Isa::from_environment().unwrap(), 1);
     let mut bytes = Vec::new();
     let mut answer = Vec::new();
-    let model = engine.text_mut();
-    let slice = Slice::full(model.config());
-    let mut cache = KvCache::new(model.config(), KvType::F32, CONTEXT, 16);
+    let model = engine.text();
+    let slice = Slice::full(model.layers());
+    let mut cache = KvCache::new(model.layers(), KvType::F32, CONTEXT, 16);
     let mut work = Workspace::new(model.config(), 16);
     let mut logits = vec![0.0; model.text_vocab_size()];
     let mut next = ids;
@@ -92,9 +92,7 @@ fn at_once(engine: &mut Engine, messages: &[Message], tokens: usize) -> String {
                 &pool,
                 &mut cache,
                 &mut work,
-                &next,
-                &[],
-                &slice,
+                Tokens::new(&next, &slice),
                 &mut no_probe,
             )
             .unwrap();

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use gemmad::features::image::RgbImage;
 use gemmad::model::config::Config;
+use gemmad::model::decoder::TextError;
 use gemmad::model::gemma3n::matformer::Slices;
-use gemmad::model::gemma3n::text::{TextError, TextModel};
+use gemmad::model::gemma3n::text::TextModel;
 use gemmad::model::sampler::Sampling;
 use gemmad::model::weights::{Checkpoint, Stretch, WeightsError};
 use gemmad::pipeline::{

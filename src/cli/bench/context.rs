@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::text::extend_s;
 use super::{Bench, median, random_below, status_bytes};
 use crate::model::config::TextConfig;
+use crate::model::decoder::Slice;
 use crate::model::decoder::kv_cache::KvCache;
-use crate::model::gemma3n::matformer::Slice;
 use crate::model::gemma3n::text::{TextModel, Workspace};
 use crate::pipeline::EngineError;
 
@@ -42,7 +42,7 @@ impl Bench {
         let runs = self.runs as usize;
         // What is decoded is a part of each length, so of the shortest one.
         let decode = self.decode(32).min(SHORTEST / runs);
-        let mut cache = KvCache::new(config, self.kv_cache.into(), longest, CHUNK);
+        let mut cache = KvCache::new(text.layers(), self.kv_cache.into(), longest, CHUNK);
         let mut work = Workspace::new(config, CHUNK);
         let mut ids = random_below(text.text_vocab_size() as u32);
         let mut extend = |tokens: usize, chunk: usize| {

@@ -12,9 +12,10 @@ use crate::cli::failure::Failure;
 use crate::cli::output::publish;
 use crate::model::config::Config;
 use crate::model::decoder::kv_cache::KvCache;
+use crate::model::decoder::{Exact, Slice, Tokens, no_probe};
 use crate::model::gemma3n::audio::AudioTower;
-use crate::model::gemma3n::matformer::{Slice, Slices};
-use crate::model::gemma3n::text::{Exact, TextModel, Workspace, no_probe};
+use crate::model::gemma3n::matformer::Slices;
+use crate::model::gemma3n::text::{TextModel, Workspace};
 use crate::model::gemma3n::vision::VisionTower;
 use crate::model::sampler::Sampling;
 use crate::model::weights::{Checkpoint, Group, GroupState};
@@ -88,7 +89,7 @@ impl Bench {
         let (prefill, decode) = (self.prefill as usize, self.decode(32));
         let chunk = prefill.min(128);
         let kind = self.kv_cache.into();
-        let mut cache = KvCache::new(&config.text, kind, prefill + 2 * decode + 1, chunk);
+        let mut cache = KvCache::new(text.layers(), kind, prefill + 2 * decode + 1, chunk);
         let mut work = Workspace::new(&config.text, chunk);
         let mut runs = Vec::new();
         // One run more than asked for: the first one reads the weights from flash.
@@ -228,7 +229,7 @@ pub(super) fn extend_s<'a>(
     let mut logits = vec![0.0; text.text_vocab_size()];
     let start = Instant::now();
     for ids in pieces {
-        text.extend(pool, cache, work, ids, &[], slice, &mut no_probe)?;
+        text.extend(pool, cache, work, Tokens::new(ids, slice), &mut no_probe)?;
         let last = work.ready() - 1;
         if allowed.is_empty() {
             text.logits(pool, work, last, WANTED, &mut logits)?;

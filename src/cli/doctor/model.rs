@@ -92,7 +92,7 @@ fn open(config: &Config) -> Result<(Model, About), EngineError> {
     options.ple.cache_dir = None;
     options.mlock = false;
     let directory = &config.model.path;
-    let mut engine = Engine::open(directory, options.clone())?;
+    let engine = Engine::open(directory, options.clone())?;
     let checkpoint = Checkpoint::open(directory)?;
     let bytes = |group: Group| {
         let tensors = checkpoint.tensors();
@@ -100,13 +100,13 @@ fn open(config: &Config) -> Result<(Model, About), EngineError> {
         of_group.map(|tensor| tensor.bytes).sum::<u64>()
     };
     let text = &engine.config().text;
-    let cache = KvCache::bytes_for(text, options.kv_type, options.context);
+    let cache = KvCache::bytes_for(&text.layers(), options.kv_type, options.context);
     let rows = (options.ple.row_cache_mib as u64) << 20;
     let about = About {
         quantisation: engine.quantisation(),
         slices: engine.slice_names(),
     };
-    let ple = engine.text_mut().ple();
+    let ple = engine.text().ple();
     let model = Model {
         text_bytes: bytes(Group::Text),
         audio_bytes: bytes(Group::Audio),

@@ -242,7 +242,7 @@ impl Report {
         shown: impl Fn(&str) -> bool,
     ) {
         let text = &pack.config.text;
-        let beside = KvCache::bytes_for(text, KvType::F16, self.context)
+        let beside = KvCache::bytes_for(&text.layers(), KvType::F16, self.context)
             + Workspace::new(text, CHUNK).bytes() as u64;
         let room = self.memory_bytes as f64 * (1.0 - LEFT_TO_OTHERS);
         let [audio, vision] = pack.tower_bytes;

@@ -17,9 +17,8 @@
 
 use kernels::{MatrixData, Pool};
 
-use super::load;
+use super::{Compute, Loader};
 use crate::model::best::{Best, finite};
-use crate::model::config::TextConfig;
 use crate::model::grammar::TokenSet;
 use crate::model::weights::{
     Checkpoint, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, Mapped, RowFile, Tensor, WeightsError,
@@ -49,7 +48,7 @@ pub enum Exact<'a> {
 
 /// The matrix.
 #[derive(Debug)]
-pub(in crate::model) struct Head {
+pub(crate) struct Head {
     /// All of it, or the first plane.
     embed_tokens: Tensor,
     residual: Option<Residual>,
@@ -64,7 +63,7 @@ struct Residual {
 
 /// Buffers; they grow at the first use.
 #[derive(Debug, Default)]
-pub(in crate::model) struct Scratch {
+pub(crate) struct Scratch {
     batch: Batch,
     best: Best,
     /// The best by the first plane, those of all before those of a set.
@@ -97,56 +96,48 @@ impl Scratch {
         self.batch.lifts.reserve(BATCH);
     }
 
-    pub(in crate::model) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let numbers = self.batch.lifts.capacity() + self.first.capacity();
         self.batch.bytes.capacity() + 4 * (numbers + self.lifted.capacity() + self.rows.capacity())
     }
 
     /// Rows of the second plane read for logits so far.
-    pub(in crate::model) fn rows_read(&self) -> u64 {
+    pub(crate) fn rows_read(&self) -> u64 {
         self.batch.read
     }
 }
 
 impl Head {
-    pub(in crate::model) fn load(
+    /// `rows` is the size of the vocabulary, `cap` the logits' bound.
+    pub(crate) fn load(
         checkpoint: &Checkpoint,
-        weights: &Mapped,
-        config: &TextConfig,
+        loader: &Loader<'_>,
+        rows: usize,
+        d: usize,
+        cap: Option<f32>,
     ) -> Result<Head, WeightsError> {
-        // A pack leaves out the rows of media tokens, which nothing reads.
-        let rows = match checkpoint.pack() {
-            None => config.vocab_size,
-            Some(_) => config.vocab_size_per_layer_input,
-        };
-        let d = config.hidden_size;
         let residual = match RowFile::open(checkpoint, HEAD_RESIDUAL, rows, d)? {
             None => None,
-            Some(file) => Some(Residual::load(file, checkpoint, weights, rows)?),
+            Some(file) => Some(Residual::load(file, checkpoint, loader.weights, rows)?),
         };
         Ok(Head {
-            embed_tokens: weights.matrix(
-                &format!("{}embed_tokens.weight", load::PREFIX),
-                rows,
-                d,
-            )?,
+            embed_tokens: loader.matrix("embed_tokens.weight", rows, d)?,
             residual,
-            cap: config.final_logit_softcapping,
+            cap,
         })
     }
 
     /// Gives back what the page cache has of the second plane.
-    pub(in crate::model) fn evict(&self) {
+    pub(crate) fn evict(&self) {
         if let Some(residual) = &self.residual {
             residual.rows.evict();
         }
     }
 
     /// Rows of `ids`, unscaled, into `out [ids.len(), D]`; `row` is scratch of D numbers.
-    pub(in crate::model) fn embed(
+    pub(crate) fn embed(
         &self,
-        pool: &Pool,
-        weights: &Mapped,
+        Compute { pool, weights }: Compute<'_>,
         ids: &[u32],
         scratch: &mut Scratch,
         row: &mut [f32],
@@ -171,22 +162,22 @@ impl Head {
     }
 
     /// `out = cap · tanh(embed_tokens · hidden / cap)` for the first `out.len()` ids.
-    pub(in crate::model) fn logits(
+    pub(crate) fn logits(
         &self,
-        pool: &Pool,
-        weights: &Mapped,
+        compute: Compute<'_>,
         hidden: &[f32],
         exact: Exact<'_>,
         scratch: &mut Scratch,
         out: &mut [f32],
     ) -> Result<(), WeightsError> {
+        let Compute { pool, weights } = compute;
         let first = weights.view(self.embed_tokens).rows(0..out.len());
         kernels::matvec::matvec(pool, first, hidden, out);
         if let Some(residual) = &self.residual {
             match exact {
                 Exact::All => residual.lift_all(pool, hidden, scratch, out)?,
                 Exact::Best { count, within } => {
-                    residual.lift_best(pool, weights, hidden, count, within, scratch, out)?;
+                    residual.lift_best(compute, hidden, count, within, scratch, out)?;
                 }
             }
         }
@@ -195,10 +186,9 @@ impl Head {
     }
 
     /// The logits of `ids`, which ascend, all others being -inf.
-    pub(in crate::model) fn logits_of(
+    pub(crate) fn logits_of(
         &self,
-        pool: &Pool,
-        weights: &Mapped,
+        Compute { pool, weights }: Compute<'_>,
         hidden: &[f32],
         ids: &[u32],
         scratch: &mut Scratch,
@@ -302,8 +292,7 @@ impl Residual {
     /// Steps 1 and 2.
     fn lift_best(
         &self,
-        pool: &Pool,
-        weights: &Mapped,
+        Compute { pool, weights }: Compute<'_>,
         hidden: &[f32],
         count: usize,
         within: Option<&TokenSet>,

@@ -1,23 +1,43 @@
-//! Tensor names of one decoder layer.
+//! Tensors of a text model by the part of their name behind the model's, or the layer's, prefix.
 
+use super::RmsNorm;
 use crate::model::weights::{Mapped, Tensor, WeightsError};
 
-/// Fetches the tensors of layer `index` by the part of their name behind `layers.{index}.`.
-pub(in crate::model) struct LayerLoader<'a> {
-    weights: &'a Mapped,
-    index: usize,
+/// What every text tensor's canonical name starts with.
+const PREFIX: &str = "model.language_model.";
+
+/// Fetches tensors and checks their shapes.
+pub(crate) struct Loader<'a> {
+    pub(crate) weights: &'a Mapped,
+    prefix: String,
+    /// Epsilon of every norm.
+    eps: f32,
 }
 
-impl<'a> LayerLoader<'a> {
-    pub(in crate::model) fn new(weights: &'a Mapped, index: usize) -> LayerLoader<'a> {
-        LayerLoader { weights, index }
+impl<'a> Loader<'a> {
+    /// The tensors of the whole model.
+    pub(crate) fn new(weights: &'a Mapped, eps: f32) -> Loader<'a> {
+        Loader {
+            weights,
+            prefix: PREFIX.to_owned(),
+            eps,
+        }
+    }
+
+    /// The tensors of one layer.
+    pub(crate) fn layer(&self, index: usize) -> Loader<'a> {
+        Loader {
+            weights: self.weights,
+            prefix: format!("{}layers.{index}.", self.prefix),
+            eps: self.eps,
+        }
     }
 
     fn name(&self, leaf: &str) -> String {
-        format!("{PREFIX}layers.{}.{leaf}", self.index)
+        format!("{}{leaf}", self.prefix)
     }
 
-    pub(in crate::model) fn matrix(
+    pub(crate) fn matrix(
         &self,
         leaf: &str,
         rows: usize,
@@ -27,7 +47,7 @@ impl<'a> LayerLoader<'a> {
     }
 
     /// A matrix, whole or in the column segments `{leaf}.0`, `{leaf}.1`, … of a pack.
-    pub(in crate::model) fn column_segments(
+    pub(crate) fn column_segments(
         &self,
         leaf: &str,
         rows: usize,
@@ -56,14 +76,15 @@ impl<'a> LayerLoader<'a> {
         Ok(segments)
     }
 
-    pub(in crate::model) fn vector(
-        &self,
-        leaf: &str,
-        len: usize,
-    ) -> Result<Vec<f32>, WeightsError> {
+    pub(crate) fn vector(&self, leaf: &str, len: usize) -> Result<Vec<f32>, WeightsError> {
         self.weights.vector(&self.name(leaf), len)
     }
-}
 
-/// What every text tensor's canonical name starts with.
-pub(in crate::model) const PREFIX: &str = "model.language_model.";
+    pub(crate) fn norm(&self, leaf: &str, len: usize) -> Result<RmsNorm, WeightsError> {
+        Ok(RmsNorm::new(self.vector(leaf, len)?, self.eps))
+    }
+
+    pub(crate) fn norm_without_weight(&self) -> RmsNorm {
+        RmsNorm::without_weight(self.eps)
+    }
+}

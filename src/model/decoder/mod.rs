@@ -1,9 +1,27 @@
 //! What decoders are made of, whatever their family: attention over a cache of keys and values, the gated feed-forward network,
 //! per-layer embeddings, the LM head.
+//!
+//! A part is built from the shape of its layer ([`LayerShape`]) and knows neither a family nor its configuration.
 
-pub(in crate::model) mod attention;
-pub(in crate::model) mod feed_forward;
-pub(in crate::model) mod head;
+pub(crate) mod attention;
+mod compute;
+pub(crate) mod feed_forward;
+pub(crate) mod head;
 pub mod kv_cache;
-pub(in crate::model) mod load;
-pub(in crate::model) mod per_layer_embedding;
+mod load;
+mod norm;
+pub(crate) mod per_layer_embedding;
+pub(crate) mod rope;
+mod shape;
+mod slice;
+mod tokens;
+mod workspace;
+
+pub(crate) use compute::Compute;
+pub use head::Exact;
+pub(crate) use load::Loader;
+pub(crate) use norm::RmsNorm;
+pub use shape::{LayerShape, Rope, last_kv_producer};
+pub use slice::{Slice, SliceError};
+pub use tokens::{Chunks, Probe, Shortcuts, TextError, Tokens, Watch, no_probe};
+pub(crate) use workspace::Workspace;

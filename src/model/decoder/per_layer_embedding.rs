@@ -5,118 +5,118 @@
 
 use std::ops::Range;
 
-use kernels::Pool;
+use super::{Compute, Loader, RmsNorm};
+use crate::model::weights::{Tensor, WeightsError};
 
-use super::load::LayerLoader;
-use crate::model::config::TextConfig;
-use crate::model::weights::{Mapped, Tensor, WeightsError};
+/// What the layers take of each token of a chunk: \[T, L, P\]. First rows of the table times sqrt(P), then mixed.
+#[derive(Debug)]
+pub(crate) struct PerLayerInputs {
+    values: Vec<f32>,
+    layers: usize,
+    width: usize,
+}
+
+impl PerLayerInputs {
+    pub(crate) fn new(tokens: usize, layers: usize, width: usize) -> PerLayerInputs {
+        PerLayerInputs {
+            values: vec![0.0; tokens * layers * width],
+            layers,
+            width,
+        }
+    }
+
+    /// Those of one layer, \[P\].
+    pub(crate) fn of(&self, token: usize, layer: usize) -> &[f32] {
+        &self.values[(token * self.layers + layer) * self.width..][..self.width]
+    }
+
+    /// Those of all layers, \[tokens, L, P\].
+    pub(crate) fn rows(&self, tokens: Range<usize>) -> &[f32] {
+        let width = self.layers * self.width;
+        &self.values[tokens.start * width..tokens.end * width]
+    }
+
+    pub(crate) fn rows_mut(&mut self, tokens: Range<usize>) -> &mut [f32] {
+        let width = self.layers * self.width;
+        &mut self.values[tokens.start * width..tokens.end * width]
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.values[..])
+    }
+}
 
 /// One layer's gate and projection.
 #[derive(Debug)]
-pub(in crate::model) struct PerLayerGate {
+pub(crate) struct PerLayerGate {
+    index: usize,
     gate: Tensor,
     projection: Tensor,
-    norm: Vec<f32>,
-    /// `correct_output_scale`, where the config asks for it.
-    scale: Option<Vec<f32>>,
-    active: usize,
-    eps: f32,
+    norm: RmsNorm,
 }
 
 impl PerLayerGate {
-    pub(in crate::model) fn load(
-        loader: &LayerLoader<'_>,
-        config: &TextConfig,
+    pub(crate) fn load(
+        loader: &Loader<'_>,
+        index: usize,
+        p: usize,
+        d: usize,
     ) -> Result<PerLayerGate, WeightsError> {
-        let (d, p) = (config.hidden_size, config.hidden_size_per_layer_input);
-        let scale = config
-            .altup_correct_scale
-            .then(|| loader.vector("altup.correct_output_scale", d))
-            .transpose()?;
         Ok(PerLayerGate {
+            index,
             gate: loader.matrix("per_layer_input_gate.weight", p, d)?,
             projection: loader.matrix("per_layer_projection.weight", d, p)?,
-            norm: loader.vector("post_per_layer_input_norm.weight", d)?,
-            scale,
-            active: config.altup_active_idx,
-            eps: config.rms_norm_eps,
+            norm: loader.norm("post_per_layer_input_norm.weight", d)?,
         })
     }
 
-    /// Adds `rms(projection(gelu(gate(h_active · scale)) · p))` to every stream but the first.
-    ///
-    /// `inputs` yields the token's per-layer input of this layer, \[P\].
+    /// `out = rms(projection(gelu(gate(x)) · p))`, `p` being this layer's inputs of the tokens from `first` on.
     ///
     /// | buffer | shape |
     /// |---|---|
-    /// | `h` | \[T, A, D\] |
-    /// | `x`, `v` (scratch) | \[T, D\] |
-    /// | `gated` (scratch) | \[T, P\] |
-    pub(in crate::model) fn forward<'p>(
+    /// | `x`, `out` | \[T, D\] |
+    /// | `scratch` | at least \[T, P\] |
+    pub(crate) fn forward(
         &self,
-        pool: &Pool,
-        weights: &Mapped,
-        inputs: impl Fn(usize) -> &'p [f32] + Sync,
-        t: usize,
-        h: &mut [f32],
-        x: &mut [f32],
-        gated: &mut [f32],
-        v: &mut [f32],
+        compute: Compute<'_>,
+        x: &[f32],
+        inputs: &PerLayerInputs,
+        first: usize,
+        scratch: &mut [f32],
+        out: &mut [f32],
     ) {
-        let d = self.projection.rows;
-        let p = self.gate.rows;
-        let streams = h.len() / (t * d);
-        for (x, h) in x.chunks_exact_mut(d).zip(h.chunks_exact(streams * d)) {
-            let active = &h[self.active * d..(self.active + 1) * d];
-            match &self.scale {
-                None => x.copy_from_slice(active),
-                Some(scale) => {
-                    for ((x, &h), &scale) in x.iter_mut().zip(active).zip(scale) {
-                        *x = h * scale;
-                    }
-                }
-            }
-        }
-        kernels::matmul::matmul(pool, weights.view(self.gate), x, t, gated);
+        let (d, p) = (self.projection.rows, self.gate.rows);
+        let t = x.len() / d;
+        let gated = &mut scratch[..t * p];
+        compute.matmul(self.gate, x, t, gated);
         for (t, gated) in gated.chunks_exact_mut(p).enumerate() {
-            kernels::gelu::gelu_tanh_mul(pool.isa(), gated, inputs(t));
+            kernels::gelu::gelu_tanh_mul(compute.isa(), gated, inputs.of(first + t, self.index));
         }
-        kernels::matmul::matmul(pool, weights.view(self.projection), gated, t, v);
-        pool.for_each_row_mut(v, d, &|_, v| {
-            kernels::rms_norm::rms_norm_in_place(pool.isa(), v, Some(&self.norm), self.eps);
-        });
-        for (h, v) in h.chunks_exact_mut(streams * d).zip(v.chunks_exact(d)) {
-            for stream in h.chunks_exact_mut(d).skip(1) {
-                kernels::elementwise::add(pool.isa(), stream, v);
-            }
-        }
+        compute.matmul(self.projection, gated, t, out);
+        self.norm.rows(compute.pool, out, d);
     }
 }
 
 /// The context part: one projection for all layers, normed per layer.
 #[derive(Debug)]
-pub(in crate::model) struct ContextProjection {
+pub(crate) struct ContextProjection {
     projection: Tensor,
-    norm: Vec<f32>,
-    eps: f32,
+    norm: RmsNorm,
+    width: usize,
 }
 
 impl ContextProjection {
-    pub(in crate::model) fn load(
-        weights: &Mapped,
-        config: &TextConfig,
+    pub(crate) fn load(
+        loader: &Loader<'_>,
+        layers: usize,
+        p: usize,
+        d: usize,
     ) -> Result<ContextProjection, WeightsError> {
-        let p = config.hidden_size_per_layer_input;
-        let rows = config.num_hidden_layers * p;
-        let name = |leaf: &str| format!("{}{leaf}", super::load::PREFIX);
         Ok(ContextProjection {
-            projection: weights.matrix(
-                &name("per_layer_model_projection.weight"),
-                rows,
-                config.hidden_size,
-            )?,
-            norm: weights.vector(&name("per_layer_projection_norm.weight"), p)?,
-            eps: config.rms_norm_eps,
+            projection: loader.matrix("per_layer_model_projection.weight", layers * p, d)?,
+            norm: loader.norm("per_layer_projection_norm.weight", p)?,
+            width: p,
         })
     }
 
@@ -127,39 +127,35 @@ impl ContextProjection {
     /// | `e` | \[T, D\], merged embeddings |
     /// | `inputs` | \[T, L·P\]; before, rows of the table times sqrt(P) |
     /// | `scratch` | at least \[T, `layers.end`·P\] |
-    pub(in crate::model) fn forward(
+    pub(crate) fn forward(
         &self,
-        pool: &Pool,
-        weights: &Mapped,
+        compute: Compute<'_>,
         e: &[f32],
-        t: usize,
         layers: Range<usize>,
         inputs: &mut [f32],
         scratch: &mut [f32],
     ) {
-        let p = self.norm.len();
+        let (pool, p) = (compute.pool, self.width);
+        let t = e.len() / self.projection.cols;
         let width = layers.end * p;
         let scale = 1.0 / (self.projection.cols as f32).sqrt();
         let projected = &mut scratch[..t * width];
         // From the first row on: a quantised matrix cannot begin at any.
-        let projection = weights.view(self.projection).rows(0..width);
+        let projection = compute.weights.view(self.projection).rows(0..width);
         kernels::matmul::matmul(pool, projection, e, t, projected);
         pool.for_each_row_mut(projected, width, &|_, projected| {
             for x in projected.iter_mut() {
                 *x *= scale;
             }
             for layer in projected.chunks_exact_mut(p) {
-                kernels::rms_norm::rms_norm_in_place(pool.isa(), layer, Some(&self.norm), self.eps);
+                self.norm.row(pool.isa(), layer);
             }
         });
         let projected = &*projected;
         let columns = layers.start * p..width;
         pool.for_each_row_mut(inputs, self.projection.rows, &|t, inputs| {
-            let projected = &projected[t * width..(t + 1) * width];
-            for (x, &projected) in inputs[columns.clone()]
-                .iter_mut()
-                .zip(&projected[columns.clone()])
-            {
+            let projected = &projected[t * width..(t + 1) * width][columns.clone()];
+            for (x, &projected) in inputs[columns.clone()].iter_mut().zip(projected) {
                 *x = (projected + *x) * std::f32::consts::FRAC_1_SQRT_2;
             }
         });

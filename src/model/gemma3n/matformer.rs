@@ -3,130 +3,11 @@
 //! A slice keeps some layers and, of each, the first so many FFN neurons. Source: MatFormer (arXiv 2310.07707) section 3;
 //! the published slices are those of Google's MatFormer Lab (reference section 6).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::model::config::TextConfig;
+use crate::model::decoder::{LayerShape, Slice, SliceError, last_kv_producer};
 use crate::model::files::{self, MAX_JSON_BYTES};
-
-/// A sub-model: which layers run, and how wide each FFN is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slice {
-    /// The name by which a request asks for it.
-    pub name: String,
-    /// FFN width of each layer of the full model; 0 where the layer is dropped.
-    widths: Vec<usize>,
-}
-
-/// A slice cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum SliceError {
-    /// No slice of that name.
-    #[error("no MatFormer slice is called {name:?}; this model offers {offered}")]
-    Unknown {
-        /// The name asked for.
-        name: String,
-        /// The names on offer.
-        offered: String,
-    },
-    /// `slices.toml` cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: std::io::Error,
-    },
-    /// `slices.toml` is malformed.
-    #[error("{path}: {reason}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The slice does not fit the model.
-    #[error("MatFormer slice {name:?}: {reason}")]
-    Misfit {
-        /// The slice.
-        name: String,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
-impl Slice {
-    /// The whole model.
-    pub fn full(config: &TextConfig) -> Slice {
-        Slice {
-            name: "full".to_owned(),
-            widths: config.intermediate_size.clone(),
-        }
-    }
-
-    /// A slice from the width of each layer of the full model (0 drops the layer).
-    ///
-    /// # Errors
-    /// A width is larger than the layer's, the number of layers differs, or a layer is dropped whose K and V other
-    /// layers read.
-    pub fn new(name: &str, widths: Vec<usize>, config: &TextConfig) -> Result<Slice, SliceError> {
-        let misfit = |reason: String| SliceError::Misfit {
-            name: name.to_owned(),
-            reason,
-        };
-        if widths.len() != config.num_hidden_layers {
-            return Err(misfit(format!(
-                "it lists {} layers, the model has {}",
-                widths.len(),
-                config.num_hidden_layers
-            )));
-        }
-        for (layer, (&width, &full)) in widths.iter().zip(&config.intermediate_size).enumerate() {
-            if width > full {
-                return Err(misfit(format!(
-                    "layer {layer} is {width} wide, the model's only {full}"
-                )));
-            }
-            let needed = (config.first_kv_shared_layer()..config.num_hidden_layers)
-                .any(|shared| widths[shared] > 0 && config.kv_source(shared) == layer);
-            let last_producer = layer + 1 == config.first_kv_shared_layer();
-            if width == 0 && (needed || last_producer) {
-                return Err(misfit(format!(
-                    "layer {layer} cannot be dropped: other layers read its K and V"
-                )));
-            }
-        }
-        Ok(Slice {
-            name: name.to_owned(),
-            widths,
-        })
-    }
-
-    /// FFN width of a layer of the full model, or `None` where the slice drops it.
-    pub fn width(&self, layer: usize) -> Option<usize> {
-        Some(self.widths[layer]).filter(|&width| width > 0)
-    }
-
-    /// The layers that run, by their index in the full model.
-    pub fn layers(&self) -> impl Iterator<Item = usize> {
-        self.widths
-            .iter()
-            .enumerate()
-            .filter(|&(_, &width)| width > 0)
-            .map(|(layer, _)| layer)
-    }
-
-    /// Number of layers that run.
-    pub fn num_layers(&self) -> usize {
-        self.layers().count()
-    }
-
-    /// Whether K and V computed by one slice serve the other: they depend on nothing but the widths of the layers
-    /// before the last K/V producer, and on which producers run.
-    pub fn shares_kv_with(&self, other: &Slice, config: &TextConfig) -> bool {
-        let last_producer = config.first_kv_shared_layer() - 1;
-        self.widths[..last_producer] == other.widths[..last_producer]
-    }
-}
 
 /// FFN widths in units of 2048 as (width, repetitions), for E4B's 35 layers; 0 drops the layer.
 type Published = (&'static str, &'static [(usize, usize)]);
@@ -179,6 +60,7 @@ const PUBLISHED: [Published; 16] = [
 ];
 const PUBLISHED_UNIT: usize = 2048;
 const E4B_LAYERS: usize = 35;
+const E4B_LAST_PRODUCER: usize = 19;
 const E4B_WIDTH: usize = 16_384;
 
 /// The slices that a model offers: the whole model, the published ones where its shape is E4B's, and those of
@@ -194,8 +76,9 @@ impl Slices {
     /// # Errors
     /// None for a configuration that was read from a file.
     pub fn built_in(config: &TextConfig) -> Result<Slices, SliceError> {
-        let mut offered = vec![Slice::full(config)];
-        offered.extend(published(config)?);
+        let layers = config.layers();
+        let mut offered = vec![Slice::full(&layers)];
+        offered.extend(published(&layers)?);
         Ok(Slices { offered })
     }
 
@@ -211,7 +94,7 @@ impl Slices {
         });
         match text {
             Ok(text) => {
-                for slice in read_file(&text, &path, config)? {
+                for slice in read_file(&text, &path, &config.layers())? {
                     if offered.iter().any(|other| other.name == slice.name) {
                         return Err(SliceError::File {
                             path,
@@ -255,13 +138,10 @@ impl Slices {
     }
 }
 
-fn published(config: &TextConfig) -> Result<Vec<Slice>, SliceError> {
-    let e4b = config.num_hidden_layers == E4B_LAYERS
-        && config.first_kv_shared_layer() == 20
-        && config
-            .intermediate_size
-            .iter()
-            .all(|&width| width == E4B_WIDTH);
+fn published(layers: &[LayerShape]) -> Result<Vec<Slice>, SliceError> {
+    let e4b = layers.len() == E4B_LAYERS
+        && last_kv_producer(layers) == E4B_LAST_PRODUCER
+        && layers.iter().all(|layer| layer.ffn_width == E4B_WIDTH);
     if !e4b {
         return Ok(Vec::new());
     }
@@ -271,7 +151,7 @@ fn published(config: &TextConfig) -> Result<Vec<Slice>, SliceError> {
             let widths = runs
                 .iter()
                 .flat_map(|&(units, n)| std::iter::repeat_n(units * PUBLISHED_UNIT, n));
-            Slice::new(name, widths.collect(), config)
+            Slice::new(name, widths.collect(), layers)
         })
         .collect()
 }
@@ -294,7 +174,7 @@ enum Widths {
     Each(Vec<usize>),
 }
 
-fn read_file(text: &str, path: &Path, config: &TextConfig) -> Result<Vec<Slice>, SliceError> {
+fn read_file(text: &str, path: &Path, layers: &[LayerShape]) -> Result<Vec<Slice>, SliceError> {
     let bad = |reason: String| SliceError::File {
         path: path.to_owned(),
         reason,
@@ -305,7 +185,7 @@ fn read_file(text: &str, path: &Path, config: &TextConfig) -> Result<Vec<Slice>,
         .into_iter()
         .map(|(name, table)| {
             let mut widths = match table.intermediate_size {
-                Widths::Same(width) => vec![width; config.num_hidden_layers],
+                Widths::Same(width) => vec![width; layers.len()],
                 Widths::Each(widths) => widths,
             };
             for layer in table.skip_layers {
@@ -315,7 +195,7 @@ fn read_file(text: &str, path: &Path, config: &TextConfig) -> Result<Vec<Slice>,
                     ))
                 })? = 0;
             }
-            Slice::new(&name, widths, config)
+            Slice::new(&name, widths, layers)
         })
         .collect()
 }

@@ -1,11 +1,11 @@
 //! AltUp: four residual streams of which one is computed; the others are predicted and corrected.
 //!
-//! Source: Alternating Updates (arXiv 2301.13310); reference sections 2.3, 2.4 steps 1 and 8, 2.7.
+//! Source: Alternating Updates (arXiv 2301.13310); reference section 2.4, steps 1, 8 and 9.
 
 use kernels::{Isa, Pool};
 
 use crate::model::config::TextConfig;
-use crate::model::decoder::load::LayerLoader;
+use crate::model::decoder::Loader;
 use crate::model::weights::WeightsError;
 
 /// The largest number of streams that `config.json` may ask for; the real models have 4.
@@ -19,6 +19,7 @@ const COLUMNS: usize = 64;
 pub(super) struct AltUp {
     streams: usize,
     active: usize,
+    d: usize,
     eps: f32,
     /// Router rows times the router norm's weight: \[A, D\]. The norm's division commutes with the router's dot product.
     router: Vec<f32>,
@@ -26,13 +27,12 @@ pub(super) struct AltUp {
     prediction: Vec<f32>,
     /// \[A, A\].
     correction: Vec<f32>,
+    /// `correct_output_scale`, where the config asks for it: \[D\].
+    output_scale: Option<Vec<f32>>,
 }
 
 impl AltUp {
-    pub(super) fn load(
-        loader: &LayerLoader<'_>,
-        config: &TextConfig,
-    ) -> Result<AltUp, WeightsError> {
+    pub(super) fn load(loader: &Loader<'_>, config: &TextConfig) -> Result<AltUp, WeightsError> {
         let (a, d) = (config.altup_num_inputs, config.hidden_size);
         let norm = loader.vector("altup.router_norm.weight", d)?;
         let mut router = loader.vector("altup.modality_router.weight", a * d)?;
@@ -41,13 +41,19 @@ impl AltUp {
                 *weight *= scale;
             }
         }
+        let output_scale = config
+            .altup_correct_scale
+            .then(|| loader.vector("altup.correct_output_scale", d))
+            .transpose()?;
         Ok(AltUp {
             streams: a,
             active: config.altup_active_idx,
+            d,
             eps: config.rms_norm_eps,
             router,
             prediction: loader.vector("altup.prediction_coefs.weight", a * a * a)?,
             correction: loader.vector("altup.correction_coefs.weight", a * a)?,
+            output_scale,
         })
     }
 
@@ -67,10 +73,10 @@ impl AltUp {
     /// Predicts every stream from all of them, in place: `q_j = h_j + Σ_i C_ji h_i` with `C = prediction_coefs · m(h_active)`.
     ///
     /// `h` is \[T, A, D\].
-    pub(super) fn predict(&self, pool: &Pool, h: &mut [f32], d: usize) {
-        let a = self.streams;
+    pub(super) fn predict(&self, pool: &Pool, h: &mut [f32]) {
+        let (a, d) = (self.streams, self.d);
         pool.for_each_row_mut(h, a * d, &|_, h| {
-            let m = self.modalities(pool.isa(), &h[self.active * d..(self.active + 1) * d]);
+            let m = self.modalities(pool.isa(), self.active(h, 0));
             let coefficient = |j: usize, i: usize| -> f32 {
                 let row = &self.prediction[(j * a + i) * a..(j * a + i + 1) * a];
                 row.iter().zip(&m).map(|(w, m)| w * m).sum()
@@ -103,8 +109,8 @@ impl AltUp {
     /// |---|---|
     /// | `h` | \[T, A, D\] |
     /// | `z` | \[T, D\] |
-    pub(super) fn correct(&self, pool: &Pool, z: &[f32], h: &mut [f32], d: usize) {
-        let a = self.streams;
+    pub(super) fn correct(&self, pool: &Pool, z: &[f32], h: &mut [f32]) {
+        let (a, d) = (self.streams, self.d);
         pool.for_each_row_mut(h, a * d, &|t, h| {
             let z = &z[t * d..(t + 1) * d];
             let m = self.modalities(pool.isa(), z);
@@ -126,6 +132,42 @@ impl AltUp {
             }
         });
     }
+
+    /// The stream that is computed, of token `t`: `h` is \[T, A, D\].
+    pub(super) fn active<'h>(&self, h: &'h [f32], t: usize) -> &'h [f32] {
+        &h[(t * self.streams + self.active) * self.d..][..self.d]
+    }
+
+    /// What the per-layer input gate reads: the active stream times `correct_output_scale`.
+    ///
+    /// | buffer | shape |
+    /// |---|---|
+    /// | `h` | \[T, A, D\] |
+    /// | `out` | \[T, D\] |
+    pub(super) fn scaled_active(&self, h: &[f32], out: &mut [f32]) {
+        for (t, out) in out.chunks_exact_mut(self.d).enumerate() {
+            let active = self.active(h, t);
+            match &self.output_scale {
+                None => out.copy_from_slice(active),
+                Some(scale) => {
+                    for ((out, &h), &scale) in out.iter_mut().zip(active).zip(scale) {
+                        *out = h * scale;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds `v` \[T, D\] to every stream but the first, in place: `h` is \[T, A, D\].
+    pub(super) fn add_to_others(&self, isa: Isa, v: &[f32], h: &mut [f32]) {
+        let d = self.d;
+        let rows = h.chunks_exact_mut(self.streams * d).zip(v.chunks_exact(d));
+        for (h, v) in rows {
+            for stream in h.chunks_exact_mut(d).skip(1) {
+                kernels::elementwise::add(isa, stream, v);
+            }
+        }
+    }
 }
 
 /// Two different rows of `d` elements.
@@ -136,22 +178,5 @@ fn two_rows(rows: &mut [f32], d: usize, one: usize, other: usize) -> (&mut [f32]
         (low, high)
     } else {
         (high, low)
-    }
-}
-
-/// Floor of the mean square of a projected stream, as in the reference.
-const MAGNITUDE_FLOOR: f32 = 1e-5;
-
-/// Scales `u` to the root mean square of `target`: `u · m / n`, `m = sqrt(mean(target²))`,
-/// `n = sqrt(max(mean(u²), 1e-5))`.
-pub(super) fn match_magnitude(isa: Isa, target: &[f32], u: &mut [f32]) {
-    let d = u.len() as f32;
-    let wanted = (kernels::elementwise::dot(isa, target, target) / d).sqrt();
-    let found = (kernels::elementwise::dot(isa, u, u) / d)
-        .max(MAGNITUDE_FLOOR)
-        .sqrt();
-    let scale = wanted / found;
-    for u in u {
-        *u *= scale;
     }
 }

@@ -2,216 +2,207 @@
 //!
 //! Source: reference section 2.4, whose step numbers stand in the code.
 
-use kernels::Pool;
+use std::f32::consts::FRAC_1_SQRT_2;
+use std::ops::Range;
+
+use kernels::elementwise::add;
 
 use super::altup::AltUp;
 use super::laurel::Laurel;
-use super::workspace::Workspace;
-use super::{Probe, Step};
-use crate::model::config::{LayerType, TextConfig};
+use super::sparse_feed_forward::SparseFeedForward;
+use super::workspace::{Buffers, Workspace};
+use crate::model::config::TextConfig;
 use crate::model::decoder::attention::Attention;
-use crate::model::decoder::feed_forward::FeedForward;
 use crate::model::decoder::kv_cache::KvCache;
-use crate::model::decoder::load::LayerLoader;
 use crate::model::decoder::per_layer_embedding::PerLayerGate;
+use crate::model::decoder::{Compute, LayerShape, Loader, Probe, RmsNorm};
 use crate::model::weights::{Mapped, Stretch, WeightsError};
 
 /// The weights of one decoder layer.
 #[derive(Debug)]
 pub(super) struct Layer {
     index: usize,
+    d: usize,
     altup: AltUp,
     laurel: Laurel,
     attention: Attention,
-    feed_forward: FeedForward,
+    feed_forward: SparseFeedForward,
     per_layer_gate: PerLayerGate,
-    input_layernorm: Vec<f32>,
-    post_attention_layernorm: Vec<f32>,
-    pre_feedforward_layernorm: Vec<f32>,
-    post_feedforward_layernorm: Vec<f32>,
-    active: usize,
-    streams: usize,
-    eps: f32,
+    input_layernorm: RmsNorm,
+    post_attention_layernorm: RmsNorm,
+    pre_feedforward_layernorm: RmsNorm,
+    post_feedforward_layernorm: RmsNorm,
     /// Whether what the normed inputs are multiplied with is quantised.
     is_quantized: bool,
 }
 
+/// How a layer is to treat the tokens it is given.
+pub(super) struct Step {
+    /// Which of the chunk in work they are.
+    pub(super) tokens: Range<usize>,
+    /// FFN width.
+    pub(super) width: usize,
+    pub(super) skip_zeros: bool,
+}
+
 impl Layer {
     pub(super) fn load(
-        weights: &Mapped,
+        model: &Loader<'_>,
         config: &TextConfig,
+        shape: &LayerShape,
         index: usize,
     ) -> Result<Layer, WeightsError> {
-        let loader = LayerLoader::new(weights, index);
-        let attention = Attention::load(&loader, config, index)?;
-        let norm = |leaf: &str| loader.vector(leaf, config.hidden_size);
+        let loader = &model.layer(index);
+        let (d, p) = (config.hidden_size, config.hidden_size_per_layer_input);
+        let sparsity = config.activation_sparsity_pattern[index];
+        let attention = Attention::load(loader, shape, index, d)?;
         Ok(Layer {
             index,
-            altup: AltUp::load(&loader, config)?,
-            laurel: Laurel::load(&loader, config)?,
-            is_quantized: attention.is_quantized(weights),
+            d,
+            altup: AltUp::load(loader, config)?,
+            laurel: Laurel::load(loader, config.laurel_rank, d)?,
+            is_quantized: attention.is_quantized(loader),
             attention,
-            feed_forward: FeedForward::load(&loader, config, index)?,
-            per_layer_gate: PerLayerGate::load(&loader, config)?,
-            input_layernorm: norm("input_layernorm.weight")?,
-            post_attention_layernorm: norm("post_attention_layernorm.weight")?,
-            pre_feedforward_layernorm: norm("pre_feedforward_layernorm.weight")?,
-            post_feedforward_layernorm: norm("post_feedforward_layernorm.weight")?,
-            active: config.altup_active_idx,
-            streams: config.altup_num_inputs,
-            eps: config.rms_norm_eps,
+            feed_forward: SparseFeedForward::load(loader, shape.ffn_width, sparsity, d)?,
+            per_layer_gate: PerLayerGate::load(loader, index, p, d)?,
+            input_layernorm: loader.norm("input_layernorm.weight", d)?,
+            post_attention_layernorm: loader.norm("post_attention_layernorm.weight", d)?,
+            pre_feedforward_layernorm: loader.norm("pre_feedforward_layernorm.weight", d)?,
+            post_feedforward_layernorm: loader.norm("post_feedforward_layernorm.weight", d)?,
         })
     }
 
     /// Whether the first `width` FFN neurons can be run alone.
     pub(super) fn serves(&self, width: usize) -> bool {
-        self.feed_forward.serves(width)
+        self.feed_forward.dense.serves(width)
     }
 
     /// Feed-forward weights that a slice of this width does not read.
     pub(super) fn unused(&self, weights: &Mapped, width: usize, out: &mut Vec<Stretch>) {
-        self.feed_forward.unused(weights, width, out);
+        self.feed_forward.dense.unused(weights, width, out);
     }
 
-    /// Steps 1 and 2, and the layer's K and V: `work.h` → `work.h`, `work.x`, cache.
-    pub(super) fn predict_and_write_kv(
+    /// Steps 1 and 2 for the first `t` tokens of the workspace, and their keys and values, which others read too.
+    pub(super) fn predict(
         &self,
-        pool: &Pool,
-        weights: &Mapped,
+        compute: Compute<'_>,
         cache: &mut KvCache,
         work: &mut Workspace,
         t: usize,
     ) {
-        let (a, d) = (self.streams, self.input_layernorm.len());
+        let b = &mut work.of(t);
         // 1. AltUp predict.
-        self.altup.predict(pool, &mut work.h[..t * a * d], d);
-        self.norm_active(pool, work, t);
-        let rope = match self.attention.layer_type {
-            LayerType::Full => &work.rope_full,
-            LayerType::Sliding => &work.rope_sliding,
-        };
+        self.altup.predict(compute.pool, b.streams);
+        // 2. The norm of the stream that is computed.
+        self.norm_input(compute, b);
+        // 4. Keys and values.
         self.attention
-            .write_kv(pool, weights, &work.x, rope, cache, &mut work.wide);
+            .write_kv(compute, b.normed, b.rope, cache, b.scratch);
     }
 
-    /// Step 2, the norm of the active stream: `work.h` → `work.x`.
-    pub(super) fn norm_active(&self, pool: &Pool, work: &mut Workspace, t: usize) {
-        let (a, d) = (self.streams, self.input_layernorm.len());
-        let h = &work.h;
-        work.x.norm(
-            pool,
-            t,
-            &|t| &h[(t * a + self.active) * d..][..d],
-            &self.input_layernorm,
-            self.eps,
-            self.is_quantized,
-        );
-    }
-
-    /// Steps 3 to 9 for `step.t` tokens whose `work.h`, `work.x` are ready: → `work.h`.
+    /// Steps 3 to 9 for tokens that stand predicted and normed at the beginning of the workspace.
     pub(super) fn forward(
         &self,
-        pool: &Pool,
-        weights: &Mapped,
+        compute: Compute<'_>,
         cache: &KvCache,
         work: &mut Workspace,
         step: Step,
         probe: Probe<'_>,
     ) {
-        let (a, d, t) = (self.streams, self.input_layernorm.len(), step.t);
-        let isa = pool.isa();
-        let x = &work.x;
-        probe("input_layernorm", self.index, x.rows());
+        let b = &mut work.of(step.tokens.len());
+        let mut probe = |name, values: &[f32]| probe(name, self.index, values);
+        probe("input_layernorm", b.normed.rows());
         // 3. LAuReL.
-        let laurel = &mut work.laurel[..t * d];
-        self.laurel.forward(
-            pool,
-            weights,
-            x,
-            &mut work.low_rank[..t * work.laurel_rank],
-            laurel,
-        );
-        probe("laurel_out", self.index, laurel);
+        self.laurel.forward(compute, b.normed, b.scratch, b.laurel);
+        probe("laurel_out", b.laurel);
         // 4. Attention.
-        let rope = match self.attention.layer_type {
-            LayerType::Full => &work.rope_full,
-            LayerType::Sliding => &work.rope_sliding,
-        };
-        let out = &mut work.out[..t * d];
+        self.attend(compute, cache, b, &step);
+        probe("attn_out", b.branch);
+        // 5. y = (x + attention + LAuReL) / sqrt(2).
+        self.add_attention_and_laurel(compute, b);
+        // 6. Feed-forward of y.
+        self.feed_forward(compute, b, &step);
+        probe("mlp_out", b.branch);
+        // 7. z = y + feed-forward.
+        self.add_feed_forward(compute, b);
+        // 8. AltUp correct, by z.
+        self.altup.correct(compute.pool, b.residual, b.streams);
+        // 9. Per-layer input, into all streams but the first.
+        self.add_per_layer_input(compute, b, &step);
+        probe("post_per_layer_input_norm", b.branch);
+        probe("layer", b.streams);
+    }
+
+    /// `normed = rms(x)`, x being the stream that is computed.
+    pub(super) fn norm_input(&self, compute: Compute<'_>, b: &mut Buffers<'_>) {
+        let x = |t: usize| self.altup.active(b.streams, t);
+        self.input_layernorm
+            .inputs(compute.pool, b.tokens, &x, self.is_quantized, b.normed);
+    }
+
+    fn attend(&self, compute: Compute<'_>, cache: &KvCache, b: &mut Buffers<'_>, step: &Step) {
         self.attention.forward(
-            pool,
-            weights,
-            x,
-            step.first,
-            rope,
+            compute,
+            b.normed,
+            step.tokens.start,
+            b.rope,
             cache,
-            &mut work.wide,
-            &mut work.attention_parts,
-            out,
+            b.scratch,
+            b.attention_parts,
+            b.branch,
         );
-        probe("attn_out", self.index, out);
-        // 5. y = (x + attention + LAuReL) / sqrt(2), into `out`; its norm into `x`.
-        let h = &work.h[..t * a * d];
-        pool.for_each_row_mut(out, d, &|t, out| {
-            kernels::rms_norm::rms_norm_in_place(
-                isa,
-                out,
-                Some(&self.post_attention_layernorm),
-                self.eps,
-            );
-            let residual = &h[(t * a + self.active) * d..];
-            for ((out, &residual), &laurel) in out.iter_mut().zip(residual).zip(&laurel[t * d..]) {
-                *out = (residual + *out + laurel) * std::f32::consts::FRAC_1_SQRT_2;
+    }
+
+    /// `residual = (x + rms(attention) + laurel) / sqrt(2)`.
+    fn add_attention_and_laurel(&self, compute: Compute<'_>, b: &mut Buffers<'_>) {
+        let (isa, d) = (compute.isa(), self.d);
+        let (streams, attention, laurel) = (&*b.streams, &*b.branch, &*b.laurel);
+        compute.pool.for_each_row_mut(b.residual, d, &|t, y| {
+            let row = t * d..(t + 1) * d;
+            self.post_attention_layernorm
+                .row_into(isa, &attention[row.clone()], y);
+            let x = self.altup.active(streams, t);
+            for ((y, &x), &laurel) in y.iter_mut().zip(x).zip(&laurel[row]) {
+                *y = (x + *y + laurel) * FRAC_1_SQRT_2;
             }
         });
-        let y = &*out;
-        work.x.norm(
-            pool,
-            t,
-            &|t| &y[t * d..(t + 1) * d],
-            &self.pre_feedforward_layernorm,
-            self.eps,
+    }
+
+    /// `branch = feed_forward(rms(residual))`.
+    fn feed_forward(&self, compute: Compute<'_>, b: &mut Buffers<'_>, step: &Step) {
+        let (d, y) = (self.d, &*b.residual);
+        let y = |t: usize| &y[t * d..(t + 1) * d];
+        self.pre_feedforward_layernorm.inputs(
+            compute.pool,
+            b.tokens,
+            &y,
             self.is_quantized,
+            b.normed,
         );
-        // 6. Feed-forward.
-        let f = &mut work.laurel[..t * d];
         self.feed_forward.forward(
-            pool,
-            weights,
-            &work.x,
+            compute,
+            b.normed,
             step.width,
-            step.sparse,
-            &mut work.wide,
-            &mut work.feed_forward,
-            f,
+            step.skip_zeros,
+            b.active_neurons,
+            b.scratch,
+            b.branch,
         );
-        probe("mlp_out", self.index, f);
-        // 7. z = y + f.
-        pool.for_each_row_mut(f, d, &|t, f| {
-            kernels::rms_norm::rms_norm_in_place(
-                isa,
-                f,
-                Some(&self.post_feedforward_layernorm),
-                self.eps,
-            );
-            kernels::elementwise::add(isa, f, &y[t * d..(t + 1) * d]);
-        });
-        // 8. AltUp correct.
-        self.altup.correct(pool, f, &mut work.h[..t * a * d], d);
-        // 9. Per-layer input.
-        let inputs = &work.per_layer_inputs;
-        let (offset, width, stride) = (step.ple_offset, work.ple_width, step.ple_stride);
-        self.per_layer_gate.forward(
-            pool,
-            weights,
-            |t| &inputs[(step.first + t) * stride + offset..][..width],
-            t,
-            &mut work.h[..t * a * d],
-            &mut work.laurel[..t * d],
-            &mut work.gated[..t * work.ple_width],
-            &mut work.out[..t * d],
-        );
-        probe("post_per_layer_input_norm", self.index, &work.out[..t * d]);
-        probe("layer", self.index, &work.h[..t * a * d]);
+    }
+
+    /// `residual += rms(branch)`.
+    fn add_feed_forward(&self, compute: Compute<'_>, b: &mut Buffers<'_>) {
+        self.post_feedforward_layernorm
+            .rows(compute.pool, b.branch, self.d);
+        add(compute.isa(), b.residual, b.branch);
+    }
+
+    fn add_per_layer_input(&self, compute: Compute<'_>, b: &mut Buffers<'_>, step: &Step) {
+        let (x, scratch) = b.scratch.split_at_mut(b.branch.len());
+        self.altup.scaled_active(b.streams, x);
+        let (inputs, first) = (&*b.per_layer_inputs, step.tokens.start);
+        self.per_layer_gate
+            .forward(compute, x, inputs, first, scratch, b.branch);
+        self.altup.add_to_others(compute.isa(), b.branch, b.streams);
     }
 }

@@ -2,102 +2,96 @@
 
 use kernels::Inputs;
 
+use super::sparse_feed_forward::ActiveNeurons;
 use crate::model::config::TextConfig;
-use crate::model::decoder::{attention, feed_forward, head};
+use crate::model::decoder;
+use crate::model::decoder::per_layer_embedding::PerLayerInputs;
+use crate::model::decoder::rope::RopeTables;
 
-/// Buffers for chunks of up to `chunk` tokens; D, A, P, L, R as in `config.json`.
+/// Buffers for chunks of up to `chunk` tokens; D and A as in `config.json`.
 #[derive(Debug)]
 pub struct Workspace {
-    pub(super) chunk: usize,
-    /// Rows of the PLE table, then the per-layer inputs, \[T, L·P\].
-    pub(super) per_layer_inputs: Vec<f32>,
+    /// Those that any decoder has.
+    pub(super) shared: decoder::Workspace,
     /// Residual streams, \[T, A, D\]: before a layer, predicted, corrected.
-    pub(super) h: Vec<f32>,
-    /// Normed input of the module in work, \[T, D\].
-    pub(super) x: Inputs,
-    /// Merged embeddings, then the output of the module in work, \[T, D\].
-    pub(super) out: Vec<f32>,
-    /// LAuReL's output, then the feed-forward's; before and behind, room for one of the streams, \[T, D\].
-    pub(super) laurel: Vec<f32>,
-    /// \[T, R\].
-    pub(super) low_rank: Vec<f32>,
-    /// \[T, P\].
-    pub(super) gated: Vec<f32>,
-    /// What only one module needs, several values for each token: the context projection, then for each layer its keys and values,
-    /// its queries and what they attended to, and its gates.
-    pub(super) wide: Vec<f32>,
-    /// Partial results of one token's attention, \[kv heads, parts, `part_len`\].
-    pub(super) attention_parts: Vec<f32>,
-    pub(super) feed_forward: feed_forward::Scratch,
-    pub(super) rope_full: attention::RopeTable,
-    pub(super) rope_sliding: attention::RopeTable,
-    /// Final hidden states of the tokens that went through every layer, \[ready, D\].
-    pub(super) hidden: Vec<f32>,
-    pub(super) ready: usize,
-    pub(super) head: head::Scratch,
-    pub(super) laurel_rank: usize,
-    pub(super) ple_width: usize,
+    pub(super) streams: Vec<f32>,
+    /// LAuReL's output, \[T, D\].
+    laurel: Vec<f32>,
+    active_neurons: ActiveNeurons,
+    /// Widths of a token's streams and of one of them.
+    streams_width: usize,
+    hidden_size: usize,
+}
+
+/// The buffers of some tokens, by role.
+pub(super) struct Buffers<'w> {
+    pub(super) tokens: usize,
+    pub(super) streams: &'w mut [f32],
+    pub(super) normed: &'w mut Inputs,
+    pub(super) laurel: &'w mut [f32],
+    pub(super) branch: &'w mut [f32],
+    pub(super) residual: &'w mut [f32],
+    pub(super) per_layer_inputs: &'w mut PerLayerInputs,
+    pub(super) rope: &'w RopeTables,
+    pub(super) active_neurons: &'w mut ActiveNeurons,
+    pub(super) attention_parts: &'w mut [f32],
+    pub(super) scratch: &'w mut [f32],
 }
 
 impl Workspace {
     /// Allocates the buffers for chunks of up to `chunk` tokens.
     pub fn new(config: &TextConfig, chunk: usize) -> Workspace {
-        let (d, a) = (config.hidden_size, config.altup_num_inputs);
-        let (p, r) = (config.hidden_size_per_layer_input, config.laurel_rank);
-        let ple = config.num_hidden_layers * p;
-        let width = config.intermediate_size.iter().copied().max().unwrap_or(0);
-        let attention = 2 * config.query_width().max(config.kv_width());
-        let rows = |n: usize| vec![0.0; chunk * n];
+        let (d, p) = (config.hidden_size, config.hidden_size_per_layer_input);
+        let layers = config.layers();
+        let ffn_width = layers.iter().map(|layer| layer.ffn_width).max();
+        let streams_width = config.altup_num_inputs * d;
         Workspace {
-            chunk,
-            per_layer_inputs: rows(ple),
-            h: rows(a * d),
-            x: Inputs::new(chunk, d),
-            out: rows(d),
-            laurel: rows(d),
-            low_rank: rows(r),
-            gated: rows(p),
-            wide: rows(width.max(ple).max(attention)),
-            attention_parts: vec![0.0; attention::parts_len(config)],
-            feed_forward: feed_forward::Scratch::new(chunk, width, d),
-            rope_full: attention::RopeTable::new(config.rope_theta, config.head_dim, chunk),
-            rope_sliding: attention::RopeTable::new(
-                config.rope_local_base_freq,
-                config.head_dim,
-                chunk,
-            ),
-            hidden: rows(d),
-            ready: 0,
-            head: head::Scratch::default(),
-            laurel_rank: r,
-            ple_width: p,
+            shared: decoder::Workspace::new(&layers, d, p, config.laurel_rank, chunk),
+            streams: vec![0.0; chunk * streams_width],
+            laurel: vec![0.0; chunk * d],
+            active_neurons: ActiveNeurons::new(ffn_width.unwrap_or(0)),
+            streams_width,
+            hidden_size: d,
         }
+    }
+
+    /// The buffers of `t` tokens.
+    pub(super) fn of(&mut self, t: usize) -> Buffers<'_> {
+        let d = self.hidden_size;
+        Buffers {
+            tokens: t,
+            streams: &mut self.streams[..t * self.streams_width],
+            normed: &mut self.shared.normed,
+            laurel: &mut self.laurel[..t * d],
+            branch: &mut self.shared.branch[..t * d],
+            residual: &mut self.shared.residual[..t * d],
+            per_layer_inputs: &mut self.shared.per_layer_inputs,
+            rope: &self.shared.rope,
+            active_neurons: &mut self.active_neurons,
+            attention_parts: &mut self.shared.attention_parts,
+            scratch: &mut self.shared.scratch,
+        }
+    }
+
+    /// The last of `t` tokens is the only one from now on.
+    pub(super) fn keep_last(&mut self, t: usize) {
+        let width = self.streams_width;
+        self.streams.copy_within((t - 1) * width..t * width, 0);
     }
 
     /// Tokens of the last chunk that went through every layer: all of them, or only the last with the K/V cut.
     pub fn ready(&self) -> usize {
-        self.ready
+        self.shared.ready()
     }
 
     /// Rows that logits have taken of the second plane of the LM head so far, where it has one.
     pub fn second_plane_rows(&self) -> u64 {
-        self.head.rows_read()
+        self.shared.head.rows_read()
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        let rows = [
-            &self.per_layer_inputs,
-            &self.h,
-            &self.out,
-            &self.laurel,
-            &self.low_rank,
-            &self.gated,
-            &self.wide,
-            &self.attention_parts,
-            &self.hidden,
-        ];
-        let floats: usize = rows.iter().map(|row| row.len()).sum();
-        4 * floats + self.x.bytes() + self.feed_forward.bytes() + self.head.bytes()
+        let floats = self.streams.len() + self.laurel.len();
+        4 * floats + self.active_neurons.bytes() + self.shared.bytes()
     }
 }

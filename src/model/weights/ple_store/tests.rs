@@ -10,8 +10,8 @@ use kernels::Pool;
 use super::*;
 use crate::model::config::Config;
 use crate::model::decoder::kv_cache::{KvCache, KvType};
-use crate::model::gemma3n::matformer::Slice;
-use crate::model::gemma3n::text::{TextError, TextModel, Workspace, no_probe};
+use crate::model::decoder::{Slice, TextError, Tokens, no_probe};
+use crate::model::gemma3n::text::{TextModel, Workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
@@ -190,17 +190,15 @@ fn a_prompt_is_asked_for_at_once_and_a_token_waits_for_one_read() {
     let text = TextModel::with_ple(&checkpoint, &config.text, store).unwrap();
     let pool = Pool::new(kernels::Isa::best(), 1);
     let chunk = 16;
-    let mut cache = KvCache::new(&config.text, KvType::F32, 512, chunk);
+    let mut cache = KvCache::new(&config.text.layers(), KvType::F32, 512, chunk);
     let mut work = Workspace::new(&config.text, chunk);
-    let slice = Slice::full(&config.text);
+    let slice = Slice::full(&config.text.layers());
     let prompt = ids(48, text.text_vocab_size() as u32);
     text.extend(
         &pool,
         &mut cache,
         &mut work,
-        &prompt,
-        &[],
-        &slice,
+        Tokens::new(&prompt, &slice),
         &mut no_probe,
     )
     .unwrap();
@@ -226,9 +224,7 @@ fn a_prompt_is_asked_for_at_once_and_a_token_waits_for_one_read() {
         &pool,
         &mut cache,
         &mut work,
-        &prompt,
-        &[],
-        &slice,
+        Tokens::new(&prompt, &slice),
         &mut no_probe,
     )
     .unwrap();
@@ -247,9 +243,7 @@ fn a_prompt_is_asked_for_at_once_and_a_token_waits_for_one_read() {
                 &pool,
                 &mut cache,
                 &mut work,
-                &[id],
-                &[],
-                &slice,
+                Tokens::new(&[id], &slice),
                 &mut no_probe,
             )
             .unwrap();
@@ -281,17 +275,15 @@ fn a_disk_that_fails_is_told_and_leaves_no_wrong_row() {
     let width = store.width();
     let text = TextModel::with_ple(&checkpoint, &config.text, store).unwrap();
     let pool = Pool::new(kernels::Isa::best(), 1);
-    let mut cache = KvCache::new(&config.text, KvType::F32, 64, 8);
+    let mut cache = KvCache::new(&config.text.layers(), KvType::F32, 64, 8);
     let mut work = Workspace::new(&config.text, 8);
-    let slice = Slice::full(&config.text);
+    let slice = Slice::full(&config.text.layers());
     let mut extend = |ids: &[u32]| {
         text.extend(
             &pool,
             &mut cache,
             &mut work,
-            ids,
-            &[],
-            &slice,
+            Tokens::new(ids, &slice),
             &mut no_probe,
         )
     };

@@ -1,0 +1,31 @@
+//! What the configuration of Gemma 3n says of each layer.
+
+use crate::model::config::{LayerType, TextConfig};
+use crate::model::decoder::{LayerShape, Rope};
+
+impl TextConfig {
+    /// The shape of each layer.
+    pub fn layers(&self) -> Vec<LayerShape> {
+        (0..self.num_hidden_layers)
+            .map(|layer| {
+                let is_sliding = self.layer_types[layer] == LayerType::Sliding;
+                LayerShape {
+                    heads: self.num_attention_heads,
+                    kv_heads: self.num_key_value_heads,
+                    head_dim: self.head_dim,
+                    window: is_sliding.then_some(self.sliding_window),
+                    rope: Rope {
+                        base: if is_sliding {
+                            self.rope_local_base_freq
+                        } else {
+                            self.rope_theta
+                        },
+                        rotated_pairs: self.head_dim / 2,
+                    },
+                    kv_of: Some(self.kv_source(layer)).filter(|&source| source != layer),
+                    ffn_width: self.intermediate_size[layer],
+                }
+            })
+            .collect()
+    }
+}
