@@ -8,7 +8,7 @@
 //! What a kernel may assume: its slices have the lengths that its door checked. What it may not: alignment, padding,
 //! finite values. A NaN among the inputs gives NaN where it takes part, never a panic.
 //!
-//! `unsafe` is found in three places: `simd/` (vector loads and stores that check their slices, and the one call into
+//! `unsafe` is found in two places: `simd/` (vector loads and stores that check their slices, and the one call into
 //! code compiled for an instruction set that the CPU was seen to have), and `pool/`.
 
 pub mod attention;

@@ -159,15 +159,7 @@ fn by_tiles<W: Element>(
     let even = w.rows.div_ceil(pool.threads() * 2);
     let tile_rows = even.min(TILE_ROWS).next_multiple_of(8);
     pool.for_each_tile_mut(y, w.rows, TILE_TOKENS, tile_rows, &|token, row, y| {
-        let w = Rows {
-            data: &data[row * w.row_stride..],
-            stride: w.row_stride,
-            depth: w.cols,
-        };
-        let x = Rows {
-            data: &x.data[token * x.stride..],
-            ..x
-        };
+        let (w, x) = (w.float_rows(data).from(row), x.from(token));
         (0..y.rows()).for_each(|t| y.row_mut(t).fill(0.0));
         if !packed {
             return dispatch(isa, DotTile { w, x, y });

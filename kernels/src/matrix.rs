@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+use crate::dot_tile::Rows;
 use crate::quant::Quantized;
 
 /// A borrowed row-major matrix `[rows, cols]`; row `r` starts at element `r * row_stride`.
@@ -144,6 +145,15 @@ impl<'a> Matrix<'a> {
     pub fn quantized_columns(data: Quantized<'a>) -> Matrix<'a> {
         assert!(!data.format().is_tiled(), "columns in tiles");
         Matrix::new(MatrixData::QuantizedColumns(data), data.cols(), data.rows())
+    }
+
+    /// The rows of a matrix of floats, of which `data` are the elements.
+    pub(crate) fn float_rows<'d, E>(&self, data: &'d [E]) -> Rows<'d, E> {
+        Rows {
+            data,
+            stride: self.row_stride,
+            depth: self.cols,
+        }
     }
 
     /// Bytes that reading every element takes.

@@ -3,9 +3,10 @@
 //! 32 instructions for 32 weights of 16 bit on ARM.
 
 use crate::dot_tile::{DotTile, Rows};
+use crate::pool::TileMut;
 use crate::quantized::{self, with_activations};
 use crate::simd::{Element, dispatch};
-use crate::{Matrix, MatrixData, Pool, quant};
+use crate::{Isa, Matrix, MatrixData, Pool, quant};
 
 /// Weights that one task reads at least, in bytes: below that, handing it out costs more than it saves.
 const MIN_TASK_BYTES: usize = 32 * 1024;
@@ -79,39 +80,30 @@ fn by_blocks<W: Element>(
     x: &[f32],
     y: &mut [f32],
 ) {
+    let w = w.float_rows(data);
     pool.for_each_tile_mut(y, y.len(), 1, BLOCK_ROWS, &|_, first, y| {
         let row = blocks[first / BLOCK_ROWS] as usize * BLOCK_ROWS;
-        y.row_mut(0).fill(0.0);
-        let w = Rows {
-            data: &data[row * w.row_stride..],
-            stride: w.row_stride,
-            depth: w.cols,
-        };
-        let x = Rows {
-            data: x,
-            stride: w.depth,
-            depth: w.depth,
-        };
-        dispatch(pool.isa(), DotTile { w, x, y });
+        multiply(pool.isa(), w.from(row), x, y);
     });
 }
 
 fn by_rows<W: Element>(pool: &Pool, w: Matrix<'_>, data: &[W], x: &[f32], y: &mut [f32]) {
     let rows = rows_per_task(pool, w.rows, w.cols * size_of::<W>());
-    pool.for_each_tile_mut(y, w.rows, 1, rows, &|_, first, y| {
-        y.row_mut(0).fill(0.0);
-        let w = Rows {
-            data: &data[first * w.row_stride..],
-            stride: w.row_stride,
-            depth: w.cols,
-        };
-        let x = Rows {
-            data: x,
-            stride: w.depth,
-            depth: w.depth,
-        };
-        dispatch(pool.isa(), DotTile { w, x, y });
+    let (outputs, w) = (w.rows, w.float_rows(data));
+    pool.for_each_tile_mut(y, outputs, 1, rows, &|_, first, y| {
+        multiply(pool.isa(), w.from(first), x, y);
     });
+}
+
+/// The outputs `y` of the first rows of `w`.
+fn multiply<W: Element>(isa: Isa, w: Rows<'_, W>, x: &[f32], y: &mut TileMut<'_, f32>) {
+    y.row_mut(0).fill(0.0);
+    let x = Rows {
+        data: x,
+        stride: w.depth,
+        depth: w.depth,
+    };
+    dispatch(isa, DotTile { w, x, y });
 }
 
 /// Rows to hand out at a time, of `row_bytes` each: several tasks a thread, none of them tiny, in whole blocks of rows.

@@ -44,11 +44,7 @@ fn by_selected_rows<W: Element>(
     x: &[f32],
     y: &mut [f32],
 ) {
-    let w = Rows {
-        data,
-        stride: w.row_stride,
-        depth: w.cols,
-    };
+    let w = w.float_rows(data);
     pool.for_each_chunk_mut(y, ROWS_PER_TASK, &|chunk, y| {
         let rows = &rows[chunk * ROWS_PER_TASK..][..y.len()];
         dispatch(pool.isa(), DotSelected { w, rows, x, y });
@@ -120,11 +116,7 @@ fn by_selected_columns<W: Element>(
     values: &[f32],
     y: &mut [f32],
 ) {
-    let w = Rows {
-        data,
-        stride: w.row_stride,
-        depth: w.cols,
-    };
+    let w = w.float_rows(data);
     pool.for_each_chunk_mut(y, ROWS_PER_TASK, &|chunk, y| {
         let w = w.from(chunk * ROWS_PER_TASK);
         dispatch(pool.isa(), DotColumns { w, cols, values, y });

@@ -163,7 +163,7 @@ fn dequantized(tensor: &Plain, format: &str) -> (Vec<f32>, usize, usize, bool) {
             };
         }
     }
-    (matrix, rows, cols, format.is_q4())
+    (matrix, rows, cols, format.bits() == 4)
 }
 
 fn relative_rms_error(got: &[f32], want: &[f32]) -> f32 {

@@ -4,6 +4,10 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::block_format::{
+    BlockFormat, from_row, from_tile, into_row, into_tile, with_block_format,
+};
+
 /// Weights that share one scale, along the input axis.
 pub const GROUP: usize = 32;
 /// Rows of one tile of a tiled format.
@@ -26,9 +30,9 @@ pub enum Format {
 }
 
 impl Format {
-    /// Whether weights are nibbles.
-    pub fn is_q4(self) -> bool {
-        matches!(self, Format::Q4Tiled | Format::Q4Rows)
+    /// Bits of a weight, without its part of the scale.
+    pub fn bits(self) -> usize {
+        with_block_format!(self, F => F::BITS)
     }
 
     /// Whether 16 rows are interleaved.
@@ -43,7 +47,7 @@ impl Format {
 
     /// Bytes of the integers of one group of one row.
     pub(crate) fn group_bytes(self) -> usize {
-        if self.is_q4() { GROUP / 2 } else { GROUP }
+        GROUP * self.bits() / 8
     }
 
     /// Bytes of one unit (a tile or a row) of a matrix with `cols` columns; `None` where that does not fit a `usize`.
@@ -57,6 +61,28 @@ impl Format {
     pub fn matrix_bytes(self, rows: usize, cols: usize) -> Option<usize> {
         self.unit_bytes(cols)?
             .checked_mul(rows.div_ceil(self.unit_rows()))
+    }
+
+    /// Writes one group of one row into the bytes of its unit, which are 0 so far: the inverse of [`Quantized::group`].
+    pub(super) fn store_group<F: BlockFormat>(
+        self,
+        unit: &mut [u8],
+        groups: usize,
+        row: usize,
+        group: usize,
+        integers: &[i8; GROUP],
+        scale: f16,
+    ) {
+        let unit_rows = self.unit_rows();
+        let group_bytes = unit_rows * self.group_bytes();
+        let scale_at = groups * group_bytes + (group * unit_rows + row) * 2;
+        unit[scale_at..scale_at + 2].copy_from_slice(&scale.to_le_bytes());
+        let bytes = &mut unit[group * group_bytes..][..group_bytes];
+        if self.is_tiled() {
+            into_tile::<F>(integers, bytes, row);
+        } else {
+            into_row::<F>(integers, bytes);
+        }
     }
 }
 
@@ -192,64 +218,14 @@ impl<'a> Quantized<'a> {
         let unit_rows = self.format.unit_rows();
         let (bytes, scales) = self.unit(row / unit_rows);
         let row = row % unit_rows;
-        let bytes = &bytes[group * unit_rows * self.format.group_bytes()..]
-            [..unit_rows * self.format.group_bytes()];
-        for (k, q) in integers.iter_mut().enumerate() {
-            *q = match self.format {
-                Format::Q8Tiled => bytes[k / 4 * 64 + row * 4 + k % 4] as i8,
-                Format::Q8Rows => bytes[k] as i8,
-                Format::Q4Tiled => nibble(bytes[k / 8 * 64 + row * 4 + k % 4], k % 8 >= 4),
-                Format::Q4Rows => nibble(bytes[k % 16], k >= 16),
-            };
-        }
+        let group_bytes = unit_rows * self.format.group_bytes();
+        let bytes = &bytes[group * group_bytes..][..group_bytes];
+        *integers = with_block_format!(self.format, F => if self.format.is_tiled() {
+            from_tile::<F>(bytes, row)
+        } else {
+            from_row::<F>(bytes)
+        });
         let scale = &scales[(group * unit_rows + row) * 2..][..2];
         f16::from_le_bytes([scale[0], scale[1]]).to_f32()
     }
-}
-
-/// The 4-bit weight in one half of `byte`.
-fn nibble(byte: u8, high: bool) -> i8 {
-    (if high { byte >> 4 } else { byte & 15 }) as i8 - 8
-}
-
-/// Writes one group of one row into the bytes of its unit: the inverse of [`Quantized::group`].
-pub(super) fn store_group(
-    format: Format,
-    unit: &mut [u8],
-    groups: usize,
-    row: usize,
-    group: usize,
-    integers: &[i8; GROUP],
-    scale: f16,
-) {
-    let unit_rows = format.unit_rows();
-    let group_bytes = unit_rows * format.group_bytes();
-    let scale_at = groups * group_bytes + (group * unit_rows + row) * 2;
-    unit[scale_at..scale_at + 2].copy_from_slice(&scale.to_le_bytes());
-    let bytes = &mut unit[group * group_bytes..][..group_bytes];
-    match format {
-        Format::Q8Tiled => {
-            for (step, quad) in integers.as_chunks::<4>().0.iter().enumerate() {
-                bytes[step * 64 + row * 4..][..4].copy_from_slice(&quad.map(|q| q as u8));
-            }
-        }
-        Format::Q8Rows => bytes.copy_from_slice(&integers.map(|q| q as u8)),
-        Format::Q4Tiled => {
-            for (step, octet) in integers.as_chunks::<8>().0.iter().enumerate() {
-                for j in 0..4 {
-                    bytes[step * 64 + row * 4 + j] = pack_nibbles(octet[j], octet[4 + j]);
-                }
-            }
-        }
-        Format::Q4Rows => {
-            for j in 0..16 {
-                bytes[j] = pack_nibbles(integers[j], integers[16 + j]);
-            }
-        }
-    }
-}
-
-/// Two 4-bit weights in one byte.
-fn pack_nibbles(low: i8, high: i8) -> u8 {
-    (low + 8) as u8 | ((high + 8) as u8) << 4
 }

@@ -1,4 +1,4 @@
-//! Quantised weights: the block formats, their bytes, and the way in and out of them. No SIMD here.
+//! Quantised weights: the block formats, their bytes, and the way in and out of them.
 //!
 //! Weights are cut into groups of [`GROUP`] = 32 along the input axis. A group has one f16 scale `s`, chosen for least squared
 //! error, and 32 integers `q`; the weight is `q s`:
@@ -32,12 +32,18 @@
 //! ```
 
 mod activations;
+mod block_format;
 mod dequantize;
 mod format;
+mod q4;
+mod q8;
 mod quantize;
 
 pub use activations::Q8Activations;
 pub(crate) use activations::{ActivationGroup, PANEL};
+pub(crate) use block_format::{BlockFormat, Bytes, from_row, with_block_format};
 pub use dequantize::dequantize_row;
 pub use format::{Format, GROUP, Quantized, TILE_ROWS};
+pub(crate) use q4::Q4;
+pub(crate) use q8::Q8;
 pub use quantize::{NotFinite, quantize};

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::f16;
 
-use super::format::{Format, GROUP, store_group};
+use super::block_format::with_block_format;
+use super::{BlockFormat, Format, GROUP};
 use crate::pool::Pool;
 
 /// A weight that is infinite or not a number.
@@ -57,7 +58,7 @@ pub fn quantize(
             first_bad.fetch_min(first + at, Ordering::Relaxed);
             return;
         }
-        quantize_unit(format, source, cols, out);
+        with_block_format!(format, F => quantize_unit::<F>(format, source, cols, out));
     });
     match first_bad.into_inner() {
         usize::MAX => Ok(()),
@@ -69,7 +70,7 @@ pub fn quantize(
 }
 
 /// Quantises the rows of one tile, or one row; missing rows of a tile and missing columns of a group become zeros.
-fn quantize_unit(format: Format, source: &[f32], cols: usize, out: &mut [u8]) {
+fn quantize_unit<F: BlockFormat>(format: Format, source: &[f32], cols: usize, out: &mut [u8]) {
     out.fill(0);
     let groups = cols.div_ceil(GROUP);
     for row in 0..format.unit_rows() {
@@ -80,48 +81,14 @@ fn quantize_unit(format: Format, source: &[f32], cols: usize, out: &mut [u8]) {
                 let n = weights.len().min(GROUP);
                 x[..n].copy_from_slice(&weights[..n]);
             }
-            let (integers, scale) = if format.is_q4() {
-                q4_group(&x)
-            } else {
-                q8_group(&x)
-            };
-            store_group(format, out, groups, row, group, &integers, scale);
+            let (integers, scale) = F::quantize(&x);
+            format.store_group::<F>(out, groups, row, group, &integers, scale);
         }
     }
-}
-
-/// How far, in tenths of a step, the search for a 4-bit scale goes to each side of the one that the largest weight gives.
-/// Beyond one step of sixteen nothing is gained on normal or heavy-tailed weights.
-const Q4_SEARCH_TENTHS: i8 = 9;
-
-/// A 4-bit group: the largest weight, whatever its sign, is laid near −8, so that all sixteen integers are used.
-fn q4_group(x: &[f32; GROUP]) -> ([i8; GROUP], f16) {
-    let peak = peak(x);
-    if peak == 0.0 {
-        return ([0; GROUP], f16::ZERO);
-    }
-    let mut best = (f32::NEG_INFINITY, 0.0);
-    for tenths in -Q4_SEARCH_TENTHS..=Q4_SEARCH_TENTHS {
-        let candidate = least_squares(x, (f32::from(tenths) * 0.1 - 8.0) / peak, -8.0, 7.0);
-        if candidate.0 > best.0 {
-            best = candidate;
-        }
-    }
-    round_to(x, best.1, -8.0, 7.0)
-}
-
-/// An 8-bit group: the rounding of 255 steps leaves nothing to search for, only the scale to refine.
-fn q8_group(x: &[f32; GROUP]) -> ([i8; GROUP], f16) {
-    let peak = peak(x).abs();
-    if peak == 0.0 {
-        return ([0; GROUP], f16::ZERO);
-    }
-    let (_, scale) = least_squares(x, 127.0 / peak, -127.0, 127.0);
-    round_to(x, scale, -127.0, 127.0)
 }
 
 /// The weight of largest magnitude, with its sign.
-fn peak(x: &[f32; GROUP]) -> f32 {
+pub(super) fn peak(x: &[f32; GROUP]) -> f32 {
     x.iter().fold(
         0.0,
         |peak: f32, &w| if w.abs() > peak.abs() { w } else { peak },
@@ -136,7 +103,7 @@ fn round(v: f32) -> f32 {
 
 /// Fixes the integers `q = round(inverse x)` and solves for the scale: `s = Σ x q / Σ q²`.
 /// Returns by how much that lowers the squared error, `(Σ x q)² / Σ q²`, and `s`.
-fn least_squares(x: &[f32; GROUP], inverse: f32, low: f32, high: f32) -> (f32, f32) {
+pub(super) fn least_squares(x: &[f32; GROUP], inverse: f32, low: f32, high: f32) -> (f32, f32) {
     let (mut xq, mut qq) = ([0.0f32; 8], [0.0f32; 8]);
     for x in x.as_chunks::<8>().0 {
         for lane in 0..8 {
@@ -154,7 +121,7 @@ fn least_squares(x: &[f32; GROUP], inverse: f32, low: f32, high: f32) -> (f32, f
 }
 
 /// Rounds the scale to f16 and each weight to its nearest multiple of it.
-fn round_to(x: &[f32; GROUP], scale: f32, low: f32, high: f32) -> ([i8; GROUP], f16) {
+pub(super) fn round_to(x: &[f32; GROUP], scale: f32, low: f32, high: f32) -> ([i8; GROUP], f16) {
     let scale = f16::from_f32(scale.clamp(-f16::MAX.to_f32(), f16::MAX.to_f32()));
     if scale == f16::ZERO {
         return ([0; GROUP], f16::ZERO);

@@ -7,12 +7,12 @@
 use half::f16;
 
 use crate::pool::Pool;
-use crate::quant::{GROUP, Quantized};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::integer::Avx2;
+use crate::quant::{BlockFormat, Bytes, GROUP, Quantized, from_row, with_block_format};
 #[cfg(target_arch = "aarch64")]
-use crate::simd::integer::Neon;
-use crate::simd::integer::{IntegerKernel, dispatch_integer};
+use crate::simd::Neon;
+use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Simd};
 
 /// Groups of columns that a task accumulates at least: whole cache lines of weights, and few tasks.
 const TASK_GROUPS: usize = 8;
@@ -76,15 +76,12 @@ struct Columns<'a, R> {
     y: &'a mut [f32],
 }
 
-/// The integers of one group of a row, in 4 bit.
-type Q4 = [u8; GROUP / 2];
-/// The integers of one group of a row, in 8 bit.
-type Q8 = [u8; GROUP];
+/// The scale of a group.
+type Scale = [u8; 2];
 
-/// Adds one group, `y[j] = fma(q[j], a · s, y[j])`; the methods of vectors must be `#[inline(always)]`.
+/// Adds one group, `y[j] = fma(q[j], a · s, y[j])`; the method must be `#[inline(always)]` for vectors.
 trait AddGroup: Copy {
-    fn q4(self, q: &Q4, s: [u8; 2], a: f32, y: &mut [f32; GROUP]);
-    fn q8(self, q: &Q8, s: [u8; 2], a: f32, y: &mut [f32; GROUP]);
+    fn add<F: BlockFormat>(self, q: &F::Group, s: Scale, a: f32, y: &mut [f32; GROUP]);
 }
 
 impl<R: Iterator<Item = (usize, f32)>> IntegerKernel for Columns<'_, R> {
@@ -92,45 +89,29 @@ impl<R: Iterator<Item = (usize, f32)>> IntegerKernel for Columns<'_, R> {
         self.each(Scalar);
     }
 
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn neon(self, s: Neon) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx2(self, s: Avx2) {
-        self.each(s);
-    }
+    each_with!(neon, avx2);
 }
 
 impl<R: Iterator<Item = (usize, f32)>> Columns<'_, R> {
     #[inline(always)]
-    fn each(self, add: impl AddGroup) {
-        let is_q4 = self.w.format().is_q4();
+    fn each(self, s: impl AddGroup) {
+        with_block_format!(self.w.format(), F => self.each_of::<F>(s));
+    }
+
+    #[inline(always)]
+    fn each_of<F: BlockFormat>(self, s: impl AddGroup) {
         let (y, y_rest) = self.y.as_chunks_mut::<GROUP>();
         let mut last = [0.0; GROUP];
         last[..y_rest.len()].copy_from_slice(y_rest);
         for (row, a) in self.rows {
             let (integers, scales) = self.w.unit(row);
-            let scales = &scales.as_chunks().0[self.first_group..];
-            if is_q4 {
-                let integers = &integers.as_chunks().0[self.first_group..];
-                for ((q, s), y) in integers.iter().zip(scales).zip(&mut *y) {
-                    add.q4(q, *s, a, y);
-                }
-                if !y_rest.is_empty() {
-                    add.q4(&integers[y.len()], scales[y.len()], a, &mut last);
-                }
-            } else {
-                let integers = &integers.as_chunks().0[self.first_group..];
-                for ((q, s), y) in integers.iter().zip(scales).zip(&mut *y) {
-                    add.q8(q, *s, a, y);
-                }
-                if !y_rest.is_empty() {
-                    add.q8(&integers[y.len()], scales[y.len()], a, &mut last);
-                }
+            let integers = &F::Group::cut(integers)[self.first_group..];
+            let scales = &Scale::cut(scales)[self.first_group..];
+            for ((q, scale), y) in integers.iter().zip(scales).zip(&mut *y) {
+                s.add::<F>(q, *scale, a, y);
+            }
+            if !y_rest.is_empty() {
+                s.add::<F>(&integers[y.len()], scales[y.len()], a, &mut last);
             }
         }
         y_rest.copy_from_slice(&last[..y_rest.len()]);
@@ -142,19 +123,10 @@ impl<R: Iterator<Item = (usize, f32)>> Columns<'_, R> {
 struct Scalar;
 
 impl AddGroup for Scalar {
-    fn q4(self, q: &Q4, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
-        let mut bytes = [0; GROUP];
-        for (j, q) in q.iter().enumerate() {
-            bytes[j] = (q & 15).wrapping_sub(8);
-            bytes[j + GROUP / 2] = (q >> 4).wrapping_sub(8);
-        }
-        self.q8(&bytes, s, a, y);
-    }
-
-    fn q8(self, q: &Q8, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
+    fn add<F: BlockFormat>(self, q: &F::Group, s: Scale, a: f32, y: &mut [f32; GROUP]) {
         let scale = a * f16::from_le_bytes(s).to_f32();
-        for (y, &q) in y.iter_mut().zip(q) {
-            *y = f32::from(q as i8).mul_add(scale, *y);
+        for (y, q) in y.iter_mut().zip(from_row::<F>(q.as_ref())) {
+            *y = f32::from(q).mul_add(scale, *y);
         }
     }
 }
@@ -162,33 +134,20 @@ impl AddGroup for Scalar {
 #[cfg(target_arch = "aarch64")]
 impl AddGroup for Neon {
     #[inline(always)]
-    fn q4(self, q: &Q4, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
+    fn add<F: BlockFormat>(self, q: &F::Group, s: Scale, a: f32, y: &mut [f32; GROUP]) {
         let scale = self.multiply_by(self.splat_f16(s), a);
-        let q = self.load(q, 0);
-        self.multiply_add_bytes(self.minus_8(self.low_nibbles(q)), scale, y, 0);
-        self.multiply_add_bytes(self.minus_8(self.high_nibbles(q)), scale, y, 16);
-    }
-
-    #[inline(always)]
-    fn q8(self, q: &Q8, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
-        let scale = self.multiply_by(self.splat_f16(s), a);
-        self.multiply_add_bytes(self.load(q, 0), scale, y, 0);
-        self.multiply_add_bytes(self.load(q, 16), scale, y, 16);
+        let [first, second] = F::neon_group(self, q);
+        self.multiply_add_bytes(self.minus(first, F::OFFSET), scale, y, 0);
+        self.multiply_add_bytes(self.minus(second, F::OFFSET), scale, y, 16);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 impl AddGroup for Avx2 {
     #[inline(always)]
-    fn q4(self, q: &Q4, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
-        let scale = self.multiply(self.splat_f16(s), self.splat_f32(a));
-        let q = self.minus_8(self.split_nibbles(self.load16(q, 0)));
+    fn add<F: BlockFormat>(self, q: &F::Group, s: Scale, a: f32, y: &mut [f32; GROUP]) {
+        let scale = self.mul(self.splat_f16(s), self.splat(a));
+        let q = self.minus(F::avx2_group(self, q), F::OFFSET);
         self.multiply_add_bytes(q, scale, y);
-    }
-
-    #[inline(always)]
-    fn q8(self, q: &Q8, s: [u8; 2], a: f32, y: &mut [f32; GROUP]) {
-        let scale = self.multiply(self.splat_f16(s), self.splat_f32(a));
-        self.multiply_add_bytes(self.load(q, 0), scale, y);
     }
 }

@@ -27,6 +27,10 @@ pub mod matmul;
 pub mod matvec;
 pub mod matvec_rows;
 mod quantize_activations;
+#[cfg(target_arch = "aarch64")]
+mod signed;
+#[cfg(target_arch = "x86_64")]
+mod unsigned;
 
 pub(crate) use accumulate_rows::accumulate_all_rows;
 pub use accumulate_rows::accumulate_rows;

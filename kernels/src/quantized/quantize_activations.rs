@@ -7,11 +7,11 @@ use std::cell::Cell;
 use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::quant::{ActivationGroup, GROUP, PANEL, Q8Activations};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::integer::Avx2;
 #[cfg(target_arch = "aarch64")]
-use crate::simd::integer::Neon;
-use crate::simd::integer::{IntegerKernel, dispatch_integer};
+use crate::simd::Neon;
+use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Simd};
 
 /// Quantises `x [tokens, cols]` into `out`: `scale = max |x| / 127` over a group, `q = round(x · 127 / max |x|)`, ties to even.
 ///
@@ -119,17 +119,7 @@ impl<const T: usize> IntegerKernel for Token<'_, T> {
         self.each(Scalar);
     }
 
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn neon(self, s: Neon) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx2(self, s: Avx2) {
-        self.each(s);
-    }
+    each_with!(neon, avx2);
 }
 
 impl<const T: usize> Token<'_, T> {
@@ -216,7 +206,7 @@ impl Group for Avx2 {
     fn round(self, x: &[f32; GROUP], inverse: f32, q: &mut [i8; GROUP]) -> i32 {
         let mut rounded = [self.splat_i32(0); 4];
         for (i, rounded) in rounded.iter_mut().enumerate() {
-            let x = self.multiply(self.load_f32(x, 8 * i), self.splat_f32(inverse));
+            let x = self.mul(self.load_f32(x, 8 * i), self.splat(inverse));
             *rounded = self.round_to_i32(x);
         }
         let narrow = self.narrow(rounded);

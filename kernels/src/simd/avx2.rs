@@ -8,7 +8,7 @@ use super::{Kernel, Simd};
 
 /// Proof that the code runs where AVX2, FMA and F16C are enabled.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(());
+pub(crate) struct Avx2(pub(super) ());
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
@@ -17,7 +17,7 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
 
 macro_rules! avx2 {
     ($code:expr) => {{
-        // SAFETY: an `Avx2` exists only inside `run`, so the CPU has these instructions; a pointer that is read or written
+        // SAFETY: an `Avx2` exists only inside functions that enable them, so the CPU has these instructions; a pointer that is read or written
         // is valid for all lanes by the contract of the method.
         unsafe { $code }
     }};

@@ -9,7 +9,7 @@ use super::{Kernel, Simd};
 
 /// Proof that the code runs where AVX-512 F, BW, VL and DQ are enabled, and AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(());
+pub(crate) struct Avx512(pub(super) ());
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
@@ -18,7 +18,7 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
 
 macro_rules! avx512 {
     ($code:expr) => {{
-        // SAFETY: an `Avx512` exists only inside `run`, so the CPU has these instructions; a pointer that is read or
+        // SAFETY: an `Avx512` exists only inside functions that enable them, so the CPU has these instructions; a pointer that is read or
         // written is valid for all lanes (or for those that the mask names) by the contract of the method.
         unsafe { $code }
     }};

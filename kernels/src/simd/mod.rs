@@ -1,7 +1,7 @@
 //! Vector registers behind one trait: a kernel is written once and compiled for each instruction set.
 //!
 //! A token (`Neon`, `Avx2`, `Avx512`) can only be made inside a function compiled for its instructions, and such a function
-//! is entered only through [`dispatch`], with an [`Isa`] that proves that the CPU has them. Everything between is
+//! is entered only through [`dispatch`] or [`integer::dispatch_integer`], with an [`Isa`] that proves that the CPU has them. Everything between is
 //! `#[inline(always)]`, so it ends up in that function and is compiled for it; a call that stays a call would be slow.
 
 #[cfg(target_arch = "x86_64")]
@@ -18,8 +18,12 @@ mod neon;
 pub(crate) mod partial_sums;
 mod plain;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
 pub(crate) use bundle::{Bundle, add_products_of_rows, add_weighted_rows};
 pub(crate) use element::Element;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 pub(crate) use plain::Plain;
 
 use half::{bf16, f16};

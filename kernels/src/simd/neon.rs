@@ -9,7 +9,7 @@ use super::{Kernel, Simd};
 
 /// Proof that the code runs where NEON is enabled.
 #[derive(Clone, Copy)]
-pub(super) struct Neon(());
+pub(crate) struct Neon(pub(super) ());
 
 #[target_feature(enable = "neon")]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
@@ -18,7 +18,7 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
 
 macro_rules! neon {
     ($code:expr) => {{
-        // SAFETY: a `Neon` exists only inside `run`, so the CPU has these instructions; a pointer that is read or written is
+        // SAFETY: a `Neon` exists only inside functions that enable it, so the CPU has these instructions; a pointer that is read or written is
         // valid for all lanes by the contract of the method.
         unsafe { $code }
     }};

@@ -70,11 +70,11 @@ fn the_error_of_a_group_is_within_its_bound() {
                 dequantize_row(w, row, &mut out);
                 for (x, y) in source[row * cols..][..cols].chunks(32).zip(out.chunks(32)) {
                     let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-                    let step = largest / if format.is_q4() { 8.0 } else { 127.0 };
+                    let step = largest / if format.bits() == 4 { 8.0 } else { 127.0 };
                     // Rounding to the nearest step errs by half a step at most, save that the end of the range that is one
                     // short (+7) may err by a whole one; least squares can only lower the sum. Rounding the scale to f16
                     // (2^-11) moves a weight by at most 128 · 2^-11 steps more.
-                    let worst = if format.is_q4() { 1.0 } else { 0.5 + 0.07 };
+                    let worst = if format.bits() == 4 { 1.0 } else { 0.5 + 0.07 };
                     let rms = (x.iter().zip(y).map(|(x, y)| (x - y).powi(2)).sum::<f32>()
                         / x.len() as f32)
                         .sqrt();
@@ -134,7 +134,7 @@ fn least_squares_beats_the_scale_of_the_maximum() {
 fn what_is_representable_comes_back_exactly() {
     for format in FORMATS {
         let integers: Vec<f32> = (0..64 * 64).map(|i| (i * 7 % 16) as f32 - 8.0).collect();
-        let scale = if format.is_q4() {
+        let scale = if format.bits() == 4 {
             0.25
         } else {
             0.25 * 127.0 / 8.0
@@ -142,7 +142,7 @@ fn what_is_representable_comes_back_exactly() {
         let source: Vec<f32> = integers
             .iter()
             .map(|q| {
-                if format.is_q4() {
+                if format.bits() == 4 {
                     q * scale
                 } else {
                     (q * 127.0 / 8.0).trunc() * 0.25

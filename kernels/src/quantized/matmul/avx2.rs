@@ -6,105 +6,82 @@
 use std::arch::x86_64::*;
 
 use super::*;
+use crate::simd::{Avx2, Simd};
 
 impl Products for Avx2 {
     type Group = HalfGroup<8>;
     const EMPTY: Self::Group = HalfGroup::EMPTY;
     const PARTS: usize = 2;
 
+    /// Integers as they are stored.
     #[inline(always)]
-    fn unpack_q4(self, from: &Q4, scales: &Scales, part: usize, to: &mut Self::Group) {
-        unpack_q4(self, from, scales, part, to);
-    }
-
-    #[inline(always)]
-    fn unpack_q8(self, from: &Q8, scales: &Scales, part: usize, to: &mut Self::Group) {
-        unpack_q8(self, from, scales, part, to);
-    }
-
-    #[inline(always)]
-    fn multiply_q4(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums) {
-        multiply_q4(self, w, x, part, sums);
+    fn unpack<F: BlockFormat>(self, from: Stored<F>, half: usize, to: &mut Self::Group) {
+        for octet in 0..4 {
+            let [a, b] = F::avx2_octet(self, from.integers, octet, half);
+            self.store_bytes(a, &mut to.integers, octet * 64);
+            self.store_bytes(b, &mut to.integers, octet * 64 + 32);
+        }
+        self.store_f32(self.load_f16(from.scales, half * 16), &mut to.scales, 0);
     }
 
     #[inline(always)]
-    fn multiply_q8(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums) {
-        multiply_q8(self, w, x, part, sums);
-    }
-}
-
-/// Nibbles to bytes, unsigned.
-#[inline(always)]
-fn unpack_q4(s: Avx2, from: &Q4, scales: &Scales, half: usize, to: &mut HalfGroup<8>) {
-    for step in 0..4 {
-        let nibbles = s.load(from, step * 64 + half * 32);
-        s.store(s.low_nibbles(nibbles), &mut to.integers, step * 64);
-        s.store(s.high_nibbles(nibbles), &mut to.integers, step * 64 + 32);
-    }
-    s.store_f32(s.load_f16(scales, half * 16), &mut to.scales, 0);
-}
-
-#[inline(always)]
-fn unpack_q8(s: Avx2, from: &Q8, scales: &Scales, half: usize, to: &mut HalfGroup<8>) {
-    for step in 0..8 {
-        let w = s.load(from, step * 64 + half * 32);
-        s.store(w, &mut to.integers, step * 32);
-    }
-    s.store_f32(s.load_f16(scales, half * 16), &mut to.scales, 0);
-}
-
-#[inline(always)]
-fn multiply_q4(s: Avx2, w: &[HalfGroup<8>], x: &[X], half: usize, out: &mut Sums) {
-    let ones = s.splat_i16(1);
-    let mut sums = load(s, out, half);
-    for (w, x) in w.iter().zip(x) {
-        let (w, sw) = (&w.integers, &w.scales);
-        let mut pairs = [s.splat_i32(0); PANEL];
-        for quad in 0..8 {
-            let w = s.load(w, quad * 32);
-            for (pairs, x) in pairs.iter_mut().zip(&x.q) {
-                let products = s.multiply_u8_i8(w, s.broadcast_i8x4(x, 4 * quad));
-                *pairs = s.add_i16(*pairs, products);
+    fn multiply<F: BlockFormat>(self, w: &[Self::Group], x: &[X], half: usize, out: &mut Sums) {
+        let mut sums = load(self, out, half);
+        for (w, x) in w.iter().zip(x) {
+            let dots = if F::FITS_16_BITS {
+                small_dots::<F>(self, &w.integers, x)
+            } else {
+                byte_dots(self, &w.integers, x)
+            };
+            let sw = self.load_f32(&w.scales, 0);
+            for (t, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
+                let scale = self.mul(sw, self.splat(x.scale[t]));
+                *sum = self.mul_add(self.to_f32(dot), scale, *sum);
             }
         }
-        let sw = s.load_f32(sw, 0);
-        for (t, (sum, pairs)) in sums.iter_mut().zip(pairs).enumerate() {
-            let dot = s.add_i32(s.multiply_i16(pairs, ones), s.splat_i32(x.offset[t]));
-            let scale = s.multiply(sw, s.splat_f32(x.scale[t]));
-            *sum = s.multiply_add(s.to_f32(dot), scale, *sum);
+        store(self, sums, out, half);
+    }
+}
+
+/// The integers of 8 rows.
+type Integers = [u8; TILE_ROWS / 2 * GROUP];
+
+#[inline(always)]
+fn small_dots<F: BlockFormat>(s: Avx2, w: &Integers, x: &X) -> [__m256i; PANEL] {
+    let mut pairs = [s.splat_i32(0); PANEL];
+    for quad in 0..8 {
+        let w = s.load_bytes(w, quad * 32);
+        for (pairs, x) in pairs.iter_mut().zip(&x.q) {
+            let products = s.multiply_u8_i8(w, s.broadcast_i8x4(x, 4 * quad));
+            *pairs = s.add_i16(*pairs, products);
         }
     }
-    store(s, sums, out, half);
+    let mut dots = [s.splat_i32(0); PANEL];
+    for ((dot, pairs), offset) in dots.iter_mut().zip(pairs).zip(x.offset) {
+        let first = s.splat_i32(F::first_dot(offset));
+        *dot = s.add_i32(s.multiply_i16(pairs, s.splat_i16(1)), first);
+    }
+    dots
 }
 
 #[inline(always)]
-fn multiply_q8(s: Avx2, w: &[HalfGroup<8>], x: &[X], half: usize, out: &mut Sums) {
-    let ones = s.splat_i16(1);
-    let mut sums = load(s, out, half);
-    for (w, x) in w.iter().zip(x) {
-        let (w, sw) = (&w.integers, &w.scales);
-        let mut dots = [s.splat_i32(0); PANEL];
-        for quad in 0..8 {
-            let w = s.load(w, quad * 32);
-            let magnitude = s.abs_i8(w);
-            for (dot, x) in dots.iter_mut().zip(&x.q) {
-                let x = s.with_sign_i8(s.broadcast_i8x4(x, 4 * quad), w);
-                let pairs = s.multiply_u8_i8(magnitude, x);
-                *dot = s.add_i32(*dot, s.multiply_i16(pairs, ones));
-            }
-        }
-        let sw = s.load_f32(sw, 0);
-        for (t, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
-            let scale = s.multiply(sw, s.splat_f32(x.scale[t]));
-            *sum = s.multiply_add(s.to_f32(dot), scale, *sum);
+fn byte_dots(s: Avx2, w: &Integers, x: &X) -> [__m256i; PANEL] {
+    let mut dots = [s.splat_i32(0); PANEL];
+    for quad in 0..8 {
+        let w = s.load_bytes(w, quad * 32);
+        let magnitude = s.abs_i8(w);
+        for (dot, x) in dots.iter_mut().zip(&x.q) {
+            let x = s.with_sign_i8(s.broadcast_i8x4(x, 4 * quad), w);
+            let pairs = s.multiply_u8_i8(magnitude, x);
+            *dot = s.add_i32(*dot, s.multiply_i16(pairs, s.splat_i16(1)));
         }
     }
-    store(s, sums, out, half);
+    dots
 }
 
 #[inline(always)]
 fn load(s: Avx2, sums: &Sums, half: usize) -> [__m256; PANEL] {
-    let mut out = [s.splat_f32(0.0); PANEL];
+    let mut out = [s.splat(0.0); PANEL];
     for (out, sums) in out.iter_mut().zip(sums) {
         *out = s.load_f32(sums, half * 8);
     }

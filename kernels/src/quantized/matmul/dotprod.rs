@@ -5,62 +5,9 @@
 use std::arch::aarch64::*;
 
 use super::*;
-
-impl Products for Dotprod {
-    type Group = HalfGroup<8>;
-    const EMPTY: Self::Group = HalfGroup::EMPTY;
-    const PARTS: usize = 2;
-
-    #[inline(always)]
-    fn unpack_q4(self, from: &Q4, scales: &Scales, part: usize, to: &mut Self::Group) {
-        unpack_q4(self.neon(), from, scales, part, to);
-    }
-
-    #[inline(always)]
-    fn unpack_q8(self, from: &Q8, scales: &Scales, part: usize, to: &mut Self::Group) {
-        unpack_q8(self.neon(), from, scales, part, to);
-    }
-
-    #[inline(always)]
-    fn multiply_q4(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums) {
-        multiply(self, w, x, part, sums);
-    }
-
-    #[inline(always)]
-    fn multiply_q8(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums) {
-        multiply(self, w, x, part, sums);
-    }
-}
-
-/// Nibbles to integers.
-#[inline(always)]
-fn unpack_q4(s: Neon, from: &Q4, scales: &Scales, half: usize, to: &mut HalfGroup<8>) {
-    for step in 0..4 {
-        for i in 0..2 {
-            let nibbles = s.load(from, step * 64 + half * 32 + i * 16);
-            let (at, to) = (step * 64 + i * 16, &mut to.integers);
-            s.store(s.minus_8(s.low_nibbles(nibbles)), to, at);
-            s.store(s.minus_8(s.high_nibbles(nibbles)), to, at + 32);
-        }
-    }
-    unpack_scales(s, scales, half, to);
-}
-
-#[inline(always)]
-fn unpack_q8(s: Neon, from: &Q8, scales: &Scales, half: usize, to: &mut HalfGroup<8>) {
-    for at in (0..256).step_by(16) {
-        let w = s.load(from, at / 32 * 64 + half * 32 + at % 32);
-        s.store(w, &mut to.integers, at);
-    }
-    unpack_scales(s, scales, half, to);
-}
-
-#[inline(always)]
-fn unpack_scales(s: Neon, scales: &Scales, half: usize, to: &mut HalfGroup<8>) {
-    let [a, b] = s.load_f16(scales, half * 16);
-    s.store_f32(a, &mut to.scales, 0);
-    s.store_f32(b, &mut to.scales, 4);
-}
+use crate::quantized::signed;
+use crate::simd::integer::Dotprod;
+use crate::simd::{Neon, Simd};
 
 /// The products of two quads of 8 rows, 64 bytes of weights, with lanes `$lane` and `$next` of `$x`, of 4 tokens.
 macro_rules! quads {
@@ -77,22 +24,50 @@ macro_rules! quads {
     };
 }
 
-#[inline(always)]
-fn multiply(s: Dotprod, w: &[HalfGroup<8>], x: &[X], half: usize, out: &mut Sums) {
-    let mut sums = load(s.neon(), out, half);
-    let mut walk = s.neon().walk(w, x);
-    while walk.next() {
-        let ([a0, a1, b0, b1], [c0, c1, d0, d1]) = (walk.x_four_a(), walk.x_four_b());
-        let (first, second) = ([a0, b0, c0, d0], [a1, b1, c1, d1]);
-        let mut dots = [[s.neon().splat_i32(0); 2]; PANEL];
-        quads!(s, dots, walk.w_four_a(), first, 0, 1);
-        quads!(s, dots, walk.w_four_b(), first, 2, 3);
-        quads!(s, dots, walk.w_four_a(), second, 0, 1);
-        quads!(s, dots, walk.w_four_b(), second, 2, 3);
-        let (sw, sx) = (walk.w_floats(), walk.x_floats_and_skip());
-        add_scaled(s.neon(), &mut sums, dots, sw, sx);
+impl Products for Dotprod {
+    type Group = HalfGroup<8>;
+    const EMPTY: Self::Group = HalfGroup::EMPTY;
+    const PARTS: usize = 2;
+
+    #[inline(always)]
+    fn unpack<F: BlockFormat>(self, from: Stored<F>, half: usize, to: &mut Self::Group) {
+        let s = self.neon();
+        for octet in 0..4 {
+            for i in 0..2 {
+                let [a, b] = signed::octet::<F>(s, from.integers, octet, half * 2 + i);
+                let at = octet * 64 + i * 16;
+                s.store_bytes(a, &mut to.integers, at);
+                s.store_bytes(b, &mut to.integers, at + 32);
+            }
+        }
+        unpack_scales(s, from.scales, half, to);
     }
-    store(s.neon(), sums, out, half);
+
+    #[inline(always)]
+    fn multiply<F: BlockFormat>(self, w: &[Self::Group], x: &[X], half: usize, out: &mut Sums) {
+        let s = self.neon();
+        let mut sums = load(s, out, half);
+        let mut walk = s.walk(w, x);
+        while walk.next() {
+            let ([a0, a1, b0, b1], [c0, c1, d0, d1]) = (walk.x_four_a(), walk.x_four_b());
+            let (first, second) = ([a0, b0, c0, d0], [a1, b1, c1, d1]);
+            let mut dots = [[s.splat_i32(0); 2]; PANEL];
+            quads!(self, dots, walk.w_four_a(), first, 0, 1);
+            quads!(self, dots, walk.w_four_b(), first, 2, 3);
+            quads!(self, dots, walk.w_four_a(), second, 0, 1);
+            quads!(self, dots, walk.w_four_b(), second, 2, 3);
+            let (sw, sx) = (walk.w_floats(), walk.x_floats_and_skip());
+            add_scaled(s, &mut sums, dots, sw, sx);
+        }
+        store(s, sums, out, half);
+    }
+}
+
+#[inline(always)]
+fn unpack_scales(s: Neon, scales: &Scales, half: usize, to: &mut HalfGroup<8>) {
+    let [a, b] = s.load_f16(scales, half * 16);
+    s.store_f32(a, &mut to.scales, 0);
+    s.store_f32(b, &mut to.scales, 4);
 }
 
 /// The sums of half a tile: `[token][4 rows]`.
@@ -100,7 +75,7 @@ type HalfSums = [[float32x4_t; 2]; PANEL];
 
 #[inline(always)]
 fn load(s: Neon, sums: &Sums, half: usize) -> HalfSums {
-    let mut out = [[s.splat_f32(0.0); 2]; PANEL];
+    let mut out = [[s.splat(0.0); 2]; PANEL];
     for (out, sums) in out.iter_mut().zip(sums) {
         *out = [s.load_f32(sums, half * 8), s.load_f32(sums, half * 8 + 4)];
     }
@@ -132,7 +107,7 @@ fn add_scaled(
             s.multiply_lane::<3>(sw, sx),
         ];
         for ((sums, dots), scale) in sums.iter_mut().zip(&dots).zip(scales) {
-            sums[i] = s.multiply_add(s.to_f32(dots[i]), scale, sums[i]);
+            sums[i] = s.mul_add(s.to_f32(dots[i]), scale, sums[i]);
         }
     }
 }

@@ -23,12 +23,11 @@ use std::ops::Range;
 
 use crate::Isa;
 use crate::pool::{Pool, TASKS_PER_THREAD, TileMut};
-use crate::quant::{ActivationGroup, GROUP, PANEL, Q8Activations, Quantized, TILE_ROWS};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::integer::{Avx2, Avx512Vnni};
-#[cfg(target_arch = "aarch64")]
-use crate::simd::integer::{Dotprod, I8mm, Neon};
-use crate::simd::integer::{IntegerKernel, dispatch_integer};
+use crate::quant::{
+    ActivationGroup, BlockFormat, Bytes, GROUP, PANEL, Q8Activations, Quantized, TILE_ROWS,
+    with_block_format,
+};
+use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
 
 /// Groups that are unpacked at a time: 32 KiB of integers, one row of a real model's hidden size.
 const BLOCK: usize = 64;
@@ -43,14 +42,15 @@ const TASK_TILES: usize = 4;
 /// Parts that a tile is taken in at most.
 const MAX_PARTS: usize = 2;
 
-/// The integers of one group of a tile, in 4 bit.
-type Q4 = [u8; TILE_ROWS * GROUP / 2];
-/// The integers of one group of a tile, in 8 bit.
-type Q8 = [u8; TILE_ROWS * GROUP];
 /// The scales of one group of a tile.
 type Scales = [u8; TILE_ROWS * 2];
 /// One group of the activations of four tokens.
 type X = ActivationGroup<PANEL>;
+/// One group of a tile as it is stored.
+struct Stored<'a, F: BlockFormat> {
+    integers: &'a F::Tile,
+    scales: &'a Scales,
+}
 /// Sums of one panel: `[token][row]`.
 type Sums = [[f32; TILE_ROWS]; PANEL];
 
@@ -136,35 +136,7 @@ impl IntegerKernel for Tiles<'_, '_> {
         scalar::tiles(self);
     }
 
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn neon(self, s: Neon) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn dotprod(self, s: Dotprod) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn i8mm(self, s: I8mm) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx2(self, s: Avx2) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx512vnni(self, s: Avx512Vnni) {
-        self.each(s);
-    }
+    each_with!(neon, dotprod, i8mm, avx2, avx512vnni);
 }
 
 /// What an instruction set does with a block; the methods must be `#[inline(always)]`.
@@ -176,12 +148,10 @@ trait Products: Copy {
     const EMPTY: Self::Group;
     /// How many parts a tile is taken in.
     const PARTS: usize;
-    fn unpack_q4(self, from: &Q4, scales: &Scales, part: usize, to: &mut Self::Group);
-    fn unpack_q8(self, from: &Q8, scales: &Scales, part: usize, to: &mut Self::Group);
-    /// Adds the products of unpacked 4-bit groups of a part with the same groups of one panel to the panel's sums.
-    fn multiply_q4(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums);
-    /// As `multiply_q4`, for 8-bit groups.
-    fn multiply_q8(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums);
+    /// Unpacks a part of a group.
+    fn unpack<F: BlockFormat>(self, from: Stored<F>, part: usize, to: &mut Self::Group);
+    /// Adds the products of unpacked groups of a part with the same groups of one panel to the panel's sums.
+    fn multiply<F: BlockFormat>(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums);
 }
 
 /// A group of a tile.
@@ -223,29 +193,24 @@ impl Tiles<'_, '_> {
         first..self.w.groups().min(first + BLOCK)
     }
 
+    #[inline(always)]
+    fn each(self, s: impl Products) {
+        with_block_format!(self.w.format(), F => self.each_of::<F, _>(s));
+    }
+
     /// Takes all panels through the block of tile after tile.
     #[inline(always)]
-    fn each<P: Products>(self, s: P) {
-        let is_q4 = self.w.format().is_q4();
-        let group_bytes = TILE_ROWS * self.w.format().group_bytes();
+    fn each_of<F: BlockFormat, P: Products>(self, s: P) {
         let groups = self.groups();
         let mut unpacked = Block([[P::EMPTY; BLOCK]; MAX_PARTS]);
         for (tile, row) in (0..self.y.cols()).step_by(TILE_ROWS).enumerate() {
             let rows = row..self.y.cols().min(row + TILE_ROWS);
             let (integers, scales) = self.w.unit(self.first + tile);
-            let integers = &integers[groups.start * group_bytes..groups.end * group_bytes];
-            let scales = &scales.as_chunks().0[groups.clone()];
+            let integers = &F::Tile::cut(integers)[groups.clone()];
+            let scales = &Scales::cut(scales)[groups.clone()];
             for (part, unpacked) in unpacked.0[..P::PARTS].iter_mut().enumerate() {
-                if is_q4 {
-                    let from = integers.as_chunks().0.iter().zip(scales);
-                    for ((from, scales), to) in from.zip(unpacked) {
-                        s.unpack_q4(from, scales, part, to);
-                    }
-                } else {
-                    let from = integers.as_chunks().0.iter().zip(scales);
-                    for ((from, scales), to) in from.zip(unpacked) {
-                        s.unpack_q8(from, scales, part, to);
-                    }
+                for ((integers, scales), to) in integers.iter().zip(scales).zip(unpacked) {
+                    s.unpack::<F>(Stored { integers, scales }, part, to);
                 }
             }
             for (panel, x) in self.x.chunks_exact(self.w.groups()).enumerate() {
@@ -260,11 +225,7 @@ impl Tiles<'_, '_> {
                     }
                 }
                 for (part, w) in unpacked.0[..P::PARTS].iter().enumerate() {
-                    if is_q4 {
-                        s.multiply_q4(&w[..groups.len()], x, part, &mut sums);
-                    } else {
-                        s.multiply_q8(&w[..groups.len()], x, part, &mut sums);
-                    }
+                    s.multiply::<F>(&w[..groups.len()], x, part, &mut sums);
                 }
                 for (token, sums) in sums[..tokens].iter().enumerate() {
                     let y = &mut self.y.row_mut(first + token)[rows.clone()];

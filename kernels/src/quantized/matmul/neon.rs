@@ -7,6 +7,8 @@
 use std::arch::aarch64::*;
 
 use super::*;
+use crate::quantized::signed;
+use crate::simd::{Neon, Simd};
 
 impl Products for Neon {
     type Group = WholeGroup;
@@ -14,44 +16,37 @@ impl Products for Neon {
     const PARTS: usize = 1;
 
     #[inline(always)]
-    fn unpack_q4(self, from: &Q4, scales: &Scales, _: usize, to: &mut Self::Group) {
-        unpack_q4(self, from, scales, to);
+    fn unpack<F: BlockFormat>(self, from: Stored<F>, _: usize, to: &mut Self::Group) {
+        for octet in 0..4 {
+            for i in 0..4 {
+                let [a, b] = signed::octet::<F>(self, from.integers, octet, i);
+                let at = octet * 128 + i * 16;
+                self.store_bytes(a, &mut to.integers, at);
+                self.store_bytes(b, &mut to.integers, at + 64);
+            }
+        }
+        unpack_scales(self, from.scales, to);
     }
 
     #[inline(always)]
-    fn unpack_q8(self, from: &Q8, scales: &Scales, _: usize, to: &mut Self::Group) {
-        unpack_q8(self, from, scales, to);
-    }
-
-    #[inline(always)]
-    fn multiply_q4(self, w: &[Self::Group], x: &[X], _: usize, sums: &mut Sums) {
-        multiply_q4(self, w, x, sums);
-    }
-
-    #[inline(always)]
-    fn multiply_q8(self, w: &[Self::Group], x: &[X], _: usize, sums: &mut Sums) {
-        multiply_q8(self, w, x, sums);
-    }
-}
-
-/// Nibbles to integers.
-#[inline(always)]
-fn unpack_q4(s: Neon, from: &Q4, scales: &Scales, to: &mut WholeGroup) {
-    for step in 0..4 {
-        for i in 0..4 {
-            let nibbles = s.load(from, step * 64 + i * 16);
-            let (at, to) = (step * 128 + i * 16, &mut to.integers);
-            s.store(s.minus_8(s.low_nibbles(nibbles)), to, at);
-            s.store(s.minus_8(s.high_nibbles(nibbles)), to, at + 64);
+    fn multiply<F: BlockFormat>(self, w: &[Self::Group], x: &[X], _: usize, out: &mut Sums) {
+        for (pair, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let mut sums = load(self, out);
+            for (w, x) in w.iter().zip(x) {
+                let q = &x.q.as_chunks::<2>().0[pair];
+                let scale = &x.scale.as_chunks::<2>().0[pair];
+                if F::FITS_16_BITS {
+                    add_small(self, w, q, scale, &mut sums);
+                } else {
+                    add_bytes::<0>(self, w, q, scale, &mut sums);
+                    add_bytes::<1>(self, w, q, scale, &mut sums);
+                    add_bytes::<2>(self, w, q, scale, &mut sums);
+                    add_bytes::<3>(self, w, q, scale, &mut sums);
+                }
+            }
+            store(self, sums, out);
         }
     }
-    unpack_scales(s, scales, to);
-}
-
-#[inline(always)]
-fn unpack_q8(s: Neon, from: &Q8, scales: &Scales, to: &mut WholeGroup) {
-    to.integers = *from;
-    unpack_scales(s, scales, to);
 }
 
 #[inline(always)]
@@ -78,7 +73,7 @@ macro_rules! add_quad {
             quad!($s, &$x[1], $quad, $lane),
         );
         for i in 0..4 {
-            let w = $s.load($w, $quad * 64 + i * 16);
+            let w = $s.load_bytes($w, $quad * 64 + i * 16);
             $halves[0][2 * i] = $s.multiply_add_first($halves[0][2 * i], w, x0);
             $halves[0][2 * i + 1] = $s.multiply_add_last($halves[0][2 * i + 1], w, x0);
             $halves[1][2 * i] = $s.multiply_add_first($halves[1][2 * i], w, x1);
@@ -87,43 +82,39 @@ macro_rules! add_quad {
     };
 }
 
+/// The activations of a group of two tokens.
+type Pair = [[i8; GROUP]; 2];
+/// The sums of a tile and two tokens.
+type PairSums = [[float32x4_t; 4]; 2];
+
+/// Adds the products of a group.
 #[inline(always)]
-fn multiply_q4(s: Neon, w: &[WholeGroup], x: &[X], out: &mut Sums) {
-    for (pair, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        let mut sums = load(s, out);
-        for (w, x) in w.iter().zip(x) {
-            let (q, scale) = (
-                &x.q.as_chunks::<2>().0[pair],
-                &x.scale.as_chunks::<2>().0[pair],
-            );
-            let (w, sw) = (&w.integers, &w.scales);
-            let mut halves = [[s.splat_i16(0); 8]; 2];
-            add_quad!(s, halves, w, q, 0, 0);
-            add_quad!(s, halves, w, q, 1, 1);
-            add_quad!(s, halves, w, q, 2, 2);
-            add_quad!(s, halves, w, q, 3, 3);
-            add_quad!(s, halves, w, q, 4, 0);
-            add_quad!(s, halves, w, q, 5, 1);
-            add_quad!(s, halves, w, q, 6, 2);
-            add_quad!(s, halves, w, q, 7, 3);
-            for i in 0..4 {
-                let sw = s.load_f32(sw, 4 * i);
-                for t in 0..2 {
-                    let halves = s.add_neighbours_i16(halves[t][2 * i], halves[t][2 * i + 1]);
-                    let dot = s.to_f32(s.widen_neighbours(halves));
-                    sums[t][i] = s.multiply_add(dot, s.multiply_by(sw, scale[t]), sums[t][i]);
-                }
-            }
+fn add_small(s: Neon, w: &WholeGroup, x: &Pair, sx: &[f32; 2], sums: &mut PairSums) {
+    let (w, sw) = (&w.integers, &w.scales);
+    let mut halves = [[s.splat_i16(0); 8]; 2];
+    add_quad!(s, halves, w, x, 0, 0);
+    add_quad!(s, halves, w, x, 1, 1);
+    add_quad!(s, halves, w, x, 2, 2);
+    add_quad!(s, halves, w, x, 3, 3);
+    add_quad!(s, halves, w, x, 4, 0);
+    add_quad!(s, halves, w, x, 5, 1);
+    add_quad!(s, halves, w, x, 6, 2);
+    add_quad!(s, halves, w, x, 7, 3);
+    for i in 0..4 {
+        let sw = s.load_f32(sw, 4 * i);
+        for t in 0..2 {
+            let halves = s.add_neighbours_i16(halves[t][2 * i], halves[t][2 * i + 1]);
+            let dot = s.to_f32(s.widen_neighbours(halves));
+            sums[t][i] = s.mul_add(dot, s.multiply_by(sw, sx[t]), sums[t][i]);
         }
-        store(s, sums, out);
     }
 }
 
 /// The products of two quads of 4 rows, as 32-bit sums of 2 rows × 2 neighbours, added to `$dots`.
 macro_rules! add_quads {
     ($s:ident, $dots:ident, $w:ident, $x:ident, $i:ident, $a:literal, $b:literal, $lane:literal, $next:literal) => {
-        let a = $s.load($w, $a * 64 + $i * 16);
-        let b = $s.load($w, $b * 64 + $i * 16);
+        let a = $s.load_bytes($w, $a * 64 + $i * 16);
+        let b = $s.load_bytes($w, $b * 64 + $i * 16);
         for t in 0..2 {
             let (xa, xb) = (quad!($s, &$x[t], $a, $lane), quad!($s, &$x[t], $b, $next));
             let first = $s.multiply_add_first($s.multiply_first(a, xa), b, xb);
@@ -134,35 +125,16 @@ macro_rules! add_quads {
     };
 }
 
-#[inline(always)]
-fn multiply_q8(s: Neon, w: &[WholeGroup], x: &[X], out: &mut Sums) {
-    for (pair, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        let mut sums = load(s, out);
-        for (w, x) in w.iter().zip(x) {
-            let (q, scale) = (
-                &x.q.as_chunks::<2>().0[pair],
-                &x.scale.as_chunks::<2>().0[pair],
-            );
-            let (w, sw) = (&w.integers, &w.scales);
-            q8_rows::<0>(s, w, sw, q, scale, &mut sums);
-            q8_rows::<1>(s, w, sw, q, scale, &mut sums);
-            q8_rows::<2>(s, w, sw, q, scale, &mut sums);
-            q8_rows::<3>(s, w, sw, q, scale, &mut sums);
-        }
-        store(s, sums, out);
-    }
-}
-
 /// Adds the products of rows `4 I` on. (A loop over `I` would not be unrolled.)
 #[inline(always)]
-fn q8_rows<const I: usize>(
+fn add_bytes<const I: usize>(
     s: Neon,
-    w: &[u8; TILE_ROWS * GROUP],
-    sw: &[f32; TILE_ROWS],
-    x: &[[i8; GROUP]; 2],
+    w: &WholeGroup,
+    x: &Pair,
     sx: &[f32; 2],
-    sums: &mut [[float32x4_t; 4]; 2],
+    sums: &mut PairSums,
 ) {
+    let (w, sw) = (&w.integers, &w.scales);
     let mut dots = [[s.splat_i32(0); 2]; 2];
     add_quads!(s, dots, w, x, I, 0, 1, 0, 1);
     add_quads!(s, dots, w, x, I, 2, 3, 2, 3);
@@ -171,13 +143,13 @@ fn q8_rows<const I: usize>(
     let sw = s.load_f32(sw, 4 * I);
     for t in 0..2 {
         let dot = s.to_f32(s.add_neighbours_i32(dots[t][0], dots[t][1]));
-        sums[t][I] = s.multiply_add(dot, s.multiply_by(sw, sx[t]), sums[t][I]);
+        sums[t][I] = s.mul_add(dot, s.multiply_by(sw, sx[t]), sums[t][I]);
     }
 }
 
 #[inline(always)]
-fn load(s: Neon, sums: &[[f32; TILE_ROWS]; 2]) -> [[float32x4_t; 4]; 2] {
-    let mut out = [[s.splat_f32(0.0); 4]; 2];
+fn load(s: Neon, sums: &[[f32; TILE_ROWS]; 2]) -> PairSums {
+    let mut out = [[s.splat(0.0); 4]; 2];
     for (out, sums) in out.iter_mut().zip(sums) {
         for (i, out) in out.iter_mut().enumerate() {
             *out = s.load_f32(sums, 4 * i);
@@ -187,7 +159,7 @@ fn load(s: Neon, sums: &[[f32; TILE_ROWS]; 2]) -> [[float32x4_t; 4]; 2] {
 }
 
 #[inline(always)]
-fn store(s: Neon, sums: [[float32x4_t; 4]; 2], to: &mut [[f32; TILE_ROWS]; 2]) {
+fn store(s: Neon, sums: PairSums, to: &mut [[f32; TILE_ROWS]; 2]) {
     for (sums, to) in sums.into_iter().zip(to) {
         for (i, sum) in sums.into_iter().enumerate() {
             s.store_f32(sum, to, 4 * i);

@@ -11,17 +11,11 @@ mod neon;
 mod scalar;
 
 use crate::pool::Pool;
-use crate::quant::{ActivationGroup, GROUP, Q8Activations, Quantized, TILE_ROWS};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::integer::{Avx2, Avx512Vnni};
-#[cfg(target_arch = "aarch64")]
-use crate::simd::integer::{Dotprod, Neon};
-use crate::simd::integer::{IntegerKernel, dispatch_integer};
+use crate::quant::{
+    ActivationGroup, BlockFormat, Bytes, Q8Activations, Quantized, TILE_ROWS, with_block_format,
+};
+use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
 
-/// The integers of one group of a tile, in 4 bit.
-type Q4 = [u8; TILE_ROWS * GROUP / 2];
-/// The integers of one group of a tile, in 8 bit.
-type Q8 = [u8; TILE_ROWS * GROUP];
 /// The scales of one group of a tile.
 type Scales = [u8; TILE_ROWS * 2];
 /// The activations of one group.
@@ -101,50 +95,27 @@ impl IntegerKernel for Tiles<'_> {
         scalar::tiles(self);
     }
 
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn neon(self, s: Neon) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn dotprod(self, s: Dotprod) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx2(self, s: Avx2) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx512vnni(self, s: Avx512Vnni) {
-        self.each(s);
-    }
+    each_with!(neon, dotprod, avx2, avx512vnni);
 }
 
-/// The sums of one tile; the methods must be `#[inline(always)]`.
+/// What an instruction set does with a tile; the method must be `#[inline(always)]`.
 trait TileSums: Copy {
-    fn q4(self, w: &[Q4], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS];
-    fn q8(self, w: &[Q8], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS];
+    /// The sums of the 16 rows.
+    fn sums<F: BlockFormat>(self, w: &[F::Tile], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS];
 }
 
 impl Tiles<'_> {
-    /// Multiplies tile after tile.
     #[inline(always)]
     fn each(self, s: impl TileSums) {
-        let is_q4 = self.w.format().is_q4();
+        with_block_format!(self.w.format(), F => self.each_of::<F>(s));
+    }
+
+    /// Multiplies tile after tile.
+    #[inline(always)]
+    fn each_of<F: BlockFormat>(self, s: impl TileSums) {
         for (tile, y) in (self.first..).zip(self.y.chunks_mut(TILE_ROWS)) {
             let (integers, scales) = self.w.unit(tile);
-            let scales = scales.as_chunks().0;
-            let sums = if is_q4 {
-                s.q4(integers.as_chunks().0, scales, self.x)
-            } else {
-                s.q8(integers.as_chunks().0, scales, self.x)
-            };
+            let sums = s.sums::<F>(Bytes::cut(integers), Bytes::cut(scales), self.x);
             y.copy_from_slice(&sums[..y.len()]);
         }
     }

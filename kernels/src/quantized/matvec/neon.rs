@@ -7,6 +7,7 @@ use std::arch::aarch64::*;
 
 use super::dotprod::{add_scaled, rows};
 use super::*;
+use crate::simd::{Neon, Simd};
 
 /// The quads of the activations, each in all lanes of a register.
 #[inline(always)]
@@ -26,114 +27,98 @@ fn quads(s: Neon, x: &X) -> [int8x16_t; 8] {
 
 impl TileSums for Neon {
     #[inline(always)]
-    fn q4(self, w: &[Q4], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS] {
-        q4(self, w, sw, x)
+    fn sums<F: BlockFormat>(self, w: &[F::Tile], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS] {
+        let mut sums = [self.splat(0.0); 4];
+        for ((w, sw), x) in w.iter().zip(sw).zip(x) {
+            let quads = quads(self, x);
+            let first = self.splat_i32(F::first_dot(x.offset[0]));
+            let dots = [
+                dots::<F, 0>(self, w, quads, first),
+                dots::<F, 1>(self, w, quads, first),
+                dots::<F, 2>(self, w, quads, first),
+                dots::<F, 3>(self, w, quads, first),
+            ];
+            add_scaled(self, &mut sums, dots, sw, x.scale[0]);
+        }
+        rows(self, sums)
     }
-
-    #[inline(always)]
-    fn q8(self, w: &[Q8], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS] {
-        q8(self, w, sw, x)
-    }
-}
-
-#[inline(always)]
-fn q4(s: Neon, w: &[Q4], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS] {
-    let mut sums = [s.splat_f32(0.0); 4];
-    for ((w, sw), x) in w.iter().zip(sw).zip(x) {
-        let (q, offset) = (quads(s, x), s.splat_i32(x.offset[0]));
-        let dots = [
-            q4_rows::<0>(s, w, q, offset),
-            q4_rows::<1>(s, w, q, offset),
-            q4_rows::<2>(s, w, q, offset),
-            q4_rows::<3>(s, w, q, offset),
-        ];
-        add_scaled(s, &mut sums, dots, sw, x.scale[0]);
-    }
-    rows(s, sums)
 }
 
 /// The dots of rows `4 I` on. (A loop over `I` would not be unrolled.)
 #[inline(always)]
-fn q4_rows<const I: usize>(s: Neon, w: &Q4, x: [int8x16_t; 8], offset: int32x4_t) -> int32x4_t {
-    let nibbles = s.load(w, I * 16);
-    let (a, b) = (s.low_nibbles(nibbles), s.high_nibbles(nibbles));
-    let first = s.multiply_add_first(s.multiply_first(a, x[0]), b, x[1]);
-    let last = s.multiply_add_last(s.multiply_last(a, x[0]), b, x[1]);
-    let (first, last) = q4_step::<1>(s, s.load(w, 64 + I * 16), x, first, last);
-    let (first, last) = q4_step::<2>(s, s.load(w, 128 + I * 16), x, first, last);
-    let (first, last) = q4_step::<3>(s, s.load(w, 192 + I * 16), x, first, last);
-    s.add_widened_neighbours(offset, s.add_neighbours_i16(first, last))
-}
-
-/// Adds the products of the two quads of step `STEP`.
-#[inline(always)]
-fn q4_step<const STEP: usize>(
+fn dots<F: BlockFormat, const I: usize>(
     s: Neon,
-    nibbles: int8x16_t,
-    x: [int8x16_t; 8],
-    first: int16x8_t,
-    last: int16x8_t,
-) -> (int16x8_t, int16x8_t) {
-    let (a, b) = (s.low_nibbles(nibbles), s.high_nibbles(nibbles));
-    let (xa, xb) = (x[2 * STEP], x[2 * STEP + 1]);
-    let first = s.multiply_add_first(s.multiply_add_first(first, a, xa), b, xb);
-    let last = s.multiply_add_last(s.multiply_add_last(last, a, xa), b, xb);
-    (first, last)
-}
-
-#[inline(always)]
-fn q8(s: Neon, w: &[Q8], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS] {
-    let mut sums = [s.splat_f32(0.0); 4];
-    for ((w, sw), x) in w.iter().zip(sw).zip(x) {
-        let q = quads(s, x);
-        let dots = [
-            q8_rows::<0>(s, w, q),
-            q8_rows::<1>(s, w, q),
-            q8_rows::<2>(s, w, q),
-            q8_rows::<3>(s, w, q),
-        ];
-        add_scaled(s, &mut sums, dots, sw, x.scale[0]);
-    }
-    rows(s, sums)
-}
-
-/// The dots of rows `4 I` on.
-#[inline(always)]
-fn q8_rows<const I: usize>(s: Neon, w: &Q8, x: [int8x16_t; 8]) -> int32x4_t {
-    let (first, last) = q8_pair::<I, 0>(s, w, x);
-    let (first, last) = (s.widen_neighbours(first), s.widen_neighbours(last));
-    let (first, last) = q8_add::<I, 1>(s, w, x, first, last);
-    let (first, last) = q8_add::<I, 2>(s, w, x, first, last);
-    let (first, last) = q8_add::<I, 3>(s, w, x, first, last);
-    s.add_neighbours_i32(first, last)
-}
-
-#[inline(always)]
-fn q8_add<const I: usize, const PAIR: usize>(
-    s: Neon,
-    w: &Q8,
+    w: &F::Tile,
     x: [int8x16_t; 8],
     first: int32x4_t,
-    last: int32x4_t,
-) -> (int32x4_t, int32x4_t) {
-    let (a, b) = q8_pair::<I, PAIR>(s, w, x);
-    (
-        s.add_widened_neighbours(first, a),
-        s.add_widened_neighbours(last, b),
-    )
+) -> int32x4_t {
+    if F::FITS_16_BITS {
+        small_dots::<F, I>(s, w, x, first)
+    } else {
+        byte_dots::<F, I>(s, w, x)
+    }
 }
 
-/// The products of quads `2 PAIR` and `2 PAIR + 1`, of two rows and of the next two.
 #[inline(always)]
-fn q8_pair<const I: usize, const PAIR: usize>(
+fn small_dots<F: BlockFormat, const I: usize>(
     s: Neon,
-    w: &Q8,
+    w: &F::Tile,
     x: [int8x16_t; 8],
-) -> (int16x8_t, int16x8_t) {
-    let a = s.load(w, PAIR * 128 + I * 16);
-    let b = s.load(w, PAIR * 128 + 64 + I * 16);
-    let (xa, xb) = (x[2 * PAIR], x[2 * PAIR + 1]);
-    let first = s.multiply_add_first(s.multiply_first(a, xa), b, xb);
-    let last = s.multiply_add_last(s.multiply_last(a, xa), b, xb);
-    (first, last)
+    first: int32x4_t,
+) -> int32x4_t {
+    let sums = octet::<F, I, 0>(s, w, x);
+    let sums = add_octet::<F, I, 1>(s, w, x, sums);
+    let sums = add_octet::<F, I, 2>(s, w, x, sums);
+    let [a, b] = add_octet::<F, I, 3>(s, w, x, sums);
+    s.add_widened_neighbours(first, s.add_neighbours_i16(a, b))
+}
+
+#[inline(always)]
+fn byte_dots<F: BlockFormat, const I: usize>(s: Neon, w: &F::Tile, x: [int8x16_t; 8]) -> int32x4_t {
+    let [a, b] = octet::<F, I, 0>(s, w, x);
+    let sums = [s.widen_neighbours(a), s.widen_neighbours(b)];
+    let sums = add_widened(s, sums, octet::<F, I, 1>(s, w, x));
+    let sums = add_widened(s, sums, octet::<F, I, 2>(s, w, x));
+    let [a, b] = add_widened(s, sums, octet::<F, I, 3>(s, w, x));
+    s.add_neighbours_i32(a, b)
+}
+
+/// The products of octet `OCTET`, of two rows and of the next two.
+#[inline(always)]
+fn octet<F: BlockFormat, const I: usize, const OCTET: usize>(
+    s: Neon,
+    w: &F::Tile,
+    x: [int8x16_t; 8],
+) -> [int16x8_t; 2] {
+    let [a, b] = F::neon_octet(s, w, OCTET, I);
+    let (xa, xb) = (x[2 * OCTET], x[2 * OCTET + 1]);
+    [
+        s.multiply_add_first(s.multiply_first(a, xa), b, xb),
+        s.multiply_add_last(s.multiply_last(a, xa), b, xb),
+    ]
+}
+
+/// Adds the products of octet `OCTET` in 16 bits.
+#[inline(always)]
+fn add_octet<F: BlockFormat, const I: usize, const OCTET: usize>(
+    s: Neon,
+    w: &F::Tile,
+    x: [int8x16_t; 8],
+    [first, last]: [int16x8_t; 2],
+) -> [int16x8_t; 2] {
+    let [a, b] = F::neon_octet(s, w, OCTET, I);
+    let (xa, xb) = (x[2 * OCTET], x[2 * OCTET + 1]);
+    [
+        s.multiply_add_first(s.multiply_add_first(first, a, xa), b, xb),
+        s.multiply_add_last(s.multiply_add_last(last, a, xa), b, xb),
+    ]
+}
+
+/// Adds neighbours in 32 bits.
+#[inline(always)]
+fn add_widened(s: Neon, sums: [int32x4_t; 2], products: [int16x8_t; 2]) -> [int32x4_t; 2] {
+    [
+        s.add_widened_neighbours(sums[0], products[0]),
+        s.add_widened_neighbours(sums[1], products[1]),
+    ]
 }

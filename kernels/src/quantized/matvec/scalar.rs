@@ -1,6 +1,7 @@
 //! The reference.
 
 use super::*;
+use crate::quant::GROUP;
 
 pub(super) fn tiles(k: Tiles) {
     let mut integers = [0; GROUP];

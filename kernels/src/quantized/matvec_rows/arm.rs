@@ -7,74 +7,51 @@
 use std::arch::aarch64::*;
 
 use super::*;
+use crate::simd::integer::Dotprod;
+use crate::simd::{Neon, Simd};
 
 impl FourGroups for Neon {
     #[inline(always)]
-    fn q4(self, sums: [f32; FOUR], w: &Q4, sw: &Scales, x: &X) -> [f32; FOUR] {
+    fn add<F: BlockFormat>(self, sums: Sums, w: Stored<F>, x: &X) -> Sums {
         let mut dots = [self.splat_i32(0); FOUR];
-        for (i, (dot, x)) in dots.iter_mut().zip(x).enumerate() {
-            let [(a, xa), (b, xb)] = nibbles(self, w, i, &x.q[0]);
-            let sum = self.multiply_first(a, xa);
-            let sum = self.multiply_add_last(sum, a, xa);
-            let sum = self.multiply_add_first(sum, b, xb);
-            *dot = self.widen_neighbours(self.multiply_add_last(sum, b, xb));
-        }
-        add(self, sums, with_offset(self, fold(self, dots), x), sw, x)
-    }
-
-    #[inline(always)]
-    fn q8(self, sums: [f32; FOUR], w: &Q8, sw: &Scales, x: &X) -> [f32; FOUR] {
-        let mut dots = [self.splat_i32(0); FOUR];
-        for (i, (dot, x)) in dots.iter_mut().zip(x).enumerate() {
-            let [(a, xa), (b, xb)] = bytes(self, w, i, &x.q[0]);
+        for (dot, (w, x)) in dots.iter_mut().zip(w.integers.iter().zip(x)) {
+            let [(a, xa), (b, xb)] = operands::<F>(self, w, x);
             let first = self.multiply_add_last(self.multiply_first(a, xa), a, xa);
-            let second = self.multiply_add_last(self.multiply_first(b, xb), b, xb);
-            *dot = self.add_widened_neighbours(self.widen_neighbours(first), second);
+            *dot = if F::FITS_16_BITS {
+                let sum = self.multiply_add_first(first, b, xb);
+                self.widen_neighbours(self.multiply_add_last(sum, b, xb))
+            } else {
+                let second = self.multiply_add_last(self.multiply_first(b, xb), b, xb);
+                self.add_widened_neighbours(self.widen_neighbours(first), second)
+            };
         }
-        add(self, sums, fold(self, dots), sw, x)
+        let first = self.four_i32(x.each_ref().map(|x| F::first_dot(x.offset[0])));
+        let dots = self.add_i32(fold(self, dots), first);
+        add(self, sums, dots, w.scales, x)
     }
 }
 
 impl FourGroups for Dotprod {
     #[inline(always)]
-    fn q4(self, sums: [f32; FOUR], w: &Q4, sw: &Scales, x: &X) -> [f32; FOUR] {
+    fn add<F: BlockFormat>(self, sums: Sums, w: Stored<F>, x: &X) -> Sums {
         let s = self.neon();
         let mut dots = [s.splat_i32(0); FOUR];
-        for (i, (dot, x)) in dots.iter_mut().zip(x).enumerate() {
-            let [(a, xa), (b, xb)] = nibbles(s, w, i, &x.q[0]);
-            *dot = self.sdot(self.sdot(s.one_lane_i32(x.offset[0]), a, xa), b, xb);
+        for (dot, (w, x)) in dots.iter_mut().zip(w.integers.iter().zip(x)) {
+            let [(a, xa), (b, xb)] = operands::<F>(s, w, x);
+            let first = s.one_lane_i32(F::first_dot(x.offset[0]));
+            *dot = self.sdot(self.sdot(first, a, xa), b, xb);
         }
-        add(s, sums, fold(s, dots), sw, x)
-    }
-
-    #[inline(always)]
-    fn q8(self, sums: [f32; FOUR], w: &Q8, sw: &Scales, x: &X) -> [f32; FOUR] {
-        let s = self.neon();
-        let mut dots = [s.splat_i32(0); FOUR];
-        for (i, (dot, x)) in dots.iter_mut().zip(x).enumerate() {
-            let [(a, xa), (b, xb)] = bytes(s, w, i, &x.q[0]);
-            *dot = self.sdot(self.sdot(*dot, a, xa), b, xb);
-        }
-        add(s, sums, fold(s, dots), sw, x)
+        add(s, sums, fold(s, dots), w.scales, x)
     }
 }
 
 /// Weights and activations, 16 of each.
 type Operands = (int8x16_t, int8x16_t);
 
-/// Group `i` of `w`.
 #[inline(always)]
-fn nibbles(s: Neon, w: &Q4, i: usize, x: &[i8; GROUP]) -> [Operands; 2] {
-    let bytes = s.load(w, 16 * i);
-    let low = (s.low_nibbles(bytes), s.load_i8(x, 0));
-    [low, (s.high_nibbles(bytes), s.load_i8(x, 16))]
-}
-
-/// Group `i` of `w`.
-#[inline(always)]
-fn bytes(s: Neon, w: &Q8, i: usize, x: &[i8; GROUP]) -> [Operands; 2] {
-    let low = (s.load(w, 32 * i), s.load_i8(x, 0));
-    [low, (s.load(w, 32 * i + 16), s.load_i8(x, 16))]
+fn operands<F: BlockFormat>(s: Neon, w: &F::Group, x: &ActivationGroup<1>) -> [Operands; 2] {
+    let [a, b] = F::neon_group(s, w);
+    [(a, s.load_i8(&x.q[0], 0)), (b, s.load_i8(&x.q[0], 16))]
 }
 
 /// Adds the lanes of each register.
@@ -84,23 +61,12 @@ fn fold(s: Neon, lanes: [int32x4_t; FOUR]) -> int32x4_t {
     s.add_neighbours_i32(s.add_neighbours_i32(a, b), s.add_neighbours_i32(c, d))
 }
 
-/// The dots of nibbles, which count from 8.
-#[inline(always)]
-fn with_offset(s: Neon, dots: int32x4_t, x: &X) -> int32x4_t {
-    let [a, b, c, d] = x;
-    s.add_i32(
-        dots,
-        s.four_i32([a.offset[0], b.offset[0], c.offset[0], d.offset[0]]),
-    )
-}
-
 /// `sum = fma(dot, s_w · s_x, sum)` of the four groups.
 #[inline(always)]
-fn add(s: Neon, sums: [f32; FOUR], dots: int32x4_t, sw: &Scales, x: &X) -> [f32; FOUR] {
-    let [a, b, c, d] = x;
-    let sx = s.load_f32(&[a.scale[0], b.scale[0], c.scale[0], d.scale[0]], 0);
-    let scale = s.multiply(s.load4_f16(sw), sx);
-    let sum = s.multiply_add(s.to_f32(dots), scale, s.load_f32(&sums, 0));
+fn add(s: Neon, sums: Sums, dots: int32x4_t, sw: &Scales, x: &X) -> Sums {
+    let sx = s.load_f32(&x.each_ref().map(|x| x.scale[0]), 0);
+    let scale = s.mul(s.load4_f16(sw), sx);
+    let sum = s.mul_add(s.to_f32(dots), scale, s.load_f32(&sums, 0));
     let mut sums = [0.0; FOUR];
     s.store_f32(sum, &mut sums, 0);
     sums

@@ -7,21 +7,22 @@ mod avx2;
 mod scalar;
 
 use crate::pool::Pool;
-use crate::quant::{ActivationGroup, GROUP, Q8Activations, Quantized};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::integer::Avx2;
-#[cfg(target_arch = "aarch64")]
-use crate::simd::integer::{Dotprod, Neon};
-use crate::simd::integer::{IntegerKernel, dispatch_integer};
+use crate::quant::{
+    ActivationGroup, BlockFormat, Bytes, Q8Activations, Quantized, with_block_format,
+};
+use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
 
 /// Groups that a kernel takes at a time: one for each of the four sums.
 const FOUR: usize = 4;
-/// The integers of four groups of a row, in 4 bit.
-type Q4 = [u8; FOUR * GROUP / 2];
-/// The integers of four groups of a row, in 8 bit.
-type Q8 = [u8; FOUR * GROUP];
 /// The scales of four groups of a row.
 type Scales = [u8; FOUR * 2];
+/// Four groups of a row as they are stored.
+struct Stored<'a, F: BlockFormat> {
+    integers: &'a [F::Group; FOUR],
+    scales: &'a Scales,
+}
+/// The four sums of a row.
+type Sums = [f32; FOUR];
 /// The activations of four groups.
 type X = [ActivationGroup<1>; FOUR];
 
@@ -103,65 +104,41 @@ impl<R: Iterator<Item = usize>> IntegerKernel for Rows<'_, R> {
         scalar::rows(self);
     }
 
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn neon(self, s: Neon) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    fn dotprod(self, s: Dotprod) {
-        self.each(s);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx2(self, s: Avx2) {
-        self.each(s);
-    }
+    each_with!(neon, dotprod, avx2);
 }
 
-/// The products of four groups, added to the four sums; the methods must be `#[inline(always)]`.
+/// What an instruction set does with four groups of a row; the method must be `#[inline(always)]`.
 trait FourGroups: Copy {
-    fn q4(self, sums: [f32; FOUR], w: &Q4, sw: &Scales, x: &X) -> [f32; FOUR];
-    fn q8(self, sums: [f32; FOUR], w: &Q8, sw: &Scales, x: &X) -> [f32; FOUR];
+    /// The four sums with the products of one group each.
+    fn add<F: BlockFormat>(self, sums: Sums, w: Stored<F>, x: &X) -> Sums;
 }
 
 impl<R: Iterator<Item = usize>> Rows<'_, R> {
-    /// Multiplies row after row. Groups beyond the last are zeros, which add nothing.
     #[inline(always)]
     fn each(self, s: impl FourGroups) {
-        let is_q4 = self.w.format().is_q4();
+        with_block_format!(self.w.format(), F => self.each_of::<F>(s));
+    }
+
+    /// Multiplies row after row. Groups beyond the last are zeros, which add nothing.
+    #[inline(always)]
+    fn each_of<F: BlockFormat>(self, s: impl FourGroups) {
         let (x, x_rest) = self.x.as_chunks();
         let mut x_last = [ActivationGroup::ZERO; FOUR];
         x_last[..x_rest.len()].copy_from_slice(x_rest);
         for (row, y) in self.rows.zip(self.y) {
             let (integers, scales) = self.w.unit(row);
+            let (integers, rest) = F::Group::cut(integers).as_chunks();
             let (scales, scales_rest) = scales.as_chunks();
-            let mut scales_last = [0; FOUR * 2];
-            scales_last[..scales_rest.len()].copy_from_slice(scales_rest);
             let mut sums = [0.0; FOUR];
-            if is_q4 {
-                let (integers, rest) = integers.as_chunks();
-                for ((w, sw), x) in integers.iter().zip(scales).zip(x) {
-                    sums = s.q4(sums, w, sw, x);
-                }
-                if !rest.is_empty() {
-                    let mut last = [0; FOUR * GROUP / 2];
-                    last[..rest.len()].copy_from_slice(rest);
-                    sums = s.q4(sums, &last, &scales_last, &x_last);
-                }
-            } else {
-                let (integers, rest) = integers.as_chunks();
-                for ((w, sw), x) in integers.iter().zip(scales).zip(x) {
-                    sums = s.q8(sums, w, sw, x);
-                }
-                if !rest.is_empty() {
-                    let mut last = [0; FOUR * GROUP];
-                    last[..rest.len()].copy_from_slice(rest);
-                    sums = s.q8(sums, &last, &scales_last, &x_last);
-                }
+            for ((integers, scales), x) in integers.iter().zip(scales).zip(x) {
+                sums = s.add::<F>(sums, Stored { integers, scales }, x);
+            }
+            if !rest.is_empty() {
+                let (mut integers, mut scales) = ([F::Group::ZERO; FOUR], Scales::ZERO);
+                integers[..rest.len()].copy_from_slice(rest);
+                scales[..scales_rest.len()].copy_from_slice(scales_rest);
+                let (integers, scales) = (&integers, &scales);
+                sums = s.add::<F>(sums, Stored { integers, scales }, &x_last);
             }
             *y = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         }

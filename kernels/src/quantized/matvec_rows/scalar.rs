@@ -1,6 +1,7 @@
 //! The reference.
 
 use super::*;
+use crate::quant::GROUP;
 
 pub(super) fn rows(k: Rows<impl Iterator<Item = usize>>) {
     let mut integers = [0; GROUP];

@@ -5,10 +5,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::IntegerKernel;
-
-/// Proof that the code runs on NEON.
-#[derive(Clone, Copy)]
-pub(crate) struct Neon(());
+use crate::simd::{Neon, Simd};
 
 /// Proof that the code runs where `sdot` is.
 #[derive(Clone, Copy)]
@@ -96,15 +93,13 @@ impl Neon {
         fn splat_i32(x: i32) -> int32x4_t = vdupq_n_s32(x);
         /// `x` and three zeros.
         fn one_lane_i32(x: i32) -> int32x4_t = vsetq_lane_s32::<0>(x, vdupq_n_s32(0));
-        /// Every lane `x`.
-        fn splat_f32(x: f32) -> float32x4_t = vdupq_n_f32(x);
         /// Every byte's low nibble.
         fn low_nibbles(v: int8x16_t) -> int8x16_t = vandq_s8(v, vdupq_n_s8(15));
         /// Every byte's high nibble.
         fn high_nibbles(v: int8x16_t) -> int8x16_t =
             vreinterpretq_s8_u8(vshrq_n_u8::<4>(vreinterpretq_u8_s8(v)));
-        /// `a - 8`, of bytes.
-        fn minus_8(a: int8x16_t) -> int8x16_t = vsubq_s8(a, vdupq_n_s8(8));
+        /// `a - b`, of bytes.
+        fn minus(a: int8x16_t, b: i8) -> int8x16_t = vsubq_s8(a, vdupq_n_s8(b));
         /// Sums of neighbours, of `a` and then of `b`.
         fn add_neighbours_i16(a: int16x8_t, b: int16x8_t) -> int16x8_t = vpaddq_s16(a, b);
         /// Sums of neighbours, of `a` and then of `b`.
@@ -118,12 +113,7 @@ impl Neon {
         /// Integers as floats.
         fn to_f32(a: int32x4_t) -> float32x4_t = vcvtq_f32_s32(a);
         /// `a b`
-        fn multiply(a: float32x4_t, b: float32x4_t) -> float32x4_t = vmulq_f32(a, b);
-        /// `a b`
         fn multiply_by(a: float32x4_t, b: f32) -> float32x4_t = vmulq_n_f32(a, b);
-        /// `a b + c`, rounded once.
-        fn multiply_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t =
-            vfmaq_f32(c, a, b);
         /// The bits of `|a|`.
         fn magnitude_bits(a: float32x4_t) -> uint32x4_t = vreinterpretq_u32_f32(vabsq_f32(a));
         /// The larger one.
@@ -192,7 +182,7 @@ impl Neon {
 
     /// The 16 bytes from `at` on.
     #[inline(always)]
-    pub(crate) fn load<const N: usize>(self, from: &[u8; N], at: usize) -> int8x16_t {
+    pub(crate) fn load_bytes<const N: usize>(self, from: &[u8; N], at: usize) -> int8x16_t {
         assert!(at + 16 <= N);
         // SAFETY: 16 bytes from `at` on are in the array.
         unsafe { vld1q_s8(from.as_ptr().add(at).cast()) }
@@ -217,7 +207,7 @@ impl Neon {
     ) {
         for (i, q) in self.bytes_to_f32(q).into_iter().enumerate() {
             let at = at + 4 * i;
-            self.store_f32(self.multiply_add(q, scale, self.load_f32(y, at)), y, at);
+            self.store_f32(self.mul_add(q, scale, self.load_f32(y, at)), y, at);
         }
     }
 
@@ -231,7 +221,7 @@ impl Neon {
 
     /// Writes 16 bytes from `at` on.
     #[inline(always)]
-    pub(crate) fn store<const N: usize>(self, v: int8x16_t, to: &mut [u8; N], at: usize) {
+    pub(crate) fn store_bytes<const N: usize>(self, v: int8x16_t, to: &mut [u8; N], at: usize) {
         assert!(at + 16 <= N);
         // SAFETY: 16 bytes from `at` on are in the array.
         unsafe { vst1q_s8(to.as_mut_ptr().add(at).cast(), v) }
@@ -256,7 +246,7 @@ impl Neon {
     /// The 8 half floats whose 16 bytes begin at `at`, widened.
     #[inline(always)]
     pub(crate) fn load_f16<const N: usize>(self, from: &[u8; N], at: usize) -> [float32x4_t; 2] {
-        let bytes = self.load(from, at);
+        let bytes = self.load_bytes(from, at);
         // SAFETY: the token proves NEON; registers only.
         unsafe {
             let halves = vreinterpretq_f16_s8(bytes);

@@ -23,21 +23,29 @@ mod walk;
 mod x86;
 
 #[cfg(target_arch = "aarch64")]
-pub(crate) use arm::{Dotprod, I8mm, Neon};
+pub(crate) use arm::{Dotprod, I8mm};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512Vnni};
+pub(crate) use x86::Avx512Vnni;
 
 use crate::Isa;
 use crate::isa::Level;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Avx2;
+#[cfg(target_arch = "aarch64")]
+use crate::simd::Neon;
 
 /// An operation on small integers in one form for each instruction set that it gains by; all but `scalar` must be
-/// `#[inline(always)]`. The others do what the sets that they contain do: `i8mm → dotprod → neon`, `avx512vnni → avx2`.
+/// `#[inline(always)]`. The others do what the sets that they contain do: `i8mm → dotprod → neon → scalar`,
+/// `avx512vnni → avx2 → scalar`.
 pub(crate) trait IntegerKernel: Sized {
     /// The reference.
     fn scalar(self);
     /// For ARMv8.0.
     #[cfg(target_arch = "aarch64")]
-    fn neon(self, s: Neon);
+    #[inline(always)]
+    fn neon(self, _: Neon) {
+        self.scalar();
+    }
     /// With `sdot`.
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
@@ -52,7 +60,10 @@ pub(crate) trait IntegerKernel: Sized {
     }
     /// With AVX2.
     #[cfg(target_arch = "x86_64")]
-    fn avx2(self, s: Avx2);
+    #[inline(always)]
+    fn avx2(self, _: Avx2) {
+        self.scalar();
+    }
     /// With `vpdpbusd` on 64 bytes.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
@@ -60,6 +71,24 @@ pub(crate) trait IntegerKernel: Sized {
         self.avx2(s.avx2());
     }
 }
+
+/// The methods of an [`IntegerKernel`] for the instruction sets that are named: each is the kernel's own `each` with that token.
+macro_rules! each_with {
+    ($($isa:ident),*) => { $(each_with!(@$isa);)* };
+    (@neon) => { each_with!("aarch64", neon, crate::simd::Neon); };
+    (@dotprod) => { each_with!("aarch64", dotprod, crate::simd::integer::Dotprod); };
+    (@i8mm) => { each_with!("aarch64", i8mm, crate::simd::integer::I8mm); };
+    (@avx2) => { each_with!("x86_64", avx2, crate::simd::Avx2); };
+    (@avx512vnni) => { each_with!("x86_64", avx512vnni, crate::simd::integer::Avx512Vnni); };
+    ($arch:literal, $isa:ident, $token:ty) => {
+        #[cfg(target_arch = $arch)]
+        #[inline(always)]
+        fn $isa(self, s: $token) {
+            self.each(s);
+        }
+    };
+}
+pub(crate) use each_with;
 
 /// Does `kernel` with the instructions of `isa`.
 #[inline]

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::marker::PhantomData;
 
-use super::arm::Neon;
+use crate::simd::Neon;
 
 /// Two slices of one length, walked together, record by record and in each record from front to back: so that every load
 /// moves its pointer along and none needs an address of its own. What is left of the two records is known to the compiler,

@@ -3,12 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::IntegerKernel;
+use crate::simd::avx512::Avx512;
+use crate::simd::{Avx2, Simd};
 
-/// Proof that the code runs where AVX2, FMA and F16C are.
-#[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
-
-/// Proof that the code runs where AVX-512 F, BW, VL, DQ and VNNI are, and what [`Avx2`] says.
+/// Proof that the code runs where AVX-512 F, BW, VL, DQ and VNNI are, AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512Vnni(());
 
@@ -28,8 +26,6 @@ impl Avx2 {
         fn splat_i32(x: i32) -> __m256i = _mm256_set1_epi32(x);
         /// Every lane `x`.
         fn splat_i16(x: i16) -> __m256i = _mm256_set1_epi16(x);
-        /// Every lane `x`.
-        fn splat_f32(x: f32) -> __m256 = _mm256_set1_ps(x);
         /// Every byte's low nibble.
         fn low_nibbles(v: __m256i) -> __m256i = _mm256_and_si256(v, _mm256_set1_epi8(15));
         /// Every byte's high nibble.
@@ -61,15 +57,11 @@ impl Avx2 {
         /// Integers as floats.
         fn to4_f32(a: __m128i) -> __m128 = _mm_cvtepi32_ps(a);
         /// `a b`
-        fn multiply(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
-        /// `a b + c`, rounded once.
-        fn multiply_add(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
-        /// `a b`
         fn multiply4(a: __m128, b: __m128) -> __m128 = _mm_mul_ps(a, b);
         /// `a b + c`, rounded once.
         fn multiply_add4(a: __m128, b: __m128, c: __m128) -> __m128 = _mm_fmadd_ps(a, b, c);
-        /// `a - 8`, of bytes.
-        fn minus_8(a: __m256i) -> __m256i = _mm256_sub_epi8(a, _mm256_set1_epi8(8));
+        /// `a - b`, of bytes.
+        fn minus(a: __m256i, b: i8) -> __m256i = _mm256_sub_epi8(a, _mm256_set1_epi8(b));
         /// The bits of `|a|`.
         fn magnitude_bits(a: __m256) -> __m256i =
             _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(i32::MAX));
@@ -119,7 +111,7 @@ impl Avx2 {
 
     /// The 32 bytes from `at` on.
     #[inline(always)]
-    pub(crate) fn load<const N: usize>(self, from: &[u8; N], at: usize) -> __m256i {
+    pub(crate) fn load_bytes<const N: usize>(self, from: &[u8; N], at: usize) -> __m256i {
         assert!(at + 32 <= N);
         // SAFETY: 32 bytes from `at` on are in the array; the token proves AVX2.
         unsafe { _mm256_loadu_si256(from.as_ptr().add(at).cast()) }
@@ -150,7 +142,7 @@ impl Avx2 {
 
     /// Writes 32 bytes from `at` on.
     #[inline(always)]
-    pub(crate) fn store<const N: usize>(self, v: __m256i, to: &mut [u8; N], at: usize) {
+    pub(crate) fn store_bytes<const N: usize>(self, v: __m256i, to: &mut [u8; N], at: usize) {
         assert!(at + 32 <= N);
         // SAFETY: 32 bytes from `at` on are in the array; the token proves AVX2.
         unsafe { _mm256_storeu_si256(to.as_mut_ptr().add(at).cast(), v) }
@@ -175,7 +167,7 @@ impl Avx2 {
     #[inline(always)]
     pub(crate) fn multiply_add_bytes(self, q: __m256i, scale: __m256, y: &mut [f32; 32]) {
         for (i, q) in self.bytes_to_f32(q).into_iter().enumerate() {
-            let sum = self.multiply_add(q, scale, self.load_f32(y, 8 * i));
+            let sum = self.mul_add(q, scale, self.load_f32(y, 8 * i));
             self.store_f32(sum, y, 8 * i);
         }
     }
@@ -211,11 +203,15 @@ impl Avx512Vnni {
         Avx2(())
     }
 
+    /// What AVX-512 can do, this can.
+    #[inline(always)]
+    pub(crate) fn avx512(self) -> Avx512 {
+        Avx512(())
+    }
+
     register_instructions! {
         /// Every lane `x`.
         fn splat_i32(x: i32) -> __m512i = _mm512_set1_epi32(x);
-        /// Every lane `x`.
-        fn splat_f32(x: f32) -> __m512 = _mm512_set1_ps(x);
         /// Every byte's low nibble.
         fn low_nibbles(v: __m512i) -> __m512i = _mm512_and_si512(v, _mm512_set1_epi8(15));
         /// Every byte's high nibble.
@@ -226,17 +222,13 @@ impl Avx512Vnni {
         fn dot_u8_i8(sum: __m512i, w: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(sum, w, x);
         /// Integers as floats.
         fn to_f32(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
-        /// `a b`
-        fn multiply(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
-        /// `a b + c`, rounded once.
-        fn multiply_add(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
         /// 16 half floats, widened.
         fn widen_f16(halves: __m256i) -> __m512 = _mm512_cvtph_ps(halves);
     }
 
     /// The 64 bytes from `at` on.
     #[inline(always)]
-    pub(crate) fn load<const N: usize>(self, from: &[u8; N], at: usize) -> __m512i {
+    pub(crate) fn load_bytes<const N: usize>(self, from: &[u8; N], at: usize) -> __m512i {
         assert!(at + 64 <= N);
         // SAFETY: 64 bytes from `at` on are in the array; the token proves AVX-512.
         unsafe { _mm512_loadu_si512(from.as_ptr().add(at).cast()) }
@@ -252,23 +244,9 @@ impl Avx512Vnni {
 
     /// Writes 64 bytes from `at` on.
     #[inline(always)]
-    pub(crate) fn store<const N: usize>(self, v: __m512i, to: &mut [u8; N], at: usize) {
+    pub(crate) fn store_bytes<const N: usize>(self, v: __m512i, to: &mut [u8; N], at: usize) {
         assert!(at + 64 <= N);
         // SAFETY: 64 bytes from `at` on are in the array; the token proves AVX-512.
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().add(at).cast(), v) }
-    }
-
-    /// 16 floats.
-    #[inline(always)]
-    pub(crate) fn load_f32(self, from: &[f32; 16]) -> __m512 {
-        // SAFETY: the array has 16 floats; the token proves AVX-512.
-        unsafe { _mm512_loadu_ps(from.as_ptr()) }
-    }
-
-    /// Writes 16 floats.
-    #[inline(always)]
-    pub(crate) fn store_f32(self, v: __m512, to: &mut [f32; 16]) {
-        // SAFETY: the array has 16 floats; the token proves AVX-512.
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
     }
 }
