@@ -241,8 +241,15 @@ impl Tiles<'_, '_> {
 fn copy(from: &[f32], to: &mut [f32]) {
     match (from.as_array::<TILE_ROWS>(), to.as_mut_array::<TILE_ROWS>()) {
         (Some(from), Some(to)) => *to = *from,
-        _ => to.copy_from_slice(from),
+        _ => copy_part(from, to),
     }
+}
+
+/// Not inlined: the compiler would make one copy of any length of it and of the other.
+#[cold]
+#[inline(never)]
+fn copy_part(from: &[f32], to: &mut [f32]) {
+    to.copy_from_slice(from);
 }
 
 /// The unpacked groups of a block, for aligned loads.
