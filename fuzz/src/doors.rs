@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use gemmad::config::{Mqtt, Wyoming};
 use gemmad::publish::{dbus, mqtt, wyoming};
-use gemmad::report::{Action, Info, JobState, JobUpdate, Reply, Request};
+use gemmad::report::{Info, JobUpdate, Payload, Reply, Request};
 use gemmad::utterance::Progress;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::unconstrained;
@@ -31,10 +31,18 @@ pub(crate) fn mqtt(bytes: &[u8]) {
     };
     match mqtt::read_request(&config, topic, payload) {
         None => {}
-        Some(Ok(request)) => assert!(!request.id.is_empty()),
+        Some(Ok(payload)) => read(&payload),
         Some(Err(error)) => {
             assert!(error.message.len() < LONGEST_ERROR_BYTES + topic.len());
         }
+    }
+}
+
+/// What came through the reading of a door is complete.
+fn read(payload: &Payload) {
+    if let Payload::Ask(ask) = payload {
+        let media = ask.image.is_some() || ask.audio.is_some();
+        assert!(media || !ask.prompt.trim().is_empty());
     }
 }
 
@@ -48,11 +56,11 @@ pub(crate) fn dbus(bytes: &[u8]) {
     let options = options.get(1..).unwrap_or_default();
     const MOST: usize = 65_536;
     match dbus::read_options(method, options, MOST) {
-        Ok(Action::Ask(ask)) => {
+        Ok(Some(ask)) => {
             assert!(ask.system.is_none_or(|text| text.len() <= MOST));
             assert!(ask.temperature.is_none_or(f32::is_finite));
         }
-        Ok(_) => {}
+        Ok(None) => {}
         Err(told) => assert!(told.len() < LONGEST_ERROR_BYTES + method.len(), "{told}"),
     }
 }
@@ -100,8 +108,8 @@ impl AsyncRead for Pieces<'_> {
 
 /// The daemon's part: a transcript when the sound has ended, an intent at once.
 fn reply(request: &Request) -> Option<JobUpdate> {
-    let text = match &request.action {
-        Action::Dictate(dictation) => {
+    let text = match &request.payload {
+        Payload::Dictate(dictation) => {
             let (samples, progress) = dictation.sound.state();
             assert!(samples <= LONGEST_UTTERANCE);
             if progress == Progress::Speaking {
@@ -109,23 +117,14 @@ fn reply(request: &Request) -> Option<JobUpdate> {
             }
             "heard".to_owned()
         }
-        Action::Recognize { text } => text.clone(),
+        Payload::Recognize { text } => text.clone(),
         _ => return None,
     };
-    Some(JobUpdate {
-        id: request.id.clone(),
-        origin: request.origin.clone(),
-        transaction: None,
-        kind: "transcribe",
-        state: JobState::Done,
-        progress: None,
-        partial: None,
-        reply: Some(Reply {
-            text: Some(text),
-            ..Reply::default()
-        }),
-        error: None,
-    })
+    let reply = Reply {
+        text: Some(text),
+        ..Reply::default()
+    };
+    Some(JobUpdate::end(&request.header, Ok(reply)))
 }
 
 fn info() -> Info {

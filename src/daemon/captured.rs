@@ -9,7 +9,7 @@ use super::job::{CaptionWork, Speaker, Ticket, Utterance, Work};
 use super::{Daemon, reports};
 use crate::media::{CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneEvent};
 use crate::pipeline::Group;
-use crate::report::{ErrorBody, ErrorCode, Report, SourceState};
+use crate::report::{ErrorBody, ErrorCode, JobUpdate, Report, SourceState, Wish};
 
 impl Daemon {
     pub(super) fn captured(&mut self, captured: CaptureEvent) {
@@ -30,13 +30,13 @@ impl Daemon {
                     self.record.error(&format!("{id}: {reason}"));
                 }
                 let state = ear.state;
-                self.sinks.publish(&Report::MicrophoneState { id, state });
+                self.doors.publish(&Report::MicrophoneState { id, state });
             }
             MicrophoneEvent::SpeechStarted(sound) => {
                 // At the onset, so that it overlaps with the speaking even while the worker is busy.
                 self.loaded.residency.prefetch(Group::Audio);
                 ear.speaking = true;
-                self.sinks.publish(&Report::Speech {
+                self.doors.publish(&Report::Speech {
                     id: id.clone(),
                     speaking: true,
                 });
@@ -47,11 +47,11 @@ impl Daemon {
                     hearing: None,
                 });
                 let ticket = Arc::new(Ticket::default());
-                self.push(self.job(Ulid::generate().to_string(), work, ticket));
+                self.push(self.job(Ulid::generate().to_string(), None, work, ticket));
             }
             MicrophoneEvent::SpeechEnded => {
                 ear.speaking = false;
-                self.sinks.publish(&Report::Speech {
+                self.doors.publish(&Report::Speech {
                     id,
                     speaking: false,
                 });
@@ -63,7 +63,7 @@ impl Daemon {
                 };
                 log::info!(source = id.as_str(); "{reason}");
                 // Nothing failed, so it goes past what is counted as an error.
-                self.sinks.publish(&reports::rejected_speech(
+                self.doors.publish(&reports::rejected_speech(
                     &Ulid::generate().to_string(),
                     &id,
                     &self.settings,
@@ -71,7 +71,7 @@ impl Daemon {
                     reason.to_owned(),
                 ));
             }
-            MicrophoneEvent::Level(dbfs) => self.sinks.publish(&Report::Level { id, dbfs }),
+            MicrophoneEvent::Level(dbfs) => self.doors.publish(&Report::Level { id, dbfs }),
             MicrophoneEvent::Overrun => self.record.queues.audio_overruns += 1,
         }
     }
@@ -87,18 +87,18 @@ impl Daemon {
                 }
                 let state = source_state(&state);
                 eye.state = state;
-                self.sinks.publish(&Report::CameraState { id, state });
+                self.doors.publish(&Report::CameraState { id, state });
             }
             CameraEvent::MotionStarted(_) => {
                 eye.moving = true;
                 if !self.vigil.degraded().is_degraded() {
                     self.loaded.residency.prefetch(Group::Vision);
                 }
-                self.sinks.publish(&Report::Motion { id, moving: true });
+                self.doors.publish(&Report::Motion { id, moving: true });
             }
             CameraEvent::MotionEnded => {
                 eye.moving = false;
-                self.sinks.publish(&Report::Motion { id, moving: false });
+                self.doors.publish(&Report::Motion { id, moving: false });
             }
             CameraEvent::Frame {
                 frame,
@@ -106,40 +106,40 @@ impl Daemon {
                 motion,
                 request,
             } => {
-                let request = match request {
+                let asked = match request.map(|number| self.devices.take_snapshot(number)) {
+                    // It was cancelled, or its time is over.
+                    Some(None) => return,
+                    Some(asked) => asked,
                     None => None,
-                    Some(number) => match self.devices.snapshots.remove(&number) {
-                        // It was cancelled, or its time is over.
-                        None => return,
-                        request => request,
-                    },
                 };
                 if trigger == CaptionTrigger::Motion && self.vigil.degraded().is_degraded() {
                     self.record.queues.dropped_captions += 1;
                     return;
                 }
-                let timeout_ms = request
-                    .as_ref()
-                    .and_then(|(_, describe)| describe.timeout_ms);
-                let job_id = match &request {
-                    Some((request, _)) => request.id.clone(),
+                let (asker, wish) = asked.map_or_else(
+                    || (None, Wish::default()),
+                    |asked| (Some(asked.asker), asked.wish),
+                );
+                let job_id = match &asker {
+                    Some(asker) => asker.id.clone(),
                     None => Ulid::generate().to_string(),
                 };
-                let ticket = Arc::new(Ticket::until(Instant::now() + self.patience(timeout_ms)));
+                let patience = self.patience(asker.as_ref().and_then(|asker| asker.timeout));
+                let ticket = Arc::new(Ticket::until(Instant::now() + patience));
                 let work = Work::Caption(CaptionWork {
                     camera: id,
                     frame,
                     trigger,
                     motion,
-                    request,
+                    wish,
                 });
-                self.push(self.job(job_id, work, ticket));
+                self.push(self.job(job_id, asker, work, ticket));
             }
             CameraEvent::FrameFailed {
                 request: number,
                 reason,
             } => {
-                let Some((request, _)) = self.devices.snapshots.remove(&number) else {
+                let Some(asked) = self.devices.take_snapshot(number) else {
                     return;
                 };
                 let report = reports::failed_snapshot(
@@ -149,11 +149,8 @@ impl Daemon {
                     reason.clone(),
                 );
                 self.reported(report);
-                let error = ErrorBody {
-                    code: ErrorCode::Busy,
-                    message: format!("{id}: {reason}"),
-                };
-                self.reported(request.update(crate::report::JobState::Failed, Err(error)));
+                let error = ErrorBody::new(ErrorCode::Busy, format!("{id}: {reason}"));
+                self.answered(JobUpdate::end(&asked.asker, Err(error)));
             }
         }
     }

@@ -10,7 +10,7 @@ use super::state::Switches;
 use crate::capture::{Camera, EventSink, Microphone};
 use crate::config::{self, Config};
 use crate::media::{CameraControl, MicrophoneControl};
-use crate::report::{Describe, Report, Request, SourceState};
+use crate::report::{Header, Report, SourceState, Wish};
 
 /// How long microphones and cameras may take to close, and how often it is looked whether they have.
 const CLOSES_WITHIN: Duration = Duration::from_secs(5);
@@ -34,13 +34,20 @@ pub(super) struct Eye {
     pub(super) moving: bool,
 }
 
+/// A picture that was asked for.
+pub(super) struct Snapshot {
+    camera: String,
+    pub(super) asker: Header,
+    pub(super) wish: Wish,
+}
+
 /// The devices that are configured.
 pub(super) struct Devices {
     pub(super) ears: BTreeMap<String, Ear>,
     pub(super) eyes: BTreeMap<String, Eye>,
     events: mpsc::Sender<Event>,
-    /// Pictures that were asked for and have not come yet; each [`Describe`] names its camera.
-    pub(super) snapshots: BTreeMap<u64, (Request, Describe)>,
+    /// Pictures that were asked for and have not come yet.
+    snapshots: BTreeMap<u64, Snapshot>,
     next_snapshot: u64,
 }
 
@@ -109,12 +116,12 @@ impl Devices {
         }
     }
 
-    /// Ends what is configured no more or otherwise, starts what is new. Gives the requests whose pictures will not come.
+    /// Ends what is configured no more or otherwise, starts what is new. Gives those who asked for pictures that will not come.
     pub(super) async fn reconfigure(
         &mut self,
         config: &Config,
         switches: &Switches,
-    ) -> Vec<Request> {
+    ) -> Vec<Header> {
         let same_ear = |ear: &Ear| config.microphone.contains(&ear.config);
         let same_eye = |eye: &Eye| config.camera.contains(&eye.config);
         let ears = std::mem::take(&mut self.ears);
@@ -129,8 +136,8 @@ impl Devices {
         unseen
     }
 
-    /// Ends all of them. Gives the requests whose pictures will not come.
-    pub(super) async fn stop(&mut self) -> Vec<Request> {
+    /// Ends all of them. Gives those who asked for pictures that will not come.
+    pub(super) async fn stop(&mut self) -> Vec<Header> {
         let ears = std::mem::take(&mut self.ears);
         let eyes = std::mem::take(&mut self.eyes);
         stop_threads(ears, eyes).await;
@@ -138,17 +145,14 @@ impl Devices {
     }
 
     /// Forgets the pictures of cameras that do not run.
-    fn unseen(&mut self) -> Vec<Request> {
+    fn unseen(&mut self) -> Vec<Header> {
         let snapshots = std::mem::take(&mut self.snapshots);
-        let runs = |describe: &Describe| {
-            let camera = describe.camera.as_ref();
-            camera.is_some_and(|id| self.eyes.contains_key(id))
-        };
+        let runs = |snapshot: &Snapshot| self.eyes.contains_key(&snapshot.camera);
         let (stay, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = snapshots
             .into_iter()
-            .partition(|(_, (_, describe))| runs(describe));
+            .partition(|(_, snapshot)| runs(snapshot));
         self.snapshots = stay;
-        gone.into_values().map(|(request, _)| request).collect()
+        gone.into_values().map(|snapshot| snapshot.asker).collect()
     }
 
     /// In words, for the status line.
@@ -188,24 +192,28 @@ impl Devices {
         eye.is_some()
     }
 
-    /// The only camera, where there is just one.
-    pub(super) fn only_camera(&self) -> Option<&str> {
-        let mut ids = self.eyes.keys();
-        ids.next()
-            .filter(|_| ids.next().is_none())
-            .map(String::as_str)
-    }
-
     /// Asks a camera for a picture; whether there is such a camera.
-    pub(super) fn snapshot(&mut self, id: &str, request: Request, mut describe: Describe) -> bool {
-        describe.camera = Some(id.to_owned());
+    pub(super) fn snapshot(&mut self, camera: &str, asker: Header, wish: Wish) -> bool {
         let number = self.next_snapshot;
-        let known = self.control_camera(id, CameraControl::Snapshot(number));
+        let known = self.control_camera(camera, CameraControl::Snapshot(number));
         if known {
+            let camera = camera.to_owned();
             self.next_snapshot += 1;
-            self.snapshots.insert(number, (request, describe));
+            self.snapshots.insert(
+                number,
+                Snapshot {
+                    camera,
+                    asker,
+                    wish,
+                },
+            );
         }
         known
+    }
+
+    /// The picture with this number is there, or will not come; nothing where nobody waits for it any more.
+    pub(super) fn take_snapshot(&mut self, number: u64) -> Option<Snapshot> {
+        self.snapshots.remove(&number)
     }
 
     /// Pictures that are waited for: bounded like other requests.
@@ -214,12 +222,11 @@ impl Devices {
     }
 
     /// Forgets a picture that was asked for, by the job's id.
-    pub(super) fn cancel_snapshot(&mut self, job: &str) -> Option<Request> {
-        let number = self
-            .snapshots
-            .iter()
-            .find_map(|(number, (request, _))| (request.id == job).then_some(*number))?;
-        self.snapshots.remove(&number).map(|(request, _)| request)
+    pub(super) fn cancel_snapshot(&mut self, job: &str) -> Option<Header> {
+        let is_it = |snapshot: &Snapshot| snapshot.asker.id == job;
+        let mut snapshots = self.snapshots.iter();
+        let number = snapshots.find_map(|(number, snapshot)| is_it(snapshot).then_some(*number))?;
+        self.take_snapshot(number).map(|snapshot| snapshot.asker)
     }
 
     /// Every state, for a broker or a bus that came back.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::media::CaptureEvent;
 use crate::pipeline::{Engine, EngineError, GroupMemory, Residency};
-use crate::report::{Report, Request};
+use crate::report::{JobUpdate, Report, Request};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -13,8 +13,8 @@ pub(super) enum Event {
     Captured(CaptureEvent),
     /// Somebody asks for something.
     Requested(Box<Request>),
-    /// The worker has something to publish.
-    Reported(Report),
+    /// The worker has something to tell.
+    Told(Told),
     /// The worker tells about itself.
     Worker(WorkerNote),
     /// SIGTERM or SIGINT.
@@ -23,6 +23,15 @@ pub(super) enum Event {
     Reload,
     /// A second has passed.
     Tick,
+}
+
+/// What is told, and to whom.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// Everybody.
+    All(Report),
+    /// Whoever asked.
+    Asker(Box<JobUpdate>),
 }
 
 /// What the worker tells about itself.

@@ -69,16 +69,14 @@ impl Daemon {
     pub(super) async fn tick(&mut self) {
         self.vigil.watch();
         for line in log_sink::take_lines() {
-            self.sinks.publish(&Report::Log(Box::new(line)));
+            self.doors.publish(&Report::Log(Box::new(line)));
         }
         for job in self.queue.expired() {
-            match reports::refused(&job, &self.loaded.model, job.too_late()) {
-                Some(report @ Report::Job(_)) => self.reported(report), // counts it
-                Some(report) => {
-                    self.record.queues.timeouts += 1;
-                    self.reported(report);
-                }
-                None => self.record.queues.timeouts += 1,
+            if job.asker.is_none() {
+                self.record.queues.timeouts += 1; // who asked is counted with the answer
+            }
+            if let Some(told) = reports::refused(&job, &self.loaded.model, job.too_late()) {
+                self.told(told);
             }
         }
         if self.vigil.vitals_read.elapsed() >= VITALS_EVERY {
@@ -89,10 +87,10 @@ impl Daemon {
             self.state_file.save(&self.switches);
             self.publish_switches();
         }
-        if self.sinks.tick().await {
+        if self.doors.tick(&self.settings.config).await {
             self.publish_switches();
         }
-        if let Some(trouble) = self.sinks.trouble() {
+        if let Some(trouble) = self.doors.trouble() {
             self.record.error(&trouble);
             self.publish_health();
         }
@@ -131,7 +129,7 @@ impl Daemon {
             self.settings
                 .for_board(&self.switches, self.vigil.degraded.is_degraded()),
         );
-        self.sinks.publish(&Report::Matformer(self.slice()));
+        self.doors.publish(&Report::Matformer(self.slice()));
         self.publish_health();
     }
 
@@ -143,7 +141,7 @@ impl Daemon {
             "ready"
         };
         let health = self.health(state);
-        self.sinks.publish(&Report::Health(Box::new(health)));
+        self.doors.publish(&Report::Health(Box::new(health)));
     }
 
     pub(super) fn health(&self, state: &str) -> crate::report::Health {
@@ -152,7 +150,7 @@ impl Daemon {
             state,
             &self.vigil.degraded,
             self.queue.len(),
-            self.sinks.mqtt_health(),
+            self.doors.mqtt_health(),
         )
     }
 
@@ -167,7 +165,7 @@ impl Daemon {
         reports.push(Report::Matformer(self.slice()));
         reports.push(Report::MaxTokens(self.settings.max_tokens));
         for report in reports {
-            self.sinks.publish(&report);
+            self.doors.publish(&report);
         }
     }
 

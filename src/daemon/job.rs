@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::hearing::Hearing;
 use super::settings::Settings;
 use crate::media::{CaptionTrigger, MotionExtent, VideoFrame};
-use crate::report::{Ask, Describe, ErrorBody, ErrorCode, Request, Transcribe};
+use crate::report::{Ask, Attachment, ErrorBody, ErrorCode, Header, Transcribe, Wish};
 use crate::utterance::{self, Progress};
 
 /// Samples of an utterance that are worked on together while it is spoken, 160 ms. Every utterance is cut so, whatever else is being
@@ -45,6 +45,8 @@ pub(super) struct Turn {
 pub(super) struct Job {
     /// ULID.
     pub(super) id: String,
+    /// Who asked for it, where anybody did.
+    pub(super) asker: Option<Header>,
     pub(super) work: Work,
     /// What was configured when the job came.
     pub(super) settings: Arc<Settings>,
@@ -60,19 +62,13 @@ pub(super) enum Work {
     /// A picture to describe, whoever wanted it.
     Caption(CaptionWork),
     /// A question.
-    Ask { request: Request, ask: Ask },
+    Ask(Ask),
     /// An attached picture.
-    Describe {
-        request: Request,
-        describe: Describe,
-    },
+    Describe { image: Attachment, wish: Wish },
     /// Attached audio.
-    Transcribe {
-        request: Request,
-        transcribe: Transcribe,
-    },
+    Transcribe(Transcribe),
     /// A sentence that may be one of the commands.
-    Recognize { request: Request, text: String },
+    Recognize { text: String },
 }
 
 /// An utterance, and what has been made of it so far.
@@ -92,7 +88,6 @@ pub(super) enum Speaker {
     Microphone(String),
     /// A client's.
     Client {
-        request: Box<Request>,
         /// In the prompt's words.
         language: String,
     },
@@ -105,11 +100,17 @@ pub(super) struct CaptionWork {
     pub(super) frame: VideoFrame,
     pub(super) trigger: CaptionTrigger,
     pub(super) motion: Option<MotionExtent>,
-    /// The request that wanted it, where one did.
-    pub(super) request: Option<(Request, Describe)>,
+    /// How whoever asked wants it described.
+    pub(super) wish: Wish,
 }
 
 impl Work {
+    pub(super) fn is_utterance(&self) -> bool {
+        matches!(self, Work::Utterance(_))
+    }
+}
+
+impl Job {
     /// When it is taken; nothing where there is nothing to be done yet.
     pub(super) fn turn(&self) -> Option<Turn> {
         let turn = |rank| Turn {
@@ -118,7 +119,7 @@ impl Work {
             ended_at: None,
             heard: 0,
         };
-        match self {
+        match &self.work {
             Work::Utterance(utterance) => match utterance.sound.state() {
                 (_, Progress::Cancelled) => Some(turn(Rank::Spoken)),
                 (left, Progress::Ended { at, .. }) => Some(Turn {
@@ -134,47 +135,22 @@ impl Work {
                     }),
                 },
             },
-            Work::Ask { .. }
-            | Work::Describe { .. }
-            | Work::Transcribe { .. }
-            | Work::Recognize { .. } => Some(turn(Rank::Request)),
-            Work::Caption(caption) if caption.request.is_some() => Some(turn(Rank::Request)),
-            Work::Caption(_) => Some(turn(Rank::Caption)),
+            _ if self.asker.is_some() => Some(turn(Rank::Request)),
+            _ => Some(turn(Rank::Caption)),
         }
     }
 
-    pub(super) fn is_utterance(&self) -> bool {
-        matches!(self, Work::Utterance(_))
+    /// How urgent it is while it is worked on.
+    pub(super) fn rank(&self) -> Rank {
+        self.turn().map_or(Rank::Speaking, |turn| turn.rank)
     }
 
     /// The camera whose caption nobody asked for.
     pub(super) fn unasked_caption(&self) -> Option<&str> {
-        match self {
-            Work::Caption(caption) if caption.request.is_none() => Some(&caption.camera),
+        match &self.work {
+            Work::Caption(caption) if self.asker.is_none() => Some(&caption.camera),
             _ => None,
         }
-    }
-
-    /// The request behind it.
-    pub(super) fn request(&self) -> Option<&Request> {
-        match self {
-            Work::Ask { request, .. }
-            | Work::Describe { request, .. }
-            | Work::Transcribe { request, .. }
-            | Work::Recognize { request, .. } => Some(request),
-            Work::Utterance(utterance) => match &utterance.speaker {
-                Speaker::Client { request, .. } => Some(request),
-                Speaker::Microphone(_) => None,
-            },
-            Work::Caption(caption) => caption.request.as_ref().map(|(request, _)| request),
-        }
-    }
-}
-
-impl Job {
-    /// How urgent it is while it is worked on.
-    pub(super) fn rank(&self) -> Rank {
-        self.work.turn().map_or(Rank::Speaking, |turn| turn.rank)
     }
 
     /// Whether its time is over: that of an utterance begins when it has been spoken.

@@ -7,6 +7,7 @@ mod captured;
 mod clock;
 mod devices;
 mod directory;
+mod doors;
 mod error;
 mod event;
 mod health;
@@ -19,7 +20,6 @@ mod reload;
 mod reports;
 mod requests;
 mod settings;
-mod sinks;
 mod state;
 mod systemd;
 mod vitals;
@@ -35,16 +35,16 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::guard::lock::Lock;
-use crate::report::{ErrorBody, ErrorCode, EventType, JobState, Report, Request};
+use crate::report::{ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Report, Request};
 use devices::Devices;
-use event::{Event, Loaded, WorkerNote};
+use doors::Doors;
+use event::{Event, Loaded, Told, WorkerNote};
 use health::Vigil;
 use job::Job;
 use keeping::Keeping;
 use queue::{Limits, Pushed, Queue};
 use reports::Record;
 use settings::Settings;
-use sinks::Sinks;
 use state::{StateFile, Switches};
 
 pub use error::DaemonError;
@@ -146,7 +146,7 @@ struct Daemon {
     worker: std::thread::JoinHandle<()>,
     loaded: Loaded,
     started_at: String,
-    sinks: Sinks,
+    doors: Doors,
     devices: Devices,
     requests: requests::Open,
     record: Record,
@@ -195,7 +195,7 @@ impl Daemon {
         }
         let started_at = clock::now();
         let info = reports::info(&settings, &loaded, &started_at);
-        let sinks = Sinks::start(&settings.config, info, request_sender).await?;
+        let doors = Doors::open(&settings.config, info, request_sender).await?;
         let devices = Devices::start(&settings.config, &switches, event_sender);
         let daemon = Daemon {
             options: options.clone(),
@@ -209,7 +209,7 @@ impl Daemon {
             record: Record::new(loaded.memory.clone()),
             loaded,
             started_at,
-            sinks,
+            doors,
             devices,
             requests: requests::Open::default(),
             vigil,
@@ -238,7 +238,7 @@ impl Daemon {
         match event {
             Event::Captured(captured) => self.captured(captured),
             Event::Requested(request) => self.requested(*request).await,
-            Event::Reported(report) => self.reported(report),
+            Event::Told(told) => self.told(told),
             Event::Worker(note) => self.worker_note(note),
             Event::Reload => {
                 if let Err(error) = self.reload().await {
@@ -257,7 +257,14 @@ impl Daemon {
         ControlFlow::Continue(())
     }
 
-    /// Publishes what the worker has done.
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::All(report) => self.reported(report),
+            Told::Asker(update) => self.answered(*update),
+        }
+    }
+
+    /// Tells everybody what has come of sound and pictures.
     fn reported(&mut self, report: Report) {
         match &report {
             Report::Voice(event) => {
@@ -274,22 +281,9 @@ impl Daemon {
                     self.record.error(reason);
                 }
             }
-            Report::Job(update) => {
-                if let Some(timing) = update
-                    .reply
-                    .as_ref()
-                    .and_then(|reply| reply.timing.as_ref())
-                {
-                    self.record.speed(timing);
-                }
-                if matches!(&update.error, Some(error) if error.code == ErrorCode::Timeout) {
-                    self.record.queues.timeouts += 1;
-                }
-                self.requests.updated(update);
-            }
             _ => {}
         }
-        self.sinks.publish(&report);
+        self.doors.publish(&report);
     }
 
     fn worker_note(&mut self, note: WorkerNote) {
@@ -320,12 +314,12 @@ impl Daemon {
             utterances: queue.utterances,
             utterance_bytes: (queue.utterances_mib as u64) << 20,
         };
-        let request = job.work.request().cloned();
+        let asker = job.asker.clone();
         match self.queue.push(job, limits) {
             Pushed::Waits => {}
             Pushed::Newer => self.record.queues.dropped_captions += 1,
             Pushed::Full(refused, message) => {
-                match request {
+                match asker {
                     Some(_) => self.record.queues.refused_requests += 1,
                     None => self.record.queues.dropped_voice += 1,
                 }
@@ -333,14 +327,14 @@ impl Daemon {
                     code: ErrorCode::QueueFull,
                     message,
                 };
-                if let Some(report) = reports::refused(&refused, &self.loaded.model, error) {
-                    self.reported(report);
+                if let Some(told) = reports::refused(&refused, &self.loaded.model, error) {
+                    self.told(told);
                 }
                 return;
             }
         }
-        if let Some(request) = request {
-            self.reported(request.update(JobState::Queued, Ok(Default::default())));
+        if let Some(asker) = asker {
+            self.answered(JobUpdate::new(&asker, JobState::Queued));
         }
     }
 
@@ -351,18 +345,19 @@ impl Daemon {
         if self.keeping.tick() {
             self.state_file.save(&self.switches);
         }
-        self.sinks.publish(&Report::Stopping);
+        self.doors.publish(&Report::Stopping);
         let error = worker::stopping;
-        for request in self.devices.stop().await {
-            self.reported(request.update(JobState::Failed, Err(error())));
+        for asker in self.devices.stop().await {
+            self.answered(JobUpdate::end(&asker, Err(error())));
         }
         inputs.requests.close();
         while let Ok(request) = inputs.requests.try_recv() {
-            self.reported(request.update(JobState::Failed, Err(error())));
+            self.requests.begin(&request.header, request.reply);
+            self.answered(JobUpdate::end(&request.header, Err(error())));
         }
         for job in self.queue.close() {
-            if let Some(report) = reports::refused(&job, &self.loaded.model, error()) {
-                self.reported(report);
+            if let Some(told) = reports::refused(&job, &self.loaded.model, error()) {
+                self.told(told);
             }
         }
         let drain = Duration::from_secs(self.settings.config.queue.drain_s.into());
@@ -374,11 +369,11 @@ impl Daemon {
             }
             // The worker may end without another word, so nothing is waited for without a limit.
             let event = tokio::time::timeout(END_LOOK, inputs.events.recv()).await;
-            if let Ok(Some(Event::Reported(report))) = event {
-                self.reported(report);
+            if let Ok(Some(Event::Told(told))) = event {
+                self.told(told);
             }
         }
-        self.sinks.stop(Duration::from_secs(2)).await;
+        self.doors.stop(Duration::from_secs(2)).await;
         log::info!("stopped");
     }
 
@@ -397,7 +392,7 @@ impl Daemon {
             .sum();
         format!(
             "{sources}; {}; {} {} ({}), {} MiB of weights resident{degraded}",
-            self.sinks.status(),
+            self.doors.status(&self.settings.config),
             self.loaded.model,
             self.loaded.quantisation,
             self.settings.matformer.as_deref().unwrap_or("whole model"),

@@ -11,7 +11,7 @@ use super::{Daemon, DaemonError, log_sink, reports, systemd};
 use crate::config::{Config, Matformer};
 use crate::pipeline::EngineOptions;
 use crate::pipeline::commands::CommandGrammar;
-use crate::report::{ErrorBody, ErrorCode, JobState, Report};
+use crate::report::{ErrorBody, ErrorCode, JobUpdate, Report};
 
 /// What is computed from a configuration.
 pub(super) fn settings(
@@ -120,16 +120,10 @@ impl Daemon {
             .map_err(|error| error.to_string())?;
         let degraded = self.vigil.degraded().is_degraded();
         let new = Arc::new(new.for_board(&self.switches, degraded));
-        if new.config.mqtt != old.mqtt
-            && let Err(error) = self.sinks.restart_mqtt(&new.config).await
-        {
-            // The old connection is gone already: it comes back, then the new file is refused as a whole.
-            self.sinks
-                .restart_mqtt(&old)
-                .await
-                .map_err(|error| error.to_string())?;
-            return Err(error.to_string());
-        }
+        self.doors
+            .reload(&old, &new.config)
+            .await
+            .map_err(|error| error.to_string())?;
         log::set_max_level(level);
         log_sink::keep_lines(new.config.log.publish);
         self.settings = new;
@@ -137,15 +131,15 @@ impl Daemon {
         let unseen = devices
             .reconfigure(&self.settings.config, &self.switches)
             .await;
-        for request in unseen {
-            let error = ErrorBody {
-                code: ErrorCode::NotFound,
-                message: "the camera was taken out of the configuration, or changed".to_owned(),
-            };
-            self.reported(request.update(JobState::Failed, Err(error)));
+        for asker in unseen {
+            let error = ErrorBody::new(
+                ErrorCode::NotFound,
+                "the camera was taken out of the configuration, or changed",
+            );
+            self.answered(JobUpdate::end(&asker, Err(error)));
         }
         let info = reports::info(&self.settings, &self.loaded, &self.started_at);
-        self.sinks.publish(&Report::Info(Box::new(info)));
+        self.doors.publish(&Report::Info(Box::new(info)));
         self.publish_switches();
         self.publish_health();
         match restart.as_slice() {

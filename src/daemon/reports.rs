@@ -5,33 +5,34 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::clock;
-use super::event::Loaded;
+use super::event::{Loaded, Told};
 use super::job::{Job, Speaker, Utterance, Work};
 use super::settings::Settings;
 use super::vitals::{Degraded, Vitals};
 use crate::config::Config;
 use crate::pipeline::GroupMemory;
 use crate::report::{
-    CameraInfo, CaptionEvent, ErrorBody, EventType, Health, Info, JobState, MicrophoneInfo,
+    CameraInfo, CaptionEvent, ErrorBody, EventType, Health, Info, JobUpdate, MicrophoneInfo,
     MqttHealth, Queues, Reply, Report, ReportTiming, SCHEMA, TriggerName, VoiceEvent,
 };
 
 /// What a job that will not be done is reported as; nothing for a caption that nobody asked for.
-pub(super) fn refused(job: &Job, model: &str, error: ErrorBody) -> Option<Report> {
+pub(super) fn refused(job: &Job, model: &str, error: ErrorBody) -> Option<Told> {
+    if let Some(asker) = &job.asker {
+        return Some(Told::Asker(Box::new(JobUpdate::end(asker, Err(error)))));
+    }
     match &job.work {
         Work::Utterance(Utterance {
             speaker: Speaker::Microphone(microphone),
             ..
-        }) => Some(rejected_speech(
+        }) => Some(Told::All(rejected_speech(
             &job.id,
             microphone,
             &job.settings,
             model,
             error.message,
-        )),
-        work => work
-            .request()
-            .map(|request| request.update(JobState::Failed, Err(error))),
+        ))),
+        _ => None,
     }
 }
 
@@ -227,16 +228,13 @@ impl Record {
 }
 
 /// The answer to a request that was done at once.
-pub(super) fn done(request: &crate::report::Request, details: serde_json::Value) -> Report {
+pub(super) fn done(details: serde_json::Value) -> Reply {
     let details = match details {
         serde_json::Value::Object(details) => details,
         _ => serde_json::Map::new(),
     };
-    request.update(
-        JobState::Done,
-        Ok(Reply {
-            details,
-            ..Reply::default()
-        }),
-    )
+    Reply {
+        details,
+        ..Reply::default()
+    }
 }

@@ -12,55 +12,73 @@ use super::{Daemon, reports};
 use crate::media::{CameraControl, MicrophoneControl};
 use crate::pipeline::Group;
 use crate::report::{
-    Action, CancelRequest, Describe, Dictation, ErrorBody, ErrorCode, JobState, JobUpdate, Origin,
-    Report, Request,
+    Cancel, Describe, Dictation, ErrorBody, ErrorCode, Header, JobUpdate, Origin, Payload, Picture,
+    ReplyTo, Report, Request, Switch,
 };
 
-/// Jobs that have not ended, so that they can be cancelled by the name that the asker gave them.
+/// Requests that have not ended, of every door: whose they are, and where their answers go.
 #[derive(Debug, Default)]
 pub(super) struct Open {
-    jobs: BTreeMap<String, (Origin, Option<String>)>,
+    jobs: BTreeMap<String, OpenJob>,
+}
+
+#[derive(Debug)]
+struct OpenJob {
+    header: Header,
+    reply: ReplyTo,
+    /// It waits or runs, and so may be cancelled; what the loop does itself is done before anybody could.
+    admitted: bool,
 }
 
 impl Open {
-    fn begin(&mut self, request: &Request) {
-        let asker = (request.origin.clone(), request.transaction.clone());
-        self.jobs.insert(request.id.clone(), asker);
+    pub(super) fn begin(&mut self, header: &Header, reply: ReplyTo) {
+        let job = OpenJob {
+            header: header.clone(),
+            reply,
+            admitted: false,
+        };
+        self.jobs.insert(header.id.clone(), job);
     }
 
-    /// Forgets a job that has ended.
-    pub(super) fn updated(&mut self, update: &JobUpdate) {
-        if matches!(
-            update.state,
-            JobState::Done | JobState::Failed | JobState::Cancelled
-        ) {
-            self.jobs.remove(&update.id);
+    fn admit(&mut self, header: &Header) {
+        if let Some(job) = self.jobs.get_mut(&header.id) {
+            job.admitted = true;
         }
     }
 
+    /// Tells whoever asked, and forgets a job that has ended; whether it was open.
+    pub(super) fn tell(&mut self, update: &JobUpdate) -> bool {
+        let id = &update.header.id;
+        let Some(job) = self.jobs.get(id) else {
+            return false;
+        };
+        job.reply.tell(update);
+        if update.state.has_ended() {
+            self.jobs.remove(id);
+        }
+        true
+    }
+
     /// Ids of the jobs that a request to cancel means: of the same asker only.
-    fn meant(&self, request: &Request, cancel: &CancelRequest) -> Vec<String> {
-        let same_asker = |origin: &Origin| match (&request.origin, origin) {
+    fn meant(&self, asker: &Header, cancel: &Cancel) -> Vec<String> {
+        let same_asker = |origin: &Origin| match (&asker.origin, origin) {
             (Origin::Bus { uid, .. }, Origin::Bus { uid: owner, .. }) => *uid == 0 || uid == owner,
             (asker, owner) => asker == owner,
         };
-        let named = |id: &String, transaction: &Option<String>| {
-            cancel.job.as_ref() == Some(id)
-                || (cancel.target.is_some() && cancel.target == *transaction)
+        let named = |header: &Header| match cancel {
+            Cancel::Job(id) => **id == header.id,
+            Cancel::Target(name) => header.transaction.as_ref() == Some(name),
         };
         self.jobs
-            .iter()
-            .filter(|(id, (origin, transaction))| same_asker(origin) && named(id, transaction))
-            .map(|(id, _)| id.clone())
+            .values()
+            .filter(|job| job.admitted && same_asker(&job.header.origin) && named(&job.header))
+            .map(|job| job.header.id.clone())
             .collect()
     }
 }
 
 fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
-    ErrorBody {
-        code,
-        message: message.into(),
-    }
+    ErrorBody::new(code, message)
 }
 
 /// An answer of no token is no answer.
@@ -76,66 +94,76 @@ fn check_max_tokens(asked: Option<usize>) -> Result<(), ErrorBody> {
 
 impl Daemon {
     pub(super) async fn requested(&mut self, request: Request) {
-        match self.serve(&request).await {
+        let Request {
+            header,
+            payload,
+            reply,
+        } = request;
+        self.requests.begin(&header, reply);
+        match self.serve(&header, payload).await {
             Ok(None) => {}
             Ok(Some(details)) => {
-                let report = reports::done(&request, details);
-                self.reported(report);
+                let reply = reports::done(details);
+                self.answered(JobUpdate::end(&header, Ok(reply)));
             }
             Err(error) => {
                 self.record.queues.refused_requests += 1;
-                self.reported(request.update(JobState::Failed, Err(error)));
+                self.answered(JobUpdate::end(&header, Err(error)));
             }
         }
     }
 
+    /// Tells whoever asked how far a job is, and everybody that it has ended.
+    pub(super) fn answered(&mut self, update: JobUpdate) {
+        if let Some(timing) = update
+            .reply
+            .as_ref()
+            .and_then(|reply| reply.timing.as_ref())
+        {
+            self.record.speed(timing);
+        }
+        if matches!(&update.error, Some(error) if error.code == ErrorCode::Timeout) {
+            self.record.queues.timeouts += 1;
+        }
+        let was_open = self.requests.tell(&update);
+        if was_open && update.state.has_ended() {
+            self.doors.publish(&Report::JobEnded(Box::new(update)));
+        }
+    }
+
     /// `None` where the answer comes later.
-    async fn serve(&mut self, request: &Request) -> Result<Option<serde_json::Value>, ErrorBody> {
-        match &request.action {
-            Action::Ask(ask) => {
+    async fn serve(
+        &mut self,
+        header: &Header,
+        payload: Payload,
+    ) -> Result<Option<serde_json::Value>, ErrorBody> {
+        match payload {
+            Payload::Ask(ask) => {
                 check_max_tokens(ask.max_tokens)?;
                 self.check_prompt(&ask.prompt)?;
                 if let Some(system) = &ask.system {
                     self.check_prompt(system)?;
                 }
-                let work = Work::Ask {
-                    request: request.clone(),
-                    ask: ask.clone(),
-                };
-                self.admit(request, work, ask.timeout_ms);
+                self.admit(header, Work::Ask(ask));
             }
-            Action::Transcribe(transcribe) => {
+            Payload::Transcribe(transcribe) => {
                 check_max_tokens(transcribe.max_tokens)?;
-                if transcribe.audio.is_none() {
-                    return Err(error(
-                        ErrorCode::Invalid,
-                        "audio is missing: attach a WAV, FLAC, OGG or MP3",
-                    ));
-                }
-                let work = Work::Transcribe {
-                    request: request.clone(),
-                    transcribe: transcribe.clone(),
-                };
-                self.admit(request, work, transcribe.timeout_ms);
+                self.admit(header, Work::Transcribe(transcribe));
             }
-            Action::Describe(describe) => self.describe(request, describe)?,
-            Action::Dictate(dictation) => self.dictate(request, dictation),
-            Action::Recognize { text } => {
-                self.check_prompt(text)?;
+            Payload::Describe(describe) => self.describe(header, describe)?,
+            Payload::Dictate(dictation) => self.dictate(header, dictation),
+            Payload::Recognize { text } => {
+                self.check_prompt(&text)?;
                 if self.settings.commands.is_none() {
                     return Err(error(
                         ErrorCode::NotFound,
                         "no command is configured: add [[command]] blocks to gemmad.toml",
                     ));
                 }
-                let work = Work::Recognize {
-                    request: request.clone(),
-                    text: text.clone(),
-                };
-                self.admit(request, work, None);
+                self.admit(header, Work::Recognize { text });
             }
-            Action::Cancel(cancel) => return self.cancel(request, cancel).map(Some),
-            Action::Reload => {
+            Payload::Cancel(cancel) => return self.cancel(header, &cancel).map(Some),
+            Payload::Reload => {
                 return match self.reload().await {
                     Ok(restart) => Ok(Some(json!({ "needs_restart": restart }))),
                     Err(message) => {
@@ -145,7 +173,7 @@ impl Daemon {
                     }
                 };
             }
-            Action::Stats => {
+            Payload::Stats => {
                 let state = if self.vigil.degraded().is_degraded() {
                     "degraded"
                 } else {
@@ -156,8 +184,8 @@ impl Daemon {
                     .map(Some)
                     .map_err(|e| error(ErrorCode::Failed, e.to_string()));
             }
-            Action::Listen { id } => {
-                if self.switches.is_muted(id) {
+            Payload::Listen { id } => {
+                if self.switches.is_muted(&id) {
                     return Err(error(
                         ErrorCode::Busy,
                         format!("microphone {id:?} is muted: unmute it first"),
@@ -165,17 +193,13 @@ impl Daemon {
                 }
                 self.need(
                     self.devices
-                        .control_microphone(id, MicrophoneControl::Listen),
+                        .control_microphone(&id, MicrophoneControl::Listen),
                     "microphone",
-                    id,
+                    &id,
                 )?;
                 return Ok(Some(json!({})));
             }
-            Action::Mute { .. }
-            | Action::Enable { .. }
-            | Action::Captions { .. }
-            | Action::Matformer(_)
-            | Action::MaxTokens(_) => return self.switch(&request.action).map(Some),
+            Payload::Set(switch) => return self.switch(&switch).map(Some),
         }
         Ok(None)
     }
@@ -201,9 +225,16 @@ impl Daemon {
         Ok(())
     }
 
-    pub(super) fn job(&self, id: String, work: Work, ticket: Arc<Ticket>) -> Job {
+    pub(super) fn job(
+        &self,
+        id: String,
+        asker: Option<Header>,
+        work: Work,
+        ticket: Arc<Ticket>,
+    ) -> Job {
         Job {
             id,
+            asker,
             work,
             settings: Arc::clone(&self.settings),
             ticket,
@@ -212,57 +243,51 @@ impl Daemon {
     }
 
     /// How long a job may take: what was asked for, within what is configured.
-    pub(super) fn patience(&self, asked_ms: Option<u64>) -> Duration {
+    pub(super) fn patience(&self, asked: Option<Duration>) -> Duration {
         let most = Duration::from_secs(self.settings.config.queue.deadline_s.into());
-        asked_ms.map_or(most, |asked| Duration::from_millis(asked).min(most))
+        asked.map_or(most, |asked| asked.min(most))
     }
 
-    fn admit(&mut self, request: &Request, work: Work, timeout_ms: Option<u64>) {
-        self.requests.begin(request);
-        let ticket = Arc::new(Ticket::until(Instant::now() + self.patience(timeout_ms)));
-        self.push(self.job(request.id.clone(), work, ticket));
+    fn admit(&mut self, asker: &Header, work: Work) {
+        self.admit_until(asker, work, Instant::now() + self.patience(asker.timeout));
+    }
+
+    fn admit_until(&mut self, asker: &Header, work: Work, deadline: Instant) {
+        self.requests.admit(asker);
+        let ticket = Arc::new(Ticket::until(deadline));
+        self.push(self.job(asker.id.clone(), Some(asker.clone()), work, ticket));
     }
 
     /// Speech of a client: like that of a microphone, the model listens while it comes.
-    fn dictate(&mut self, request: &Request, dictation: &Dictation) {
+    fn dictate(&mut self, asker: &Header, dictation: Dictation) {
         self.loaded.residency.prefetch(Group::Audio);
         let work = Work::Utterance(Utterance {
             speaker: Speaker::Client {
-                request: Box::new(request.clone()),
-                language: dictation.language.clone(),
+                language: dictation.language,
             },
-            sound: Arc::clone(&dictation.sound),
+            sound: dictation.sound,
             heard: None,
             hearing: None,
         });
-        self.requests.begin(request);
         // Its end is not known yet; who speaks slower than this is given up, and holds up nobody until then.
         let longest_s = 2 * u64::from(self.settings.config.wyoming.max_utterance_s);
         let deadline = Instant::now() + Duration::from_secs(longest_s) + self.patience(None);
-        let job = self.job(request.id.clone(), work, Arc::new(Ticket::until(deadline)));
-        self.push(job);
+        self.admit_until(asker, work, deadline);
     }
 
-    fn describe(&mut self, request: &Request, describe: &Describe) -> Result<(), ErrorBody> {
-        check_max_tokens(describe.max_tokens)?;
-        if let Some(prompt) = &describe.prompt {
+    fn describe(&mut self, asker: &Header, describe: Describe) -> Result<(), ErrorBody> {
+        let wish = describe.wish;
+        check_max_tokens(wish.max_tokens)?;
+        if let Some(prompt) = &wish.prompt {
             self.check_prompt(prompt)?;
         }
-        if describe.image.is_some() {
-            let work = Work::Describe {
-                request: request.clone(),
-                describe: describe.clone(),
-            };
-            self.admit(request, work, describe.timeout_ms);
-            return Ok(());
-        }
-        let only = || self.devices.only_camera().map(str::to_owned);
-        let camera = describe.camera.clone().or_else(only).ok_or_else(|| {
-            error(
-                ErrorCode::Invalid,
-                "which camera? Name one, or attach an image",
-            )
-        })?;
+        let camera = match describe.picture {
+            Picture::Camera(camera) => camera,
+            Picture::Attached(image) => {
+                self.admit(asker, Work::Describe { image, wish });
+                return Ok(());
+            }
+        };
         let limit = self.settings.config.queue.jobs;
         if self.devices.waiting_snapshots() >= limit {
             return Err(error(
@@ -270,83 +295,68 @@ impl Daemon {
                 format!("{limit} pictures are waited for already: ask again later"),
             ));
         }
-        let known = self
-            .devices
-            .snapshot(&camera, request.clone(), describe.clone());
+        let known = self.devices.snapshot(&camera, asker.clone(), wish);
         self.need(known, "camera", &camera)?;
-        self.requests.begin(request);
+        self.requests.admit(asker);
         Ok(())
     }
 
-    fn cancel(
-        &mut self,
-        request: &Request,
-        cancel: &CancelRequest,
-    ) -> Result<serde_json::Value, ErrorBody> {
-        let meant = self.requests.meant(request, cancel);
+    fn cancel(&mut self, asker: &Header, cancel: &Cancel) -> Result<serde_json::Value, ErrorBody> {
+        let meant = self.requests.meant(asker, cancel);
         if meant.is_empty() {
-            let name = cancel.job.as_ref().or(cancel.target.as_ref());
-            let message = match name {
-                Some(name) => format!("there is no job {name:?} that could be cancelled"),
-                None => "name the job, or as target the transaction, to cancel".to_owned(),
-            };
+            let (Cancel::Job(name) | Cancel::Target(name)) = cancel;
+            let message = format!("there is no job {name:?} that could be cancelled");
             return Err(error(ErrorCode::NotFound, message));
         }
         for id in &meant {
-            let cancelled = || Err(error(ErrorCode::Cancelled, "it was cancelled"));
-            match self.queue.cancel(id) {
-                Cancelled::Running => {}
-                Cancelled::Waiting(job) => {
-                    if let Some(asked) = job.work.request() {
-                        self.reported(asked.update(JobState::Cancelled, cancelled()));
-                    }
-                }
-                Cancelled::Unknown => {
-                    if let Some(asked) = self.devices.cancel_snapshot(id) {
-                        self.reported(asked.update(JobState::Cancelled, cancelled()));
-                    }
-                }
+            let asked = match self.queue.cancel(id) {
+                Cancelled::Running => None,
+                Cancelled::Waiting(job) => job.asker,
+                Cancelled::Unknown => self.devices.cancel_snapshot(id),
+            };
+            if let Some(asked) = asked {
+                let cancelled = error(ErrorCode::Cancelled, "it was cancelled");
+                self.answered(JobUpdate::end(&asked, Err(cancelled)));
             }
         }
         Ok(json!({ "cancelled": meant }))
     }
 
     /// Changes a switch, keeps it, and tells everybody. One that stands as it is wanted is left alone, and nobody is told.
-    fn switch(&mut self, action: &Action) -> Result<serde_json::Value, ErrorBody> {
-        if self.stands(action)? {
+    fn switch(&mut self, switch: &Switch) -> Result<serde_json::Value, ErrorBody> {
+        if self.stands(switch)? {
             return Ok(json!({ "unchanged": true }));
         }
-        let report = match action {
-            Action::Mute { id, muted } => {
+        let report = match switch {
+            Switch::Mute { id, muted } => {
                 self.devices
                     .control_microphone(id, MicrophoneControl::Mute(*muted));
-                self.switches.muted.insert(id.clone(), *muted);
+                self.switches.muted.insert(id.to_string(), *muted);
                 None // its state follows when the device is closed or open
             }
-            Action::Enable { id, enabled } => {
+            Switch::Enable { id, enabled } => {
                 self.devices
                     .control_camera(id, CameraControl::Enable(*enabled));
-                self.switches.enabled.insert(id.clone(), *enabled);
+                self.switches.enabled.insert(id.to_string(), *enabled);
                 None
             }
-            Action::Captions { id, enabled } => {
+            Switch::Captions { id, enabled } => {
                 self.devices
                     .control_camera(id, CameraControl::Captions(*enabled));
-                self.switches.captions.insert(id.clone(), *enabled);
+                self.switches.captions.insert(id.to_string(), *enabled);
                 Some(Report::Captions {
-                    id: id.clone(),
+                    id: id.to_string(),
                     enabled: *enabled,
                 })
             }
-            Action::Matformer(name) => {
-                self.switches.matformer = Some(name.clone());
-                Some(Report::Matformer(name.clone()))
+            Switch::Matformer(name) => {
+                self.switches.matformer = Some(name.to_string());
+                Some(Report::Matformer(name.to_string()))
             }
-            Action::MaxTokens(tokens) => {
+            Switch::MaxTokens(tokens) => {
                 self.switches.max_tokens = Some(*tokens);
                 Some(Report::MaxTokens(*tokens))
             }
-            _ => None,
         };
         let kept = self.keeping.changed();
         if kept {
@@ -356,28 +366,32 @@ impl Daemon {
         self.settings = Arc::new(self.settings.for_board(&self.switches, degraded));
         // What could not be written yet is told with the next tick, which writes it.
         if let Some(report) = report.filter(|_| kept) {
-            self.sinks.publish(&report);
+            self.doors.publish(&report);
         }
         Ok(json!({}))
     }
 
     /// Whether a switch stands as it is wanted; an error where there is none, or no such value.
-    fn stands(&self, action: &Action) -> Result<bool, ErrorBody> {
+    fn stands(&self, switch: &Switch) -> Result<bool, ErrorBody> {
         let switches = &self.switches;
-        Ok(match action {
-            Action::Mute { id, muted } => {
-                self.need(self.devices.ears.contains_key(id), "microphone", id)?;
+        Ok(match switch {
+            Switch::Mute { id, muted } => {
+                self.need(
+                    self.devices.ears.contains_key(id.as_str()),
+                    "microphone",
+                    id,
+                )?;
                 switches.is_muted(id) == *muted
             }
-            Action::Enable { id, enabled } => {
-                self.need(self.devices.eyes.contains_key(id), "camera", id)?;
+            Switch::Enable { id, enabled } => {
+                self.need(self.devices.eyes.contains_key(id.as_str()), "camera", id)?;
                 switches.is_enabled(id) == *enabled
             }
-            Action::Captions { id, enabled } => {
-                self.need(self.devices.eyes.contains_key(id), "camera", id)?;
+            Switch::Captions { id, enabled } => {
+                self.need(self.devices.eyes.contains_key(id.as_str()), "camera", id)?;
                 switches.has_captions(id) == *enabled
             }
-            Action::Matformer(name) => {
+            Switch::Matformer(name) => {
                 if !self.loaded.slices.contains(name) {
                     let slices = self.loaded.slices.join(", ");
                     let message = format!("the model has no slice {name:?}; it has {slices}");
@@ -387,9 +401,9 @@ impl Daemon {
                 let usual = (switches.matformer.as_ref())
                     .or(configured)
                     .or(self.loaded.slices.first());
-                usual == Some(name)
+                usual.is_some_and(|usual| *usual == **name)
             }
-            Action::MaxTokens(tokens) => {
+            Switch::MaxTokens(tokens) => {
                 let limit = self.settings.config.queue.max_tokens;
                 if *tokens == 0 || *tokens > limit {
                     let message = format!(
@@ -399,7 +413,6 @@ impl Daemon {
                 }
                 switches.max_tokens.unwrap_or(limit) == *tokens
             }
-            _ => false,
         })
     }
 }

@@ -3,14 +3,20 @@
 //! Timestamps are RFC 3339 with the offset of local time; every payload has `schema`, the version of its layout, which only
 //! ever gains fields.
 
+mod fields;
+mod header;
 mod health;
+mod reply;
 mod request;
 mod result;
 
+pub use fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
+pub use header::{Header, Origin};
 pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
+pub use reply::ReplyTo;
 pub use request::{
-    Action, Ask, Attachment, CancelRequest, Describe, Dictation, MOST_NAME_BYTES, Origin, Request,
-    Transcribe,
+    Ask, Cancel, Describe, Dictation, MOST_NAME_BYTES, Name, Payload, Picture, Request, Switch,
+    Transcribe, Wish,
 };
 pub use result::{
     CaptionEvent, CommandCall, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply,
@@ -84,8 +90,8 @@ pub enum Report {
     Matformer(String),
     /// Tokens of an answer at most.
     MaxTokens(usize),
-    /// A request went on, or ended.
-    Job(Box<JobUpdate>),
+    /// A request ended, whoever asked; the asker has been told.
+    JobEnded(Box<JobUpdate>),
     /// The daemon is stopping.
     Stopping,
 }

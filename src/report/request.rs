@@ -1,119 +1,57 @@
-//! What the daemon is asked from outside, after whoever received it has read and checked it.
+//! What the daemon is asked from outside: a header, a payload that cannot be incomplete, and the way back.
+//!
+//! A payload is made of what a door read ([`AskFields`] and its kin). What is missing in it, and names that could be none, are
+//! refused here, for every door alike.
 
-use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
-
-/// An attached file: its bytes on the bus, their base64 in JSON.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Attachment(pub Arc<[u8]>);
-
-impl fmt::Debug for Attachment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Attachment({} bytes)", self.0.len())
-    }
-}
-
-impl<'de> Deserialize<'de> for Attachment {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Attachment, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        let bytes = STANDARD.decode(text.as_bytes()).map_err(|error| {
-            D::Error::custom(format!(
-                "an attached file is not base64 (RFC 4648, padded): {error}"
-            ))
-        })?;
-        Ok(Attachment(bytes.into()))
-    }
-}
-
-impl JsonSchema for Attachment {
-    fn schema_name() -> Cow<'static, str> {
-        "Attachment".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "contentEncoding": "base64" })
-    }
-}
-
-use super::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report};
+use super::fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
+use super::header::{Header, Origin};
+use super::reply::ReplyTo;
+use super::result::{ErrorBody, ErrorCode};
 use crate::utterance;
 
 /// Something that is asked.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The job's id, a ULID made by whoever received the request; updates of the job carry it.
-    pub id: String,
-    /// Who asks, and so who may cancel.
-    pub origin: Origin,
-    /// The asker's own name for it, given back with every answer.
-    pub transaction: Option<String>,
+    /// Who asks.
+    pub header: Header,
     /// What is asked.
-    pub action: Action,
-}
-
-/// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The broker.
-    Mqtt,
-    /// A peer on the bus.
-    Bus {
-        /// Its user.
-        uid: u32,
-        /// Its unique name.
-        sender: String,
-    },
-    /// A client of the Wyoming server.
-    Wyoming,
-    /// The daemon itself (microphones, cameras).
-    Own,
+    pub payload: Payload,
+    /// Where the answers go.
+    pub reply: ReplyTo,
 }
 
 impl Request {
-    /// An update of this request's job.
-    pub fn update(&self, state: JobState, result: Result<Reply, ErrorBody>) -> Report {
-        let (reply, error) = match result {
-            Ok(reply) => (Some(reply), None),
-            Err(error) => (None, Some(error)),
+    /// A request for `payload`.
+    pub fn new(
+        id: String,
+        origin: Origin,
+        transaction: Option<String>,
+        payload: Payload,
+        reply: ReplyTo,
+    ) -> Request {
+        let header = Header {
+            id,
+            origin,
+            transaction,
+            kind: payload.kind(),
+            timeout: payload.timeout_ms().map(Duration::from_millis),
         };
-        Report::Job(Box::new(JobUpdate {
-            state,
+        Request {
+            header,
+            payload,
             reply,
-            error,
-            ..self.job_update()
-        }))
-    }
-
-    /// An update that tells nothing yet but whose it is.
-    pub fn job_update(&self) -> JobUpdate {
-        JobUpdate {
-            id: self.id.clone(),
-            origin: self.origin.clone(),
-            transaction: self.transaction.clone(),
-            kind: self.action.kind(),
-            state: JobState::Queued,
-            partial: None,
-            progress: None,
-            reply: None,
-            error: None,
         }
     }
 }
 
 /// What is asked.
 #[derive(Clone, Debug)]
-pub enum Action {
+pub enum Payload {
     /// An answer.
     Ask(Ask),
     /// What a camera, or an attached picture, shows.
@@ -128,204 +66,235 @@ pub enum Action {
         text: String,
     },
     /// End jobs.
-    Cancel(CancelRequest),
+    Cancel(Cancel),
     /// Read the configuration again.
     Reload,
     /// The figures of `health`, now.
     Stats,
-    /// Mute a microphone, or not.
-    Mute {
-        /// The microphone.
-        id: String,
-        /// Whether.
-        muted: bool,
-    },
     /// Push-to-talk.
     Listen {
         /// The microphone.
-        id: String,
+        id: Name,
+    },
+    /// Change what stays.
+    Set(Switch),
+}
+
+/// What people switch; it is kept over restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Mute a microphone, or not.
+    Mute {
+        /// The microphone.
+        id: Name,
+        /// On or off.
+        muted: bool,
     },
     /// Open or close a camera.
     Enable {
         /// The camera.
-        id: String,
-        /// Whether.
+        id: Name,
+        /// Open or closed.
         enabled: bool,
     },
     /// Describe pictures without being asked, or not.
     Captions {
         /// The camera.
-        id: String,
-        /// Whether.
+        id: Name,
+        /// On or off.
         enabled: bool,
     },
     /// The slice that answers unless a request names one.
-    Matformer(String),
+    Matformer(Name),
     /// Tokens of an answer at most.
     MaxTokens(usize),
+}
+
+impl Payload {
+    fn kind(&self) -> &'static str {
+        match self {
+            Payload::Ask(_) => "ask",
+            Payload::Describe(_) => "describe",
+            Payload::Transcribe(_) => "transcribe",
+            Payload::Dictate(_) => "dictate",
+            Payload::Recognize { .. } => "recognize",
+            Payload::Cancel(_) => "cancel",
+            Payload::Reload => "reload",
+            Payload::Stats => "stats",
+            Payload::Listen { .. } => "listen",
+            Payload::Set(_) => "set",
+        }
+    }
+
+    fn timeout_ms(&self) -> Option<u64> {
+        match self {
+            Payload::Ask(ask) => ask.timeout_ms,
+            Payload::Describe(describe) => describe.timeout_ms,
+            Payload::Transcribe(transcribe) => transcribe.timeout_ms,
+            _ => None,
+        }
+    }
 }
 
 /// Longest name that a request may give or mean, bytes: of a camera, a slice, a conversation, a job, of the request itself.
 pub const MOST_NAME_BYTES: usize = 256;
 
-impl Action {
-    /// Looks whether every name in it could be one; what longer ones do is at best to fill the answer that refuses them.
-    ///
+/// What may be the name of something. What longer ones do is at best to fill the answer that refuses them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Name(String);
+
+impl Name {
     /// # Errors
-    /// The first that is too long.
-    pub fn check_names(&self) -> Result<(), ErrorBody> {
-        let names: [(&str, Option<&String>); 2] = match self {
-            Action::Ask(ask) => [
-                ("matformer", ask.matformer.as_ref()),
-                ("conversation", ask.conversation.as_ref()),
-            ],
-            Action::Describe(describe) => [
-                ("camera", describe.camera.as_ref()),
-                ("matformer", describe.matformer.as_ref()),
-            ],
-            Action::Transcribe(transcribe) => [
-                ("language", transcribe.language.as_ref()),
-                ("matformer", transcribe.matformer.as_ref()),
-            ],
-            Action::Cancel(cancel) => [
-                ("job", cancel.job.as_ref()),
-                ("target", cancel.target.as_ref()),
-            ],
-            Action::Listen { id } | Action::Mute { id, .. } => {
-                [("microphone", Some(id)), ("", None)]
-            }
-            Action::Enable { id, .. } | Action::Captions { id, .. } => {
-                [("camera", Some(id)), ("", None)]
-            }
-            Action::Matformer(name) => [("matformer", Some(name)), ("", None)],
-            Action::Dictate(_)
-            | Action::Recognize { .. }
-            | Action::Reload
-            | Action::Stats
-            | Action::MaxTokens(_) => return Ok(()),
-        };
-        for (key, name) in names {
-            let bytes = name.map_or(0, String::len);
-            if bytes > MOST_NAME_BYTES {
-                return Err(ErrorBody {
-                    code: ErrorCode::TooLarge,
-                    message: format!(
-                        "`{key}` has {bytes} bytes; no name has more than {MOST_NAME_BYTES}"
-                    ),
-                });
-            }
-        }
-        Ok(())
+    /// It is too long; `key` is what the asker calls it.
+    pub fn new(key: &str, name: String) -> Result<Name, ErrorBody> {
+        check_name(key, &name)?;
+        Ok(Name(name))
     }
 
-    /// Names the response topic, and the kind of job on the bus.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Action::Ask(_) => "ask",
-            Action::Describe(_) => "describe",
-            Action::Transcribe(_) => "transcribe",
-            Action::Dictate(_) => "dictate",
-            Action::Recognize { .. } => "recognize",
-            Action::Cancel(_) => "cancel",
-            Action::Reload => "reload",
-            Action::Stats => "stats",
-            Action::Listen { .. } => "listen",
-            Action::Mute { .. }
-            | Action::Enable { .. }
-            | Action::Captions { .. }
-            | Action::Matformer(_)
-            | Action::MaxTokens(_) => "set",
-        }
+    fn optional(key: &str, name: Option<String>) -> Result<Option<Name>, ErrorBody> {
+        name.map(|name| Name::new(key, name)).transpose()
     }
 }
 
-/// `request/ask`, and `Ask` on the bus.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Ask {
-    /// The question.
-    pub prompt: String,
-    /// Instructions before the conversation.
-    #[serde(default)]
-    pub system: Option<String>,
-    /// JSON schema that the answer must fit.
-    #[serde(default)]
-    pub schema: Option<serde_json::Value>,
-    /// The answer must be one of these.
-    #[serde(default)]
-    pub choices: Option<Vec<String>>,
-    /// MatFormer slice that answers.
-    #[serde(default)]
-    pub matformer: Option<String>,
-    /// Tokens of the answer at most.
-    #[serde(default)]
-    pub max_tokens: Option<usize>,
-    /// 0 always takes the likeliest token.
-    #[serde(default)]
-    pub temperature: Option<f32>,
-    /// The same seed gives the same text.
-    #[serde(default)]
-    pub seed: Option<u64>,
-    /// Publish the answer while it comes.
-    #[serde(default)]
-    pub stream: bool,
-    /// Goes on with the conversation of this name, or begins it.
-    #[serde(default)]
-    pub conversation: Option<String>,
-    /// Milliseconds after which the job is given up.
-    #[serde(default)]
-    pub timeout_ms: Option<u64>,
-    /// An attached picture: base64 of a JPEG or PNG.
-    #[serde(default)]
-    pub image: Option<Attachment>,
-    /// Attached audio: base64 of a WAV, FLAC, OGG or MP3.
-    #[serde(default)]
-    pub audio: Option<Attachment>,
+impl Deref for Name {
+    type Target = String;
+
+    fn deref(&self) -> &String {
+        &self.0
+    }
 }
 
-/// `request/describe`, `camera/ID/describe`, and `Describe` on the bus.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
-#[serde(deny_unknown_fields)]
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn check_name(key: &str, name: &str) -> Result<(), ErrorBody> {
+    let bytes = name.len();
+    if bytes > MOST_NAME_BYTES {
+        let message = format!("`{key}` has {bytes} bytes; no name has more than {MOST_NAME_BYTES}");
+        return Err(ErrorBody::new(ErrorCode::TooLarge, message));
+    }
+    Ok(())
+}
+
+fn incomplete(message: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Invalid, message)
+}
+
+/// A question, or a picture or sound to say something about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask(AskFields);
+
+impl Deref for Ask {
+    type Target = AskFields;
+
+    fn deref(&self) -> &AskFields {
+        &self.0
+    }
+}
+
+impl TryFrom<AskFields> for Ask {
+    type Error = ErrorBody;
+
+    fn try_from(fields: AskFields) -> Result<Ask, ErrorBody> {
+        if fields.prompt.trim().is_empty() && fields.image.is_none() && fields.audio.is_none() {
+            return Err(incomplete("`prompt` is empty"));
+        }
+        for (key, name) in [
+            ("matformer", &fields.matformer),
+            ("conversation", &fields.conversation),
+        ] {
+            check_name(key, name.as_deref().unwrap_or_default())?;
+        }
+        Ok(Ask(fields))
+    }
+}
+
+/// What a picture shows.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Describe {
-    /// The camera; or `image`.
-    #[serde(default)]
-    pub camera: Option<String>,
-    /// An attached picture: base64 of a JPEG or PNG.
-    #[serde(default)]
-    pub image: Option<Attachment>,
-    /// What is asked about it; absent: the configured prompt.
-    #[serde(default)]
+    /// The picture.
+    pub picture: Picture,
+    /// How it is described.
+    pub wish: Wish,
+    /// Milliseconds after which the job is given up.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Which picture.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Picture {
+    /// What this camera sees.
+    Camera(Name),
+    /// A JPEG or PNG that came with the request.
+    Attached(Attachment),
+}
+
+/// How a picture is to be described; what is absent is as configured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wish {
+    /// What is asked about it.
     pub prompt: Option<String>,
     /// MatFormer slice that answers.
-    #[serde(default)]
-    pub matformer: Option<String>,
+    pub matformer: Option<Name>,
     /// Tokens of the answer at most.
-    #[serde(default)]
+    pub max_tokens: Option<usize>,
+}
+
+impl TryFrom<DescribeFields> for Describe {
+    type Error = ErrorBody;
+
+    fn try_from(fields: DescribeFields) -> Result<Describe, ErrorBody> {
+        let picture = match (fields.camera, fields.image) {
+            (Some(camera), None) => Picture::Camera(Name::new("camera", camera)?),
+            (None, Some(image)) => Picture::Attached(image),
+            (None, None) => return Err(incomplete("needs `camera` or `image`")),
+            (Some(_), Some(_)) => {
+                return Err(incomplete("has both `camera` and `image`: give one"));
+            }
+        };
+        Ok(Describe {
+            picture,
+            wish: Wish {
+                prompt: fields.prompt,
+                matformer: Name::optional("matformer", fields.matformer)?,
+                max_tokens: fields.max_tokens,
+            },
+            timeout_ms: fields.timeout_ms,
+        })
+    }
+}
+
+/// What is said in a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transcribe {
+    /// A WAV, FLAC, OGG or MP3.
+    pub audio: Attachment,
+    /// Spoken language.
+    pub language: Option<Name>,
+    /// MatFormer slice that answers.
+    pub matformer: Option<Name>,
+    /// Tokens of the answer at most.
     pub max_tokens: Option<usize>,
     /// Milliseconds after which the job is given up.
-    #[serde(default)]
     pub timeout_ms: Option<u64>,
 }
 
-/// `request/transcribe`, and `Transcribe` on the bus.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Transcribe {
-    /// Base64 of a WAV, FLAC, OGG or MP3.
-    #[serde(default)]
-    pub audio: Option<Attachment>,
-    /// Spoken language.
-    #[serde(default)]
-    pub language: Option<String>,
-    /// MatFormer slice that answers.
-    #[serde(default)]
-    pub matformer: Option<String>,
-    /// Tokens of the answer at most.
-    #[serde(default)]
-    pub max_tokens: Option<usize>,
-    /// Milliseconds after which the job is given up.
-    #[serde(default)]
-    pub timeout_ms: Option<u64>,
+impl TryFrom<TranscribeFields> for Transcribe {
+    type Error = ErrorBody;
+
+    fn try_from(fields: TranscribeFields) -> Result<Transcribe, ErrorBody> {
+        let missing = || incomplete("needs `audio`, base64 of an audio file");
+        Ok(Transcribe {
+            audio: fields.audio.ok_or_else(missing)?,
+            language: Name::optional("language", fields.language)?,
+            matformer: Name::optional("matformer", fields.matformer)?,
+            max_tokens: fields.max_tokens,
+            timeout_ms: fields.timeout_ms,
+        })
+    }
 }
 
 /// Sound that comes while it is spoken.
@@ -337,35 +306,120 @@ pub struct Dictation {
     pub language: String,
 }
 
-/// `request/cancel`.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct CancelRequest {
-    /// The job to end.
-    #[serde(default)]
-    pub job: Option<String>,
-    /// Or the asker's own name for it.
-    #[serde(default)]
-    pub target: Option<String>,
+/// Which jobs are to end: of the same asker only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// The one with this id.
+    Job(Name),
+    /// Those to which the asker gave this name.
+    Target(Name),
+}
+
+impl TryFrom<CancelFields> for Cancel {
+    type Error = ErrorBody;
+
+    fn try_from(fields: CancelFields) -> Result<Cancel, ErrorBody> {
+        match (fields.job, fields.target) {
+            (Some(job), None) => Ok(Cancel::Job(Name::new("job", job)?)),
+            (None, Some(target)) => Ok(Cancel::Target(Name::new("target", target)?)),
+            _ => Err(incomplete("needs either `job` or `target`")),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn file() -> Option<Attachment> {
+        Some(Attachment(b"file"[..].into()))
+    }
+
     #[test]
-    fn attached_files_are_base64_in_json() {
-        // RFC 4648, section 10.
-        let ask: Ask = serde_json::from_str(r#"{"prompt": "", "image": "Zm9vYmE="}"#).unwrap();
-        assert_eq!(ask.image, Some(Attachment(b"fooba"[..].into())));
-        assert_eq!(ask.audio, None);
-        for wrong in ["Zm9vYmE", "Zm9v YmE=", "####"] {
-            let json = format!(r#"{{"prompt": "", "audio": "{wrong}"}}"#);
-            let error = serde_json::from_str::<Ask>(&json).unwrap_err().to_string();
-            assert!(error.contains("not base64"), "{error}");
-        }
-        let schema = serde_json::to_value(schemars::schema_for!(Ask)).unwrap();
-        let image = schema["properties"]["image"].to_string();
-        assert!(image.contains(r#""contentEncoding":"base64""#), "{image}");
+    fn what_is_incomplete_is_no_payload() {
+        let ask = |prompt: &str, image, audio| {
+            let prompt = prompt.to_owned();
+            Ask::try_from(AskFields {
+                prompt,
+                image,
+                audio,
+                ..AskFields::default()
+            })
+        };
+        assert_eq!(
+            ask(" \n", None, None).unwrap_err().message,
+            "`prompt` is empty"
+        );
+        assert!(ask("", file(), None).is_ok() && ask("", None, file()).is_ok());
+        assert_eq!(ask("Why?", None, None).unwrap().prompt, "Why?");
+        assert!(Transcribe::try_from(TranscribeFields::default()).is_err());
+        let describe = |camera: Option<&str>, image| {
+            let camera = camera.map(str::to_owned);
+            let fields = DescribeFields {
+                camera,
+                image,
+                ..DescribeFields::default()
+            };
+            Describe::try_from(fields).map(|describe| describe.picture)
+        };
+        assert!(describe(None, None).is_err() && describe(Some("door"), file()).is_err());
+        assert!(matches!(describe(None, file()), Ok(Picture::Attached(_))));
+        assert!(matches!(
+            describe(Some("door"), None),
+            Ok(Picture::Camera(_))
+        ));
+        let cancel = |job, target| Cancel::try_from(CancelFields { job, target });
+        let name = || Some("x".to_owned());
+        assert!(cancel(None, None).is_err() && cancel(name(), name()).is_err());
+        assert!(cancel(name(), None).is_ok() && cancel(None, name()).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_wherever_it_stands() {
+        let long = || Some("x".repeat(MOST_NAME_BYTES + 1));
+        let too_long = |result: Result<(), ErrorBody>, key: &str| {
+            let error = result.unwrap_err();
+            assert_eq!(error.code, ErrorCode::TooLarge);
+            assert!(error.message.contains(&format!("`{key}` has 257 bytes")));
+        };
+        let ask = |fields| Ask::try_from(fields).map(drop);
+        let fields = || AskFields {
+            prompt: "?".to_owned(),
+            ..AskFields::default()
+        };
+        too_long(
+            ask(AskFields {
+                matformer: long(),
+                ..fields()
+            }),
+            "matformer",
+        );
+        too_long(
+            ask(AskFields {
+                conversation: long(),
+                ..fields()
+            }),
+            "conversation",
+        );
+        let camera = DescribeFields {
+            camera: long(),
+            ..DescribeFields::default()
+        };
+        too_long(Describe::try_from(camera).map(drop), "camera");
+        let language = TranscribeFields {
+            audio: file(),
+            language: long(),
+            ..TranscribeFields::default()
+        };
+        too_long(Transcribe::try_from(language).map(drop), "language");
+        let job = CancelFields {
+            job: long(),
+            target: None,
+        };
+        too_long(Cancel::try_from(job).map(drop), "job");
+        too_long(
+            Name::new("microphone", long().unwrap()).map(drop),
+            "microphone",
+        );
     }
 }

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::header::Header;
+
 /// What happened, in the words of Home Assistant's event entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -179,6 +181,16 @@ pub enum JobState {
     Cancelled,
 }
 
+impl JobState {
+    /// Whether nothing more follows.
+    pub fn has_ended(self) -> bool {
+        matches!(
+            self,
+            JobState::Done | JobState::Failed | JobState::Cancelled
+        )
+    }
+}
+
 /// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -216,6 +228,16 @@ pub struct ErrorBody {
     pub message: String,
 }
 
+impl ErrorBody {
+    /// An error of this kind, in these words.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
+        ErrorBody {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
 /// What a request was answered with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Reply {
@@ -245,14 +267,8 @@ pub struct Reply {
 /// A job began, went on or ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobUpdate {
-    /// The request's id.
-    pub id: String,
-    /// Who asked.
-    pub origin: super::Origin,
-    /// The asker's own name for it.
-    pub transaction: Option<String>,
-    /// `ask`, `describe`, `transcribe`, `cancel`, `reload`, `stats` or `set`: names the response topic.
-    pub kind: &'static str,
+    /// Whose it is.
+    pub header: Header,
     /// How far it is.
     pub state: JobState,
     /// Share of the work that is done, 0 to 1, where it is known.
@@ -263,4 +279,63 @@ pub struct JobUpdate {
     pub reply: Option<Reply>,
     /// With [`JobState::Failed`] and [`JobState::Cancelled`].
     pub error: Option<ErrorBody>,
+}
+
+impl JobUpdate {
+    /// How far a job is.
+    pub fn new(header: &Header, state: JobState) -> JobUpdate {
+        JobUpdate {
+            header: header.clone(),
+            state,
+            progress: None,
+            partial: None,
+            reply: None,
+            error: None,
+        }
+    }
+
+    /// How a job ended.
+    pub fn end(header: &Header, result: Result<Reply, ErrorBody>) -> JobUpdate {
+        let state = match &result {
+            Ok(_) => JobState::Done,
+            Err(error) if error.code == ErrorCode::Cancelled => JobState::Cancelled,
+            Err(_) => JobState::Failed,
+        };
+        let mut update = JobUpdate::new(header, state);
+        match result {
+            Ok(reply) => update.reply = Some(reply),
+            Err(error) => update.error = Some(error),
+        }
+        update
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Origin;
+
+    #[test]
+    fn a_job_ends_as_its_result_does() {
+        let header = Header {
+            id: "id".to_owned(),
+            origin: Origin::Mqtt,
+            transaction: None,
+            kind: "ask",
+            timeout: None,
+        };
+        let failed = |code| JobUpdate::end(&header, Err(ErrorBody::new(code, "why"))).state;
+        let states = [
+            JobUpdate::end(&header, Ok(Reply::default())).state,
+            failed(ErrorCode::Cancelled),
+            failed(ErrorCode::Timeout),
+        ];
+        assert_eq!(
+            states,
+            [JobState::Done, JobState::Cancelled, JobState::Failed]
+        );
+        assert!(states.iter().all(|state| state.has_ended()));
+        assert!(!JobUpdate::new(&header, JobState::Queued).state.has_ended());
+        assert!(!JobUpdate::new(&header, JobState::Running).state.has_ended());
+    }
 }

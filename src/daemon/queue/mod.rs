@@ -80,7 +80,7 @@ impl Inner {
             .waiting
             .iter()
             .enumerate()
-            .filter_map(|(at, job)| job.work.turn().map(|turn| (turn, at)))
+            .filter_map(|(at, job)| job.turn().map(|turn| (turn, at)))
             .filter(|(turn, _)| below.is_none_or(|below| turn.rank < below))
             .min()?;
         let job = self.waiting.remove(at)?;
@@ -119,8 +119,8 @@ impl Queue {
     pub(super) fn push(self: &Arc<Self>, job: Job, limits: Limits) -> Pushed {
         let mut inner = self.lock();
         let mut replaced = None;
-        if let Some(camera) = job.work.unasked_caption() {
-            let older = |other: &Job| other.work.unasked_caption() == Some(camera);
+        if let Some(camera) = job.unasked_caption() {
+            let older = |other: &Job| other.unasked_caption() == Some(camera);
             replaced = inner.waiting.iter().position(older);
         } else if let Work::Utterance(utterance) = &job.work {
             if let Some(words) = inner.too_many_utterances(limits) {
@@ -130,9 +130,8 @@ impl Queue {
             utterance.sound.wake(waker, PIECE_SAMPLES);
         } else {
             let others = inner.waiting.iter();
-            let requests = others.filter(|other| {
-                !other.work.is_utterance() && other.work.unasked_caption().is_none()
-            });
+            let requests = others
+                .filter(|other| !other.work.is_utterance() && other.unasked_caption().is_none());
             if requests.count() >= limits.jobs {
                 let words = format!(
                     "{} requests wait already: ask again later, or raise [queue] jobs",
@@ -212,7 +211,7 @@ impl Queue {
 
     /// Removes captions that nobody asked for.
     pub(super) fn unasked_captions(&self) -> Vec<Job> {
-        self.remove(|job| job.work.unasked_caption().is_some())
+        self.remove(|job| job.unasked_caption().is_some())
     }
 
     /// Ends the queue: what waits comes back, what runs is cancelled.

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::daemon::job::{CaptionWork, Speaker, Utterance};
 use crate::daemon::settings::Settings;
 use crate::media::{CaptionTrigger, VideoFrame};
-use crate::report::{Action, Origin, Request};
+use crate::report::{Header, Origin, Wish};
 use crate::utterance;
 
 const ROOM: Limits = Limits {
@@ -20,8 +20,17 @@ const PIECE: &[f32] = &[0.0; PIECE_SAMPLES];
 
 fn job(id: &str, work: Work) -> Job {
     let config = Config::parse("[model]\npath = \"/model\"", Path::new("gemmad.toml")).unwrap();
+    let asked = matches!(work, Work::Recognize { .. });
+    let header = || Header {
+        id: id.to_owned(),
+        origin: Origin::Wyoming,
+        transaction: None,
+        kind: "recognize",
+        timeout: None,
+    };
     Job {
         id: id.to_owned(),
+        asker: asked.then(header),
         work,
         settings: Arc::new(Settings {
             config: Arc::new(config),
@@ -49,16 +58,9 @@ fn speak(queue: &Arc<Queue>, id: &str) -> utterance::Sender {
     sender
 }
 
-fn request(id: &str) -> Work {
-    Work::Recognize {
-        request: Request {
-            id: id.to_owned(),
-            origin: Origin::Wyoming,
-            transaction: None,
-            action: Action::Stats,
-        },
-        text: String::new(),
-    }
+fn request() -> Work {
+    let text = String::new();
+    Work::Recognize { text }
 }
 
 fn caption(camera: &str) -> Work {
@@ -72,7 +74,7 @@ fn caption(camera: &str) -> Work {
         },
         trigger: CaptionTrigger::Motion,
         motion: None,
-        request: None,
+        wish: Wish::default(),
     })
 }
 
@@ -112,14 +114,14 @@ fn order(queue: &Queue) -> Vec<String> {
 fn what_has_been_said_comes_first_then_what_is_being_said_then_requests_then_captions() {
     let queue = Arc::new(Queue::default());
     push(&queue, "caption", caption("door"));
-    push(&queue, "request", request("request"));
+    push(&queue, "request", request());
     let hall = speak(&queue, "hall");
     let kitchen = speak(&queue, "kitchen");
     kitchen.end(false);
     assert_eq!(order(&queue), ["kitchen", "hall", "request", "caption"]);
     // Nothing more to be done for the hall until it says something: everybody else is served.
     assert_eq!(order(&queue), [] as [&str; 0]);
-    push(&queue, "later", request("later"));
+    push(&queue, "later", request());
     assert_eq!(order(&queue), ["later"]);
     hall.push(&PIECE[1..]);
     assert_eq!(order(&queue), [] as [&str; 0]);
@@ -171,7 +173,7 @@ fn work_gives_way_to_what_is_more_urgent_only() {
     let queue = Arc::new(Queue::default());
     push(&queue, "caption", caption("door"));
     let running = queue.pop(Duration::ZERO).unwrap();
-    push(&queue, "request", request("request"));
+    push(&queue, "request", request());
     let hall = speak(&queue, "hall");
     push(&queue, "other caption", caption("garden"));
     let between = |rank| std::iter::from_fn(|| work(&queue, Some(rank))).collect::<Vec<_>>();
@@ -223,8 +225,8 @@ fn utterances_are_bounded_in_number_and_memory_and_cost_requests_no_room() {
     let taken = queue.pop(Duration::ZERO).unwrap();
     assert!(refused(&queue).unwrap().contains("[queue] utterances"));
     assert!(queue.put_back(taken).is_none());
-    push(&queue, "request", request("request"));
-    let full = queue.push(job("more", request("more")), limits);
+    push(&queue, "request", request());
+    let full = queue.push(job("more", request()), limits);
     assert!(matches!(full, Pushed::Full(_, words) if words.contains("[queue] jobs")));
     let [a, b] = speakers;
     drop(a);
@@ -241,7 +243,7 @@ fn cancelled_expired_and_closed_work_comes_back_once() {
     let queue = Arc::new(Queue::default());
     let hall = speak(&queue, "hall");
     let kitchen = speak(&queue, "kitchen");
-    push(&queue, "request", request("request"));
+    push(&queue, "request", request());
     assert!(matches!(queue.cancel("request"), Cancelled::Waiting(job) if job.id == "request"));
     assert!(matches!(queue.cancel("request"), Cancelled::Unknown));
     let mut running = queue.pop(Duration::ZERO).unwrap();

@@ -10,7 +10,7 @@ use crate::daemon::job::CaptionWork;
 use crate::media::CaptionTrigger;
 use crate::pipeline::{Answer, Media, Message, Part, Request};
 use crate::report::{
-    CaptionEvent, ErrorBody, EventType, JobState, Reply, Report, ReportTiming, SCHEMA, TriggerName,
+    CaptionEvent, ErrorBody, EventType, Name, Report, ReportTiming, SCHEMA, TriggerName, Wish,
 };
 
 /// Characters of a state of Home Assistant.
@@ -21,41 +21,23 @@ impl Task<'_> {
         let Some(camera) = self.settings().camera(&work.camera).cloned() else {
             return; // it was taken out of the configuration while its picture waited
         };
-        if let Some((request, _)) = &work.request {
-            self.tell(request.update(JobState::Running, Ok(Reply::default())));
-        }
-        let prompt = work
-            .request
-            .as_ref()
-            .and_then(|(_, describe)| describe.prompt.clone());
-        let prompt = prompt.unwrap_or_else(|| self.settings().camera_prompt(&camera));
-        let matformer = work
-            .request
-            .as_ref()
-            .and_then(|(_, describe)| describe.matformer.clone());
-        let max_tokens = work
-            .request
-            .as_ref()
-            .and_then(|(_, describe)| describe.max_tokens);
+        self.begun();
+        let usual = self.settings().camera_prompt(&camera);
         let taken = work.frame.taken_at.elapsed().unwrap_or_default();
         let since = Instant::now()
             .checked_sub(taken)
             .unwrap_or_else(Instant::now);
-        let described = self.describe_picture(&work.frame.encoded, &prompt, matformer, max_tokens);
-        let (answer, error) = match described {
-            Ok(None) => (None, Some(self.broken_off())),
-            Ok(answer) => (answer, None),
-            Err(error) => (None, Some(error)),
-        };
-        let timing = answer
-            .as_ref()
-            .map_or_else(ReportTiming::default, |answer| {
-                self.timing(&answer.timing, since)
-            });
+        let answer = self.describe_picture(&work.frame.encoded, &usual, &work.wish);
+        let answer = answer.and_then(|answer| answer.ok_or_else(|| self.broken_off()));
+        let error = answer.as_ref().err().cloned();
+        let timing = answer.as_ref().map_or_else(
+            |_| ReportTiming::default(),
+            |answer| self.timing(&answer.timing, since),
+        );
         let caption = answer
             .as_ref()
-            .map_or_else(String::new, |answer| answer.text.trim().to_owned());
-        let event_type = if answer.is_some() {
+            .map_or_else(|_| String::new(), |answer| answer.text.trim().to_owned());
+        let event_type = if answer.is_ok() {
             EventType::Caption
         } else {
             EventType::Failed
@@ -93,10 +75,11 @@ impl Task<'_> {
             model: self.desk.model.clone(),
             matformer: answer
                 .as_ref()
+                .ok()
                 .map(|answer| answer.matformer.clone())
                 .or_else(|| self.settings().matformer.clone())
                 .unwrap_or_default(),
-            timing: timing.clone(),
+            timing,
         };
         self.tell(Report::Caption {
             event: Box::new(event),
@@ -104,32 +87,36 @@ impl Task<'_> {
                 .publish_image
                 .then(|| work.frame.encoded.clone().into()),
         });
-        if let Some((request, _)) = &work.request {
-            self.answered(request, answer, error, timing);
-        }
+        self.end(self.reply(answer.map(Some), since));
     }
 
-    /// Asks about a picture file; `None` where it was broken off.
+    /// Asks about a picture file, as `usual` where nothing else is wished; `None` where it was broken off.
     pub(super) fn describe_picture(
         &mut self,
         encoded: &[u8],
-        prompt: &str,
-        matformer: Option<String>,
-        max_tokens: Option<usize>,
+        usual: &str,
+        wish: &Wish,
     ) -> Result<Option<Answer>, ErrorBody> {
         let settings = std::sync::Arc::clone(&self.job.settings);
         let image =
             Media::image(encoded, &settings.config.limits.image).map_err(super::invalid_image)?;
         let limit = settings.max_tokens;
+        let prompt = wish.prompt.clone().unwrap_or_else(|| usual.to_owned());
         let request = Request {
-            messages: Message::user(vec![Part::Media(image), Part::Text(prompt.to_owned())]),
-            matformer: matformer.or_else(|| settings.matformer.clone()),
+            messages: Message::user(vec![Part::Media(image), Part::Text(prompt)]),
+            matformer: self.slice(wish.matformer.as_ref()),
             conversation: None,
             generation: self
                 .engine
-                .most_likely(max_tokens.map_or(limit, |asked| asked.min(limit))),
+                .most_likely(wish.max_tokens.map_or(limit, |asked| asked.min(limit))),
         };
         self.answer(&request).map_err(|error| engine_error(&error))
+    }
+
+    /// The slice that was asked for, or the usual one.
+    pub(super) fn slice(&self, asked: Option<&Name>) -> Option<String> {
+        let asked = asked.map(|name| name.to_string());
+        asked.or_else(|| self.settings().matformer.clone())
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::event::{Event, Loaded, WorkerNote};
+use super::event::{Event, Loaded, Told, WorkerNote};
 use super::job::{Job, Rank, Ticket, Work};
 use super::queue::Queue;
 use super::settings::Settings;
@@ -16,9 +16,7 @@ use crate::pipeline::{
     Answer, Engine, EngineError, EngineOptions, FinishReason, Group, GroupMemory, GroupState,
     Request,
 };
-use crate::report::{
-    ErrorBody, ErrorCode, JobState, JobUpdate, Report, ReportTiming, Request as Asked,
-};
+use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report, ReportTiming};
 
 mod caption;
 mod question;
@@ -169,10 +167,10 @@ impl Desk {
     /// Works on a job; whether nothing of it is left to be done.
     fn run(&mut self, engine: &mut Engine, mut job: Job) -> bool {
         let (audio, vision) = match &job.work {
-            Work::Utterance(_) | Work::Transcribe { .. } => (true, false),
+            Work::Utterance(_) | Work::Transcribe(_) => (true, false),
             Work::Caption(_) | Work::Describe { .. } => (false, true),
             Work::Recognize { .. } => (false, false),
-            Work::Ask { ask, .. } => (ask.audio.is_some(), ask.image.is_some()),
+            Work::Ask(ask) => (ask.audio.is_some(), ask.image.is_some()),
         };
         let outer = engine.swap_on_step(Box::new(watch(&job.ticket, &self.heartbeat)));
         let hearing = match &mut job.work {
@@ -188,14 +186,11 @@ impl Desk {
         };
         match &job.work {
             Work::Utterance(utterance) => more = task.utterance(utterance, hearing),
-            Work::Recognize { request, text } => task.recognize(request, text),
+            Work::Recognize { text } => task.recognize(text),
             Work::Caption(caption) => task.caption(caption),
-            Work::Ask { request, ask } => task.ask(request, ask),
-            Work::Describe { request, describe } => task.describe(request, describe),
-            Work::Transcribe {
-                request,
-                transcribe,
-            } => task.transcribe(request, transcribe),
+            Work::Ask(ask) => task.ask(ask),
+            Work::Describe { image, wish } => task.describe(image, wish),
+            Work::Transcribe(transcribe) => task.transcribe(transcribe),
         }
         drop(engine.swap_on_step(outer));
         // From the end of the work: a long one is no idleness.
@@ -210,8 +205,8 @@ impl Desk {
             utterance.hearing = more;
             if let Some(job) = self.queue.put_back(job) {
                 let error = stopping();
-                let report = super::reports::refused(&job, &self.model, error);
-                report.into_iter().for_each(|report| self.report(report));
+                let told = super::reports::refused(&job, &self.model, error);
+                told.into_iter().for_each(|told| self.report(told));
             }
         } else {
             self.queue.done();
@@ -226,8 +221,8 @@ impl Desk {
         }
     }
 
-    fn report(&self, report: Report) {
-        self.events.blocking_send(Event::Reported(report)).ok();
+    fn report(&self, told: Told) {
+        self.events.blocking_send(Event::Told(told)).ok();
     }
 
     /// Fewer threads while the board is degraded, all of them again after.
@@ -291,17 +286,17 @@ impl Task<'_> {
         self.answer_as_it_comes(request, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// Answers a request, publishing the text as it comes; `None` where it was broken off.
-    fn stream(&mut self, request: &Request, asked: &Asked) -> Result<Option<Answer>, EngineError> {
-        let events = self.desk.events.clone();
-        let mut update = JobUpdate {
-            state: JobState::Running,
-            ..asked.job_update()
-        };
+    /// Answers a request, telling whoever asked the text as it comes; `None` where it was broken off.
+    fn stream(&mut self, request: &Request) -> Result<Option<Answer>, EngineError> {
+        let (events, job) = (self.desk.events.clone(), self.job);
         self.answer_as_it_comes(request, &mut |text| {
-            update.partial = Some(text.to_owned());
-            let report = Report::Job(Box::new(update.clone()));
-            events.blocking_send(Event::Reported(report)).ok();
+            if let Some(asker) = &job.asker {
+                let update = Box::new(JobUpdate {
+                    partial: Some(text.to_owned()),
+                    ..JobUpdate::new(asker, JobState::Running)
+                });
+                events.blocking_send(Event::Told(Told::Asker(update))).ok();
+            }
             ControlFlow::Continue(())
         })
     }
@@ -318,8 +313,42 @@ impl Task<'_> {
         whole(answer)
     }
 
+    /// Tells everybody.
     fn tell(&self, report: Report) {
-        self.desk.report(report);
+        self.desk.report(Told::All(report));
+    }
+
+    /// Tells whoever asked that it is worked on; nobody, where nobody did.
+    fn begun(&self) {
+        if let Some(asker) = &self.job.asker {
+            let update = JobUpdate::new(asker, JobState::Running);
+            self.desk.report(Told::Asker(Box::new(update)));
+        }
+    }
+
+    /// Tells whoever asked how it ended.
+    fn end(&self, result: Result<Reply, ErrorBody>) {
+        if let Some(asker) = &self.job.asker {
+            let update = JobUpdate::end(asker, result);
+            self.desk.report(Told::Asker(Box::new(update)));
+        }
+    }
+
+    /// An answer for whoever asked at `since`; one that was broken off is told as that.
+    fn reply(
+        &self,
+        answer: Result<Option<Answer>, ErrorBody>,
+        since: Instant,
+    ) -> Result<Reply, ErrorBody> {
+        let answer = answer?.ok_or_else(|| self.broken_off())?;
+        Ok(Reply {
+            timing: Some(self.timing(&answer.timing, since)),
+            text: Some(answer.text),
+            finish: Some(answer.finish.name().to_owned()),
+            resumed: answer.resumed,
+            matformer: Some(answer.matformer),
+            ..Reply::default()
+        })
     }
 
     fn timing(&self, timing: &crate::pipeline::Timing, since: Instant) -> ReportTiming {

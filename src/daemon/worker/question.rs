@@ -8,10 +8,7 @@ use super::{Task, engine_error};
 use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::Understanding;
 use crate::pipeline::{Answer, Grammar, Media, Message, Part, Request};
-use crate::report::{
-    Action, Ask, Describe, ErrorBody, ErrorCode, JobState, Reply, ReportTiming, Request as Asked,
-    Transcribe,
-};
+use crate::report::{Ask, Attachment, ErrorBody, ErrorCode, Reply, ReportTiming, Transcribe, Wish};
 
 /// Why there is no text.
 const NO_SPEECH: &str = "no speech was heard";
@@ -19,17 +16,21 @@ const NO_SPEECH: &str = "no speech was heard";
 const NO_SPEECH_TO_ASK_ABOUT: &str = "no speech was heard in the attached audio; to ask about other sounds, set required = false in [speech] of gemmad.toml";
 
 impl Task<'_> {
-    pub(super) fn ask(&mut self, asked: &Asked, ask: &Ask) {
+    pub(super) fn ask(&mut self, ask: &Ask) {
         let since = self.job.queued_at;
-        self.tell(asked.update(JobState::Running, Ok(Reply::default())));
-        let result = self.question(ask).and_then(|request| {
+        self.begun();
+        let answer = self.question(ask).and_then(|request| {
             let answer = match ask.stream {
-                true => self.stream(&request, asked),
+                true => self.stream(&request),
                 false => self.answer(&request),
             };
             answer.map_err(|error| engine_error(&error))
         });
-        self.conclude(asked, result, since);
+        let reply = self.reply(answer, since).map(|reply| Reply {
+            conversation: ask.conversation.clone(),
+            ..reply
+        });
+        self.end(reply);
     }
 
     /// The engine's request for a question.
@@ -84,34 +85,24 @@ impl Task<'_> {
         })
     }
 
-    pub(super) fn describe(&mut self, asked: &Asked, describe: &Describe) {
+    pub(super) fn describe(&mut self, image: &Attachment, wish: &Wish) {
         let since = self.job.queued_at;
-        self.tell(asked.update(JobState::Running, Ok(Reply::default())));
-        let prompt = describe
-            .prompt
-            .clone()
-            .unwrap_or_else(|| self.settings().config.tasks.describe.clone());
-        let image = describe.image.as_ref().map_or(&[][..], |image| &image.0);
-        let result = self.describe_picture(
-            image,
-            &prompt,
-            describe.matformer.clone(),
-            describe.max_tokens,
-        );
-        self.conclude(asked, result, since);
+        self.begun();
+        let usual = self.settings().config.tasks.describe.clone();
+        let answer = self.describe_picture(&image.0, &usual, wish);
+        self.end(self.reply(answer, since));
     }
 
-    pub(super) fn transcribe(&mut self, asked: &Asked, transcribe: &Transcribe) {
+    pub(super) fn transcribe(&mut self, transcribe: &Transcribe) {
         let since = self.job.queued_at;
-        self.tell(asked.update(JobState::Running, Ok(Reply::default())));
-        let audio = transcribe.audio.as_ref().map_or(&[][..], |audio| &audio.0);
-        match Media::clip(audio, &self.settings().config.limits.audio) {
-            Ok(clip) if !self.holds_speech(&clip) => self.nothing_said(asked, since),
+        self.begun();
+        match Media::clip(&transcribe.audio.0, &self.settings().config.limits.audio) {
+            Ok(clip) if !self.holds_speech(&clip) => self.nothing_said(since),
             Ok(clip) => {
-                let result = self.transcript(transcribe, clip);
-                self.conclude(asked, result, since);
+                let answer = self.transcript(transcribe, clip);
+                self.end(self.reply(answer, since));
             }
-            Err(error) => self.conclude(asked, Err(super::invalid_audio(error)), since),
+            Err(error) => self.end(Err(super::invalid_audio(error))),
         }
     }
 
@@ -131,7 +122,8 @@ impl Task<'_> {
         clip: Media,
     ) -> Result<Option<Answer>, ErrorBody> {
         let settings = std::sync::Arc::clone(&self.job.settings);
-        let language = transcribe.language.as_deref().unwrap_or("English");
+        let language = transcribe.language.as_ref();
+        let language = language.map_or("English", |name| name.as_str());
         let prompt = settings
             .config
             .tasks
@@ -146,10 +138,7 @@ impl Task<'_> {
             .map_or(limit, |asked| asked.min(limit));
         let request = Request {
             messages: Message::user(vec![Part::Media(clip), Part::Text(prompt)]),
-            matformer: transcribe
-                .matformer
-                .clone()
-                .or_else(|| settings.matformer.clone()),
+            matformer: self.slice(transcribe.matformer.as_ref()),
             conversation: None,
             generation: self.engine.most_likely(max_tokens),
         };
@@ -157,15 +146,14 @@ impl Task<'_> {
     }
 
     /// Which command a sentence is, told in the reply's details.
-    pub(super) fn recognize(&mut self, asked: &Asked, text: &str) {
+    pub(super) fn recognize(&mut self, text: &str) {
         let since = self.job.queued_at;
         let settings = std::sync::Arc::clone(&self.job.settings);
         let Some(commands) = &settings.commands else {
-            let error = ErrorBody {
-                code: ErrorCode::NotFound,
-                message: "no command is configured: add [[command]] to gemmad.toml".to_owned(),
-            };
-            self.answered(asked, None, Some(error), ReportTiming::default());
+            self.end(Err(ErrorBody::new(
+                ErrorCode::NotFound,
+                "no command is configured: add [[command]] to gemmad.toml",
+            )));
             return;
         };
         let request = Request {
@@ -195,14 +183,14 @@ impl Task<'_> {
                     details: details.as_object().cloned().unwrap_or_default(),
                     ..Reply::default()
                 };
-                self.tell(asked.update(JobState::Done, Ok(reply)));
+                self.end(Ok(reply));
             }
-            result => self.conclude(asked, result.map_err(|e| engine_error(&e)), since),
+            result => self.end(self.reply(result.map_err(|e| engine_error(&e)), since)),
         }
     }
 
     /// Tells the asker that there is no text, since nobody spoke.
-    pub(super) fn nothing_said(&self, asked: &Asked, since: Instant) {
+    pub(super) fn nothing_said(&self, since: Instant) {
         let latency_ms = since.elapsed().as_secs_f64() * 1e3;
         let reply = Reply {
             text: Some(String::new()),
@@ -214,61 +202,6 @@ impl Task<'_> {
             details: serde_json::Map::from_iter([("reason".to_owned(), json!(NO_SPEECH))]),
             ..Reply::default()
         };
-        self.tell(asked.update(JobState::Done, Ok(reply)));
-    }
-
-    pub(super) fn conclude(
-        &mut self,
-        asked: &Asked,
-        result: Result<Option<Answer>, ErrorBody>,
-        since: Instant,
-    ) {
-        let (answer, error) = match result {
-            Ok(None) => (None, Some(self.broken_off())),
-            Ok(answer) => (answer, None),
-            Err(error) => (None, Some(error)),
-        };
-        let timing = answer
-            .as_ref()
-            .map_or_else(ReportTiming::default, |answer| {
-                self.timing(&answer.timing, since)
-            });
-        self.answered(asked, answer, error, timing);
-    }
-
-    /// Tells the asker how it ended.
-    pub(super) fn answered(
-        &self,
-        asked: &Asked,
-        answer: Option<Answer>,
-        error: Option<ErrorBody>,
-        timing: ReportTiming,
-    ) {
-        let report = match (answer, error) {
-            (Some(answer), _) => asked.update(
-                JobState::Done,
-                Ok(Reply {
-                    text: Some(answer.text),
-                    finish: Some(answer.finish.name().to_owned()),
-                    conversation: match &asked.action {
-                        Action::Ask(ask) => ask.conversation.clone(),
-                        _ => None,
-                    },
-                    resumed: answer.resumed,
-                    matformer: Some(answer.matformer),
-                    timing: Some(timing),
-                    details: Default::default(),
-                }),
-            ),
-            (None, error) => {
-                let error = error.unwrap_or_else(|| self.job.too_late());
-                let state = match error.code {
-                    ErrorCode::Cancelled => JobState::Cancelled,
-                    _ => JobState::Failed,
-                };
-                asked.update(state, Err(error))
-            }
-        };
-        self.tell(report);
+        self.end(Ok(reply));
     }
 }

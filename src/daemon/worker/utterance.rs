@@ -70,10 +70,8 @@ impl Task<'_> {
             }
             Progress::Cancelled => {
                 // A client went, and waits for nothing; at a microphone it was no speech.
-                if let Speaker::Client { request, .. } = &utterance.speaker {
-                    self.job.ticket.cancel();
-                    self.conclude(request, Ok(None), spoken.ended_at);
-                }
+                self.job.ticket.cancel();
+                self.end(Err(self.broken_off()));
                 return None;
             }
         }
@@ -82,11 +80,9 @@ impl Task<'_> {
             Some(mut hearing) if progress != Progress::Speaking && waiting == 0 => {
                 let check = hearing.check.as_mut();
                 match &utterance.speaker {
-                    Speaker::Client { request, .. }
-                        if !check.is_none_or(SpeechCheck::has_speech) =>
-                    {
+                    Speaker::Client { .. } if !check.is_none_or(SpeechCheck::has_speech) => {
                         self.note_client(spoken);
-                        self.nothing_said(request, spoken.ended_at);
+                        self.nothing_said(spoken.ended_at);
                     }
                     _ => self.finish(utterance, hearing.speech, spoken),
                 }
@@ -159,7 +155,7 @@ impl Task<'_> {
                 .settings()
                 .microphone(id)
                 .map_or("", |config| &config.language),
-            Speaker::Client { language, .. } => language,
+            Speaker::Client { language } => language,
         }
     }
 
@@ -175,9 +171,9 @@ impl Task<'_> {
         let answer = super::whole(answer).and_then(|answer| answer.ok_or(EngineError::Cancelled));
         match (answer, &utterance.speaker) {
             (Err(error), _) => self.give_up(utterance, spoken, error),
-            (Ok(answer), Speaker::Client { request, .. }) => {
+            (Ok(answer), Speaker::Client { .. }) => {
                 self.note_client(spoken);
-                self.conclude(request, Ok(Some(answer)), spoken.ended_at);
+                self.end(self.reply(Ok(Some(answer)), spoken.ended_at));
             }
             (Ok(answer), Speaker::Microphone(id)) => {
                 match self.understand(id, straight.as_deref(), answer, spoken) {
@@ -246,13 +242,12 @@ impl Task<'_> {
     /// Tells whoever waits that an utterance has no answer, and why.
     fn give_up(&mut self, utterance: &Utterance, spoken: Spoken, error: EngineError) {
         match &utterance.speaker {
-            Speaker::Client { request, .. } => {
+            Speaker::Client { .. } => {
                 self.note_client(spoken);
-                let result = match error {
-                    EngineError::Cancelled => Ok(None),
-                    error => Err(super::engine_error(&error)),
-                };
-                self.conclude(request, result, spoken.ended_at);
+                self.end(Err(match error {
+                    EngineError::Cancelled => self.broken_off(),
+                    error => super::engine_error(&error),
+                }));
             }
             Speaker::Microphone(id) => {
                 let reason = match error {

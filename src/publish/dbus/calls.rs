@@ -17,7 +17,7 @@ use super::manager::Manager;
 use super::payload::Reader;
 use super::state::{Shared, Shown};
 use super::{ROOT, job_path};
-use crate::report::{Action, CancelRequest, Origin, Request};
+use crate::report::{Cancel, Name, Origin, Payload, ReplyTo, Request, Switch};
 
 /// How long a cancel waits for a place in the daemon's queue.
 const CANCEL_WAIT: Duration = Duration::from_secs(5);
@@ -25,18 +25,23 @@ const CANCEL_WAIT: Duration = Duration::from_secs(5);
 const SET_WAIT: Duration = Duration::from_secs(1);
 const SET_LOOK: Duration = Duration::from_millis(10);
 
-/// A call whose caller is known and within the quota; it becomes a job or ends.
-pub(super) struct Call {
+/// A call that is being read: whether its sender leaves is noticed.
+struct Noted {
     shared: Arc<Shared>,
     id: String,
-    origin: Origin,
-    _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Call {
+impl Drop for Noted {
     fn drop(&mut self) {
         self.shared.state().jobs.end(&self.id);
     }
+}
+
+/// A call whose caller is known and within the quota; it becomes a job or ends.
+pub(super) struct Call {
+    noted: Noted,
+    origin: Origin,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Call {
@@ -54,28 +59,26 @@ impl Call {
         // Noted first and asked second: whoever has left by the time of the answer has no user any more, and whoever leaves later is
         // found among the callers.
         shared.state().jobs.begin(&id, &sender);
-        let mut call = Call {
-            shared: shared.clone(),
-            id,
-            origin: Origin::Own,
-            _permit: permit,
-        };
+        let shared = shared.clone();
+        let noted = Noted { shared, id };
         let uid = uid(connection, &sender).await?;
-        call.shared
-            .state()
-            .jobs
-            .count(&call.id, uid, shared.config.jobs_per_user)?;
-        call.origin = Origin::Bus { uid, sender };
-        Ok(call)
+        let most = noted.shared.config.jobs_per_user;
+        noted.shared.state().jobs.count(&noted.id, uid, most)?;
+        Ok(Call {
+            noted,
+            origin: Origin::Bus { uid, sender },
+            _permit: permit,
+        })
     }
 
     /// For the bytes that the caller hands over.
     pub(super) fn reader(&self) -> Reader {
-        let config = &self.shared.config;
+        let shared = &self.noted.shared;
+        let config = &shared.config;
         Reader {
             max_bytes: config.max_attachment_bytes,
             timeout: Duration::from_millis(config.attachment_timeout_ms.into()),
-            reads: self.shared.reads.clone(),
+            reads: shared.reads.clone(),
         }
     }
 
@@ -83,14 +86,15 @@ impl Call {
     pub(super) async fn submit(
         self,
         connection: &Connection,
-        kind: &'static str,
-        action: Action,
+        payload: Payload,
     ) -> Result<OwnedObjectPath, Error> {
-        action.check_names()?;
-        let Call { shared, id, .. } = &self;
+        let Noted { shared, id } = &self.noted;
         let slot = shared.requests.clone().try_reserve_owned();
         let slot = slot.map_err(|error| full(&error))?;
-        shared.state().jobs.create(id, kind)?;
+        let told = shared.clone();
+        let reply = ReplyTo::new(move |update| told.update(update));
+        let request = Request::new(id.clone(), self.origin.clone(), None, payload, reply);
+        shared.state().jobs.create(id, request.header.kind)?;
         let path = job_path(id);
         let object = JobObject {
             shared: shared.clone(),
@@ -100,12 +104,6 @@ impl Call {
             shared.state().jobs.drop(id);
             return Err(error.into());
         }
-        let request = Request {
-            id: id.clone(),
-            origin: self.origin.clone(),
-            transaction: None,
-            action,
-        };
         let sent = {
             let mut state = shared.state();
             let sent = state.jobs.send(id);
@@ -136,19 +134,14 @@ pub(super) async fn set(
     shared: &Shared,
     connection: &Connection,
     header: Option<Header<'_>>,
-    action: Action,
+    switch: Switch,
     taken: impl Fn(&Shown) -> bool,
 ) -> Result<(), Error> {
-    action.check_names()?;
     let header = header.ok_or_else(|| Error::NotPermitted("the call has no sender".to_owned()))?;
     let sender = sender(&header)?;
     let uid = uid(connection, &sender).await?;
-    let request = Request {
-        id: Ulid::generate().to_string(),
-        origin: Origin::Bus { uid, sender },
-        transaction: None,
-        action,
-    };
+    let (id, origin) = (Ulid::generate().to_string(), Origin::Bus { uid, sender });
+    let request = Request::new(id, origin, None, Payload::Set(switch), ReplyTo::nobody());
     shared
         .requests
         .try_send(request)
@@ -162,15 +155,9 @@ pub(super) async fn set(
 
 /// Tells the daemon to end a job.
 pub(super) async fn cancel(shared: &Shared, origin: Origin, job: String) -> Result<(), Error> {
-    let request = Request {
-        id: Ulid::generate().to_string(),
-        origin,
-        transaction: None,
-        action: Action::Cancel(CancelRequest {
-            job: Some(job),
-            target: None,
-        }),
-    };
+    let cancel = Payload::Cancel(Cancel::Job(Name::new("job", job)?));
+    let id = Ulid::generate().to_string();
+    let request = Request::new(id, origin, None, cancel, ReplyTo::nobody());
     let sent = shared.requests.send_timeout(request, CANCEL_WAIT).await;
     sent.map_err(|error| match error {
         SendTimeoutError::Timeout(_) => queue_full(),

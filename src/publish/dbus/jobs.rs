@@ -166,13 +166,17 @@ impl Jobs {
 
     /// The daemon tells how far a job is; whether it is one of these.
     pub(super) fn update(&mut self, update: &JobUpdate) -> bool {
-        let Some(job) = self.jobs.get_mut(&update.id).filter(|job| job.active()) else {
+        let Some(job) = self
+            .jobs
+            .get_mut(&update.header.id)
+            .filter(|job| job.active())
+        else {
             return false;
         };
         if let Some(progress) = update.progress {
             job.progress = f64::from(progress).clamp(0.0, 1.0);
         }
-        if let JobState::Done | JobState::Failed | JobState::Cancelled = update.state {
+        if update.state.has_ended() {
             job.ended = Some(Instant::now());
             job.result = Some(match update.state {
                 JobState::Done => {

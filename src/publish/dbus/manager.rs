@@ -15,7 +15,7 @@ use super::job_path;
 use super::jobs::{no_job, state_name};
 use super::options::{Options, limited};
 use super::state::{ManagerShown, Shared, Shown};
-use crate::report::{Action, Ask, Describe, JobState, Transcribe};
+use crate::report::{AskFields, DescribeFields, Name, Payload, Switch, TranscribeFields};
 
 /// How long a caller of Reload waits; clients give up after 25 s.
 const RELOAD_WAIT: Duration = Duration::from_secs(20);
@@ -69,7 +69,7 @@ impl Manager {
         if let Some(fd) = audio {
             ask.audio = Some(call.reader().read("audio", fd).await?);
         }
-        call.submit(connection, "ask", Action::Ask(ask)).await
+        call.submit(connection, Payload::Ask(ask.try_into()?)).await
     }
 
     /// Writes down what is said in a WAV, FLAC, OGG or MP3: a sealed memfd, a file or a pipe. Options: language (s), matformer (s),
@@ -85,7 +85,7 @@ impl Manager {
         let call = Call::begin(&self.shared, connection, &header).await?;
         let mut transcribe = transcribe_options(options, self.shared.config.max_text_bytes)?;
         transcribe.audio = Some(call.reader().read("audio", audio.into()).await?);
-        call.submit(connection, "transcribe", Action::Transcribe(transcribe))
+        call.submit(connection, Payload::Transcribe(transcribe.try_into()?))
             .await
     }
 
@@ -101,7 +101,7 @@ impl Manager {
         let call = Call::begin(&self.shared, connection, &header).await?;
         let mut describe = describe_options(options, self.shared.config.max_text_bytes)?;
         describe.image = Some(call.reader().read("image", image.into()).await?);
-        call.submit(connection, "describe", Action::Describe(describe))
+        call.submit(connection, Payload::Describe(describe.try_into()?))
             .await
     }
 
@@ -125,7 +125,7 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Error> {
         let call = Call::begin(&self.shared, connection, &header).await?;
-        let path = call.submit(connection, "reload", Action::Reload).await?;
+        let path = call.submit(connection, Payload::Reload).await?;
         let id = path.rsplit('/').next().unwrap_or_default();
         let watched = self
             .shared
@@ -134,8 +134,7 @@ impl Manager {
             .get(id)
             .map(|job| job.state.subscribe());
         let mut watched = watched.ok_or_else(|| no_job(id))?;
-        let ended =
-            watched.wait_for(|state| !matches!(state, JobState::Queued | JobState::Running));
+        let ended = watched.wait_for(|state| state.has_ended());
         match tokio::time::timeout(RELOAD_WAIT, ended).await {
             Ok(_) => self.shared.state().jobs.result(id).map(drop),
             Err(_) => Err(Error::Timeout(format!(
@@ -155,7 +154,8 @@ impl Manager {
     ) -> Result<OwnedObjectPath, Error> {
         let call = Call::begin(&self.shared, connection, &header).await?;
         limited("slice", &slice, self.shared.config.max_text_bytes)?;
-        call.submit(connection, "set", Action::Matformer(slice))
+        let slice = Name::new("matformer", slice)?;
+        call.submit(connection, Payload::Set(Switch::Matformer(slice)))
             .await
     }
 
@@ -185,10 +185,11 @@ impl Manager {
         #[zbus(header)] header: Option<Header<'_>>,
     ) -> fdo::Result<()> {
         limited("MatFormer", &slice, self.shared.config.max_text_bytes)?;
+        let slice = Name::new("matformer", slice).map_err(Error::from)?;
         let wanted = slice.clone();
-        let taken = |shown: &Shown| shown.manager.matformer == wanted;
-        let action = Action::Matformer(slice);
-        Ok(set(&self.shared, connection, header, action, taken).await?)
+        let taken = |shown: &Shown| shown.manager.matformer == *wanted;
+        let switch = Switch::Matformer(slice);
+        Ok(set(&self.shared, connection, header, switch, taken).await?)
     }
 
     /// loading, ready, degraded or stopping.
@@ -236,11 +237,11 @@ pub(super) fn ask_options(
     prompt: String,
     options: HashMap<String, OwnedVariant>,
     max_text_bytes: usize,
-) -> Result<(Ask, Option<FileFd>, Option<FileFd>), Error> {
+) -> Result<(AskFields, Option<FileFd>, Option<FileFd>), Error> {
     limited("prompt", &prompt, max_text_bytes)?;
     let mut options = Options::new(options, ASK_OPTIONS, max_text_bytes)?;
     let (image, audio) = (options.fd("image")?, options.fd("audio")?);
-    let ask = Ask {
+    let ask = AskFields {
         prompt,
         system: options.text("system")?,
         schema: options.json("schema")?,
@@ -262,9 +263,9 @@ pub(super) fn ask_options(
 pub(super) fn transcribe_options(
     options: HashMap<String, OwnedVariant>,
     max_text_bytes: usize,
-) -> Result<Transcribe, Error> {
+) -> Result<TranscribeFields, Error> {
     let mut options = Options::new(options, TRANSCRIBE_OPTIONS, max_text_bytes)?;
-    Ok(Transcribe {
+    Ok(TranscribeFields {
         language: options.text("language")?,
         matformer: options.text("matformer")?,
         max_tokens: options.count("max_tokens")?,
@@ -277,13 +278,13 @@ pub(super) fn transcribe_options(
 pub(super) fn describe_options(
     options: HashMap<String, OwnedVariant>,
     max_text_bytes: usize,
-) -> Result<Describe, Error> {
+) -> Result<DescribeFields, Error> {
     let mut options = Options::new(options, DESCRIBE_OPTIONS, max_text_bytes)?;
-    Ok(Describe {
+    Ok(DescribeFields {
         prompt: options.text("prompt")?,
         matformer: options.text("matformer")?,
         max_tokens: options.count("max_tokens")?,
         timeout_ms: options.whole("timeout_ms")?,
-        ..Describe::default()
+        ..DescribeFields::default()
     })
 }

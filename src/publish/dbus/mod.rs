@@ -32,8 +32,9 @@ use zbus::wire::LE;
 use zbus::wire::serialized::{Context, Data};
 use zbus::{Connection, OwnedVariant, fdo};
 
+use super::{Door, Inside, Opening, Stopped};
 use crate::config;
-use crate::report::{Action, Info, Report, Request};
+use crate::report::{AskFields, Info, Report, Request};
 
 pub use error::DbusError;
 pub use probe::{NameOwner, probe};
@@ -48,29 +49,35 @@ const NAME: &str = "org.gemmad1";
 const ROOT: &str = "/org/gemmad1";
 const LOG_CONTROL: &str = "/org/freedesktop/LogControl1";
 
+/// Whoever opens the door waits for the bus no longer than this.
+const START: Duration = Duration::from_secs(5);
+
 /// Longest wait for an answer of the bus itself.
 const BUS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a call of the manager's method `method` (`Ask`, `Transcribe` or `Describe`) asks for, by its options: an `a{sv}` as it lies in a
-/// message of little-endian byte order. Open to tests: what comes over the bus comes this way, and descriptors beside it.
+/// message of little-endian byte order; of `Ask` it is told. Open to tests: what comes over the bus comes this way, and descriptors
+/// beside it.
 ///
 /// # Errors
 /// What the caller would be told.
 #[doc(hidden)]
-pub fn read_options(method: &str, options: &[u8], max_text_bytes: usize) -> Result<Action, String> {
+pub fn read_options(
+    method: &str,
+    options: &[u8],
+    max_text_bytes: usize,
+) -> Result<Option<AskFields>, String> {
     let message = Data::new(options, Context::new(LE, 0));
     let (options, _): (HashMap<String, OwnedVariant>, usize) =
         message.deserialize().map_err(|error| error.to_string())?;
-    let action = match method {
+    let read = match method {
         "Ask" => manager::ask_options("?".to_owned(), options, max_text_bytes)
-            .map(|(ask, _, _)| Action::Ask(ask)),
-        "Transcribe" => {
-            manager::transcribe_options(options, max_text_bytes).map(Action::Transcribe)
-        }
-        "Describe" => manager::describe_options(options, max_text_bytes).map(Action::Describe),
+            .map(|(ask, _, _)| Some(ask)),
+        "Transcribe" => manager::transcribe_options(options, max_text_bytes).map(|_| None),
+        "Describe" => manager::describe_options(options, max_text_bytes).map(|_| None),
         _ => return Err(format!("no method {method:?} takes options")),
     };
-    action.map_err(|error| error.to_string())
+    read.map_err(|error| error.to_string())
 }
 
 /// The daemon on the bus.
@@ -150,6 +157,37 @@ impl Bus {
             Ok(Err(error)) => log::debug!(target: "dbus", "the connection did not close: {error}"),
             Err(_) => log::debug!(target: "dbus", "the bus does not answer"),
         }
+    }
+}
+
+/// Connects as [`Bus::start`] does; a bus that does not answer in time is away.
+pub fn open(config: &config::Dbus, inside: Inside) -> Opening {
+    let config = config.clone();
+    Box::pin(async move {
+        let start = Bus::start(&config, inside.info, inside.requests);
+        match tokio::time::timeout(START, start).await {
+            Ok(Ok(bus)) => Ok(Box::new(bus) as Box<dyn Door>),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("dbus.bus: {} does not answer", config.bus)),
+        }
+    })
+}
+
+impl Door for Bus {
+    fn publish(&self, report: &Report) {
+        Bus::publish(self, report);
+    }
+
+    fn is_open(&self) -> bool {
+        self.alive()
+    }
+
+    fn status(&self) -> Option<&'static str> {
+        Some("bus connected")
+    }
+
+    fn stop(self: Box<Self>, _: Duration) -> Stopped {
+        Box::pin(Bus::stop(*self))
     }
 }
 

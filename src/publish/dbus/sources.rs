@@ -12,7 +12,7 @@ use super::manager::describe_options;
 use super::options::Options;
 use super::payload::sealed;
 use super::state::{CameraShown, MicrophoneShown, Shared, Shown};
-use crate::report::{Action, Describe, SourceState};
+use crate::report::{DescribeFields, ErrorBody, Name, Payload, SourceState, Switch};
 
 /// A microphone's object.
 pub(super) struct Microphone {
@@ -25,6 +25,10 @@ impl Microphone {
         let state = self.shared.state();
         let microphone = state.shown.microphones.get(&self.id).map(read);
         microphone.ok_or_else(|| gone("microphone", &self.id))
+    }
+
+    fn name_in_requests(&self) -> Result<Name, ErrorBody> {
+        Name::new("microphone", self.id.clone())
     }
 }
 
@@ -40,9 +44,8 @@ impl Microphone {
     ) -> Result<OwnedObjectPath, Error> {
         let call = Call::begin(&self.shared, connection, &header).await?;
         Options::new(options, &[], self.shared.config.max_text_bytes)?;
-        let id = self.id.clone();
-        call.submit(connection, "listen", Action::Listen { id })
-            .await
+        let id = self.name_in_requests()?;
+        call.submit(connection, Payload::Listen { id }).await
     }
 
     /// Name for people.
@@ -82,13 +85,13 @@ impl Microphone {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Option<Header<'_>>,
     ) -> fdo::Result<()> {
-        let id = self.id.clone();
+        let id = self.name_in_requests().map_err(Error::from)?;
         let taken = |shown: &Shown| {
             let microphone = shown.microphones.get(&self.id);
             microphone.is_none_or(|microphone| (microphone.state == SourceState::Off) == muted)
         };
-        let action = Action::Mute { id, muted };
-        Ok(set(&self.shared, connection, header, action, taken).await?)
+        let switch = Switch::Mute { id, muted };
+        Ok(set(&self.shared, connection, header, switch, taken).await?)
     }
 }
 
@@ -104,6 +107,10 @@ impl Camera {
         let camera = state.shown.cameras.get(&self.id).map(read);
         camera.ok_or_else(|| gone("camera", &self.id))
     }
+
+    fn name_in_requests(&self) -> Result<Name, ErrorBody> {
+        Name::new("camera", self.id.clone())
+    }
 }
 
 #[interface(name = "org.gemmad1.Camera")]
@@ -118,11 +125,11 @@ impl Camera {
     ) -> Result<OwnedObjectPath, Error> {
         let call = Call::begin(&self.shared, connection, &header).await?;
         let options = describe_options(options, self.shared.config.max_text_bytes)?;
-        let describe = Describe {
+        let describe = DescribeFields {
             camera: Some(self.id.clone()),
             ..options
         };
-        call.submit(connection, "describe", Action::Describe(describe))
+        call.submit(connection, Payload::Describe(describe.try_into()?))
             .await
     }
 
@@ -178,13 +185,13 @@ impl Camera {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Option<Header<'_>>,
     ) -> fdo::Result<()> {
-        let id = self.id.clone();
+        let id = self.name_in_requests().map_err(Error::from)?;
         let taken = |shown: &Shown| {
             let camera = shown.cameras.get(&self.id);
             camera.is_none_or(|camera| (camera.state != SourceState::Off) == enabled)
         };
-        let action = Action::Enable { id, enabled };
-        Ok(set(&self.shared, connection, header, action, taken).await?)
+        let switch = Switch::Enable { id, enabled };
+        Ok(set(&self.shared, connection, header, switch, taken).await?)
     }
 
     /// Whether pictures are described without being asked for. A new value shows once the daemon has taken it.
@@ -200,13 +207,13 @@ impl Camera {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Option<Header<'_>>,
     ) -> fdo::Result<()> {
-        let id = self.id.clone();
+        let id = self.name_in_requests().map_err(Error::from)?;
         let taken = |shown: &Shown| {
             let camera = shown.cameras.get(&self.id);
             camera.is_none_or(|camera| camera.captions == enabled)
         };
-        let action = Action::Captions { id, enabled };
-        Ok(set(&self.shared, connection, header, action, taken).await?)
+        let switch = Switch::Captions { id, enabled };
+        Ok(set(&self.shared, connection, header, switch, taken).await?)
     }
 }
 

@@ -9,7 +9,9 @@ use zbus::Variant;
 use super::jobs::Jobs;
 use super::values::{Dict, text};
 use crate::config;
-use crate::report::{CaptionEvent, Health, Info, Report, Request, SourceState, VoiceEvent};
+use crate::report::{
+    CaptionEvent, Health, Info, JobUpdate, Report, Request, SourceState, VoiceEvent,
+};
 
 /// Signals that wait while the bus is slow; the oldest go first.
 const MOST_SIGNALS: usize = 256;
@@ -44,6 +46,13 @@ impl Shared {
             reads: Arc::new(Semaphore::new(MOST_READS)),
             changed: Notify::new(),
             state: Mutex::new(state),
+        }
+    }
+
+    /// Takes in what the daemon tells of a job that was asked for here.
+    pub(super) fn update(&self, update: &JobUpdate) {
+        if self.state().update(update) {
+            self.changed.notify_one();
         }
     }
 
@@ -216,8 +225,11 @@ impl State {
             Report::Health(health) => manager.set_health(health),
             Report::Matformer(slice) => manager.matformer = text(slice),
             Report::Stopping => manager.state = "stopping".to_owned(),
-            // Not shown on the bus; the log's own place is the journal, and a meter is read at the broker.
-            Report::Log(_) | Report::MaxTokens(_) | Report::Level { .. } => return false,
+            // Not shown on the bus; the log's own place is the journal, and a meter is read at the broker. Who asked on the bus is
+            // told by the job's object.
+            Report::Log(_) | Report::MaxTokens(_) | Report::Level { .. } | Report::JobEnded(_) => {
+                return false;
+            }
             Report::MicrophoneState { id, state } => {
                 if let Some(microphone) = microphones.get_mut(id) {
                     microphone.state = *state;
@@ -250,18 +262,20 @@ impl State {
                 }
                 self.push(Signal::Caption(event.clone()));
             }
-            Report::Job(update) => {
-                let known = self.jobs.update(update);
-                if let (true, Some(partial)) = (known, &update.partial) {
-                    self.push(Signal::Partial {
-                        job: update.id.clone(),
-                        text: text(partial),
-                    });
-                }
-                return known;
-            }
         }
         true
+    }
+
+    /// Whether there is something to pass on of a job.
+    fn update(&mut self, update: &JobUpdate) -> bool {
+        let known = self.jobs.update(update);
+        if let (true, Some(partial)) = (known, &update.partial) {
+            self.push(Signal::Partial {
+                job: update.header.id.clone(),
+                text: text(partial),
+            });
+        }
+        known
     }
 
     fn push(&mut self, signal: Signal) {

@@ -2,12 +2,11 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use ulid::Ulid;
 
 use super::topics::{KIND_SET, Topics};
 use crate::report::{
-    Action, Ask, CancelRequest, Describe, ErrorBody, ErrorCode, MOST_NAME_BYTES, Origin, Request,
-    Transcribe,
+    Ask, AskFields, CancelFields, DescribeFields, ErrorBody, ErrorCode, MOST_NAME_BYTES, Name,
+    Payload, Switch, TranscribeFields,
 };
 
 /// Brackets within brackets that a payload may have.
@@ -15,10 +14,11 @@ const MOST_DEPTH: usize = 32;
 /// Longest name of a slice, bytes.
 const MOST_SLICE_BYTES: usize = 64;
 
-/// A request, and how it came.
+/// What is asked, and how it came.
 #[derive(Debug)]
 pub(super) struct Received {
-    pub(super) request: Request,
+    pub(super) payload: Payload,
+    pub(super) transaction: Option<String>,
     /// On `ask`: the answer goes to `answer` too.
     pub(super) plain: bool,
 }
@@ -56,46 +56,33 @@ pub(super) fn read(
         _ => return None,
     };
     let mut transaction = None;
-    let action = action(&parts, max_bytes, payload, &mut transaction).and_then(|action| {
-        let checked = action.check_names();
-        checked.map_err(|error| (error.code, error.message))?;
-        Ok(action)
-    });
-    Some(match action {
-        Ok(action) => Ok(Received {
-            request: Request {
-                id: Ulid::generate().to_string(),
-                origin: Origin::Mqtt,
-                transaction,
-                action,
-            },
+    let payload = read_payload(&parts, max_bytes, payload, &mut transaction);
+    Some(match payload {
+        Ok(payload) => Ok(Received {
+            payload,
+            transaction,
             plain: parts == ["ask"],
         }),
-        Err((code, message)) => Err(Refusal {
+        Err(ErrorBody { code, message }) => Err(Refusal {
             kind,
-            error: ErrorBody {
-                code,
-                message: format!("{command}: {message}"),
-            },
+            error: ErrorBody::new(code, format!("{command}: {message}")),
             transaction,
         }),
     })
 }
 
-type Wrong = (ErrorCode, String);
-
-fn invalid(message: impl Into<String>) -> Wrong {
-    (ErrorCode::Invalid, message.into())
+fn invalid(message: impl Into<String>) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Invalid, message)
 }
 
-fn action(
+fn read_payload(
     parts: &[&str],
     max_bytes: usize,
     payload: &[u8],
     transaction: &mut Option<String>,
-) -> Result<Action, Wrong> {
+) -> Result<Payload, ErrorBody> {
     if payload.len() > max_bytes {
-        return Err((
+        return Err(ErrorBody::new(
             ErrorCode::TooLarge,
             format!(
                 "the payload has {} bytes; mqtt.max_payload_bytes is {max_bytes}",
@@ -109,101 +96,89 @@ fn action(
     let mut fields = || fields(text, transaction);
     Ok(match parts {
         // Whoever types a question into a client types no JSON.
-        ["ask"] if !text.starts_with('{') => Action::Ask(question(text)?),
+        ["ask"] if !text.starts_with('{') => Payload::Ask(question(text)?),
         ["ask"] | ["request", "ask"] => {
-            let ask: Ask = typed(fields()?)?;
-            if ask.prompt.trim().is_empty() && ask.image.is_none() && ask.audio.is_none() {
-                return Err(invalid("`prompt` is empty"));
-            }
-            Action::Ask(ask)
+            let ask: AskFields = typed(fields()?)?;
+            Payload::Ask(ask.try_into()?)
         }
         ["request", "describe"] => {
-            let describe: Describe = typed(fields()?)?;
-            match (&describe.camera, &describe.image) {
-                (None, None) => return Err(invalid("needs `camera` or `image`")),
-                (Some(_), Some(_)) => {
-                    return Err(invalid("has both `camera` and `image`: give one"));
-                }
-                _ => Action::Describe(describe),
-            }
+            let describe: DescribeFields = typed(fields()?)?;
+            Payload::Describe(describe.try_into()?)
         }
         ["camera", id, "describe"] => {
-            let mut describe: Describe = typed(fields()?)?;
+            let mut describe: DescribeFields = typed(fields()?)?;
             if describe.camera.is_some() || describe.image.is_some() {
                 return Err(invalid(
                     "the topic names the camera: give neither `camera` nor `image`",
                 ));
             }
             describe.camera = Some((*id).to_owned());
-            Action::Describe(describe)
+            Payload::Describe(describe.try_into()?)
         }
         ["request", "transcribe"] => {
-            let transcribe: Transcribe = typed(fields()?)?;
-            if transcribe.audio.is_none() {
-                return Err(invalid("needs `audio`, base64 of an audio file"));
-            }
-            Action::Transcribe(transcribe)
+            let transcribe: TranscribeFields = typed(fields()?)?;
+            Payload::Transcribe(transcribe.try_into()?)
         }
         ["request", "cancel"] => {
-            let cancel: CancelRequest = typed(fields()?)?;
-            if cancel.job.is_some() == cancel.target.is_some() {
-                return Err(invalid("needs either `job` or `target`"));
-            }
-            Action::Cancel(cancel)
+            let cancel: CancelFields = typed(fields()?)?;
+            Payload::Cancel(cancel.try_into()?)
         }
         ["request", name @ ("reload" | "stats")] => {
             nothing_else(&fields()?)?;
             if *name == "reload" {
-                Action::Reload
+                Payload::Reload
             } else {
-                Action::Stats
+                Payload::Stats
             }
         }
         ["mic", id, "listen"] => {
             if text.starts_with('{') {
                 nothing_else(&fields()?)?;
             }
-            Action::Listen {
-                id: (*id).to_owned(),
+            Payload::Listen {
+                id: name("microphone", id)?,
             }
         }
-        ["mic", id, "mute", "set"] => Action::Mute {
-            id: (*id).to_owned(),
+        ["mic", id, "mute", "set"] => Payload::Set(Switch::Mute {
             muted: on_off(text)?,
-        },
-        ["camera", id, "enabled", "set"] => Action::Enable {
-            id: (*id).to_owned(),
+            id: name("microphone", id)?,
+        }),
+        ["camera", id, "enabled", "set"] => Payload::Set(Switch::Enable {
             enabled: on_off(text)?,
-        },
-        ["camera", id, "captions", "set"] => Action::Captions {
-            id: (*id).to_owned(),
+            id: name("camera", id)?,
+        }),
+        ["camera", id, "captions", "set"] => Payload::Set(Switch::Captions {
             enabled: on_off(text)?,
-        },
+            id: name("camera", id)?,
+        }),
         ["matformer", "set"] => {
             if text.is_empty() || text.len() > MOST_SLICE_BYTES || text.contains(char::is_control) {
                 return Err(invalid("the payload is no name of a slice"));
             }
-            Action::Matformer(text.to_owned())
+            Payload::Set(Switch::Matformer(name("matformer", text)?))
         }
         ["max_tokens", "set"] => match text.parse() {
-            Ok(tokens) if tokens > 0 => Action::MaxTokens(tokens),
+            Ok(tokens) if tokens > 0 => Payload::Set(Switch::MaxTokens(tokens)),
             _ => return Err(invalid("the payload is no whole number above 0")),
         },
         _ => return Err(invalid("no such command")),
     })
 }
 
-fn question(text: &str) -> Result<Ask, Wrong> {
-    if text.is_empty() {
-        return Err(invalid("the question is empty"));
-    }
-    Ok(Ask {
-        prompt: text.to_owned(),
-        ..Ask::default()
-    })
+fn name(key: &str, text: &str) -> Result<Name, ErrorBody> {
+    Name::new(key, text.to_owned())
 }
 
-fn on_off(text: &str) -> Result<bool, Wrong> {
+/// A question without anything around it.
+fn question(text: &str) -> Result<Ask, ErrorBody> {
+    let fields = AskFields {
+        prompt: text.to_owned(),
+        ..AskFields::default()
+    };
+    Ask::try_from(fields).map_err(|_| invalid("the question is empty"))
+}
+
+fn on_off(text: &str) -> Result<bool, ErrorBody> {
     match text {
         _ if text.eq_ignore_ascii_case("on") => Ok(true),
         _ if text.eq_ignore_ascii_case("off") => Ok(false),
@@ -212,7 +187,7 @@ fn on_off(text: &str) -> Result<bool, Wrong> {
 }
 
 /// The keys of a JSON object without `transaction`, which every request may have; an empty payload is an empty object.
-fn fields(text: &str, transaction: &mut Option<String>) -> Result<Map<String, Value>, Wrong> {
+fn fields(text: &str, transaction: &mut Option<String>) -> Result<Map<String, Value>, ErrorBody> {
     if text.is_empty() {
         return Ok(Map::new());
     }
@@ -240,7 +215,7 @@ fn fields(text: &str, transaction: &mut Option<String>) -> Result<Map<String, Va
     Ok(fields)
 }
 
-fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Wrong> {
+fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, ErrorBody> {
     serde_json::from_value(Value::Object(fields)).map_err(|error| {
         // The message repeats a value of the wrong type, however long it is.
         let message: String = error.to_string().chars().take(300).collect();
@@ -248,7 +223,7 @@ fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Wrong> {
     })
 }
 
-fn nothing_else(fields: &Map<String, Value>) -> Result<(), Wrong> {
+fn nothing_else(fields: &Map<String, Value>) -> Result<(), ErrorBody> {
     match fields.keys().next() {
         None => Ok(()),
         Some(key) => {
@@ -312,9 +287,8 @@ mod tests {
     #[test]
     fn questions_come_as_text_or_as_json() {
         let plain = receive("ask", b" What is the capital of France?\n").unwrap();
-        assert!(plain.plain && plain.request.transaction.is_none());
-        assert_eq!(plain.request.id.len(), 26);
-        let Action::Ask(ask) = plain.request.action else {
+        assert!(plain.plain && plain.transaction.is_none());
+        let Payload::Ask(ask) = plain.payload else {
             panic!()
         };
         assert_eq!(ask.prompt, "What is the capital of France?");
@@ -324,7 +298,7 @@ mod tests {
         )
         .unwrap();
         assert!(!json.plain);
-        assert_eq!(json.request.transaction.as_deref(), Some("t"));
+        assert_eq!(json.transaction.as_deref(), Some("t"));
         // The name is given back though the rest is wrong.
         let refusal = receive("request/ask", br#"{"prompt":1,"transaction":"t"}"#).unwrap_err();
         assert_eq!(

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
+use ulid::Ulid;
 
 use super::announce;
 use super::command::{self, Received};
 use super::namesake::Name;
 use super::owner::{Later, Owner, random_below};
-use crate::report::{ErrorBody, ErrorCode, Request};
+use crate::report::{ErrorBody, ErrorCode, Origin, Request};
 
 impl Owner {
     pub(super) fn receive(
@@ -65,9 +66,15 @@ impl Owner {
 
     /// Gives a request to the daemon. Of a switch that is set faster than the daemon takes it, the newest value counts; everything
     /// else that finds no room is refused.
-    fn hand_over(&mut self, topic: &str, Received { request, plain }: Received) {
-        let id = request.id.clone();
-        self.shared.lock().composer.remember(&id, plain);
+    fn hand_over(&mut self, topic: &str, received: Received) {
+        let Received {
+            payload,
+            transaction,
+            plain,
+        } = received;
+        let id = Ulid::generate().to_string();
+        let reply = self.answers.reply_to(plain);
+        let request = Request::new(id, Origin::Mqtt, transaction, payload, reply);
         let is_switch = topic.ends_with("/set");
         if is_switch && !self.switches.is_empty() {
             self.keep_switch(topic, request);
@@ -86,24 +93,18 @@ impl Owner {
             ),
             Err(TrySendError::Closed(request)) => (request, ErrorCode::Busy, "gemmad is stopping"),
         };
-        let error = ErrorBody {
-            code,
-            message: message.to_owned(),
-        };
+        let header = request.header;
+        let error = ErrorBody::new(code, message);
         let mut state = self.shared.lock();
-        state.composer.forget(&id);
-        let kind = request.action.kind();
-        let refusal = (state.composer).refusal(kind, Some(id), error, request.transaction);
+        let (id, transaction) = (Some(header.id), header.transaction);
+        let refusal = (state.composer).refusal(header.kind, id, error, transaction);
         state.outbox.push(refusal);
     }
 
     /// Keeps the newest value of a switch until the daemon has room; one for each of the topics that are listened to.
     fn keep_switch(&mut self, topic: &str, request: Request) {
         match self.switches.iter_mut().find(|(kept, _)| kept == topic) {
-            Some((_, kept)) => {
-                let old = std::mem::replace(kept, request);
-                self.shared.lock().composer.forget(&old.id);
-            }
+            Some((_, kept)) => *kept = request,
             None => self.switches.push((topic.to_owned(), request)),
         }
     }

@@ -8,7 +8,7 @@
 //! | `backoff` `namesake` | how long to wait for the next connection; another process with this node's name |
 //! | `outbox` `spool` | what waits for the broker, in memory and on disk |
 //! | `payload` `body` `topics` | reports as messages; payloads that only MQTT has; names of topics |
-//! | `command` | messages from outside as requests |
+//! | `command` `answers` | messages from outside as requests; the way back |
 //! | `homeassistant` `health_sensors` `announce` | devices and entities; telling of them, and taking them back |
 //! | `secure` | certificates and passwords |
 //! | `clear` | removes what the broker keeps of a node |
@@ -19,6 +19,7 @@
 
 mod advice;
 mod announce;
+mod answers;
 mod backoff;
 mod body;
 mod clear;
@@ -48,8 +49,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::{Door, Inside, Opening, Stopped};
 use crate::config;
-use crate::report::{ErrorBody, Info, MqttHealth, Report, Request};
+use crate::report::{ErrorBody, Info, MqttHealth, Payload, ReplyTo, Report, Request};
 use crate::tls::TlsError;
 use backoff::Backoff;
 use namesake::Namesake;
@@ -60,6 +62,7 @@ use shared::Shared;
 use spool::Spool;
 use topics::Topics;
 
+pub use answers::Answers;
 pub use clear::clear;
 pub use follow::{Followed, Follower};
 pub use probe::{Occupant, Probed, Unusable, probe};
@@ -134,12 +137,12 @@ pub fn read_request(
     config: &config::Mqtt,
     command: &str,
     payload: &[u8],
-) -> Option<Result<Request, ErrorBody>> {
+) -> Option<Result<Payload, ErrorBody>> {
     let topics = Topics::new(config);
     let topic = topics.of(command);
     let read = command::read(&topics, config.max_payload_bytes, &topic, payload)?;
     Some(match read {
-        Ok(received) => Ok(received.request),
+        Ok(received) => Ok(received.payload),
         Err(refusal) => Err(refusal.error),
     })
 }
@@ -147,8 +150,8 @@ pub fn read_request(
 /// A node on a broker: publishes reports, and hands requests to the daemon.
 pub struct Mqtt {
     shared: Arc<Shared>,
+    answers: Answers,
     topics: Topics,
-    max_payload_bytes: usize,
     task: JoinHandle<()>,
 }
 
@@ -164,6 +167,16 @@ impl Mqtt {
         info: Info,
         requests: mpsc::Sender<Request>,
     ) -> Result<Mqtt, MqttError> {
+        Mqtt::start_for(config, Inside { info, requests }, Answers::default())
+    }
+
+    /// The same, for answers to what an earlier connection was asked, too.
+    fn start_for(
+        config: &config::Mqtt,
+        inside: Inside,
+        answers: Answers,
+    ) -> Result<Mqtt, MqttError> {
+        let Inside { info, requests } = inside;
         config.check().map_err(MqttError::Config)?;
         let broker = config.broker().map_err(MqttError::Config)?;
         let tls = if broker.tls {
@@ -194,7 +207,13 @@ impl Mqtt {
             }
             None => None,
         };
-        let shared = Arc::new(Shared::new(outbox, Composer::new(config), info.clone()));
+        let shared = Arc::new(Shared::new(
+            outbox,
+            Composer::new(config),
+            info.clone(),
+            config.max_payload_bytes,
+        ));
+        answers.go_to(&shared);
         let owner = Owner {
             config: config.clone(),
             broker,
@@ -202,6 +221,7 @@ impl Mqtt {
             topics: Topics::new(config),
             shared: Arc::clone(&shared),
             requests,
+            answers: answers.clone(),
             spool,
             told: None,
             backoff: Backoff::new(),
@@ -211,8 +231,8 @@ impl Mqtt {
         };
         let mqtt = Mqtt {
             shared,
+            answers,
             topics: Topics::new(config),
-            max_payload_bytes: config.max_payload_bytes,
             task: tokio::spawn(owner.run()),
         };
         mqtt.publish(&Report::Info(Box::new(info)));
@@ -221,13 +241,13 @@ impl Mqtt {
 
     /// Puts a report into the outbox. Never waits.
     pub fn publish(&self, report: &Report) {
-        shared::take(
-            &mut self.shared.lock(),
-            &self.topics,
-            self.max_payload_bytes,
-            report,
-        );
-        self.shared.wake.notify_one();
+        self.shared.publish(&self.topics, report);
+    }
+
+    /// The way back for a request that nobody made. Open to tests.
+    #[doc(hidden)]
+    pub fn reply_to(&self) -> ReplyTo {
+        self.answers.reply_to(false)
     }
 
     /// The connection's figures, now.
@@ -246,8 +266,39 @@ impl Mqtt {
     }
 }
 
+/// Begins to connect as [`Mqtt::start`] does; each time with the same `answers`, so that they find the connection that is there.
+pub fn open(config: &config::Mqtt, inside: Inside, answers: &Answers) -> Opening {
+    let mqtt = Mqtt::start_for(config, inside, answers.clone());
+    let mqtt = mqtt.map(|mqtt| Box::new(mqtt) as Box<dyn Door>);
+    Box::pin(std::future::ready(mqtt.map_err(|error| error.to_string())))
+}
+
+impl Door for Mqtt {
+    fn publish(&self, report: &Report) {
+        Mqtt::publish(self, report);
+    }
+
+    fn status(&self) -> Option<&'static str> {
+        let health = self.health();
+        Some(match health.namesake {
+            Some(_) => "mqtt: another gemmad has this node's name",
+            None if health.connected => "mqtt connected",
+            None => "mqtt away",
+        })
+    }
+
+    fn mqtt_health(&self) -> Option<MqttHealth> {
+        Some(self.health())
+    }
+
+    fn stop(self: Box<Self>, limit: Duration) -> Stopped {
+        Box::pin(Mqtt::stop(*self, limit))
+    }
+}
+
 impl Drop for Mqtt {
     fn drop(&mut self) {
+        self.answers.leave(&self.shared);
         self.task.abort();
     }
 }

@@ -9,6 +9,7 @@ use ulid::Ulid;
 
 use super::advice::in_the_daemons_words;
 use super::announce;
+use super::answers::Answers;
 use super::backoff::Backoff;
 use super::client::{Connection, Event, Loss, Message, Options, WINDOW};
 use super::namesake::Namesake;
@@ -38,6 +39,7 @@ pub(super) struct Owner {
     pub(super) topics: Topics,
     pub(super) shared: Arc<Shared>,
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) answers: Answers,
     pub(super) spool: Option<Spool>,
     /// What the log was told last about the connection.
     pub(super) told: Option<Loss>,

@@ -1,6 +1,6 @@
 //! Reports as messages: which topic, which payload, and what becomes of it while the broker is away.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -9,24 +9,14 @@ use super::outbox::{Delivery, Outgoing};
 use super::topics::{KIND_SET, Source, Topics};
 use crate::config;
 use crate::report::{
-    CaptionEvent, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Origin, Reply, Report,
-    SCHEMA, SourceState, VoiceEvent,
+    CaptionEvent, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply, Report, SCHEMA,
+    SourceState, VoiceEvent,
 };
 
 /// Most characters of a state of Home Assistant.
 pub(super) const SHORT_CHARS: usize = 255;
 /// Digital silence has no level in decibels; it is published as this one, which no microphone is below.
 const LEAST_DBFS: f32 = -120.0;
-/// Jobs that are remembered; the daemon's queue is far shorter.
-const MOST_JOBS: usize = 4096;
-
-struct Job {
-    id: String,
-    /// It came on `ask`: its answer goes to `answer` too.
-    plain: bool,
-    /// The number of its next piece.
-    sequence: u64,
-}
 
 /// Turns reports into messages.
 pub(super) struct Composer {
@@ -34,7 +24,6 @@ pub(super) struct Composer {
     retain_results: bool,
     max_payload_bytes: usize,
     max_image_bytes: usize,
-    jobs: VecDeque<Job>,
     /// Microphones that are muted: what they heard before is not kept on the broker.
     muted: BTreeSet<String>,
 }
@@ -46,27 +35,8 @@ impl Composer {
             retain_results: config.retain_results,
             max_payload_bytes: config.max_payload_bytes,
             max_image_bytes: config.max_image_bytes,
-            jobs: VecDeque::new(),
             muted: BTreeSet::new(),
         }
-    }
-
-    /// Remembers a request that was taken: its updates depend on how it came.
-    pub(super) fn remember(&mut self, id: &str, plain: bool) {
-        if self.jobs.len() >= MOST_JOBS {
-            self.jobs.pop_front();
-        }
-        self.jobs.push_back(Job {
-            id: id.to_owned(),
-            plain,
-            sequence: 0,
-        });
-    }
-
-    /// Forgets a request that was not taken after all.
-    pub(super) fn forget(&mut self, id: &str) -> Option<bool> {
-        let at = self.jobs.iter().position(|job| job.id == id)?;
-        self.jobs.remove(at).map(|job| job.plain)
     }
 
     /// The messages of a report, in order.
@@ -130,7 +100,7 @@ impl Composer {
                 topic: topics.of("max_tokens"),
                 payload: tokens.to_string().into_bytes(),
             }],
-            Report::Job(update) => self.job(update),
+            Report::JobEnded(update) => self.job(update),
             // The farewell follows when the daemon has nothing more to say.
             Report::Stopping => Vec::new(),
         }
@@ -188,55 +158,48 @@ impl Composer {
         messages
     }
 
-    fn job(&mut self, update: &JobUpdate) -> Vec<Outgoing> {
-        let mut messages = Vec::new();
-        let ended = matches!(
-            update.state,
-            JobState::Done | JobState::Failed | JobState::Cancelled
-        );
-        if update.origin == Origin::Mqtt {
-            if let Some(text) = &update.partial {
-                let job = self.jobs.iter_mut().find(|job| job.id == update.id);
-                let sequence = job.map_or(0, |job| {
-                    let sequence = job.sequence;
-                    job.sequence += 1;
-                    sequence
-                });
-                let partial = Partial {
-                    schema: SCHEMA,
-                    id: update.id.clone(),
-                    sequence,
-                    text: text.clone(),
-                    transaction: update.transaction.clone(),
-                };
-                let topic = self.topics.of(&format!("response/{}/partial", update.kind));
-                messages.push(json(Delivery::Fleeting, topic, &partial));
-            }
-            if ended {
-                let plain = self.forget(&update.id) == Some(true);
-                if !is_idle(update) {
-                    messages.extend(self.answer(update, plain));
-                }
-            }
+    /// That a job ended, for everybody: without a word of what it was about.
+    fn job(&self, update: &JobUpdate) -> Vec<Outgoing> {
+        let header = &update.header;
+        if !matches!(header.kind, "ask" | "describe" | "transcribe") {
+            return Vec::new();
         }
-        if ended && matches!(update.kind, "ask" | "describe" | "transcribe") {
-            let event = JobEvent {
+        let event = JobEvent {
+            schema: SCHEMA,
+            event_type: if update.state == JobState::Done {
+                JobEventType::Finished
+            } else {
+                JobEventType::Failed
+            },
+            id: header.id.clone(),
+            kind: header.kind,
+            code: update.error.as_ref().map(|error| error.code),
+        };
+        vec![json(Delivery::Reply, self.topics.of("job"), &event)]
+    }
+
+    /// What whoever asked is told: the next piece of the answer, the `sequence`th, or how the job ended.
+    pub(super) fn answer(&self, update: &JobUpdate, sequence: u64, plain: bool) -> Vec<Outgoing> {
+        let mut messages = Vec::new();
+        let header = &update.header;
+        if let Some(text) = &update.partial {
+            let partial = Partial {
                 schema: SCHEMA,
-                event_type: if update.state == JobState::Done {
-                    JobEventType::Finished
-                } else {
-                    JobEventType::Failed
-                },
-                id: update.id.clone(),
-                kind: update.kind,
-                code: update.error.as_ref().map(|error| error.code),
+                id: header.id.clone(),
+                sequence,
+                text: text.clone(),
+                transaction: header.transaction.clone(),
             };
-            messages.push(json(Delivery::Reply, self.topics.of("job"), &event));
+            let topic = self.topics.of(&format!("response/{}/partial", header.kind));
+            messages.push(json(Delivery::Fleeting, topic, &partial));
+        }
+        if update.state.has_ended() && !is_idle(update) {
+            messages.extend(self.end(update, plain));
         }
         messages
     }
 
-    fn answer(&self, update: &JobUpdate, plain: bool) -> Vec<Outgoing> {
+    fn end(&self, update: &JobUpdate, plain: bool) -> Vec<Outgoing> {
         let failed = ErrorBody {
             code: if update.state == JobState::Cancelled {
                 ErrorCode::Cancelled
@@ -251,7 +214,7 @@ impl Composer {
         };
         let response = Response {
             schema: SCHEMA,
-            id: Some(update.id.clone()),
+            id: Some(update.header.id.clone()),
             status: if error.is_none() {
                 Status::Ok
             } else {
@@ -262,17 +225,17 @@ impl Composer {
                 Some(_) => Reply::default(),
             },
             error,
-            transaction: update.transaction.clone(),
+            transaction: update.header.transaction.clone(),
         };
-        let mut messages = vec![self.fitting(update.kind, response)];
+        let mut messages = vec![self.fitting(update.header.kind, response)];
         let text = update.reply.as_ref().and_then(|reply| reply.text.as_ref());
         if let (true, JobState::Done, Some(text)) = (plain, update.state, text) {
             let answer = PlainAnswer {
                 schema: SCHEMA,
-                id: update.id.clone(),
+                id: update.header.id.clone(),
                 text: text.clone(),
                 short: shorten(text),
-                transaction: update.transaction.clone(),
+                transaction: update.header.transaction.clone(),
             };
             messages.push(json(Delivery::Reply, self.topics.of("answer"), &answer));
         }
@@ -326,7 +289,8 @@ impl Composer {
 /// Whether a switch was set to what it is: its state says so, and needs no saying again.
 fn is_idle(update: &JobUpdate) -> bool {
     let details = update.reply.as_ref().map(|reply| &reply.details);
-    update.kind == KIND_SET && details.is_some_and(|details| details.contains_key("unchanged"))
+    update.header.kind == KIND_SET
+        && details.is_some_and(|details| details.contains_key("unchanged"))
 }
 
 /// A payload in JSON.

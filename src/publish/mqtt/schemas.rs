@@ -8,7 +8,8 @@ use super::body::{JobEvent, Partial, PlainAnswer, Response, Transcript};
 use super::homeassistant::Discovery;
 use super::namesake::Instance;
 use crate::report::{
-    Ask, CancelRequest, CaptionEvent, Describe, Health, Info, LogLine, Transcribe, VoiceEvent,
+    AskFields, CancelFields, CaptionEvent, DescribeFields, Health, Info, LogLine, TranscribeFields,
+    VoiceEvent,
 };
 
 /// File name (without `.json`) and schema of every payload. Requests are named `request-…`; a key that they do not list is
@@ -28,10 +29,10 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("announced", published::<Announced>()),
         ("instance", published::<Instance>()),
         ("discovery", published::<Discovery>()),
-        ("request-ask", accepted::<Ask>()),
-        ("request-describe", accepted::<Describe>()),
-        ("request-transcribe", accepted::<Transcribe>()),
-        ("request-cancel", accepted::<CancelRequest>()),
+        ("request-ask", accepted::<AskFields>()),
+        ("request-describe", accepted::<DescribeFields>()),
+        ("request-transcribe", accepted::<TranscribeFields>()),
+        ("request-cancel", accepted::<CancelFields>()),
         ("request-plain", accepted::<Plain>()),
     ]
 }

@@ -6,15 +6,16 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::announce;
-use super::outbox::{Delivery, Outbox};
+use super::outbox::{Delivery, Outbox, Outgoing};
 use super::payload::Composer;
 use super::topics::{Topics, sources};
-use crate::report::{Info, MqttHealth, Report};
+use crate::report::{Info, JobUpdate, MqttHealth, Report};
 
 /// What those who publish and the task share.
 pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) wake: Notify,
+    max_payload_bytes: usize,
 }
 
 pub(super) struct State {
@@ -31,7 +32,12 @@ pub(super) struct State {
 }
 
 impl Shared {
-    pub(super) fn new(outbox: Outbox, composer: Composer, info: Info) -> Shared {
+    pub(super) fn new(
+        outbox: Outbox,
+        composer: Composer,
+        info: Info,
+        max_payload_bytes: usize,
+    ) -> Shared {
         Shared {
             state: Mutex::new(State {
                 outbox,
@@ -43,12 +49,47 @@ impl Shared {
                 namesake: None,
             }),
             wake: Notify::new(),
+            max_payload_bytes,
         }
     }
 
     /// The state, also after a panic elsewhere: it is changed in whole steps.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a report into the outbox.
+    pub(super) fn publish(&self, topics: &Topics, report: &Report) {
+        let mut state = self.lock();
+        if let Report::Info(info) = report {
+            remove_gone(&mut state, topics, info);
+        }
+        let messages = state.composer.messages(report);
+        self.put(&mut state, messages);
+    }
+
+    /// Puts what whoever asked is told into the outbox; [`Composer::answer`] has the rest.
+    pub(super) fn answer(&self, update: &JobUpdate, sequence: u64, plain: bool) {
+        let mut state = self.lock();
+        let messages = state.composer.answer(update, sequence, plain);
+        self.put(&mut state, messages);
+    }
+
+    /// Those that are too large for the broker are left out.
+    fn put(&self, state: &mut State, messages: Vec<Outgoing>) {
+        for message in messages {
+            let picture = matches!(message.delivery, Delivery::Newest { .. });
+            if message.payload.len() > self.max_payload_bytes && !picture {
+                log::warn!(
+                    target: "mqtt", "a message of {} bytes for {} is dropped: mqtt.max_payload_bytes is {}",
+                    message.payload.len(), message.topic, self.max_payload_bytes
+                );
+                state.outbox.drop_one();
+                continue;
+            }
+            state.outbox.push(message);
+        }
+        self.wake.notify_one();
     }
 
     pub(super) fn health(&self) -> MqttHealth {
@@ -61,25 +102,6 @@ impl Shared {
             reconnects: state.connections.saturating_sub(1),
             namesake: state.namesake.clone(),
         }
-    }
-}
-
-/// Puts a report into the outbox.
-pub(super) fn take(state: &mut State, topics: &Topics, max_payload_bytes: usize, report: &Report) {
-    if let Report::Info(info) = report {
-        remove_gone(state, topics, info);
-    }
-    for message in state.composer.messages(report) {
-        let picture = matches!(message.delivery, Delivery::Newest { .. });
-        if message.payload.len() > max_payload_bytes && !picture {
-            log::warn!(
-                target: "mqtt", "a message of {} bytes for {} is dropped: mqtt.max_payload_bytes is {max_payload_bytes}",
-                message.payload.len(), message.topic
-            );
-            state.outbox.drop_one();
-            continue;
-        }
-        state.outbox.push(message);
     }
 }
 

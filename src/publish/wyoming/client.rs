@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
-use tokio::sync::oneshot;
 use ulid::Ulid;
 
 use super::Shared;
@@ -13,7 +12,10 @@ use super::framing::{self, Event, Fault};
 use super::info;
 use super::sound::Sound;
 use crate::guard::harmless::short;
-use crate::report::{Action, CancelRequest, Dictation, JobState, JobUpdate, Origin, Request};
+use crate::publish::replies::{self, Replies};
+use crate::report::{
+    Cancel, Dictation, JobState, JobUpdate, Name, Origin, Payload, ReplyTo, Request,
+};
 use crate::utterance;
 
 /// Bytes of sound that are decoded together.
@@ -33,27 +35,20 @@ pub(super) enum Ended {
 /// An answer that is waited for. Dropped before it came, its job is cancelled.
 struct Awaited {
     job: String,
-    answer: oneshot::Receiver<JobUpdate>,
+    answers: Replies,
     shared: Arc<Shared>,
     came: bool,
 }
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        self.shared.jobs().remove(&self.job);
-        if !self.came {
-            let cancel = CancelRequest {
-                job: Some(self.job.clone()),
-                target: None,
-            };
+        if self.came {
+            return;
+        }
+        if let Ok(job) = Name::new("job", self.job.clone()) {
+            let cancel = request(Payload::Cancel(Cancel::Job(job)), ReplyTo::nobody());
             // Where the daemon has no ear for it, the job ends by its deadline.
-            self.shared
-                .requests
-                .try_send(request(
-                    Ulid::generate().to_string(),
-                    Action::Cancel(cancel),
-                ))
-                .ok();
+            self.shared.requests.try_send(cancel).ok();
         }
     }
 }
@@ -76,13 +71,9 @@ pub(super) struct Client<R, W> {
     utterance: Option<Utterance>,
 }
 
-fn request(id: String, action: Action) -> Request {
-    Request {
-        id,
-        origin: Origin::Wyoming,
-        transaction: None,
-        action,
-    }
+fn request(payload: Payload, reply: ReplyTo) -> Request {
+    let id = Ulid::generate().to_string();
+    Request::new(id, Origin::Wyoming, None, payload, reply)
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
@@ -168,15 +159,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 
     /// Asks the daemon for something.
-    fn ask(&self, action: Action) -> Result<Awaited, Ended> {
-        let (sender, answer) = oneshot::channel();
-        let job = Ulid::generate().to_string();
+    fn ask(&self, payload: Payload) -> Result<Awaited, Ended> {
+        let (reply, answers) = replies::channel();
+        let request = request(payload, reply);
+        let job = request.header.id.clone();
         let busy = || Ended::Refused("the daemon has too much to do: ask again later".to_owned());
-        self.shared.jobs().insert(job.clone(), sender);
-        let sent = self.shared.requests.try_send(request(job.clone(), action));
+        let sent = self.shared.requests.try_send(request);
         let awaited = Awaited {
             job,
-            answer,
+            answers,
             shared: Arc::clone(&self.shared),
             came: sent.is_err(),
         };
@@ -195,7 +186,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             sound: Arc::new(receiver),
             language: language.or_else(usual).unwrap_or_default(),
         };
-        let awaited = self.ask(Action::Dictate(dictation))?;
+        let awaited = self.ask(Payload::Dictate(dictation))?;
         self.utterance = Some(Utterance {
             sound,
             sender: Some(sender),
@@ -213,7 +204,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             return Ok(());
         };
         // It may have been refused, or its time may be over.
-        if let Ok(update) = utterance.awaited.answer.try_recv() {
+        if let Some(update) = utterance.awaited.answers.try_end() {
             utterance.awaited.came = true;
             return Err(Ended::Refused(told(&update)));
         }
@@ -261,7 +252,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
 
     async fn recognize(&mut self, event: &Event) -> Result<(), Ended> {
         let text = event.text("text").unwrap_or_default().to_owned();
-        let awaited = self.ask(Action::Recognize { text })?;
+        let awaited = self.ask(Payload::Recognize { text })?;
         let Some(update) = self.answer(awaited).await? else {
             return Ok(());
         };
@@ -298,11 +289,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             }
         };
         let update = tokio::select! {
-            update = &mut awaited.answer => update.ok(),
+            update = awaited.answers.end() => update,
             () = gone => return Ok(None),
         };
         awaited.came = true;
-        // The daemon drops the sender only where it ends itself.
+        // The daemon drops the way back only where it ends itself.
         update
             .map(Some)
             .ok_or_else(|| Ended::Refused("the daemon is stopping".to_owned()))

@@ -12,7 +12,6 @@ mod framing;
 mod info;
 mod sound;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,11 +19,12 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use super::{Door, Inside, Opening, Stopped};
 use crate::config;
-use crate::report::{Info, JobState, JobUpdate, Report, Request};
+use crate::report::{Cancel, Info, JobUpdate, Payload, Report, Request};
 use client::Client;
 use framing::Event;
 
@@ -43,16 +43,10 @@ pub struct WyomingError {
 struct Shared {
     config: config::Wyoming,
     info: Mutex<Info>,
-    /// Jobs that clients wait for.
-    jobs: Mutex<BTreeMap<String, oneshot::Sender<JobUpdate>>>,
     requests: mpsc::Sender<Request>,
 }
 
 impl Shared {
-    fn jobs(&self) -> MutexGuard<'_, BTreeMap<String, oneshot::Sender<JobUpdate>>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn info(&self) -> MutexGuard<'_, Info> {
         self.info.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,29 +80,16 @@ impl Wyoming {
         let shared = Arc::new(Shared {
             config: config.clone(),
             info: Mutex::new(info),
-            jobs: Mutex::default(),
             requests,
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Wyoming { shared, task })
     }
 
-    /// Answers of jobs go to the clients that asked for them.
+    /// Clients are told what runs; answers go to those that asked.
     pub fn publish(&self, report: &Report) {
-        match report {
-            Report::Info(info) => *self.shared.info() = (**info).clone(),
-            Report::Job(update)
-                if matches!(
-                    update.state,
-                    JobState::Done | JobState::Failed | JobState::Cancelled
-                ) =>
-            {
-                if let Some(waiting) = self.shared.jobs().remove(&update.id) {
-                    // The client may have gone meanwhile.
-                    waiting.send((**update).clone()).ok();
-                }
-            }
-            _ => {}
+        if let Report::Info(info) = report {
+            *self.shared.info() = (**info).clone();
         }
     }
 
@@ -116,6 +97,26 @@ impl Wyoming {
     pub async fn stop(self) {
         self.task.abort();
         self.task.await.ok();
+    }
+}
+
+/// Listens as [`Wyoming::start`] does.
+pub fn open(config: &config::Wyoming, inside: Inside) -> Opening {
+    let config = config.clone();
+    Box::pin(async move {
+        let wyoming = Wyoming::start(&config, inside.info, inside.requests).await;
+        let wyoming = wyoming.map(|wyoming| Box::new(wyoming) as Box<dyn Door>);
+        wyoming.map_err(|error| error.to_string())
+    })
+}
+
+impl Door for Wyoming {
+    fn publish(&self, report: &Report) {
+        Wyoming::publish(self, report);
+    }
+
+    fn stop(self: Box<Self>, _: Duration) -> Stopped {
+        Box::pin(Wyoming::stop(*self))
     }
 }
 
@@ -136,23 +137,27 @@ pub async fn converse(
     let shared = Arc::new(Shared {
         config: config.clone(),
         info: Mutex::new(info),
-        jobs: Mutex::default(),
         requests,
     });
     let mut client = Client::new(input, output, Arc::clone(&shared));
     let served = client.serve();
     let answered = async {
-        let mut open = Vec::new();
+        let mut open: Vec<Request> = Vec::new();
         loop {
-            open.extend(asked.try_recv());
-            open.retain(|request: &Request| {
-                let Some(update) = answer(request) else {
-                    return shared.jobs().contains_key(&request.id);
-                };
-                if let Some(waiting) = shared.jobs().remove(&request.id) {
-                    waiting.send(update).ok();
+            match asked.try_recv() {
+                Ok(Request {
+                    payload: Payload::Cancel(Cancel::Job(job)),
+                    ..
+                }) => open.retain(|request| request.header.id != *job),
+                Ok(request) => open.push(request),
+                Err(_) => {}
+            }
+            open.retain(|request| {
+                let update = answer(request);
+                if let Some(update) = &update {
+                    request.reply.tell(update);
                 }
-                false
+                update.is_none()
             });
             tokio::task::yield_now().await;
         }

@@ -2,7 +2,7 @@
 
 use gemmad::config;
 use gemmad::publish::dbus::DbusError;
-use gemmad::report::Action;
+use gemmad::report::{Cancel, Payload};
 
 use super::service::Service;
 use super::voice;
@@ -41,7 +41,7 @@ fn a_lost_bus_is_noticed_and_a_new_one_used() {
     bus.caller(&[]).ask("one").unwrap();
     service.request();
     assert!(
-        matches!(service.request().action, Action::Cancel(_)),
+        matches!(service.request().payload, Payload::Cancel(_)),
         "the caller has left"
     );
     // Nobody is there any more to be answered.
@@ -49,10 +49,10 @@ fn a_lost_bus_is_noticed_and_a_new_one_used() {
     staying.ask("two").unwrap();
     let request = service.request();
     drop(bus);
-    let Action::Cancel(cancel) = service.request().action else {
+    let Payload::Cancel(Cancel::Job(job)) = service.request().payload else {
         panic!("no cancel")
     };
-    assert_eq!(cancel.job, Some(request.id));
+    assert_eq!(*job, request.header.id);
     wait_for("the loss of the bus", || {
         (!service.bus().alive()).then_some(())
     });

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gemmad::config;
-use gemmad::report::{Action, JobState, Request};
+use gemmad::report::{JobState, Payload, Picture, Request};
 use serde_json::json;
 
 use super::service::Service;
@@ -185,21 +185,24 @@ fn files_come_as_descriptors_within_limits() {
                 &json!([["h", audio], {"language": ["s", "German"]}]),
             )
             .unwrap();
-        let Action::Transcribe(transcribe) = service.request().action else {
+        let Payload::Transcribe(transcribe) = service.request().payload else {
             panic!("not transcribed")
         };
-        assert!(*transcribe.audio.unwrap().0 == bytes);
-        assert_eq!(transcribe.language.as_deref(), Some("German"));
+        assert!(*transcribe.audio.0 == bytes);
+        assert_eq!(
+            transcribe.language.as_deref().map(String::as_str),
+            Some("German")
+        );
     }
     caller.manager("Describe", &json!([["h", ["pipe", STANDARD.encode("a picture"), true]], {"prompt": ["s", "What?"]}])).unwrap();
-    let Action::Describe(describe) = service.request().action else {
+    let Payload::Describe(describe) = service.request().payload else {
         panic!("not described")
     };
-    assert_eq!(&*describe.image.unwrap().0, b"a picture");
-    assert_eq!(
-        (describe.prompt.as_deref(), describe.camera),
-        (Some("What?"), None)
-    );
+    let Picture::Attached(image) = describe.picture else {
+        panic!("no picture")
+    };
+    assert_eq!(&*image.0, b"a picture");
+    assert_eq!(describe.wish.prompt.as_deref(), Some("What?"));
 
     let larger = STANDARD.encode(vec![1; 100_001]);
     let larger_file = directory.path().join("larger");
@@ -263,7 +266,7 @@ fn a_thousand_calls_at_once_stay_within_bounds() {
         });
         while !active
             .last()
-            .is_some_and(|request: &Request| asked.ends_with(&request.id))
+            .is_some_and(|request: &Request| asked.ends_with(&request.header.id))
         {
             active.push(service.request());
         }
@@ -272,4 +275,27 @@ fn a_thousand_calls_at_once_stay_within_bounds() {
         most = most.max(jobs.as_array().unwrap().len());
     }
     assert!((32..=37).contains(&most), "{most} jobs were listed");
+}
+
+#[test]
+fn a_question_without_words_is_refused_as_over_mqtt() {
+    let bus = PrivateBus::open();
+    let mut service = Service::start(&bus.config());
+    let mut caller = bus.caller(&[]);
+    for prompt in ["", " \n"] {
+        let told = error(caller.manager("Ask", &json!([prompt, {}])));
+        assert_eq!(told, ("Invalid".to_owned(), "`prompt` is empty".to_owned()));
+    }
+    service.no_request();
+    // It leaves nothing behind, and a picture may stand for itself.
+    assert_eq!(caller.manager("ListJobs", &json!([])).unwrap(), json!([]));
+    let picture = [
+        "memfd".into(),
+        STANDARD.encode("a picture").into(),
+        json!(true),
+    ];
+    caller
+        .manager("Ask", &json!(["", {"image": ["h", picture]}]))
+        .unwrap();
+    assert!(matches!(service.request().payload, Payload::Ask(_)));
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gemmad::config;
-use gemmad::report::{Action, ErrorBody, ErrorCode, JobState, Origin, Reply};
+use gemmad::report::{Cancel, ErrorBody, ErrorCode, JobState, Origin, Payload, Reply};
 use serde_json::{Value, json};
 
 use super::service::Service;
@@ -35,16 +35,16 @@ fn a_question_becomes_a_job_with_an_answer() {
         .unwrap();
     let job = job.as_str().unwrap().to_owned();
     let request = service.request();
-    assert_eq!(job, format!("/org/gemmad1/job/{}", request.id));
+    assert_eq!(job, format!("/org/gemmad1/job/{}", request.header.id));
     let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap());
     assert_eq!(
-        request.origin,
+        request.header.origin,
         Origin::Bus {
             uid,
             sender: caller.name.clone()
         }
     );
-    let Action::Ask(ask) = &request.action else {
+    let Payload::Ask(ask) = &request.payload else {
         panic!("{request:?}")
     };
     assert_eq!(ask.prompt, "Is it day?");
@@ -154,10 +154,10 @@ fn a_job_that_fails_says_why() {
     let job = caller.ask("hello").unwrap();
     let request = service.request();
     caller.call(&job, JOB, "Cancel", &json!([])).unwrap();
-    let Action::Cancel(cancel) = service.request().action else {
+    let Payload::Cancel(Cancel::Job(job)) = service.request().payload else {
         panic!("no cancel")
     };
-    assert_eq!(cancel.job.as_ref(), Some(&request.id));
+    assert_eq!(*job, request.header.id);
     assert_eq!(caller.property(&job, JOB, "State").unwrap(), "queued");
     service.update(&request, JobState::Cancelled, |_| {});
     assert_eq!(
@@ -232,10 +232,10 @@ fn a_caller_that_vanishes_takes_its_jobs_along() {
     service.request();
     service.no_request();
     drop(leaving);
-    let Action::Cancel(cancel) = service.request().action else {
+    let Payload::Cancel(Cancel::Job(job)) = service.request().payload else {
         panic!("no cancel")
     };
-    assert_eq!(cancel.job, Some(request.id));
+    assert_eq!(*job, request.header.id);
     service.no_request();
 
     // One that vanishes while its pipe is read leaves no job. The pipe is the test's, so that it stays open.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use gemmad::report::{Action, ErrorBody, ErrorCode, Health, JobState, Report, SourceState};
+use gemmad::report::{ErrorBody, ErrorCode, Health, JobState, Payload, Report, SourceState};
 use serde_json::{Value, json};
 
 use super::service::{Service, info, microphone};
@@ -173,7 +173,7 @@ fn cameras_and_microphones_show_and_take() {
         caller
             .call(path, "org.freedesktop.DBus.Properties", "Set", &arguments)
             .unwrap();
-        format!("{:?}", service.request().action)
+        format!("{:?}", service.request().payload)
     };
     let muted = set(
         microphone_path,
@@ -181,24 +181,24 @@ fn cameras_and_microphones_show_and_take() {
         "Muted",
         json!(["b", true]),
     );
-    assert_eq!(muted, "Mute { id: \"front-room\", muted: true }");
+    assert_eq!(muted, "Set(Mute { id: \"front-room\", muted: true })");
     let enabled = set(camera, "org.gemmad1.Camera", "Enabled", json!(["b", true]));
-    assert_eq!(enabled, "Enable { id: \"porch\", enabled: true }");
+    assert_eq!(enabled, "Set(Enable { id: \"porch\", enabled: true })");
     let captions = set(
         camera,
         "org.gemmad1.Camera",
         "CaptionsEnabled",
         json!(["b", false]),
     );
-    assert_eq!(captions, "Captions { id: \"porch\", enabled: false }");
+    assert_eq!(captions, "Set(Captions { id: \"porch\", enabled: false })");
     assert_eq!(
         set(ROOT, MANAGER, "MatFormer", json!(["s", "e4b"])),
-        "Matformer(\"e4b\")"
+        "Set(Matformer(\"e4b\"))"
     );
     caller.manager("SetMatFormer", &json!(["e2b"])).unwrap();
     assert_eq!(
-        format!("{:?}", service.request().action),
-        "Matformer(\"e2b\")"
+        format!("{:?}", service.request().payload),
+        "Set(Matformer(\"e2b\"))"
     );
     caller
         .call(
@@ -209,7 +209,7 @@ fn cameras_and_microphones_show_and_take() {
         )
         .unwrap();
     assert_eq!(
-        format!("{:?}", service.request().action),
+        format!("{:?}", service.request().payload),
         "Listen { id: \"front-room\" }"
     );
     caller
@@ -220,12 +220,12 @@ fn cameras_and_microphones_show_and_take() {
             &json!([{"max_tokens": ["u", 5]}]),
         )
         .unwrap();
-    let Action::Describe(describe) = service.request().action else {
+    let Payload::Describe(describe) = service.request().payload else {
         panic!("not described")
     };
     assert_eq!(
-        (describe.camera.as_deref(), describe.max_tokens),
-        (Some("porch"), Some(5))
+        (format!("{:?}", describe.picture), describe.wish.max_tokens),
+        ("Camera(\"porch\")".to_owned(), Some(5))
     );
 
     // A reload changes what there is.
@@ -262,7 +262,7 @@ fn reload_waits_for_its_outcome() {
             (caller, answer)
         });
         let request = service.request();
-        assert!(matches!(request.action, Action::Reload));
+        assert!(matches!(request.payload, Payload::Reload));
         assert!(!call.is_finished());
         if wrong {
             let told = ErrorBody {

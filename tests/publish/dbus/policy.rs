@@ -53,9 +53,9 @@ fn only_the_group_hears_and_calls() {
     let job = asking.ask("my secret question").unwrap();
     let request = service.request();
     assert!(
-        matches!(request.origin, Origin::Bus { uid: 1, .. }),
+        matches!(request.header.origin, Origin::Bus { uid: 1, .. }),
         "{:?}",
-        request.origin
+        request.header.origin
     );
     service.update(&request, JobState::Running, |update| {
         update.partial = Some("secret piece".to_owned())

@@ -95,19 +95,12 @@ impl Service {
         state: JobState,
         change: impl FnOnce(&mut JobUpdate),
     ) {
-        let mut update = JobUpdate {
-            id: request.id.clone(),
-            origin: request.origin.clone(),
-            transaction: None,
-            kind: "ask",
-            state,
-            progress: None,
-            partial: None,
-            reply: None,
-            error: None,
-        };
+        let mut update = JobUpdate::new(&request.header, state);
         change(&mut update);
-        self.publish(Report::Job(Box::new(update)));
+        request.reply.tell(&update);
+        if state.has_ended() {
+            self.publish(Report::JobEnded(Box::new(update)));
+        }
     }
 }
 

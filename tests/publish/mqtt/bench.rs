@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use gemmad::config;
 use gemmad::publish::mqtt::Mqtt;
 use gemmad::report::{
-    CameraInfo, CaptionEvent, EventType, Info, MicrophoneInfo, Report, ReportTiming, Request,
-    TriggerName, VoiceEvent,
+    CameraInfo, CaptionEvent, EventType, Info, JobUpdate, MicrophoneInfo, Report, ReportTiming,
+    Request, TriggerName, VoiceEvent,
 };
 use tokio::sync::mpsc;
 
@@ -57,6 +57,14 @@ impl Node {
 
     pub(crate) fn publish(&self, report: Report) {
         self.mqtt().publish(&report);
+    }
+
+    /// Tells how far a request is: whoever asked, and in the end everybody.
+    pub(crate) fn answer(&self, request: &Request, update: JobUpdate) {
+        request.reply.tell(&update);
+        if update.state.has_ended() {
+            self.publish(Report::JobEnded(Box::new(update)));
+        }
     }
 
     pub(crate) fn wait_connected(&self) {

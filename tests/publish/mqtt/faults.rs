@@ -299,7 +299,7 @@ fn large_messages_pass_both_ways_without_a_reconnect() {
         });
         let ask = serde_json::json!({"prompt": text}).to_string();
         broker.publish("gemmad/pi/request/ask", ask.as_bytes(), &[]);
-        let gemmad::report::Action::Ask(ask) = node.request().action else {
+        let gemmad::report::Payload::Ask(ask) = node.request().payload else {
             panic!("no question");
         };
         assert_eq!(ask.prompt, text);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gemmad::config;
 use gemmad::publish::mqtt::{Occupant, Probed, probe};
-use gemmad::report::{Action, Info, JobState, JobUpdate, Reply, Report};
+use gemmad::report::{Info, JobUpdate, Payload, Reply};
 
 use super::bench::{Broker, Node, Observer, config, free_port, info, retained};
 use crate::broker::fake_broker;
@@ -254,24 +254,15 @@ fn the_answer_to_a_connection_is_told_with_what_it_is_about() {
 /// Answers the doctor's question as the daemon does.
 fn answer_stats(mut node: Node, details: serde_json::Value) -> Node {
     let request = node.request();
-    assert!(matches!(request.action, Action::Stats));
+    assert!(matches!(request.payload, Payload::Stats));
     let serde_json::Value::Object(details) = details else {
         panic!("no object");
     };
-    node.publish(Report::Job(Box::new(JobUpdate {
-        id: request.id,
-        origin: request.origin,
-        transaction: request.transaction,
-        kind: "stats",
-        state: JobState::Done,
-        progress: None,
-        partial: None,
-        reply: Some(Reply {
-            details,
-            ..Reply::default()
-        }),
-        error: None,
-    })));
+    let reply = Reply {
+        details,
+        ..Reply::default()
+    };
+    node.answer(&request, JobUpdate::end(&request.header, Ok(reply)));
     node
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use gemmad::config;
 use gemmad::report::{
-    Action, ErrorBody, ErrorCode, JobState, JobUpdate, Origin, Reply, Report, Request,
+    ErrorBody, ErrorCode, Header, JobState, JobUpdate, Origin, Payload, Reply, Report, Request,
+    Switch,
 };
 
 use serde_json::json;
@@ -12,27 +13,15 @@ use serde_json::json;
 use super::bench::{Broker, Node, Observer, config, info, wait_until};
 
 fn update(request: &Request, state: JobState) -> JobUpdate {
-    JobUpdate {
-        id: request.id.clone(),
-        origin: request.origin.clone(),
-        transaction: request.transaction.clone(),
-        kind: request.action.kind(),
-        state,
-        partial: None,
-        progress: None,
-        reply: None,
-        error: None,
-    }
+    JobUpdate::new(&request.header, state)
 }
 
 fn finish(node: &Node, request: &Request, text: &str) {
-    node.publish(Report::Job(Box::new(JobUpdate {
-        reply: Some(Reply {
-            text: Some(text.to_owned()),
-            ..Reply::default()
-        }),
-        ..update(request, JobState::Done)
-    })));
+    let reply = Reply {
+        text: Some(text.to_owned()),
+        ..Reply::default()
+    };
+    node.answer(request, JobUpdate::end(&request.header, Ok(reply)));
 }
 
 #[test]
@@ -43,7 +32,7 @@ fn every_command_becomes_a_request() {
     let observer = Observer::start(&broker);
     observer.wait_for("gemmad/pi/info", 1);
     for (topic, payload, kind, expected) in [
-        ("ask", "Why?", "ask", "Ask(Ask { prompt: \"Why?\""),
+        ("ask", "Why?", "ask", "Ask(Ask(AskFields { prompt: \"Why?\""),
         (
             "ask",
             r#"{"prompt":"Why?","seed":7}"#,
@@ -60,13 +49,13 @@ fn every_command_becomes_a_request() {
             "request/describe",
             r#"{"camera":"kitchen"}"#,
             "describe",
-            "camera: Some(\"kitchen\")",
+            "picture: Camera(\"kitchen\")",
         ),
         (
             "camera/kitchen/describe",
             "{}",
             "describe",
-            "camera: Some(\"kitchen\")",
+            "picture: Camera(\"kitchen\")",
         ),
         ("camera/kitchen/describe", "", "describe", "prompt: None"),
         (
@@ -79,13 +68,13 @@ fn every_command_becomes_a_request() {
             "request/transcribe",
             r#"{"audio":"UklGRg=="}"#,
             "transcribe",
-            "audio: Some(Attachment(4 bytes))",
+            "audio: Attachment(4 bytes)",
         ),
         (
             "request/cancel",
             r#"{"target":"t"}"#,
             "cancel",
-            "target: Some(\"t\")",
+            "Target(\"t\")",
         ),
         ("request/reload", "", "reload", "Reload"),
         ("request/stats", "{}", "stats", "Stats"),
@@ -118,14 +107,14 @@ fn every_command_becomes_a_request() {
     ] {
         broker.publish(&format!("gemmad/pi/{topic}"), payload.as_bytes(), &[]);
         let request = node.request();
-        let found = format!("{:?}", request.action);
+        let found = format!("{:?}", request.payload);
         assert!(found.contains(expected), "{topic}: {found}");
         assert_eq!(
-            (request.action.kind(), &request.origin),
+            (request.header.kind, &request.header.origin),
             (kind, &Origin::Mqtt)
         );
         let transaction = payload.contains("transaction").then_some("t");
-        assert_eq!(request.transaction.as_deref(), transaction);
+        assert_eq!(request.header.transaction.as_deref(), transaction);
     }
     node.stop();
 }
@@ -141,13 +130,13 @@ fn answers_find_their_way_back() {
     let asked = r#"{"prompt":"Why?","stream":true,"transaction":"mine"}"#;
     broker.publish("gemmad/pi/request/ask", asked.as_bytes(), &[]);
     let request = node.request();
-    node.publish(Report::Job(Box::new(update(&request, JobState::Queued))));
+    node.answer(&request, update(&request, JobState::Queued));
     for piece in ["Be", "cau", "se"] {
-        node.publish(Report::Job(Box::new(JobUpdate {
+        let piece = JobUpdate {
             partial: Some(piece.to_owned()),
-            progress: None,
             ..update(&request, JobState::Running)
-        })));
+        };
+        node.answer(&request, piece);
     }
     finish(&node, &request, "Because");
     let response = observer.wait_for("gemmad/pi/response/ask", 1)[0].json();
@@ -156,7 +145,7 @@ fn answers_find_their_way_back() {
         (&"ok".into(), &"mine".into())
     );
     assert_eq!(response["data"]["text"], "Because");
-    assert_eq!(response["id"], request.id.as_str());
+    assert_eq!(response["id"], request.header.id.as_str());
     let partials = observer.on("gemmad/pi/response/ask/partial");
     let pieces: Vec<_> = partials.iter().map(|seen| seen.json()).collect();
     assert_eq!(
@@ -195,13 +184,8 @@ fn answers_find_their_way_back() {
 
     broker.publish("gemmad/pi/request/stats", b"", &[]);
     let request = node.request();
-    node.publish(Report::Job(Box::new(JobUpdate {
-        error: Some(ErrorBody {
-            code: ErrorCode::Timeout,
-            message: "took longer than 120 s".to_owned(),
-        }),
-        ..update(&request, JobState::Failed)
-    })));
+    let late = ErrorBody::new(ErrorCode::Timeout, "took longer than 120 s");
+    node.answer(&request, JobUpdate::end(&request.header, Err(late)));
     let response = observer.wait_for("gemmad/pi/response/stats", 1)[0].json();
     assert_eq!(response["error"]["code"], "timeout");
     assert_eq!(response["data"], serde_json::json!({}));
@@ -213,10 +197,12 @@ fn answers_find_their_way_back() {
             .all(|job| job.json()["event_type"] == "finished" && !job.text().contains("so "))
     );
     // Peers on the bus have their own way.
-    node.publish(Report::Job(Box::new(JobUpdate {
-        origin: Origin::Own,
-        ..update(&request, JobState::Done)
-    })));
+    let mut elsewhere = update(&request, JobState::Done);
+    elsewhere.header.origin = Origin::Bus {
+        uid: 0,
+        sender: ":1.1".to_owned(),
+    };
+    node.publish(Report::JobEnded(Box::new(elsewhere)));
     node.stop();
     assert_eq!(observer.on("gemmad/pi/response/stats").len(), 1);
 }
@@ -327,12 +313,15 @@ fn poison_on_every_command_topic_gets_an_error_and_the_connection_stands() {
     assert_eq!(node.mqtt().health().reconnects, 0);
     // A retained command would be obeyed again and again.
     broker.publish("gemmad/pi/mic/kitchen/mute/set", b"ON", &["-r"]);
-    assert!(matches!(node.request().action, Action::Mute { .. }));
+    assert!(matches!(
+        node.request().payload,
+        Payload::Set(Switch::Mute { .. })
+    ));
     node.stop();
     let mut node = Node::start(&config(broker.port));
     node.wait_connected();
     broker.publish("gemmad/pi/request/stats", b"", &[]);
-    assert!(matches!(node.request().action, Action::Stats));
+    assert!(matches!(node.request().payload, Payload::Stats));
     node.stop();
 }
 
@@ -411,10 +400,10 @@ fn names_of_any_length_are_refused_in_a_short_answer() {
     let level = "x".repeat(65_535 - "gemmad/pi/mic//mute/set".len());
     broker.publish(&format!("gemmad/pi/mic/{level}/mute/set"), b"ON", &[]);
     broker.publish("gemmad/pi/mic/kitchen/mute/set", b"ON", &[]);
-    let Action::Mute { id, .. } = node.request().action else {
+    let Payload::Set(Switch::Mute { id, .. }) = node.request().payload else {
         panic!("not muted")
     };
-    assert_eq!(id, "kitchen");
+    assert_eq!(*id, "kitchen");
     assert_eq!(node.mqtt().health().reconnects, 0);
     node.stop();
 }
@@ -453,7 +442,7 @@ fn a_thousand_requests_at_once_are_taken_or_refused() {
             .all(|seen| seen.json()["error"]["code"] == "queue_full")
     );
     for n in 0..8 {
-        assert_eq!(node.request().transaction, Some(n.to_string()));
+        assert_eq!(node.request().header.transaction, Some(n.to_string()));
     }
     wait_until("nothing waits", || node.mqtt().health().queued == 0);
     assert_eq!(node.mqtt().health().reconnects, 0);
@@ -482,16 +471,16 @@ fn of_a_switch_that_is_set_too_fast_the_newest_value_counts() {
     let refused = observer.wait_for("gemmad/pi/response/stats", 1)[0].json();
     assert_eq!(refused["error"]["code"], "queue_full");
     let mut taken = Vec::new();
-    while taken.last() != Some(&"MaxTokens(50)".to_owned()) {
-        taken.push(format!("{:?}", node.request().action));
+    while taken.last() != Some(&"Set(MaxTokens(50))".to_owned()) {
+        taken.push(format!("{:?}", node.request().payload));
     }
-    let mute = |muted| format!("Mute {{ id: \"kitchen\", muted: {muted} }}");
+    let mute = |muted| format!("Set(Mute {{ id: \"kitchen\", muted: {muted} }})");
     // The first two found room, and of all others the newest.
     let expected = [
         mute(false),
-        "MaxTokens(1)".to_owned(),
+        "Set(MaxTokens(1))".to_owned(),
         mute(true),
-        "MaxTokens(50)".to_owned(),
+        "Set(MaxTokens(50))".to_owned(),
     ];
     assert_eq!(taken, expected);
     assert!(node.requests.try_recv().is_err());
@@ -508,28 +497,27 @@ fn no_event_waits_for_answers_and_a_switch_that_stands_is_not_answered() {
     let gate = super::bench::Gate::to(broker.port);
     gate.set_open(false);
     let node = Node::start(&config(gate.port));
+    let reply_to = node.mqtt().reply_to();
     let set = |n: usize, details: serde_json::Value| {
         let serde_json::Value::Object(details) = details else {
             panic!("no object");
         };
-        Report::Job(Box::new(JobUpdate {
+        let header = Header {
             id: format!("set-{n}"),
             origin: Origin::Mqtt,
             transaction: None,
             kind: "set",
-            state: JobState::Done,
-            partial: None,
-            progress: None,
-            reply: Some(Reply {
-                details,
-                ..Reply::default()
-            }),
-            error: None,
-        }))
+            timeout: None,
+        };
+        let reply = Reply {
+            details,
+            ..Reply::default()
+        };
+        reply_to.tell(&JobUpdate::end(&header, Ok(reply)));
     };
     for n in 0..3000 {
-        node.publish(set(n, serde_json::json!({})));
-        node.publish(set(n, serde_json::json!({"unchanged": true})));
+        set(n, serde_json::json!({}));
+        set(n, serde_json::json!({"unchanged": true}));
     }
     for id in ["1", "2"] {
         node.publish(super::bench::voice(id, "open the gate"));

@@ -1,8 +1,8 @@
 //! The JSON schemas in packaging/schemas are those of the program, and real messages fit them.
 
 use gemmad::report::{
-    CommandCall, ErrorBody, ErrorCode, EventType, Health, JobState, JobUpdate, LogLine, Origin,
-    Reply, Report,
+    CommandCall, ErrorBody, ErrorCode, EventType, Health, JobState, JobUpdate, LogLine, Reply,
+    Report,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -71,19 +71,14 @@ fn real_messages_fit_their_schemas() {
     node.publish(caption("a cat", None));
     broker.publish("gemmad/pi/ask", b"Why?", &[]);
     let request = node.request();
+    let mut header = request.header.clone();
+    header.transaction = Some("t".to_owned());
     let update = JobUpdate {
-        id: request.id.clone(),
-        origin: Origin::Mqtt,
-        transaction: Some("t".to_owned()),
-        kind: "ask",
-        state: JobState::Running,
         partial: Some("Be".to_owned()),
-        progress: None,
-        reply: None,
-        error: None,
+        ..JobUpdate::new(&header, JobState::Running)
     };
-    node.publish(Report::Job(Box::new(update.clone())));
-    node.publish(Report::Job(Box::new(JobUpdate {
+    node.answer(&request, update.clone());
+    let answered = JobUpdate {
         partial: None,
         progress: None,
         state: JobState::Done,
@@ -93,8 +88,9 @@ fn real_messages_fit_their_schemas() {
             ..Reply::default()
         }),
         ..update.clone()
-    })));
-    node.publish(Report::Job(Box::new(JobUpdate {
+    };
+    node.answer(&request, answered);
+    let failed = JobUpdate {
         partial: None,
         progress: None,
         state: JobState::Failed,
@@ -103,7 +99,8 @@ fn real_messages_fit_their_schemas() {
             message: "no".to_owned(),
         }),
         ..update
-    })));
+    };
+    node.answer(&request, failed);
     broker.publish("gemmad/pi/request/stats", b"[", &[]);
     observer.wait_for("gemmad/pi/response/stats", 1);
     observer.wait_for("gemmad/pi/announced", 1);

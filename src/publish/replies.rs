@@ -1,0 +1,134 @@
+//! Answers to one request on their way to a client that waits for them on its connection.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, OwnedPermit};
+
+use crate::report::{JobUpdate, ReplyTo};
+
+/// Updates that may wait for a client.
+const MOST_WAITING: usize = 32;
+
+/// The client's end.
+pub(super) struct Replies(mpsc::Receiver<JobUpdate>);
+
+/// The daemon's end. It never waits: pieces of the answer for which a slow client has left no room come with what finds room next, at
+/// the latest with the end, which has a place of its own.
+struct Line {
+    sender: mpsc::Sender<JobUpdate>,
+    end: Option<OwnedPermit<JobUpdate>>,
+    /// Pieces that wait for room.
+    pieces: String,
+}
+
+/// A way back for one request.
+pub(super) fn channel() -> (ReplyTo, Replies) {
+    let (sender, receiver) = mpsc::channel(MOST_WAITING + 1);
+    let line = Mutex::new(Line {
+        end: sender.clone().try_reserve_owned().ok(),
+        sender,
+        pieces: String::new(),
+    });
+    let reply = ReplyTo::new(move |update| {
+        let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.tell(update.clone());
+    });
+    (reply, Replies(receiver))
+}
+
+impl Line {
+    fn tell(&mut self, mut update: JobUpdate) {
+        if !self.pieces.is_empty() {
+            let piece = update.partial.take().unwrap_or_default();
+            update.partial = Some(std::mem::take(&mut self.pieces) + &piece);
+        }
+        if update.state.has_ended() {
+            self.end.take().map(|end| end.send(update));
+        } else if let Err(TrySendError::Full(update)) = self.sender.try_send(update) {
+            self.pieces = update.partial.unwrap_or_default();
+        }
+    }
+}
+
+impl Replies {
+    /// What the daemon tells next; nothing where it ended without an answer.
+    async fn next(&mut self) -> Option<JobUpdate> {
+        self.0.recv().await
+    }
+
+    /// How it ended, once it has.
+    pub(super) async fn end(&mut self) -> Option<JobUpdate> {
+        while let Some(update) = self.next().await {
+            if update.state.has_ended() {
+                return Some(update);
+            }
+        }
+        None
+    }
+
+    /// How it ended, where it has already.
+    pub(super) fn try_end(&mut self) -> Option<JobUpdate> {
+        while let Ok(update) = self.0.try_recv() {
+            if update.state.has_ended() {
+                return Some(update);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Header, JobState, Origin, Reply};
+
+    #[test]
+    fn a_slow_client_misses_no_piece_and_no_end() {
+        let header = Header {
+            id: "id".to_owned(),
+            origin: Origin::Wyoming,
+            transaction: None,
+            kind: "ask",
+            timeout: None,
+        };
+        let (reply, mut replies) = channel();
+        let pieces: Vec<String> = (0..1000).map(|n| format!("{n} ")).collect();
+        for piece in &pieces {
+            reply.tell(&JobUpdate {
+                partial: Some(piece.clone()),
+                ..JobUpdate::new(&header, JobState::Running)
+            });
+        }
+        reply.tell(&JobUpdate::end(&header, Ok(Reply::default())));
+        drop(reply);
+        let mut told = Vec::new();
+        while let Ok(update) = replies.0.try_recv() {
+            told.push(update);
+        }
+        assert_eq!(told.len(), MOST_WAITING + 1);
+        let text: String = told
+            .iter()
+            .filter_map(|told| told.partial.clone())
+            .collect();
+        assert_eq!(text, pieces.concat());
+        assert_eq!(told.last().map(|last| last.state), Some(JobState::Done));
+        assert!(
+            told.iter()
+                .rev()
+                .skip(1)
+                .all(|told| !told.state.has_ended())
+        );
+    }
+
+    #[test]
+    fn a_client_waits_for_the_end_or_for_nobody() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let (reply, mut replies) = channel();
+        assert_eq!(replies.try_end(), None);
+        drop(reply);
+        assert_eq!(runtime.block_on(replies.end()), None);
+    }
+}
