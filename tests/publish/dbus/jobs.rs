@@ -154,10 +154,10 @@ fn a_job_that_fails_says_why() {
     let job = caller.ask("hello").unwrap();
     let request = service.request();
     caller.call(&job, JOB, "Cancel", &json!([])).unwrap();
-    let Payload::Cancel(Cancel::Job(job)) = service.request().payload else {
+    let Payload::Cancel(Cancel::Job(meant)) = service.request().payload else {
         panic!("no cancel")
     };
-    assert_eq!(*job, request.header.id);
+    assert_eq!(*meant, request.header.id);
     assert_eq!(caller.property(&job, JOB, "State").unwrap(), "queued");
     service.update(&request, JobState::Cancelled, |_| {});
     assert_eq!(
@@ -232,10 +232,10 @@ fn a_caller_that_vanishes_takes_its_jobs_along() {
     service.request();
     service.no_request();
     drop(leaving);
-    let Payload::Cancel(Cancel::Job(job)) = service.request().payload else {
+    let Payload::Cancel(Cancel::Job(meant)) = service.request().payload else {
         panic!("no cancel")
     };
-    assert_eq!(*job, request.header.id);
+    assert_eq!(*meant, request.header.id);
     service.no_request();
 
     // One that vanishes while its pipe is read leaves no job. The pipe is the test's, so that it stays open.
