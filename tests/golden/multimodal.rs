@@ -217,7 +217,7 @@ fn prompts_have_the_ids_of_the_reference() {
 
 #[test]
 fn logits_and_greedy_tokens_are_those_of_the_reference() {
-    let (mut bench, golden) = (Bench::open(), Golden::open("multimodal"));
+    let (bench, golden) = (Bench::open(), Golden::open("multimodal"));
     for case in CASES {
         let prompt = bench.prompt(&case);
         let mut soft = Vec::new();
