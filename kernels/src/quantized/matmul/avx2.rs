@@ -10,8 +10,6 @@ use crate::simd::{Avx2, Simd};
 
 impl Products for Avx2 {
     type Group = HalfGroup<8>;
-    const EMPTY: Self::Group = HalfGroup::EMPTY;
-    const PARTS: usize = 2;
 
     /// Integers as they are stored.
     #[inline(always)]

@@ -10,8 +10,6 @@ use crate::simd::integer::Avx512Vnni;
 
 impl Products for Avx512Vnni {
     type Group = WholeGroup;
-    const EMPTY: Self::Group = WholeGroup::EMPTY;
-    const PARTS: usize = 1;
 
     #[inline(always)]
     fn unpack<F: BlockFormat>(self, from: Stored<F>, _: usize, to: &mut Self::Group) {

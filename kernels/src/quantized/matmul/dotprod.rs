@@ -26,8 +26,6 @@ macro_rules! quads {
 
 impl Products for Dotprod {
     type Group = HalfGroup<8>;
-    const EMPTY: Self::Group = HalfGroup::EMPTY;
-    const PARTS: usize = 2;
 
     #[inline(always)]
     fn unpack<F: BlockFormat>(self, from: Stored<F>, half: usize, to: &mut Self::Group) {

@@ -12,8 +12,6 @@ use crate::simd::{Neon, Simd};
 
 impl Products for I8mm {
     type Group = Half;
-    const EMPTY: Self::Group = HalfGroup::EMPTY;
-    const PARTS: usize = 2;
 
     #[inline(always)]
     fn unpack<F: BlockFormat>(self, from: Stored<F>, half: usize, to: &mut Self::Group) {

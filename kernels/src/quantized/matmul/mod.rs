@@ -141,17 +141,20 @@ impl IntegerKernel for Tiles<'_, '_> {
 
 /// What an instruction set does with a block; the methods must be `#[inline(always)]`.
 trait Products: Copy {
-    /// One group of [`Products::PARTS`]-th of a tile's rows: integers in an order and with an offset that the instructions ask
-    /// for, and scales in f32.
-    type Group: Copy;
-    /// An empty one.
-    const EMPTY: Self::Group;
-    /// How many parts a tile is taken in.
-    const PARTS: usize;
+    /// What it unpacks to.
+    type Group: Unpacked;
     /// Unpacks a part of a group.
     fn unpack<F: BlockFormat>(self, from: Stored<F>, part: usize, to: &mut Self::Group);
     /// Adds the products of unpacked groups of a part with the same groups of one panel to the panel's sums.
     fn multiply<F: BlockFormat>(self, w: &[Self::Group], x: &[X], part: usize, sums: &mut Sums);
+}
+
+/// One group of a part of a tile's rows: integers in an order and with an offset that the instructions ask for, and scales in f32.
+trait Unpacked: Copy {
+    /// An empty one.
+    const EMPTY: Self;
+    /// How many of them a tile's group is.
+    const PARTS: usize;
 }
 
 /// A group of a tile.
@@ -163,11 +166,12 @@ struct WholeGroup {
     scales: [f32; TILE_ROWS],
 }
 
-impl WholeGroup {
+impl Unpacked for WholeGroup {
     const EMPTY: Self = WholeGroup {
         integers: [0; _],
         scales: [0.0; _],
     };
+    const PARTS: usize = 1;
 }
 
 /// Half a tile's group, for instructions that take 8 rows.
@@ -179,11 +183,12 @@ struct HalfGroup<const SCALES: usize> {
     scales: [f32; SCALES],
 }
 
-impl<const SCALES: usize> HalfGroup<SCALES> {
+impl<const SCALES: usize> Unpacked for HalfGroup<SCALES> {
     const EMPTY: Self = HalfGroup {
         integers: [0; _],
         scales: [0.0; _],
     };
+    const PARTS: usize = MAX_PARTS;
 }
 
 impl Tiles<'_, '_> {
@@ -202,13 +207,13 @@ impl Tiles<'_, '_> {
     #[inline(always)]
     fn each_of<F: BlockFormat, P: Products>(self, s: P) {
         let groups = self.groups();
-        let mut unpacked = Block([[P::EMPTY; BLOCK]; MAX_PARTS]);
+        let mut unpacked = Block([[P::Group::EMPTY; BLOCK]; MAX_PARTS]);
         for (tile, row) in (0..self.y.cols()).step_by(TILE_ROWS).enumerate() {
             let rows = row..self.y.cols().min(row + TILE_ROWS);
             let (integers, scales) = self.w.unit(self.first + tile);
             let integers = &F::Tile::cut(integers)[groups.clone()];
             let scales = &Scales::cut(scales)[groups.clone()];
-            for (part, unpacked) in unpacked.0[..P::PARTS].iter_mut().enumerate() {
+            for (part, unpacked) in unpacked.0[..P::Group::PARTS].iter_mut().enumerate() {
                 for ((integers, scales), to) in integers.iter().zip(scales).zip(unpacked) {
                     s.unpack::<F>(Stored { integers, scales }, part, to);
                 }
@@ -224,7 +229,7 @@ impl Tiles<'_, '_> {
                         copy(y, &mut sums[..rows.len()]);
                     }
                 }
-                for (part, w) in unpacked.0[..P::PARTS].iter().enumerate() {
+                for (part, w) in unpacked.0[..P::Group::PARTS].iter().enumerate() {
                     s.multiply::<F>(&w[..groups.len()], x, part, &mut sums);
                 }
                 for (token, sums) in sums[..tokens].iter().enumerate() {

@@ -12,8 +12,6 @@ use crate::simd::{Neon, Simd};
 
 impl Products for Neon {
     type Group = WholeGroup;
-    const EMPTY: Self::Group = WholeGroup::EMPTY;
-    const PARTS: usize = 1;
 
     #[inline(always)]
     fn unpack<F: BlockFormat>(self, from: Stored<F>, _: usize, to: &mut Self::Group) {
