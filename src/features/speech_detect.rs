@@ -6,8 +6,7 @@ use earshot::Detector;
 use super::log_mel::SAMPLE_RATE_HZ;
 use super::speech_evidence::{Evidence, Measures};
 
-/// Samples that are judged together: 16 ms.
-pub const FRAME_SAMPLES: usize = 256;
+pub use super::speech_evidence::FRAME_SAMPLES;
 
 /// Speech may begin once so many of so many frames in a row are likely: a click is shorter, the shortest word is not.
 const ONSET_FRAMES: u32 = 4;

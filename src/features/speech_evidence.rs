@@ -28,7 +28,9 @@ use realfft::num_complex::Complex;
 use realfft::{RealFftPlanner, RealToComplex};
 
 use super::log_mel::{FFT_SAMPLES, Triangles};
-use super::speech_detect::FRAME_SAMPLES;
+
+/// Samples that are judged together: 16 ms.
+pub const FRAME_SAMPLES: usize = 256;
 
 /// Bands that the change of the spectrum is looked for in.
 const BANDS: usize = 24;

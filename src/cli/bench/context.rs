@@ -3,7 +3,7 @@
 use kernels::Pool;
 use serde::Serialize;
 
-use super::text::extend_s;
+use super::extend::extend_s;
 use super::{Bench, median, random_below, status_bytes};
 use crate::model::config::TextConfig;
 use crate::model::decoder::Slice;

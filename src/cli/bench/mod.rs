@@ -2,6 +2,7 @@
 
 mod context;
 mod event;
+mod extend;
 mod kernels;
 mod text;
 

@@ -7,17 +7,17 @@ use kernels::{Isa, Pool};
 use serde::Serialize;
 
 use super::context::Context;
+use super::extend::extend_s;
 use super::{Bench, mb, median, random_below, status_bytes};
 use crate::cli::failure::Failure;
 use crate::cli::output::publish;
 use crate::model::config::Config;
+use crate::model::decoder::Slice;
 use crate::model::decoder::kv_cache::KvCache;
-use crate::model::decoder::{Exact, Slice, Tokens, no_probe};
 use crate::model::gemma3n::audio::AudioTower;
 use crate::model::gemma3n::matformer::Slices;
 use crate::model::gemma3n::text::{TextModel, Workspace};
 use crate::model::gemma3n::vision::VisionTower;
-use crate::model::sampler::Sampling;
 use crate::model::weights::{Checkpoint, Group, GroupState};
 use crate::pipeline::EngineError;
 
@@ -177,12 +177,6 @@ struct Run {
 /// Tokens that a grammar allows: the words, or pieces of words, of a list of commands.
 const GRAMMAR_TOKENS: usize = 64;
 
-/// What the published way of choosing a token has to know.
-const WANTED: Exact<'_> = Exact::Best {
-    count: Sampling::PUBLISHED.top_k,
-    within: None,
-};
-
 fn run_once(
     pool: &Pool,
     text: &TextModel,
@@ -213,31 +207,6 @@ fn run_once(
         grammar_decode_s,
         grammar_weight_bytes: pool.weight_bytes() - between,
     })
-}
-
-/// Seconds that some pieces of text take, each with the logits after it, of all tokens or of those that are `allowed`: one piece is
-/// a prompt, and pieces of one token are decoded.
-pub(super) fn extend_s<'a>(
-    pool: &Pool,
-    text: &TextModel,
-    cache: &mut KvCache,
-    work: &mut Workspace,
-    slice: &Slice,
-    pieces: impl Iterator<Item = &'a [u32]>,
-    allowed: &[u32],
-) -> Result<f64, EngineError> {
-    let mut logits = vec![0.0; text.text_vocab_size()];
-    let start = Instant::now();
-    for ids in pieces {
-        text.extend(pool, cache, work, Tokens::new(ids, slice), &mut no_probe)?;
-        let last = work.ready() - 1;
-        if allowed.is_empty() {
-            text.logits(pool, work, last, WANTED, &mut logits)?;
-        } else {
-            text.logits_of(pool, work, last, allowed, &mut logits)?;
-        }
-    }
-    Ok(start.elapsed().as_secs_f64())
 }
 
 /// Loads and drops the towers that the checkpoint has.
