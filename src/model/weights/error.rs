@@ -1,6 +1,6 @@
 //! What can be wrong with a checkpoint's files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A checkpoint could not be opened, mapped or used; every message names the file and, where there is one, the tensor.
 #[derive(Debug, thiserror::Error)]
@@ -169,5 +169,15 @@ impl WeightsError {
             },
             other => other,
         }
+    }
+}
+
+/// An error of the system, with what was attempted on which file.
+pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> WeightsError {
+    let path = path.to_owned();
+    move |source| WeightsError::Io {
+        action,
+        path,
+        source,
     }
 }

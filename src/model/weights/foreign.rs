@@ -1,8 +1,10 @@
 //! Tensors as other programs name, quantise or change them: each is told by its name, with what to do.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Checkpoint, Group, WeightsError};
+use super::WeightsError;
+use super::tensor_info::TensorInfo;
 
 /// What other programs keep beside a quantised matrix, by the end or the middle of its name.
 const QUANTISED: [(&str, &[&str]); 6] = [
@@ -18,15 +20,18 @@ const QUANTISED: [(&str, &[&str]); 6] = [
 ];
 
 /// Refuses a checkpoint whose tensors are somebody else's.
-pub(super) fn refuse(checkpoint: &Checkpoint) -> Result<(), WeightsError> {
+pub(super) fn refuse(
+    dir: &Path,
+    tensors: &BTreeMap<String, TensorInfo>,
+) -> Result<(), WeightsError> {
     let bad = |tensor: &str, reason: String| {
         Err(WeightsError::Foreign {
-            dir: checkpoint.dir().to_owned(),
+            dir: dir.to_owned(),
             tensor: tensor.to_owned(),
             reason,
         })
     };
-    for info in checkpoint.tensors() {
+    for info in tensors.values() {
         if let Some(program) = quantised_by(&info.name) {
             return bad(
                 &info.name,
@@ -41,14 +46,14 @@ pub(super) fn refuse(checkpoint: &Checkpoint) -> Result<(), WeightsError> {
         }
     }
     // What is missing of it is told where it is missed.
-    if Group::ALL.iter().any(|&group| checkpoint.has(group)) {
+    if tensors.values().any(|info| info.group.is_some()) {
         return Ok(());
     }
     let text = |name: &str| name.contains("embed_tokens") || name.contains("layers.");
-    let Some(info) = checkpoint
-        .tensors()
+    let Some(info) = tensors
+        .values()
         .find(|info| text(&info.name))
-        .or_else(|| checkpoint.tensors().next())
+        .or_else(|| tensors.values().next())
     else {
         return bad(
             "",

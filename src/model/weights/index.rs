@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::files;
 use super::WeightsError;
-use super::header::io;
+use super::error::io;
 
 /// The index of the largest published checkpoint is 170 kB; read it takes ten times its bytes.
 const MAX_INDEX_BYTES: u64 = 2 << 20;

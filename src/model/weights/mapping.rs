@@ -13,19 +13,16 @@ use kernels::{Matrix, MatrixData};
 use memmap2::{Mmap, MmapOptions};
 use safetensors::Dtype;
 
-use super::header::{Checkpoint, TensorInfo, columns};
+use super::error::io;
 use super::pack::Blocks;
+use super::tensor_info::{TensorInfo, columns};
 use super::{Group, WeightsError};
 
 /// Maps a whole file, to read its header.
 pub(super) fn map_whole(file: &File, path: &Path) -> Result<Mmap, WeightsError> {
     // SAFETY: the mapping is read-only, private to this call's caller and dropped after the header is parsed; weight
     // files are replaced by rename, not rewritten in place (documented with the model directory), so the bytes stay.
-    unsafe { Mmap::map(file) }.map_err(|source| WeightsError::Io {
-        action: "map",
-        path: path.to_owned(),
-        source,
-    })
+    unsafe { Mmap::map(file) }.map_err(io("map", path))
 }
 
 /// A contiguous range of one file, mapped.
@@ -178,10 +175,13 @@ pub struct Mapped {
 /// Neighbouring tensors closer than this are mapped together: one mapping costs a system call and a page table walk.
 const MERGE_GAP_BYTES: u64 = 4096;
 
+/// Maps tensors of the `group`, which lie in these files of the checkpoint in `dir`.
 pub(super) fn map(
-    checkpoint: &Checkpoint,
+    dir: &Path,
     group: Group,
     tensors: &[&TensorInfo],
+    files: &[PathBuf],
+    handles: &[File],
 ) -> Result<Mapped, WeightsError> {
     let mut sorted: Vec<&TensorInfo> = tensors.to_vec();
     sorted.sort_by_key(|info| (info.file, info.start));
@@ -199,7 +199,7 @@ pub(super) fn map(
             end = end.max(sorted[j].start + sorted[j].bytes);
             j += 1;
         }
-        let (path, file) = checkpoint.file(first);
+        let (path, file) = (&files[first.file], &handles[first.file]);
         let run = map_run(path, file, first.start, end)?;
         for info in &sorted[i..j] {
             let entry = Entry {
@@ -214,7 +214,7 @@ pub(super) fn map(
         i = j;
     }
     Ok(Mapped {
-        dir: checkpoint.dir().to_owned(),
+        dir: dir.to_owned(),
         group,
         runs,
         table,
@@ -223,16 +223,8 @@ pub(super) fn map(
 }
 
 fn map_run(path: &Path, file: &File, start: u64, end: u64) -> Result<Run, WeightsError> {
-    let io = |action| {
-        let path = path.to_owned();
-        move |source| WeightsError::Io {
-            action,
-            path,
-            source,
-        }
-    };
-    let file = file.try_clone().map_err(io("open"))?;
-    let size = file.metadata().map_err(io("read"))?.len();
+    let file = file.try_clone().map_err(io("open", path))?;
+    let size = file.metadata().map_err(io("read", path))?.len();
     if size < end {
         return Err(WeightsError::Header {
             path: path.to_owned(),
@@ -247,7 +239,7 @@ fn map_run(path: &Path, file: &File, start: u64, end: u64) -> Result<Run, Weight
             .len((end - start) as usize)
             .map(&file)
     }
-    .map_err(io("map"))?;
+    .map_err(io("map", path))?;
     Ok(Run {
         file,
         path: path.to_owned(),

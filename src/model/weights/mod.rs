@@ -5,6 +5,7 @@
 //! an LM head that has one. Weights are used in place: a bfloat16 matrix stays
 //! bfloat16 in memory, and a pack's quantised blocks are read by the kernels where they lie.
 
+mod checkpoint;
 mod error;
 mod foreign;
 mod group;
@@ -18,11 +19,12 @@ mod ple_store;
 mod residency;
 mod row_cache;
 mod row_file;
+mod tensor_info;
 
 pub(crate) use super::files::instead_of_file;
+pub use checkpoint::Checkpoint;
 pub use error::WeightsError;
 pub use group::{Category, Group};
-pub use header::{Checkpoint, TensorInfo, columns};
 pub use mapping::{Mapped, Stretch, Tensor};
 pub use pack::{
     Blocks, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest,
@@ -31,3 +33,4 @@ pub use pack::{
 pub use ple_store::{PleOptions, PleStore, RowCounts};
 pub use residency::{GroupState, Residency};
 pub use row_file::RowFile;
+pub use tensor_info::{TensorInfo, columns};
