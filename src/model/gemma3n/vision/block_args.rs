@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::table::{Block, BlockKind};
+use super::block::{Block, BlockKind};
 
 /// `model_args`: what the checkpoint overrides. A key that is not here could change the network, so it is an error.
 #[derive(Debug, Default, Deserialize)]

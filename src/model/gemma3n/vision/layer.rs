@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
+use super::block::{Block, BlockKind};
 use super::edge_residual::EdgeResidual;
 use super::feature_map::{FeatureMap, RowSource};
 use super::inverted_bottleneck::InvertedBottleneck;
 use super::multi_query_attention::{self, MultiQueryAttention};
 use super::pixelwise::Compute;
-use super::table::{Block, BlockKind};
 use crate::model::weights::{Mapped, WeightsError};
 
 /// A block ready to run.

@@ -6,6 +6,7 @@
 //!
 //! Source: timm `mobilenetv5_300m_enc`; transformers `Gemma3nModel.get_image_features`.
 
+mod block;
 mod block_args;
 mod edge_residual;
 mod feature_map;
@@ -23,12 +24,13 @@ use std::sync::Arc;
 use kernels::Pool;
 use thiserror::Error;
 
+pub use self::block::{Block, BlockKind};
 use self::feature_map::FeatureMap;
 use self::fusion::Fusion;
 use self::layer::Layer;
 use self::pixelwise::Compute;
 use self::stem::{Stem, StemRows};
-pub use self::table::{Architecture, Block, BlockKind};
+pub use self::table::Architecture;
 use super::multimodal_embedder::{EmbedderShape, MultimodalEmbedder};
 use crate::model::config::VisionConfig;
 use crate::model::weights::{Checkpoint, Group, Mapped, WeightsError};
