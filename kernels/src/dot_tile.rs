@@ -7,31 +7,9 @@
 use std::ops::Range;
 
 use crate::pool::TileMut;
+use crate::rows::Rows;
 use crate::simd::partial_sums::{self, BLOCK, MAX_REGISTERS, registers};
 use crate::simd::{Bundle, Element, Kernel, Simd};
-
-/// Rows of `depth` elements, `stride` apart.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rows<'a, E> {
-    pub(crate) data: &'a [E],
-    pub(crate) stride: usize,
-    pub(crate) depth: usize,
-}
-
-impl<'a, E> Rows<'a, E> {
-    #[inline(always)]
-    pub(crate) fn row(&self, row: usize) -> &'a [E] {
-        &self.data[row * self.stride..][..self.depth]
-    }
-
-    /// The rows from `row` on.
-    pub(crate) fn from(self, row: usize) -> Rows<'a, E> {
-        Rows {
-            data: &self.data[row * self.stride..],
-            ..self
-        }
-    }
-}
 
 /// Adds to a tile `y [tokens, rows]` the products of `w [rows, depth]` and `x [tokens, depth]`.
 ///

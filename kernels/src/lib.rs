@@ -29,6 +29,7 @@ pub mod quant;
 pub mod quantized;
 pub mod rms_norm;
 pub mod rope;
+mod rows;
 mod simd;
 pub mod softmax;
 pub mod sparse;

@@ -4,13 +4,14 @@
 
 use std::cell::RefCell;
 
-use crate::dot_tile::{DotTile, Rows};
+use crate::dot_tile::DotTile;
 use crate::gelu::gelu_tanh_mul;
 use crate::isa::Level;
 use crate::matvec::matvec;
 use crate::packed_tile::PackedTile;
 use crate::pool::TileMut;
 use crate::quantized::{self, with_activations};
+use crate::rows::Rows;
 use crate::simd::partial_sums::BLOCK;
 use crate::simd::{Element, dispatch, gemm};
 use crate::widen::Widen;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::dot_tile::Rows;
 use crate::quant::Quantized;
+use crate::rows::Rows;
 
 /// A borrowed row-major matrix `[rows, cols]`; row `r` starts at element `r * row_stride`.
 ///

@@ -2,9 +2,10 @@
 //!
 //! 32 instructions for 32 weights of 16 bit on ARM.
 
-use crate::dot_tile::{DotTile, Rows};
+use crate::dot_tile::DotTile;
 use crate::pool::TileMut;
 use crate::quantized::{self, with_activations};
+use crate::rows::Rows;
 use crate::simd::{Element, dispatch};
 use crate::{Isa, Matrix, MatrixData, Pool, quant};
 

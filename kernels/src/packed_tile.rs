@@ -1,8 +1,9 @@
 //! The products of [`DotTile`] for many tokens: both operands are widened and copied first, so that a register of partial
 //! sums reads them in one stream, and as many of them as fit stay in registers at a time.
 
-use crate::dot_tile::{DotTile, Rows, add_sums};
+use crate::dot_tile::{DotTile, add_sums};
 use crate::pool::TileMut;
+use crate::rows::Rows;
 use crate::simd::partial_sums::{self, BLOCK, MAX_REGISTERS, WAYS, registers};
 use crate::simd::{Bundle, Element, Kernel, Simd};
 

@@ -2,8 +2,8 @@
 //!
 //! Columns of a row-major matrix take 518 instructions for 32 weights of 16 bit on ARM; a pack stores them so that they take 45 to 49.
 
-use crate::dot_tile::Rows;
 use crate::quantized::{self, accumulate_rows, with_activations};
+use crate::rows::Rows;
 use crate::simd::partial_sums::{self, BLOCK, WAYS};
 use crate::simd::{Element, Kernel, Simd, dispatch};
 use crate::{Matrix, MatrixData, Pool};

@@ -3,8 +3,9 @@
 //! On ARM 334 instructions for a key of 256 half floats with its value and a head, where 4 heads share them; 398 for one in 8 bits.
 
 use super::{Attend, BLOCK, HEADS, Queries, Stored, int8};
-use crate::dot_tile::{DotTile, Rows};
+use crate::dot_tile::DotTile;
 use crate::pool::TileMut;
+use crate::rows::Rows;
 use crate::simd::partial_sums::{self, MAX_REGISTERS, WAYS, registers};
 use crate::simd::{Element, Kernel, Plain, Simd, add_weighted_rows, math};
 

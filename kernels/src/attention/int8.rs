@@ -6,7 +6,7 @@
 //!
 //! Quantising takes 149 instructions for 32 numbers on ARM.
 
-use crate::dot_tile::Rows;
+use crate::rows::Rows;
 
 /// Bytes of the scale.
 const SCALE: usize = 4;

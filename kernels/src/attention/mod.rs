@@ -22,8 +22,8 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::dot_tile::Rows;
 use crate::elementwise::{scale, scale_add};
+use crate::rows::Rows;
 use crate::simd::{Kernel, Plain, Simd, dispatch, math};
 use crate::{Isa, Matrix, MatrixData};
 

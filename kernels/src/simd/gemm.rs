@@ -1,7 +1,7 @@
 //! The one door to the `gemm` crate: large products of 32-bit floats on the calling thread.
 
-use crate::dot_tile::Rows;
 use crate::pool::TileMut;
+use crate::rows::Rows;
 
 /// `y += x w^T` on a tile `y [tokens, rows]` with `w [rows, depth]` and `x [tokens, depth]`.
 ///
