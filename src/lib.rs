@@ -16,3 +16,4 @@ pub mod publish;
 pub mod report;
 pub mod tls;
 pub mod utterance;
+pub mod values;

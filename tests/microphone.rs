@@ -10,8 +10,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use gemmad::capture::options::MicrophoneOptions;
 use gemmad::capture::{EventSink, Microphone};
-use gemmad::config::{self, Config};
+use gemmad::config::Config;
 use gemmad::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEvent};
 use gemmad::utterance::Progress;
 
@@ -43,7 +44,7 @@ fn write_speech(file: &Path) {
     file_pcm::write_speech(file, "001_voice.wav");
 }
 
-fn microphone(device: &str, more: &str) -> config::Microphone {
+fn microphone(device: &str, more: &str) -> MicrophoneOptions {
     let text = format!("[[microphone]]\nid = \"hall\"\ndevice = \"{device}\"\n{more}");
     let mut config = Config::parse(&text, Path::new("test.toml")).unwrap();
     config.microphone.remove(0)

@@ -4,7 +4,8 @@ use std::io::Read;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use gemmad::config::{Mqtt, Wyoming};
+use gemmad::publish::mqtt::MqttOptions;
+use gemmad::publish::wyoming::WyomingOptions;
 use gemmad::publish::{dbus, mqtt, wyoming};
 use gemmad::report::{Info, JobUpdate, Payload, Reply, Request};
 use gemmad::utterance::Progress;
@@ -25,9 +26,9 @@ pub(crate) fn mqtt(bytes: &[u8]) {
         return;
     };
     let payload = payload.get(1..).unwrap_or_default();
-    let config = Mqtt {
+    let config = MqttOptions {
         node: "node".to_owned(),
-        ..Mqtt::default()
+        ..MqttOptions::default()
     };
     match mqtt::read_request(&config, topic, payload) {
         None => {}
@@ -80,7 +81,7 @@ fn converse(bytes: &[u8], piece: usize) -> (String, Result<(), String>) {
         .build()
         .unwrap();
     let mut output = Vec::new();
-    let config = Wyoming::default();
+    let config = WyomingOptions::default();
     let input = Pieces { bytes, piece };
     let client = wyoming::converse(&config, info(), input, &mut output, reply);
     let ended = runtime.block_on(unconstrained(client));

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use gemmad::capture::motion::Motion;
 use gemmad::capture::motion::MotionDetector;
-use gemmad::config::Motion;
 use gemmad::features::audio_file::{AudioLimits, AudioReader};
 use gemmad::features::image::{ImageLimits, LumaImage, Overview, RgbImage};
 use gemmad::features::wav::PcmReader;

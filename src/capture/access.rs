@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::digest::{Challenge, Digest};
-use crate::config::{Camera, Login};
+use crate::guard::address::Login;
 
 /// Longest token, bytes.
 const MOST_TOKEN_BYTES: u64 = 8192;
@@ -32,9 +32,9 @@ pub(super) enum Wanted {
 }
 
 impl Access {
-    pub(super) fn new(config: &Camera, login: Option<Login>) -> Access {
-        match (&config.bearer_token_file, login) {
-            (Some(path), _) => Access::Token(path.clone()),
+    pub(super) fn new(bearer_token_file: Option<&Path>, login: Option<Login>) -> Access {
+        match (bearer_token_file, login) {
+            (Some(path), _) => Access::Token(path.to_owned()),
             (None, Some(login)) => Access::Login(login, Wanted::Unknown),
             (None, None) => Access::Nobody,
         }

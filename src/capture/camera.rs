@@ -18,9 +18,9 @@ use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC};
 
 use super::picture::{Picture, PixelFormat, Pixels, RawImage};
-use super::source::Source;
+use super::source::{Source, SourceOptions};
 use super::supervise::Unavailable;
-use crate::config::Camera;
+use crate::features::image::ImageLimits;
 
 /// Formats that are understood, in the order of preference: JPEG needs least of the USB bus, and is published as it came.
 /// None stands for a whole JPEG file.
@@ -38,8 +38,35 @@ const BUFFERS: u32 = 4;
 /// A device that gives no picture for so long is gone.
 const STALLED: Duration = Duration::from_secs(2);
 
+/// `type = "v4l2"` of `[[camera]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct V4l2Options {
+    /// `/dev/v4l/by-id/…`; `/dev/videoN` moves when devices are plugged in another order.
+    pub device: PathBuf,
+    /// Preferred width, pixels.
+    pub width: u32,
+    /// Preferred height, pixels.
+    pub height: u32,
+    /// Pictures thrown away after opening, while exposure settles.
+    pub warm_up_frames: u32,
+}
+
+impl SourceOptions for V4l2Options {
+    fn open(&self, fps: f32, _: &ImageLimits) -> Result<Box<dyn Source>, Unavailable> {
+        Ok(Box::new(VideoDevice::open(self, fps)?))
+    }
+
+    fn shown(&self) -> String {
+        self.device.display().to_string()
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        None
+    }
+}
+
 /// An open, streaming device.
-pub(super) struct VideoDevice {
+struct VideoDevice {
     /// Taken when it is closed.
     stream: Option<Stream<'static>>,
     started: bool,
@@ -53,8 +80,8 @@ pub(super) struct VideoDevice {
 
 impl VideoDevice {
     /// Opens the device and begins to stream.
-    pub(super) fn open(config: &Camera) -> Result<VideoDevice, Unavailable> {
-        let path = config.device.clone().unwrap_or_default();
+    fn open(options: &V4l2Options, fps: f32) -> Result<VideoDevice, Unavailable> {
+        let path = options.device.clone();
         let failed = |error: io::Error| Unavailable(explain(&path, &error));
         let device = Device::with_path(&path).map_err(failed)?;
         let offered = guarded(|| {
@@ -80,9 +107,9 @@ impl VideoDevice {
                 names.join(", ")
             )));
         };
-        let wanted = Format::new(config.width, config.height, FourCC::new(code));
+        let wanted = Format::new(options.width, options.height, FourCC::new(code));
         // At least one a second: drivers know no slower.
-        let fps = config.fps.ceil().max(1.0) as u32;
+        let fps = fps.ceil().max(1.0) as u32;
         let opened = guarded(|| {
             let format = device.set_format(&wanted)?;
             // A wish: many devices have one rate only.
@@ -100,7 +127,7 @@ impl VideoDevice {
             started: false,
             format,
             pixels: known.and_then(|(_, pixels)| *pixels),
-            warm_up: config.warm_up_frames,
+            warm_up: options.warm_up_frames,
             last: Instant::now(),
             path,
         };

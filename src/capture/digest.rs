@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Login;
+use crate::guard::address::Login;
 
 /// What a server asks of one scheme: `Basic realm="…"`.
 #[derive(Clone, Debug, PartialEq, Eq)]

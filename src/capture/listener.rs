@@ -4,9 +4,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::level::Meter;
+use super::options::{MicrophoneOptions, Trigger};
 use super::speech::{Gate, Segmenter, SpeechEvent};
 use super::supervise::{Backoff, Ended, Teller, Unavailable};
-use crate::config::{Microphone, Trigger};
 use crate::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEvent};
 use crate::utterance;
 
@@ -35,11 +35,12 @@ pub(super) struct Heard {
 }
 
 /// Opens what a microphone listens to.
-pub(super) type Open = Box<dyn FnMut(&Microphone) -> Result<Box<dyn Sound>, Unavailable> + Send>;
+pub(super) type Open =
+    Box<dyn FnMut(&MicrophoneOptions) -> Result<Box<dyn Sound>, Unavailable> + Send>;
 
 /// What a microphone is to do, over unplugging and panics.
 pub(super) struct Listener {
-    config: Microphone,
+    config: MicrophoneOptions,
     muted: bool,
     /// The device gives sound.
     listening: bool,
@@ -53,7 +54,12 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(config: Microphone, muted: bool, teller: Teller, open: Open) -> Listener {
+    pub(super) fn new(
+        config: MicrophoneOptions,
+        muted: bool,
+        teller: Teller,
+        open: Open,
+    ) -> Listener {
         let gate = match config.trigger {
             Trigger::Voice | Trigger::WakePhrase => Gate::Open,
             Trigger::PushToTalk => Gate::PushToTalk,

@@ -9,6 +9,7 @@ mod listener;
 mod microphone;
 pub mod motion;
 mod occasion;
+pub mod options;
 mod pace;
 mod picture;
 mod recording;
@@ -23,11 +24,11 @@ mod watcher;
 
 use std::io;
 
-use crate::config::{self, MicrophoneType};
 use crate::features::image::ImageLimits;
 use crate::media::{CameraControl, CameraEvent, CaptureEvent, MicrophoneControl, MicrophoneEvent};
 use listener::{Listener, Sound};
 use microphone::Pcm;
+use options::{CameraOptions, MicrophoneOptions, MicrophoneType};
 use recording::Recording;
 use supervise::{Supervised, Teller, Unavailable};
 use watcher::Watcher;
@@ -45,7 +46,7 @@ pub type EventSink = Box<dyn FnMut(CaptureEvent) -> bool + Send>;
 ///
 /// # Errors
 /// It is not there, or cannot be used.
-fn open_sound(config: &config::Microphone) -> Result<Box<dyn Sound>, Unavailable> {
+fn open_sound(config: &MicrophoneOptions) -> Result<Box<dyn Sound>, Unavailable> {
     Ok(match config.kind {
         MicrophoneType::Alsa => Box::new(Pcm::open(&config.device)?),
         MicrophoneType::Replay => Box::new(Recording::open(&config.device)?),
@@ -61,7 +62,7 @@ impl Microphone {
     /// # Errors
     /// The system gives no thread.
     pub fn start(
-        config: config::Microphone,
+        config: MicrophoneOptions,
         muted: bool,
         events: EventSink,
     ) -> io::Result<Microphone> {
@@ -106,7 +107,7 @@ impl Camera {
     /// # Errors
     /// The system gives no thread.
     pub fn start(
-        config: config::Camera,
+        config: CameraOptions,
         limits: ImageLimits,
         enabled: bool,
         captions: bool,

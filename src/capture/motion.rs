@@ -2,9 +2,73 @@
 
 use std::time::Duration;
 
-use crate::config::Motion;
+use serde::Deserialize;
+
 use crate::features::image::LumaImage;
 use crate::media::MotionExtent;
+use crate::values::between;
+
+/// `[camera.motion]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Motion {
+    /// Look for motion, and describe a picture when there is some.
+    pub enabled: bool,
+    /// Difference from the background from which a point counts as changed, 0 to 255.
+    pub luma_threshold: u8,
+    /// Share of the watched area that must have changed for motion to begin, 0 to 1.
+    pub area: f32,
+    /// Share below which motion may end, 0 to 1; lower than `area`, so that it does not flicker.
+    pub area_off: f32,
+    /// Motion ends after so long without any, seconds.
+    pub off_delay_s: u32,
+    /// Rectangles `[x, y, width, height]` of the picture, each 0 to 1, in which motion counts; none: everywhere.
+    pub zones: Vec<[f32; 4]>,
+}
+
+impl Default for Motion {
+    fn default() -> Motion {
+        Motion {
+            enabled: true,
+            luma_threshold: 25,
+            area: 0.01,
+            area_off: 0.005,
+            off_delay_s: 30,
+            zones: Vec::new(),
+        }
+    }
+}
+
+impl Motion {
+    /// Looks whether the values fit their keys and each other.
+    ///
+    /// # Errors
+    /// The first that does not: which key, what stands there and what may.
+    pub(super) fn check(&self) -> Result<(), String> {
+        between("motion.area", self.area, 0.0001, 1.0)?;
+        between("motion.area_off", self.area_off, 0.0, 1.0)?;
+        if self.area_off >= self.area {
+            return Err(format!(
+                "motion.area_off is {}; it must be less than motion.area ({})",
+                self.area_off, self.area
+            ));
+        }
+        for zone @ [x, y, width, height] in &self.zones {
+            let inside = zone.iter().all(|side| (0.0..=1.0).contains(side))
+                && *width > 0.0
+                && *height > 0.0
+                // A third and two thirds may come to a little more than one.
+                && x + width <= 1.0001
+                && y + height <= 1.0001;
+            if !inside {
+                return Err(format!(
+                    "motion.zones has {zone:?}; a zone is [x, y, width, height] in shares of the picture, within 0 to 1"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Columns of the grid that pictures are averaged to: noise goes, what matters stays. A picture of 640 pixels has as many blocks of a
 /// JPEG, whose means are all that is decoded of it.

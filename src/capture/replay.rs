@@ -6,12 +6,33 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::picture::{Picture, Pixels};
-use super::source::Source;
+use super::source::{Source, SourceOptions};
 use super::supervise::Unavailable;
 use crate::features::image::ImageLimits;
 
+/// `type = "replay"` of `[[camera]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplayOptions {
+    /// JPEG and PNG files, taken in the order of their names, again and again.
+    pub directory: PathBuf,
+}
+
+impl SourceOptions for ReplayOptions {
+    fn open(&self, _: f32, limits: &ImageLimits) -> Result<Box<dyn Source>, Unavailable> {
+        Ok(Box::new(Replay::open(&self.directory, limits)?))
+    }
+
+    fn shown(&self) -> String {
+        self.directory.display().to_string()
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        Some("put .jpg or .png files there that this user may read")
+    }
+}
+
 /// A directory, and what of it is still to be shown in this round.
-pub(super) struct Replay {
+struct Replay {
     directory: PathBuf,
     /// The next at the end.
     left: Vec<PathBuf>,
@@ -23,7 +44,7 @@ impl Replay {
     ///
     /// # Errors
     /// It cannot be read, or holds no picture.
-    pub(super) fn open(directory: &Path, limits: &ImageLimits) -> Result<Replay, Unavailable> {
+    fn open(directory: &Path, limits: &ImageLimits) -> Result<Replay, Unavailable> {
         Ok(Replay {
             directory: directory.to_owned(),
             left: pictures(directory)?,

@@ -1,14 +1,9 @@
 //! Where a camera's pictures come from.
 
-use std::path::Path;
 use std::time::Duration;
 
-use super::camera::VideoDevice;
 use super::picture::Picture;
-use super::replay::Replay;
-use super::still::Still;
 use super::supervise::Unavailable;
-use crate::config::{Camera, CameraType};
 use crate::features::image::ImageLimits;
 
 /// An open source of pictures.
@@ -20,17 +15,17 @@ pub(super) trait Source {
     fn next(&mut self, wait: Duration, wanted: bool) -> Result<Option<Picture>, Unavailable>;
 }
 
-/// Opens the source that `config` names.
-///
-/// # Errors
-/// It is not there, or cannot be used.
-pub(super) fn open(config: &Camera, limits: &ImageLimits) -> Result<Box<dyn Source>, Unavailable> {
-    Ok(match config.kind {
-        CameraType::V4l2 => Box::new(VideoDevice::open(config)?),
-        CameraType::Http => Box::new(Still::new(config, limits)?),
-        CameraType::Replay => {
-            let directory = config.directory.as_deref().unwrap_or(Path::new(""));
-            Box::new(Replay::open(directory, limits)?)
-        }
-    })
+/// What a source of one type is told by `[[camera]]`.
+pub(super) trait SourceOptions {
+    /// Opens it; `fps` is how many pictures a second are looked at.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be used.
+    fn open(&self, fps: f32, limits: &ImageLimits) -> Result<Box<dyn Source>, Unavailable>;
+
+    /// Its device, address or directory, for people.
+    fn shown(&self) -> String;
+
+    /// What to do where it gives no pictures; `None` where its own errors say it.
+    fn advice(&self) -> Option<&'static str>;
 }

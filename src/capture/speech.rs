@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::SpeechDetection;
+use super::options::SpeechDetection;
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::features::speech_detect::{FRAME_SAMPLES, SpeechDetector};
 

@@ -1,6 +1,7 @@
 //! A still picture that another program, or the camera itself, serves over HTTP.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::{HeaderValue, Response, header};
@@ -12,10 +13,10 @@ use super::access::Access;
 use super::digest::{Challenge, challenges};
 use super::picture::{Picture, Pixels};
 use super::secure::Secure;
-use super::source::Source;
+use super::source::{Source, SourceOptions};
 use super::supervise::Unavailable;
-use crate::config::{Address, Camera};
 use crate::features::image::ImageLimits;
+use crate::guard::address::{Address, host_and_port};
 use crate::tls::{self, Peer};
 
 /// Most redirects from one picture to where it is.
@@ -27,8 +28,75 @@ const PEER: Peer = Peer {
     section: "",
 };
 
+/// `type = "http"` of `[[camera]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpOptions {
+    /// An address that answers with a JPEG or PNG (go2rtc, motionEye, Frigate, rpicam).
+    pub url: Address,
+    /// A file with a token to send as `Authorization: Bearer`, read again for every picture.
+    pub bearer_token_file: Option<PathBuf>,
+    /// Certificates of the authorities to trust, or the camera's own one, PEM; absent: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Other hosts that may be redirected to, `HOST` or `HOST:PORT`. User, password and token do not go there.
+    pub redirect_hosts: Vec<String>,
+    /// Longest wait for an answer, milliseconds.
+    pub timeout_ms: u32,
+}
+
+impl HttpOptions {
+    /// Reads `url`.
+    ///
+    /// # Errors
+    /// What is wrong with it. It is not shown: it may hold a password.
+    pub(super) fn address(url: &str) -> Result<Address, String> {
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            return Err("url must start with http:// or https://".into());
+        }
+        Address::parse(url).map_err(|reason| {
+            format!(
+                "url {reason}; it is written http://HOST[:PORT]/PATH, with USER:PASSWORD@ before the host where they are wanted, and \
+                 characters such as / # ? of user and password percent-encoded (%2F %23 %3F)"
+            )
+        })
+    }
+
+    /// Looks whether the values fit each other.
+    ///
+    /// # Errors
+    /// The first that does not: which key, what stands there and what may.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.url.login.is_some() && self.bearer_token_file.is_some() {
+            return Err("url names a user, and bearer_token_file is given: keep one".into());
+        }
+        if self.ca_file.is_some() && !self.url.tls {
+            return Err("ca_file is given, but url does not start with https://".into());
+        }
+        let no_host = |host: &&String| host_and_port(host).is_err();
+        match self.redirect_hosts.iter().find(no_host) {
+            Some(host) => Err(format!(
+                "redirect_hosts has {host:?}; it takes HOST or HOST:PORT"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+impl SourceOptions for HttpOptions {
+    fn open(&self, _: f32, limits: &ImageLimits) -> Result<Box<dyn Source>, Unavailable> {
+        Ok(Box::new(Still::new(self, limits)?))
+    }
+
+    fn shown(&self) -> String {
+        self.url.shown().to_owned()
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        Some("the address has to show one still picture in a browser on this board")
+    }
+}
+
 /// An address that answers with a picture.
-pub(super) struct Still {
+struct Still {
     agent: Agent,
     address: Address,
     access: Access,
@@ -43,16 +111,14 @@ impl Still {
     /// Nothing is asked yet.
     ///
     /// # Errors
-    /// The address is none, or whom to trust cannot be read.
-    pub(super) fn new(config: &Camera, limits: &ImageLimits) -> Result<Still, Unavailable> {
-        let shown = config.source();
-        let told = |reason: String| Unavailable(format!("{shown} {reason}"));
-        let mut address = Address::parse(config.url.as_deref().unwrap_or_default())
-            .map_err(|reason| told(reason.to_owned()))?;
-        let trust = tls::client(PEER, config.ca_file.as_deref(), None)
+    /// Whom to trust cannot be read.
+    fn new(options: &HttpOptions, limits: &ImageLimits) -> Result<Still, Unavailable> {
+        let shown = options.url.shown().to_owned();
+        let mut address = options.url.clone();
+        let trust = tls::client(PEER, options.ca_file.as_deref(), None)
             .map_err(|error| format!("cannot be asked: {error}"));
         if let (true, Err(reason)) = (address.tls, &trust) {
-            return Err(told(reason.clone()));
+            return Err(Unavailable(format!("{shown} {reason}")));
         }
         let http = Agent::config_builder()
             // Where to go next, and what to tell there, is looked at here.
@@ -65,13 +131,13 @@ impl Still {
             .accept("image/jpeg, image/png")
             .build();
         let connector = TcpConnector::default().chain(Secure { trust });
-        let access = Access::new(config, address.login.take());
+        let access = Access::new(options.bearer_token_file.as_deref(), address.login.take());
         Ok(Still {
             agent: Agent::with_parts(http, connector, DefaultResolver::default()),
             address,
             access,
-            redirect_hosts: config.redirect_hosts.clone(),
-            timeout: Duration::from_millis(u64::from(config.timeout_ms)),
+            redirect_hosts: options.redirect_hosts.clone(),
+            timeout: Duration::from_millis(u64::from(options.timeout_ms)),
             shown,
             max_bytes: limits.max_file_bytes,
         })

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::level::rms_dbfs;
-use super::source;
+use super::options::{CameraOptions, MicrophoneOptions};
 use super::supervise::Unavailable;
-use crate::config::{Camera, Microphone};
 use crate::features::image::ImageLimits;
 use crate::features::log_mel::SAMPLE_RATE_HZ;
 
@@ -25,7 +24,7 @@ const HEARD_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 2;
 ///
 /// # Errors
 /// It cannot be opened, or gives nothing; why, and what to do.
-pub fn try_microphone(config: &Microphone) -> Result<f32, String> {
+pub fn try_microphone(config: &MicrophoneOptions) -> Result<f32, String> {
     let told = |Unavailable(reason)| reason;
     let mut sound = super::open_sound(config).map_err(told)?;
     let mut samples = Vec::new();
@@ -46,9 +45,9 @@ pub fn try_microphone(config: &Microphone) -> Result<f32, String> {
 ///
 /// # Errors
 /// It cannot be opened, or gives no picture that can be read; why, and what to do.
-pub fn try_camera(config: &Camera, limits: &ImageLimits) -> Result<[usize; 2], String> {
+pub fn try_camera(config: &CameraOptions, limits: &ImageLimits) -> Result<[usize; 2], String> {
     let told = |Unavailable(reason)| reason;
-    let mut source = source::open(config, limits).map_err(told)?;
+    let mut source = config.open(limits).map_err(told)?;
     let mut reason = "gives no picture".to_owned();
     let begun = Instant::now();
     let mut pictures = 0;

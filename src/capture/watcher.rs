@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::motion::{MotionChange, MotionDetector};
 use super::occasion::Occasions;
+use super::options::CameraOptions;
 use super::pace::Pace;
 use super::picture::Picture;
-use super::source::{self, Source};
+use super::source::Source;
 use super::supervise::{Backoff, Ended, Teller, Unavailable};
-use crate::config::Camera;
 use crate::features::image::{ImageLimits, Overview};
 use crate::media::{
     CameraControl, CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, VideoFrame,
@@ -29,7 +29,7 @@ const MOST_DAMAGED: u32 = 10;
 
 /// What a camera is to do, over unplugging and panics.
 pub(super) struct Watcher {
-    config: Camera,
+    config: CameraOptions,
     limits: ImageLimits,
     enabled: bool,
     /// Clock of everything below.
@@ -46,7 +46,7 @@ pub(super) struct Watcher {
 
 impl Watcher {
     pub(super) fn new(
-        config: Camera,
+        config: CameraOptions,
         limits: ImageLimits,
         enabled: bool,
         captions: bool,
@@ -80,7 +80,7 @@ impl Watcher {
                 self.wait(controls, WAIT)?;
             } else {
                 let opened = Instant::now();
-                let watched = match source::open(&self.config, &self.limits) {
+                let watched = match self.config.open(&self.limits) {
                     Ok(source) => self.watch(source, controls)?,
                     Err(unavailable) => Err(unavailable),
                 };

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use super::failure::{Failure, exit};
-use crate::config::{Config, Mqtt};
+use crate::config::Config;
+use crate::publish::mqtt::MqttOptions;
 
 /// The broker that a command goes to.
 #[derive(Debug, clap::Args)]
@@ -16,7 +17,7 @@ pub(super) struct BrokerArgs {
 
 impl BrokerArgs {
     /// The section `[mqtt]` of the configuration.
-    pub(super) fn mqtt(&self) -> Result<Mqtt, Failure> {
+    pub(super) fn mqtt(&self) -> Result<MqttOptions, Failure> {
         let config =
             Config::load(&self.config).map_err(|error| Failure::new(exit::CONFIG, error))?;
         Ok(config.mqtt)

@@ -1,5 +1,7 @@
 //! A mistake in gemmad.toml in one line: where it is, what is wrong, and which key was probably meant.
 
+use crate::values::nearest;
+
 /// How alike a known name must be to be offered: 1 is the same (Jaro-Winkler). A slip of the finger and a forgotten unit stay above,
 /// names that share some letters only stay below.
 const ALIKE: f64 = 0.8;
@@ -9,6 +11,9 @@ const LISTS: [&str; 3] = ["microphone", "camera", "command"];
 
 /// The library's error, in one line.
 pub(super) fn explain(error: &toml::de::Error, text: &str) -> String {
+    if names_its_section(error.message()) {
+        return error.message().to_owned();
+    }
     let brackets = || brackets(error.message(), line_at(text, error.span()?.start));
     let reason = name_nearest(error.message()).or_else(brackets);
     let reason = reason.unwrap_or_else(|| {
@@ -30,6 +35,15 @@ pub(super) fn explain(error: &toml::de::Error, text: &str) -> String {
             format!("line {line}, column {column}{of}: {reason}")
         }
     }
+}
+
+/// Whether a message is a room's own, about the values of one microphone, camera or command: it begins with which, and where the section
+/// begins would tell less.
+fn names_its_section(message: &str) -> bool {
+    LISTS.iter().any(|list| {
+        let rest = message.strip_prefix(list);
+        rest.is_some_and(|rest| rest.starts_with([' ', '.']))
+    })
 }
 
 /// The line of a text in which the byte at `start` stands.
@@ -66,13 +80,9 @@ fn name_nearest(message: &str) -> Option<String> {
         .find_map(|(kind, start)| Some((kind, message.strip_prefix(start)?)))?;
     let (unknown, rest) = rest.split_once("`, ")?;
     let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
-    let rated = known
-        .iter()
-        .map(|name| (strsim::jaro_winkler(unknown, name), name));
-    let nearest = rated.max_by(|a, b| a.0.total_cmp(&b.0));
-    let meant = match nearest {
-        Some((alike, name)) if alike >= ALIKE => format!("did you mean `{name}`? "),
-        _ => String::new(),
+    let meant = match nearest(unknown, &known, ALIKE) {
+        Some(name) => format!("did you mean `{name}`? "),
+        None => String::new(),
     };
     let there_are = match known.as_slice() {
         [] => "none is known here".to_owned(),

@@ -2,36 +2,28 @@
 //!
 //! config/gemmad.toml lists every key with its default and unit, and is tested to say what is here.
 
-mod address;
-mod devices;
-mod microphone;
+mod daemon;
 mod mistake;
-mod mqtt;
-mod range;
-mod secret;
-mod service;
-mod wyoming;
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::capture::options::{self, CameraOptions, MicrophoneOptions};
 use crate::features::audio_file::AudioLimits;
 use crate::features::image::ImageLimits;
 use crate::features::speech_check::SpeechOptions;
+use crate::guard::secret::without_secrets;
 use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
 use crate::model::weights::PleOptions;
 use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 use crate::pipeline::{PrefixCacheOptions, SoftTokenPadding, TowerOptions};
+use crate::publish::dbus::DbusOptions;
+use crate::publish::mqtt::MqttOptions;
+use crate::publish::wyoming::WyomingOptions;
 
-pub use address::{Address, Login};
-pub use devices::{Camera, CameraType, Motion};
-pub use microphone::{Microphone, MicrophoneType, SpeechDetection, Trigger, VoiceAnswer};
-pub use mqtt::{Broker, Mqtt, host_name};
-pub use secret::without_secrets;
-pub use service::{Dbus, Degrade, Log, Matformer, Model, Queue, Threads};
-pub use wyoming::Wyoming;
+pub use daemon::{Degrade, Log, Matformer, Model, Queue, Threads};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -58,19 +50,19 @@ pub struct Config {
     /// Threads that compute.
     pub threads: Threads,
     /// What is listened to.
-    pub microphone: Vec<Microphone>,
+    pub microphone: Vec<MicrophoneOptions>,
     /// What is watched.
-    pub camera: Vec<Camera>,
+    pub camera: Vec<CameraOptions>,
     /// What may be commanded.
     pub command: Vec<Command>,
     /// How the model is asked for a command.
     pub commands: Commands,
     /// The broker.
-    pub mqtt: Mqtt,
+    pub mqtt: MqttOptions,
     /// The bus.
-    pub dbus: Dbus,
+    pub dbus: DbusOptions,
     /// Speech to text for Home Assistant's Assist.
-    pub wyoming: Wyoming,
+    pub wyoming: WyomingOptions,
     /// What waits, and for how long.
     pub queue: Queue,
     /// When less is done.
@@ -182,25 +174,23 @@ impl Config {
                 "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to 30000"
             )));
         }
-        microphone::check_speech(config.speech.threshold, config.speech.min_speech_ms)
+        config
+            .speech
+            .check()
             .map_err(|reason| bad(format!("speech.{reason}")))?;
         if !config.command.is_empty() {
             CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar)
                 .map_err(|error| bad(error.to_string()))?;
         }
-        devices::check(&config.microphone, &config.camera).map_err(bad)?;
+        options::check(&config.microphone, &config.camera).map_err(bad)?;
         let microphones = config.microphone.iter().map(|found| found.id.as_str());
         let cameras = config.camera.iter().map(|found| found.id.as_str());
         let ids = [
             ("microphone", microphones.collect()),
             ("camera", cameras.collect()),
         ];
-        if let Some(mistake) = config.dbus.mistake(ids) {
-            return Err(bad(mistake));
-        }
-        if let Some(mistake) = config.wyoming.mistake() {
-            return Err(bad(mistake));
-        }
+        config.dbus.check(ids).map_err(bad)?;
+        config.wyoming.check().map_err(bad)?;
         config.mqtt.check().map_err(bad)?;
         Ok(config)
     }

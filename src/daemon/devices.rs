@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 
 use super::event::Event;
 use super::state::Switches;
+use crate::capture::options::{CameraOptions, MicrophoneOptions};
 use crate::capture::{Camera, EventSink, Microphone};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::media::{CameraControl, MicrophoneControl};
 use crate::report::{Header, Report, SourceState, Wish};
 
@@ -18,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// A microphone's thread, what it was started with, and how it is.
 pub(super) struct Ear {
-    config: config::Microphone,
+    config: MicrophoneOptions,
     thread: Microphone,
     pub(super) state: SourceState,
     /// Somebody speaks.
@@ -27,7 +28,7 @@ pub(super) struct Ear {
 
 /// A camera's thread, what it was started with, and how it is.
 pub(super) struct Eye {
-    config: config::Camera,
+    config: CameraOptions,
     thread: Camera,
     pub(super) state: SourceState,
     /// Something moves.

@@ -11,8 +11,9 @@ use log::{Level, LevelFilter, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 use super::clock;
-use crate::config::{Log, without_secrets};
+use crate::config::Log;
 use crate::guard::harmless;
+use crate::guard::secret::without_secrets;
 use crate::report::{LogLine, SCHEMA};
 
 /// Lines that are published at once at most, and the time in which that many may come again.

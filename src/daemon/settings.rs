@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::state::Switches;
-use crate::config::{Camera, Config, Microphone};
+use crate::capture::options::{CameraOptions, MicrophoneOptions};
+use crate::config::Config;
 use crate::pipeline::Engine;
 use crate::pipeline::commands::CommandGrammar;
 
@@ -50,17 +51,17 @@ impl Settings {
     }
 
     /// A configured microphone.
-    pub(super) fn microphone(&self, id: &str) -> Option<&Microphone> {
+    pub(super) fn microphone(&self, id: &str) -> Option<&MicrophoneOptions> {
         self.config.microphone.iter().find(|mic| mic.id == id)
     }
 
     /// A configured camera.
-    pub(super) fn camera(&self, id: &str) -> Option<&Camera> {
+    pub(super) fn camera(&self, id: &str) -> Option<&CameraOptions> {
         self.config.camera.iter().find(|camera| camera.id == id)
     }
 
     /// What a camera's pictures are asked about.
-    pub(super) fn camera_prompt(&self, camera: &Camera) -> String {
+    pub(super) fn camera_prompt(&self, camera: &CameraOptions) -> String {
         let prompt = camera.prompt.as_ref();
         let prompt = prompt.unwrap_or(&self.config.tasks.describe);
         prompt.replace("{camera}", camera.name.as_deref().unwrap_or(&camera.id))

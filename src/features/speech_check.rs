@@ -27,6 +27,37 @@ impl Default for SpeechOptions {
     }
 }
 
+/// What the model hears at once, milliseconds.
+pub const LONGEST_HEARD_MS: u32 = 30_000;
+
+impl SpeechOptions {
+    /// Looks whether the values fit their keys.
+    ///
+    /// # Errors
+    /// The first key that does not, without the section that it stands in.
+    pub fn check(&self) -> Result<(), String> {
+        check_speech(self.threshold, self.min_speech_ms)
+    }
+}
+
+/// What `[speech]` and `[microphone.speech]` have in common.
+///
+/// # Errors
+/// The first key that does not fit, without the section that it stands in.
+pub fn check_speech(threshold: f32, min_speech_ms: u32) -> Result<(), String> {
+    if !(threshold > 0.0 && threshold < 1.0) {
+        return Err(format!(
+            "threshold is {threshold}; it must lie between 0 and 1"
+        ));
+    }
+    if min_speech_ms >= LONGEST_HEARD_MS {
+        return Err(format!(
+            "min_speech_ms is {min_speech_ms}; it must be less than {LONGEST_HEARD_MS}, which is what the model hears at once"
+        ));
+    }
+    Ok(())
+}
+
 /// Samples that the detector hears before it is believed.
 const SETTLING_SAMPLES: usize = SETTLING_FRAMES as usize * FRAME_SAMPLES;
 

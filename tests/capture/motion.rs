@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use gemmad::capture::motion::Motion;
 use gemmad::capture::motion::{MotionChange, MotionDetector};
-use gemmad::config::Motion;
 use gemmad::features::image::{ImageLimits, LumaImage};
 
 /// The coordinates in which scenes are drawn; pictures have every second row and column.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use gemmad::config;
+use gemmad::publish::dbus::DbusOptions;
 use serde_json::{Value, json};
 
 /// Long enough for a loaded machine; nothing is measured by it.
@@ -128,10 +128,10 @@ impl PrivateBus {
         assert!(status.unwrap().success());
     }
 
-    pub(crate) fn config(&self) -> config::Dbus {
-        config::Dbus {
+    pub(crate) fn config(&self) -> DbusOptions {
+        DbusOptions {
             bus: self.address(),
-            ..config::Dbus::default()
+            ..DbusOptions::default()
         }
     }
 

@@ -87,11 +87,19 @@ fn rooms_name_only_the_rooms_below_them() {
         ),
         1
     );
+    // A room has its own section of the configuration, and does not know the whole.
     assert_eq!(
         faults("src/publish/mqtt.rs", "use crate::config::Config;"),
         1
     );
-    assert_eq!(faults("src/publish/mqtt.rs", "use crate::config::Mqtt;"), 0);
+    assert_eq!(
+        faults("src/capture/still.rs", "use crate::config::Limits;"),
+        1
+    );
+    assert_eq!(
+        faults("src/publish/mqtt.rs", "use crate::report::Report;"),
+        0
+    );
     assert_eq!(faults("src/shed/mod.rs", ""), 1);
     assert_eq!(faults("src/cli/ask.rs", "use crate::model::sampler;"), 0);
     assert_eq!(

@@ -35,17 +35,18 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // Samples of any rate become the model's, and motion is looked for in decoded pictures: both are done once, in `features`.
     (
         "capture",
-        &["config", "features", "media", "tls", "utterance"],
+        &["features", "media", "tls", "guard", "utterance", "values"],
     ),
     // Sound of the network is made the model's where all sound is.
     (
         "publish",
         &[
-            "config",
             "report",
+            "media",
             "utterance",
             "tls",
             "guard",
+            "values",
             "features::resample",
             "features::wav",
         ],
@@ -61,13 +62,17 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     ("features", &["media"]),
     ("model", &[]),
-    // The keys of gemmad.toml are the rooms' own option types; no room knows the file.
-    ("config", &["features", "model", "pipeline"]),
+    // The sections of gemmad.toml are the rooms' own option types; no room below knows the file.
+    (
+        "config",
+        &[
+            "capture", "publish", "pipeline", "features", "model", "guard", "values",
+        ],
+    ),
     ("media", &["utterance"]),
-    ("report", &["utterance"]),
+    ("report", &["media", "utterance"]),
     ("utterance", &[]),
-    ("media", &[]),
-    ("report", &[]),
+    ("values", &[]),
     // Brokers and cameras are trusted for the same reasons.
     ("tls", &[]),
     ("guard", &[]),
@@ -196,14 +201,6 @@ pub(crate) fn direction(file: &File) -> Vec<String> {
             found.push(file.wrong(
                 *line,
                 &format!("`{room}` names `{named}`; it may name only {allowed:?}"),
-            ));
-        }
-        if path[1..].starts_with(&["config".to_owned(), "Config".to_owned()])
-            && !matches!(room, "config" | "cli" | "daemon")
-        {
-            found.push(file.wrong(
-                *line,
-                "a room receives its own section of the configuration, never the whole",
             ));
         }
     }

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use std::process::Command;
 
 use crate::heldout::{Clip, clips, demo};
+use gemmad::capture::options::SpeechDetection;
 use gemmad::capture::speech::{Gate, Segmenter, SpeechEvent};
-use gemmad::config::{Config, SpeechDetection};
+use gemmad::config::Config;
 use gemmad::daemon::engine_options;
 use gemmad::pipeline::Engine;
 

@@ -2,9 +2,9 @@
 
 use super::Finding;
 use crate::cli::broker::block_on;
-use crate::config::{self, Config, Dbus};
+use crate::config::Config;
 use crate::daemon;
-use crate::publish::dbus::{self, DbusError, NameOwner};
+use crate::publish::dbus::{self, DbusError, DbusOptions, NameOwner};
 use crate::publish::mqtt::{self, MqttError, Occupant, Unusable};
 use crate::report::Info;
 
@@ -63,7 +63,7 @@ fn shared_name(node: &str, occupant: &Occupant, running: bool) -> Option<Finding
         );
         return Some(Finding::failing("broker", found, advice));
     }
-    let elsewhere = |host: &&String| **host != config::host_name();
+    let elsewhere = |host: &&String| **host != mqtt::host_name();
     let started = occupant.started_at.as_ref();
     let started = started.map_or_else(String::new, |at| format!(", started at {at}"));
     if let Some(host) = occupant.host.as_ref().filter(elsewhere) {
@@ -97,7 +97,7 @@ fn announced(config: &Config) -> Info {
 }
 
 /// Whether the daemon's name is to be had on the bus, or a daemon has it; and whether one is running, as far as the bus knows.
-pub(super) fn bus(config: &Dbus) -> (Finding, bool) {
+pub(super) fn bus(config: &DbusOptions) -> (Finding, bool) {
     if !config.enabled {
         return (Finding::ok("bus", "dbus.enabled is false"), false);
     }

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use rustix::fs::{Access, access};
 
 use super::Finding;
+use crate::capture::options::{CameraOptions, CameraType, MicrophoneOptions};
 use crate::capture::{try_camera, try_microphone};
-use crate::config::{Camera, CameraType, Config, Microphone};
+use crate::config::Config;
 use crate::features::image::ImageLimits;
 
 /// Listens for a moment. A device that is taken is no fault while a daemon is `running`.
-pub(super) fn microphone(microphone: &Microphone, running: bool) -> Finding {
+pub(super) fn microphone(microphone: &MicrophoneOptions, running: bool) -> Finding {
     let id = &microphone.id;
     match try_microphone(microphone) {
         Ok(level) if level == f32::NEG_INFINITY => Finding::warning(
@@ -30,7 +31,7 @@ pub(super) fn microphone(microphone: &Microphone, running: bool) -> Finding {
 }
 
 /// Takes a picture. A device that is taken is no fault while a daemon is `running`.
-pub(super) fn camera(camera: &Camera, limits: &ImageLimits, running: bool) -> Finding {
+pub(super) fn camera(camera: &CameraOptions, limits: &ImageLimits, running: bool) -> Finding {
     let id = &camera.id;
     match try_camera(camera, limits) {
         Ok([width, height]) => Finding::ok(
@@ -40,18 +41,10 @@ pub(super) fn camera(camera: &Camera, limits: &ImageLimits, running: bool) -> Fi
                 camera.source()
             ),
         ),
-        Err(reason) => {
-            let failing = |advice| Finding::failing("camera", format!("{id}: {reason}"), advice);
-            match camera.kind {
-                CameraType::V4l2 => unusable("camera", id, &reason, running),
-                CameraType::Http => {
-                    failing("the address has to show one still picture in a browser on this board")
-                }
-                CameraType::Replay => {
-                    failing("put .jpg or .png files there that this user may read")
-                }
-            }
-        }
+        Err(reason) => match camera.advice() {
+            None => unusable("camera", id, &reason, running),
+            Some(advice) => Finding::failing("camera", format!("{id}: {reason}"), advice),
+        },
     }
 }
 
@@ -80,7 +73,7 @@ fn unusable(check: &'static str, id: &str, reason: &str, running: bool) -> Findi
 /// Whether this user may open the sound cards and cameras that there are.
 pub(super) fn permissions(config: Option<&Config>) -> Vec<Finding> {
     let microphones = config.is_some_and(|config| !config.microphone.is_empty());
-    let v4l2 = |camera: &Camera| camera.kind == CameraType::V4l2;
+    let v4l2 = |camera: &CameraOptions| matches!(camera.kind, CameraType::V4l2(_));
     let cameras = config.is_some_and(|config| config.camera.iter().any(v4l2));
     // ALSA's capture PCMs are pcmC0D0c, V4L2's nodes video0.
     let captures = |name: &str| name.starts_with("pcm") && name.ends_with('c');

@@ -12,9 +12,8 @@ use tokio::time::timeout;
 use super::broker::{BrokerArgs, block_on};
 use super::failure::{Failure, exit};
 use super::output;
-use crate::config::Mqtt;
 use crate::guard::harmless;
-use crate::publish::mqtt::{Followed, Follower};
+use crate::publish::mqtt::{Followed, Follower, MqttOptions};
 use meter::Meter;
 
 /// Press the button of a microphone of the running gemmad: show how loud it is, and print what was understood
@@ -187,7 +186,7 @@ struct Node {
 }
 
 impl Node {
-    fn of(config: &Mqtt) -> Node {
+    fn of(config: &MqttOptions) -> Node {
         Node {
             broker: config.url.clone(),
             name: format!("{}/{}", config.base_topic, config.node_name()),

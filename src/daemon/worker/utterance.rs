@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Task;
 use super::wake_phrase::after_wake_phrase;
-use crate::config::{Trigger, VoiceAnswer};
+use crate::capture::options::{Trigger, VoiceAnswer};
 use crate::daemon::clock;
 use crate::daemon::hearing::Hearing;
 use crate::daemon::job::{PIECE_SAMPLES, Speaker, Utterance};

@@ -9,11 +9,11 @@ use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, ObjectPath, OwnedFd, OwnedObjectPath, OwnedVariant, fdo, interface};
 
+use super::call_options::{Options, limited};
 use super::calls::{Call, set};
 use super::error::Error;
 use super::job_path;
 use super::jobs::{no_job, state_name};
-use super::options::{Options, limited};
 use super::state::{ManagerShown, Shared, Shown};
 use crate::report::{AskFields, DescribeFields, Name, Payload, Switch, TranscribeFields};
 

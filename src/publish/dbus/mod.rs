@@ -4,6 +4,7 @@
 //! and the right end; signals with contents wait in a bounded queue. Who may call and hear what is the bus's policy
 //! (packaging/dbus/gemmad.conf); whose a job is, is checked here.
 
+mod call_options;
 mod calls;
 mod error;
 mod events;
@@ -33,10 +34,10 @@ use zbus::wire::serialized::{Context, Data};
 use zbus::{Connection, OwnedVariant, fdo};
 
 use super::{Door, Inside, Opening, Stopped};
-use crate::config;
 use crate::report::{AskFields, Info, Report, Request};
 
 pub use error::DbusError;
+pub use options::DbusOptions;
 pub use probe::{NameOwner, probe};
 
 use events::Events;
@@ -93,7 +94,7 @@ impl Bus {
     /// # Errors
     /// There is no bus, or it does not give the name.
     pub async fn start(
-        config: &config::Dbus,
+        config: &DbusOptions,
         info: Info,
         requests: mpsc::Sender<Request>,
     ) -> Result<Bus, DbusError> {
@@ -161,7 +162,7 @@ impl Bus {
 }
 
 /// Connects as [`Bus::start`] does; a bus that does not answer in time is away.
-pub fn open(config: &config::Dbus, inside: Inside) -> Opening {
+pub fn open(config: &DbusOptions, inside: Inside) -> Opening {
     let config = config.clone();
     Box::pin(async move {
         let start = Bus::start(&config, inside.info, inside.requests);
@@ -200,7 +201,7 @@ impl Drop for Bus {
 }
 
 /// To the bus that is configured.
-fn builder(config: &config::Dbus) -> Builder<'_> {
+fn builder(config: &DbusOptions) -> Builder<'_> {
     match config.bus.as_str() {
         "system" => Builder::system(),
         "session" => Builder::session(),
@@ -208,7 +209,7 @@ fn builder(config: &config::Dbus) -> Builder<'_> {
     }
 }
 
-async fn connect(config: &config::Dbus, builder: Builder<'_>) -> Result<Connection, DbusError> {
+async fn connect(config: &DbusOptions, builder: Builder<'_>) -> Result<Connection, DbusError> {
     let connection = builder.method_timeout(BUS_TIMEOUT).build().await;
     connection.map_err(|error| DbusError::Connect {
         bus: config.bus.clone(),
@@ -225,7 +226,7 @@ async fn bus_itself(connection: &Connection) -> zbus::Result<DBusProxy<'static>>
 }
 
 /// Takes the daemon's name.
-async fn own_name(config: &config::Dbus, connection: &Connection) -> Result<(), DbusError> {
+async fn own_name(config: &DbusOptions, connection: &Connection) -> Result<(), DbusError> {
     let reply = connection
         .request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE)
         .await;

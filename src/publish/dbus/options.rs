@@ -1,170 +1,82 @@
-//! The `a{sv}` behind a call: every option is known and of its type, or the caller is told which is meant.
+//! `[dbus]`: which bus, and how much is accepted there.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use std::os::fd::OwnedFd;
+use serde::Deserialize;
 
-use zbus::{Fd, OwnedVariant, Variant};
+use crate::values::between;
 
-use super::error::Error;
-
-/// How alike two names are before one is offered for the other, 0 to 1 (Jaro-Winkler).
-const ALIKE: f64 = 0.75;
-
-/// Options that were given and not taken yet.
-pub(super) struct Options {
-    given: HashMap<String, OwnedVariant>,
-    max_text_bytes: usize,
+/// `[dbus]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields, expecting = "struct Dbus")]
+pub struct DbusOptions {
+    /// Own `org.gemmad1` on a bus.
+    pub enabled: bool,
+    /// `system`, `session`, or a bus address such as `unix:path=/run/…`.
+    pub bus: String,
+    /// Jobs that one user may have at a time.
+    pub jobs_per_user: usize,
+    /// Seconds for which a finished job can be asked for its result.
+    pub keep_finished_s: u32,
+    /// Longest prompt, schema or other text of a call, bytes.
+    pub max_text_bytes: usize,
+    /// Largest picture or audio file that is read from a file descriptor, bytes.
+    pub max_attachment_bytes: usize,
+    /// Longest wait for the bytes of a file descriptor, milliseconds.
+    pub attachment_timeout_ms: u32,
 }
 
-impl Options {
+impl Default for DbusOptions {
+    fn default() -> DbusOptions {
+        DbusOptions {
+            enabled: true,
+            bus: "system".to_owned(),
+            jobs_per_user: 4,
+            keep_finished_s: 60,
+            max_text_bytes: 65_536,
+            max_attachment_bytes: 16 << 20,
+            attachment_timeout_ms: 5_000,
+        }
+    }
+}
+
+impl DbusOptions {
+    /// Looks whether the values fit their keys, and whether the ids of microphones and of cameras, as `(section, ids)`, can be told apart
+    /// on the bus.
+    ///
     /// # Errors
-    /// One of them is none of `known`.
-    pub(super) fn new(
-        given: HashMap<String, OwnedVariant>,
-        known: &[&str],
-        max_text_bytes: usize,
-    ) -> Result<Options, Error> {
-        let mut unknown: Vec<&String> = given
-            .keys()
-            .filter(|name| !known.contains(&name.as_str()))
-            .collect();
-        unknown.sort();
-        match unknown.first() {
-            None => Ok(Options {
-                given,
-                max_text_bytes,
-            }),
-            Some(name) => Err(Error::Invalid(unknown_option(name, known))),
+    /// The first that does not: which key, what stands there and what may.
+    pub fn check(&self, ids: [(&str, Vec<&str>); 2]) -> Result<(), String> {
+        let bus = self.bus.as_str();
+        if !matches!(bus, "system" | "session") && !bus.contains(':') {
+            return Err(format!(
+                "dbus.bus is \"{bus}\"; it must be \"system\", \"session\" or a bus address such as \"unix:path=/run/dbus/system_bus_socket\""
+            ));
         }
-    }
-
-    /// `s`
-    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Error> {
-        let Some(value) = self.given.remove(name) else {
-            return Ok(None);
-        };
-        let text = String::try_from(value).map_err(|_| wrong(name, "text (s)"))?;
-        limited(name, &text, self.max_text_bytes)?;
-        Ok(Some(text))
-    }
-
-    /// `as`
-    pub(super) fn texts(&mut self, name: &str) -> Result<Option<Vec<String>>, Error> {
-        let Some(value) = self.given.remove(name) else {
-            return Ok(None);
-        };
-        let texts =
-            Vec::<String>::try_from(value).map_err(|_| wrong(name, "a list of texts (as)"))?;
-        let bytes: usize = texts.iter().map(String::len).sum();
-        if bytes > self.max_text_bytes {
-            return Err(too_long(name, bytes, self.max_text_bytes));
+        if self.jobs_per_user == 0 {
+            return Err(
+                "dbus.jobs_per_user is 0; to serve nobody on the bus, set dbus.enabled = false"
+                    .to_owned(),
+            );
         }
-        Ok(Some(texts))
-    }
-
-    /// `s` that holds JSON
-    pub(super) fn json(&mut self, name: &str) -> Result<Option<serde_json::Value>, Error> {
-        let Some(text) = self.text(name)? else {
-            return Ok(None);
-        };
-        let value = serde_json::from_str(&text);
-        value
-            .map(Some)
-            .map_err(|error| Error::Invalid(format!("the option `{name}` is not JSON: {error}")))
-    }
-
-    /// `b`
-    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, Error> {
-        let Some(value) = self.given.remove(name) else {
-            return Ok(None);
-        };
-        bool::try_from(value)
-            .map(Some)
-            .map_err(|_| wrong(name, "true or false (b)"))
-    }
-
-    /// Any of the whole numbers `y n q i u x t` that is not negative
-    pub(super) fn whole(&mut self, name: &str) -> Result<Option<u64>, Error> {
-        let Some(value) = self.given.remove(name) else {
-            return Ok(None);
-        };
-        let whole = match Variant::from(value) {
-            Variant::U8(value) => Some(value.into()),
-            Variant::U16(value) => Some(value.into()),
-            Variant::U32(value) => Some(value.into()),
-            Variant::U64(value) => Some(value),
-            Variant::I16(value) => u64::try_from(value).ok(),
-            Variant::I32(value) => u64::try_from(value).ok(),
-            Variant::I64(value) => u64::try_from(value).ok(),
-            _ => None,
-        };
-        whole
-            .map(Some)
-            .ok_or_else(|| wrong(name, "a whole number from 0 (u or t)"))
-    }
-
-    /// The same, as a number of things in memory
-    pub(super) fn count(&mut self, name: &str) -> Result<Option<usize>, Error> {
-        let count = self.whole(name)?.map(usize::try_from).transpose();
-        count.map_err(|_| wrong(name, "a smaller number"))
-    }
-
-    /// `d`, or a whole number
-    pub(super) fn number(&mut self, name: &str) -> Result<Option<f32>, Error> {
-        if let Some(Variant::F64(value)) = self.given.get(name).map(|value| &**value) {
-            let value = *value as f32;
-            self.given.remove(name);
-            return if value.is_finite() {
-                Ok(Some(value))
-            } else {
-                Err(wrong(name, "a finite number (d)"))
-            };
+        between(
+            "dbus.attachment_timeout_ms",
+            self.attachment_timeout_ms,
+            1,
+            20_000,
+        )
+        .map_err(|told| format!("{told}, because clients wait 25 s for a reply"))?;
+        for (section, ids) in ids {
+            let mut seen = BTreeMap::new();
+            for id in ids {
+                // Paths on the bus have no `-`.
+                if let Some(other) = seen.insert(id.replace('-', "_"), id) {
+                    return Err(format!(
+                        "the {section} ids \"{other}\" and \"{id}\" are one on the bus, where - becomes _; rename one of them"
+                    ));
+                }
+            }
         }
-        let whole = self.whole(name).map_err(|_| wrong(name, "a number (d)"))?;
-        Ok(whole.map(|value| value as f32))
-    }
-
-    /// `h`
-    pub(super) fn fd(&mut self, name: &str) -> Result<Option<OwnedFd>, Error> {
-        let Some(value) = self.given.remove(name) else {
-            return Ok(None);
-        };
-        let fd = Fd::try_from(value).map_err(|_| wrong(name, "a file descriptor (h)"))?;
-        Ok(Some(zbus::OwnedFd::from(fd).into()))
-    }
-}
-
-/// Refuses text that is too long.
-pub(super) fn limited(name: &str, text: &str, max_bytes: usize) -> Result<(), Error> {
-    if text.len() > max_bytes {
-        return Err(too_long(name, text.len(), max_bytes));
-    }
-    Ok(())
-}
-
-fn too_long(name: &str, bytes: usize, max: usize) -> Error {
-    Error::TooLarge(format!(
-        "`{name}` has {bytes} bytes; at most {max} are accepted (dbus.max_text_bytes)"
-    ))
-}
-
-fn wrong(name: &str, expected: &str) -> Error {
-    Error::Invalid(format!("the option `{name}` must be {expected}"))
-}
-
-fn unknown_option(name: &str, known: &[&str]) -> String {
-    // The name is the caller's, and may be long.
-    let shown: String = name.chars().take(40).collect();
-    let rated = known
-        .iter()
-        .map(|known| (strsim::jaro_winkler(&shown, known), known));
-    let nearest = rated.max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        None => format!("unknown option `{shown}`; this call has none"),
-        Some((alike, nearest)) if alike >= ALIKE => {
-            format!("unknown option `{shown}`; did you mean `{nearest}`?")
-        }
-        Some(_) => format!("unknown option `{shown}`; there are {}", known.join(", ")),
+        Ok(())
     }
 }

@@ -2,8 +2,8 @@
 
 use zbus::names::BusName;
 
+use super::options::DbusOptions;
 use super::{DbusError, NAME, builder, bus_itself, connect, own_name};
-use crate::config;
 
 /// Who has the daemon's name on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum NameOwner {
 ///
 /// # Errors
 /// There is no bus, or its policy does not let this user own the name.
-pub async fn probe(config: &config::Dbus) -> Result<NameOwner, DbusError> {
+pub async fn probe(config: &DbusOptions) -> Result<NameOwner, DbusError> {
     let lost = |error: zbus::Error| DbusError::Lost {
         bus: config.bus.clone(),
         reason: error.to_string(),

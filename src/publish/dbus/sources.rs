@@ -6,10 +6,10 @@ use std::sync::Arc;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, fdo, interface};
 
+use super::call_options::Options;
 use super::calls::{Call, set};
 use super::error::Error;
 use super::manager::describe_options;
-use super::options::Options;
 use super::payload::sealed;
 use super::state::{CameraShown, MicrophoneShown, Shared, Shown};
 use crate::report::{DescribeFields, ErrorBody, Name, Payload, SourceState, Switch};

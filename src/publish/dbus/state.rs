@@ -7,8 +7,8 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use zbus::Variant;
 
 use super::jobs::Jobs;
+use super::options::DbusOptions;
 use super::values::{Dict, text};
-use crate::config;
 use crate::report::{
     CaptionEvent, Health, Info, JobUpdate, Report, Request, SourceState, VoiceEvent,
 };
@@ -22,7 +22,7 @@ const MOST_READS: usize = 8;
 
 /// What the door's objects and its task share.
 pub(super) struct Shared {
-    pub(super) config: config::Dbus,
+    pub(super) config: DbusOptions,
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) calls: Arc<Semaphore>,
     pub(super) reads: Arc<Semaphore>,
@@ -33,7 +33,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        config: &config::Dbus,
+        config: &DbusOptions,
         info: &Info,
         requests: mpsc::Sender<Request>,
     ) -> Shared {

@@ -1,16 +1,16 @@
 //! What to do about a broker that cannot be used: one place, for the daemon's log, the doctor and the commands.
 
 use super::client::{Loss, Refusal};
+use super::options::MqttOptions;
 use super::topics::Topics;
-use crate::config;
 
 /// How a connection of a command ended, and what to do about it, in one line.
-pub(super) fn in_words(loss: &Loss, config: &config::Mqtt, client_id: &str) -> String {
+pub(super) fn in_words(loss: &Loss, config: &MqttOptions, client_id: &str) -> String {
     format!("{loss}; {}", advise(loss, config, client_id))
 }
 
 /// The same for the daemon, whose connection has a last will, and sends more than a command does.
-pub(super) fn in_the_daemons_words(loss: &Loss, config: &config::Mqtt, client_id: &str) -> String {
+pub(super) fn in_the_daemons_words(loss: &Loss, config: &MqttOptions, client_id: &str) -> String {
     let told = in_words(loss, config, client_id);
     match loss {
         Loss::HungUp(_) => {
@@ -26,7 +26,7 @@ pub(super) fn in_the_daemons_words(loss: &Loss, config: &config::Mqtt, client_id
 }
 
 /// What to do about the end of a connection; only what follows from how it ended.
-pub(super) fn advise(loss: &Loss, config: &config::Mqtt, client_id: &str) -> String {
+pub(super) fn advise(loss: &Loss, config: &MqttOptions, client_id: &str) -> String {
     let (host, port, tls) = match config.broker() {
         Ok(broker) => (broker.host, broker.port, broker.tls),
         Err(error) => return error,
@@ -64,7 +64,7 @@ pub(super) fn advise(loss: &Loss, config: &config::Mqtt, client_id: &str) -> Str
     }
 }
 
-fn refused(refusal: Refusal, config: &config::Mqtt, client_id: &str) -> String {
+fn refused(refusal: Refusal, config: &MqttOptions, client_id: &str) -> String {
     let topics = Topics::new(config);
     let login = || {
         match (&config.username, &config.password_file) {

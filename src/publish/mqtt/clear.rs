@@ -7,9 +7,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::advice::in_words;
 use super::client::{Connection, Event, Loss, Message, WINDOW};
+use super::options::MqttOptions;
 use super::topics::Topics;
 use super::{MqttError, announce, beside_the_daemon};
-use crate::config;
 
 /// How long the broker may take to let us in, to tell what it keeps, and to take each message.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const MOST_PACKET_BYTES: usize = 32 << 20;
 ///
 /// # Errors
 /// The configuration cannot be used, the broker cannot be reached, or it does not answer within ten seconds.
-pub async fn clear(config: &config::Mqtt) -> Result<Vec<String>, MqttError> {
+pub async fn clear(config: &MqttOptions) -> Result<Vec<String>, MqttError> {
     let options = beside_the_daemon(config, "clear", MOST_PACKET_BYTES)?;
     let topics = Topics::new(config);
     let mut connection = Connection::open(&options);

@@ -256,13 +256,13 @@ fn depth(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::MqttOptions;
     use super::*;
-    use crate::config;
 
     fn receive(command: &str, payload: &[u8]) -> Result<Received, Refusal> {
-        let config = config::Mqtt {
+        let config = MqttOptions {
             node: "n".to_owned(),
-            ..config::Mqtt::default()
+            ..MqttOptions::default()
         };
         let topics = Topics::new(&config);
         read(&topics, 65_536, &topics.of(command), payload).unwrap()
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_topic_that_takes_no_commands_is_left_alone() {
-        let topics = Topics::new(&config::Mqtt::default());
+        let topics = Topics::new(&MqttOptions::default());
         for topic in [
             "gemmad",
             "other/x",

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::advice::in_words;
 use super::client::{Connection, Event, Message, Options};
+use super::options::MqttOptions;
 use super::topics::{Source, Topics};
 use super::{MqttError, beside_the_daemon};
-use crate::config;
 
 /// First and longest pause before the broker is tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -35,7 +35,7 @@ pub enum Followed {
 
 /// A client that reads a node's messages, and connects again where the broker goes.
 pub struct Follower {
-    config: config::Mqtt,
+    config: MqttOptions,
     options: Options,
     topics: Topics,
     connection: Option<Connection>,
@@ -48,7 +48,7 @@ impl Follower {
     ///
     /// # Errors
     /// The configuration cannot be used. A broker that is down is no error.
-    pub fn new(config: &config::Mqtt, purpose: &str) -> Result<Follower, MqttError> {
+    pub fn new(config: &MqttOptions, purpose: &str) -> Result<Follower, MqttError> {
         let name = format!("{purpose}-{}", ulid::Ulid::generate());
         Ok(Follower {
             config: config.clone(),

@@ -30,6 +30,7 @@ mod health_sensors;
 mod homeassistant;
 mod inbox;
 mod namesake;
+mod options;
 mod outbox;
 mod owner;
 mod payload;
@@ -50,7 +51,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{Door, Inside, Opening, Stopped};
-use crate::config;
 use crate::report::{ErrorBody, Info, MqttHealth, Payload, ReplyTo, Report, Request};
 use crate::tls::TlsError;
 use backoff::Backoff;
@@ -65,12 +65,13 @@ use topics::Topics;
 pub use answers::Answers;
 pub use clear::clear;
 pub use follow::{Followed, Follower};
+pub use options::{MqttOptions, host_name};
 pub use probe::{Occupant, Probed, Unusable, probe};
 pub use schemas::schemas;
 
 /// How a command reaches the broker while a daemon may be connected: as that does, under a name of its own, and without a will.
 fn beside_the_daemon(
-    config: &config::Mqtt,
+    config: &MqttOptions,
     name: &str,
     max_packet_bytes: usize,
 ) -> Result<client::Options, MqttError> {
@@ -134,7 +135,7 @@ pub enum MqttError {
 /// from the broker comes this way.
 #[doc(hidden)]
 pub fn read_request(
-    config: &config::Mqtt,
+    config: &MqttOptions,
     command: &str,
     payload: &[u8],
 ) -> Option<Result<Payload, ErrorBody>> {
@@ -163,7 +164,7 @@ impl Mqtt {
     /// The configuration cannot be used: a certificate, a password or the spool cannot be read. A broker that is down is no
     /// error.
     pub fn start(
-        config: &config::Mqtt,
+        config: &MqttOptions,
         info: Info,
         requests: mpsc::Sender<Request>,
     ) -> Result<Mqtt, MqttError> {
@@ -172,7 +173,7 @@ impl Mqtt {
 
     /// The same, for answers to what an earlier connection was asked, too.
     fn start_for(
-        config: &config::Mqtt,
+        config: &MqttOptions,
         inside: Inside,
         answers: Answers,
     ) -> Result<Mqtt, MqttError> {
@@ -267,7 +268,7 @@ impl Mqtt {
 }
 
 /// Begins to connect as [`Mqtt::start`] does; each time with the same `answers`, so that they find the connection that is there.
-pub fn open(config: &config::Mqtt, inside: Inside, answers: &Answers) -> Opening {
+pub fn open(config: &MqttOptions, inside: Inside, answers: &Answers) -> Opening {
     let mqtt = Mqtt::start_for(config, inside, answers.clone());
     let mqtt = mqtt.map(|mqtt| Box::new(mqtt) as Box<dyn Door>);
     Box::pin(std::future::ready(mqtt.map_err(|error| error.to_string())))

@@ -8,10 +8,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::options::host_name;
 use super::outbox::{Delivery, Outgoing};
 use super::payload::json;
 use super::topics::Topics;
-use crate::config::host_name;
 use crate::guard::harmless::short;
 use crate::report::SCHEMA;
 
@@ -111,8 +111,8 @@ impl Namesake {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::MqttOptions;
     use super::*;
-    use crate::config;
 
     /// What a broker does for the one topic: it keeps the last message, and tells a new connection of it.
     #[derive(Default)]
@@ -121,7 +121,7 @@ mod tests {
     impl Kept {
         /// A connection of `node`, until it has read its own words.
         fn connect(&mut self, node: &mut Namesake) -> Option<Name> {
-            let topics = Topics::new(&config::Mqtt::default());
+            let topics = Topics::new(&MqttOptions::default());
             node.connected();
             let first = node.read(&self.0);
             self.0 = node.claim(&topics).payload;
@@ -168,7 +168,7 @@ mod tests {
         }
         // A message while we are connected is as good as one from before.
         former.connected();
-        let topics = Topics::new(&config::Mqtt::default());
+        let topics = Topics::new(&MqttOptions::default());
         assert!(node.read(&former.claim(&topics).payload).is_some());
     }
 }

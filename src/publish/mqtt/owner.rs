@@ -13,12 +13,12 @@ use super::answers::Answers;
 use super::backoff::Backoff;
 use super::client::{Connection, Event, Loss, Message, Options, WINDOW};
 use super::namesake::Namesake;
+use super::options::{Broker, MqttOptions};
 use super::outbox::{Delivery, Outgoing};
 use super::secure;
 use super::shared::Shared;
 use super::spool::{Appended, Spool};
 use super::topics::Topics;
-use crate::config;
 use crate::report::Request;
 
 /// The list of announced devices comes with the answer to the subscription; after this time there is none.
@@ -33,8 +33,8 @@ const SPOOL_AT_ONCE: usize = 32;
 
 /// The task.
 pub(super) struct Owner {
-    pub(super) config: config::Mqtt,
-    pub(super) broker: config::Broker,
+    pub(super) config: MqttOptions,
+    pub(super) broker: Broker,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) topics: Topics,
     pub(super) shared: Arc<Shared>,

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::body::{JobEvent, JobEventType, Partial, PlainAnswer, Response, Status, Transcript};
+use super::options::MqttOptions;
 use super::outbox::{Delivery, Outgoing};
 use super::topics::{KIND_SET, Source, Topics};
-use crate::config;
 use crate::report::{
     CaptionEvent, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply, Report, SCHEMA,
     SourceState, VoiceEvent,
@@ -29,7 +29,7 @@ pub(super) struct Composer {
 }
 
 impl Composer {
-    pub(super) fn new(config: &config::Mqtt) -> Composer {
+    pub(super) fn new(config: &MqttOptions) -> Composer {
         Composer {
             topics: Topics::new(config),
             retain_results: config.retain_results,

@@ -7,10 +7,10 @@
 use super::advice::{advise, read_and_write, will};
 use super::client::{Loss, Message, Options};
 use super::homeassistant;
+use super::options::MqttOptions;
 use super::session::{Passed, Session};
 use super::topics::Topics;
 use super::{MqttError, beside_the_daemon};
-use crate::config;
 use crate::report::Info;
 
 /// Room for a topic and a packet's head, bytes.
@@ -55,7 +55,7 @@ pub struct Occupant {
 ///
 /// # Errors
 /// The configuration cannot be used, or the broker does not let this user in.
-pub async fn probe(config: &config::Mqtt, info: &Info) -> Result<Probed, Unusable> {
+pub async fn probe(config: &MqttOptions, info: &Info) -> Result<Probed, Unusable> {
     let largest = config.max_payload_bytes.max(config.max_image_bytes);
     let options =
         beside_the_daemon(config, "doctor", largest + HEAD_BYTES).map_err(|error| {
@@ -98,7 +98,7 @@ pub async fn probe(config: &config::Mqtt, info: &Info) -> Result<Probed, Unusabl
 }
 
 struct Probe<'a> {
-    config: &'a config::Mqtt,
+    config: &'a MqttOptions,
     topics: Topics,
     options: Options,
     /// What is said, so that it is not taken for what another said.

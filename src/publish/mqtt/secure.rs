@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 
 use super::MqttError;
-use crate::config;
+use super::options::MqttOptions;
 use crate::tls::{self, Own, Peer, TlsError};
 
 /// Longest password, bytes.
@@ -20,7 +20,7 @@ pub(super) const PEER: Peer = Peer {
 };
 
 /// How the connection is encrypted: who is trusted, and the client's own certificate.
-pub(super) fn tls(config: &config::Mqtt) -> Result<Arc<ClientConfig>, MqttError> {
+pub(super) fn tls(config: &MqttOptions) -> Result<Arc<ClientConfig>, MqttError> {
     let own = match (&config.client_certificate_file, &config.client_key_file) {
         (Some(certificate), Some(key)) => Some(Own { certificate, key }),
         _ => None,
@@ -40,7 +40,7 @@ fn bad(key: &'static str, path: &Path, reason: impl std::fmt::Display) -> MqttEr
 }
 
 /// User and password, where there are any.
-pub(super) fn login(config: &config::Mqtt) -> Result<Option<(String, String)>, MqttError> {
+pub(super) fn login(config: &MqttOptions) -> Result<Option<(String, String)>, MqttError> {
     if config.username.is_empty() {
         return Ok(None);
     }

@@ -1,6 +1,6 @@
 //! The topic tree: every name below `BASE/NODE`, and those of Home Assistant that concern this node.
 
-use crate::config;
+use super::options::MqttOptions;
 use crate::report::Info;
 
 /// What can be wrong with a message from outside is told on `response/KIND`; commands to the daemon itself are of this kind.
@@ -62,7 +62,7 @@ const COMMANDS: &[&str] = &[
 ];
 
 impl Topics {
-    pub(super) fn new(config: &config::Mqtt) -> Topics {
+    pub(super) fn new(config: &MqttOptions) -> Topics {
         let node = config.node_name();
         Topics {
             root: format!("{}/{node}", config.base_topic),

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::config;
+use super::options::WyomingOptions;
 use crate::report::Info;
 
 /// The `info` event's data: speech to text with one model, and, where commands are configured, their recognition.
-pub(super) fn describe(info: &Info, config: &config::Wyoming) -> Value {
+pub(super) fn describe(info: &Info, config: &WyomingOptions) -> Value {
     let languages: Vec<&String> = config.languages.keys().collect();
     let attribution =
         json!({ "name": env!("CARGO_PKG_NAME"), "url": env!("CARGO_PKG_REPOSITORY") });

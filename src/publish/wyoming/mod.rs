@@ -10,6 +10,7 @@
 mod client;
 mod framing;
 mod info;
+mod options;
 mod sound;
 
 use std::net::SocketAddr;
@@ -23,10 +24,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::{Door, Inside, Opening, Stopped};
-use crate::config;
 use crate::report::{Cancel, Info, JobUpdate, Payload, Report, Request};
 use client::Client;
 use framing::Event;
+
+pub use options::WyomingOptions;
 
 /// Pause after the system refused a connection, most likely for want of descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
@@ -41,7 +43,7 @@ pub struct WyomingError {
 
 /// What clients share.
 struct Shared {
-    config: config::Wyoming,
+    config: WyomingOptions,
     info: Mutex<Info>,
     requests: mpsc::Sender<Request>,
 }
@@ -64,7 +66,7 @@ impl Wyoming {
     /// # Errors
     /// The address cannot be listened on.
     pub async fn start(
-        config: &config::Wyoming,
+        config: &WyomingOptions,
         info: Info,
         requests: mpsc::Sender<Request>,
     ) -> Result<Wyoming, WyomingError> {
@@ -101,7 +103,7 @@ impl Wyoming {
 }
 
 /// Listens as [`Wyoming::start`] does.
-pub fn open(config: &config::Wyoming, inside: Inside) -> Opening {
+pub fn open(config: &WyomingOptions, inside: Inside) -> Opening {
     let config = config.clone();
     Box::pin(async move {
         let wyoming = Wyoming::start(&config, inside.info, inside.requests).await;
@@ -127,7 +129,7 @@ impl Door for Wyoming {
 /// Why the client was let go.
 #[doc(hidden)]
 pub async fn converse(
-    config: &config::Wyoming,
+    config: &WyomingOptions,
     info: Info,
     input: impl AsyncRead + Unpin,
     output: impl AsyncWrite + Unpin,

@@ -7,8 +7,8 @@ mod tones;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gemmad::capture::options::SpeechDetection;
 use gemmad::capture::speech::{Gate, Segmenter, SpeechEvent};
-use gemmad::config::SpeechDetection;
 
 const RATE_HZ: usize = 16_000;
 /// Quiet around each clip: the detector has settled, and the last utterance is over.

@@ -2,8 +2,8 @@
 //! and that the way which is taken loses nothing. `cargo test --test capture -- --nocapture tones` prints the table that stands in
 //! `src/features/speech_evidence.rs`.
 
+use gemmad::capture::options::SpeechDetection;
 use gemmad::capture::speech::{Gate, Segmenter};
-use gemmad::config::SpeechDetection;
 use gemmad::features::speech_detect::{FRAME_SAMPLES, SpeechDetector};
 use gemmad::features::speech_evidence::Measures;
 

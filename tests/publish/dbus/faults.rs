@@ -1,7 +1,6 @@
 //! A bus that is slow, lost, taken or not there.
 
-use gemmad::config;
-use gemmad::publish::dbus::DbusError;
+use gemmad::publish::dbus::{DbusError, DbusOptions};
 use gemmad::report::{Cancel, Payload};
 
 use super::service::Service;
@@ -66,9 +65,9 @@ fn a_lost_bus_is_noticed_and_a_new_one_used() {
     service.stop();
     let gone = bus.busctl(&[], &["status", "org.gemmad1"]);
     assert!(gone.is_err(), "{gone:?}");
-    let nowhere = config::Dbus {
+    let nowhere = DbusOptions {
         bus: "unix:path=/nowhere/bus".to_owned(),
-        ..config::Dbus::default()
+        ..DbusOptions::default()
     };
     let told = Service::try_start(&nowhere, 1)
         .map(|_| ())

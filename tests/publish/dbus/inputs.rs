@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use gemmad::config;
+use gemmad::publish::dbus::DbusOptions;
 use gemmad::report::{JobState, Payload, Picture, Request};
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::private_bus::{PrivateBus, wait_for};
 #[test]
 fn mistakes_in_options_are_told() {
     let bus = PrivateBus::open();
-    let mut service = Service::start(&config::Dbus {
+    let mut service = Service::start(&DbusOptions {
         max_text_bytes: 64,
         ..bus.config()
     });
@@ -100,7 +100,7 @@ fn mistakes_in_options_are_told() {
 #[test]
 fn names_of_any_length_are_refused() {
     let bus = PrivateBus::open();
-    let mut service = Service::start(&config::Dbus {
+    let mut service = Service::start(&DbusOptions {
         max_text_bytes: 200_000,
         ..bus.config()
     });
@@ -165,7 +165,7 @@ fn names_of_any_length_are_refused() {
 #[test]
 fn files_come_as_descriptors_within_limits() {
     let bus = PrivateBus::open();
-    let config = config::Dbus {
+    let config = DbusOptions {
         max_attachment_bytes: 100_000,
         attachment_timeout_ms: 500,
         jobs_per_user: 8,
@@ -249,7 +249,7 @@ fn a_thousand_calls_at_once_stay_within_bounds() {
     let jobs = caller.manager("ListJobs", &json!([])).unwrap();
     assert_eq!(
         jobs.as_array().unwrap().len(),
-        config::Dbus::default().jobs_per_user
+        DbusOptions::default().jobs_per_user
     );
     // Each that ends makes room for one of the rest, and no more; a user's ended jobs are bounded as well.
     let mut most = 0;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use gemmad::config;
+use gemmad::publish::dbus::DbusOptions;
 use gemmad::report::{Cancel, ErrorBody, ErrorCode, JobState, Origin, Payload, Reply};
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use crate::private_bus::{PrivateBus, wait_for};
 #[test]
 fn a_question_becomes_a_job_with_an_answer() {
     let bus = PrivateBus::open();
-    let config = config::Dbus {
+    let config = DbusOptions {
         keep_finished_s: 2,
         ..bus.config()
     };
@@ -169,7 +169,7 @@ fn a_job_that_fails_says_why() {
 #[test]
 fn one_user_has_so_many_jobs() {
     let bus = PrivateBus::open();
-    let config = config::Dbus {
+    let config = DbusOptions {
         jobs_per_user: 2,
         ..bus.config()
     };
@@ -219,7 +219,7 @@ fn a_full_queue_is_told() {
 #[test]
 fn a_caller_that_vanishes_takes_its_jobs_along() {
     let bus = PrivateBus::open();
-    let config = config::Dbus {
+    let config = DbusOptions {
         jobs_per_user: 3,
         attachment_timeout_ms: 20_000,
         ..bus.config()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use gemmad::config;
+use gemmad::publish::dbus::DbusOptions;
 use gemmad::publish::dbus::{Bus, DbusError};
 use gemmad::report::{
     CameraInfo, Info, JobState, JobUpdate, MicrophoneInfo, Report, Request, SCHEMA,
@@ -29,12 +29,12 @@ impl Drop for Service {
 }
 
 impl Service {
-    pub(crate) fn start(config: &config::Dbus) -> Service {
+    pub(crate) fn start(config: &DbusOptions) -> Service {
         Service::try_start(config, 8).unwrap()
     }
 
     /// With room for so many requests.
-    pub(crate) fn try_start(config: &config::Dbus, room: usize) -> Result<Service, DbusError> {
+    pub(crate) fn try_start(config: &DbusOptions, room: usize) -> Result<Service, DbusError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gemmad::config;
 use gemmad::publish::mqtt::Mqtt;
+use gemmad::publish::mqtt::MqttOptions;
 use gemmad::report::{
     CameraInfo, CaptionEvent, EventType, Info, JobUpdate, MicrophoneInfo, Report, ReportTiming,
     Request, TriggerName, VoiceEvent,
@@ -25,11 +25,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn start(config: &config::Mqtt) -> Node {
+    pub(crate) fn start(config: &MqttOptions) -> Node {
         Node::start_with(config, info(), 256)
     }
 
-    pub(crate) fn start_with(config: &config::Mqtt, info: Info, requests: usize) -> Node {
+    pub(crate) fn start_with(config: &MqttOptions, info: Info, requests: usize) -> Node {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -100,12 +100,12 @@ impl Node {
     }
 }
 
-pub(crate) fn config(port: u16) -> config::Mqtt {
-    config::Mqtt {
+pub(crate) fn config(port: u16) -> MqttOptions {
+    MqttOptions {
         enabled: true,
         url: format!("mqtt://127.0.0.1:{port}"),
         node: "pi".to_owned(),
-        ..config::Mqtt::default()
+        ..MqttOptions::default()
     }
 }
 

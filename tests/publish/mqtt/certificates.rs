@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gemmad::config;
+use gemmad::publish::mqtt::MqttOptions;
 
 use super::bench::{Broker, Node, config, free_port};
 use super::faults::openssl;
@@ -103,8 +103,8 @@ impl Made {
         Broker::start_with(self.at(), free_port(), &settings)
     }
 
-    fn config(&self, broker: &Broker, host: &str, ca: &str) -> config::Mqtt {
-        config::Mqtt {
+    fn config(&self, broker: &Broker, host: &str, ca: &str) -> MqttOptions {
+        MqttOptions {
             url: format!("mqtts://{host}:{}", broker.port),
             ca_file: Some(self.path(&format!("{ca}.pem"))),
             ..config(broker.port)
@@ -113,7 +113,7 @@ impl Made {
 }
 
 /// Whether mosquitto's own client connects.
-fn mosquitto_connects(config: &config::Mqtt) -> bool {
+fn mosquitto_connects(config: &MqttOptions) -> bool {
     let broker = config.broker().unwrap();
     let mut command = Command::new("mosquitto_sub");
     command
@@ -295,7 +295,7 @@ fn certificates_that_cannot_be_trusted_are_told_with_what_to_make() {
     made.openssl(
         "req -x509 -newkey rsa:2048 -nodes -subj /CN=me -keyout me.key -out me.pem -days 9",
     );
-    let stranger = config::Mqtt {
+    let stranger = MqttOptions {
         client_certificate_file: Some(made.path("me.pem")),
         client_key_file: Some(made.path("me.key")),
         ..config.clone()
@@ -305,7 +305,7 @@ fn certificates_that_cannot_be_trusted_are_told_with_what_to_make() {
         "the authority that signed it",
     ];
     one_trouble(&stranger, &words, &["gemmad/pi/#"]);
-    let mixed = config::Mqtt {
+    let mixed = MqttOptions {
         client_key_file: Some(made.path("ca.key")),
         ..stranger.clone()
     };
@@ -317,7 +317,7 @@ fn certificates_that_cannot_be_trusted_are_told_with_what_to_make() {
         ],
         &[],
     );
-    let no_certificate = config::Mqtt {
+    let no_certificate = MqttOptions {
         ca_file: Some(made.path("me.key")),
         ..config
     };

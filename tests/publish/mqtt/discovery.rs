@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use assert_cmd::Command;
-use gemmad::config;
+use gemmad::publish::mqtt::MqttOptions;
 use gemmad::report::Report;
 use serde_json::Value;
 
@@ -194,7 +194,7 @@ fn devices_that_are_gone_are_taken_back_also_after_a_restart() {
     );
     // Home Assistant is not to know of it any more.
     let node = Node::start_with(
-        &config::Mqtt {
+        &MqttOptions {
             discovery: false,
             ..config(broker.port)
         },

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use gemmad::config;
+use gemmad::publish::mqtt::MqttOptions;
 use gemmad::report::Report;
 
 use super::bench::{
@@ -115,7 +115,7 @@ fn a_frozen_broker_that_dies_had_acknowledged_nothing() {
 fn a_broker_that_is_down_at_the_start_gets_the_newest_events_and_the_last_states() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
-    let config = config::Mqtt {
+    let config = MqttOptions {
         outbox_events: 10,
         ..config(port)
     };
@@ -152,7 +152,7 @@ fn a_refused_password_is_tried_again_with_what_the_file_says_then() {
     let mut broker = Broker::start_with(dir.path(), free_port(), &settings);
     let password_file = dir.path().join("password");
     std::fs::write(&password_file, "wrong\n").unwrap();
-    let node = Node::start(&config::Mqtt {
+    let node = Node::start(&MqttOptions {
         username: "gemmad".to_owned(),
         password_file: Some(password_file.clone()),
         ..config(broker.port)
@@ -223,7 +223,7 @@ fn tls_with_an_own_authority_and_client_certificates() {
         at.display()
     );
     let broker = Broker::start_with(at, free_port(), &settings);
-    let secure = |ca: &str, client: bool| config::Mqtt {
+    let secure = |ca: &str, client: bool| MqttOptions {
         url: format!("mqtts://localhost:{}", broker.port),
         ca_file: Some(path(ca)),
         client_certificate_file: client.then(|| path("client.pem")),
@@ -276,7 +276,7 @@ fn large_messages_pass_both_ways_without_a_reconnect() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path());
     let observer = Observer::start(&broker);
-    let mut node = Node::start(&config::Mqtt {
+    let mut node = Node::start(&MqttOptions {
         max_payload_bytes: 300_000,
         ..config(broker.port)
     });

@@ -14,7 +14,7 @@ mod spool;
 
 use std::collections::BTreeSet;
 
-use gemmad::config;
+use gemmad::publish::mqtt::MqttOptions;
 use gemmad::report::{Health, Report, SourceState};
 
 use bench::{Broker, Gate, Node, Observer, Seen, caption, config, retained, voice};
@@ -224,7 +224,7 @@ fn results_are_not_kept_where_they_may_not_be() {
         &["-r"],
     );
     let observer = Observer::start(&broker);
-    let node = Node::start(&config::Mqtt {
+    let node = Node::start(&MqttOptions {
         retain_results: false,
         ..config(broker.port)
     });

@@ -1,6 +1,6 @@
 //! Two nodes of one name at one broker.
 
-use gemmad::config;
+use gemmad::publish::mqtt::MqttOptions;
 
 use super::bench::{Broker, Node, Observer, config, wait_until};
 use super::faults::{event, ids};
@@ -44,7 +44,7 @@ fn a_restart_is_no_namesake_and_nodes_of_other_topics_are_not_pushed_off() {
     let node = Node::start(&config(broker.port));
     observer.wait_for("gemmad/pi/instance", 2);
     // The same name, below other topics.
-    let elsewhere = Node::start(&config::Mqtt {
+    let elsewhere = Node::start(&MqttOptions {
         base_topic: "other/house".to_owned(),
         ..config(broker.port)
     });

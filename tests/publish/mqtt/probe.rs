@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use gemmad::config;
+use gemmad::publish::mqtt::MqttOptions;
 use gemmad::publish::mqtt::{Occupant, Probed, probe};
 use gemmad::report::{Info, JobUpdate, Payload, Reply};
 
 use super::bench::{Broker, Node, Observer, config, free_port, info, retained};
 use crate::broker::fake_broker;
 
-fn probed(config: &config::Mqtt, info: &Info) -> Result<Probed, String> {
+fn probed(config: &MqttOptions, info: &Info) -> Result<Probed, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -21,7 +21,7 @@ fn probed(config: &config::Mqtt, info: &Info) -> Result<Probed, String> {
 }
 
 /// What is wrong, with what to do about it; a line each.
-pub(crate) fn troubles(config: &config::Mqtt) -> Vec<String> {
+pub(crate) fn troubles(config: &MqttOptions) -> Vec<String> {
     match probed(config, &info()) {
         Err(trouble) => vec![trouble],
         Ok(probed) => {
@@ -36,7 +36,7 @@ pub(crate) fn troubles(config: &config::Mqtt) -> Vec<String> {
 
 /// One thing is wrong: it is told in all of these words, and none of those.
 #[track_caller]
-pub(crate) fn one_trouble(config: &config::Mqtt, words: &[&str], never: &[&str]) {
+pub(crate) fn one_trouble(config: &MqttOptions, words: &[&str], never: &[&str]) {
     let found = troubles(config);
     assert_eq!(found.len(), 1, "{found:#?}");
     for word in words {
@@ -88,7 +88,7 @@ fn what_an_access_list_forbids_is_told_though_the_broker_acknowledges_it() {
     )
     .unwrap();
     let broker = broker_with(dir.path(), &format!("acl_file {}", list.display()));
-    let user = |name: &str| config::Mqtt {
+    let user = |name: &str| MqttOptions {
         username: name.to_owned(),
         ..config(broker.port)
     };
@@ -101,7 +101,7 @@ fn what_an_access_list_forbids_is_told_though_the_broker_acknowledges_it() {
         "mqtt.discovery",
     ];
     one_trouble(&user("nodisc"), &discovery, &["gemmad/pi/#"]);
-    let without = config::Mqtt {
+    let without = MqttOptions {
         discovery: false,
         ..user("nodisc")
     };
@@ -231,7 +231,7 @@ fn the_answer_to_a_connection_is_told_with_what_it_is_about() {
     for (answer, words, never) in table {
         let anonymous = config(fake_broker(answer));
         one_trouble(&anonymous, words, never);
-        let user = config::Mqtt {
+        let user = MqttOptions {
             username: "somebody".to_owned(),
             ..anonymous
         };
@@ -239,7 +239,7 @@ fn the_answer_to_a_connection_is_told_with_what_it_is_about() {
     }
     let code_5 = config(fake_broker(&[0x20, 2, 0, 5]));
     one_trouble(&code_5, &["the broker wants a user"], &["access list"]);
-    let user = config::Mqtt {
+    let user = MqttOptions {
         username: "somebody".to_owned(),
         ..code_5
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gemmad::config;
+use gemmad::publish::mqtt::MqttOptions;
 use gemmad::report::{
     ErrorBody, ErrorCode, Header, JobState, JobUpdate, Origin, Payload, Reply, Report, Request,
     Switch,
@@ -330,7 +330,7 @@ fn names_of_any_length_are_refused_in_a_short_answer() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path());
     let observer = Observer::start(&broker);
-    let mut node = Node::start(&config::Mqtt {
+    let mut node = Node::start(&MqttOptions {
         max_payload_bytes: 200_000,
         ..config(broker.port)
     });

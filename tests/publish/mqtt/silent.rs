@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use gemmad::config;
+use gemmad::publish::mqtt::MqttOptions;
 
 use super::bench::{Node, config, wait_until};
 use super::faults::event;
@@ -144,7 +144,7 @@ fn a_broker_that_answers_pings_but_acknowledges_nothing_is_given_up_and_nothing_
         },
         Manners::GOOD,
     ]);
-    let node = Node::start(&config::Mqtt {
+    let node = Node::start(&MqttOptions {
         keep_alive_s: 5,
         ack_timeout_s: 7,
         ..config(broker.port)
@@ -171,7 +171,7 @@ fn a_broker_that_never_answers_the_subscription_is_given_up() {
         },
         Manners::GOOD,
     ]);
-    let node = Node::start(&config::Mqtt {
+    let node = Node::start(&MqttOptions {
         ack_timeout_s: 1,
         ..config(broker.port)
     });

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use gemmad::config;
+use gemmad::publish::mqtt::MqttOptions;
 
 use super::bench::{Broker, Node, Observer, config, free_port, voice, wait_until};
 use super::faults::{event, ids};
@@ -28,7 +28,7 @@ fn the_spool_outlives_a_killed_process_and_a_torn_line() {
     let dir = tempfile::tempdir().unwrap();
     let spool = dir.path().join("spool");
     let port = free_port();
-    let config = config::Mqtt {
+    let config = MqttOptions {
         spool_file: Some(spool.clone()),
         ..config(port)
     };
@@ -65,7 +65,7 @@ fn the_spool_outlives_a_killed_process_and_a_torn_line() {
 fn a_full_spool_keeps_the_newest_events() {
     let dir = tempfile::tempdir().unwrap();
     let spool = dir.path().join("spool");
-    let config = config::Mqtt {
+    let config = MqttOptions {
         spool_file: Some(spool.clone()),
         spool_max_bytes: 131_072,
         ..config(free_port())
@@ -103,7 +103,7 @@ fn a_torn_line_swallows_neither_the_next_nor_the_last() {
     let dir = tempfile::tempdir().unwrap();
     let spool = dir.path().join("spool");
     let port = free_port();
-    let config = config::Mqtt {
+    let config = MqttOptions {
         spool_file: Some(spool.clone()),
         ..config(port)
     };
@@ -160,7 +160,7 @@ fn what_the_broker_acknowledged_does_not_come_again_after_a_kill() {
         },
         Manners::GOOD,
     ]);
-    let config = config::Mqtt {
+    let config = MqttOptions {
         spool_file: Some(spool.clone()),
         ..config(broker.port)
     };
@@ -233,7 +233,7 @@ fn eleven_heard_on_a_full_disk_are_eleven_when_there_is_room() {
     let logged = |words: &str| LOG.lock().unwrap().contains(words);
     let dir = tempfile::tempdir().unwrap();
     let spool = dir.path().join("spool");
-    let config = config::Mqtt {
+    let config = MqttOptions {
         spool_file: Some(spool.clone()),
         ..config(free_port())
     };

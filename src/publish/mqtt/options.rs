@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::address::host_and_port;
-use super::secret::without_secrets;
+use crate::guard::address::host_and_port;
+use crate::guard::secret::without_secrets;
+use crate::values::between;
 
 /// `[mqtt]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct Mqtt {
+#[serde(default, deny_unknown_fields, expecting = "struct Mqtt")]
+pub struct MqttOptions {
     /// Publish over MQTT.
     pub enabled: bool,
     /// `mqtt://HOST[:PORT]`, or `mqtts://` for TLS.
@@ -54,9 +55,9 @@ pub struct Mqtt {
     pub ack_timeout_s: u16,
 }
 
-impl Default for Mqtt {
-    fn default() -> Mqtt {
-        Mqtt {
+impl Default for MqttOptions {
+    fn default() -> MqttOptions {
+        MqttOptions {
             enabled: false,
             url: "mqtt://localhost:1883".to_owned(),
             node: String::new(),
@@ -111,7 +112,7 @@ pub fn host_name() -> String {
     name.trim().to_owned()
 }
 
-impl Mqtt {
+impl MqttOptions {
     /// The broker that `url` names.
     ///
     /// # Errors
@@ -210,32 +211,24 @@ impl Mqtt {
         if !broker.tls && (self.ca_file.is_some() || self.client_certificate_file.is_some()) {
             return Err("mqtt has certificates, but mqtt.url is not mqtts://".to_owned());
         }
-        let within = |key: &str, value: u64, least: u64, most: u64| {
-            if (least..=most).contains(&value) {
-                return Ok(());
-            }
-            Err(format!(
-                "mqtt.{key} is {value}; it must be {least} to {most}"
-            ))
-        };
-        let (least, most) = (LEAST_BYTES as u64, MOST_BYTES as u64);
-        within(
-            "max_payload_bytes",
-            self.max_payload_bytes as u64,
+        let (least, most) = (LEAST_BYTES, MOST_BYTES);
+        between(
+            "mqtt.max_payload_bytes",
+            self.max_payload_bytes,
             least,
             most,
         )?;
-        within("max_image_bytes", self.max_image_bytes as u64, 0, most)?;
-        within("outbox_events", self.outbox_events as u64, 1, 1_000_000)?;
-        let spool_least = 2 * self.max_payload_bytes as u64;
-        within(
-            "spool_max_bytes",
+        between("mqtt.max_image_bytes", self.max_image_bytes, 0, most)?;
+        between("mqtt.outbox_events", self.outbox_events, 1, 1_000_000)?;
+        let least_spool = 2 * self.max_payload_bytes as u64;
+        between(
+            "mqtt.spool_max_bytes",
             self.spool_max_bytes,
-            spool_least,
+            least_spool,
             1 << 32,
         )?;
-        within("keep_alive_s", u64::from(self.keep_alive_s), 5, 3600)?;
-        within("ack_timeout_s", u64::from(self.ack_timeout_s), 1, 3600)
+        between("mqtt.keep_alive_s", self.keep_alive_s, 5, 3600)?;
+        between("mqtt.ack_timeout_s", self.ack_timeout_s, 1, 3600)
     }
 }
 
@@ -259,9 +252,9 @@ mod tests {
 
     fn broker(url: &str) -> Result<Broker, String> {
         let url = url.to_owned();
-        Mqtt {
+        MqttOptions {
             url,
-            ..Mqtt::default()
+            ..MqttOptions::default()
         }
         .broker()
     }

@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
 
+use crate::values::between;
+
 /// `[wyoming]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct Wyoming {
+#[serde(default, deny_unknown_fields, expecting = "struct Wyoming")]
+pub struct WyomingOptions {
     /// Listen for clients.
     pub enabled: bool,
     /// Address and port. The protocol knows no password: whoever reaches the port may ask.
@@ -34,9 +36,9 @@ const SMALLEST_EVENT_BYTES: usize = 4096;
 /// More than half a minute of any microphone array.
 const LARGEST_EVENT_BYTES: usize = 256 << 20;
 
-impl Default for Wyoming {
-    fn default() -> Wyoming {
-        Wyoming {
+impl Default for WyomingOptions {
+    fn default() -> WyomingOptions {
+        WyomingOptions {
             enabled: false,
             listen: SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 10_300),
             max_clients: 4,
@@ -48,42 +50,40 @@ impl Default for Wyoming {
     }
 }
 
-impl Wyoming {
-    /// What is wrong with the section, if anything, and how to mend it.
-    pub(super) fn mistake(&self) -> Option<String> {
-        let Wyoming {
-            max_clients,
-            max_event_bytes,
-            idle_timeout_s,
-            max_utterance_s,
-            languages,
-            ..
-        } = self;
-        if *max_clients == 0 {
-            return Some(
+impl WyomingOptions {
+    /// Looks whether the values fit their keys.
+    ///
+    /// # Errors
+    /// The first that does not: which key, what stands there and what may.
+    pub fn check(&self) -> Result<(), String> {
+        if self.max_clients == 0 {
+            return Err(
                 "wyoming.max_clients is 0; to serve nobody, set wyoming.enabled = false".to_owned(),
             );
         }
-        if !(SMALLEST_EVENT_BYTES..=LARGEST_EVENT_BYTES).contains(max_event_bytes) {
-            return Some(format!(
-                "wyoming.max_event_bytes is {max_event_bytes}; it must be {SMALLEST_EVENT_BYTES} to {LARGEST_EVENT_BYTES}"
-            ));
+        between(
+            "wyoming.max_event_bytes",
+            self.max_event_bytes,
+            SMALLEST_EVENT_BYTES,
+            LARGEST_EVENT_BYTES,
+        )?;
+        if self.idle_timeout_s == 0 {
+            return Err("wyoming.idle_timeout_s is 0; it must be at least 1".to_owned());
         }
-        if *idle_timeout_s == 0 {
-            return Some("wyoming.idle_timeout_s is 0; it must be at least 1".to_owned());
-        }
-        if !(1..=LONGEST_UTTERANCE_S).contains(max_utterance_s) {
-            return Some(format!(
-                "wyoming.max_utterance_s is {max_utterance_s}; it must be 1 to {LONGEST_UTTERANCE_S}, which is what the model hears at once"
-            ));
-        }
-        if languages.is_empty() {
-            return Some(
+        between(
+            "wyoming.max_utterance_s",
+            self.max_utterance_s,
+            1,
+            LONGEST_UTTERANCE_S,
+        )
+        .map_err(|told| format!("{told}, which is what the model hears at once"))?;
+        if self.languages.is_empty() {
+            return Err(
                 "wyoming.languages is empty; name one, as languages = { en = \"English\" }"
                     .to_owned(),
             );
         }
-        None
+        Ok(())
     }
 
     /// The prompt's name of a language: that of the tag, or of its first part (`en` of `en-GB`); without a tag that of the first
@@ -109,11 +109,11 @@ mod tests {
     #[test]
     fn a_language_is_found_by_its_tag_or_the_first_part_of_it() {
         let languages = [("de", "German"), ("pt-BR", "Brazilian Portuguese")];
-        let wyoming = Wyoming {
+        let wyoming = WyomingOptions {
             languages: languages
                 .map(|(tag, name)| (tag.to_owned(), name.to_owned()))
                 .into(),
-            ..Wyoming::default()
+            ..WyomingOptions::default()
         };
         for (tag, name) in [
             (Some("de"), Some("German")),

@@ -2,12 +2,13 @@
 
 use serde::Deserialize;
 
-use super::range::between;
+use crate::features::speech_check::{LONGEST_HEARD_MS, check_speech};
+use crate::values::between;
 
 /// `[[microphone]]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Microphone {
+#[serde(deny_unknown_fields, expecting = "struct Microphone")]
+pub struct MicrophoneOptions {
     /// Name in topics and on the bus: `[a-z0-9_-]`, unique among the microphones.
     pub id: String,
     /// Name for people; absent: the id.
@@ -36,7 +37,7 @@ pub struct Microphone {
     pub speech: SpeechDetection,
 }
 
-impl Microphone {
+impl MicrophoneOptions {
     /// Its device or file, for people.
     pub fn source(&self) -> String {
         match self.kind {
@@ -120,10 +121,8 @@ impl Default for SpeechDetection {
 
 /// Longest sound that is kept from before the onset, milliseconds.
 const MAX_LEAD_MS: u32 = 10_000;
-/// What the model hears at once, milliseconds.
-const MAX_SPEECH_MS: u32 = 30_000;
 
-impl Microphone {
+impl MicrophoneOptions {
     /// Looks whether the values fit their keys and each other.
     ///
     /// # Errors
@@ -160,7 +159,7 @@ impl Microphone {
             "speech.max_speech_ms",
             speech.max_speech_ms,
             1000,
-            MAX_SPEECH_MS,
+            LONGEST_HEARD_MS,
         )?;
         if speech.min_speech_ms >= speech.max_speech_ms {
             return Err(format!(
@@ -181,22 +180,4 @@ impl Microphone {
             600_000,
         )
     }
-}
-
-/// What `[speech]` and `[microphone.speech]` have in common.
-///
-/// # Errors
-/// The first key that does not fit, without the section that it stands in.
-pub(super) fn check_speech(threshold: f32, min_speech_ms: u32) -> Result<(), String> {
-    if !(threshold > 0.0 && threshold < 1.0) {
-        return Err(format!(
-            "threshold is {threshold}; it must lie between 0 and 1"
-        ));
-    }
-    if min_speech_ms >= MAX_SPEECH_MS {
-        return Err(format!(
-            "min_speech_ms is {min_speech_ms}; it must be less than {MAX_SPEECH_MS}, which is what the model hears at once"
-        ));
-    }
-    Ok(())
 }

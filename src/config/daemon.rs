@@ -1,6 +1,6 @@
-//! What only the daemon reads: the model it runs, where it publishes, what it accepts, how it logs.
+//! The daemon's own sections. The daemon is given the whole configuration and so stands above this room, which may not name it: that is why
+//! they are here.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -15,7 +15,7 @@ pub struct Model {
     pub path: PathBuf,
     /// Tokens of context: prompt and answer together.
     pub context: usize,
-    /// Element type of the K/V cache: `f16` or `f32`.
+    /// Element type of the K/V cache: `f16`, `f32` or `int8`.
     pub kv_cache: KvType,
     /// Keep text weights in memory once they were read, whatever else needs memory.
     pub mlock: bool,
@@ -54,80 +54,6 @@ pub struct Matformer {
 pub struct Threads {
     /// Threads that compute; 0 for one on each fast core.
     pub count: usize,
-}
-
-/// `[dbus]`
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct Dbus {
-    /// Own `org.gemmad1` on a bus.
-    pub enabled: bool,
-    /// `system`, `session`, or a bus address such as `unix:path=/run/…`.
-    pub bus: String,
-    /// Jobs that one user may have at a time.
-    pub jobs_per_user: usize,
-    /// Seconds for which a finished job can be asked for its result.
-    pub keep_finished_s: u32,
-    /// Longest prompt, schema or other text of a call, bytes.
-    pub max_text_bytes: usize,
-    /// Largest picture or audio file that is read from a file descriptor, bytes.
-    pub max_attachment_bytes: usize,
-    /// Longest wait for the bytes of a file descriptor, milliseconds.
-    pub attachment_timeout_ms: u32,
-}
-
-impl Default for Dbus {
-    fn default() -> Dbus {
-        Dbus {
-            enabled: true,
-            bus: "system".to_owned(),
-            jobs_per_user: 4,
-            keep_finished_s: 60,
-            max_text_bytes: 65_536,
-            max_attachment_bytes: 16 << 20,
-            attachment_timeout_ms: 5_000,
-        }
-    }
-}
-
-impl Dbus {
-    /// What is wrong with the section, or with the ids of microphones or cameras that become objects, if anything, and how to mend it.
-    pub(super) fn mistake(&self, ids: [(&str, Vec<&str>); 2]) -> Option<String> {
-        let Dbus {
-            bus,
-            jobs_per_user,
-            attachment_timeout_ms,
-            ..
-        } = self;
-        if !matches!(bus.as_str(), "system" | "session") && !bus.contains(':') {
-            return Some(format!(
-                "dbus.bus is \"{bus}\"; it must be \"system\", \"session\" or a bus address such as \"unix:path=/run/dbus/system_bus_socket\""
-            ));
-        }
-        if *jobs_per_user == 0 {
-            return Some(
-                "dbus.jobs_per_user is 0; to serve nobody on the bus, set dbus.enabled = false"
-                    .to_owned(),
-            );
-        }
-        if !(1..=20_000).contains(attachment_timeout_ms) {
-            return Some(format!(
-                "dbus.attachment_timeout_ms is {attachment_timeout_ms}; it must be 1 to 20000, because clients wait 25 s for a reply"
-            ));
-        }
-        for (section, ids) in ids {
-            let mut seen = BTreeMap::new();
-            for id in ids {
-                // Paths on the bus have no `-`.
-                if let Some(other) = seen.insert(id.replace('-', "_"), id) {
-                    return Some(format!(
-                        "the {section} ids \"{other}\" and \"{id}\" are one on the bus, where - becomes _; rename one of them"
-                    ));
-                }
-            }
-        }
-        None
-    }
 }
 
 /// `[queue]`: how much waits, and for how long.

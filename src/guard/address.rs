@@ -1,11 +1,10 @@
-//! Addresses of pictures: `http://` and `https://`, as far as RFC 3986 is needed for cameras.
+//! Addresses, `http://` and `https://`, as far as RFC 3986 is needed for cameras: what may be shown of them, and whom they confide in.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
-use super::Camera;
 use super::secret::without_secrets;
 
 /// User and password as they are sent, decoded. There is no way to print them.
@@ -30,12 +29,14 @@ pub struct Address {
     pub target: String,
     /// Whom the address says to ask as.
     pub login: Option<Login>,
+    /// As it was written, without its secrets.
+    shown: String,
 }
 
 /// It may hold a password and keys, so it is printed without.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&without_secrets(&self.asked()))
+        f.write_str(&self.shown)
     }
 }
 
@@ -43,7 +44,7 @@ impl fmt::Debug for Address {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
+pub fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
     // The colons of an IPv6 address are inside its brackets.
     let after_address = authority.rfind(']').map_or(0, |at| at + 1);
     let (host, port) = match authority[after_address..].find(':') {
@@ -72,44 +73,6 @@ pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), &'
     match valid {
         true => Ok((host.to_ascii_lowercase(), port)),
         false => Err("has a bad host"),
-    }
-}
-
-/// What only cameras with an address have.
-pub(super) fn check(camera: &Camera) -> Result<(), String> {
-    let Some(url) = &camera.url else {
-        let unused = [
-            ("bearer_token_file", camera.bearer_token_file.is_some()),
-            ("ca_file", camera.ca_file.is_some()),
-            ("redirect_hosts", !camera.redirect_hosts.is_empty()),
-        ];
-        return match unused.iter().find(|(_, given)| *given) {
-            Some((key, _)) => Err(format!("`{key}` is given, which only type = \"http\" uses")),
-            None => Ok(()),
-        };
-    };
-    // The address is not shown: it may hold a password.
-    if !(url.starts_with("http://") || url.starts_with("https://")) {
-        return Err("url must start with http:// or https://".into());
-    }
-    let address = Address::parse(url).map_err(|reason| {
-        format!(
-            "url {reason}; it is written http://HOST[:PORT]/PATH, with USER:PASSWORD@ before the host where they are wanted, and \
-             characters such as / # ? of user and password percent-encoded (%2F %23 %3F)"
-        )
-    })?;
-    if address.login.is_some() && camera.bearer_token_file.is_some() {
-        return Err("url names a user, and bearer_token_file is given: keep one".into());
-    }
-    if camera.ca_file.is_some() && !address.tls {
-        return Err("ca_file is given, but url does not start with https://".into());
-    }
-    let no_host = |host: &&String| host_and_port(host).is_err();
-    match camera.redirect_hosts.iter().find(no_host) {
-        Some(host) => Err(format!(
-            "redirect_hosts has {host:?}; it takes HOST or HOST:PORT"
-        )),
-        None => Ok(()),
     }
 }
 
@@ -150,7 +113,13 @@ impl Address {
             port: port.unwrap_or(if tls { 443 } else { 80 }),
             target,
             login,
+            shown: without_secrets(url).into_owned(),
         })
+    }
+
+    /// For people: neither user and password nor the query, where keys stand.
+    pub fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// The address as it is asked, without user and password.
@@ -192,6 +161,7 @@ impl Address {
         };
         to.target = without_dots(&to.target);
         to.login = None;
+        to.shown = without_secrets(&to.asked()).into_owned();
         Ok(to)
     }
 
