@@ -4,6 +4,12 @@ use std::time::SystemTime;
 
 use crate::utterance;
 
+/// Rate at which the model hears, Hz: whoever takes in sound makes it so.
+pub const SAMPLE_RATE_HZ: u32 = 16_000;
+
+/// The longest clip that the model hears at once, seconds.
+pub const LONGEST_CLIP_S: u32 = 30;
+
 /// A stretch of mono audio.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AudioClip {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use gemmad::features::log_mel::SAMPLE_RATE_HZ;
+use gemmad::media::SAMPLE_RATE_HZ;
 use gemmad::model::gemma3n::audio::{AudioTower, EncodeOptions};
 use gemmad::model::weights::Checkpoint;
 use gemmad::pipeline::{AudioStream, SoftTokenPadding};

@@ -1,6 +1,6 @@
 //! How loud it is.
 
-use crate::features::log_mel::SAMPLE_RATE_HZ;
+use crate::media::SAMPLE_RATE_HZ;
 
 /// Samples that a level of a meter is made of at least: a fifth of a second.
 const METERED_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 5;

@@ -8,9 +8,9 @@ use alsa::{Direction, Output, ValueOr};
 
 use super::listener::{Heard, Sound};
 use super::supervise::Unavailable;
-use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::features::resample::{Resampler, downmix};
 use crate::features::wav::Encoding;
+use crate::media::SAMPLE_RATE_HZ;
 
 /// Formats that are understood, in the order of preference.
 const FORMATS: [(Format, &str, Encoding); 5] = [

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::options::SpeechDetection;
-use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::features::speech_detect::{FRAME_SAMPLES, SpeechDetector};
+use crate::media::SAMPLE_RATE_HZ;
 
 /// What is found.
 #[derive(Clone, Debug, PartialEq)]

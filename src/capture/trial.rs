@@ -6,7 +6,7 @@ use super::level::rms_dbfs;
 use super::options::{CameraOptions, MicrophoneOptions};
 use super::supervise::Unavailable;
 use crate::features::image::ImageLimits;
-use crate::features::log_mel::SAMPLE_RATE_HZ;
+use crate::media::SAMPLE_RATE_HZ;
 
 /// Longest that a device is tried.
 const TRIED_FOR: Duration = Duration::from_secs(10);

@@ -12,12 +12,12 @@ use super::failure::{Failure, exit, note};
 use super::model_args::{GenerationArgs, RunArgs};
 use super::{output, progress};
 use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader, container};
-use crate::features::log_mel::SAMPLE_RATE_HZ;
 use crate::features::resample::{Resampler, downmix};
 use crate::features::speech_check::{SpeechCheck, SpeechOptions};
 use crate::features::speech_split::SpeechSplitter;
 use crate::features::wav::{self, PcmReader};
 use crate::guard::harmless;
+use crate::media::SAMPLE_RATE_HZ;
 use crate::model::tasks::Tasks;
 use crate::pipeline::{
     Answer, Engine, EngineOptions, Generation, GroupMemory, SoftTokenPadding, Speech, TowerOptions,

@@ -18,7 +18,7 @@ use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
 use crate::model::weights::PleOptions;
 use crate::pipeline::commands::{Command, CommandGrammar, Commands};
-use crate::pipeline::{PrefixCacheOptions, SoftTokenPadding, TowerOptions};
+use crate::pipeline::{AudioSection, PrefixCacheOptions, VisionSection};
 use crate::publish::dbus::DbusOptions;
 use crate::publish::mqtt::MqttOptions;
 use crate::publish::wyoming::WyomingOptions;
@@ -71,36 +71,6 @@ pub struct Config {
     pub log: Log,
 }
 
-/// `[audio]`
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct AudioSection {
-    /// What fills the places of a clip that its sound does not.
-    pub soft_token_padding: SoftTokenPadding,
-    /// Audio that is encoded together while it streams in, milliseconds, in whole frames of [`FRAME_MS`].
-    pub batch_ms: usize,
-}
-
-/// What one frame of the audio tower stands for.
-const FRAME_MS: usize = 40;
-
-impl Default for AudioSection {
-    fn default() -> AudioSection {
-        AudioSection {
-            soft_token_padding: SoftTokenPadding::default(),
-            batch_ms: 480,
-        }
-    }
-}
-
-/// `[vision]`
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct VisionSection {
-    /// Side of the square that pictures are resized to, pixels; absent: what the checkpoint's preprocessor says.
-    pub resolution_px: Option<usize>,
-}
-
 /// `[limits]`
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -135,15 +105,6 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// How the towers encode.
-    pub fn tower_options(&self) -> TowerOptions {
-        TowerOptions {
-            soft_token_padding: self.audio.soft_token_padding,
-            audio_batch_frames: self.audio.batch_ms / FRAME_MS,
-            resolution_px: self.vision.resolution_px,
-        }
-    }
-
     /// Reads a file.
     ///
     /// # Errors
@@ -168,16 +129,8 @@ impl Config {
         };
         let config: Config =
             toml::from_str(text).map_err(|error| bad(mistake::explain(&error, text)))?;
-        let batch_ms = config.audio.batch_ms;
-        if batch_ms == 0 || !batch_ms.is_multiple_of(FRAME_MS) || batch_ms > 30_000 {
-            return Err(bad(format!(
-                "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to 30000"
-            )));
-        }
-        config
-            .speech
-            .check()
-            .map_err(|reason| bad(format!("speech.{reason}")))?;
+        config.audio.check().map_err(bad)?;
+        config.speech.check().map_err(bad)?;
         if !config.command.is_empty() {
             CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar)
                 .map_err(|error| bad(error.to_string()))?;

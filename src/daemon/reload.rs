@@ -9,8 +9,8 @@ use super::settings::Settings;
 use super::state::Switches;
 use super::{Daemon, DaemonError, log_sink, reports, systemd};
 use crate::config::{Config, Matformer};
-use crate::pipeline::EngineOptions;
 use crate::pipeline::commands::CommandGrammar;
+use crate::pipeline::{EngineOptions, TowerOptions};
 use crate::report::{ErrorBody, ErrorCode, JobUpdate, Report};
 
 /// What is computed from a configuration.
@@ -48,7 +48,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         prefix_cache: config.prefix_cache.clone(),
         mlock: config.model.mlock,
         conversation_bytes: (config.queue.conversations_mib as u64) << 20,
-        towers: config.tower_options(),
+        towers: TowerOptions::new(&config.audio, &config.vision),
         ..EngineOptions::default()
     }
 }
@@ -75,6 +75,13 @@ pub fn check_slices(named: &Matformer, slices: &[String]) -> Result<(), DaemonEr
     Ok(())
 }
 
+/// Leaves a section that only a restart can change as it was; its name, where the new file has it otherwise.
+fn kept<T: Clone + PartialEq>(name: &'static str, new: &mut T, old: &T) -> Option<&'static str> {
+    let changed = new != old;
+    new.clone_from(old);
+    changed.then_some(name)
+}
+
 impl Daemon {
     /// Reads the file again. What only a restart can change is named and left as it was.
     pub(super) async fn reload(&mut self) -> Result<Vec<&'static str>, String> {
@@ -93,28 +100,23 @@ impl Daemon {
         let mut config = Config::load(file).map_err(|error| error.to_string())?;
         let level = log_sink::level(&config.log)?;
         let old = Arc::clone(&self.settings.config);
-        let mut restart = Vec::new();
-        let mut keep = |name, same: bool| {
-            if !same {
-                restart.push(name);
-            }
-        };
-        keep("[model]", config.model == old.model);
-        keep("[ple]", config.ple == old.ple);
-        keep("[prefix_cache]", config.prefix_cache == old.prefix_cache);
-        keep("[threads]", config.threads == old.threads);
-        keep("[audio]", config.audio == old.audio);
-        keep("[vision]", config.vision == old.vision);
-        keep("[dbus]", config.dbus == old.dbus);
-        keep("[wyoming]", config.wyoming == old.wyoming);
-        config.model = old.model.clone();
-        config.ple = old.ple.clone();
-        config.prefix_cache = old.prefix_cache.clone();
-        config.threads = old.threads.clone();
-        config.audio = old.audio.clone();
-        config.vision = old.vision.clone();
-        config.dbus = old.dbus.clone();
-        config.wyoming = old.wyoming.clone();
+        let restart: Vec<&'static str> = [
+            kept("[model]", &mut config.model, &old.model),
+            kept("[ple]", &mut config.ple, &old.ple),
+            kept(
+                "[prefix_cache]",
+                &mut config.prefix_cache,
+                &old.prefix_cache,
+            ),
+            kept("[threads]", &mut config.threads, &old.threads),
+            kept("[audio]", &mut config.audio, &old.audio),
+            kept("[vision]", &mut config.vision, &old.vision),
+            kept("[dbus]", &mut config.dbus, &old.dbus),
+            kept("[wyoming]", &mut config.wyoming, &old.wyoming),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         let new = settings(config, &self.switches, file).map_err(|error| error.to_string())?;
         check_slices(&new.config.matformer, &self.loaded.slices)
             .map_err(|error| error.to_string())?;

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use realfft::num_complex::Complex;
 use realfft::{RealFftPlanner, RealToComplex};
 
-/// Rate at which the model hears, in Hz.
-pub const SAMPLE_RATE_HZ: u32 = 16_000;
+use crate::media::SAMPLE_RATE_HZ;
+
 /// Samples from the start of one frame to the start of the next.
 pub const HOP_SAMPLES: usize = 160;
 /// Samples that must exist for a frame to exist; the last of them only decides that.

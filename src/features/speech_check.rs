@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-use super::log_mel::{self, SAMPLE_RATE_HZ};
+use super::log_mel;
 use super::speech_detect::{FRAME_SAMPLES, SETTLING_FRAMES, SpeechDetector};
+use crate::media::{LONGEST_CLIP_S, SAMPLE_RATE_HZ};
 
 /// `[speech]`: what counts as speech in sound that comes from elsewhere than the daemon's own microphones.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -27,32 +28,30 @@ impl Default for SpeechOptions {
     }
 }
 
-/// What the model hears at once, milliseconds.
-pub const LONGEST_HEARD_MS: u32 = 30_000;
-
 impl SpeechOptions {
     /// Looks whether the values fit their keys.
     ///
     /// # Errors
-    /// The first key that does not, without the section that it stands in.
+    /// The first that does not: which key, what stands there and what may.
     pub fn check(&self) -> Result<(), String> {
         check_speech(self.threshold, self.min_speech_ms)
     }
 }
 
-/// What `[speech]` and `[microphone.speech]` have in common.
+/// Looks whether the values fit their keys that `[speech]` and `[microphone.speech]` have in common.
 ///
 /// # Errors
-/// The first key that does not fit, without the section that it stands in.
+/// The first that does not: which key, what stands there and what may.
 pub fn check_speech(threshold: f32, min_speech_ms: u32) -> Result<(), String> {
     if !(threshold > 0.0 && threshold < 1.0) {
         return Err(format!(
-            "threshold is {threshold}; it must lie between 0 and 1"
+            "speech.threshold is {threshold}; it must lie between 0 and 1"
         ));
     }
-    if min_speech_ms >= LONGEST_HEARD_MS {
+    let longest_ms = 1000 * LONGEST_CLIP_S;
+    if min_speech_ms >= longest_ms {
         return Err(format!(
-            "min_speech_ms is {min_speech_ms}; it must be less than {LONGEST_HEARD_MS}, which is what the model hears at once"
+            "speech.min_speech_ms is {min_speech_ms}; it must be less than {longest_ms}, which is what the model hears at once"
         ));
     }
     Ok(())

@@ -3,8 +3,8 @@
 
 use earshot::Detector;
 
-use super::log_mel::SAMPLE_RATE_HZ;
 use super::speech_evidence::{Evidence, Measures};
+use crate::media::SAMPLE_RATE_HZ;
 
 pub use super::speech_evidence::FRAME_SAMPLES;
 

@@ -1,9 +1,9 @@
 //! Cuts audio that is longer than the model can hear at once, at pauses.
 
-use super::log_mel::SAMPLE_RATE_HZ;
+use crate::media::{LONGEST_CLIP_S, SAMPLE_RATE_HZ};
 
-/// Samples that the model hears at once: 30 s.
-pub const MAX_PIECE_SAMPLES: usize = 30 * SAMPLE_RATE_HZ as usize;
+/// Samples that the model hears at once.
+pub const MAX_PIECE_SAMPLES: usize = (LONGEST_CLIP_S * SAMPLE_RATE_HZ) as usize;
 
 /// Loudness is measured in steps of 10 ms.
 const STEP_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 100;

@@ -6,7 +6,7 @@
 
 use std::io::{self, Read};
 
-use super::log_mel::SAMPLE_RATE_HZ;
+use crate::media::SAMPLE_RATE_HZ;
 
 /// Lengths from here on are what writers put in the header when they cannot know the length (a pipe).
 const UNKNOWN_LENGTH_BYTES: u32 = 0x7FFF_0000;

@@ -3,8 +3,9 @@
 use kernels::Pool;
 use serde::Deserialize;
 
-use crate::features::log_mel::{FRAME_SAMPLES, LogMel, SAMPLE_RATE_HZ};
+use crate::features::log_mel::{FRAME_SAMPLES, LogMel};
 use crate::features::speech_split::MAX_PIECE_SAMPLES;
+use crate::media::SAMPLE_RATE_HZ;
 use crate::model::gemma3n::audio::{AudioTower, EncodeOptions, EncoderState};
 
 /// What fills the places of a clip (`audio_soft_tokens_per_image`, 188) that its soft tokens do not.

@@ -8,7 +8,7 @@ use kernels::Pool;
 use super::engine::{Engine, GiveWay, milliseconds};
 use super::error::EngineError;
 use super::{AudioStream, Media, SoftTokenPadding, Timing};
-use crate::features::log_mel::SAMPLE_RATE_HZ;
+use crate::media::SAMPLE_RATE_HZ;
 use crate::model::config::Config;
 use crate::model::gemma3n::audio::AudioTower;
 use crate::model::gemma3n::vision::VisionTower;

@@ -25,7 +25,7 @@ pub use decode::{DecodeShortcuts, FinishReason};
 pub use engine::{Engine, GiveWay, OnStep};
 pub use error::EngineError;
 pub use media::TowerOptions;
-pub use options::EngineOptions;
+pub use options::{AudioSection, EngineOptions, VisionSection};
 pub use prefix_cache::PrefixCacheOptions;
 pub use request::{Generation, Media, Message, Part, Request};
 pub use speech::Speech;

@@ -1,6 +1,9 @@
-//! How a model is to be run.
+//! How a model is to be run, and the sections of gemmad.toml that say how its towers encode.
 
-use super::{PrefixCacheOptions, TowerOptions};
+use serde::Deserialize;
+
+use super::{PrefixCacheOptions, SoftTokenPadding, TowerOptions};
+use crate::media::LONGEST_CLIP_S;
 use crate::model::decoder::kv_cache::KvType;
 use crate::model::weights::PleOptions;
 
@@ -39,6 +42,63 @@ impl Default for EngineOptions {
             mlock: false,
             conversation_bytes: 256 << 20,
             prefix_cache: PrefixCacheOptions::default(),
+        }
+    }
+}
+
+/// `[audio]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct AudioSection {
+    /// What fills the places of a clip that its sound does not.
+    pub soft_token_padding: SoftTokenPadding,
+    /// Audio that is encoded together while it streams in, milliseconds, in whole frames of 40 ms.
+    pub batch_ms: usize,
+}
+
+/// What one frame of the audio tower stands for.
+const FRAME_MS: usize = 40;
+
+impl Default for AudioSection {
+    fn default() -> AudioSection {
+        AudioSection {
+            soft_token_padding: SoftTokenPadding::default(),
+            batch_ms: 480,
+        }
+    }
+}
+
+impl AudioSection {
+    /// Looks whether the values fit their keys.
+    ///
+    /// # Errors
+    /// The first that does not: which key, what stands there and what may.
+    pub fn check(&self) -> Result<(), String> {
+        let (batch_ms, most) = (self.batch_ms, 1000 * LONGEST_CLIP_S as usize);
+        if batch_ms == 0 || !batch_ms.is_multiple_of(FRAME_MS) || batch_ms > most {
+            return Err(format!(
+                "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to {most}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `[vision]`
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct VisionSection {
+    /// Side of the square that pictures are resized to, pixels; absent: what the checkpoint's preprocessor says.
+    pub resolution_px: Option<usize>,
+}
+
+impl TowerOptions {
+    /// As the sections of gemmad.toml say.
+    pub fn new(audio: &AudioSection, vision: &VisionSection) -> TowerOptions {
+        TowerOptions {
+            soft_token_padding: audio.soft_token_padding,
+            audio_batch_frames: audio.batch_ms / FRAME_MS,
+            resolution_px: vision.resolution_px,
         }
     }
 }

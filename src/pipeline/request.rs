@@ -2,8 +2,7 @@
 
 use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader};
 use crate::features::image::{ImageError, ImageLimits, RgbImage};
-use crate::features::log_mel::SAMPLE_RATE_HZ;
-use crate::media::AudioClip;
+use crate::media::{AudioClip, SAMPLE_RATE_HZ};
 use crate::model::grammar::Grammar;
 use crate::model::prompt::Role;
 use crate::model::sampler::Sampling;

@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::features::speech_check::{LONGEST_HEARD_MS, check_speech};
+use crate::features::speech_check::check_speech;
+use crate::media::LONGEST_CLIP_S;
 use crate::values::between;
 
 /// `[[microphone]]`
@@ -113,7 +114,7 @@ impl Default for SpeechDetection {
             min_speech_ms: 250,
             hangover_ms: 700,
             lead_ms: 300,
-            max_speech_ms: 30_000,
+            max_speech_ms: LONGEST_SPEECH_MS,
             listen_timeout_ms: 8_000,
         }
     }
@@ -121,6 +122,8 @@ impl Default for SpeechDetection {
 
 /// Longest sound that is kept from before the onset, milliseconds.
 const MAX_LEAD_MS: u32 = 10_000;
+/// Longest utterance: what the model hears at once, milliseconds.
+const LONGEST_SPEECH_MS: u32 = 1000 * LONGEST_CLIP_S;
 
 impl MicrophoneOptions {
     /// Looks whether the values fit their keys and each other.
@@ -151,15 +154,14 @@ impl MicrophoneOptions {
             return Err(format!("wake_phrases has {phrase:?}, which has no word"));
         }
         let speech = &self.speech;
-        check_speech(speech.threshold, speech.min_speech_ms)
-            .map_err(|reason| format!("speech.{reason}"))?;
+        check_speech(speech.threshold, speech.min_speech_ms)?;
         between("speech.hangover_ms", speech.hangover_ms, 100, 10_000)?;
         between("speech.lead_ms", speech.lead_ms, 0, MAX_LEAD_MS)?;
         between(
             "speech.max_speech_ms",
             speech.max_speech_ms,
             1000,
-            LONGEST_HEARD_MS,
+            LONGEST_SPEECH_MS,
         )?;
         if speech.min_speech_ms >= speech.max_speech_ms {
             return Err(format!(

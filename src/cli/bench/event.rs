@@ -11,8 +11,7 @@ use crate::cli::failure::{Failure, exit};
 use crate::cli::output::publish;
 use crate::config::Config;
 use crate::features::image::RgbImage;
-use crate::features::log_mel::SAMPLE_RATE_HZ;
-use crate::media::AudioClip;
+use crate::media::{AudioClip, SAMPLE_RATE_HZ};
 use crate::model::tasks::Tasks;
 use crate::pipeline::{
     Answer, Engine, EngineError, EngineOptions, Media, Message, Part, Request, SoftTokenPadding,
@@ -154,7 +153,7 @@ impl Bench {
         config: &Config,
         adjust: impl FnOnce(&mut TowerOptions),
     ) -> Result<Engine, Failure> {
-        let mut towers = config.tower_options();
+        let mut towers = TowerOptions::new(&config.audio, &config.vision);
         adjust(&mut towers);
         let options = EngineOptions {
             threads: self.threads(),

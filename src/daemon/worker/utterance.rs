@@ -11,13 +11,11 @@ use crate::daemon::clock;
 use crate::daemon::hearing::Hearing;
 use crate::daemon::job::{PIECE_SAMPLES, Speaker, Utterance};
 use crate::features::speech_check::SpeechCheck;
+use crate::media::SAMPLE_RATE_HZ;
 use crate::pipeline::commands::{CommandGrammar, Understanding};
 use crate::pipeline::{Answer, EngineError, Message, Part, Request, Speech};
 use crate::report::{CommandCall, EventType, Report, ReportTiming, SCHEMA, VoiceEvent};
 use crate::utterance::Progress;
-
-/// Samples a second of what the microphones give.
-const SAMPLE_RATE_HZ: f64 = 16_000.0;
 
 /// What was heard of an utterance that is over.
 #[derive(Clone, Copy)]
@@ -29,7 +27,7 @@ struct Spoken {
 
 impl Spoken {
     fn seconds(self) -> f64 {
-        self.samples as f64 / SAMPLE_RATE_HZ
+        self.samples as f64 / f64::from(SAMPLE_RATE_HZ)
     }
 }
 

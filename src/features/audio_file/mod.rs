@@ -16,10 +16,9 @@ use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
-use super::log_mel::SAMPLE_RATE_HZ;
 use super::resample::{Resampler, downmix};
 use super::wav::{self, PcmReader, WavError};
-use crate::media::AudioClip;
+use crate::media::{AudioClip, SAMPLE_RATE_HZ};
 use error::{limit, undecodable};
 
 pub use error::AudioFileError;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
 
+use crate::media::LONGEST_CLIP_S;
 use crate::values::between;
 
 /// `[wyoming]`
@@ -27,9 +28,6 @@ pub struct WyomingOptions {
     pub languages: BTreeMap<String, String>,
 }
 
-/// What the model hears at once.
-const LONGEST_UTTERANCE_S: u32 = 30;
-
 /// What clients usually send at once: 64 ms of 16 kHz, and more where they have more channels.
 const SMALLEST_EVENT_BYTES: usize = 4096;
 
@@ -44,7 +42,7 @@ impl Default for WyomingOptions {
             max_clients: 4,
             max_event_bytes: 8 << 20,
             idle_timeout_s: 30,
-            max_utterance_s: LONGEST_UTTERANCE_S,
+            max_utterance_s: LONGEST_CLIP_S,
             languages: BTreeMap::from([("en".to_owned(), "English".to_owned())]),
         }
     }
@@ -74,7 +72,7 @@ impl WyomingOptions {
             "wyoming.max_utterance_s",
             self.max_utterance_s,
             1,
-            LONGEST_UTTERANCE_S,
+            LONGEST_CLIP_S,
         )
         .map_err(|told| format!("{told}, which is what the model hears at once"))?;
         if self.languages.is_empty() {

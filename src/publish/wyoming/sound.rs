@@ -2,11 +2,9 @@
 
 use crate::features::resample::{Resampler, downmix};
 use crate::features::wav::Encoding;
+use crate::media::SAMPLE_RATE_HZ;
 
 use super::framing::Event;
-
-/// What the model hears.
-const SAMPLE_RATE_HZ: u32 = 16_000;
 
 /// Most channels: what any microphone array has.
 const MAX_CHANNELS: u64 = 64;
