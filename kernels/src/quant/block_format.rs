@@ -2,6 +2,11 @@
 //!
 //! A format is one file: its integers, how weights become such integers, and how each instruction set gets them into registers.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::int8x16_t;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m256i, __m512i};
+
 use half::f16;
 
 use super::{GROUP, TILE_ROWS};
@@ -11,10 +16,6 @@ use crate::simd::Avx2;
 use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::integer::Avx512Vnni;
-#[cfg(target_arch = "aarch64")]
-use std::arch::aarch64::int8x16_t;
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m256i, __m512i};
 
 /// A block format, whatever the arrangement of its rows; see [`crate::quant`] for the bytes.
 ///
@@ -24,7 +25,8 @@ pub(crate) trait BlockFormat {
     const BITS: usize;
     /// What is added to an integer where it is stored without a sign; 0 where it is stored with one.
     const OFFSET: i8;
-    /// Whether the products of a whole group, stored as it is, with activations fit sums of 16 bits; else those of two integers do.
+    /// Whether the products of a whole group, stored as it is, with activations fit sums of 16 bits; else those of two integers
+    /// do, and there is no `OFFSET`.
     const FITS_16_BITS: bool;
     /// The integers of one group of a row.
     type Group: Bytes;

@@ -1,5 +1,10 @@
 //! 8 bit, each a signed byte.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::int8x16_t;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m256i, __m512i};
+
 use half::f16;
 
 use super::quantize::{least_squares, peak, round_to};
@@ -10,10 +15,6 @@ use crate::simd::Avx2;
 use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::integer::Avx512Vnni;
-#[cfg(target_arch = "aarch64")]
-use std::arch::aarch64::int8x16_t;
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m256i, __m512i};
 
 /// Integers from −127 to 127.
 pub(crate) struct Q8;
