@@ -1,6 +1,6 @@
 //! Activations in 8 bit: what the integer kernels multiply weights with.
 
-use super::GROUP;
+use super::block_format::GROUP;
 use crate::Isa;
 
 /// Tokens that a matmul kernel takes at a time.

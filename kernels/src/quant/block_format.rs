@@ -9,13 +9,17 @@ use std::arch::x86_64::{__m256i, __m512i};
 
 use half::f16;
 
-use super::{GROUP, TILE_ROWS};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Avx2;
 #[cfg(target_arch = "aarch64")]
 use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::integer::Avx512Vnni;
+
+/// Weights that share one scale, along the input axis.
+pub const GROUP: usize = 32;
+/// Rows of one tile of a tiled format.
+pub const TILE_ROWS: usize = 16;
 
 /// A block format, whatever the arrangement of its rows; see [`crate::quant`] for the bytes.
 ///
@@ -74,23 +78,6 @@ impl<const N: usize> Bytes for [u8; N] {
         bytes.as_chunks().0
     }
 }
-
-/// Does `$do` where `$F` is the type of a [`Format`](super::Format): the one place that lists them.
-macro_rules! with_block_format {
-    ($format:expr, $F:ident => $do:expr) => {
-        match $format {
-            $crate::quant::Format::Q4Tiled | $crate::quant::Format::Q4Rows => {
-                type $F = $crate::quant::Q4;
-                $do
-            }
-            $crate::quant::Format::Q8Tiled | $crate::quant::Format::Q8Rows => {
-                type $F = $crate::quant::Q8;
-                $do
-            }
-        }
-    };
-}
-pub(crate) use with_block_format;
 
 /// Where integer `k` of a row lies in a group of bytes: which byte, and how many bits lie below it.
 struct Place {

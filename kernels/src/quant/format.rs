@@ -5,13 +5,8 @@ use std::ops::Range;
 use half::f16;
 
 use super::block_format::{
-    BlockFormat, from_row, from_tile, into_row, into_tile, with_block_format,
+    BlockFormat, GROUP, TILE_ROWS, from_row, from_tile, into_row, into_tile,
 };
-
-/// Weights that share one scale, along the input axis.
-pub const GROUP: usize = 32;
-/// Rows of one tile of a tiled format.
-pub const TILE_ROWS: usize = 16;
 
 /// Tiles and rows start on multiples of this: a cache line, and the widest register.
 const ALIGNMENT_BYTES: usize = 64;
@@ -28,6 +23,23 @@ pub enum Format {
     /// 8 bit, row by row.
     Q8Rows,
 }
+
+/// Does `$do` where `$F` is the type of a [`Format`]: the one place that lists them.
+macro_rules! with_block_format {
+    ($format:expr, $F:ident => $do:expr) => {
+        match $format {
+            $crate::quant::Format::Q4Tiled | $crate::quant::Format::Q4Rows => {
+                type $F = $crate::quant::Q4;
+                $do
+            }
+            $crate::quant::Format::Q8Tiled | $crate::quant::Format::Q8Rows => {
+                type $F = $crate::quant::Q8;
+                $do
+            }
+        }
+    };
+}
+pub(crate) use with_block_format;
 
 impl Format {
     /// Bits of a weight, without its part of the scale.

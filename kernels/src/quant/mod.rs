@@ -38,12 +38,15 @@ mod format;
 mod q4;
 mod q8;
 mod quantize;
+mod rounding;
 
 pub use activations::Q8Activations;
 pub(crate) use activations::{ActivationGroup, PANEL};
-pub(crate) use block_format::{BlockFormat, Bytes, from_row, with_block_format};
+pub(crate) use block_format::{BlockFormat, Bytes, from_row};
+pub use block_format::{GROUP, TILE_ROWS};
 pub use dequantize::dequantize_row;
-pub use format::{Format, GROUP, Quantized, TILE_ROWS};
+pub(crate) use format::with_block_format;
+pub use format::{Format, Quantized};
 pub(crate) use q4::Q4;
 pub(crate) use q8::Q8;
 pub use quantize::{NotFinite, quantize};

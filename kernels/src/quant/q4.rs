@@ -7,8 +7,8 @@ use std::arch::x86_64::{__m256i, __m512i};
 
 use half::f16;
 
-use super::quantize::{least_squares, peak, round_to};
-use super::{BlockFormat, GROUP, TILE_ROWS};
+use super::block_format::{BlockFormat, GROUP, TILE_ROWS};
+use super::rounding::{least_squares, peak, round_to};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Avx2;
 #[cfg(target_arch = "aarch64")]
