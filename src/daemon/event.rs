@@ -71,7 +71,7 @@ impl Loaded {
         let name = name.unwrap_or_default();
         Loaded {
             model: name.trim_end_matches(".pack").to_owned(),
-            quantisation: engine.quantisation(),
+            quantisation: engine.quantization(),
             slices: engine.slice_names(),
             isa: engine.isa_name(),
             threads: engine.threads(),

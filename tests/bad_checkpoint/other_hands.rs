@@ -282,7 +282,7 @@ fn with_tensor(name: &str, dtype: &str, bytes: usize) -> Checkpoint {
 }
 
 #[test]
-fn weights_that_another_program_quantised_are_named() {
+fn weights_that_another_program_quantized_are_named() {
     for (ending, dtype, program) in [
         ("weight.absmax", "U8", "bitsandbytes"),
         ("weight.quant_state.bitsandbytes__nf4", "U8", "bitsandbytes"),

@@ -312,7 +312,7 @@ fn picked_blocks_are_those_of_the_whole_product() {
 }
 
 #[test]
-fn accumulated_rows_are_the_dequantised_sum() {
+fn accumulated_rows_are_the_dequantized_sum() {
     let mut random = Random::new(8);
     for format in [Format::Q4Rows, Format::Q8Rows] {
         for (rows, cols) in SHAPES {
@@ -367,7 +367,7 @@ fn accumulated_rows_are_the_dequantised_sum() {
 }
 
 #[test]
-fn the_doors_quantise_by_themselves() {
+fn the_doors_quantize_by_themselves() {
     let mut random = Random::new(9);
     let (rows, cols) = (40, 100);
     for format in FORMATS {

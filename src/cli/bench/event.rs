@@ -219,7 +219,7 @@ impl Bench {
     fn add(&self, engine: &Engine, report: &mut Option<Report>, event: Event) {
         let report = report.get_or_insert_with(|| Report {
             model: engine.dir().display().to_string(),
-            quantisation: engine.quantisation(),
+            quantisation: engine.quantization(),
             matformer: self.matformer.clone().unwrap_or_else(|| "full".to_owned()),
             isa: engine.isa_name(),
             threads: engine.threads(),

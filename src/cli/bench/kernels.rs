@@ -21,7 +21,7 @@ const MEASURED: Duration = Duration::from_millis(300);
 const COLS: usize = 2048;
 const ROWS: usize = 8192;
 /// Rows that are quantised; the others repeat them.
-const QUANTISED_ROWS: usize = 512;
+const QUANTIZED_ROWS: usize = 512;
 /// A product of matrices, as prefill has them.
 const PREFILL_ROWS: usize = 512;
 const PREFILL_TOKENS: usize = 32;
@@ -62,7 +62,7 @@ impl Bench {
             kernels: Vec::new(),
         };
         let mut random = noise();
-        let weights: Vec<f32> = random.by_ref().take(QUANTISED_ROWS * COLS).collect();
+        let weights: Vec<f32> = random.by_ref().take(QUANTIZED_ROWS * COLS).collect();
         let x: Vec<f32> = random.take(PREFILL_TOKENS * COLS).collect();
         for (name, format) in [("q4", Format::Q4Tiled), ("q8", Format::Q8Tiled)] {
             let bytes = stored(&pools, format, &weights)?;
@@ -157,12 +157,12 @@ fn broken() -> Failure {
 fn stored(pools: &[Pool], format: Format, weights: &[f32]) -> Result<Vec<u8>, Failure> {
     let pool = pools.last().ok_or_else(broken)?;
     let len = format
-        .matrix_bytes(QUANTISED_ROWS, COLS)
+        .matrix_bytes(QUANTIZED_ROWS, COLS)
         .ok_or_else(broken)?;
     let mut bytes = vec![0; len];
-    quantize(pool, format, weights, QUANTISED_ROWS, COLS, &mut bytes)
+    quantize(pool, format, weights, QUANTIZED_ROWS, COLS, &mut bytes)
         .map_err(|error| Failure::new(exit::SOFTWARE, error))?;
-    Ok(bytes.repeat(ROWS / QUANTISED_ROWS))
+    Ok(bytes.repeat(ROWS / QUANTIZED_ROWS))
 }
 
 /// Compares and times `kernel(pool, out)`, `out` having `len` elements; `work` is weight bytes and multiplications.

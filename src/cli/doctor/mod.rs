@@ -3,7 +3,7 @@
 mod board;
 mod flash;
 mod model;
-mod neighbours;
+mod services;
 mod sources;
 
 use std::io::Write;
@@ -154,10 +154,10 @@ impl Doctor {
             if let Some(directory) = &config.ple.cache_dir {
                 tell(flash::cache(directory, model.as_ref()))?;
             }
-            let (found, owned) = neighbours::bus(&config.dbus);
+            let (found, owned) = services::bus(&config.dbus);
             // Without a bus it is known by its command line, where that can be seen.
             let running = owned || procfs::runs_with(&self.config);
-            for broker in neighbours::broker(config, running) {
+            for broker in services::broker(config, running) {
                 tell(broker)?;
             }
             tell(found)?;

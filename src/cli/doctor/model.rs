@@ -73,7 +73,7 @@ pub(super) fn model(config: &Config) -> (Finding, Option<Model>) {
     }
     let found = format!(
         "{path}, {}, {} on flash, slices {}",
-        about.quantisation,
+        about.quantization,
         mib(model.text_bytes + model.ple_bytes + model.audio_bytes + model.vision_bytes),
         about.slices.join(", "),
     );
@@ -82,7 +82,7 @@ pub(super) fn model(config: &Config) -> (Finding, Option<Model>) {
 
 /// What is told of an opened model.
 struct About {
-    quantisation: String,
+    quantization: String,
     slices: Vec<String>,
 }
 
@@ -103,7 +103,7 @@ fn open(config: &Config) -> Result<(Model, About), EngineError> {
     let cache = KvCache::bytes_for(&text.layers(), options.kv_type, options.context);
     let rows = (options.ple.row_cache_mib as u64) << 20;
     let about = About {
-        quantisation: engine.quantisation(),
+        quantization: engine.quantization(),
         slices: engine.slice_names(),
     };
     let ple = engine.text().ple();

@@ -58,7 +58,7 @@ pub(super) fn decode(bytes: &[u8], columns: usize, max_pixels: usize) -> Option<
             // Baseline and extended sequential, which differ in nothing that is read here when samples have 8 bits.
             0xc0 | 0xc1 => header.frame(segment, columns, max_pixels)?,
             0xc4 => header.tables.add_huffman(segment)?,
-            0xdb => header.tables.add_quantisation(segment)?,
+            0xdb => header.tables.add_quantization(segment)?,
             0xdd => header.restart_interval = usize::from(u16_at(segment, 0)?),
             0xee if segment.starts_with(b"Adobe") => header.is_rgb = segment.get(11) == Some(&0),
             0xda => {

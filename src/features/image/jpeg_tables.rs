@@ -160,7 +160,7 @@ impl Tables {
     }
 
     /// Takes the tables of a DQT segment (T.81 B.2.4.1).
-    pub(super) fn add_quantisation(&mut self, mut segment: &[u8]) -> Option<()> {
+    pub(super) fn add_quantization(&mut self, mut segment: &[u8]) -> Option<()> {
         while let [precision_and_index, rest @ ..] = segment {
             let (step, bytes) = match (precision_and_index >> 4, rest) {
                 (0, [step, ..]) => (u16::from(*step), 64),

@@ -7,7 +7,7 @@ use super::WeightsError;
 use super::tensor_info::TensorInfo;
 
 /// What other programs keep beside a quantised matrix, by the end or the middle of its name.
-const QUANTISED: [(&str, &[&str]); 6] = [
+const QUANTIZED: [(&str, &[&str]); 6] = [
     (
         "bitsandbytes",
         &[".absmax", ".quant_map", ".quant_state.", ".SCB"],
@@ -32,7 +32,7 @@ pub(super) fn refuse(
         })
     };
     for info in tensors.values() {
-        if let Some(program) = quantised_by(&info.name) {
+        if let Some(program) = quantized_by(&info.name) {
             return bad(
                 &info.name,
                 format!(
@@ -72,8 +72,8 @@ pub(super) fn refuse(
     )
 }
 
-fn quantised_by(name: &str) -> Option<&'static str> {
-    let (program, _) = QUANTISED.iter().find(|(_, marks)| {
+fn quantized_by(name: &str) -> Option<&'static str> {
+    let (program, _) = QUANTIZED.iter().find(|(_, marks)| {
         marks.iter().any(|mark| match mark.ends_with('.') {
             true => name.contains(mark),
             false => name.ends_with(mark) || name.ends_with(&format!("{mark}_inv")),

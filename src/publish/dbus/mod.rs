@@ -15,9 +15,9 @@ mod manager;
 mod options;
 mod payload;
 mod probe;
-mod room;
 mod sources;
 mod state;
+mod tasks;
 mod values;
 
 use std::collections::HashMap;
@@ -123,8 +123,8 @@ impl Bus {
         let changes = proxy.receive_name_owner_changed().await.map_err(lost)?;
         own_name(config, &connection).await?;
         let tasks = [
-            tokio::spawn(room::tell(connection.clone(), shared.clone(), shown)),
-            tokio::spawn(room::watch_callers(shared.clone(), changes)),
+            tokio::spawn(tasks::tell(connection.clone(), shared.clone(), shown)),
+            tokio::spawn(tasks::watch_callers(shared.clone(), changes)),
         ];
         Ok(Bus {
             connection,

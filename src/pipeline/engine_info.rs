@@ -11,7 +11,7 @@ use crate::model::sampler::{Sampling, random_seed};
 
 impl Engine {
     /// `bf16` for a checkpoint as published, else the pack's recipe.
-    pub fn quantisation(&self) -> String {
+    pub fn quantization(&self) -> String {
         let pack = self.checkpoint.pack();
         pack.map_or_else(|| "bf16".to_owned(), |pack| pack.recipe.clone())
     }
