@@ -4,23 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
 use tokio::time::{Instant, sleep};
 use ulid::Ulid;
 use zbus::message::Header;
-use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath};
 
+use super::caller::{sender, uid};
 use super::error::Error;
 use super::job::JobObject;
-use super::manager::Manager;
+use super::job_path;
 use super::payload::Reader;
 use super::state::{Shared, Shown};
-use super::{ROOT, job_path};
-use crate::report::{Cancel, Name, Origin, Payload, ReplyTo, Request, Switch};
+use crate::report::{Origin, Payload, ReplyTo, Request, Switch};
 
-/// How long a cancel waits for a place in the daemon's queue.
-const CANCEL_WAIT: Duration = Duration::from_secs(5);
 /// How long the setting of a property waits until the daemon has done it, and how often it looks.
 const SET_WAIT: Duration = Duration::from_secs(1);
 const SET_LOOK: Duration = Duration::from_millis(10);
@@ -83,14 +79,14 @@ impl Call {
     }
 
     /// Puts the job on the bus and its request into the daemon's queue.
-    pub(super) async fn submit(
-        self,
+    pub(super) async fn begin_job(
+        &self,
         connection: &Connection,
         payload: Payload,
     ) -> Result<OwnedObjectPath, Error> {
         let Noted { shared, id } = &self.noted;
         let slot = shared.requests.clone().try_reserve_owned();
-        let slot = slot.map_err(|error| full(&error))?;
+        let slot = slot.map_err(|error| Error::not_taken(&error))?;
         let told = shared.clone();
         let reply = ReplyTo::new(move |update| told.update(update));
         let request = Request::new(id.clone(), self.origin.clone(), None, payload, reply);
@@ -121,10 +117,7 @@ impl Call {
                 .await?;
             return Err(Error::Cancelled("the caller left the bus".to_owned()));
         }
-        let emitter = SignalEmitter::new(connection, ROOT)?;
-        let path = OwnedObjectPath::try_from(path)?;
-        Manager::job_new(&emitter, path.as_ref()).await?;
-        Ok(path)
+        Ok(OwnedObjectPath::try_from(path)?)
     }
 }
 
@@ -145,64 +138,10 @@ pub(super) async fn set(
     shared
         .requests
         .try_send(request)
-        .map_err(|error| full(&error))?;
+        .map_err(|error| Error::not_taken(&error))?;
     let deadline = Instant::now() + SET_WAIT;
     while Instant::now() < deadline && !taken(&shared.state().shown) {
         sleep(SET_LOOK).await;
     }
     Ok(())
-}
-
-/// Tells the daemon to end a job.
-pub(super) async fn cancel(shared: &Shared, origin: Origin, job: String) -> Result<(), Error> {
-    let cancel = Payload::Cancel(Cancel::Job(Name::new("job", job)?));
-    let id = Ulid::generate().to_string();
-    let request = Request::new(id, origin, None, cancel, ReplyTo::nobody());
-    let sent = shared.requests.send_timeout(request, CANCEL_WAIT).await;
-    sent.map_err(|error| match error {
-        SendTimeoutError::Timeout(_) => queue_full(),
-        SendTimeoutError::Closed(_) => stopping(),
-    })
-}
-
-/// The caller's unique name.
-pub(super) fn sender(header: &Header<'_>) -> Result<String, Error> {
-    let sender = header.sender().map(|sender| sender.to_string());
-    sender.ok_or_else(|| Error::NotPermitted("the call has no sender".to_owned()))
-}
-
-/// The caller's user, as the bus knows it.
-pub(super) async fn uid(connection: &Connection, sender: &str) -> Result<u32, Error> {
-    let bus = "org.freedesktop.DBus";
-    let reply = connection
-        .call_method(
-            Some(bus),
-            "/org/freedesktop/DBus",
-            Some(bus),
-            "GetConnectionUnixUser",
-            &sender,
-        )
-        .await;
-    let unknown =
-        |error| Error::NotPermitted(format!("the bus does not tell the caller's user: {error}"));
-    reply
-        .map_err(unknown)?
-        .body()
-        .deserialize()
-        .map_err(unknown)
-}
-
-fn full<T>(error: &TrySendError<T>) -> Error {
-    match error {
-        TrySendError::Full(_) => queue_full(),
-        TrySendError::Closed(_) => stopping(),
-    }
-}
-
-fn queue_full() -> Error {
-    Error::QueueFull("too many requests wait; try again later".to_owned())
-}
-
-fn stopping() -> Error {
-    Error::Busy("the daemon is stopping".to_owned())
 }

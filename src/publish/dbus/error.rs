@@ -1,5 +1,6 @@
 //! What callers on the bus are told, and why there may be no bus.
 
+use tokio::sync::mpsc::error::TrySendError;
 use zbus::{DBusError, fdo};
 
 use crate::report::{ErrorBody, ErrorCode};
@@ -113,5 +114,23 @@ impl From<Error> for fdo::Error {
             Error::NotPermitted(m) => fdo::Error::AccessDenied(m),
             Error::Busy(m) | Error::Cancelled(m) | Error::Failed(m) => fdo::Error::Failed(m),
         }
+    }
+}
+
+impl Error {
+    /// A request that the daemon's queue did not take.
+    pub(super) fn not_taken<T>(error: &TrySendError<T>) -> Error {
+        match error {
+            TrySendError::Full(_) => Error::queue_full(),
+            TrySendError::Closed(_) => Error::stopping(),
+        }
+    }
+
+    pub(super) fn queue_full() -> Error {
+        Error::QueueFull("too many requests wait; try again later".to_owned())
+    }
+
+    pub(super) fn stopping() -> Error {
+        Error::Busy("the daemon is stopping".to_owned())
     }
 }

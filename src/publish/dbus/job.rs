@@ -1,17 +1,23 @@
 //! `org.gemmad1.Job`: one request, from its place in the queue to its result.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::mpsc::error::SendTimeoutError;
+use ulid::Ulid;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, fdo, interface};
 
-use super::calls::{cancel, sender, uid};
+use super::caller::{sender, uid};
 use super::error::Error;
 use super::jobs::{Job, no_job, state_name};
 use super::state::Shared;
 use super::values::{Dict, dict};
-use crate::report::Origin;
+use crate::report::{Cancel, Name, Origin, Payload, ReplyTo, Request};
+
+/// How long a cancel waits for a place in the daemon's queue.
+const CANCEL_WAIT: Duration = Duration::from_secs(5);
 
 /// A job's object.
 pub(super) struct JobObject {
@@ -103,4 +109,16 @@ impl JobObject {
     /// The job ended as done, failed or cancelled; to the caller alone.
     #[zbus(signal)]
     pub(super) async fn finished(emitter: &SignalEmitter<'_>, state: &str) -> zbus::Result<()>;
+}
+
+/// Tells the daemon to end a job.
+pub(super) async fn cancel(shared: &Shared, origin: Origin, job: String) -> Result<(), Error> {
+    let cancel = Payload::Cancel(Cancel::Job(Name::new("job", job)?));
+    let id = Ulid::generate().to_string();
+    let request = Request::new(id, origin, None, cancel, ReplyTo::nobody());
+    let sent = shared.requests.send_timeout(request, CANCEL_WAIT).await;
+    sent.map_err(|error| match error {
+        SendTimeoutError::Timeout(_) => Error::queue_full(),
+        SendTimeoutError::Closed(_) => Error::stopping(),
+    })
 }

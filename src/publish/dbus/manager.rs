@@ -12,9 +12,9 @@ use zbus::{Connection, ObjectPath, OwnedFd, OwnedObjectPath, OwnedVariant, fdo, 
 use super::call_options::{Options, limited};
 use super::calls::{Call, set};
 use super::error::Error;
-use super::job_path;
 use super::jobs::{no_job, state_name};
 use super::state::{ManagerShown, Shared, Shown};
+use super::{ROOT, job_path};
 use crate::report::{AskFields, DescribeFields, Name, Payload, Switch, TranscribeFields};
 
 /// How long a caller of Reload waits; clients give up after 25 s.
@@ -45,6 +45,20 @@ pub(super) struct Manager {
 impl Manager {
     fn read<T>(&self, read: impl Fn(&ManagerShown) -> T) -> T {
         read(&self.shared.state().shown.manager)
+    }
+}
+
+impl Call {
+    /// Puts the job on the bus, its request into the daemon's queue, and tells everybody.
+    pub(super) async fn submit(
+        self,
+        connection: &Connection,
+        payload: Payload,
+    ) -> Result<OwnedObjectPath, Error> {
+        let path = self.begin_job(connection, payload).await?;
+        let emitter = SignalEmitter::new(connection, ROOT)?;
+        Manager::job_new(&emitter, path.as_ref()).await?;
+        Ok(path)
     }
 }
 

@@ -5,6 +5,7 @@
 //! (packaging/dbus/gemmad.conf); whose a job is, is checked here.
 
 mod call_options;
+mod caller;
 mod calls;
 mod error;
 mod events;

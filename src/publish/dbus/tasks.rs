@@ -10,9 +10,8 @@ use zbus::names::{BusName, InterfaceName};
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, Result};
 
-use super::calls::cancel;
 use super::events::Events;
-use super::job::JobObject;
+use super::job::{JobObject, cancel};
 use super::jobs::{JobNews, state_name};
 use super::manager::Manager;
 use super::sources::{Camera, Microphone};
