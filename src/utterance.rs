@@ -16,7 +16,7 @@ pub enum Progress {
     Ended {
         /// It was cut at the longest length.
         truncated: bool,
-        /// When.
+        /// When it ended.
         at: Instant,
     },
     /// It was no speech after all, or whoever spoke is gone: it is to be forgotten.

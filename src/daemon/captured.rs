@@ -91,7 +91,7 @@ impl Daemon {
             }
             CameraEvent::MotionStarted(_) => {
                 eye.moving = true;
-                if !self.vigil.degraded().is_degraded() {
+                if !self.monitor.degraded().is_degraded() {
                     self.loaded.residency.prefetch(Group::Vision);
                 }
                 self.doors.publish(&Report::Motion { id, moving: true });
@@ -112,7 +112,7 @@ impl Daemon {
                     Some(asked) => asked,
                     None => None,
                 };
-                if trigger == CaptionTrigger::Motion && self.vigil.degraded().is_degraded() {
+                if trigger == CaptionTrigger::Motion && self.monitor.degraded().is_degraded() {
                     self.record.queues.dropped_captions += 1;
                     return;
                 }

@@ -14,7 +14,7 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
     time.display_with_offset(offset).to_string()
 }
 
-/// Now.
+/// The wall-clock time, as it is published.
 pub(super) fn now() -> String {
     rfc3339(SystemTime::now())
 }

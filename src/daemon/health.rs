@@ -18,7 +18,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(60);
 const VITALS_EVERY: Duration = Duration::from_secs(5);
 
 /// What is watched, and when it was looked at last.
-pub(super) struct Vigil {
+pub(super) struct HealthMonitor {
     heartbeat: Arc<Heartbeat>,
     /// The worker's steps when the watchdog was fed last.
     steps: u64,
@@ -30,10 +30,10 @@ pub(super) struct Vigil {
     status: String,
 }
 
-impl Vigil {
-    pub(super) fn new() -> Vigil {
+impl HealthMonitor {
+    pub(super) fn new() -> HealthMonitor {
         let now = Instant::now();
-        Vigil {
+        HealthMonitor {
             heartbeat: Arc::default(),
             steps: 0,
             watchdog: systemd::watchdog_interval(),
@@ -67,7 +67,7 @@ impl Vigil {
 
 impl Daemon {
     pub(super) async fn tick(&mut self) {
-        self.vigil.watch();
+        self.monitor.watch();
         for line in log_sink::take_lines() {
             self.doors.publish(&Report::Log(Box::new(line)));
         }
@@ -79,8 +79,8 @@ impl Daemon {
                 self.told(told);
             }
         }
-        if self.vigil.vitals_read.elapsed() >= VITALS_EVERY {
-            self.vigil.vitals_read = Instant::now();
+        if self.monitor.vitals_read.elapsed() >= VITALS_EVERY {
+            self.monitor.vitals_read = Instant::now();
             self.look_at_the_board();
         }
         if self.keeping.tick() {
@@ -94,27 +94,27 @@ impl Daemon {
             self.record.error(&trouble);
             self.publish_health();
         }
-        if self.vigil.health_told.elapsed() >= HEALTH_EVERY {
+        if self.monitor.health_told.elapsed() >= HEALTH_EVERY {
             self.publish_health();
         }
         let status = self.status();
-        if status != self.vigil.status {
+        if status != self.monitor.status {
             systemd::status(&status);
-            self.vigil.status = status;
+            self.monitor.status = status;
         }
     }
 
     /// Does less while the board is hot or short of memory, and says so.
     fn look_at_the_board(&mut self) {
-        let before = self.vigil.degraded.clone();
+        let before = self.monitor.degraded.clone();
         let vitals = Vitals::read(&self.options.board_root);
-        self.vigil
+        self.monitor
             .degraded
             .update(&vitals, &self.settings.config.degrade);
-        if self.vigil.degraded == before {
+        if self.monitor.degraded == before {
             return;
         }
-        let reasons = self.vigil.degraded.reasons();
+        let reasons = self.monitor.degraded.reasons();
         if reasons.is_empty() {
             log::info!("the board is well again: everything is used");
         } else {
@@ -127,15 +127,15 @@ impl Daemon {
         }
         self.settings = Arc::new(
             self.settings
-                .for_board(&self.switches, self.vigil.degraded.is_degraded()),
+                .for_board(&self.switches, self.monitor.degraded.is_degraded()),
         );
         self.doors.publish(&Report::Matformer(self.slice()));
         self.publish_health();
     }
 
     pub(super) fn publish_health(&mut self) {
-        self.vigil.health_told = Instant::now();
-        let state = if self.vigil.degraded.is_degraded() {
+        self.monitor.health_told = Instant::now();
+        let state = if self.monitor.degraded.is_degraded() {
             "degraded"
         } else {
             "ready"
@@ -148,7 +148,7 @@ impl Daemon {
         self.record.health(
             &self.options.board_root,
             state,
-            &self.vigil.degraded,
+            &self.monitor.degraded,
             self.queue.len(),
             self.doors.mqtt_health(),
         )

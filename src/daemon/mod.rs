@@ -39,7 +39,7 @@ use crate::report::{ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Report
 use devices::Devices;
 use doors::Doors;
 use event::{Event, Loaded, Told, WorkerNote};
-use health::Vigil;
+use health::HealthMonitor;
 use job::Job;
 use keeping::Keeping;
 use queue::{Limits, Pushed, Queue};
@@ -150,7 +150,7 @@ struct Daemon {
     devices: Devices,
     requests: requests::Open,
     record: Record,
-    vigil: Vigil,
+    monitor: HealthMonitor,
 }
 
 impl Daemon {
@@ -175,13 +175,13 @@ impl Daemon {
         let (state_file, mut switches) = StateFile::open(&options.state_directory, &config);
         let mut settings = Arc::new(reload::settings(config, &switches, &options.config_file)?);
         let queue = Arc::new(Queue::default());
-        let vigil = Vigil::new();
+        let monitor = HealthMonitor::new();
         systemd::status(&format!("opening {}", settings.config.model.path.display()));
         let worker = worker::start(
             reload::engine_options(&settings.config),
             Arc::clone(&settings),
             Arc::clone(&queue),
-            vigil.heartbeat(),
+            monitor.heartbeat(),
             event_sender.clone(),
         )
         .map_err(io("start the inference thread"))?;
@@ -212,7 +212,7 @@ impl Daemon {
             doors,
             devices,
             requests: requests::Open::default(),
-            vigil,
+            monitor,
         };
         Ok(Some((daemon, inputs)))
     }
@@ -380,7 +380,7 @@ impl Daemon {
     /// The one line that `systemctl status` shows.
     fn status(&self) -> String {
         let sources = self.devices.status();
-        let degraded = match self.vigil.degraded().reasons() {
+        let degraded = match self.monitor.degraded().reasons() {
             reasons if reasons.is_empty() => String::new(),
             reasons => format!("; degraded: {}", reasons.join(", ")),
         };

@@ -120,7 +120,7 @@ impl Daemon {
         let new = settings(config, &self.switches, file).map_err(|error| error.to_string())?;
         check_slices(&new.config.matformer, &self.loaded.slices)
             .map_err(|error| error.to_string())?;
-        let degraded = self.vigil.degraded().is_degraded();
+        let degraded = self.monitor.degraded().is_degraded();
         let new = Arc::new(new.for_board(&self.switches, degraded));
         self.doors
             .reload(&old, &new.config)

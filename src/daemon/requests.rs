@@ -174,7 +174,7 @@ impl Daemon {
                 };
             }
             Payload::Stats => {
-                let state = if self.vigil.degraded().is_degraded() {
+                let state = if self.monitor.degraded().is_degraded() {
                     "degraded"
                 } else {
                     "ready"
@@ -362,7 +362,7 @@ impl Daemon {
         if kept {
             self.state_file.save(&self.switches);
         }
-        let degraded = self.vigil.degraded().is_degraded();
+        let degraded = self.monitor.degraded().is_degraded();
         self.settings = Arc::new(self.settings.for_board(&self.switches, degraded));
         // What could not be written yet is told with the next tick, which writes it.
         if let Some(report) = report.filter(|_| kept) {

@@ -46,7 +46,7 @@ pub enum Report {
     Speech {
         /// The microphone.
         id: String,
-        /// Now.
+        /// True from the first frame of speech on, false after its last.
         speaking: bool,
     },
     /// How loud it is while push-to-talk waits or takes down what is said: for a meter.
@@ -69,14 +69,14 @@ pub enum Report {
     Motion {
         /// The camera.
         id: String,
-        /// Now.
+        /// True while something moves.
         moving: bool,
     },
     /// Whether a camera describes pictures without being asked.
     Captions {
         /// The camera.
         id: String,
-        /// Now.
+        /// True if it does.
         enabled: bool,
     },
     /// What was seen, and the picture as JPEG where it may be published.
