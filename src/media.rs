@@ -2,6 +2,9 @@
 
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::utterance;
 
 /// Rate at which the model hears, Hz: whoever takes in sound makes it so.
@@ -75,6 +78,26 @@ pub enum DeviceState {
     Off,
 }
 
+impl Default for DeviceState {
+    /// Before it was opened for the first time.
+    fn default() -> DeviceState {
+        DeviceState::Offline {
+            reason: String::new(),
+        }
+    }
+}
+
+impl DeviceState {
+    /// As it is published; `off` is what a device of that kind is called while it is [`DeviceState::Off`].
+    pub fn name(&self, off: &'static str) -> &'static str {
+        match self {
+            DeviceState::Online => "online",
+            DeviceState::Offline { .. } => "offline",
+            DeviceState::Off => off,
+        }
+    }
+}
+
 /// What a microphone tells.
 #[derive(Debug)]
 pub enum MicrophoneEvent {
@@ -93,8 +116,10 @@ pub enum MicrophoneEvent {
     Overrun,
 }
 
-/// Why a picture is to be described.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What made a picture be described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "TriggerName")]
 pub enum CaptionTrigger {
     /// Something moved.
     Motion,

@@ -9,7 +9,7 @@ use super::job::{CaptionWork, Speaker, Ticket, Utterance, Work};
 use super::{Daemon, reports};
 use crate::media::{CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneEvent};
 use crate::pipeline::Group;
-use crate::report::{ErrorBody, ErrorCode, JobUpdate, Report, SourceState, Wish};
+use crate::report::{ErrorBody, ErrorCode, JobUpdate, Report, Wish};
 
 impl Daemon {
     pub(super) fn captured(&mut self, captured: CaptureEvent) {
@@ -25,11 +25,10 @@ impl Daemon {
         };
         match event {
             MicrophoneEvent::State(state) => {
-                ear.state = source_state(&state);
                 if let DeviceState::Offline { reason } = &state {
                     self.record.error(&format!("{id}: {reason}"));
                 }
-                let state = ear.state;
+                ear.state = state.clone();
                 self.doors.publish(&Report::MicrophoneState { id, state });
             }
             MicrophoneEvent::SpeechStarted(sound) => {
@@ -58,8 +57,10 @@ impl Daemon {
             }
             MicrophoneEvent::ListenTimedOut => {
                 let reason = match ear.state {
-                    SourceState::Online => "nothing was said after push-to-talk",
-                    SourceState::Offline | SourceState::Off => "the microphone does not listen",
+                    DeviceState::Online => "nothing was said after push-to-talk",
+                    DeviceState::Offline { .. } | DeviceState::Off => {
+                        "the microphone does not listen"
+                    }
                 };
                 log::info!(source = id.as_str(); "{reason}");
                 // Nothing failed, so it goes past what is counted as an error.
@@ -85,8 +86,7 @@ impl Daemon {
                 if let DeviceState::Offline { reason } = &state {
                     self.record.error(&format!("{id}: {reason}"));
                 }
-                let state = source_state(&state);
-                eye.state = state;
+                eye.state = state.clone();
                 self.doors.publish(&Report::CameraState { id, state });
             }
             CameraEvent::MotionStarted(_) => {
@@ -153,13 +153,5 @@ impl Daemon {
                 self.answered(JobUpdate::end(&asked.asker, Err(error)));
             }
         }
-    }
-}
-
-fn source_state(state: &DeviceState) -> SourceState {
-    match state {
-        DeviceState::Online => SourceState::Online,
-        DeviceState::Offline { .. } => SourceState::Offline,
-        DeviceState::Off => SourceState::Off,
     }
 }

@@ -10,8 +10,8 @@ use super::state::Switches;
 use crate::capture::options::{CameraOptions, MicrophoneOptions};
 use crate::capture::{Camera, EventSink, Microphone};
 use crate::config::Config;
-use crate::media::{CameraControl, MicrophoneControl};
-use crate::report::{Header, Report, SourceState, Wish};
+use crate::media::{CameraControl, DeviceState, MicrophoneControl};
+use crate::report::{Header, Report, Wish};
 
 /// How long microphones and cameras may take to close, and how often it is looked whether they have.
 const CLOSES_WITHIN: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) struct Ear {
     config: MicrophoneOptions,
     thread: Microphone,
-    pub(super) state: SourceState,
+    pub(super) state: DeviceState,
     /// Somebody speaks.
     pub(super) speaking: bool,
 }
@@ -30,7 +30,7 @@ pub(super) struct Ear {
 pub(super) struct Eye {
     config: CameraOptions,
     thread: Camera,
-    pub(super) state: SourceState,
+    pub(super) state: DeviceState,
     /// Something moves.
     pub(super) moving: bool,
 }
@@ -87,7 +87,7 @@ impl Devices {
                     let ear = Ear {
                         config: microphone.clone(),
                         thread,
-                        state: SourceState::Offline,
+                        state: DeviceState::default(),
                         speaking: false,
                     };
                     self.ears.insert(id.clone(), ear);
@@ -107,7 +107,7 @@ impl Devices {
                     let eye = Eye {
                         config: camera.clone(),
                         thread,
-                        state: SourceState::Offline,
+                        state: DeviceState::default(),
                         moving: false,
                     };
                     self.eyes.insert(id.clone(), eye);
@@ -158,7 +158,7 @@ impl Devices {
 
     /// In words, for the status line.
     pub(super) fn status(&self) -> String {
-        let online = |state: &SourceState| *state == SourceState::Online;
+        let online = |state: &DeviceState| *state == DeviceState::Online;
         let listening = self.ears.iter().filter(|(_, ear)| online(&ear.state));
         let listening: Vec<&str> = listening.map(|(id, _)| id.as_str()).collect();
         let watching = self.eyes.iter().filter(|(_, eye)| online(&eye.state));
@@ -234,7 +234,7 @@ impl Devices {
     pub(super) fn states(&self) -> Vec<Report> {
         let mut reports = Vec::new();
         for (id, ear) in &self.ears {
-            let (id, state, speaking) = (id.clone(), ear.state, ear.speaking);
+            let (id, state, speaking) = (id.clone(), ear.state.clone(), ear.speaking);
             let speech = Report::Speech {
                 id: id.clone(),
                 speaking,
@@ -242,7 +242,7 @@ impl Devices {
             reports.extend([Report::MicrophoneState { id, state }, speech]);
         }
         for (id, eye) in &self.eyes {
-            let (id, state, moving) = (id.clone(), eye.state, eye.moving);
+            let (id, state, moving) = (id.clone(), eye.state.clone(), eye.moving);
             let motion = Report::Motion {
                 id: id.clone(),
                 moving,

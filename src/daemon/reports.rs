@@ -10,10 +10,11 @@ use super::job::{Job, Speaker, Utterance, Work};
 use super::settings::Settings;
 use super::vitals::{Degraded, Vitals};
 use crate::config::Config;
+use crate::media::CaptionTrigger;
 use crate::pipeline::GroupMemory;
 use crate::report::{
     CameraInfo, CaptionEvent, ErrorBody, EventType, Health, Info, JobUpdate, MicrophoneInfo,
-    MqttHealth, Queues, Reply, Report, ReportTiming, SCHEMA, TriggerName, VoiceEvent,
+    MqttHealth, Queues, Reply, Report, ReportTiming, SCHEMA, VoiceEvent,
 };
 
 /// What a job that will not be done is reported as; nothing for a caption that nobody asked for.
@@ -86,7 +87,7 @@ pub(super) fn failed_snapshot(
             source: camera.to_owned(),
             caption: String::new(),
             short: String::new(),
-            trigger: TriggerName::Request,
+            trigger: CaptionTrigger::Request,
             motion_area: None,
             motion_box: None,
             image_sha256: String::new(),

@@ -9,6 +9,7 @@ mod health;
 mod reply;
 mod request;
 mod result;
+mod short;
 
 pub use fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
 pub use header::{Header, Origin};
@@ -20,8 +21,12 @@ pub use request::{
 };
 pub use result::{
     CaptionEvent, CommandCall, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply,
-    ReportTiming, TriggerName, VoiceEvent,
+    ReportTiming, VoiceEvent,
 };
+
+pub use short::{Cut, short};
+
+use crate::media::DeviceState;
 
 /// Version of every payload's layout.
 pub const SCHEMA: u32 = 1;
@@ -40,7 +45,7 @@ pub enum Report {
         /// Its id.
         id: String,
         /// `online`, `offline` or `muted`.
-        state: SourceState,
+        state: DeviceState,
     },
     /// Whether somebody is speaking.
     Speech {
@@ -63,7 +68,7 @@ pub enum Report {
         /// Its id.
         id: String,
         /// `online`, `offline` or `disabled`.
-        state: SourceState,
+        state: DeviceState,
     },
     /// Whether something moves.
     Motion {
@@ -94,15 +99,4 @@ pub enum Report {
     JobEnded(Box<JobUpdate>),
     /// The daemon is stopping.
     Stopping,
-}
-
-/// State of a microphone or a camera.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SourceState {
-    /// It gives samples or pictures.
-    Online,
-    /// It is gone or busy.
-    Offline,
-    /// Closed on purpose: `muted` or `disabled`.
-    Off,
 }

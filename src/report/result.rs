@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::media::CaptionTrigger;
+
 use super::header::Header;
 
 /// What happened, in the words of Home Assistant's event entity.
@@ -111,18 +113,6 @@ pub struct VoiceEvent {
     pub timing: ReportTiming,
 }
 
-/// What made a picture be described.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TriggerName {
-    /// Something moved.
-    Motion,
-    /// The time had come.
-    Schedule,
-    /// Somebody asked.
-    Request,
-}
-
 /// `camera/ID/event` and `camera/ID/caption`.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct CaptionEvent {
@@ -143,7 +133,7 @@ pub struct CaptionEvent {
     /// The same in at most 255 characters, for a state of Home Assistant.
     pub short: String,
     /// Why it was described.
-    pub trigger: TriggerName,
+    pub trigger: CaptionTrigger,
     /// Share of the picture that changed, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub motion_area: Option<f32>,

@@ -7,14 +7,10 @@ use sha2::{Digest, Sha256};
 use super::{Task, engine_error};
 use crate::daemon::clock;
 use crate::daemon::job::CaptionWork;
-use crate::media::CaptionTrigger;
 use crate::pipeline::{Answer, Media, Message, Part, Request};
 use crate::report::{
-    CaptionEvent, ErrorBody, EventType, Name, Report, ReportTiming, SCHEMA, TriggerName, Wish,
+    CaptionEvent, Cut, ErrorBody, EventType, Name, Report, ReportTiming, SCHEMA, Wish, short,
 };
-
-/// Characters of a state of Home Assistant.
-const SHORT_CHARS: usize = 255;
 
 impl Task<'_> {
     pub(super) fn caption(&mut self, work: &CaptionWork) {
@@ -60,13 +56,9 @@ impl Task<'_> {
             ts: clock::now(),
             clock_synced: clock::is_synced(),
             source: work.camera.clone(),
-            short: shortened(&caption),
+            short: short(&caption, Cut::AtWord),
             caption,
-            trigger: match work.trigger {
-                CaptionTrigger::Motion => TriggerName::Motion,
-                CaptionTrigger::Schedule => TriggerName::Schedule,
-                CaptionTrigger::Request => TriggerName::Request,
-            },
+            trigger: work.trigger,
             motion_area: work.motion.map(|motion| motion.area),
             motion_box: work.motion.map(|motion| motion.bounds),
             frame_ts: clock::rfc3339(work.frame.taken_at),
@@ -117,35 +109,5 @@ impl Task<'_> {
     pub(super) fn slice(&self, asked: Option<&Name>) -> Option<String> {
         let asked = asked.map(|name| name.to_string());
         asked.or_else(|| self.settings().matformer.clone())
-    }
-}
-
-/// At most [`SHORT_CHARS`] characters, cut at a word.
-fn shortened(text: &str) -> String {
-    if text.chars().count() <= SHORT_CHARS {
-        return text.to_owned();
-    }
-    let cut: String = text.chars().take(SHORT_CHARS - 1).collect();
-    let words = cut
-        .rsplit_once(' ')
-        .map_or(cut.as_str(), |(words, _)| words);
-    format!("{words}…")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn states_of_home_assistant_are_short() {
-        assert_eq!(shortened("A cat."), "A cat.");
-        let long = "Zwölf Katzen ".repeat(40);
-        let short = shortened(&long);
-        assert!(
-            short.chars().count() <= SHORT_CHARS && short.ends_with("…"),
-            "{short}"
-        );
-        assert!(long.starts_with(short.trim_end_matches('…')));
-        assert_eq!(shortened(&"ä".repeat(400)).chars().count(), SHORT_CHARS);
     }
 }

@@ -12,7 +12,8 @@ use super::error::Error;
 use super::manager::describe_options;
 use super::payload::sealed;
 use super::state::{CameraShown, MicrophoneShown, Shared, Shown};
-use crate::report::{DescribeFields, ErrorBody, Name, Payload, SourceState, Switch};
+use crate::media::DeviceState;
+use crate::report::{DescribeFields, ErrorBody, Name, Payload, Switch};
 
 /// A microphone's object.
 pub(super) struct Microphone {
@@ -75,7 +76,7 @@ impl Microphone {
     /// Whether the device is closed on purpose. A new value shows once the daemon has taken it.
     #[zbus(property)]
     fn muted(&self) -> fdo::Result<bool> {
-        self.read(|microphone| microphone.state == SourceState::Off)
+        self.read(|microphone| microphone.state == DeviceState::Off)
     }
 
     #[zbus(property)]
@@ -88,7 +89,7 @@ impl Microphone {
         let id = self.name_in_requests().map_err(Error::from)?;
         let taken = |shown: &Shown| {
             let microphone = shown.microphones.get(&self.id);
-            microphone.is_none_or(|microphone| (microphone.state == SourceState::Off) == muted)
+            microphone.is_none_or(|microphone| (microphone.state == DeviceState::Off) == muted)
         };
         let switch = Switch::Mute { id, muted };
         Ok(set(&self.shared, connection, header, switch, taken).await?)
@@ -175,7 +176,7 @@ impl Camera {
     /// Whether the device is not closed on purpose. A new value shows once the daemon has taken it.
     #[zbus(property)]
     fn enabled(&self) -> fdo::Result<bool> {
-        self.read(|camera| camera.state != SourceState::Off)
+        self.read(|camera| camera.state != DeviceState::Off)
     }
 
     #[zbus(property)]
@@ -188,7 +189,7 @@ impl Camera {
         let id = self.name_in_requests().map_err(Error::from)?;
         let taken = |shown: &Shown| {
             let camera = shown.cameras.get(&self.id);
-            camera.is_none_or(|camera| (camera.state != SourceState::Off) == enabled)
+            camera.is_none_or(|camera| (camera.state != DeviceState::Off) == enabled)
         };
         let switch = Switch::Enable { id, enabled };
         Ok(set(&self.shared, connection, header, switch, taken).await?)

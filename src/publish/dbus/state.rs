@@ -9,9 +9,8 @@ use zbus::Variant;
 use super::jobs::Jobs;
 use super::options::DbusOptions;
 use super::values::{Dict, text};
-use crate::report::{
-    CaptionEvent, Health, Info, JobUpdate, Report, Request, SourceState, VoiceEvent,
-};
+use crate::media::DeviceState;
+use crate::report::{CaptionEvent, Health, Info, JobUpdate, Report, Request, VoiceEvent};
 
 /// Signals that wait while the bus is slow; the oldest go first.
 const MOST_SIGNALS: usize = 256;
@@ -125,13 +124,13 @@ impl Default for ManagerShown {
 pub(super) struct MicrophoneShown {
     pub(super) name: String,
     pub(super) device: String,
-    pub(super) state: SourceState,
+    pub(super) state: DeviceState,
     pub(super) speaking: bool,
 }
 
 impl MicrophoneShown {
     pub(super) fn state_name(&self) -> &'static str {
-        source_state(self.state, "muted")
+        self.state.name("muted")
     }
 }
 
@@ -140,22 +139,14 @@ impl MicrophoneShown {
 pub(super) struct CameraShown {
     pub(super) name: String,
     pub(super) device: String,
-    pub(super) state: SourceState,
+    pub(super) state: DeviceState,
     pub(super) motion: bool,
     pub(super) captions: bool,
 }
 
 impl CameraShown {
     pub(super) fn state_name(&self) -> &'static str {
-        source_state(self.state, "disabled")
-    }
-}
-
-fn source_state(state: SourceState, off: &'static str) -> &'static str {
-    match state {
-        SourceState::Online => "online",
-        SourceState::Offline => "offline",
-        SourceState::Off => off,
+        self.state.name("disabled")
     }
 }
 
@@ -194,7 +185,7 @@ impl Properties for MicrophoneShown {
             ("Device", self.device.clone().into()),
             ("State", self.state_name().into()),
             ("Speaking", self.speaking.into()),
-            ("Muted", (self.state == SourceState::Off).into()),
+            ("Muted", (self.state == DeviceState::Off).into()),
         ]
     }
 }
@@ -205,7 +196,7 @@ impl Properties for CameraShown {
             ("Name", self.name.clone().into()),
             ("Device", self.device.clone().into()),
             ("State", self.state_name().into()),
-            ("Enabled", (self.state != SourceState::Off).into()),
+            ("Enabled", (self.state != DeviceState::Off).into()),
             ("Motion", self.motion.into()),
             ("CaptionsEnabled", self.captions.into()),
         ]
@@ -232,7 +223,7 @@ impl State {
             }
             Report::MicrophoneState { id, state } => {
                 if let Some(microphone) = microphones.get_mut(id) {
-                    microphone.state = *state;
+                    microphone.state = state.clone();
                 }
             }
             Report::Speech { id, speaking } => {
@@ -242,7 +233,7 @@ impl State {
             }
             Report::CameraState { id, state } => {
                 if let Some(camera) = cameras.get_mut(id) {
-                    camera.state = *state;
+                    camera.state = state.clone();
                 }
             }
             Report::Motion { id, moving } => {
@@ -304,7 +295,7 @@ impl State {
                 device: text(&found.device),
                 state: known
                     .as_ref()
-                    .map_or(SourceState::Offline, |known| known.state),
+                    .map_or_else(DeviceState::default, |known| known.state.clone()),
                 speaking: known.is_some_and(|known| known.speaking),
             };
             microphones.insert(found.id.clone(), microphone);
@@ -317,7 +308,7 @@ impl State {
                 device: text(&found.device),
                 state: known
                     .as_ref()
-                    .map_or(SourceState::Offline, |known| known.state),
+                    .map_or_else(DeviceState::default, |known| known.state.clone()),
                 motion: known.as_ref().is_some_and(|known| known.motion),
                 captions: known.is_some_and(|known| known.captions),
             };

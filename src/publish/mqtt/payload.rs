@@ -8,13 +8,12 @@ use super::body::{JobEvent, JobEventType, Partial, PlainAnswer, Response, Status
 use super::options::MqttOptions;
 use super::outbox::{Delivery, Outgoing};
 use super::topics::{KIND_SET, Source, Topics};
+use crate::media::DeviceState;
 use crate::report::{
-    CaptionEvent, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply, Report, SCHEMA,
-    SourceState, VoiceEvent,
+    CaptionEvent, Cut, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply, Report, SCHEMA,
+    VoiceEvent, short,
 };
 
-/// Most characters of a state of Home Assistant.
-pub(super) const SHORT_CHARS: usize = 255;
 /// Digital silence has no level in decibels; it is published as this one, which no microphone is below.
 const LEAST_DBFS: f32 = -120.0;
 
@@ -52,9 +51,9 @@ impl Composer {
             Report::Health(health) => vec![json(Delivery::State, topics.of("health"), health)],
             Report::Log(line) => vec![json(Delivery::Fleeting, topics.of("log"), line)],
             Report::MicrophoneState { id, state: now } => {
-                let off = *now == SourceState::Off;
+                let off = *now == DeviceState::Off;
                 let mut messages = vec![
-                    state(Source::Microphone, id, "state", word(*now, "muted")),
+                    state(Source::Microphone, id, "state", now.name("muted")),
                     state(Source::Microphone, id, "mute", on_off(off)),
                 ];
                 if off {
@@ -76,9 +75,9 @@ impl Composer {
                 payload: format!("{:.1}", dbfs.max(LEAST_DBFS)).into_bytes(),
             }],
             Report::CameraState { id, state: now } => {
-                let off = *now == SourceState::Off;
+                let off = *now == DeviceState::Off;
                 vec![
-                    state(Source::Camera, id, "state", word(*now, "disabled")),
+                    state(Source::Camera, id, "state", now.name("disabled")),
                     state(Source::Camera, id, "enabled", on_off(!off)),
                 ]
             }
@@ -125,7 +124,7 @@ impl Composer {
         let said = event.text.as_ref().or(command);
         // Speech that was not worked on says nothing, and leaves the last result alone.
         if let (Some(said), true) = (said, event.event_type != EventType::Rejected) {
-            let short = shorten(said);
+            let short = short(said, Cut::Anywhere);
             let transcript = Transcript { event, short };
             let muted = self.muted.contains(&event.source);
             messages.push(json(self.last_result(muted), of("transcript"), &transcript));
@@ -234,7 +233,7 @@ impl Composer {
                 schema: SCHEMA,
                 id: update.header.id.clone(),
                 text: text.clone(),
-                short: shorten(text),
+                short: short(text, Cut::Anywhere),
                 transaction: update.header.transaction.clone(),
             };
             messages.push(json(Delivery::Reply, self.topics.of("answer"), &answer));
@@ -307,39 +306,6 @@ pub(super) fn json(delivery: Delivery, topic: String, payload: &impl Serialize) 
     }
 }
 
-/// At most 255 characters, the last an ellipsis where something is left out.
-fn shorten(text: &str) -> String {
-    if text.chars().count() <= SHORT_CHARS {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(SHORT_CHARS - 1).collect();
-    short.push('…');
-    short
-}
-
 fn on_off(on: bool) -> &'static str {
     if on { "ON" } else { "OFF" }
-}
-
-fn word(state: SourceState, off: &'static str) -> &'static str {
-    match state {
-        SourceState::Online => "online",
-        SourceState::Offline => "offline",
-        SourceState::Off => off,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_texts_fit_a_state_of_home_assistant() {
-        assert_eq!(shorten("ünï"), "ünï");
-        let exact = "ü".repeat(255);
-        assert_eq!(shorten(&exact), exact);
-        let short = shorten(&"ü".repeat(256));
-        assert_eq!(short.chars().count(), 255);
-        assert!(short.ends_with("ü…"));
-    }
 }

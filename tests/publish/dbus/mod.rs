@@ -7,7 +7,8 @@ mod objects;
 mod policy;
 mod service;
 
-use gemmad::report::{CaptionEvent, EventType, Report, ReportTiming, TriggerName, VoiceEvent};
+use gemmad::media::CaptionTrigger;
+use gemmad::report::{CaptionEvent, EventType, Report, ReportTiming, VoiceEvent};
 
 pub(crate) const ROOT: &str = "/org/gemmad1";
 pub(crate) const MANAGER: &str = "org.gemmad1.Manager";
@@ -44,7 +45,7 @@ pub(crate) fn caption(text: &str, image: Option<&[u8]>) -> Report {
         source: "porch".to_owned(),
         caption: text.to_owned(),
         short: text.to_owned(),
-        trigger: TriggerName::Motion,
+        trigger: CaptionTrigger::Motion,
         motion_area: Some(0.25),
         motion_box: Some([0.0, 0.0, 0.5, 0.5]),
         frame_ts: "2026-11-24T12:00:00+01:00".to_owned(),

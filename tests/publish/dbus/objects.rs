@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use gemmad::report::{ErrorBody, ErrorCode, Health, JobState, Payload, Report, SourceState};
+use gemmad::media::DeviceState;
+use gemmad::report::{ErrorBody, ErrorCode, Health, JobState, Payload, Report};
 use serde_json::{Value, json};
 
 use super::service::{Service, info, microphone};
@@ -100,7 +101,7 @@ fn cameras_and_microphones_show_and_take() {
         (
             Report::MicrophoneState {
                 id: "front-room".to_owned(),
-                state: SourceState::Online,
+                state: DeviceState::Online,
             },
             "{'State': <'online'>}",
         ),
@@ -114,7 +115,7 @@ fn cameras_and_microphones_show_and_take() {
         (
             Report::CameraState {
                 id: "porch".to_owned(),
-                state: SourceState::Off,
+                state: DeviceState::Off,
             },
             "'State': <'disabled'>",
         ),

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gemmad::media::CaptionTrigger;
 use gemmad::publish::mqtt::Mqtt;
 use gemmad::publish::mqtt::MqttOptions;
 use gemmad::report::{
     CameraInfo, CaptionEvent, EventType, Info, JobUpdate, MicrophoneInfo, Report, ReportTiming,
-    Request, TriggerName, VoiceEvent,
+    Request, VoiceEvent,
 };
 use tokio::sync::mpsc;
 
@@ -169,7 +170,7 @@ pub(crate) fn caption(text: &str, image: Option<&[u8]>) -> Report {
             source: "kitchen".to_owned(),
             caption: text.to_owned(),
             short: text.chars().take(255).collect(),
-            trigger: TriggerName::Motion,
+            trigger: CaptionTrigger::Motion,
             motion_area: Some(0.12),
             motion_box: Some([0.1, 0.2, 0.3, 0.4]),
             frame_ts: "2026-11-23T15:39:40+01:00".to_owned(),

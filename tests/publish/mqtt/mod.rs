@@ -14,8 +14,9 @@ mod spool;
 
 use std::collections::BTreeSet;
 
+use gemmad::media::DeviceState;
 use gemmad::publish::mqtt::MqttOptions;
-use gemmad::report::{Health, Report, SourceState};
+use gemmad::report::{Health, Report};
 
 use bench::{Broker, Gate, Node, Observer, Seen, caption, config, retained, voice};
 
@@ -27,13 +28,13 @@ fn publish_states(node: &Node) {
         state: "ready".to_owned(),
         ..Health::default()
     })));
-    let state = SourceState::Off;
+    let state = DeviceState::Off;
     node.publish(Report::MicrophoneState { id: id(), state });
     node.publish(Report::Speech {
         id: id(),
         speaking: true,
     });
-    let state = SourceState::Online;
+    let state = DeviceState::Online;
     node.publish(Report::CameraState { id: id(), state });
     node.publish(Report::Motion {
         id: id(),
@@ -80,7 +81,7 @@ fn every_report_has_its_topic_and_only_what_lasts_is_retained() {
     }
     node.publish(Report::MicrophoneState {
         id: "kitchen".to_owned(),
-        state: SourceState::Online,
+        state: DeviceState::Online,
     });
     // One at a time: a newer one takes the place of one that waits.
     for (n, (dbfs, payload)) in [(-31.26, "-31.3"), (f32::NEG_INFINITY, "-120.0")]
@@ -162,7 +163,7 @@ fn what_is_kept_follows_its_event_and_goes_when_the_microphone_is_muted() {
         id: "kitchen".to_owned(),
         state,
     };
-    node.publish(microphone(SourceState::Online));
+    node.publish(microphone(DeviceState::Online));
     node.publish(voice("1", "turn on the lamp"));
     node.publish(caption("a cat", None));
     node.publish(voice("2", "turn off the lamp"));
@@ -200,14 +201,14 @@ fn what_is_kept_follows_its_event_and_goes_when_the_microphone_is_muted() {
         kept.iter().any(|seen| seen.topic.ends_with("/transcript"))
     };
     assert!(kept());
-    node.publish(microphone(SourceState::Off));
+    node.publish(microphone(DeviceState::Off));
     observer.wait_for_payload("gemmad/pi/mic/kitchen/transcript", "");
     assert!(!kept());
     // What was said before, and understood only now.
     node.publish(voice("4", "close the door"));
     observer.wait_for("gemmad/pi/mic/kitchen/transcript", 4);
     assert!(!kept());
-    node.publish(microphone(SourceState::Online));
+    node.publish(microphone(DeviceState::Online));
     node.publish(voice("5", "close the window"));
     observer.wait_for("gemmad/pi/mic/kitchen/transcript", 5);
     assert!(kept());
