@@ -162,6 +162,21 @@ fn foreign_names_stay_at_home() {
 }
 
 #[test]
+fn what_families_share_names_none_of_them() {
+    let faults = |path, text| faults(rules::no_family_in_shared_parts, path, text);
+    let sample = "use super::super::gemma3n::text::TextModel;";
+    assert_eq!(faults("src/model/decoder/attention.rs", sample), 1);
+    assert_eq!(
+        faults(
+            "src/model/gemma3n/text/layer.rs",
+            "use crate::model::gemma3n;"
+        ),
+        0
+    );
+    on_every_source(rules::no_family_in_shared_parts);
+}
+
+#[test]
 fn unsafe_stands_where_it_is_expected() {
     let sample = "fn f() { unsafe { g() } }";
     for bad in [

@@ -292,3 +292,6 @@ impl KvCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,10 +62,8 @@ impl TextModel {
         let compute = self.compute(pool);
         self.enter(compute, work, now, rows, pass, probe)?;
         prompt.tokens.media_rows = later;
-        if self
-            .pass_layers(compute, cache, work, pass, probe, watch)
-            .is_break()
-        {
+        let passed = self.pass_layers(compute, cache, work, pass, probe, watch);
+        if passed.is_break() {
             cache.clear();
             return Err(TextError::Interrupted);
         }
@@ -102,10 +100,9 @@ impl TextModel {
         probe("embeds", 0, embeds);
         probe("ple_gather", 0, inputs.rows(0..t));
         let (context, layers) = (&self.context_projection, self.layers.len());
-        let first_layers = if pass.cut {
-            self.last_producer()
-        } else {
-            layers
+        let first_layers = match pass.cut {
+            true => self.last_producer(),
+            false => layers,
         };
         let rows = inputs.rows_mut(0..t);
         context.forward(compute, embeds, 0..first_layers, rows, scratch);

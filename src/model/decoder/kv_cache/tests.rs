@@ -1,0 +1,144 @@
+use std::ops::Range;
+
+use kernels::{Isa, Matrix, attention};
+
+use super::*;
+use crate::model::decoder::Rope;
+
+const CONTEXT: usize = 24;
+
+fn layer(kv_heads: usize, head_dim: usize, window: Option<usize>) -> LayerShape {
+    LayerShape {
+        heads: 2,
+        kv_heads,
+        head_dim,
+        window,
+        rope: Rope {
+            base: 1e4,
+            rotated_pairs: head_dim / 2,
+        },
+        kv_of: None,
+        ffn_width: 8,
+    }
+}
+
+/// Sliding and full layers with heads of their own width and number, and one reader of each kind.
+fn layers() -> Vec<LayerShape> {
+    let own = [
+        layer(2, 4, Some(5)),
+        layer(1, 8, Some(3)),
+        layer(1, 8, None),
+        layer(2, 4, Some(4)),
+    ];
+    let reader = |of: usize| LayerShape {
+        kv_of: Some(of),
+        ..own[of]
+    };
+    let readers = [reader(0), reader(2), reader(0)];
+    own.into_iter().chain(readers).collect()
+}
+
+/// The key of a head, or with another `salt` its value.
+fn row(layer: usize, head: usize, position: usize, head_dim: usize, salt: f32) -> Vec<f32> {
+    let first = (layer * 7 + head * 3 + position * 11) as f32;
+    (0..head_dim)
+        .map(|i| ((first + i as f32) * salt).sin())
+        .collect()
+}
+
+fn rows(layer: usize, shape: &LayerShape, positions: Range<usize>, salt: f32) -> Vec<f32> {
+    positions
+        .flat_map(|position| {
+            (0..shape.kv_heads)
+                .flat_map(move |head| row(layer, head, position, shape.head_dim, salt))
+        })
+        .collect()
+}
+
+const KEY: f32 = 0.37;
+const VALUE: f32 = 0.61;
+
+/// Every head of a layer sees exactly the tokens of its window, or all.
+#[track_caller]
+fn check(cache: &KvCache, index: usize, shape: &LayerShape, t: usize) {
+    let source = shape.kv_of.unwrap_or(index);
+    let position = cache.position() + t;
+    let first = (position + 1).saturating_sub(shape.window.unwrap_or(usize::MAX));
+    let d = shape.head_dim;
+    for head in 0..shape.kv_heads {
+        let of = |salt| -> Vec<f32> {
+            let positions = first..position + 1;
+            positions
+                .flat_map(|position| row(source, head, position, d, salt))
+                .collect()
+        };
+        let (k, v, keys) = (of(KEY), of(VALUE), position + 1 - first);
+        let all = KvSegment::new(Matrix::f32(&k, keys, d), Matrix::f32(&v, keys, d));
+        let q = row(index, head, position, d, 0.9);
+        let [mut got, mut want] = [vec![0.0; d], vec![0.0; d]];
+        let seen = cache.visible(source, head, t);
+        attention::attend(Isa::best(), &q, d, 1.0, &seen, &mut got);
+        attention::attend(Isa::best(), &q, d, 1.0, &[all], &mut want);
+        assert_eq!(got, want, "layer {index}, head {head}, token {position}");
+    }
+}
+
+fn take_chunk(cache: &mut KvCache, layers: &[LayerShape], t: usize) {
+    let positions = cache.position()..cache.position() + t;
+    for (index, shape) in layers.iter().enumerate() {
+        if shape.kv_of.is_none() {
+            let k = rows(index, shape, positions.clone(), KEY);
+            let v = rows(index, shape, positions.clone(), VALUE);
+            cache.write(Isa::best(), index, t, &k, &v);
+        }
+        for t in 0..t {
+            check(cache, index, shape, t);
+        }
+        cache.finish_layer(index, t);
+    }
+    cache.finish_chunk(t);
+}
+
+#[test]
+fn layers_of_any_shape_see_their_own_windows() {
+    let layers = layers();
+    for chunk in [1, 2, 6] {
+        let mut cache = KvCache::new(&layers, KvType::F32, CONTEXT, chunk);
+        while cache.position() < CONTEXT {
+            take_chunk(&mut cache, &layers, chunk.min(CONTEXT - cache.position()));
+        }
+    }
+}
+
+#[test]
+fn what_was_kept_goes_on_as_if_nothing_had_been() {
+    let layers = layers();
+    for kept in [2, 9] {
+        let new = || KvCache::new(&layers, KvType::F32, CONTEXT, 3);
+        let mut cache = new();
+        while cache.position() < kept {
+            take_chunk(&mut cache, &layers, 1);
+        }
+        let mut restored = new();
+        restored.restore(&cache.snapshot());
+        take_chunk(&mut restored, &layers, 3);
+        let slice = Slice::full(&layers);
+        let mut read = new();
+        assert!(read.restore_bytes(&cache.to_bytes(), &slice));
+        take_chunk(&mut read, &layers, 3);
+        assert!(!read.restore_bytes(&cache.to_bytes()[1..], &slice));
+        assert_eq!(cache.snapshot().bytes() as u64, cache.used_bytes());
+    }
+}
+
+#[test]
+fn its_size_is_that_of_the_layers_with_keys_and_values_of_their_own() {
+    let layers = layers();
+    let slots = 5 * 8 + 3 * 8 + CONTEXT * 8 + 4 * 8;
+    for (kind, bytes) in [(KvType::F32, 4), (KvType::F16, 2)] {
+        let cache = KvCache::new(&layers, kind, CONTEXT, 3);
+        assert_eq!(cache.bytes(), (2 * slots * bytes) as u64);
+        assert_eq!(KvCache::bytes_for(&layers, kind, CONTEXT), cache.bytes());
+        assert_eq!(cache.used_bytes(), 0);
+    }
+}
