@@ -4,7 +4,7 @@ use crate::source::{Token, module, paths, tokens, without_tests};
 use std::path::Path;
 
 /// What each room of `src/` may name of the others (ARCHITECTURE.md draws it); `model::weights` allows that part only.
-const MAY_NAME: &[(&str, &[&str])] = &[
+pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     (
         "cli",
@@ -124,9 +124,6 @@ pub(crate) const KERNEL_DEPENDENCIES: &[&str] =
 const LONG_FILES: &[(&str, &str)] = &[];
 const LONGEST_LINES: usize = 450;
 
-/// Words of a sentence in a document, at most.
-const LONGEST_SENTENCE: usize = 30;
-
 /// A source file under `src/` or `kernels/src/`, ready to be judged.
 pub(crate) struct File {
     /// From the top of the repository, with `/`.
@@ -167,7 +164,7 @@ impl File {
     }
 
     /// The lines where `words` follow one another.
-    fn lines_with(&self, words: &[&str]) -> Vec<usize> {
+    pub(crate) fn lines_with(&self, words: &[&str]) -> Vec<usize> {
         let same = |w: &&[Token]| w.iter().map(|t| t.text.as_str()).eq(words.iter().copied());
         self.tokens
             .windows(words.len())
@@ -207,60 +204,6 @@ pub(crate) fn direction(file: &File) -> Vec<String> {
         }
     }
     found
-}
-
-/// Who may name whom, drawn as ARCHITECTURE.md has it: a line for each room, a column for each that may be named; `●` the whole of
-/// it, `○` a part. Rooms stand above all that they name, so every mark is right of the diagonal; a circle has no such order.
-pub(crate) fn who_names_whom() -> Result<String, String> {
-    let allowed = |room: &str| -> Vec<&str> {
-        let of_room = MAY_NAME.iter().filter(|(name, _)| *name == room);
-        of_room
-            .flat_map(|(_, allowed)| allowed.iter().copied())
-            .collect()
-    };
-    let named = |room: &str, other: &str| {
-        let parts: Vec<&str> = allowed(room)
-            .into_iter()
-            .filter(|path| path.split("::").next() == Some(other))
-            .collect();
-        match parts.as_slice() {
-            [] => None,
-            parts if parts.contains(&other) => Some('●'),
-            _ => Some('○'),
-        }
-    };
-    let mut left: Vec<&str> = Vec::new();
-    for (room, _) in MAY_NAME {
-        if !left.contains(room) {
-            left.push(room);
-        }
-    }
-    let mut order: Vec<&str> = Vec::new();
-    while !left.is_empty() {
-        let free = |room: &&str| left.iter().all(|other| named(other, room).is_none());
-        let at = left
-            .iter()
-            .position(free)
-            .ok_or(format!("a circle in {left:?}"))?;
-        order.push(left.remove(at));
-    }
-    let width = order
-        .iter()
-        .map(|room| room.len())
-        .max()
-        .unwrap_or_default();
-    let columns = order.get(1..).unwrap_or_default();
-    let mut drawing = format!("{:width$}  {}\n", "", columns.join(" "));
-    for room in &order {
-        let mut line = format!("{room:width$} ");
-        for other in columns {
-            let mark = named(room, other).unwrap_or(' ');
-            line.push_str(&format!(" {mark:^width$}", width = other.len()));
-        }
-        drawing.push_str(line.trim_end());
-        drawing.push('\n');
-    }
-    Ok(drawing)
 }
 
 /// Devices, brokers, buses, maps and machine instructions are named in one place each; what computes names no clock and no socket.
@@ -386,108 +329,6 @@ pub(crate) fn undeclared(files: &[(String, String)]) -> Vec<String> {
             || files.iter().any(|(_, text)| text.contains(&by_path));
         if !roots.contains(path) && parents.next().is_some() && !declared {
             found.push(format!("{path}: no module declares it"));
-        }
-    }
-    found
-}
-
-/// Every room and every part of a room is named in ARCHITECTURE.md; what lies deeper, its own door tells.
-pub(crate) fn on_the_map(path: &str, architecture: &str) -> Vec<String> {
-    let word = |c: char| c.is_alphanumeric() || c == '_';
-    let named = |name: &str| architecture.split(|c| !word(c)).any(|found| found == name);
-    let parts = module(path);
-    let unnamed = parts.iter().take(2).filter(|name| !named(name));
-    unnamed
-        .map(|name| format!("{path}: ARCHITECTURE.md does not name `{name}`"))
-        .collect()
-}
-
-/// Whatever a document calls by its path exists: `exists` answers for a path from the top of the repository.
-pub(crate) fn dead_paths(document: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
-    let tops = [
-        "src/",
-        "kernels/",
-        "tests/",
-        "packaging/",
-        "tools/",
-        "demo/",
-        "benches/",
-        "docs/",
-        "models/",
-        "config/",
-        "systemd/",
-        "fuzz/",
-        ".ci/",
-        ".cargo/",
-    ];
-    let quoted = text.split('`').skip(1).step_by(2);
-    let named = quoted.filter(|word| {
-        tops.iter().any(|top| word.starts_with(top)) && !word.contains([' ', '*', '{', '<', '…'])
-    });
-    named
-        .filter(|word| !exists(word))
-        .map(|word| format!("{document}: `{word}` does not exist"))
-        .collect()
-}
-
-/// Whatever a document links to exists: `exists` answers for a path from the top of the repository.
-pub(crate) fn dead_links(document: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
-    let linked = text
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next());
-    let inside = linked.filter(|link| !link.contains("://") && !link.starts_with('#'));
-    inside
-        .filter(|link| {
-            let mut path: Vec<&str> = document.split('/').collect();
-            path.pop();
-            for part in link.split('#').next().unwrap_or_default().split('/') {
-                match part {
-                    ".." => drop(path.pop()),
-                    part => path.push(part),
-                }
-            }
-            !exists(&path.join("/"))
-        })
-        .map(|link| format!("{document}: the link {link} leads nowhere"))
-        .collect()
-}
-
-/// A sentence of a document is short, and has a line of its own.
-pub(crate) fn sentences(document: &str, text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let (mut fenced, mut block, mut after_blank) = (false, false, true);
-    for (number, line) in text.lines().enumerate() {
-        let begins = line.trim_start();
-        if begins.starts_with("```") {
-            fenced = !fenced;
-        }
-        let blank = begins.is_empty();
-        block = line.starts_with("    ") && (block || after_blank) || blank && block;
-        after_blank = blank;
-        if fenced
-            || block
-            || ["```", "|", "#", "!["]
-                .iter()
-                .any(|mark| begins.starts_with(mark))
-        {
-            continue;
-        }
-        // What is quoted counts as one word, and an address as none.
-        let mut words: Vec<&str> = Vec::new();
-        let mut ended = 0;
-        for (i, plain) in begins.split('`').enumerate() {
-            match i % 2 {
-                0 => words.extend(plain.split_whitespace()),
-                _ => words.push("code"),
-            }
-        }
-        for pair in words.windows(2) {
-            let ends = pair[0].ends_with(['.', '?', '!']) && !pair[0].starts_with(char::is_numeric);
-            ended += usize::from(ends && pair[1].starts_with(char::is_uppercase));
-        }
-        if ended > 0 || words.len() > LONGEST_SENTENCE + 1 {
-            found.push(format!("{document}:{}: {} words, {} sentences: one sentence a line, of {LONGEST_SENTENCE} words at most", number + 1, words.len(), ended + 1));
         }
     }
     found
