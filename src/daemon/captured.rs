@@ -34,7 +34,8 @@ impl Daemon {
             MicrophoneEvent::SpeechStarted(sound) => {
                 // At the onset, so that it overlaps with the speaking even while the worker is busy.
                 self.loaded.residency.prefetch(Group::Audio);
-                ear.speaking = true;
+                let job_id = Ulid::generate().to_string();
+                ear.utterance = Some(job_id.clone());
                 self.doors.publish(&Report::Speech {
                     id: id.clone(),
                     speaking: true,
@@ -46,10 +47,10 @@ impl Daemon {
                     hearing: None,
                 });
                 let ticket = Arc::new(Ticket::default());
-                self.push(self.job(Ulid::generate().to_string(), None, work, ticket));
+                self.push(self.job(job_id, None, work, ticket));
             }
             MicrophoneEvent::SpeechEnded => {
-                ear.speaking = false;
+                ear.utterance = None;
                 self.doors.publish(&Report::Speech {
                     id,
                     speaking: false,

@@ -22,8 +22,8 @@ pub(super) struct Ear {
     config: MicrophoneOptions,
     thread: Microphone,
     pub(super) state: DeviceState,
-    /// Somebody speaks.
-    pub(super) speaking: bool,
+    /// The job of what somebody says now.
+    pub(super) utterance: Option<String>,
 }
 
 /// A camera's thread, what it was started with, and how it is.
@@ -47,6 +47,8 @@ pub(super) struct Devices {
     pub(super) ears: BTreeMap<String, Ear>,
     pub(super) eyes: BTreeMap<String, Eye>,
     events: mpsc::Sender<Event>,
+    /// Some that were taken out, or changed, do not let go of their devices yet.
+    is_closing: bool,
     /// Pictures that were asked for and have not come yet.
     snapshots: BTreeMap<u64, Snapshot>,
     next_snapshot: u64,
@@ -62,6 +64,7 @@ impl Devices {
             ears: BTreeMap::new(),
             eyes: BTreeMap::new(),
             events,
+            is_closing: false,
             snapshots: BTreeMap::new(),
             next_snapshot: 0,
         };
@@ -88,7 +91,7 @@ impl Devices {
                         config: microphone.clone(),
                         thread,
                         state: DeviceState::default(),
-                        speaking: false,
+                        utterance: None,
                     };
                     self.ears.insert(id.clone(), ear);
                 }
@@ -117,24 +120,42 @@ impl Devices {
         }
     }
 
-    /// Ends what is configured no more or otherwise, starts what is new. Gives those who asked for pictures that will not come.
-    pub(super) async fn reconfigure(
-        &mut self,
-        config: &Config,
-        switches: &Switches,
-    ) -> Vec<Header> {
+    /// Jobs of what is being said at microphones that are configured no more, or otherwise.
+    pub(super) fn broken_off(&self, config: &Config) -> Vec<String> {
+        let goes = |ear: &&Ear| !config.microphone.contains(&ear.config);
+        let ears = self.ears.values().filter(goes);
+        ears.filter_map(|ear| ear.utterance.clone()).collect()
+    }
+
+    /// Ends what is configured no more, or otherwise; [`Event::Closed`] follows once their devices are free. Gives those who asked
+    /// for pictures that will not come.
+    pub(super) fn close_others(&mut self, config: &Config) -> Vec<Header> {
         let same_ear = |ear: &Ear| config.microphone.contains(&ear.config);
         let same_eye = |eye: &Eye| config.camera.contains(&eye.config);
         let ears = std::mem::take(&mut self.ears);
-        let (stay, go) = ears.into_iter().partition(|(_, ear)| same_ear(ear));
+        let (stay, ears) = ears.into_iter().partition(|(_, ear)| same_ear(ear));
         self.ears = stay;
         let eyes = std::mem::take(&mut self.eyes);
-        let (stay, gone) = eyes.into_iter().partition(|(_, eye)| same_eye(eye));
+        let (stay, eyes) = eyes.into_iter().partition(|(_, eye)| same_eye(eye));
         self.eyes = stay;
-        stop_threads(go, gone).await;
-        let unseen = self.unseen();
+        self.is_closing = true;
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            stop_threads(ears, eyes).await;
+            events.send(Event::Closed).await.ok();
+        });
+        self.unseen()
+    }
+
+    /// Whether [`Event::Closed`] is still to come.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
+    /// Starts what is configured, now that the devices are free.
+    pub(super) fn open_others(&mut self, config: &Config, switches: &Switches) {
+        self.is_closing = false;
         self.start_new(config, switches);
-        unseen
     }
 
     /// Ends all of them. Gives those who asked for pictures that will not come.
@@ -234,7 +255,7 @@ impl Devices {
     pub(super) fn states(&self) -> Vec<Report> {
         let mut reports = Vec::new();
         for (id, ear) in &self.ears {
-            let (id, state, speaking) = (id.clone(), ear.state.clone(), ear.speaking);
+            let (id, state, speaking) = (id.clone(), ear.state.clone(), ear.utterance.is_some());
             let speech = Report::Speech {
                 id: id.clone(),
                 speaking,

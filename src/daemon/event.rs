@@ -15,6 +15,8 @@ pub(super) enum Event {
     Requested(Box<Request>),
     /// The worker has something to tell.
     Told(Told),
+    /// Microphones and cameras that a reload took out have let go of their devices, or are left.
+    Closed,
     /// The worker tells about itself.
     Worker(WorkerNote),
     /// SIGTERM or SIGINT.

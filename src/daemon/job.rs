@@ -1,7 +1,6 @@
 //! A piece of work for the model: what is to be done, how urgent it is now, and how the loop reaches whoever does it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::hearing::Hearing;
@@ -13,6 +12,9 @@ use crate::utterance::{self, Progress};
 /// Samples of an utterance that are worked on together while it is spoken, 160 ms. Every utterance is cut so, whatever else is being
 /// heard, and so it is understood as if it were alone, bit by bit.
 pub(super) const PIECE_SAMPLES: usize = 2560;
+
+/// Why work is not done when the daemon ends.
+pub(super) const STOPPING: &str = "the daemon is stopping";
 
 /// How urgent work is, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,7 +204,8 @@ impl Job {
 /// How the loop reaches a job that the worker has already taken.
 #[derive(Debug, Default)]
 pub(super) struct Ticket {
-    cancelled: AtomicBool,
+    /// Why it is to end before it is done.
+    cancelled: OnceLock<&'static str>,
     /// When the job is given up; of an utterance known only once it has been spoken.
     deadline: Mutex<Option<Instant>>,
 }
@@ -232,13 +235,18 @@ impl Ticket {
             .is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// Ends the job at the next token.
-    pub(super) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+    /// Ends the job at the next token; the first reason stays.
+    pub(super) fn cancel(&self, why: &'static str) {
+        self.cancelled.set(why).ok();
+    }
+
+    /// Why it was cancelled, where it was.
+    pub(super) fn cancelled(&self) -> Option<&'static str> {
+        self.cancelled.get().copied()
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.cancelled().is_some()
     }
 
     /// Whether the worker is to end the job now.

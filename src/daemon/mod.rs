@@ -43,6 +43,7 @@ use health::HealthMonitor;
 use job::Job;
 use keeping::Keeping;
 use queue::{Limits, Pushed, Queue};
+use reload::Reloads;
 use reports::Record;
 use settings::Settings;
 use state::{StateFile, Switches};
@@ -149,6 +150,7 @@ struct Daemon {
     doors: Doors,
     devices: Devices,
     requests: requests::Open,
+    reloads: Reloads,
     record: Record,
     monitor: HealthMonitor,
 }
@@ -212,6 +214,7 @@ impl Daemon {
             doors,
             devices,
             requests: requests::Open::default(),
+            reloads: Reloads::default(),
             monitor,
         };
         Ok(Some((daemon, inputs)))
@@ -240,12 +243,8 @@ impl Daemon {
             Event::Requested(request) => self.requested(*request).await,
             Event::Told(told) => self.told(told),
             Event::Worker(note) => self.worker_note(note),
-            Event::Reload => {
-                if let Err(error) = self.reload().await {
-                    self.record.error(&error);
-                    log::error!("the old configuration stays: {error}");
-                }
-            }
+            Event::Reload => self.reload(None).await,
+            Event::Closed => self.closed().await,
             Event::Tick => {
                 if self.worker.is_finished() {
                     return ControlFlow::Break(Err(DaemonError::WorkerGone));
@@ -348,6 +347,9 @@ impl Daemon {
         self.doors.publish(&Report::Stopping);
         let error = worker::stopping;
         for asker in self.devices.stop().await {
+            self.answered(JobUpdate::end(&asker, Err(error())));
+        }
+        for asker in self.reloads.askers() {
             self.answered(JobUpdate::end(&asker, Err(error())));
         }
         inputs.requests.close();

@@ -1,17 +1,21 @@
 //! From a configuration file to what is in force, at the start and again on SIGHUP: a valid file whole, or the old one.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::queue::Cancelled;
 use super::settings::Settings;
 use super::state::Switches;
 use super::{Daemon, DaemonError, log_sink, reports, systemd};
 use crate::config::{Config, Matformer};
+use crate::guard::regular;
 use crate::pipeline::commands::CommandGrammar;
 use crate::pipeline::{EngineOptions, TowerOptions};
-use crate::report::{ErrorBody, ErrorCode, JobUpdate, Report};
+use crate::report::{ErrorBody, ErrorCode, Header, JobUpdate, Report};
 
 /// What is computed from a configuration.
 pub(super) fn settings(
@@ -26,7 +30,9 @@ pub(super) fn settings(
                 .map_err(|error| DaemonError::Setting(format!("{}: {error}", file.display())))?,
         ),
     };
-    let digest = Sha256::digest(std::fs::read(file).unwrap_or_default());
+    // What came from a pipe is gone: nobody waits for more.
+    let text = regular::open(file).and_then(std::io::read_to_string);
+    let digest = Sha256::digest(text.unwrap_or_default());
     let settings = Settings {
         config_sha256: hex::encode(digest),
         commands: commands.map(Arc::new),
@@ -82,13 +88,80 @@ fn kept<T: Clone + PartialEq>(name: &'static str, new: &mut T, old: &T) -> Optio
     changed.then_some(name)
 }
 
+/// One that waits for devices to be free.
+#[derive(Debug)]
+struct Reload {
+    asker: Option<Header>,
+    /// What only a restart can change.
+    restart: Vec<&'static str>,
+}
+
+/// Reloads, one after the other; SIGHUP has no asker.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    now: Option<Reload>,
+    next: VecDeque<Option<Header>>,
+}
+
+impl Reloads {
+    /// Those who asked and have no answer.
+    pub(super) fn askers(&mut self) -> Vec<Header> {
+        let now = self.now.take().and_then(|reload| reload.asker);
+        now.into_iter()
+            .chain(self.next.drain(..).flatten())
+            .collect()
+    }
+}
+
 impl Daemon {
-    /// Reads the file again. What only a restart can change is named and left as it was.
-    pub(super) async fn reload(&mut self) -> Result<Vec<&'static str>, String> {
+    /// Reads the file again, for whoever asked or for SIGHUP. What only a restart can change is named and left as it was. One that comes
+    /// while another waits for devices to be free has its turn after that.
+    pub(super) async fn reload(&mut self, asker: Option<Header>) {
+        if self.devices.is_closing() {
+            self.reloads.next.push_back(asker);
+            return;
+        }
         systemd::reloading();
-        let result = self.apply().await;
-        systemd::ready(&self.status());
-        result
+        match self.apply().await {
+            Ok(restart) => self.reloads.now = Some(Reload { asker, restart }),
+            Err(message) => {
+                systemd::ready(&self.status());
+                self.record.error(&message);
+                log::error!("the old configuration stays: {message}");
+                if let Some(asker) = asker {
+                    self.refuse(&asker, ErrorBody::new(ErrorCode::Invalid, message));
+                }
+            }
+        }
+    }
+
+    /// What was taken out has let go of its devices: what is new is opened, and the reload is done.
+    pub(super) async fn closed(&mut self) {
+        let settings = Arc::clone(&self.settings);
+        self.devices.open_others(&settings.config, &self.switches);
+        let info = reports::info(&settings, &self.loaded, &self.started_at);
+        self.doors.publish(&Report::Info(Box::new(info)));
+        self.publish_switches();
+        self.publish_health();
+        if let Some(Reload { asker, restart }) = self.reloads.now.take() {
+            match restart.as_slice() {
+                [] => log::info!("the configuration was read again"),
+                keys => log::warn!(
+                    "the configuration was read again; these sections need a restart: {}",
+                    keys.join(", ")
+                ),
+            }
+            systemd::ready(&self.status());
+            if let Some(asker) = asker {
+                let reply = reports::done(json!({ "needs_restart": restart }));
+                self.answered(JobUpdate::end(&asker, Ok(reply)));
+            }
+        }
+        while !self.devices.is_closing()
+            && let Some(asker) = self.reloads.next.pop_front()
+        {
+            self.reload(asker).await;
+        }
     }
 
     async fn apply(&mut self) -> Result<Vec<&'static str>, String> {
@@ -128,29 +201,28 @@ impl Daemon {
             .map_err(|error| error.to_string())?;
         log::set_max_level(level);
         log_sink::keep_lines(new.config.log.publish);
+        for utterance in self.devices.broken_off(&new.config) {
+            self.break_off(&utterance);
+        }
         self.settings = new;
-        let devices = &mut self.devices;
-        let unseen = devices
-            .reconfigure(&self.settings.config, &self.switches)
-            .await;
-        for asker in unseen {
+        for asker in self.devices.close_others(&self.settings.config) {
             let error = ErrorBody::new(
                 ErrorCode::NotFound,
                 "the camera was taken out of the configuration, or changed",
             );
             self.answered(JobUpdate::end(&asker, Err(error)));
         }
-        let info = reports::info(&self.settings, &self.loaded, &self.started_at);
-        self.doors.publish(&Report::Info(Box::new(info)));
-        self.publish_switches();
-        self.publish_health();
-        match restart.as_slice() {
-            [] => log::info!("the configuration was read again"),
-            keys => log::warn!(
-                "the configuration was read again; these sections need a restart: {}",
-                keys.join(", ")
-            ),
-        }
         Ok(restart)
+    }
+
+    /// Forgets what is being said at a microphone that goes: half a sentence is none. It is told as that.
+    fn break_off(&mut self, utterance: &str) {
+        const WHY: &str =
+            "the microphone was taken out of the configuration, or changed, while somebody spoke";
+        if let Cancelled::Waiting(job) = self.queue.cancel(utterance, WHY) {
+            let error = ErrorBody::new(ErrorCode::Cancelled, WHY);
+            let told = reports::refused(&job, &self.loaded.model, error);
+            told.into_iter().for_each(|told| self.told(told));
+        }
     }
 }

@@ -77,6 +77,22 @@ impl Open {
     }
 }
 
+/// What has a device.
+#[derive(Clone, Copy)]
+enum Source {
+    Microphone,
+    Camera,
+}
+
+impl Source {
+    fn noun(self) -> &'static str {
+        match self {
+            Source::Microphone => "microphone",
+            Source::Camera => "camera",
+        }
+    }
+}
+
 fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
     ErrorBody::new(code, message)
 }
@@ -106,11 +122,14 @@ impl Daemon {
                 let reply = reports::done(details);
                 self.answered(JobUpdate::end(&header, Ok(reply)));
             }
-            Err(error) => {
-                self.record.queues.refused_requests += 1;
-                self.answered(JobUpdate::end(&header, Err(error)));
-            }
+            Err(error) => self.refuse(&header, error),
         }
+    }
+
+    /// Ends a request that was never worked on.
+    pub(super) fn refuse(&mut self, asker: &Header, error: ErrorBody) {
+        self.record.queues.refused_requests += 1;
+        self.answered(JobUpdate::end(asker, Err(error)));
     }
 
     /// Tells whoever asked how far a job is, and everybody that it has ended.
@@ -163,16 +182,7 @@ impl Daemon {
                 self.admit(header, Work::Recognize { text });
             }
             Payload::Cancel(cancel) => return self.cancel(header, &cancel).map(Some),
-            Payload::Reload => {
-                return match self.reload().await {
-                    Ok(restart) => Ok(Some(json!({ "needs_restart": restart }))),
-                    Err(message) => {
-                        self.record.error(&message);
-                        log::error!("the old configuration stays: {message}");
-                        Err(error(ErrorCode::Invalid, message))
-                    }
-                };
-            }
+            Payload::Reload => self.reload(Some(header.clone())).await,
             Payload::Stats => {
                 let state = if self.monitor.degraded().is_degraded() {
                     "degraded"
@@ -194,7 +204,7 @@ impl Daemon {
                 self.need(
                     self.devices
                         .control_microphone(&id, MicrophoneControl::Listen),
-                    "microphone",
+                    Source::Microphone,
                     &id,
                 )?;
                 return Ok(Some(json!({})));
@@ -204,11 +214,35 @@ impl Daemon {
         Ok(None)
     }
 
-    fn need(&self, known: bool, what: &str, id: &str) -> Result<(), ErrorBody> {
-        let message = || format!("there is no {what} {id:?}: it is not configured");
-        known
-            .then_some(())
-            .ok_or_else(|| error(ErrorCode::NotFound, message()))
+    fn need(&self, known: bool, what: Source, id: &str) -> Result<(), ErrorBody> {
+        let noun = what.noun();
+        if known {
+            Ok(())
+        } else if self.is_opening(what, id) {
+            let message = format!("{noun} {id:?} is being opened: ask again in a moment");
+            Err(error(ErrorCode::Busy, message))
+        } else {
+            let message = format!("there is no {noun} {id:?}: it is not configured");
+            Err(error(ErrorCode::NotFound, message))
+        }
+    }
+
+    /// Whether it is configured, and waits for its device to be free.
+    fn is_opening(&self, what: Source, id: &str) -> bool {
+        let is_configured = match what {
+            Source::Microphone => self.settings.microphone(id).is_some(),
+            Source::Camera => self.settings.camera(id).is_some(),
+        };
+        is_configured && self.devices.is_closing()
+    }
+
+    /// Whether it can be switched: what waits for its device is opened as it is switched then.
+    fn need_switch(&self, what: Source, id: &str) -> Result<(), ErrorBody> {
+        let runs = match what {
+            Source::Microphone => self.devices.ears.contains_key(id),
+            Source::Camera => self.devices.eyes.contains_key(id),
+        };
+        self.need(runs || self.is_opening(what, id), what, id)
     }
 
     fn check_prompt(&self, prompt: &str) -> Result<(), ErrorBody> {
@@ -296,12 +330,13 @@ impl Daemon {
             ));
         }
         let known = self.devices.snapshot(&camera, asker.clone(), wish);
-        self.need(known, "camera", &camera)?;
+        self.need(known, Source::Camera, &camera)?;
         self.requests.admit(asker);
         Ok(())
     }
 
     fn cancel(&mut self, asker: &Header, cancel: &Cancel) -> Result<serde_json::Value, ErrorBody> {
+        const WHY: &str = "it was cancelled";
         let meant = self.requests.meant(asker, cancel);
         if meant.is_empty() {
             let (Cancel::Job(name) | Cancel::Target(name)) = cancel;
@@ -309,13 +344,13 @@ impl Daemon {
             return Err(error(ErrorCode::NotFound, message));
         }
         for id in &meant {
-            let asked = match self.queue.cancel(id) {
+            let asked = match self.queue.cancel(id, WHY) {
                 Cancelled::Running => None,
                 Cancelled::Waiting(job) => job.asker,
                 Cancelled::Unknown => self.devices.cancel_snapshot(id),
             };
             if let Some(asked) = asked {
-                let cancelled = error(ErrorCode::Cancelled, "it was cancelled");
+                let cancelled = error(ErrorCode::Cancelled, WHY);
                 self.answered(JobUpdate::end(&asked, Err(cancelled)));
             }
         }
@@ -376,19 +411,15 @@ impl Daemon {
         let switches = &self.switches;
         Ok(match switch {
             Switch::Mute { id, muted } => {
-                self.need(
-                    self.devices.ears.contains_key(id.as_str()),
-                    "microphone",
-                    id,
-                )?;
+                self.need_switch(Source::Microphone, id)?;
                 switches.is_muted(id) == *muted
             }
             Switch::Enable { id, enabled } => {
-                self.need(self.devices.eyes.contains_key(id.as_str()), "camera", id)?;
+                self.need_switch(Source::Camera, id)?;
                 switches.is_enabled(id) == *enabled
             }
             Switch::Captions { id, enabled } => {
-                self.need(self.devices.eyes.contains_key(id.as_str()), "camera", id)?;
+                self.need_switch(Source::Camera, id)?;
                 switches.has_captions(id) == *enabled
             }
             Switch::Matformer(name) => {

@@ -5,4 +5,5 @@ pub mod address;
 pub mod harmless;
 pub mod lock;
 pub mod private;
+pub mod regular;
 pub mod secret;

@@ -1,11 +1,16 @@
 //! What the service manager sees: the beginning, the end, a new configuration, and what outlives the process.
 
+use std::cell::OnceCell;
+use std::fs::OpenOptions;
+use std::io::Write;
+
 use assert_cmd::Command;
 use serde_json::json;
 
 use crate::broker::{retained, wait_until};
 use crate::file_pcm::{raw_file, write_config, write_speech};
 use crate::process::{Bench, Gemmad, Notified, heldout};
+use crate::wyoming::samples;
 
 fn camera(bench: &Bench, id: &str) -> String {
     let directory = bench.dir.path().join(id);
@@ -290,4 +295,69 @@ fn a_start_that_cannot_be_says_why_in_one_line() {
     let (code, error, _) = run(nowhere, &["run", "--config", path, "--state-dir", state]);
     assert!(code.is_some_and(|code| code != 0), "{error}");
     assert!(error.contains("/nowhere/model"), "{error}");
+}
+
+#[test]
+fn a_microphone_that_is_taken_out_while_somebody_speaks_says_so_and_answers_no_half_sentence() {
+    let bench = Bench::new();
+    let pipe = bench.dir.path().join("hall");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let hall = format!("[[microphone]]\nid = \"hall\"\ntype = \"replay\"\ndevice = {pipe:?}\n");
+    bench.write_config(None, "", &hall);
+    let gemmad = bench.start();
+    let mut speaker = OpenOptions::new().write(true).open(&pipe).unwrap();
+    speaker.write_all(&[0; 32_000]).unwrap();
+    speaker
+        .write_all(&samples("009_both.wav")[..30_000])
+        .unwrap();
+    bench.wait_for_payload("mic/hall/speech", "ON");
+    bench.write_config(None, "", "");
+    let reload = bench.request("reload", "r", json!({}));
+    assert_eq!(reload["status"], "ok", "{reload}");
+    let event = bench.wait_for("mic/hall/event", 1)[0].json();
+    assert_eq!(event["event_type"], "rejected", "{event}");
+    let reason = event["reason"].as_str().unwrap();
+    assert!(reason.contains("taken out of the configuration"), "{event}");
+    bench.assert_schemas();
+    gemmad.stop();
+    assert_eq!(bench.on("mic/hall/event").len(), 1);
+}
+
+#[test]
+fn a_device_that_does_not_let_go_holds_up_its_reload_and_nothing_else() {
+    let bench = Bench::new();
+    // Whoever connects is let in, and then waits for an answer that does not come.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/door.jpeg", server.local_addr().unwrap());
+    let door = format!(
+        "[[camera]]\nid = \"door\"\ntype = \"http\"\nurl = \"{url}\"\ntimeout_ms = 60000\n"
+    );
+    bench.write_config(None, "", &door);
+    let gemmad = bench.start();
+    let held = OnceCell::new();
+    wait_until("the camera is asked", || {
+        let client = server.accept();
+        client.is_ok_and(|(client, _)| held.set(client).is_ok())
+    });
+    bench.write_config(None, "", &camera(&bench, "porch"));
+    for name in ["r1", "r2"] {
+        let reload = json!({ "transaction": name }).to_string();
+        bench.publish("request/reload", &reload);
+    }
+    let stats = bench.request("stats", "s", json!({}));
+    assert_eq!(stats["status"], "ok", "{stats}");
+    // It is configured, and its turn is still to come.
+    let asked = bench.request("describe", "d", json!({"camera": "porch"}));
+    assert_eq!(asked["error"]["code"], "busy", "{asked}");
+    bench.publish("camera/porch/captions/set", "OFF");
+    assert!(bench.on("response/reload").is_empty());
+    for name in ["r1", "r2"] {
+        assert_eq!(bench.response("reload", name)["status"], "ok");
+    }
+    gemmad.wait_log("door does not let go of its device, and is left");
+    bench.wait_for_payload("camera/porch/state", "online");
+    bench.wait_for_payload("camera/porch/captions", "OFF");
+    gemmad.stop();
 }

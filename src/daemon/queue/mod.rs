@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 use std::time::{Duration, Instant};
 
-use super::job::{Job, PIECE_SAMPLES, Rank, Ticket, Work};
+use super::job::{Job, PIECE_SAMPLES, Rank, STOPPING, Ticket, Work};
 
 #[cfg(test)]
 mod tests;
@@ -191,10 +191,10 @@ impl Queue {
     }
 
     /// Cancels a job wherever it is; one that waits comes back, one that runs ends by itself.
-    pub(super) fn cancel(&self, id: &str) -> Cancelled {
+    pub(super) fn cancel(&self, id: &str, why: &'static str) -> Cancelled {
         let mut inner = self.lock();
         if let Some(running) = inner.running.iter().find(|running| running.id == id) {
-            running.ticket.cancel();
+            running.ticket.cancel(why);
             return Cancelled::Running;
         }
         let at = inner.waiting.iter().position(|job| job.id == id);
@@ -219,7 +219,7 @@ impl Queue {
         let mut inner = self.lock();
         inner.closed = true;
         for running in &inner.running {
-            running.ticket.cancel();
+            running.ticket.cancel(STOPPING);
         }
         let waiting = inner.waiting.drain(..).collect();
         drop(inner);

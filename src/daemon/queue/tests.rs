@@ -244,11 +244,14 @@ fn cancelled_expired_and_closed_work_comes_back_once() {
     let hall = speak(&queue, "hall");
     let kitchen = speak(&queue, "kitchen");
     push(&queue, "request", request());
-    assert!(matches!(queue.cancel("request"), Cancelled::Waiting(job) if job.id == "request"));
-    assert!(matches!(queue.cancel("request"), Cancelled::Unknown));
+    assert!(
+        matches!(queue.cancel("request", "why"), Cancelled::Waiting(job) if job.id == "request")
+    );
+    assert!(matches!(queue.cancel("request", "why"), Cancelled::Unknown));
     let mut running = queue.pop(Duration::ZERO).unwrap();
-    assert!(matches!(queue.cancel("hall"), Cancelled::Running));
+    assert!(matches!(queue.cancel("hall", "why"), Cancelled::Running));
     assert!(running.ticket.is_over());
+    assert_eq!(running.ticket.cancelled(), Some("why"));
     // Speech that is over has its time from then on; what is being said has no limit but its own.
     assert!(queue.expired().is_empty());
     running.ticket = Arc::new(Ticket::until(Instant::now()));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::event::{Event, Loaded, Told, WorkerNote};
-use super::job::{Job, Rank, Ticket, Work};
+use super::job::{Job, Rank, STOPPING, Ticket, Work};
 use super::queue::Queue;
 use super::settings::Settings;
 use crate::pipeline::{
@@ -405,10 +405,7 @@ fn watch(
 
 /// The error of work that was not done because the daemon ends.
 pub(super) fn stopping() -> ErrorBody {
-    ErrorBody {
-        code: ErrorCode::Busy,
-        message: "the daemon is stopping".to_owned(),
-    }
+    ErrorBody::new(ErrorCode::Busy, STOPPING)
 }
 
 /// What went wrong in the engine, for whoever asked.

@@ -68,7 +68,7 @@ impl Task<'_> {
             }
             Progress::Cancelled => {
                 // A client went, and waits for nothing; at a microphone it was no speech.
-                self.job.ticket.cancel();
+                self.job.ticket.cancel("whoever spoke is gone");
                 self.end(Err(self.broken_off()));
                 return None;
             }
@@ -249,10 +249,10 @@ impl Task<'_> {
             }
             Speaker::Microphone(id) => {
                 let reason = match error {
-                    EngineError::Cancelled if !self.job.ticket.is_late() => {
-                        super::stopping().message
-                    }
-                    EngineError::Cancelled => self.job.too_late().message,
+                    EngineError::Cancelled => match self.job.ticket.cancelled() {
+                        Some(why) if !self.job.ticket.is_late() => why.to_owned(),
+                        _ => self.job.too_late().message,
+                    },
                     error => error.to_string(),
                 };
                 log::warn!(source = id.as_str(); "cannot answer to speech: {reason}");

@@ -8,6 +8,7 @@ use rustls::ClientConfig;
 
 use super::MqttError;
 use super::options::MqttOptions;
+use crate::guard::regular;
 use crate::tls::{self, Own, Peer, TlsError};
 
 /// Longest password, bytes.
@@ -54,7 +55,8 @@ pub(super) fn login(config: &MqttOptions) -> Result<Option<(String, String)>, Mq
         (None, None) => return Ok(Some((config.username.clone(), String::new()))),
     };
     let mut password = String::new();
-    std::fs::File::open(&path)
+    // While it is read nothing is sent: a pipe is not waited for.
+    regular::open(&path)
         .and_then(|file| {
             file.take(MOST_PASSWORD_BYTES + 1)
                 .read_to_string(&mut password)
@@ -69,4 +71,32 @@ pub(super) fn login(config: &MqttOptions) -> Result<Option<(String, String)>, Mq
     }
     let password = password.trim_end_matches(['\n', '\r']).to_owned();
     Ok(Some((config.username.clone(), password)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_a_pipe_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, pipe) = (dir.path().join("file"), dir.path().join("pipe"));
+        std::fs::write(&file, "secret\n").unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let with = |path: &Path| {
+            login(&MqttOptions {
+                username: "pi".to_owned(),
+                password_file: Some(path.to_owned()),
+                ..MqttOptions::default()
+            })
+        };
+        let known = ("pi".to_owned(), "secret".to_owned());
+        assert_eq!(with(&file).unwrap(), Some(known));
+        let told = with(&pipe).unwrap_err().to_string();
+        assert!(
+            told.contains("mqtt.password_file") && told.ends_with("it is no file"),
+            "{told}"
+        );
+    }
 }
