@@ -126,6 +126,45 @@ pub(crate) fn on_the_map(path: &str, architecture: &str) -> Vec<String> {
         .collect()
 }
 
+/// What the map of ARCHITECTURE.md calls a room or a part of one, and is none: `exists` answers for a path from the top of the
+/// repository. Two columns in stand the rooms of `src/`, four columns in the parts of the room above; what is told of them begins
+/// further right.
+pub(crate) fn off_the_map(architecture: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let map = architecture.split("```text\n").find_map(|block| {
+        let (block, _) = block.split_once("```")?;
+        block.split_once("\nsrc/\n")
+    });
+    let Some((_, map)) = map else {
+        return vec!["ARCHITECTURE.md: no map of src/".to_owned()];
+    };
+    let mut found = Vec::new();
+    let mut room = "";
+    for line in map.lines() {
+        let names = line.trim_start();
+        let indent = line.len() - names.len();
+        let names = names.split("  ").next().unwrap_or_default();
+        if indent > 4 {
+            continue;
+        }
+        for name in names.split(' ') {
+            let name = name.trim_end_matches('/').trim_end_matches(".rs");
+            let path = match indent {
+                2 => {
+                    room = name;
+                    format!("src/{name}")
+                }
+                _ => format!("src/{room}/{name}"),
+            };
+            if !exists(&path) && !exists(&format!("{path}.rs")) {
+                found.push(format!(
+                    "ARCHITECTURE.md: the map names {path}, which does not exist"
+                ));
+            }
+        }
+    }
+    found
+}
+
 /// Whatever a document calls by its path exists: `exists` answers for a path from the top of the repository.
 pub(crate) fn dead_paths(document: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let tops = [

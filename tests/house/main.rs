@@ -311,6 +311,24 @@ fn the_architecture_names_every_module() {
 }
 
 #[test]
+fn the_map_names_what_exists() {
+    let there = |path: &str| matches!(path, "src/hall" | "src/hall/lamp.rs" | "src/main.rs");
+    let map = |lines: &str| format!("```text\nkernels/src/  k\nsrc/\n{lines}\n```");
+    let gone = |lines| documents::off_the_map(&map(lines), there).len();
+    assert_eq!(
+        gone("  main.rs    begins\n  hall/      a room\n    lamp     of it\n             more"),
+        0
+    );
+    assert_eq!(gone("  hall/      a room\n    lamp sofa  of it"), 1);
+    assert_eq!(gone("  cellar     a room"), 1);
+    assert_eq!(documents::off_the_map("no map", there).len(), 1);
+    let architecture = read_to_string(top().join("ARCHITECTURE.md")).unwrap();
+    assert_none(documents::off_the_map(&architecture, |path| {
+        top().join(path).exists()
+    }));
+}
+
+#[test]
 fn the_architecture_draws_who_names_whom() {
     let drawing = documents::who_names_whom().unwrap();
     let architecture = read_to_string(top().join("ARCHITECTURE.md")).unwrap();
