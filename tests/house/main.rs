@@ -7,6 +7,7 @@
     reason = "a test that cannot read the repository has to stop"
 )]
 
+mod circles;
 mod documents;
 mod rules;
 mod source;
@@ -118,6 +119,60 @@ fn rooms_name_only_the_rooms_below_them() {
         0
     );
     on_every_source(rules::direction);
+}
+
+#[test]
+fn no_modules_of_a_folder_name_each_other_in_a_circle() {
+    let circles = |texts: &[(&str, &str)]| {
+        let files: Vec<File> = texts
+            .iter()
+            .map(|(path, text)| File::new(path, text))
+            .collect();
+        circles::circles(&files.iter().collect::<Vec<_>>()).len()
+    };
+    let named = "pub mod a;\npub mod b;\npub mod c;\npub use b::{B, other};";
+    // Directly, by what the folder passes on, around a corner, and from deeper inside.
+    for (a, b, c) in [
+        ("use super::b::B;", "use crate::room::a::A;", ""),
+        ("use super::B;", "fn f() { super::super::a::f() }", ""),
+        (
+            "use super::{B, c::C};",
+            "use crate::room::c::C;",
+            "use super::a::A;",
+        ),
+    ] {
+        let texts = [
+            ("src/room/mod.rs", named),
+            ("src/room/a.rs", a),
+            ("src/room/b/deep.rs", b),
+            ("src/room/b/mod.rs", "mod deep;\npub struct B;"),
+            ("src/room/c.rs", c),
+        ];
+        assert_eq!(circles(&texts), 1, "{texts:?}");
+        assert_eq!(circles(&texts[..3]), 0, "{texts:?}");
+    }
+    // A folder's own file gathers the others, and they may name what it holds.
+    for (a, b) in [
+        ("use super::Error;", "use super::{Error, a::A};"),
+        ("use super::b::B;", "#[cfg(test)]\nuse super::a::A;"),
+        ("use super::b::B;", "//! [`super::a::A`]"),
+    ] {
+        let whole = format!("{named}\nuse a::A;\npub struct Error;");
+        let texts = [
+            ("src/room/mod.rs", whole.as_str()),
+            ("src/room/a.rs", a),
+            ("src/room/b.rs", b),
+        ];
+        assert_eq!(circles(&texts), 0, "{texts:?}");
+    }
+    let sources = sources();
+    for krate in ["src/", "kernels/src/"] {
+        let files: Vec<&File> = sources
+            .iter()
+            .filter(|file| file.path.starts_with(krate))
+            .collect();
+        assert_none(circles::circles(&files));
+    }
 }
 
 #[test]

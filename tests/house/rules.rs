@@ -129,7 +129,7 @@ pub(crate) struct File {
     /// From the top of the repository, with `/`.
     pub(crate) path: String,
     pub(crate) text: String,
-    tokens: Vec<Token>,
+    pub(crate) tokens: Vec<Token>,
     paths: Vec<(Vec<String>, usize)>,
 }
 

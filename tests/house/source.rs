@@ -156,6 +156,19 @@ fn item_end(tokens: &[Token], mut i: usize) -> usize {
 ///
 /// `module` is the module that the file is: `["model", "text"]` for src/model/text/mod.rs.
 pub(crate) fn paths(tokens: &[Token], module: &[String]) -> Vec<(Vec<String>, usize)> {
+    let all = found_paths(tokens, module).into_iter();
+    all.map(|(path, line, _)| (path, line)).collect()
+}
+
+/// Those of [`paths`] that a `use` names.
+pub(crate) fn imports(tokens: &[Token], module: &[String]) -> Vec<(Vec<String>, usize)> {
+    let all = found_paths(tokens, module).into_iter();
+    let imported = all.filter(|(_, _, imported)| *imported);
+    imported.map(|(path, line, _)| (path, line)).collect()
+}
+
+/// Paths, the line of each, and whether a `use` names it.
+fn found_paths(tokens: &[Token], module: &[String]) -> Vec<(Vec<String>, usize, bool)> {
     let text = |k: usize| tokens.get(k).map_or("", |t| t.text.as_str());
     let mut found = Vec::new();
     for (i, token) in tokens.iter().enumerate() {
@@ -169,7 +182,7 @@ pub(crate) fn paths(tokens: &[Token], module: &[String]) -> Vec<(Vec<String>, us
             found.extend(
                 spread
                     .into_iter()
-                    .map(|path| (resolve(path, module), token.line)),
+                    .map(|path| (resolve(path, module), token.line, in_use)),
             );
         }
     }
