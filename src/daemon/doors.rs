@@ -25,12 +25,15 @@ enum Upkeep {
     Retried,
 }
 
+/// Opens a door as its section says.
+type Open = Box<dyn Fn(&Config, Inside) -> Opening>;
+
 /// The place of a door, whether one is there or not.
 struct Place {
     /// In the status line and the log.
     name: &'static str,
     is_wanted: fn(&Config) -> bool,
-    open: Box<dyn Fn(&Config, Inside) -> Opening>,
+    open: Open,
     upkeep: Upkeep,
     door: Option<Box<dyn Door>>,
     /// When it is tried again, and the pause after that.

@@ -105,7 +105,8 @@ fn layers_of_any_shape_see_their_own_windows() {
     for chunk in [1, 2, 6] {
         let mut cache = KvCache::new(&layers, KvType::F32, CONTEXT, chunk);
         while cache.position() < CONTEXT {
-            take_chunk(&mut cache, &layers, chunk.min(CONTEXT - cache.position()));
+            let tokens = chunk.min(CONTEXT - cache.position());
+            take_chunk(&mut cache, &layers, tokens);
         }
     }
 }
