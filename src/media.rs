@@ -32,6 +32,36 @@ impl AudioClip {
     }
 }
 
+/// How log-mel frames are made of sound: what a model was trained to hear.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogMelSpec {
+    /// Mel bands in a frame.
+    pub bands: usize,
+    /// Samples that a frame looks at.
+    pub window_samples: usize,
+    /// Samples from the start of one frame to the start of the next.
+    pub hop_samples: usize,
+    /// Samples of the Fourier transform; behind the window there are zeros.
+    pub fft_samples: usize,
+    /// The end of a clip is padded with zeros to a multiple of this.
+    pub pad_multiple_samples: usize,
+    /// Share of the sample before that is subtracted.
+    pub pre_emphasis: f64,
+    /// Lower end of the first band.
+    pub min_frequency_hz: f64,
+    /// Upper end of the last band.
+    pub max_frequency_hz: f64,
+    /// The least energy of a band.
+    pub floor: f64,
+}
+
+impl LogMelSpec {
+    /// Samples that must exist for a frame to exist; the last of them only decides that.
+    pub fn frame_samples(&self) -> usize {
+        self.window_samples + 1
+    }
+}
+
 /// A picture as a camera gave it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VideoFrame {

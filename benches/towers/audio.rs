@@ -1,12 +1,13 @@
 //! 30 s of audio, in pieces as a microphone gives them.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use gemmad::media::SAMPLE_RATE_HZ;
 use gemmad::model::gemma3n::audio::{AudioTower, EncodeOptions};
 use gemmad::model::weights::Checkpoint;
-use gemmad::pipeline::{AudioStream, SoftTokenPadding};
+use gemmad::pipeline::AudioStream;
 use kernels::{Isa, Pool};
 
 use crate::{HEAP, status_mib, synthetic};
@@ -28,6 +29,7 @@ pub(crate) fn measure(dir: &Path, threads: usize) {
         &pool,
     )
     .unwrap();
+    let tower = Arc::new(tower);
     println!(
         "load: {:.2} s, {} threads, {}",
         start.elapsed().as_secs_f64(),
@@ -67,21 +69,19 @@ pub(crate) fn measure(dir: &Path, threads: usize) {
 
 /// The soft tokens of `samples`, which come 20 ms at a time, and the seconds from `start` until the last of them was taken.
 fn encode(
-    tower: &AudioTower,
+    tower: &Arc<AudioTower>,
     pool: &Pool,
     samples: &[f32],
     batch_frames: usize,
     start: Instant,
 ) -> (Vec<f32>, f64) {
-    let mut stream = AudioStream::new(tower, batch_frames);
+    let mut stream = AudioStream::new(tower.clone(), batch_frames);
     let mut tokens = Vec::new();
     for piece in samples.chunks(SAMPLE_RATE_HZ as usize / 50) {
-        stream.push(tower, pool, piece, &mut tokens).unwrap();
+        stream.push(pool, piece, &mut tokens).unwrap();
     }
     let heard = start.elapsed().as_secs_f64();
-    stream
-        .finish(tower, pool, SoftTokenPadding::None, 188, &mut tokens)
-        .unwrap();
+    stream.finish(pool, 0, &mut tokens).unwrap();
     (tokens, heard)
 }
 

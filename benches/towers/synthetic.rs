@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use gemmad::model::config::{AudioConfig, Config, VisionConfig};
+use gemmad::model::gemma3n::config::{AudioConfig, Config, VisionConfig};
 use gemmad::model::gemma3n::vision::{Architecture, PREFIX};
 use half::bf16;
 

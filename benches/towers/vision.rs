@@ -45,7 +45,7 @@ pub(crate) fn measure(dir: &Path, threads: usize) {
     for resolution_px in [256, 256, 512, 768, 768] {
         let before_mib = status_mib("RssAnon");
         let start = Instant::now();
-        let square = photo.resized_to_square(resolution_px);
+        let square = photo.resized(resolution_px, resolution_px);
         let resized = start.elapsed().as_secs_f64();
         let done = AtomicBool::new(false);
         let ((tokens, peak_bytes), peak_mib) = std::thread::scope(|scope| {

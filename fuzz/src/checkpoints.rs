@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use gemmad::model::config::Config;
-use gemmad::model::gemma3n::matformer::Slices;
+use gemmad::model::family;
+use gemmad::model::gemma3n::config::Config;
+use gemmad::model::gemma3n::matformer::slices;
 use gemmad::model::gemma3n::vision::Architecture;
 use gemmad::model::generation_config::GenerationConfig;
 use gemmad::model::grammar::Compiler;
@@ -173,14 +174,16 @@ pub(crate) fn config(bytes: &[u8]) {
     if let Ok(processor) = ProcessorConfig::load(dir.path()) {
         // The size of pictures was read as the file was.
         processor.image_side_px().unwrap();
-        for told in processor.image_warnings() {
+        let here = serde_json::json!({ "do_resize": true, "resample": 2, "do_normalize": false });
+        for told in processor.image_warnings(&here) {
             assert!(told.len() < LONGEST_TEXT_BYTES, "{} bytes", told.len());
         }
     }
-    let Ok(config) = Config::load(dir.path()) else {
+    if family::load(dir.path()).is_err() {
         return;
-    };
-    if let Ok(slices) = Slices::load(dir.path(), &config.text) {
+    }
+    let config = Config::load(dir.path()).unwrap();
+    if let Ok(slices) = slices(&config.text, Some(dir.path())) {
         for slice in slices.iter() {
             assert_eq!(slices.get(&slice.name).unwrap().name, slice.name);
         }
@@ -188,8 +191,9 @@ pub(crate) fn config(bytes: &[u8]) {
     if let Some(vision) = &config.vision {
         Architecture::new(vision.hidden_size, vision.model_args.as_ref()).ok();
     }
+    let model = family::load(dir.path()).unwrap();
     let tokenizer = TOKENIZER.get_or_init(|| Tokenizer::load(&demo()).unwrap());
     tokenizer
-        .check_config(&config, &dir.path().join("config.json"))
+        .check_config(model.spec(), &dir.path().join("config.json"))
         .ok();
 }

@@ -52,7 +52,7 @@ pub(crate) fn picture(bytes: &[u8]) {
     assert!((1..=IMAGE.max_pixels).contains(&pixels));
     assert_eq!(image.pixels.len(), 3 * pixels);
     // The model looks at squares; a small one is enough here.
-    let square = image.resized_to_square(16);
+    let square = image.resized(16, 16);
     assert_eq!(square.pixels.len(), 3 * 16 * 16);
 }
 

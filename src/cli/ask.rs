@@ -160,7 +160,7 @@ impl Ask {
         progress.finish_and_clear();
         written?;
         if self.json {
-            engine.unload_towers();
+            engine.unload_encoders();
             let report = Report {
                 answer,
                 memory_before,

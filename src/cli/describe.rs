@@ -12,8 +12,8 @@ use super::{output, progress};
 use crate::features::image::{ImageError, ImageLimits, RgbImage};
 use crate::guard::harmless;
 use crate::pipeline::{
-    Answer, Engine, EngineOptions, Generation, GroupMemory, Media, Message, Part, Request,
-    TowerOptions,
+    Answer, EncoderOptions, Engine, EngineOptions, Generation, GroupMemory, Media, Message, Part,
+    PictureOptions, Request,
 };
 
 /// Print what is seen in pictures, one line a file
@@ -64,11 +64,17 @@ impl Describe {
                 .map_err(|error| Failure::new(exit::CONFIG, error))?,
         };
         let options = self.run.options(&config);
-        let towers = TowerOptions {
-            resolution_px: self.resolution.or(options.towers.resolution_px),
-            ..options.towers
+        let pictures = &options.encoders.pictures;
+        let encoders = EncoderOptions {
+            pictures: PictureOptions {
+                resolution_px: self.resolution.or(pictures.resolution_px),
+            },
+            ..options.encoders
         };
-        let mut engine = self.run.open(EngineOptions { towers, ..options })?;
+        let mut engine = self.run.open(EngineOptions {
+            encoders,
+            ..options
+        })?;
         let matformer = self.generation.matformer.clone();
         let generation = self.generation.most_likely(&engine);
         let progress = progress::of_files(self.files.len());
@@ -91,7 +97,7 @@ impl Describe {
             let (width_px, height_px) = (image.width_px, image.height_px);
             let answer = describe(&mut engine, image, &prompt, matformer.clone(), &generation)?;
             if i + 1 == self.files.len() {
-                engine.unload_towers();
+                engine.unload_encoders();
             }
             let line = if self.json {
                 let report = Report {

@@ -10,13 +10,11 @@ use serde::Serialize;
 use super::failure::{Failure, exit};
 use super::model_args::{KvArg, ModelArgs};
 use super::output;
-use crate::model::config::Config;
 use crate::model::decoder::kv_cache::{KvCache, KvType};
-use crate::model::decoder::{Exact, Shortcuts, Slice, Tokens, no_probe};
-use crate::model::gemma3n::matformer::Slices;
-use crate::model::gemma3n::text::{TextModel, Workspace};
+use crate::model::decoder::{Decoder, Exact, Shortcuts, Slice, Tokens, no_probe};
+use crate::model::family;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::weights::Checkpoint;
+use crate::model::weights::{Checkpoint, PleOptions};
 use crate::pipeline::EngineError;
 
 /// Compare a pack with the checkpoint it was made from: perplexity, KL divergence, top-1 agreement
@@ -79,15 +77,15 @@ impl Eval {
         let name = self.matformer.as_deref();
         let mut model = Side::open(&self.model.model, name, self.kv_cache.into())?;
         let mut reference = Side::open(&self.reference, name, KvType::F32)?;
-        if model.text.text_vocab_size() != reference.text.text_vocab_size() {
+        if model.logits.len() != reference.logits.len() {
             return Err(Failure::new(
                 exit::DATA,
                 format_args!(
                     "{} has {} text tokens and {} has {}: they are not the same model",
                     self.model.model.display(),
-                    model.text.text_vocab_size(),
+                    model.logits.len(),
                     self.reference.display(),
-                    reference.text.text_vocab_size()
+                    reference.logits.len()
                 ),
             ));
         }
@@ -169,33 +167,32 @@ impl Eval {
 
 /// One of the two models, with its buffers.
 struct Side {
-    text: TextModel,
+    decoder: Box<dyn Decoder>,
     slice: Slice,
     kv_type: KvType,
-    work: Workspace,
     logits: Vec<f32>,
 }
 
 impl Side {
     fn open(dir: &Path, slice: Option<&str>, kv_type: KvType) -> Result<Side, Failure> {
-        let config = Config::load(dir)?;
+        let architecture = family::load(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
-        let text = TextModel::load(&checkpoint, &config.text)?;
-        let slices = Slices::load(dir, &config.text)?;
+        let ple = PleOptions::default();
+        let decoder = architecture.decoder(&checkpoint, &ple, CHUNK, &mut |_, _| {})?;
+        let slices = architecture.slices(Some(dir))?;
         let slice = slice
             .map_or_else(|| Ok(slices.full()), |name| slices.get(name))?
             .clone();
         Ok(Side {
-            work: Workspace::new(&config.text, CHUNK),
-            logits: vec![0.0; text.text_vocab_size()],
-            text,
+            logits: vec![0.0; architecture.spec().text_vocab_size],
+            decoder,
             slice,
             kv_type,
         })
     }
 
     fn cache(&self, context: usize) -> KvCache {
-        KvCache::new(self.text.layers(), self.kv_type, context, CHUNK)
+        KvCache::new(self.decoder.layers(), self.kv_type, context, CHUNK)
     }
 }
 
@@ -225,18 +222,15 @@ impl Sums {
                     shortcuts: Shortcuts::ALL_LOGITS,
                     ..Tokens::new(ids, &side.slice)
                 };
-                side.text
-                    .extend(pool, cache, &mut side.work, tokens, &mut no_probe)?;
+                side.decoder.extend(pool, cache, tokens, &mut no_probe)?;
             }
             for token in 0..ids.len() {
                 let Some(&next) = window.get(first * CHUNK + token + 1) else {
                     continue;
                 };
                 for side in [&mut *model, &mut *reference] {
-                    let Side {
-                        text, work, logits, ..
-                    } = side;
-                    text.logits(pool, work, token, Exact::All, logits)?;
+                    let logits = &mut side.logits;
+                    side.decoder.logits(pool, token, Exact::All, logits)?;
                 }
                 self.compare(&model.logits, &reference.logits, next as usize);
             }

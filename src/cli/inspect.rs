@@ -9,10 +9,12 @@ use super::failure::Failure;
 use super::model_args::{self, ModelArgs};
 use super::output::publish;
 use super::progress;
-use crate::model::config::{Config, LayerType};
+use crate::model::architecture::Architecture;
+use crate::model::decoder::Slices;
 use crate::model::decoder::kv_cache::{KvCache, KvType};
-use crate::model::gemma3n::matformer::Slices;
-use crate::model::weights::{Category, Checkpoint, Group};
+use crate::model::family;
+use crate::model::tensor_table::Category;
+use crate::model::weights::{Checkpoint, Group};
 
 /// Show what a checkpoint holds: parameter groups, sizes, hyper-parameters, MatFormer slices
 #[derive(Debug, clap::Args)]
@@ -99,38 +101,36 @@ impl Inspect {
             bar.finish_and_clear();
             verified?;
         }
-        let config = Config::load(dir)?;
+        let architecture = family::load(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
         model_args::warn(checkpoint.warnings());
-        let slices = Slices::load(dir, &config.text)?;
-        let mut report = report(&config, &checkpoint, &slices)?;
+        let slices = architecture.slices(Some(dir))?;
+        let mut report = report(&*architecture, &checkpoint, &slices)?;
         report.verified = self.verify;
-        publish(&report, self.json, print)
+        publish(&report, self.json, |report, out| {
+            print(report, architecture.categories(), out)
+        })
     }
 }
 
-fn report(config: &Config, checkpoint: &Checkpoint, slices: &Slices) -> Result<Report, Failure> {
-    let text = &config.text;
-    let mut categories = BTreeMap::new();
+fn report(
+    architecture: &dyn Architecture,
+    checkpoint: &Checkpoint,
+    slices: &Slices,
+) -> Result<Report, Failure> {
+    let spec = architecture.spec();
+    let (layers, first) = (&spec.layers, spec.layers[0]);
+    let known = architecture.categories();
+    let mut categories: BTreeMap<_, u64> =
+        known.iter().map(|category| (category.name, 0)).collect();
     for info in checkpoint.tensors() {
-        if let Some(category) = Category::of(&info.name, text.first_kv_shared_layer()) {
-            *categories.entry(category).or_insert(0) += info.parameters();
+        let counted = architecture.category(&info.name);
+        if let Some(count) = counted.and_then(|name| categories.get_mut(name)) {
+            *count += info.parameters();
         }
     }
-    let count = |category: Category| categories.get(&category).copied().unwrap_or(0);
-    let effective = [
-        Category::Mlp,
-        Category::Attention,
-        Category::AltUp,
-        Category::Laurel,
-        Category::PleSide,
-        Category::Norms,
-        Category::KvSharedUnused,
-    ];
-    let contexts = [
-        SHOWN_CONTEXT.min(text.max_position_embeddings),
-        text.max_position_embeddings,
-    ];
+    let effective = known.iter().filter(|category| category.is_effective);
+    let contexts = [SHOWN_CONTEXT.min(spec.max_context), spec.max_context];
     Ok(Report {
         model: checkpoint.dir().display().to_string(),
         verified: false,
@@ -138,40 +138,37 @@ fn report(config: &Config, checkpoint: &Checkpoint, slices: &Slices) -> Result<R
             .into_iter()
             .map(|group| group_report(checkpoint, group))
             .collect::<Result<_, _>>()?,
-        effective_parameters: effective.into_iter().map(count).sum(),
+        effective_parameters: effective.map(|category| categories[category.name]).sum(),
         total_parameters: checkpoint
             .tensors()
             .filter(|info| info.group.is_some())
             .map(|info| info.parameters())
             .sum(),
-        categories: Category::ALL
-            .into_iter()
-            .map(|c| (c.name(), count(c)))
-            .collect(),
+        categories,
         text: TextReport {
-            num_hidden_layers: text.num_hidden_layers,
-            num_kv_shared_layers: text.num_kv_shared_layers,
-            hidden_size: text.hidden_size,
-            intermediate_size: text.intermediate_size.clone(),
-            num_attention_heads: text.num_attention_heads,
-            num_key_value_heads: text.num_key_value_heads,
-            head_dim: text.head_dim,
-            sliding_window: text.sliding_window,
-            full_attention_layers: (0..text.num_hidden_layers)
-                .filter(|&layer| text.layer_types[layer] == LayerType::Full)
+            num_hidden_layers: layers.len(),
+            num_kv_shared_layers: layers.len() - spec.own_kv_layers(),
+            hidden_size: spec.hidden_size,
+            intermediate_size: layers.iter().map(|layer| layer.ffn_width).collect(),
+            num_attention_heads: first.heads,
+            num_key_value_heads: first.kv_heads,
+            head_dim: first.head_dim,
+            sliding_window: spec.sliding_window,
+            full_attention_layers: (0..layers.len())
+                .filter(|&layer| layers[layer].window.is_none())
                 .collect(),
-            vocab_size: text.vocab_size,
-            vocab_size_per_layer_input: text.vocab_size_per_layer_input,
-            hidden_size_per_layer_input: text.hidden_size_per_layer_input,
-            max_position_embeddings: text.max_position_embeddings,
+            vocab_size: spec.vocab_size,
+            vocab_size_per_layer_input: spec.text_vocab_size,
+            hidden_size_per_layer_input: spec.per_layer_input_size,
+            max_position_embeddings: spec.max_context,
         },
         kv_cache: contexts
             .into_iter()
             .map(|context| KvReport {
                 context,
-                bytes_8_bit: KvCache::bytes_for(&text.layers(), KvType::Int8, context),
-                bytes_16_bit: KvCache::bytes_for(&text.layers(), KvType::F16, context),
-                bytes_32_bit: KvCache::bytes_for(&text.layers(), KvType::F32, context),
+                bytes_8_bit: KvCache::bytes_for(layers, KvType::Int8, context),
+                bytes_16_bit: KvCache::bytes_for(layers, KvType::F16, context),
+                bytes_32_bit: KvCache::bytes_for(layers, KvType::F32, context),
             })
             .collect(),
         slices: slices
@@ -182,7 +179,7 @@ fn report(config: &Config, checkpoint: &Checkpoint, slices: &Slices) -> Result<R
                 ffn_parameters: slice
                     .layers()
                     .filter_map(|layer| slice.width(layer))
-                    .map(|width| 3 * (width * text.hidden_size) as u64)
+                    .map(|width| 3 * (width * spec.hidden_size) as u64)
                     .sum(),
             })
             .collect(),
@@ -211,7 +208,7 @@ fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(report: &Report, categories: &[Category], out: &mut dyn Write) -> std::io::Result<()> {
     let verified = if report.verified {
         " (every file has its hash)"
     } else {
@@ -238,13 +235,8 @@ fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
         )?;
     }
     writeln!(out, "\nparameters")?;
-    for category in Category::ALL {
-        writeln!(
-            out,
-            "  {:<18}{:>16}",
-            category.name(),
-            report.categories[category.name()]
-        )?;
+    for Category { name, .. } in categories {
+        writeln!(out, "  {name:<18}{:>16}", report.categories[name])?;
     }
     writeln!(
         out,

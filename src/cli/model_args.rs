@@ -7,7 +7,7 @@ use super::progress;
 use crate::config::Config;
 use crate::model::decoder::kv_cache::KvType;
 use crate::model::sampler::{Sampling, random_seed};
-use crate::pipeline::{Engine, EngineOptions, Generation, TowerOptions};
+use crate::pipeline::{EncoderOptions, Engine, EngineOptions, Generation};
 
 /// The model that a command works on.
 #[derive(Debug, clap::Args)]
@@ -69,7 +69,7 @@ impl RunArgs {
             threads: self.threads.map_or(0, usize::from),
             context: self.context,
             kv_type: self.kv_cache.into(),
-            towers: TowerOptions::new(&config.audio, &config.vision),
+            encoders: EncoderOptions::new(&config.audio, &config.vision),
             ple: config.ple.clone(),
             mlock: config.model.mlock,
             ..EngineOptions::default()

@@ -20,7 +20,8 @@ use crate::guard::harmless;
 use crate::media::SAMPLE_RATE_HZ;
 use crate::model::tasks::Tasks;
 use crate::pipeline::{
-    Answer, Engine, EngineOptions, Generation, GroupMemory, SoftTokenPadding, Speech, TowerOptions,
+    Answer, EncoderOptions, Engine, EngineOptions, Generation, GroupMemory, SoftTokenPadding,
+    Speech,
 };
 
 /// Print what is said in audio files, one line a file
@@ -97,13 +98,16 @@ impl Transcribe {
         let soft_token_padding = match self.soft_token_padding {
             Some(PaddingArg::Reference) => SoftTokenPadding::Reference,
             Some(PaddingArg::None) => SoftTokenPadding::None,
-            None => options.towers.soft_token_padding,
+            None => options.encoders.soft_token_padding,
         };
-        let towers = TowerOptions {
+        let encoders = EncoderOptions {
             soft_token_padding,
-            ..options.towers
+            ..options.encoders
         };
-        let mut engine = self.run.open(EngineOptions { towers, ..options })?;
+        let mut engine = self.run.open(EngineOptions {
+            encoders,
+            ..options
+        })?;
         let question = Question {
             text,
             matformer: self.generation.matformer.as_deref(),
@@ -137,7 +141,7 @@ impl Transcribe {
             let after_end_ms = ended.map_or(0.0, |ended| ended.elapsed().as_secs_f64() * 1e3);
             let memory_during = engine.memory();
             if i + 1 == self.files.len() {
-                engine.unload_towers();
+                engine.unload_encoders();
             }
             progress.inc(1);
             if let Err(failure) = result {

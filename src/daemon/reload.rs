@@ -14,7 +14,7 @@ use super::{Daemon, DaemonError, log_sink, reports, systemd};
 use crate::config::{Config, Matformer};
 use crate::guard::regular;
 use crate::pipeline::commands::CommandGrammar;
-use crate::pipeline::{EngineOptions, TowerOptions};
+use crate::pipeline::{EncoderOptions, EngineOptions};
 use crate::report::{ErrorBody, ErrorCode, Header, JobUpdate, Report};
 
 /// What is computed from a configuration.
@@ -54,7 +54,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         prefix_cache: config.prefix_cache.clone(),
         mlock: config.model.mlock,
         conversation_bytes: (config.queue.conversations_mib as u64) << 20,
-        towers: TowerOptions::new(&config.audio, &config.vision),
+        encoders: EncoderOptions::new(&config.audio, &config.vision),
         ..EngineOptions::default()
     }
 }

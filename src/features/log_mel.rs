@@ -1,8 +1,7 @@
 //! Log-mel frames, as the model was trained to hear them.
 //!
-//! A frame is 513 samples of 16 kHz audio, taken every 160. It is pre-emphasised, windowed, zero-padded to twice its
-//! length, Fourier transformed, and its magnitudes are gathered into triangular mel bands, of which the natural
-//! logarithm is taken. The arithmetic is f64: a loud frame's rounding in f32 would show in its quiet bands, and a
+//! A frame is some samples of 16 kHz audio ([`LogMelSpec`]). It is pre-emphasised, windowed, zero-padded, Fourier transformed,
+//! and its magnitudes are gathered into triangular mel bands, of which the natural logarithm is taken. The arithmetic is f64: a loud frame's rounding in f32 would show in its quiet bands, and a
 //! hundred transforms a second cost nothing next to the encoder.
 
 use std::f64::consts::PI;
@@ -12,36 +11,23 @@ use std::sync::Arc;
 use realfft::num_complex::Complex;
 use realfft::{RealFftPlanner, RealToComplex};
 
-use crate::media::SAMPLE_RATE_HZ;
-
-/// Samples from the start of one frame to the start of the next.
-pub const HOP_SAMPLES: usize = 160;
-/// Samples that must exist for a frame to exist; the last of them only decides that.
-pub const FRAME_SAMPLES: usize = WINDOW_SAMPLES + 1;
-
-const WINDOW_SAMPLES: usize = 512;
-pub(super) const FFT_SAMPLES: usize = 1024;
-/// The end of a clip is padded with zeros to a multiple of this.
-const PAD_MULTIPLE_SAMPLES: usize = 128;
-const PRE_EMPHASIS: f64 = 0.97;
-const MIN_FREQUENCY_HZ: f64 = 125.0;
-const MAX_FREQUENCY_HZ: f64 = 7600.0;
-const MEL_FLOOR: f64 = 1e-5;
+use crate::media::{LogMelSpec, SAMPLE_RATE_HZ};
 
 /// Log-mel frames of one clip, from samples that come in any split.
 ///
-/// With `x` the samples of frame `i`, `x[n] = samples[160 i + n]`, and `w` the periodic Hann window:
+/// With `x` the samples of frame `i`, `x[n] = samples[hop i + n]`, `p` the pre-emphasis, and `w` the periodic Hann window:
 ///
 /// ```text
-/// y[0] = 0.03 x[0];  y[n] = x[n] - 0.97 x[n-1]           n = 1..511
-/// X[k] = | FFT_1024(w y)[k] |                            k = 0..512
-/// frame[m] = ln max(sum_k triangle[m][k] X[k], 1e-5)     m = 0..feature_size
+/// y[0] = (1 - p) x[0];  y[n] = x[n] - p x[n-1]             n = 1..window - 1
+/// X[k] = | FFT(w y)[k] |                                   k = 0..fft / 2
+/// frame[m] = ln max(sum_k triangle[m][k] X[k], floor)      m = 0..bands - 1
 /// ```
 ///
-/// `N` samples, padded with zeros to `P`, a multiple of 128, give `(P - 513) / 160 + 1` frames, and none if `P < 513`.
+/// `N` samples, padded with zeros to `P`, give `(P - window - 1) / hop + 1` frames, and none if `P <= window`.
 ///
 /// Source: `Gemma3nAudioFeatureExtractor`.
 pub struct LogMel {
+    spec: LogMelSpec,
     window: Vec<f64>,
     triangles: Triangles,
     fft: Arc<dyn RealToComplex<f64>>,
@@ -55,14 +41,21 @@ pub struct LogMel {
 }
 
 impl LogMel {
-    /// A clip of which nothing has been heard yet, in frames of `feature_size` mel bands (`input_feat_size`).
-    pub fn new(feature_size: usize) -> LogMel {
-        let fft = RealFftPlanner::<f64>::new().plan_fft_forward(FFT_SAMPLES);
+    /// A clip of which nothing has been heard yet.
+    pub fn new(spec: LogMelSpec) -> LogMel {
+        let fft = RealFftPlanner::<f64>::new().plan_fft_forward(spec.fft_samples);
+        let turn = |n: usize| 2.0 * PI * n as f64 / spec.window_samples as f64;
         LogMel {
-            window: (0..WINDOW_SAMPLES)
-                .map(|n| 0.5 * (1.0 - (2.0 * PI * n as f64 / WINDOW_SAMPLES as f64).cos()))
+            spec,
+            window: (0..spec.window_samples)
+                .map(|n| 0.5 * (1.0 - turn(n).cos()))
                 .collect(),
-            triangles: Triangles::new(feature_size),
+            triangles: Triangles::new(
+                spec.bands,
+                spec.fft_samples,
+                spec.min_frequency_hz,
+                spec.max_frequency_hz,
+            ),
             time: fft.make_input_vec(),
             spectrum: fft.make_output_vec(),
             magnitudes: Vec::new(),
@@ -73,40 +66,36 @@ impl LogMel {
         }
     }
 
-    /// Mel bands in a frame.
-    pub fn feature_size(&self) -> usize {
-        self.triangles.bands.len()
-    }
-
     /// Hears `samples` and appends the frames that they complete, `[frames, feature_size]`, to `frames`.
     pub fn push(&mut self, samples: &[f32], frames: &mut Vec<f32>) {
         self.total_samples += samples.len();
         self.pending.extend_from_slice(samples);
         let mut start = 0;
-        while self.pending.len() - start >= FRAME_SAMPLES {
+        while self.pending.len() - start >= self.spec.frame_samples() {
             self.append_frame(start, frames);
-            start += HOP_SAMPLES;
+            start += self.spec.hop_samples;
         }
         self.pending.drain(..start);
     }
 
     /// Ends the clip and appends the frames that the zero padding completes.
     pub fn finish(mut self, frames: &mut Vec<f32>) {
-        let padding =
-            self.total_samples.next_multiple_of(PAD_MULTIPLE_SAMPLES) - self.total_samples;
-        self.push(&[0.0; PAD_MULTIPLE_SAMPLES][..padding], frames);
+        let padded = self
+            .total_samples
+            .next_multiple_of(self.spec.pad_multiple_samples);
+        self.push(&vec![0.0; padded - self.total_samples], frames);
     }
 
     fn append_frame(&mut self, start: usize, frames: &mut Vec<f32>) {
-        let samples = &self.pending[start..start + WINDOW_SAMPLES];
+        let samples = &self.pending[start..start + self.spec.window_samples];
         // The first sample has no predecessor in its frame and is scaled as if it were its own.
         let mut previous = f64::from(samples[0]);
         for ((out, &sample), window) in self.time.iter_mut().zip(samples).zip(&self.window) {
             let sample = f64::from(sample);
-            *out = (sample - PRE_EMPHASIS * previous) * window;
+            *out = (sample - self.spec.pre_emphasis * previous) * window;
             previous = sample;
         }
-        self.time[WINDOW_SAMPLES..].fill(0.0);
+        self.time[self.spec.window_samples..].fill(0.0);
         // The transform fails only on wrong buffer lengths, and these buffers are its own.
         if self
             .fft
@@ -119,7 +108,7 @@ impl LogMel {
         self.magnitudes
             .extend(self.spectrum.iter().map(|x| x.norm()));
         let energies = self.triangles.energies(&self.magnitudes);
-        frames.extend(energies.map(|x| x.max(MEL_FLOOR).ln() as f32));
+        frames.extend(energies.map(|x| x.max(self.spec.floor).ln() as f32));
     }
 }
 
@@ -135,15 +124,15 @@ struct Band {
 
 impl Triangles {
     /// Triangles between equally spaced points of the HTK mel scale, `mel = 2595 log10(1 + f / 700)`, peak 1.
-    pub(super) fn new(feature_size: usize) -> Triangles {
+    pub(super) fn new(bands: usize, fft_samples: usize, min_hz: f64, max_hz: f64) -> Triangles {
         let mel = |hz: f64| 2595.0 * (1.0 + hz / 700.0).log10();
-        let (low, high) = (mel(MIN_FREQUENCY_HZ), mel(MAX_FREQUENCY_HZ));
+        let (low, high) = (mel(min_hz), mel(max_hz));
         let edge_hz = |i: usize| {
-            let mel = low + (high - low) * i as f64 / (feature_size + 1) as f64;
+            let mel = low + (high - low) * i as f64 / (bands + 1) as f64;
             700.0 * (10f64.powf(mel / 2595.0) - 1.0)
         };
-        let bin_hz = f64::from(SAMPLE_RATE_HZ) / FFT_SAMPLES as f64;
-        let bands = (0..feature_size)
+        let bin_hz = f64::from(SAMPLE_RATE_HZ) / fft_samples as f64;
+        let bands = (0..bands)
             .map(|m| {
                 let (left, centre, right) = (edge_hz(m), edge_hz(m + 1), edge_hz(m + 2));
                 let bins = (left / bin_hz).ceil() as usize..(right / bin_hz).floor() as usize + 1;
@@ -162,7 +151,7 @@ impl Triangles {
         Triangles { bands }
     }
 
-    /// What each band has of the magnitudes of a transform of [`FFT_SAMPLES`].
+    /// What each band has of the magnitudes of a transform.
     pub(super) fn energies(&self, magnitudes: &[f64]) -> impl Iterator<Item = f64> {
         self.bands.iter().map(|band| band.energy(magnitudes))
     }
@@ -179,9 +168,22 @@ impl Band {
 mod tests {
     use super::*;
 
+    /// As Gemma 3n was trained.
+    const SPEC: LogMelSpec = LogMelSpec {
+        bands: 128,
+        window_samples: 512,
+        hop_samples: 160,
+        fft_samples: 1024,
+        pad_multiple_samples: 128,
+        pre_emphasis: 0.97,
+        min_frequency_hz: 125.0,
+        max_frequency_hz: 7600.0,
+        floor: 1e-5,
+    };
+
     fn frames_of(samples: usize) -> usize {
         let mut frames = Vec::new();
-        let mut mel = LogMel::new(128);
+        let mut mel = LogMel::new(SPEC);
         mel.push(&vec![0.0; samples], &mut frames);
         mel.finish(&mut frames);
         frames.len() / 128
@@ -207,7 +209,7 @@ mod tests {
     #[test]
     fn silence_is_the_floor() {
         let mut frames = Vec::new();
-        let mut mel = LogMel::new(128);
+        let mut mel = LogMel::new(SPEC);
         mel.push(&[0.0; 1000], &mut frames);
         mel.finish(&mut frames);
         assert!(!frames.is_empty());

@@ -2,7 +2,6 @@
 
 use serde::Deserialize;
 
-use super::log_mel;
 use super::speech_detect::{FRAME_SAMPLES, SETTLING_FRAMES, SpeechDetector};
 use crate::media::{LONGEST_CLIP_S, SAMPLE_RATE_HZ};
 
@@ -56,6 +55,9 @@ pub fn check_speech(threshold: f32, min_speech_ms: u32) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// The least that a model makes a frame of, 32 ms.
+const SHORTEST_SAMPLES: usize = 513;
 
 /// Samples that the detector hears before it is believed.
 const SETTLING_SAMPLES: usize = SETTLING_FRAMES as usize * FRAME_SAMPLES;
@@ -116,12 +118,12 @@ impl SpeechCheck {
     }
 
     /// Whether somebody spoke in what was pushed so far. Where speech is not required: whether it is long enough for the model to hear
-    /// anything, 32 ms.
+    /// anything, [`SHORTEST_SAMPLES`].
     pub fn has_speech(&mut self) -> bool {
         if !self.settled {
             self.judge();
         }
-        self.found || !self.required && self.samples >= log_mel::FRAME_SAMPLES
+        self.found || !self.required && self.samples >= SHORTEST_SAMPLES
     }
 
     /// Judges the frames that wait.

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use realfft::num_complex::Complex;
 use realfft::{RealFftPlanner, RealToComplex};
 
-use super::log_mel::{FFT_SAMPLES, Triangles};
+use super::log_mel::Triangles;
 
 /// Samples that are judged together: 16 ms.
 pub const FRAME_SAMPLES: usize = 256;
@@ -39,6 +39,11 @@ const BANDS_LAG: usize = 5;
 const LINES_LAG: usize = 6;
 /// Frames in which the lines are looked at together: as many as the step from one note to the next shows in.
 const STEADY_FRAMES: usize = 12;
+/// Samples of a transform.
+const FFT_SAMPLES: usize = 1024;
+/// Where the lowest band begins and the highest ends.
+const MIN_HZ: f64 = 125.0;
+const MAX_HZ: f64 = 7600.0;
 /// Frames that a look at one frame needs, and samples that they reach back.
 const LOOK_FRAMES: usize = STEADY_FRAMES + LINES_LAG;
 const REACH: usize = FFT_SAMPLES + (LOOK_FRAMES - 1) * FRAME_SAMPLES;
@@ -120,7 +125,7 @@ impl Evidence {
             emphasis: ENERGY
                 .map(|k| 1.0 + PRE_EMPHASIS * (PRE_EMPHASIS - 2.0 * turn(k).cos()))
                 .collect(),
-            triangles: Triangles::new(BANDS),
+            triangles: Triangles::new(BANDS, FFT_SAMPLES, MIN_HZ, MAX_HZ),
             time: fft.make_input_vec(),
             spectrum: fft.make_output_vec(),
             magnitudes: Vec::new(),

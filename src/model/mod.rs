@@ -1,9 +1,12 @@
-//! Gemma 3n on the CPU: no async runtime, no device, no clock, no socket.
+//! Models on the CPU: no async runtime, no device, no clock, no socket.
 
+pub mod architecture;
 mod best;
 pub mod config;
 pub mod conformer;
 pub mod decoder;
+pub mod encoder;
+pub mod family;
 mod files;
 pub mod gemma3n;
 pub mod generation_config;
@@ -11,7 +14,9 @@ pub mod grammar;
 pub mod processor_config;
 pub mod prompt;
 pub mod sampler;
+pub mod spec;
 pub mod stop;
 pub mod tasks;
+pub mod tensor_table;
 pub mod tokenizer;
 pub mod weights;

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::files::{self, MAX_JSON_BYTES};
 
@@ -44,6 +44,7 @@ pub enum ProcessorConfigError {
 /// What the files say of pictures, and what of sound.
 #[derive(Debug)]
 pub struct ProcessorConfig {
+    dir: PathBuf,
     image: Option<Section>,
     audio: Option<Section>,
     /// The size of pictures in the older file, where the newer one has the word.
@@ -61,22 +62,6 @@ struct Section {
 
 const NEWER: &str = "processor_config.json";
 const OLDER: &str = "preprocessor_config.json";
-
-/// How pictures become numbers here.
-fn image_as_here() -> Value {
-    json!({
-        "do_resize": true, "resample": 2, "do_rescale": true, "rescale_factor": 1.0 / 255.0, "do_normalize": false,
-    })
-}
-
-/// How sound becomes numbers here (`features/log_mel.rs`).
-fn audio_as_here(feature_size: usize) -> Value {
-    json!({
-        "feature_size": feature_size, "sampling_rate": 16_000, "frame_length": 512, "hop_length": 160, "fft_length": 1024,
-        "min_frequency": 125.0, "max_frequency": 7600.0, "preemphasis": 0.97, "preemphasis_htk_flavor": true, "mel_floor": 1e-5,
-        "dither": 0.0, "input_scale_factor": 1.0, "per_bin_mean": null, "per_bin_stddev": null,
-    })
-}
 
 impl ProcessorConfig {
     /// Reads the files of a checkpoint's directory, those that exist. A section of the newer file counts before the older file, as in
@@ -106,6 +91,7 @@ impl ProcessorConfig {
             })
         };
         let mut config = ProcessorConfig {
+            dir: dir.to_owned(),
             image: section(&[("image_processor", "image_processor.")]),
             audio: section(&[
                 ("feature_extractor", "feature_extractor."),
@@ -136,11 +122,18 @@ impl ProcessorConfig {
         self.image.as_ref().map_or(Ok(None), Section::side_px)
     }
 
-    /// What is said about pictures and not done here, in one line each.
-    pub fn image_warnings(&self) -> Vec<String> {
-        let mut warnings = self.image.as_ref().map_or_else(Vec::new, |section| {
-            section.differing(&image_as_here(), "pictures")
-        });
+    /// The checkpoint's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What is said about pictures and not done here, in one line each; `here` is how they become numbers here, by the keys of the
+    /// files.
+    pub fn image_warnings(&self, here: &Value) -> Vec<String> {
+        let mut warnings = self
+            .image
+            .as_ref()
+            .map_or_else(Vec::new, |section| section.differing(here, "pictures"));
         if let (Some((older, side)), Some(section)) = (&self.overruled, &self.image) {
             warnings.push(format!(
                 "pictures are resized as {} says, as by transformers 5, and not to {side} pixels as in {}: remove the one that is old",
@@ -151,11 +144,11 @@ impl ProcessorConfig {
         warnings
     }
 
-    /// What is said about sound and not done here, in one line each; `feature_size` mel bands are heard.
-    pub fn audio_warnings(&self, feature_size: usize) -> Vec<String> {
-        self.audio.as_ref().map_or_else(Vec::new, |section| {
-            section.differing(&audio_as_here(feature_size), "sound")
-        })
+    /// Likewise about sound.
+    pub fn audio_warnings(&self, here: &Value) -> Vec<String> {
+        self.audio
+            .as_ref()
+            .map_or_else(Vec::new, |section| section.differing(here, "sound"))
     }
 }
 

@@ -1,19 +1,12 @@
-//! Gemma's turn format: messages to token ids, with places for the soft tokens of images and audio clips.
+//! Messages, and prompts that are made of them: token ids, with places for the soft tokens of pictures and audio clips.
 //!
-//! `<bos>`, then for each message `<start_of_turn>` role newline content `<end_of_turn>` newline; `assistant` is written
-//! `model`; a system message is no turn of its own, its text and two newlines stand before the first message's text; at
-//! the end `<start_of_turn>model` newline asks for an answer. An image becomes two newlines, `<start_of_image>`, one
-//! `<image_soft_token>` per soft token, `<end_of_image>`, two newlines; an audio clip likewise.
-//!
-//! Control tokens are put in as ids, and the text between two of them is encoded as one piece with control tokens
-//! switched off: newlines around media join with their neighbours as in the reference, and a user's text can never become
-//! a control token, however it is spelled or split.
-//!
-//! Source: the published `chat_template.jinja` and `Gemma3nProcessor` of the reference implementation.
+//! How turns are written, a family's template knows ([`ChatTemplate`]). Control tokens are put in as ids, and the text between two of
+//! them is encoded as one piece with control tokens switched off: newlines around media join with their neighbours as in the
+//! reference, and a user's text can never become a control token, however it is spelled or split.
 
 use std::ops::Range;
 
-use super::tokenizer::{MediaTokens, Tokenizer};
+use super::tokenizer::{ControlTokens, Tokenizer};
 
 /// The most text that a prompt may hold: far beyond 32,768 tokens, and a bound for the memory of encoding it.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
@@ -149,134 +142,70 @@ pub enum PromptError {
     },
 }
 
-impl Prompt {
+/// How a family writes conversations.
+pub trait ChatTemplate {
     /// Renders a conversation; with `ask`, an answer of the model is asked for at the end.
     ///
     /// # Errors
     /// Roles do not alternate, a system message is misplaced or holds media, the tokenizer has no tokens for a kind of
     /// media, or the text is too long.
-    pub fn render(
+    fn render(
+        &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
         ask: bool,
-    ) -> Result<Prompt, PromptError> {
-        check_length(messages.iter().flat_map(|message| &message.content))?;
-        let (system, turns) = match messages.split_first() {
-            Some((first, rest)) if first.role == Role::System => (system_text(first)?, rest),
-            _ => (String::new(), messages),
-        };
-        if turns.is_empty() {
-            return Err(PromptError::Empty);
-        }
-        let control = tokenizer.control();
-        let mut writer = Writer::new(tokenizer);
-        writer.control(control.bos);
-        for (at, message) in turns.iter().enumerate() {
-            let (expected, name) = if at % 2 == 0 {
-                (Role::User, "user")
-            } else {
-                (Role::Assistant, "model")
-            };
-            if message.role != expected {
-                return Err(match message.role {
-                    Role::System => PromptError::LateSystem,
-                    Role::User => PromptError::Order {
-                        at: at + 1,
-                        found: "user",
-                    },
-                    Role::Assistant => PromptError::Order {
-                        at: at + 1,
-                        found: "assistant",
-                    },
-                });
-            }
-            writer.turn(name, if at == 0 { &system } else { "" }, &message.content)?;
-        }
-        if ask {
-            writer.ask();
-        }
-        writer.flush();
-        Ok(writer.prompt)
-    }
+    ) -> Result<Prompt, PromptError>;
 
     /// Renders what follows the model's answer where a conversation goes on: the end of the model's turn, the user's next one,
     /// and the model's to come.
     ///
     /// # Errors
     /// The tokenizer has no tokens for a kind of media, or the text is too long.
-    pub fn render_next(tokenizer: &Tokenizer, user: &[Part]) -> Result<Prompt, PromptError> {
-        check_length(user.iter())?;
-        let mut writer = Writer::new(tokenizer);
-        writer.control(tokenizer.control().end_of_turn);
-        writer.text("\n");
-        writer.turn("user", "", user)?;
-        writer.ask();
-        writer.flush();
-        Ok(writer.prompt)
-    }
+    fn render_next(&self, tokenizer: &Tokenizer, user: &[Part]) -> Result<Prompt, PromptError>;
 }
 
-fn check_length<'p>(parts: impl Iterator<Item = &'p Part>) -> Result<(), PromptError> {
-    let found = parts.map(Part::text_bytes).sum();
-    if found > MAX_TEXT_BYTES {
-        return Err(PromptError::TooLong { found });
-    }
-    Ok(())
-}
-
-/// Joins pieces of text until a control token ends them.
-struct Writer<'t> {
+/// What templates write with: joins pieces of text until a control token ends them.
+pub(super) struct PromptWriter<'t> {
     tokenizer: &'t Tokenizer,
     text: String,
     prompt: Prompt,
 }
 
-impl Writer<'_> {
-    fn new(tokenizer: &Tokenizer) -> Writer<'_> {
-        Writer {
+impl PromptWriter<'_> {
+    /// For messages of bounded length.
+    ///
+    /// # Errors
+    /// There is more text than [`MAX_TEXT_BYTES`].
+    pub(super) fn new<'p, 't>(
+        tokenizer: &'t Tokenizer,
+        parts: impl Iterator<Item = &'p Part>,
+    ) -> Result<PromptWriter<'t>, PromptError> {
+        let found = parts.map(Part::text_bytes).sum();
+        if found > MAX_TEXT_BYTES {
+            return Err(PromptError::TooLong { found });
+        }
+        Ok(PromptWriter {
             tokenizer,
             text: String::new(),
             prompt: Prompt {
                 ids: Vec::new(),
                 media: Vec::new(),
             },
-        }
+        })
     }
 
-    /// One turn; `before` stands in front of its content.
-    fn turn(&mut self, name: &str, before: &str, content: &[Part]) -> Result<(), PromptError> {
-        let control = self.tokenizer.control();
-        self.control(control.start_of_turn);
-        self.text(name);
-        self.text("\n");
-        self.text(before);
-        for part in content {
-            match part {
-                Part::Text(text) => self.text(trim(text)),
-                Part::Image { soft_tokens } => self.media(
-                    MediaKind::Image,
-                    control.image.ok_or(PromptError::NoMedia("image"))?,
-                    *soft_tokens,
-                ),
-                Part::Audio { soft_tokens } => self.media(
-                    MediaKind::Audio,
-                    control.audio.ok_or(PromptError::NoMedia("audio"))?,
-                    *soft_tokens,
-                ),
-            }
-        }
-        self.control(control.end_of_turn);
-        self.text("\n");
-        Ok(())
+    /// Ids of control tokens.
+    pub(super) fn tokens(&self) -> &ControlTokens {
+        self.tokenizer.control()
     }
 
-    /// The beginning of the model's turn.
-    fn ask(&mut self) {
-        self.control(self.tokenizer.control().start_of_turn);
-        self.text("model\n");
+    /// What was written.
+    pub(super) fn finish(mut self) -> Prompt {
+        self.flush();
+        self.prompt
     }
 
-    fn text(&mut self, text: &str) {
+    pub(super) fn text(&mut self, text: &str) {
         self.text.push_str(text);
     }
 
@@ -287,13 +216,21 @@ impl Writer<'_> {
         self.text.clear();
     }
 
-    fn control(&mut self, id: u32) {
+    pub(super) fn control(&mut self, id: u32) {
         self.flush();
         self.prompt.ids.push(id);
     }
 
-    fn media(&mut self, kind: MediaKind, tokens: MediaTokens, soft_tokens: usize) {
-        self.text("\n\n");
+    /// The marks and places of a picture or clip.
+    ///
+    /// # Errors
+    /// The tokenizer has no tokens for this kind.
+    pub(super) fn media(&mut self, kind: MediaKind, soft_tokens: usize) -> Result<(), PromptError> {
+        let (tokens, name) = match kind {
+            MediaKind::Image => (self.tokens().image, "image"),
+            MediaKind::Audio => (self.tokens().audio, "audio"),
+        };
+        let tokens = tokens.ok_or(PromptError::NoMedia(name))?;
         self.control(tokens.start);
         let start = self.prompt.ids.len();
         self.prompt
@@ -304,24 +241,11 @@ impl Writer<'_> {
             soft_tokens: start..self.prompt.ids.len(),
         });
         self.control(tokens.end);
-        self.text("\n\n");
+        Ok(())
     }
 }
 
-/// A system message's text with the two newlines behind it; the template trims other messages, but not this one.
-fn system_text(message: &Message) -> Result<String, PromptError> {
-    let mut system = String::new();
-    for part in &message.content {
-        match part {
-            Part::Text(text) => system.push_str(text),
-            Part::Image { .. } | Part::Audio { .. } => return Err(PromptError::SystemMedia),
-        }
-    }
-    system.push_str("\n\n");
-    Ok(system)
-}
-
-/// Removes white space as the template's `trim` does, which counts four separators of ASCII to it.
-fn trim(text: &str) -> &str {
+/// Removes white space as the templates' `trim` does, which counts four separators of ASCII to it.
+pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
 }

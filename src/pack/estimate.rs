@@ -1,6 +1,8 @@
 //! What a model needs in a recipe, before anybody has packed it, and what a pack needs: for choosing a recipe and a slice for a board.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use safetensors::Dtype;
 
@@ -10,16 +12,17 @@ use super::plan::{self, Described, Entry, FilePlan, Store};
 use super::quantize::Source as _;
 use super::recipe::Recipe;
 use super::synthetic::{self, SyntheticSize};
-use crate::model::config::{Config, TextConfig};
-use crate::model::decoder::Slice;
-use crate::model::gemma3n::matformer::Slices;
+use crate::model::architecture::Architecture;
+use crate::model::decoder::{Slice, Slices};
+use crate::model::family;
+use crate::model::tensor_table::TextTensor;
 use crate::model::tokenizer::ControlTokens;
 use crate::model::weights::{Checkpoint, Group, HEAD_RESIDUAL};
 
 /// A model in a recipe.
 pub struct PackEstimate {
-    /// Its hyper-parameters.
-    pub config: Config,
+    /// What it is.
+    pub architecture: Arc<dyn Architecture>,
     /// The slices that it serves; the first is the whole model.
     pub slices: Slices,
     /// Bytes of all weights.
@@ -58,22 +61,23 @@ impl PackEstimate {
     pub fn new(size: SyntheticSize, recipe: Recipe) -> Result<PackEstimate, PackError> {
         let path = Path::new("config.json");
         let json = synthetic::config_json(size, true, &CONTROL);
-        let config = Config::parse(json.as_bytes(), path)?;
-        let slices = Slices::built_in(&config.text)?;
+        let architecture = family::parse(json.as_bytes(), path)?;
+        let slices = architecture.slices(None)?;
         let describe = |_: &str, shape: &[usize]| {
             Some(Described {
                 shape: shape.to_vec(),
                 dtype: Dtype::BF16,
             })
         };
-        let files = plan::text(&config.text, recipe, &slices, path, &describe)?;
-        let towers = synthetic::towers(recipe);
+        let tensors = architecture.text_tensors();
+        let files = plan::text(&tensors, recipe, &slices, path, &describe)?;
+        let towers = synthetic::towers(&*architecture, recipe);
         let tower = |group: Group| {
             let own = towers.iter().filter(|file| file.group == group);
             own.map(|file| sum(&file.entries)).sum::<u64>()
         };
         let tower_bytes = [tower(Group::Audio), tower(Group::Vision)];
-        Ok(PackEstimate::of(config, slices, files, tower_bytes))
+        Ok(PackEstimate::of(architecture, slices, files, tower_bytes))
     }
 
     /// Lays the pack of the checkpoint in `dir` out without writing it.
@@ -82,16 +86,17 @@ impl PackEstimate {
     /// As [`pack_checkpoint`](super::pack_checkpoint): the checkpoint is incomplete, malformed or a pack.
     pub fn of_checkpoint(dir: &Path, recipe: Recipe) -> Result<PackEstimate, PackError> {
         let source = HuggingFace::open(dir)?;
-        let config = Config::load(dir)?;
-        let slices = Slices::load(dir, &config.text)?;
+        let architecture = family::load(dir)?;
+        let slices = architecture.slices(Some(dir))?;
         let describe = |name: &str, _: &[usize]| source.describe(name);
-        let files = plan::text(&config.text, recipe, &slices, dir, &describe)?;
+        let tensors = architecture.text_tensors();
+        let files = plan::text(&tensors, recipe, &slices, dir, &describe)?;
         let tower = |group: Group| {
             let tensors = source.tensors(group).into_iter();
-            sum(&plan::tower(group, recipe, tensors).entries)
+            sum(&plan::encoder(group, recipe, &*architecture, tensors).entries)
         };
         let tower_bytes = [tower(Group::Audio), tower(Group::Vision)];
-        Ok(PackEstimate::of(config, slices, files, tower_bytes))
+        Ok(PackEstimate::of(architecture, slices, files, tower_bytes))
     }
 
     /// Reads what stands in a pack.
@@ -99,8 +104,8 @@ impl PackEstimate {
     /// # Errors
     /// Its config or its slices are missing or malformed.
     pub fn of_pack(pack: &Checkpoint) -> Result<PackEstimate, PackError> {
-        let config = Config::load(pack.dir())?;
-        let slices = Slices::load(pack.dir(), &config.text)?;
+        let architecture = family::load(pack.dir())?;
+        let slices = architecture.slices(Some(pack.dir()))?;
         let bytes = |group: Group| {
             let own = pack.tensors().filter(|info| info.group == Some(group));
             own.map(|info| info.bytes).sum::<u64>()
@@ -110,12 +115,12 @@ impl PackEstimate {
             tower_bytes: [bytes(Group::Audio), bytes(Group::Vision)],
             text: stored(pack),
             slices,
-            config,
+            architecture,
         })
     }
 
     fn of(
-        config: Config,
+        architecture: Arc<dyn Architecture>,
         slices: Slices,
         [text, ple]: [FilePlan; 2],
         tower_bytes: [u64; 2],
@@ -125,16 +130,21 @@ impl PackEstimate {
             tower_bytes,
             text: text.entries,
             slices,
-            config,
+            architecture,
         }
     }
 
     /// What a slice reads.
     pub fn slice(&self, slice: &Slice) -> SliceEstimate {
+        let tensors = self.architecture.text_tensors();
+        let tensors: HashMap<&str, &TextTensor> = tensors
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), tensor))
+            .collect();
         let (mut resident, mut token) = (0.0, 0.0);
         for entry in &self.text {
             let bytes = entry.bytes().unwrap_or(0) as f64;
-            let [kept, active] = shares(entry, &self.config.text, slice);
+            let [kept, active] = shares(entry, tensors.get(entry.source.as_str()).copied(), slice);
             resident += bytes * kept;
             token += bytes * kept * active;
         }
@@ -188,41 +198,27 @@ fn stored(pack: &Checkpoint) -> Vec<Entry> {
 }
 
 /// The share of a tensor that a slice keeps in memory, and the share of that which a token reads.
-fn shares(entry: &Entry, config: &TextConfig, slice: &Slice) -> [f64; 2] {
+fn shares(entry: &Entry, tensor: Option<&TextTensor>, slice: &Slice) -> [f64; 2] {
     if matches!(entry.store, Store::Residual(_)) {
         return [0.0, 0.0];
     }
-    let leaf = entry
-        .source
-        .strip_prefix(plan::TEXT_PREFIX)
-        .unwrap_or(&entry.source);
-    let Some((layer, leaf)) = leaf
-        .strip_prefix("layers.")
-        .and_then(|rest| rest.split_once('.'))
-        .and_then(|(layer, leaf)| Some((layer.parse::<usize>().ok()?, leaf)))
-    else {
+    let Some((tensor, layer)) = tensor.and_then(|tensor| Some((tensor, tensor.layer?))) else {
         return [1.0, 1.0];
     };
     let Some(width) = slice.width(layer) else {
         return [0.0, 0.0];
     };
-    if !leaf.starts_with("mlp.") {
+    let Some(full) = tensor.neurons() else {
         return [1.0, 1.0];
-    }
-    let sparsity = config.activation_sparsity_pattern[layer];
-    let active = match leaf.starts_with("mlp.gate") {
-        true => 1.0,
-        false => 1.0 - sparsity,
     };
-    let full = config.intermediate_size[layer];
-    // `down` in segments: those up to the slice's width are read whole.
+    // Segments of columns: those up to the slice's width are read whole.
     let kept = match &entry.store {
         Store::Quantized { blocks, first_col } if entry.name != entry.source => {
             f64::from(u8::from(first_col + blocks.cols <= width))
         }
         _ => width as f64 / full as f64,
     };
-    [kept, active]
+    [kept, tensor.token_share]
 }
 
 #[cfg(test)]

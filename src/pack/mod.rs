@@ -30,8 +30,7 @@ pub use synthetic::{SyntheticSize, pack_synthetic, synthetic_tokenizer_json};
 pub use verify::verify;
 pub use writer::Progress;
 
-use crate::model::config::Config;
-use crate::model::gemma3n::matformer::Slices;
+use crate::model::family;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Group, PackManifest};
 use gguf::Gguf;
@@ -80,13 +79,13 @@ pub fn pack_checkpoint(
 ) -> Result<PackManifest, PackError> {
     writer::check_target(target, options.force)?;
     let mut source = HuggingFace::open(dir)?;
-    let config = Config::load(dir)?;
-    let slices = Slices::load(dir, &config.text)?;
-    Tokenizer::load(dir)?.check_config(&config, &dir.join("config.json"))?;
+    let architecture = family::load(dir)?;
+    let slices = architecture.slices(Some(dir))?;
+    Tokenizer::load(dir)?.check_config(architecture.spec(), &dir.join("config.json"))?;
 
     let describe = |name: &str, _: &[usize]| source.describe(name);
     let mut files = Vec::from(plan::text(
-        &config.text,
+        &architecture.text_tensors(),
         options.recipe,
         &slices,
         dir,
@@ -95,7 +94,12 @@ pub fn pack_checkpoint(
     for group in [Group::Audio, Group::Vision] {
         let tensors = source.tensors(group);
         if !tensors.is_empty() {
-            files.push(plan::tower(group, options.recipe, tensors.into_iter()));
+            files.push(plan::encoder(
+                group,
+                options.recipe,
+                &*architecture,
+                tensors.into_iter(),
+            ));
         }
     }
     let companions = companions(dir)?;
@@ -117,10 +121,16 @@ pub fn pack_gguf(
 ) -> Result<PackManifest, PackError> {
     writer::check_target(target, options.force)?;
     let mut source = Gguf::open(file)?;
-    let (config, companions) = source.companions(tokenizer_dir)?;
-    let slices = Slices::built_in(&config.text)?;
+    let (architecture, companions) = source.companions(tokenizer_dir)?;
+    let slices = architecture.slices(None)?;
     let describe = |name: &str, _: &[usize]| source.describe(name);
-    let files = plan::text(&config.text, options.recipe, &slices, file, &describe)?;
+    let files = plan::text(
+        &architecture.text_tensors(),
+        options.recipe,
+        &slices,
+        file,
+        &describe,
+    )?;
     let pack = begin(target, options, &files, &companions, progress)?;
     write(pack, &files, pool, &mut source, options.recipe)
 }

@@ -2,6 +2,8 @@
 
 use kernels::quant::Format;
 
+use crate::model::tensor_table::Role;
+
 /// What quantisation a pack is made with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recipe {
@@ -12,23 +14,6 @@ pub enum Recipe {
     Balanced,
     /// FFN, attention, head and PLE table in 4 bit; LAuReL, AltUp, the per-layer-input projections and the towers in 8.
     Small,
-}
-
-/// What a matrix is for: a recipe's unit of choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Gate, up and down: most of a decoded token's bytes.
-    FeedForward,
-    /// Q, K, V and output projections.
-    Attention,
-    /// Token embeddings, also the LM head.
-    Head,
-    /// One row per token id and layer.
-    PleTable,
-    /// AltUp's stream projections, LAuReL and the projections of per-layer inputs: small, and every layer's error passes them.
-    Side,
-    /// Linear layers, pointwise and depthwise convolutions of what hears and sees.
-    Tower,
 }
 
 /// In what order a matrix's weights are stored.
@@ -60,7 +45,7 @@ impl Recipe {
         let q4 = match self {
             Recipe::Q8 => false,
             Recipe::Balanced => matches!(role, Role::FeedForward | Role::Head),
-            Recipe::Small => !matches!(role, Role::Side | Role::Tower),
+            Recipe::Small => !matches!(role, Role::Side | Role::Encoder),
         };
         match (q4, arrangement) {
             (true, Arrangement::Tiled) => Format::Q4Tiled,

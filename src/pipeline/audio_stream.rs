@@ -1,12 +1,14 @@
 //! Samples to soft tokens, while they are being spoken.
 
+use std::sync::Arc;
+
 use kernels::Pool;
 use serde::Deserialize;
 
-use crate::features::log_mel::{FRAME_SAMPLES, LogMel};
+use crate::features::log_mel::LogMel;
 use crate::features::speech_split::MAX_PIECE_SAMPLES;
 use crate::media::SAMPLE_RATE_HZ;
-use crate::model::gemma3n::audio::{AudioTower, EncodeOptions, EncoderState};
+use crate::model::encoder::{AudioEncoder, ClipEncoder};
 
 /// What fills the places of a clip (`audio_soft_tokens_per_image`, 188) that its soft tokens do not.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -24,12 +26,14 @@ pub enum SoftTokenPadding {
 pub enum AudioStreamError {
     /// There is less than one frame.
     #[error(
-        "cannot encode {samples} samples of audio: expected at least {FRAME_SAMPLES} ({:.1} ms at {SAMPLE_RATE_HZ} Hz)",
-        FRAME_SAMPLES as f64 * 1000.0 / f64::from(SAMPLE_RATE_HZ)
+        "cannot encode {samples} samples of audio: expected at least {least} ({:.1} ms at {SAMPLE_RATE_HZ} Hz)",
+        *least as f64 * 1000.0 / f64::from(SAMPLE_RATE_HZ)
     )]
     TooShort {
         /// Samples that were pushed.
         samples: usize,
+        /// Samples of one frame.
+        least: usize,
     },
     /// The model hears 30 s at once.
     #[error(
@@ -44,25 +48,28 @@ pub enum AudioStreamError {
 
 /// One clip of at most 30 s, encoded as it comes.
 ///
-/// Soft tokens `[tokens, text_hidden_size]` are the same for any split of the samples, up to rounding (1e-5). Token `j` stands
-/// for 160 ms and is final 92 ms after its start; it is given with the batch that it is in.
+/// Soft tokens `[tokens, text width]` are the same for any split of the samples, up to rounding (1e-5). A token is given with the
+/// batch that it is in, once it is final.
 pub struct AudioStream {
     log_mel: LogMel,
-    encoder: EncoderState,
+    /// Samples of one log-mel frame.
+    frame_samples: usize,
+    encoder: Arc<dyn AudioEncoder>,
+    clip: Box<dyn ClipEncoder>,
     samples: usize,
     tokens: usize,
     frames: Vec<f32>,
 }
 
 impl AudioStream {
-    /// A clip of which nothing has been heard yet; `batch_frames` as in [`EncodeOptions`].
-    pub fn new(tower: &AudioTower, batch_frames: usize) -> AudioStream {
+    /// A clip of which nothing has been heard yet; `batch_frames` as in [`AudioEncoder::begin`].
+    pub fn new(encoder: Arc<dyn AudioEncoder>, batch_frames: usize) -> AudioStream {
+        let spec = encoder.log_mel();
         AudioStream {
-            log_mel: LogMel::new(tower.feature_size()),
-            encoder: tower.start(EncodeOptions {
-                batch_frames,
-                valid_frames: None,
-            }),
+            log_mel: LogMel::new(spec),
+            frame_samples: spec.frame_samples(),
+            clip: Arc::clone(&encoder).begin(batch_frames),
+            encoder,
             samples: 0,
             tokens: 0,
             frames: Vec::new(),
@@ -75,7 +82,6 @@ impl AudioStream {
     /// If the clip would be longer than 30 s; nothing of `samples` is then heard.
     pub fn push(
         &mut self,
-        tower: &AudioTower,
         pool: &Pool,
         samples: &[f32],
         soft_tokens: &mut Vec<f32>,
@@ -87,66 +93,36 @@ impl AudioStream {
         self.samples = total;
         self.frames.clear();
         self.log_mel.push(samples, &mut self.frames);
-        self.tokens += encode(
-            tower,
-            pool,
-            &mut self.encoder,
-            &self.frames,
-            false,
-            soft_tokens,
-        );
+        self.tokens += self.clip.push(pool, &self.frames, false, soft_tokens);
         Ok(())
     }
 
-    /// Ends the clip and appends the remaining soft tokens, then, with [`SoftTokenPadding::Reference`], the padding up to
-    /// `soft_tokens_per_clip`. Returns how many tokens the clip has been given in all.
+    /// Ends the clip and appends the remaining soft tokens, then padding up to `padded_tokens` where the family pads. Returns how
+    /// many tokens the clip has been given in all.
     ///
     /// # Errors
-    /// If the clip is shorter than one frame (32 ms).
+    /// If the clip is shorter than one frame.
     pub fn finish(
         mut self,
-        tower: &AudioTower,
         pool: &Pool,
-        padding: SoftTokenPadding,
-        soft_tokens_per_clip: usize,
+        padded_tokens: usize,
         soft_tokens: &mut Vec<f32>,
     ) -> Result<usize, AudioStreamError> {
-        if self.samples < FRAME_SAMPLES {
+        if self.samples < self.frame_samples {
             return Err(AudioStreamError::TooShort {
                 samples: self.samples,
+                least: self.frame_samples,
             });
         }
         self.frames.clear();
         self.log_mel.finish(&mut self.frames);
-        self.tokens += encode(
-            tower,
-            pool,
-            &mut self.encoder,
-            &self.frames,
-            true,
-            soft_tokens,
-        );
-        if padding == SoftTokenPadding::Reference {
-            for _ in self.tokens..soft_tokens_per_clip {
-                soft_tokens.extend_from_slice(tower.pad_embedding());
+        self.tokens += self.clip.push(pool, &self.frames, true, soft_tokens);
+        if let Some(row) = self.encoder.padding_row() {
+            for _ in self.tokens..padded_tokens {
+                soft_tokens.extend_from_slice(row);
             }
-            self.tokens = self.tokens.max(soft_tokens_per_clip);
+            self.tokens = self.tokens.max(padded_tokens);
         }
         Ok(self.tokens)
     }
-}
-
-/// Appends the soft tokens that `frames` complete and returns how many they are.
-fn encode(
-    tower: &AudioTower,
-    pool: &Pool,
-    encoder: &mut EncoderState,
-    frames: &[f32],
-    end: bool,
-    soft_tokens: &mut Vec<f32>,
-) -> usize {
-    let mut encoded = Vec::new();
-    let padded = tower.encode(pool, encoder, frames, end, &mut encoded);
-    tower.embed(pool, &encoded, soft_tokens);
-    padded.len()
 }

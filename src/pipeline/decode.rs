@@ -125,7 +125,7 @@ impl Engine {
         };
         let mut sampler = Sampler::new(
             generation.sampling,
-            self.text.text_vocab_size(),
+            self.spec().text_vocab_size,
             generation.seed,
         )?;
         let tokenizer = self.shared_tokenizer();
@@ -141,7 +141,7 @@ impl Engine {
             }
             let chosen = match &mut constrained {
                 None => self
-                    .logits(self.work.ready() - 1, exact(&sampler, None))
+                    .logits(self.decoder.ready() - 1, exact(&sampler, None))
                     .and_then(|()| sampler.sample(&mut self.logits).map_err(EngineError::from)),
                 Some(constrained) => {
                     let room = generation.max_tokens - stream.tokens();
@@ -221,7 +221,7 @@ impl Engine {
         if let Some(&id) = constrained.taken.front() {
             return Ok(id);
         }
-        let last = self.work.ready() - 1;
+        let last = self.decoder.ready() - 1;
         match constrained.constraint.allowed()? {
             Next::Forced(mut run) => {
                 let cache = &conversation.cache;
@@ -247,8 +247,7 @@ impl Engine {
                 if few && constrained.confidence.is_none() {
                     let ids: Vec<u32> = allowed.iter().collect();
                     let logits = &mut self.logits;
-                    self.text
-                        .logits_of(&self.pool, &mut self.work, last, &ids, logits)?;
+                    self.decoder.logits_of(&self.pool, last, &ids, logits)?;
                 } else {
                     self.logits(last, exact(sampler, Some(&allowed)))?;
                     constrained.measure(&allowed, &self.logits);
@@ -315,10 +314,9 @@ impl Engine {
             shortcuts,
             ..Tokens::new(ids, slice)
         };
-        self.text.extend_watched(
+        self.decoder.extend_watched(
             &self.pool,
             cache,
-            &mut self.work,
             tokens,
             &mut no_probe,
             &mut *self.on_step,
@@ -333,8 +331,8 @@ impl Engine {
         } else {
             Exact::All
         };
-        let (work, logits) = (&mut self.work, &mut self.logits);
-        Ok(self.text.logits(&self.pool, work, token, exact, logits)?)
+        let logits = &mut self.logits;
+        Ok(self.decoder.logits(&self.pool, token, exact, logits)?)
     }
 }
 

@@ -9,22 +9,22 @@ use kernels::{Isa, Pool};
 
 use super::conversations::{Conversations, Kept};
 use super::decode::DecodeShortcuts;
+use super::encoders::Encoders;
 use super::error::EngineError;
-use super::media::{TowerOptions, Towers};
 use super::options::EngineOptions;
 use super::prefix_cache::PrefixCache;
 use super::{Answer, FinishReason, Part, Request, Timing};
-use crate::model::config::Config;
+use crate::model::architecture::Architecture;
 use crate::model::decoder::kv_cache::KvCache;
-use crate::model::decoder::{Slice, SliceError};
-use crate::model::gemma3n::matformer::Slices;
-use crate::model::gemma3n::text::{TextModel, Workspace};
+use crate::model::decoder::{Decoder, Slice, SliceError, Slices};
+use crate::model::family;
 use crate::model::generation_config::GenerationConfig;
 use crate::model::grammar;
 use crate::model::prompt::{self, Message, Prompt, Role};
 use crate::model::sampler::Sampling;
+use crate::model::spec::Spec;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::weights::{Checkpoint, PleStore, Residency};
+use crate::model::weights::{Checkpoint, Residency};
 
 /// The largest K/V cache: the real models need 0.5 GiB for their longest context, a board has 16 GiB at most.
 const MAX_CACHE_BYTES: u64 = 16 << 30;
@@ -34,14 +34,13 @@ pub struct Engine {
     pub(super) checkpoint: Arc<Checkpoint>,
     pub(super) residency: Arc<Residency>,
     pub(super) warnings: Vec<String>,
-    config: Config,
+    architecture: Arc<dyn Architecture>,
     tokenizer: Arc<Tokenizer>,
     generation_config: GenerationConfig,
     pub(super) slices: Slices,
-    pub(super) text: TextModel,
-    pub(super) towers: Towers,
+    pub(super) decoder: Box<dyn Decoder>,
+    pub(super) encoders: Encoders,
     pub(super) pool: Arc<Pool>,
-    pub(super) work: Workspace,
     pub(super) logits: Vec<f32>,
     pub(super) options: EngineOptions,
     conversations: Conversations,
@@ -77,21 +76,21 @@ impl Engine {
         options: EngineOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Engine, EngineError> {
-        let config = Config::load(dir)?;
+        let architecture = family::load(dir)?;
+        let spec = architecture.spec();
         let checkpoint = Arc::new(Checkpoint::open(dir)?);
         let tokenizer = Arc::new(Tokenizer::load(dir)?);
-        tokenizer.check_config(&config, &dir.join("config.json"))?;
+        tokenizer.check_config(spec, &dir.join("config.json"))?;
         let generation_config = GenerationConfig::load(dir)?;
-        let slices = Slices::load(dir, &config.text)?;
-        let limit = config.text.max_position_embeddings;
+        let slices = architecture.slices(Some(dir))?;
+        let limit = spec.max_context;
         if options.context == 0 || options.context > limit {
             return Err(EngineError::Context {
                 asked: options.context,
                 limit,
             });
         }
-        let cache_bytes =
-            KvCache::bytes_for(&config.text.layers(), options.kv_type, options.context);
+        let cache_bytes = KvCache::bytes_for(&spec.layers, options.kv_type, options.context);
         if cache_bytes > MAX_CACHE_BYTES {
             return Err(EngineError::CacheSize {
                 context: options.context,
@@ -102,14 +101,14 @@ impl Engine {
         let threads = Engine::threads_for(options.threads);
         let pool = Arc::new(Pool::new(Isa::from_environment()?, threads));
         let residency = Residency::new(Arc::clone(&checkpoint));
-        let ple = PleStore::open(&checkpoint, &config.text, &options.ple, progress)?;
-        let text = TextModel::with_ple(&checkpoint, &config.text, ple)?;
+        let chunk = options.prefill_chunk.clamp(1, options.context);
+        let decoder = architecture.decoder(&checkpoint, &options.ple, chunk, progress)?;
         let mut warnings = checkpoint.warnings().to_vec();
-        warnings.extend(super::residency::warnings(&text, options.mlock));
-        let towers = Towers::new(
+        warnings.extend(super::residency::warnings(&*decoder, options.mlock));
+        let encoders = Encoders::new(
             &checkpoint,
-            &config,
-            options.towers.resolution_px,
+            Arc::clone(&architecture),
+            options.encoders.pictures,
             residency.clone(),
             &mut warnings,
         )?;
@@ -126,19 +125,15 @@ impl Engine {
         Ok(Engine {
             warnings,
             prefix_cache,
-            work: Workspace::new(
-                &config.text,
-                options.prefill_chunk.clamp(1, options.context),
-            ),
-            logits: vec![0.0; text.text_vocab_size()],
-            towers,
+            logits: vec![0.0; spec.text_vocab_size],
+            encoders,
             residency,
             checkpoint,
-            config,
+            architecture,
             tokenizer,
             generation_config,
             slices,
-            text,
+            decoder,
             pool,
             conversations: Conversations::new(options.conversation_bytes),
             options,
@@ -153,9 +148,9 @@ impl Engine {
         self.checkpoint.dir().to_owned()
     }
 
-    /// Hyper-parameters.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// What the model's family, and its config.json, fix.
+    pub fn spec(&self) -> &Spec {
+        self.architecture.spec()
     }
 
     /// The tokenizer.
@@ -172,9 +167,9 @@ impl Engine {
         self.generation_config.sampling
     }
 
-    /// The text model.
-    pub fn text(&self) -> &TextModel {
-        &self.text
+    /// The decoder.
+    pub fn decoder(&self) -> &dyn Decoder {
+        &*self.decoder
     }
 
     /// What is skipped while answers are decoded, to compare with the plain computation.
@@ -216,7 +211,7 @@ impl Engine {
         matformer: Option<&str>,
     ) -> Result<Conversation, EngineError> {
         let slice = self.slice(matformer)?.clone();
-        if !self.text.serves(&slice) {
+        if !self.decoder.serves(&slice) {
             return Err(SliceError::Misfit {
                 name: slice.name,
                 reason: "the pack was made before this slice was named: make it again with `gemmad pack`".to_owned(),
@@ -226,7 +221,7 @@ impl Engine {
         self.use_text()?;
         let chunk = self.options.prefill_chunk.clamp(1, self.options.context);
         let cache = KvCache::new(
-            self.text.layers(),
+            self.decoder.layers(),
             self.options.kv_type,
             self.options.context,
             chunk,
@@ -294,7 +289,7 @@ impl Engine {
                 ids[fixed..].to_vec()
             }
         };
-        let rows = self.media_rows(&ids, &rows)?;
+        let rows = self.media_rows(&ids, &rows);
         self.prefill(&mut conversation, &ids, &rows, give_way)?;
         let generation = &request.generation;
         let mut answer = self.decode(&mut conversation, generation, on_text, give_way)?;
@@ -333,7 +328,8 @@ impl Engine {
             return Ok(None);
         };
         let mut ids: Vec<u32> = kept.pending.into_iter().collect();
-        ids.extend(Prompt::render_next(&self.tokenizer, &user.content)?.ids);
+        let template = self.architecture.template();
+        ids.extend(template.render_next(&self.tokenizer, &user.content)?.ids);
         let full = kept.snapshot.position() + ids.len() > conversation.cache.context();
         if full || (system.is_some() && *system != kept.system) {
             return Ok(None);
@@ -350,7 +346,8 @@ impl Engine {
 
     /// The prompt that asks for an answer to what was said.
     pub(super) fn render(&self, messages: &[Message]) -> Result<Prompt, EngineError> {
-        Ok(Prompt::render(&self.tokenizer, messages, true)?)
+        let template = self.architecture.template();
+        Ok(template.render(&self.tokenizer, messages, true)?)
     }
 
     /// A grammar at the beginning of an answer.
@@ -362,7 +359,7 @@ impl Engine {
             Some(compiler) => compiler,
             None => grammar::Compiler::new(
                 &self.tokenizer,
-                self.text.text_vocab_size(),
+                self.spec().text_vocab_size,
                 &self.stop_tokens(),
             )?,
         };
@@ -373,24 +370,19 @@ impl Engine {
     /// may name another in each.
     pub(super) fn stop_tokens(&self) -> Vec<u32> {
         let control = self.tokenizer.control();
-        let mut tokens = self.config.ids.eos.clone();
+        let mut tokens = self.spec().ids.eos.clone();
         tokens.extend(&self.generation_config.eos_token_ids);
         tokens.extend([control.eos, control.end_of_turn]);
         tokens.extend(self.tokenizer.id_of("<eos>"));
-        tokens.retain(|&id| (id as usize) < self.text.text_vocab_size());
+        tokens.retain(|&id| (id as usize) < self.spec().text_vocab_size);
         tokens.sort_unstable();
         tokens.dedup();
         tokens
     }
 
     /// One row for each id beyond the text vocabulary: the next of `soft` for a soft token, else its hard embedding.
-    pub(super) fn media_rows(&self, ids: &[u32], soft: &[f32]) -> Result<Vec<f32>, EngineError> {
-        self.towers
-            .media_rows(&self.pool, ids, soft, self.text.text_vocab_size())
-    }
-
-    pub(super) fn tower_options(&self) -> &TowerOptions {
-        &self.options.towers
+    pub(super) fn media_rows(&self, ids: &[u32], soft: &[f32]) -> Vec<f32> {
+        self.encoders.media_rows(&self.pool, ids, soft)
     }
 }
 

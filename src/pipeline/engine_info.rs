@@ -18,7 +18,10 @@ impl Engine {
 
     /// Names of the MatFormer slices that this checkpoint serves, the whole model first.
     pub fn slice_names(&self) -> Vec<String> {
-        let served = self.slices.iter().filter(|slice| self.text.serves(slice));
+        let served = self
+            .slices
+            .iter()
+            .filter(|slice| self.decoder.serves(slice));
         let whole = self.slices.full().name.clone();
         let others = served
             .map(|slice| slice.name.clone())

@@ -3,8 +3,7 @@
 use super::AudioStreamError;
 use crate::model::config::ConfigError;
 use crate::model::decoder::{SliceError, TextError};
-use crate::model::gemma3n::audio::AudioError;
-use crate::model::gemma3n::vision::VisionError;
+use crate::model::encoder::{AudioError, VisionError};
 use crate::model::generation_config::GenerationConfigError;
 use crate::model::grammar::GrammarError;
 use crate::model::processor_config::ProcessorConfigError;
@@ -32,13 +31,13 @@ pub enum EngineError {
     /// The MatFormer slice.
     #[error(transparent)]
     Slice(#[from] SliceError),
-    /// The audio tower.
+    /// The audio encoder.
     #[error(transparent)]
     Audio(#[from] AudioError),
     /// A clip.
     #[error(transparent)]
     Clip(#[from] AudioStreamError),
-    /// The vision tower.
+    /// The vision encoder.
     #[error(transparent)]
     Vision(#[from] VisionError),
     /// The conversation.
@@ -85,9 +84,9 @@ pub enum EngineError {
         /// The most that is allowed.
         limit_gib: u64,
     },
-    /// The checkpoint lacks the tower that a medium needs.
+    /// The checkpoint lacks the encoder that a medium needs.
     #[error(
-        "{dir}: this checkpoint has no {what}: it cannot take {media}; use a complete Gemma 3n checkpoint, or what `gemmad pack` makes of one (a GGUF file holds text alone)"
+        "{dir}: this checkpoint has no {what}: it cannot take {media}; use a complete {family} checkpoint, or what `gemmad pack` makes of one (a GGUF file holds text alone)"
     )]
     NoTower {
         /// The checkpoint.
@@ -96,6 +95,8 @@ pub enum EngineError {
         what: &'static str,
         /// What it would be needed for.
         media: &'static str,
+        /// Which models of this kind are called.
+        family: &'static str,
     },
     /// How media are to be prepared.
     #[error(transparent)]

@@ -1,8 +1,8 @@
-//! How a model is to be run, and the sections of gemmad.toml that say how its towers encode.
+//! How a model is to be run, and the sections of gemmad.toml that say how its encoders work.
 
 use serde::Deserialize;
 
-use super::{PrefixCacheOptions, SoftTokenPadding, TowerOptions};
+use super::{EncoderOptions, PictureOptions, PrefixCacheOptions, SoftTokenPadding};
 use crate::media::LONGEST_CLIP_S;
 use crate::model::decoder::kv_cache::KvType;
 use crate::model::weights::PleOptions;
@@ -18,8 +18,8 @@ pub struct EngineOptions {
     pub prefill_chunk: usize,
     /// Element type of the KV cache.
     pub kv_type: KvType,
-    /// How the towers encode.
-    pub towers: TowerOptions,
+    /// How sound and pictures are encoded.
+    pub encoders: EncoderOptions,
     /// How the per-layer-embedding table is read.
     pub ple: PleOptions,
     /// Keep text weights in memory once they were read.
@@ -37,7 +37,7 @@ impl Default for EngineOptions {
             context: 4096,
             prefill_chunk: 128,
             kv_type: KvType::F32,
-            towers: TowerOptions::default(),
+            encoders: EncoderOptions::default(),
             ple: PleOptions::default(),
             mlock: false,
             conversation_bytes: 256 << 20,
@@ -56,7 +56,7 @@ pub struct AudioSection {
     pub batch_ms: usize,
 }
 
-/// What one frame of the audio tower stands for.
+/// What one frame of an audio encoder stands for.
 const FRAME_MS: usize = 40;
 
 impl Default for AudioSection {
@@ -92,13 +92,15 @@ pub struct VisionSection {
     pub resolution_px: Option<usize>,
 }
 
-impl TowerOptions {
+impl EncoderOptions {
     /// As the sections of gemmad.toml say.
-    pub fn new(audio: &AudioSection, vision: &VisionSection) -> TowerOptions {
-        TowerOptions {
+    pub fn new(audio: &AudioSection, vision: &VisionSection) -> EncoderOptions {
+        EncoderOptions {
             soft_token_padding: audio.soft_token_padding,
             audio_batch_frames: audio.batch_ms / FRAME_MS,
-            resolution_px: vision.resolution_px,
+            pictures: PictureOptions {
+                resolution_px: vision.resolution_px,
+            },
         }
     }
 }

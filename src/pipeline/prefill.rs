@@ -41,7 +41,7 @@ impl Engine {
         ids: &[u32],
         give_way: GiveWay<'_>,
     ) -> Result<(), EngineError> {
-        let kv_layers = self.config().text.first_kv_shared_layer();
+        let kv_layers = self.spec().own_kv_layers();
         let kept = self
             .prefix_cache
             .as_ref()
@@ -84,11 +84,10 @@ impl Engine {
             media_rows: rows,
             ..Tokens::new(ids, slice)
         };
-        let mut prompt = self.text.start(cache, tokens)?;
-        while self.text.take_chunk(
+        let mut prompt = self.decoder.start(cache, tokens)?;
+        while self.decoder.take_chunk(
             &self.pool,
             cache,
-            &mut self.work,
             &mut prompt,
             &mut no_probe,
             &mut *self.on_step,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::GroupMemory;
 use super::engine::Engine;
 use super::error::EngineError;
-use crate::model::gemma3n::text::TextModel;
+use crate::model::decoder::Decoder;
 use crate::model::weights::{Group, GroupState, Mapped, Residency};
 
 impl Engine {
@@ -24,25 +24,25 @@ impl Engine {
     /// # Errors
     /// No slice of that name.
     pub fn prefetch_text(&self, matformer: Option<&str>) -> Result<(), EngineError> {
-        let unused = self.text.unused_by(self.slice(matformer)?);
+        let unused = self.decoder.unused_by(self.slice(matformer)?);
         self.residency.prefetch_without(Group::Text, unused);
         Ok(())
     }
 
-    /// Gives the memory of a group back: its pages, and of a tower also its mapping. The next request that needs it reads it
+    /// Gives the memory of a group back: its pages, and of an encoder also its mapping. The next request that needs it reads it
     /// again.
     pub fn unload(&mut self, group: Group) {
         self.residency.unloaded(group);
-        self.towers.unload(group);
+        self.encoders.unload(group);
         match group {
-            Group::Text => self.text.evict(),
-            Group::Ple => self.text.ple().evict(),
+            Group::Text => self.decoder.evict(),
+            Group::Ple => self.decoder.ple().evict(),
             Group::Audio | Group::Vision => {}
         }
     }
 
     /// Gives the memory of the audio and vision groups back.
-    pub fn unload_towers(&mut self) {
+    pub fn unload_encoders(&mut self) {
         self.unload(Group::Audio);
         self.unload(Group::Vision);
     }
@@ -56,13 +56,13 @@ impl Engine {
     pub fn memory(&self) -> Vec<GroupMemory> {
         let of = |group: Group| {
             let mapped: Option<&Mapped> = match group {
-                Group::Text => Some(self.text.weights()),
+                Group::Text => Some(self.decoder.weights()),
                 Group::Ple => None,
-                Group::Audio => self.towers.audio_weights(),
-                Group::Vision => self.towers.vision_weights(),
+                Group::Audio => self.encoders.audio_weights(),
+                Group::Vision => self.encoders.vision_weights(),
             };
             let resident_bytes = match group {
-                Group::Ple => self.text.ple().resident_bytes(),
+                Group::Ple => self.decoder.ple().resident_bytes(),
                 _ => mapped.map_or(0, Mapped::resident_bytes),
             };
             GroupMemory {
@@ -82,7 +82,7 @@ impl Engine {
 
     /// Before text weights are read: they are still all there, and locked again if they were given back.
     pub(super) fn use_text(&self) -> Result<(), EngineError> {
-        let weights = self.text.weights();
+        let weights = self.decoder.weights();
         weights.check_length()?;
         let unloaded = self.group_state(Group::Text) == GroupState::Unloaded;
         if self.options.mlock && unloaded {
@@ -95,9 +95,9 @@ impl Engine {
 }
 
 /// Locks text weights where that is wanted; what could not be done.
-pub(super) fn warnings(text: &TextModel, mlock: bool) -> Vec<String> {
-    let ple = text.ple().warning().map(str::to_owned);
-    let locked = mlock.then(|| lock(text.weights())).flatten();
+pub(super) fn warnings(decoder: &dyn Decoder, mlock: bool) -> Vec<String> {
+    let ple = decoder.ple().warning().map(str::to_owned);
+    let locked = mlock.then(|| lock(decoder.weights())).flatten();
     ple.into_iter().chain(locked).collect()
 }
 

@@ -2,13 +2,11 @@
 //! closing text and the answer remain.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::engine::{Conversation, Engine, GiveWay, milliseconds};
 use super::error::EngineError;
-use super::{Answer, AudioStream, Generation, Timing};
-use crate::model::gemma3n::audio::AudioTower;
+use super::{Answer, AudioStream, Generation};
 use crate::model::prompt::{Message, Part, Role};
 
 /// A clip that is being heard, with the prompt around it.
@@ -24,12 +22,12 @@ pub struct Speech {
 }
 
 impl Engine {
-    /// Starts to hear a clip: loads the audio tower, and prefills what stands before the clip in the prompt.
+    /// Starts to hear a clip: loads the audio encoder, and prefills what stands before the clip in the prompt.
     ///
     /// `prompt` stands behind the clip in the same user turn.
     ///
     /// # Errors
-    /// The checkpoint has no audio tower, no such slice exists, or the prompt does not fit the context.
+    /// The checkpoint has no audio encoder, no such slice exists, or the prompt does not fit the context.
     pub fn start_speech(
         &mut self,
         system: Option<&str>,
@@ -51,9 +49,7 @@ impl Engine {
         give_way: GiveWay<'_>,
     ) -> Result<Speech, EngineError> {
         let mut conversation = self.conversation(matformer)?;
-        let batch_frames = self.tower_options().audio_batch_frames;
-        let tower = self.audio_tower(&mut conversation.timing)?;
-        let stream = AudioStream::new(&tower, batch_frames);
+        let stream = self.start_clip(&mut conversation.timing)?;
         let system = system.map(|text| Message::text(Role::System, text));
         let user = Message {
             role: Role::User,
@@ -70,7 +66,7 @@ impl Engine {
             .first()
             .map_or(prefix.ids.len(), |clip| clip.soft_tokens.start);
         let suffix = prefix.ids.split_off(at);
-        let soft_id = self.config().ids.media.map_or(0, |media| media.audio);
+        let soft_id = self.spec().ids.media.map_or(0, |media| media.audio);
         self.prefill_fixed(&mut conversation, &prefix.ids, give_way)?;
         Ok(Speech {
             conversation,
@@ -90,9 +86,9 @@ impl Engine {
             return Err(EngineError::Cancelled);
         }
         let start = Instant::now();
-        let tower = self.audio_tower(&mut speech.conversation.timing)?;
+        self.audio_encoder(&mut speech.conversation.timing)?;
         let mut rows = Vec::new();
-        speech.stream.push(&tower, &self.pool, samples, &mut rows)?;
+        speech.stream.push(&self.pool, samples, &mut rows)?;
         speech.conversation.timing.encode_ms += milliseconds(start);
         self.prefill_soft_tokens(&mut speech.conversation, speech.soft_id, &rows)
     }
@@ -114,21 +110,15 @@ impl Engine {
             suffix,
         } = speech;
         let start = Instant::now();
-        let padding = self.tower_options().soft_token_padding;
-        let per_clip = self.config().audio_soft_tokens_per_image;
-        let tower = self.audio_tower(&mut conversation.timing)?;
+        self.audio_encoder(&mut conversation.timing)?;
         let mut rows = Vec::new();
-        stream.finish(&tower, &self.pool, padding, per_clip, &mut rows)?;
+        stream.finish(&self.pool, self.clip_padding(), &mut rows)?;
         conversation.timing.encode_ms += milliseconds(start);
         self.prefill_soft_tokens(&mut conversation, soft_id, &rows)?;
-        let hard = self.media_rows(&suffix, &[])?;
+        let hard = self.media_rows(&suffix, &[]);
         // Nothing is more urgent than an answer to what has been said.
         self.prefill(&mut conversation, &suffix, &hard, &mut |_| {})?;
         self.decode(&mut conversation, generation, on_text, &mut |_| {})
-    }
-
-    fn audio_tower(&mut self, timing: &mut Timing) -> Result<Arc<AudioTower>, EngineError> {
-        self.towers.audio(&self.checkpoint, &self.pool, timing)
     }
 
     /// At most a batch of them, so that nothing waits for long.
@@ -138,7 +128,7 @@ impl Engine {
         soft_id: u32,
         rows: &[f32],
     ) -> Result<(), EngineError> {
-        match rows.len() / self.config().text.hidden_size {
+        match rows.len() / self.spec().hidden_size {
             0 => Ok(()),
             tokens => self.prefill(conversation, &vec![soft_id; tokens], rows, &mut |_| {}),
         }

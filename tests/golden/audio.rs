@@ -2,12 +2,15 @@
 //!
 //! Tolerance 1e-3 as the fixtures state: the goldens are float32 and so is this; both round differently in every sum.
 
+use std::sync::Arc;
+
 use crate::common::{Golden, assert_close, fixtures};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::log_mel::LogMel;
-use gemmad::model::config::Config;
 use gemmad::model::conformer::Scratch;
+use gemmad::model::encoder::AudioEncoder;
 use gemmad::model::gemma3n::audio::{AudioTower, EncodeOptions};
+use gemmad::model::gemma3n::config::Config;
 use gemmad::model::weights::Checkpoint;
 use gemmad::pipeline::{AudioStream, AudioStreamError, SoftTokenPadding};
 use kernels::{Isa, Pool};
@@ -20,7 +23,7 @@ const CLIPS: [&str; 4] = ["a0_5", "a3_2", "a12_3", "a30"];
 
 struct Ear {
     config: Config,
-    tower: AudioTower,
+    tower: Arc<AudioTower>,
     pool: Pool,
 }
 
@@ -37,7 +40,7 @@ fn ear() -> Ear {
     .unwrap();
     Ear {
         config,
-        tower,
+        tower: Arc::new(tower),
         pool,
     }
 }
@@ -52,7 +55,7 @@ fn samples(clip: &str) -> Vec<f32> {
 }
 
 fn log_mel(ear: &Ear, samples: &[f32]) -> Vec<f32> {
-    let mut mel = LogMel::new(ear.tower.feature_size());
+    let mut mel = LogMel::new(AudioEncoder::log_mel(&*ear.tower));
     let mut frames = Vec::new();
     mel.push(samples, &mut frames);
     mel.finish(&mut frames);
@@ -80,7 +83,7 @@ impl Ear {
         batch_frames: usize,
         padding: SoftTokenPadding,
     ) -> Result<Vec<f32>, AudioStreamError> {
-        let mut stream = AudioStream::new(&self.tower, batch_frames);
+        let mut stream = AudioStream::new(self.tower.clone(), batch_frames);
         let mut tokens = Vec::new();
         let mut rest = samples;
         let mut sizes = sizes.iter().copied();
@@ -88,11 +91,14 @@ impl Ear {
         while !rest.is_empty() {
             size = sizes.next().unwrap_or(size);
             let (piece, left) = rest.split_at(size.min(rest.len()));
-            stream.push(&self.tower, &self.pool, piece, &mut tokens)?;
+            stream.push(&self.pool, piece, &mut tokens)?;
             rest = left;
         }
-        let per_clip = self.config.audio_soft_tokens_per_image;
-        let count = stream.finish(&self.tower, &self.pool, padding, per_clip, &mut tokens)?;
+        let padded = match padding {
+            SoftTokenPadding::Reference => self.config.audio_soft_tokens_per_image,
+            SoftTokenPadding::None => 0,
+        };
+        let count = stream.finish(&self.pool, padded, &mut tokens)?;
         assert_eq!(tokens.len(), count * self.tower.text_hidden_size());
         Ok(tokens)
     }
@@ -276,11 +282,9 @@ fn one_sample_at_a_time_is_the_whole() {
 fn tokens_come_early() {
     let ear = ear();
     let samples = samples("a3_2");
-    let mut stream = AudioStream::new(&ear.tower, 12);
+    let mut stream = AudioStream::new(ear.tower.clone(), 12);
     let mut tokens = Vec::new();
-    stream
-        .push(&ear.tower, &ear.pool, &samples, &mut tokens)
-        .unwrap();
+    stream.push(&ear.pool, &samples, &mut tokens).unwrap();
     // 317 frames are 6 batches of 48, of which the look-ahead keeps back the last frame: 71 frames, 18 of the 20 tokens.
     assert_eq!(tokens.len() / ear.tower.text_hidden_size(), 18);
 }
@@ -299,13 +303,19 @@ fn too_short_and_too_long_are_refused() {
     for samples in [0, 160, 512] {
         assert_eq!(
             hear(samples).unwrap_err(),
-            AudioStreamError::TooShort { samples }
+            AudioStreamError::TooShort {
+                samples,
+                least: 513
+            }
         );
     }
     assert!(
-        AudioStreamError::TooShort { samples: 160 }
-            .to_string()
-            .contains("expected at least 513 (32.1 ms")
+        AudioStreamError::TooShort {
+            samples: 160,
+            least: 513
+        }
+        .to_string()
+        .contains("expected at least 513 (32.1 ms")
     );
     assert!(hear(513).unwrap().iter().all(|x| x.is_finite()));
     assert_eq!(

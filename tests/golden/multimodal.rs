@@ -9,19 +9,19 @@ use crate::common::{Golden, assert_close, fixtures};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::RgbImage;
 use gemmad::media::AudioClip;
-use gemmad::model::config::{Config, MediaIds};
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
 use gemmad::model::decoder::{Exact, Shortcuts, Slice, Tokens, no_probe};
 use gemmad::model::gemma3n::audio::AudioTower;
+use gemmad::model::gemma3n::config::Config;
+use gemmad::model::gemma3n::template::Template;
 use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::gemma3n::vision::VisionTower;
-use gemmad::model::prompt::{MediaKind, Message, Part, Prompt, Role};
+use gemmad::model::prompt::{ChatTemplate, MediaKind, Message, Part, Prompt, Role};
 use gemmad::model::sampler::Sampling;
+use gemmad::model::spec::MediaIds;
 use gemmad::model::tokenizer::Tokenizer;
 use gemmad::model::weights::Checkpoint;
-use gemmad::pipeline::{
-    self, AudioStream, Engine, EngineOptions, Generation, Media, Request, SoftTokenPadding,
-};
+use gemmad::pipeline::{self, AudioStream, Engine, EngineOptions, Generation, Media, Request};
 use kernels::{Isa, Pool};
 
 const LOGITS: f32 = 2e-3;
@@ -99,7 +99,7 @@ struct Bench {
     tokenizer: Tokenizer,
     text: TextModel,
     vision: VisionTower,
-    audio: AudioTower,
+    audio: std::sync::Arc<AudioTower>,
     pool: Pool,
     full: Slice,
 }
@@ -118,7 +118,7 @@ impl Bench {
             tokenizer: Tokenizer::load(&dir).unwrap(),
             text: TextModel::load(&checkpoint, &config.text).unwrap(),
             vision: vision.unwrap(),
-            audio: audio.unwrap(),
+            audio: audio.unwrap().into(),
             full: Slice::full(&config.text.layers()),
             config,
             pool,
@@ -137,20 +137,12 @@ impl Bench {
 
     fn soft_tokens_of_clip(&self, name: &str) -> Vec<f32> {
         let mut rows = Vec::new();
-        let mut stream = AudioStream::new(&self.audio, 12);
+        let mut stream = AudioStream::new(self.audio.clone(), 12);
         stream
-            .push(&self.audio, &self.pool, &clip(name).samples, &mut rows)
+            .push(&self.pool, &clip(name).samples, &mut rows)
             .unwrap();
         let places = self.config.audio_soft_tokens_per_image;
-        stream
-            .finish(
-                &self.audio,
-                &self.pool,
-                SoftTokenPadding::Reference,
-                places,
-                &mut rows,
-            )
-            .unwrap();
+        stream.finish(&self.pool, places, &mut rows).unwrap();
         rows
     }
 
@@ -171,7 +163,7 @@ impl Bench {
             role: Role::User,
             content,
         };
-        Prompt::render(&self.tokenizer, &[message], true).unwrap()
+        Template.render(&self.tokenizer, &[message], true).unwrap()
     }
 
     /// The rows of the ids beyond the text vocabulary: soft tokens in order of the prompt, hard embeddings between.

@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use crate::common::{Golden, fixtures, tiny_pack};
-use gemmad::model::config::Config;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
 use gemmad::model::decoder::{Exact, Shortcuts, Slice, Tokens, no_probe};
-use gemmad::model::gemma3n::matformer::Slices;
+use gemmad::model::gemma3n::config::Config;
+use gemmad::model::gemma3n::matformer::slices;
 use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
@@ -255,7 +255,7 @@ fn a_pack_serves_the_slices_it_was_made_with_and_no_others() {
     };
     pack_checkpoint(&demo, &to, options, &pool, &mut |_, _| {}).unwrap();
     let model = load(&to);
-    let slices = Slices::load(&to, model.config()).unwrap();
+    let slices = slices(model.config(), Some(&to)).unwrap();
     assert!(model.serves(slices.full()));
     let half = slices.get("half").unwrap();
     assert!(model.serves(half));

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use crate::common::{Golden, fixtures, tiny_pack};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
-use gemmad::model::config::Config;
 use gemmad::model::gemma3n::audio::AudioTower;
+use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::vision::VisionTower;
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::Recipe;
-use gemmad::pipeline::{AudioStream, SoftTokenPadding};
+use gemmad::pipeline::AudioStream;
 use kernels::{Isa, Pool};
 
 /// The root of the mean square of what differs, as a share of that of what is wanted.
@@ -42,19 +42,17 @@ fn clips_are_heard_as_the_reference_hears_them() {
         let width = config.text.hidden_size;
         let tower =
             AudioTower::load(&checkpoint, config.audio.as_ref().unwrap(), width, &pool).unwrap();
+        let tower = std::sync::Arc::new(tower);
         for clip in ["a0_5", "a3_2", "a12_3"] {
             let file = fixtures().join(format!("golden/{clip}.wav"));
             let samples = read_audio_file(&file, &AudioLimits::default())
                 .unwrap()
                 .samples;
-            let mut stream = AudioStream::new(&tower, 12);
+            let mut stream = AudioStream::new(tower.clone(), 12);
             let mut tokens = Vec::new();
-            stream.push(&tower, &pool, &samples, &mut tokens).unwrap();
-            let padding = SoftTokenPadding::Reference;
+            stream.push(&pool, &samples, &mut tokens).unwrap();
             let per_clip = config.audio_soft_tokens_per_image;
-            stream
-                .finish(&tower, &pool, padding, per_clip, &mut tokens)
-                .unwrap();
+            stream.finish(&pool, per_clip, &mut tokens).unwrap();
             let (want, _) = golden.f32(&format!("{clip}.soft_tokens"));
             assert_near(&format!("{isa} {clip}"), &tokens[..want.len()], &want, 0.05);
         }

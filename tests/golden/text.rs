@@ -4,9 +4,9 @@
 //! 2.2e-4 and logits by up to 1e-4 between two correct implementations.
 
 use crate::common::{Golden, assert_close, fixtures};
-use gemmad::model::config::Config;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
 use gemmad::model::decoder::{Exact, Shortcuts, Slice, Tokens, no_probe};
+use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::weights::{Checkpoint, Group};
 use kernels::{Isa, Pool};
@@ -362,7 +362,7 @@ fn matformer_slices() {
 fn slice_of_manifest(
     manifest: &serde_json::Value,
     name: &str,
-    config: &gemmad::model::config::TextConfig,
+    config: &gemmad::model::gemma3n::config::TextConfig,
 ) -> Slice {
     let entry = &manifest[format!("matformer_{name}")];
     let list = |key: &str| -> Vec<usize> {

@@ -218,18 +218,15 @@ fn foreign_names_stay_at_home() {
 }
 
 #[test]
-fn what_families_share_names_none_of_them() {
-    let faults = |path, text| faults(rules::no_family_in_shared_parts, path, text);
+fn families_are_named_at_home_only() {
+    let faults = |path, text| faults(rules::families_at_home, path, text);
     let sample = "use super::super::gemma3n::text::TextModel;";
     assert_eq!(faults("src/model/decoder/attention.rs", sample), 1);
-    assert_eq!(
-        faults(
-            "src/model/gemma3n/text/layer.rs",
-            "use crate::model::gemma3n;"
-        ),
-        0
-    );
-    on_every_source(rules::no_family_in_shared_parts);
+    let sample = "use crate::model::gemma3n;";
+    assert_eq!(faults("src/pipeline/engine.rs", sample), 1);
+    assert_eq!(faults("src/model/gemma3n/text/layer.rs", sample), 0);
+    assert_eq!(faults("src/model/family.rs", sample), 0);
+    on_every_source(rules::families_at_home);
 }
 
 #[test]

@@ -56,13 +56,16 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
         &[
             "model::weights",
             "model::config",
+            "model::family",
+            "model::architecture",
+            "model::tensor_table",
             "model::decoder",
-            "model::gemma3n::matformer",
             "model::tokenizer",
         ],
     ),
     ("features", &["media"]),
-    ("model", &[]),
+    // How frames are made of sound is leaf data: the model says it, `features` does it.
+    ("model", &["media"]),
     // The sections of gemmad.toml are the rooms' own option types; no room below knows the file.
     (
         "config",
@@ -112,9 +115,9 @@ const AT_HOME: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &["src/model/", "src/features/"];
 const IMPURE: &[&str] = &["std::time", "std::net", "std::process"];
 
-/// What every family of models is made of, which therefore names none; and the families.
-const SHARED_PARTS: &[&str] = &["src/model/decoder/", "src/model/conformer/"];
-const FAMILIES: &[&str] = &["crate::model::gemma3n"];
+/// The families of models, and the only places that may name one: its own folder, and the list of all.
+const FAMILIES: &[(&str, &str)] = &[("crate::model::gemma3n", "src/model/gemma3n/")];
+const LIST_OF_FAMILIES: &str = "src/model/family.rs";
 
 /// What the arithmetic crate may depend on: nothing that does I/O, nothing that knows the model.
 pub(crate) const KERNEL_DEPENDENCIES: &[&str] =
@@ -231,16 +234,19 @@ pub(crate) fn at_home(file: &File) -> Vec<String> {
     found
 }
 
-/// Parts that all families share know none of them: what differs is told to them as data.
-pub(crate) fn no_family_in_shared_parts(file: &File) -> Vec<String> {
-    if !SHARED_PARTS.iter().any(|part| file.path.starts_with(part)) {
+/// Whatever is not a family's own knows none: what differs is told to it as data, or done behind the traits of `model`.
+pub(crate) fn families_at_home(file: &File) -> Vec<String> {
+    if file.path == LIST_OF_FAMILIES {
         return Vec::new();
     }
     let mut found = Vec::new();
     for (path, line) in &file.paths {
         let named = path.join("::");
-        if FAMILIES.iter().any(|family| below(&named, family)) {
-            found.push(file.wrong(*line, &format!("{SHARED_PARTS:?} name no family")));
+        for (family, home) in FAMILIES {
+            if below(&named, family) && !file.path.starts_with(home) {
+                let what = format!("`{family}` is named in {home} and {LIST_OF_FAMILIES} only");
+                found.push(file.wrong(*line, &what));
+            }
         }
     }
     found

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gemmad::model::config::Config;
+use gemmad::model::gemma3n::config::Config;
 use gemmad::model::generation_config::GenerationConfig;
 use gemmad::model::processor_config::ProcessorConfig;
 use gemmad::model::tokenizer::Tokenizer;

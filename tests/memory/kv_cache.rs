@@ -1,7 +1,7 @@
 //! A K/V cache takes memory as it is used, not when it is made.
 
-use gemmad::model::config::Config;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::gemma3n::config::Config;
 
 use crate::ALONE;
 use crate::common::fixtures;

@@ -1,6 +1,6 @@
 //! The early blocks of the vision tower run strip by strip: what they widen is never whole in memory.
 
-use gemmad::model::config::Config;
+use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::vision::{MAX_RESOLUTION_PX, Observation, VisionTower};
 use gemmad::model::weights::Checkpoint;
 use kernels::{Isa, Pool};

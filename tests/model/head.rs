@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::common::fixtures;
-use gemmad::model::config::Config;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
 use gemmad::model::decoder::{Exact, Shortcuts, Slice, TextError, Tokens, no_probe};
+use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::grammar::{GrammarLimits, TokenSet};
 use gemmad::model::sampler::Sampling;

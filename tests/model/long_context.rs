@@ -1,9 +1,9 @@
 //! A context filled to its end: the longest one of the published models, and what is said beyond it.
 
 use crate::common::fixtures;
-use gemmad::model::config::Config;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
 use gemmad::model::decoder::{Exact, Slice, Tokens, no_probe};
+use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::weights::Checkpoint;
 use kernels::{Isa, Pool};

@@ -4,9 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use gemmad::model::config::Config;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
 use gemmad::model::decoder::{Slice, Tokens, no_probe};
+use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::weights::{Checkpoint, PleOptions, PleStore};
 use tempfile::TempDir;
@@ -69,7 +69,7 @@ fn memory_stays_bounded_while_500_tokens_are_decoded() {
         row_cache_mib: 0,
         cache_dir: None,
     };
-    let ple = PleStore::open(&checkpoint, &config, &options, &mut |_, _| {}).unwrap();
+    let ple = PleStore::open(&checkpoint, config.ple_shape(), &options, &mut |_, _| {}).unwrap();
     let page = 4096;
     let most = ple.row_bytes() as u64 + 2 * page;
     assert!(size > 20 * most, "{size} bytes are no table");

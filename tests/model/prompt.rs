@@ -3,7 +3,10 @@
 use std::sync::LazyLock;
 
 use crate::common::{Golden, fixtures};
-use gemmad::model::prompt::{MAX_TEXT_BYTES, MediaKind, Message, Part, Prompt, PromptError, Role};
+use gemmad::model::gemma3n::template::Template;
+use gemmad::model::prompt::{
+    ChatTemplate, MAX_TEXT_BYTES, MediaKind, Message, Part, PromptError, Role,
+};
 use gemmad::model::tokenizer::Tokenizer;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -72,7 +75,9 @@ fn chats_are_those_of_the_template() {
     assert!(!cases.is_empty());
     for case in cases {
         let ask = case["add_generation_prompt"].as_bool().unwrap();
-        let prompt = Prompt::render(&TOKENIZER, &messages(&case["messages"]), ask).unwrap();
+        let prompt = Template
+            .render(&TOKENIZER, &messages(&case["messages"]), ask)
+            .unwrap();
         let rendered = expand(case["text"].as_str().unwrap(), image_soft_tokens(), 188);
         assert_eq!(TOKENIZER.decode(&prompt.ids).unwrap(), rendered);
         assert_eq!(prompt.ids, TOKENIZER.encode(&rendered));
@@ -111,7 +116,7 @@ fn multimodal_inputs_are_those_of_the_reference() {
             vec![MediaKind::Image, MediaKind::Audio],
         ),
     ] {
-        let prompt = Prompt::render(&TOKENIZER, &[user(content)], true).unwrap();
+        let prompt = Template.render(&TOKENIZER, &[user(content)], true).unwrap();
         let (ids, _) = golden.i32(&format!("{case}.input_ids"));
         let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
         assert_eq!(prompt.ids, ids, "{case}");
@@ -148,7 +153,7 @@ fn several_media_keep_their_order_and_their_own_counts() {
         Part::Image { soft_tokens: 3 },
         Part::Image { soft_tokens: 2 },
     ];
-    let prompt = Prompt::render(&TOKENIZER, &[user(content)], true).unwrap();
+    let prompt = Template.render(&TOKENIZER, &[user(content)], true).unwrap();
     let spans: Vec<_> = prompt
         .media
         .iter()
@@ -159,7 +164,7 @@ fn several_media_keep_their_order_and_their_own_counts() {
     // What stands around a clip does not depend on its length.
     let render = |soft_tokens| {
         let message = user(vec![Part::Audio { soft_tokens }, text("¿Qué dice?")]);
-        Prompt::render(&TOKENIZER, &[message], true).unwrap()
+        Template.render(&TOKENIZER, &[message], true).unwrap()
     };
     let (open, whole) = (render(0), render(188));
     let (at, span) = (
@@ -180,7 +185,7 @@ fn turns_must_alternate() {
     );
     let render = |messages: &[&Message]| {
         let messages: Vec<Message> = messages.iter().map(|&message| message.clone()).collect();
-        Prompt::render(&TOKENIZER, &messages, true).map(|_| ())
+        Template.render(&TOKENIZER, &messages, true).map(|_| ())
     };
     assert_eq!(render(&[&system, &user, &assistant, &user]), Ok(()));
     assert_eq!(render(&[]), Err(PromptError::Empty));
@@ -230,7 +235,11 @@ fn a_text_only_tokenizer_refuses_media() {
         .unwrap()
         .retain(|token, _| !is_media(token));
     let tokenizer = Tokenizer::parse(&file.to_string(), "tokenizer.json".as_ref()).unwrap();
-    let render = |part| Prompt::render(&tokenizer, &[user(vec![part])], true).map(|_| ());
+    let render = |part| {
+        Template
+            .render(&tokenizer, &[user(vec![part])], true)
+            .map(|_| ())
+    };
     assert_eq!(render(text("Hola")), Ok(()));
     assert_eq!(
         render(Part::Image { soft_tokens: 1 }),
@@ -284,7 +293,7 @@ proptest! {
     fn a_users_text_never_becomes_control_tokens(system in hostile(), a in hostile(), b in hostile(), image in any::<bool>()) {
         let between = if image { vec![Part::Image { soft_tokens: 2 }] } else { Vec::new() };
         let content = [vec![text(&a)], between, vec![text(&b)]].concat();
-        let prompt = Prompt::render(&TOKENIZER, &[Message::text(Role::System, &system), user(content)], true).unwrap();
+        let prompt = Template.render(&TOKENIZER, &[Message::text(Role::System, &system), user(content)], true).unwrap();
         let control = TOKENIZER.control();
         let media = control.image.unwrap();
         let mut expected = vec![control.bos, control.start_of_turn];
@@ -308,7 +317,7 @@ proptest! {
     #[test]
     fn harmless_texts_give_the_ids_of_the_rendered_template(a in "[a-zé日 \n]{0,20}", b in "[a-zé日 \n]{0,20}") {
         let content = vec![text(&a), Part::Image { soft_tokens: 3 }, text(&b), Part::Audio { soft_tokens: 2 }];
-        let prompt = Prompt::render(&TOKENIZER, &[user(content)], true).unwrap();
+        let prompt = Template.render(&TOKENIZER, &[user(content)], true).unwrap();
         let rendered = format!(
             "<bos><start_of_turn>user\n{}<image_soft_token>{}<audio_soft_token><end_of_turn>\n<start_of_turn>model\n",
             a.trim(), b.trim()

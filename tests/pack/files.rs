@@ -739,7 +739,7 @@ fn a_gguf_gives_the_pack_of_its_checkpoint() {
             assert!(error < limit, "{name}: {error}");
         }
     }
-    use gemmad::model::config::Config;
+    use gemmad::model::gemma3n::config::Config;
     let (mut ours, theirs) = (Config::load(&ours).unwrap(), Config::load(&theirs).unwrap());
     // The file has no key for a second RoPE base and none for media ids.
     ours.text.vocab_size = theirs.text.vocab_size;

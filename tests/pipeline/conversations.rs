@@ -7,9 +7,10 @@ use std::path::Path;
 use crate::common::fixtures;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
 use gemmad::model::decoder::{Exact, Slice, Tokens, no_probe};
+use gemmad::model::gemma3n::template::Template;
 use gemmad::model::gemma3n::text::Workspace;
 use gemmad::model::grammar::{Grammar, GrammarLimits};
-use gemmad::model::prompt::{Message, Prompt, Role};
+use gemmad::model::prompt::{ChatTemplate, Message, Role};
 use gemmad::model::sampler::Sampling;
 use gemmad::pipeline::{
     self, Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Part, Request,
@@ -73,7 +74,8 @@ fn dictated(request: Request, text: &str) -> Request {
 
 /// The likeliest text behind a whole conversation, by the text model alone.
 fn at_once(engine: &mut Engine, messages: &[Message], tokens: usize) -> String {
-    let ids = Prompt::render(engine.tokenizer(), messages, true)
+    let ids = Template
+        .render(engine.tokenizer(), messages, true)
         .unwrap()
         .ids;
     let end = engine.tokenizer().control().end_of_turn;

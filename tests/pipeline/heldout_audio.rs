@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use crate::heldout::{Clip, clips, demo};
-use gemmad::pipeline::{Engine, EngineOptions, Generation, SoftTokenPadding, TowerOptions};
+use gemmad::pipeline::{EncoderOptions, Engine, EngineOptions, Generation, SoftTokenPadding};
 
 const TRANSCRIBE: &str = "Transcribe the following speech segment in English:";
 const COMMAND: &str = "Return the command as JSON:";
@@ -13,16 +13,16 @@ const COMMAND: &str = "Return the command as JSON:";
 const TOLERANCE: usize = 1;
 
 fn engine(soft_token_padding: SoftTokenPadding) -> Engine {
-    let towers = TowerOptions {
+    let encoders = EncoderOptions {
         soft_token_padding,
-        ..TowerOptions::default()
+        ..EncoderOptions::default()
     };
     Engine::open(
         &demo(),
         EngineOptions {
             context: 512,
             threads: 2,
-            towers,
+            encoders,
             ..EngineOptions::default()
         },
     )

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemmad::features::image::RgbImage;
-use gemmad::model::config::Config;
 use gemmad::model::decoder::TextError;
-use gemmad::model::gemma3n::matformer::Slices;
+use gemmad::model::gemma3n::config::Config;
+use gemmad::model::gemma3n::matformer::slices;
 use gemmad::model::gemma3n::text::TextModel;
 use gemmad::model::sampler::Sampling;
 use gemmad::model::weights::{Checkpoint, Stretch, WeightsError};
@@ -321,7 +321,7 @@ fn a_slice_brings_in_its_own_weights_alone() {
         in_layer * ((layers - sparse) * 3 * row + sparse * (row + 2 * row.next_multiple_of(64)));
     let config = Config::load(&pack).unwrap().text;
     let model = TextModel::load(&Checkpoint::open(&pack).unwrap(), &config).unwrap();
-    let slices = Slices::load(&pack, &config).unwrap();
+    let slices = slices(&config, Some(&pack)).unwrap();
     let left = |slice| -> u64 { model.unused_by(slice).iter().map(Stretch::bytes).sum() };
     assert_eq!(left(slices.get("half").unwrap()), unused);
     assert_eq!(left(slices.full()), 0);

@@ -5,10 +5,8 @@ use serde::Serialize;
 
 use super::extend::extend_s;
 use super::{Bench, median, random_below, status_bytes};
-use crate::model::config::TextConfig;
-use crate::model::decoder::Slice;
 use crate::model::decoder::kv_cache::KvCache;
-use crate::model::gemma3n::text::{TextModel, Workspace};
+use crate::model::decoder::{Decoder, Slice};
 use crate::pipeline::EngineError;
 
 /// The shortest context, as long as the window of most layers: up to here every layer's work grows.
@@ -34,21 +32,22 @@ impl Bench {
     pub(super) fn contexts(
         &self,
         pool: &Pool,
-        text: &TextModel,
-        config: &TextConfig,
+        decoder: &mut dyn Decoder,
+        vocabulary: usize,
         slice: &Slice,
         longest: usize,
     ) -> Result<Vec<Context>, EngineError> {
         let runs = self.runs as usize;
         // What is decoded is a part of each length, so of the shortest one.
         let decode = self.decode(32).min(SHORTEST / runs);
-        let mut cache = KvCache::new(text.layers(), self.kv_cache.into(), longest, CHUNK);
-        let mut work = Workspace::new(config, CHUNK);
-        let mut ids = random_below(text.text_vocab_size() as u32);
+        let mut cache = KvCache::new(decoder.layers(), self.kv_cache.into(), longest, CHUNK);
+        decoder.resize(CHUNK);
+        let mut logits = vec![0.0; vocabulary];
+        let mut ids = random_below(vocabulary as u32);
         let mut extend = |tokens: usize, chunk: usize| {
             let ids: Vec<u32> = ids.by_ref().take(tokens).collect();
             let pieces = ids.chunks(chunk);
-            extend_s(pool, text, &mut cache, &mut work, slice, pieces, &[])
+            extend_s(pool, decoder, &mut cache, slice, pieces, &[], &mut logits)
         };
         let mut contexts = Vec::new();
         let mut before = 0;

@@ -14,8 +14,8 @@ use crate::features::image::RgbImage;
 use crate::media::{AudioClip, SAMPLE_RATE_HZ};
 use crate::model::tasks::Tasks;
 use crate::pipeline::{
-    Answer, Engine, EngineError, EngineOptions, Media, Message, Part, Request, SoftTokenPadding,
-    TowerOptions,
+    Answer, EncoderOptions, Engine, EngineError, EngineOptions, Media, Message, Part, Request,
+    SoftTokenPadding,
 };
 
 /// Sides of the squares that MobileNetV5 was trained on.
@@ -69,7 +69,9 @@ impl Bench {
         let prompt = tasks.describe().map_err(misconfigured)?;
         let mut report = None;
         for side in RESOLUTIONS_PX {
-            let mut engine = self.open(&config, |towers| towers.resolution_px = Some(side))?;
+            let mut engine = self.open(&config, |encoders| {
+                encoders.pictures.resolution_px = Some(side)
+            })?;
             let request = self.request(
                 &engine,
                 vec![
@@ -111,7 +113,8 @@ impl Bench {
             (SoftTokenPadding::Reference, "padded as the reference does"),
             (SoftTokenPadding::None, "not padded"),
         ] {
-            let mut engine = self.open(&config, |towers| towers.soft_token_padding = padding)?;
+            let mut engine =
+                self.open(&config, |encoders| encoders.soft_token_padding = padding)?;
             let request = self.request(&engine, clip_parts(SECONDS, &prompt));
             let name = format!("{SECONDS} s of speech, whole, {padded}");
             let event = self.event(&mut engine, name, Some(SECONDS), &mut |engine| {
@@ -151,14 +154,14 @@ impl Bench {
     fn open(
         &self,
         config: &Config,
-        adjust: impl FnOnce(&mut TowerOptions),
+        adjust: impl FnOnce(&mut EncoderOptions),
     ) -> Result<Engine, Failure> {
-        let mut towers = TowerOptions::new(&config.audio, &config.vision);
-        adjust(&mut towers);
+        let mut encoders = EncoderOptions::new(&config.audio, &config.vision);
+        adjust(&mut encoders);
         let options = EngineOptions {
             threads: self.threads(),
             kv_type: self.kv_cache.into(),
-            towers,
+            encoders,
             ple: config.ple.clone(),
             ..EngineOptions::default()
         };
@@ -193,7 +196,7 @@ impl Bench {
             .collect::<Result<Vec<Heard>, _>>()?;
         let resident_loaded_bytes = status_bytes("VmRSS:");
         let start = Instant::now();
-        engine.unload_towers();
+        engine.unload_encoders();
         let unload_ms = milliseconds(start);
         engine.answer(&text, &mut go_on)?;
         let of = |get: fn(&Heard) -> f64| median(runs.iter().map(get));

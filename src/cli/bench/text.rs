@@ -1,6 +1,7 @@
 //! The text model: prefill and decode, bytes read per token, memory and load time of each parameter group.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Instant;
 
 use kernels::{Isa, Pool};
@@ -11,14 +12,12 @@ use super::extend::extend_s;
 use super::{Bench, mb, median, random_below, status_bytes};
 use crate::cli::failure::Failure;
 use crate::cli::output::publish;
-use crate::model::config::Config;
-use crate::model::decoder::Slice;
+use crate::model::architecture::Architecture;
 use crate::model::decoder::kv_cache::KvCache;
-use crate::model::gemma3n::audio::AudioTower;
-use crate::model::gemma3n::matformer::Slices;
-use crate::model::gemma3n::text::{TextModel, Workspace};
-use crate::model::gemma3n::vision::VisionTower;
-use crate::model::weights::{Checkpoint, Group, GroupState};
+use crate::model::decoder::{Decoder, Slice};
+use crate::model::encoder::{AudioEncoder, VisionEncoder};
+use crate::model::family;
+use crate::model::weights::{Checkpoint, Group, GroupState, PleOptions};
 use crate::pipeline::EngineError;
 
 /// The documented keys of `--json`.
@@ -68,9 +67,10 @@ struct GroupReport {
 impl Bench {
     pub(super) fn text(&self) -> Result<(), Failure> {
         let dir = self.model()?;
-        let config = Config::load(dir)?;
+        let architecture = family::load(dir)?;
+        let vocabulary = architecture.spec().text_vocab_size;
         let checkpoint = Checkpoint::open(dir)?;
-        let slices = Slices::load(dir, &config.text)?;
+        let slices = architecture.slices(Some(dir))?;
         let slice = match &self.matformer {
             Some(name) => slices.get(name)?,
             None => slices.full(),
@@ -84,18 +84,23 @@ impl Bench {
         std::fs::write("/proc/self/clear_refs", "5").ok();
 
         let start = Instant::now();
-        let text = TextModel::load(&checkpoint, &config.text)?;
-        let text_load_ms = start.elapsed().as_secs_f64() * 1e3;
         let (prefill, decode) = (self.prefill as usize, self.decode(32));
         let chunk = prefill.min(128);
+        let ple = PleOptions::default();
+        let mut text = architecture.decoder(&checkpoint, &ple, chunk, &mut |_, _| {})?;
+        let text_load_ms = start.elapsed().as_secs_f64() * 1e3;
         let kind = self.kv_cache.into();
         let mut cache = KvCache::new(text.layers(), kind, prefill + 2 * decode + 1, chunk);
-        let mut work = Workspace::new(&config.text, chunk);
         let mut runs = Vec::new();
         // One run more than asked for: the first one reads the weights from flash.
         for _ in 0..=self.runs {
             runs.push(run_once(
-                &pool, &text, &mut cache, &mut work, slice, prefill, decode,
+                &pool,
+                &mut *text,
+                &mut cache,
+                slice,
+                vocabulary,
+                [prefill, decode],
             )?);
         }
         runs.remove(0);
@@ -123,11 +128,13 @@ impl Bench {
             of(Group::Ple, 0, ple.resident_bytes()),
         ];
         let resident_bytes = status_bytes("VmRSS:");
-        let (kv_cache_bytes, buffer_bytes) = (cache.bytes(), work.bytes() as u64);
-        // Their memory is to be that of one cache.
-        drop((cache, work));
+        let (kv_cache_bytes, buffer_bytes) = (cache.bytes(), text.buffer_bytes() as u64);
+        // The memory is to be that of one cache.
+        drop(cache);
         let contexts = match self.context {
-            Some(longest) => self.contexts(&pool, &text, &config.text, slice, longest as usize)?,
+            Some(longest) => {
+                self.contexts(&pool, &mut *text, vocabulary, slice, longest as usize)?
+            }
             None => Vec::new(),
         };
         let start = Instant::now();
@@ -138,7 +145,7 @@ impl Bench {
         groups
             .iter_mut()
             .for_each(|group| group.unload_ms = unload_ms);
-        groups.extend(towers(&checkpoint, &config, &pool)?);
+        groups.extend(encoders(&checkpoint, &*architecture, &pool)?);
         let report = Report {
             model: dir.display().to_string(),
             recipe: checkpoint.pack().map(|pack| pack.recipe.clone()),
@@ -179,26 +186,30 @@ const GRAMMAR_TOKENS: usize = 64;
 
 fn run_once(
     pool: &Pool,
-    text: &TextModel,
+    decoder: &mut dyn Decoder,
     cache: &mut KvCache,
-    work: &mut Workspace,
     slice: &Slice,
-    prefill: usize,
-    decode: usize,
+    vocabulary: usize,
+    [prefill, decode]: [usize; 2],
 ) -> Result<Run, EngineError> {
     cache.clear();
-    let mut random = random_below(text.text_vocab_size() as u32);
+    let mut logits = vec![0.0; vocabulary];
+    let mut random = random_below(vocabulary as u32);
+    let mut extend = |decoder: &mut dyn Decoder, ids: &[u32], piece: usize, allowed: &[u32]| {
+        let pieces = ids.chunks(piece);
+        extend_s(pool, decoder, cache, slice, pieces, allowed, &mut logits)
+    };
     let ids: Vec<u32> = random.by_ref().take(prefill).collect();
-    let prefill_s = extend_s(pool, text, cache, work, slice, ids.chunks(prefill), &[])?;
-    let (before, rows_before) = (pool.weight_bytes(), work.second_plane_rows());
+    let prefill_s = extend(decoder, &ids, prefill, &[])?;
+    let (before, rows_before) = (pool.weight_bytes(), decoder.second_plane_rows());
     let ids: Vec<u32> = random.by_ref().take(decode).collect();
-    let decode_s = extend_s(pool, text, cache, work, slice, ids.chunks(1), &[])?;
-    let (between, rows_between) = (pool.weight_bytes(), work.second_plane_rows());
+    let decode_s = extend(decoder, &ids, 1, &[])?;
+    let (between, rows_between) = (pool.weight_bytes(), decoder.second_plane_rows());
     let mut allowed: Vec<u32> = random.by_ref().take(GRAMMAR_TOKENS).collect();
     allowed.sort_unstable();
     allowed.dedup();
     let ids: Vec<u32> = random.take(decode).collect();
-    let grammar_decode_s = extend_s(pool, text, cache, work, slice, ids.chunks(1), &allowed)?;
+    let grammar_decode_s = extend(decoder, &ids, 1, &allowed)?;
     Ok(Run {
         prefill_s,
         decode_s,
@@ -209,24 +220,34 @@ fn run_once(
     })
 }
 
-/// Loads and drops the towers that the checkpoint has.
-fn towers(
+/// Loads and drops the encoders that the checkpoint has.
+fn encoders(
     checkpoint: &Checkpoint,
-    config: &Config,
+    architecture: &dyn Architecture,
     pool: &Pool,
 ) -> Result<Vec<GroupReport>, EngineError> {
     let mut groups = Vec::new();
-    let mut measure = |group: Group, load: &mut dyn FnMut() -> Result<Loaded, EngineError>| {
+    for group in [Group::Audio, Group::Vision] {
+        if !checkpoint.has(group) {
+            continue;
+        }
         let start = Instant::now();
-        let tower = load()?;
+        let loaded = if group == Group::Audio {
+            let encoder = architecture.audio_encoder(checkpoint, pool)?;
+            encoder.map(Loaded::Audio)
+        } else {
+            let encoder = architecture.vision_encoder(checkpoint)?;
+            encoder.map(Loaded::Vision)
+        };
+        let Some(loaded) = loaded else { continue };
         let load_ms = start.elapsed().as_secs_f64() * 1e3;
-        let weights = match &tower {
-            Loaded::Audio(tower) => tower.weights(),
-            Loaded::Vision(tower) => tower.weights(),
+        let weights = match &loaded {
+            Loaded::Audio(encoder) => encoder.weights(),
+            Loaded::Vision(encoder) => encoder.weights(),
         };
         let (mapped_bytes, resident_bytes) = (weights.mapped_bytes(), weights.resident_bytes());
         let start = Instant::now();
-        drop(tower);
+        drop(loaded);
         let unload_ms = start.elapsed().as_secs_f64() * 1e3;
         groups.push(GroupReport {
             group: group.to_string(),
@@ -236,37 +257,13 @@ fn towers(
             mapped_bytes,
             resident_bytes,
         });
-        Ok::<(), EngineError>(())
-    };
-    let width = config.text.hidden_size;
-    if let Some(audio) = config
-        .audio
-        .as_ref()
-        .filter(|_| checkpoint.has(Group::Audio))
-    {
-        measure(Group::Audio, &mut || {
-            Ok(Loaded::Audio(Box::new(AudioTower::load(
-                checkpoint, audio, width, pool,
-            )?)))
-        })?;
-    }
-    if let Some(vision) = config
-        .vision
-        .as_ref()
-        .filter(|_| checkpoint.has(Group::Vision))
-    {
-        measure(Group::Vision, &mut || {
-            Ok(Loaded::Vision(Box::new(VisionTower::load(
-                checkpoint, vision, width,
-            )?)))
-        })?;
     }
     Ok(groups)
 }
 
 enum Loaded {
-    Audio(Box<AudioTower>),
-    Vision(Box<VisionTower>),
+    Audio(Arc<dyn AudioEncoder>),
+    Vision(Arc<dyn VisionEncoder>),
 }
 
 /// Bytes that one pass reads: far beyond any cache.

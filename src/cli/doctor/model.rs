@@ -99,14 +99,13 @@ fn open(config: &Config) -> Result<(Model, About), EngineError> {
         let of_group = tensors.filter(|tensor| tensor.group == Some(group));
         of_group.map(|tensor| tensor.bytes).sum::<u64>()
     };
-    let text = &engine.config().text;
-    let cache = KvCache::bytes_for(&text.layers(), options.kv_type, options.context);
+    let cache = KvCache::bytes_for(&engine.spec().layers, options.kv_type, options.context);
     let rows = (options.ple.row_cache_mib as u64) << 20;
     let about = About {
         quantization: engine.quantization(),
         slices: engine.slice_names(),
     };
-    let ple = engine.text().ple();
+    let ple = engine.decoder().ple();
     let model = Model {
         text_bytes: bytes(Group::Text),
         audio_bytes: bytes(Group::Audio),

@@ -12,7 +12,6 @@ use super::failure::{Failure, exit};
 use super::output::publish;
 use super::{flash, procfs};
 use crate::model::decoder::kv_cache::{KvCache, KvType};
-use crate::model::gemma3n::text::Workspace;
 use crate::model::weights::{Checkpoint, Group};
 use crate::pack::{PackEstimate, Recipe, SyntheticSize};
 
@@ -241,9 +240,9 @@ impl Report {
         recipe: &str,
         shown: impl Fn(&str) -> bool,
     ) {
-        let text = &pack.config.text;
-        let beside = KvCache::bytes_for(&text.layers(), KvType::F16, self.context)
-            + Workspace::new(text, CHUNK).bytes() as u64;
+        let layers = &pack.architecture.spec().layers;
+        let beside = KvCache::bytes_for(layers, KvType::F16, self.context)
+            + pack.architecture.buffer_bytes(CHUNK) as u64;
         let room = self.memory_bytes as f64 * (1.0 - LEFT_TO_OTHERS);
         let [audio, vision] = pack.tower_bytes;
         for slice in pack.slices.iter().filter(|slice| shown(&slice.name)) {

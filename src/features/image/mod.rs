@@ -183,7 +183,7 @@ impl RgbImage {
         })
     }
 
-    /// The picture resized to `size_px` x `size_px`, its aspect ratio ignored, as the reference image processor does it.
+    /// The picture resized to `width_px` x `height_px`, its aspect ratio ignored, as the reference image processor does it.
     ///
     /// Bilinear with antialiasing: a triangle filter that widens as the picture shrinks, first along the rows and then
     /// along the columns, each pass in fixed point and rounded to 8 bits.
@@ -192,9 +192,9 @@ impl RgbImage {
     /// `resize` with 22-bit instead of 15-bit weights differs by at most 1 in about 0.3 % of the values.
     ///
     /// # Panics
-    /// If `size_px` or a side of the picture is 0.
-    pub fn resized_to_square(&self, size_px: usize) -> RgbImage {
-        resize::bilinear(self, size_px, size_px)
+    /// If a side of either picture is 0.
+    pub fn resized(&self, width_px: usize, height_px: usize) -> RgbImage {
+        resize::bilinear(self, width_px, height_px)
     }
 }
 

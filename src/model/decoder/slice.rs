@@ -124,3 +124,49 @@ impl Slice {
         self.widths[..last_producer] == other.widths[..last_producer]
     }
 }
+
+/// The slices that a model offers, the whole model first.
+#[derive(Clone, Debug)]
+pub struct Slices {
+    full: Slice,
+    others: Vec<Slice>,
+}
+
+impl Slices {
+    /// The whole model, and others.
+    pub(in crate::model) fn new(full: Slice, others: Vec<Slice>) -> Slices {
+        Slices { full, others }
+    }
+
+    /// One more.
+    pub(in crate::model) fn push(&mut self, slice: Slice) {
+        self.others.push(slice);
+    }
+
+    /// All slices; the first is the whole model.
+    pub fn iter(&self) -> impl Iterator<Item = &Slice> {
+        std::iter::once(&self.full).chain(&self.others)
+    }
+
+    /// The whole model.
+    pub fn full(&self) -> &Slice {
+        &self.full
+    }
+
+    /// The slice of a name, upper or lower case.
+    ///
+    /// # Errors
+    /// No such slice; the message lists the names.
+    pub fn get(&self, name: &str) -> Result<&Slice, SliceError> {
+        self.iter()
+            .find(|slice| slice.name.eq_ignore_ascii_case(name))
+            .ok_or_else(|| SliceError::Unknown {
+                name: name.to_owned(),
+                offered: self
+                    .iter()
+                    .map(|slice| slice.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+    }
+}

@@ -1,7 +1,7 @@
 //! What the configuration of Gemma 3n says of each layer.
 
-use crate::model::config::{LayerType, TextConfig};
 use crate::model::decoder::{LayerShape, Rope};
+use crate::model::gemma3n::config::{LayerType, TextConfig};
 
 impl TextConfig {
     /// The shape of each layer.

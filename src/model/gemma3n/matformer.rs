@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use crate::model::config::TextConfig;
-use crate::model::decoder::{LayerShape, Slice, SliceError, last_kv_producer};
+use crate::model::decoder::{LayerShape, Slice, SliceError, Slices, last_kv_producer};
 use crate::model::files::{self, MAX_JSON_BYTES};
+use crate::model::gemma3n::config::TextConfig;
 
 /// FFN widths in units of 2048 as (width, repetitions), for E4B's 35 layers; 0 drops the layer.
 type Published = (&'static str, &'static [(usize, usize)]);
@@ -63,79 +63,35 @@ const E4B_LAYERS: usize = 35;
 const E4B_LAST_PRODUCER: usize = 19;
 const E4B_WIDTH: usize = 16_384;
 
-/// The slices that a model offers: the whole model, the published ones where its shape is E4B's, and those of
-/// `slices.toml` beside the checkpoint.
-#[derive(Clone, Debug)]
-pub struct Slices {
-    offered: Vec<Slice>,
-}
-
-impl Slices {
-    /// The whole model, and the published slices where the model has E4B's shape.
-    ///
-    /// # Errors
-    /// None for a configuration that was read from a file.
-    pub fn built_in(config: &TextConfig) -> Result<Slices, SliceError> {
-        let layers = config.layers();
-        let mut offered = vec![Slice::full(&layers)];
-        offered.extend(published(&layers)?);
-        Ok(Slices { offered })
-    }
-
-    /// Collects the slices on offer for the checkpoint in `dir`.
-    ///
-    /// # Errors
-    /// `slices.toml` exists and cannot be read, is malformed, or names a slice that does not fit the model.
-    pub fn load(dir: &Path, config: &TextConfig) -> Result<Slices, SliceError> {
-        let Slices { mut offered } = Slices::built_in(config)?;
-        let path = dir.join("slices.toml");
-        let text = files::read(&path, MAX_JSON_BYTES).and_then(|bytes| {
-            String::from_utf8(bytes).map_err(|_| std::io::ErrorKind::InvalidData.into())
-        });
-        match text {
-            Ok(text) => {
-                for slice in read_file(&text, &path, &config.layers())? {
-                    if offered.iter().any(|other| other.name == slice.name) {
-                        return Err(SliceError::File {
-                            path,
-                            reason: format!("[{}]: a slice of that name is built in", slice.name),
-                        });
-                    }
-                    offered.push(slice);
+/// The whole model, the published slices where its shape is E4B's, and those of `slices.toml` in a checkpoint's directory.
+///
+/// # Errors
+/// `slices.toml` exists and cannot be read, is malformed, or names a slice that does not fit the model.
+pub fn slices(config: &TextConfig, dir: Option<&Path>) -> Result<Slices, SliceError> {
+    let layers = config.layers();
+    let mut slices = Slices::new(Slice::full(&layers), published(&layers)?);
+    let Some(path) = dir.map(|dir| dir.join("slices.toml")) else {
+        return Ok(slices);
+    };
+    let text = files::read(&path, MAX_JSON_BYTES).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|_| std::io::ErrorKind::InvalidData.into())
+    });
+    match text {
+        Ok(text) => {
+            for slice in read_file(&text, &path, &layers)? {
+                if slices.iter().any(|other| other.name == slice.name) {
+                    return Err(SliceError::File {
+                        path,
+                        reason: format!("[{}]: a slice of that name is built in", slice.name),
+                    });
                 }
+                slices.push(slice);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(SliceError::Io { path, source }),
         }
-        Ok(Slices { offered })
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => return Err(SliceError::Io { path, source }),
     }
-
-    /// All slices; the first is the whole model.
-    pub fn iter(&self) -> impl Iterator<Item = &Slice> {
-        self.offered.iter()
-    }
-
-    /// The whole model.
-    pub fn full(&self) -> &Slice {
-        &self.offered[0]
-    }
-
-    /// The slice of a name, upper or lower case.
-    ///
-    /// # Errors
-    /// No such slice; the message lists the names.
-    pub fn get(&self, name: &str) -> Result<&Slice, SliceError> {
-        self.iter()
-            .find(|slice| slice.name.eq_ignore_ascii_case(name))
-            .ok_or_else(|| SliceError::Unknown {
-                name: name.to_owned(),
-                offered: self
-                    .iter()
-                    .map(|slice| slice.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
-    }
+    Ok(slices)
 }
 
 fn published(layers: &[LayerShape]) -> Result<Vec<Slice>, SliceError> {

@@ -1,8 +1,14 @@
 //! Gemma 3n: what no other family has. `gemma3n.md` beside this file is its specification ("reference section N").
 
+mod architecture;
 pub mod audio;
+pub mod config;
 mod layers;
 pub mod matformer;
 pub mod multimodal_embedder;
+pub mod template;
+mod tensors;
 pub mod text;
 pub mod vision;
+
+pub use architecture::Gemma3n;

@@ -9,7 +9,7 @@ use super::Tokenizer;
 use super::error::TokenizerError;
 use super::json::brief;
 use super::vocabulary::Vocabulary;
-use crate::model::config::Config;
+use crate::model::spec::Spec;
 
 /// Ids of the control tokens that prompts are made of.
 ///
@@ -145,7 +145,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// A control token has another id in `config.json`, or an id of the tokenizer has no row in the embedding.
-    pub fn check_config(&self, config: &Config, config_path: &Path) -> Result<(), TokenizerError> {
+    pub fn check_config(&self, spec: &Spec, config_path: &Path) -> Result<(), TokenizerError> {
         let control = &self.control;
         let disagreement = |id: u32, key, config_id| TokenizerError::Disagreement {
             tokenizer_path: self.path.clone(),
@@ -155,7 +155,7 @@ impl Tokenizer {
             key,
             config_id,
         };
-        let ids = &config.ids;
+        let ids = &spec.ids;
         // What ends a text differs in many a fine-tune; whatever either file names ends an answer.
         let mut pairs = vec![("bos_token_id", Some(control.bos), ids.bos)];
         if let Some(media) = &ids.media {
@@ -187,13 +187,13 @@ impl Tokenizer {
                 }
             }
         }
-        if self.vocab_size() > config.text.vocab_size {
+        if self.vocab_size() > spec.vocab_size {
             return Err(TokenizerError::Value {
                 path: self.path.clone(),
                 key: "model.vocab".to_owned(),
                 expected: format!(
                     "ids below {} (text_config.vocab_size of {})",
-                    config.text.vocab_size,
+                    spec.vocab_size,
                     config_path.display()
                 ),
                 found: (self.vocab_size() - 1).to_string(),

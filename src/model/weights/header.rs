@@ -15,7 +15,7 @@ use super::{Group, WeightsError};
 /// The headers of all files together. Those of published checkpoints are below 1 MiB; parsed they take up to thirty times their
 /// bytes, so the library's own limit of 100 MB a file would let a hostile one fill a board's memory.
 pub(super) const MAX_HEADER_BYTES: u64 = 4 << 20;
-/// Gemma 3n has two levels below `layers`; names are short.
+/// Published names have two levels below `layers`; they are short.
 const MAX_NAME_BYTES: usize = 256;
 
 /// The tensors of a file, by its number in the checkpoint's list; `left` is how many bytes of headers may still be read.

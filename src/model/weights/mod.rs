@@ -24,13 +24,13 @@ mod tensor_info;
 pub(crate) use super::files::instead_of_file;
 pub use checkpoint::Checkpoint;
 pub use error::WeightsError;
-pub use group::{Category, Group};
+pub use group::Group;
 pub use mapping::{Mapped, Stretch, Tensor};
 pub use pack::{
     Blocks, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest,
     PackedFile,
 };
-pub use ple_store::{PleOptions, PleStore, RowCounts};
+pub use ple_store::{PleOptions, PleShape, PleStore, RowCounts};
 pub use residency::{GroupState, Residency};
 pub use row_file::RowFile;
 pub use tensor_info::{TensorInfo, columns};

@@ -15,7 +15,7 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// Element type.
     pub dtype: Dtype,
-    /// Parameter group; `None` for a tensor that Gemma 3n does not have (it is never loaded).
+    /// Parameter group; `None` for a tensor that no family has (it is never loaded).
     pub group: Option<Group>,
     /// Index of the file in the checkpoint's list.
     pub(super) file: usize,

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use kernels::Pool;
 
@@ -18,7 +18,8 @@ use super::error::PackError;
 use super::plan::{Described, matrix_shape};
 use super::quantize::Source;
 use super::{Companion, companions};
-use crate::model::config::Config;
+use crate::model::architecture::Architecture;
+use crate::model::family;
 use crate::model::tokenizer::Tokenizer;
 use blocks::LONGEST_BLOCK;
 use header::{Header, TensorInfo};
@@ -46,16 +47,17 @@ impl Gguf {
     pub(super) fn companions(
         &self,
         tokenizer_dir: Option<&Path>,
-    ) -> Result<(Config, Vec<Companion>), PackError> {
+    ) -> Result<(Arc<dyn Architecture>, Vec<Companion>), PackError> {
         let path = &self.path;
         let (bos, pad, eos) = tokenizer::ids(&self.header);
         // The architecture first: a file of another model is told so, not that its tokens are odd.
         let config_json = config::config_json(&self.header, path, &eos, bos, pad)?;
-        let config = Config::parse(config_json.as_bytes(), path)?;
+        let architecture = family::parse(config_json.as_bytes(), path)?;
+        let spec = architecture.spec();
         let mut files = vec![("config.json".to_owned(), config_json.into_bytes())];
         match tokenizer_dir {
             Some(dir) => {
-                Tokenizer::load(dir)?.check_config(&config, path)?;
+                Tokenizer::load(dir)?.check_config(spec, path)?;
                 let own = companions(dir)?.into_iter();
                 files.extend(own.filter(|(name, _)| {
                     name.contains("tokenizer") || name == "generation_config.json"
@@ -63,11 +65,11 @@ impl Gguf {
             }
             None => {
                 let json = tokenizer::tokenizer_json(&self.header, path)?;
-                Tokenizer::parse(&json, path)?.check_config(&config, path)?;
+                Tokenizer::parse(&json, path)?.check_config(spec, path)?;
                 files.push(("tokenizer.json".to_owned(), json.into_bytes()));
             }
         }
-        Ok((config, files))
+        Ok((architecture, files))
     }
 
     /// The tensor that holds a canonical one, and the first of its rows there.

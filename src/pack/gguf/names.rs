@@ -1,6 +1,7 @@
 //! Tensor names: the published ones in those of llama.cpp.
 
-use super::super::plan::TEXT_PREFIX;
+/// Where a checkpoint keeps text tensors.
+const TEXT_PREFIX: &str = "model.language_model.";
 
 /// Names outside the layers.
 const GLOBAL: [(&str, &str); 5] = [

@@ -25,8 +25,8 @@ use super::quantize::narrow;
 use super::residual;
 use super::writer::{self, FileWriter, Progress};
 use super::{Companion, PackOptions, Recipe, begin};
-use crate::model::config::Config;
-use crate::model::gemma3n::matformer::Slices;
+use crate::model::architecture::Architecture;
+use crate::model::family;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Blocks, Group, PackManifest};
 use random::Random;
@@ -69,26 +69,12 @@ pub fn pack_synthetic(
         let size = br#"{"size": {"height": 768, "width": 768}}"#;
         companions.push(("preprocessor_config.json".to_owned(), size.to_vec()));
     }
-    let towers = match text_only {
-        true => Vec::new(),
-        false => towers(options.recipe),
-    };
     let source = format!("synthetic {} seed {seed}", size.name());
-    write(
-        &companions,
-        towers,
-        &source,
-        seed,
-        target,
-        options,
-        pool,
-        progress,
-    )
+    write(&companions, &source, seed, target, options, pool, progress)
 }
 
 fn write(
     companions: &[Companion],
-    towers: Vec<FilePlan>,
     source: &str,
     seed: u64,
     target: &Path,
@@ -97,8 +83,8 @@ fn write(
     progress: &mut Progress<'_>,
 ) -> Result<PackManifest, PackError> {
     let path = Path::new(&companions[0].0);
-    let config = Config::parse(&companions[0].1, path)?;
-    let slices = Slices::built_in(&config.text)?;
+    let architecture = family::parse(&companions[0].1, path)?;
+    let slices = architecture.slices(None)?;
     let describe = |_: &str, shape: &[usize]| {
         Some(Described {
             shape: shape.to_vec(),
@@ -106,13 +92,15 @@ fn write(
         })
     };
     let mut files = Vec::from(plan::text(
-        &config.text,
+        &architecture.text_tensors(),
         options.recipe,
         &slices,
         path,
         &describe,
     )?);
-    files.extend(towers);
+    if architecture.spec().audio.is_some() {
+        files.extend(towers(&*architecture, options.recipe));
+    }
     let mut pack = begin(target, options, &files, companions, progress)?;
     let mut weights = Weights::new(seed);
     for file in &files {
@@ -122,7 +110,7 @@ fn write(
 }
 
 /// The files of both towers, in the published sizes (E2B and E4B have the same).
-pub(super) fn towers(recipe: Recipe) -> Vec<FilePlan> {
+pub(super) fn towers(architecture: &dyn Architecture, recipe: Recipe) -> Vec<FilePlan> {
     let mut tensors = Vec::new();
     for line in TOWERS.lines() {
         let Some((name, shape)) = line.split_once('\t') else {
@@ -148,7 +136,7 @@ pub(super) fn towers(recipe: Recipe) -> Vec<FilePlan> {
             let own = tensors
                 .iter()
                 .filter(|(name, _)| Group::of(name) == Some(group));
-            plan::tower(group, recipe, own.cloned())
+            plan::encoder(group, recipe, architecture, own.cloned())
         })
         .collect()
 }

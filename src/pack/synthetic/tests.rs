@@ -51,9 +51,9 @@ fn published(size: SyntheticSize) -> BTreeMap<String, Vec<usize>> {
 fn every_tensor_has_its_published_name_and_shape() {
     for size in [SyntheticSize::E2b, SyntheticSize::E4b] {
         let json = config_json(size);
-        let config = Config::parse(json.as_bytes(), Path::new("config.json")).unwrap();
-        assert!(config.audio.is_some() && config.vision.is_some());
-        let slices = Slices::built_in(&config.text).unwrap();
+        let model = family::parse(json.as_bytes(), Path::new("config.json")).unwrap();
+        assert!(model.spec().audio.is_some() && model.spec().pictures.is_some());
+        let slices = model.slices(None).unwrap();
         let shapes = published(size);
         // The plan asks for nothing that the published files lack, in the published shape, and for all that they have.
         let asked = std::cell::RefCell::new(std::collections::BTreeSet::new());
@@ -65,7 +65,7 @@ fn every_tensor_has_its_published_name_and_shape() {
             })
         };
         let text = plan::text(
-            &config.text,
+            &model.text_tensors(),
             Recipe::Balanced,
             &slices,
             Path::new("x"),
@@ -73,7 +73,7 @@ fn every_tensor_has_its_published_name_and_shape() {
         )
         .unwrap();
         let (mut bytes, mut quantised) = (0, 0);
-        for file in towers(Recipe::Balanced) {
+        for file in towers(&*model, Recipe::Balanced) {
             for entry in &file.entries {
                 let shape = &shapes[&entry.name];
                 match &entry.store {
@@ -133,7 +133,6 @@ fn a_seed_gives_one_pack_and_it_loads() {
         let options = PackOptions::default();
         write(
             &companions,
-            Vec::new(),
             "test",
             seed,
             &target,

@@ -17,26 +17,12 @@ use kernels::Pool;
 
 pub use subsample_conv::{SubsampleConv, SubsampleState};
 
+use super::config::AudioConfig;
 use super::multimodal_embedder::{EmbedderShape, MultimodalEmbedder};
-use crate::model::config::AudioConfig;
+use crate::media::LogMelSpec;
 use crate::model::conformer::{BlockNames, BlockState, ConformerBlock, Scratch, Shape, Step};
-use crate::model::weights::{Checkpoint, Group, Mapped, WeightsError};
-
-/// Why the audio tower cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum AudioError {
-    /// A tensor is missing or wrong, or the files cannot be mapped.
-    #[error("cannot load the audio tower: {0}")]
-    Weights(#[from] WeightsError),
-    /// The config asks for what no tower can be.
-    #[error("cannot load the audio tower: `audio_config.{key}` in config.json: {reason}")]
-    Config {
-        /// The key.
-        key: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
+use crate::model::encoder::{AudioEncoder, AudioError, ClipEncoder};
+use crate::model::weights::{Checkpoint, Group, Mapped};
 
 /// The weights of the audio tower and of `embed_audio`, mapped as long as this lives.
 ///
@@ -177,6 +163,16 @@ impl AudioTower {
         &self.weights
     }
 
+    /// The row `[text_hidden_size]` that fills the unused places of a clip: the last audio id, through the hard path.
+    pub fn pad_embedding(&self) -> &[f32] {
+        &self.pad_embedding
+    }
+
+    /// The row `[text_hidden_size]` of an audio id that is not a soft token, such as `<end_of_audio>`; None for any other id.
+    pub fn hard_embedding(&self, pool: &Pool, id: u32) -> Option<Vec<f32>> {
+        self.embedder.hard(pool, &self.weights, id)
+    }
+
     /// The sub-sampling convolutions.
     pub fn subsample(&self) -> &SubsampleConv {
         &self.subsample
@@ -190,21 +186,6 @@ impl AudioTower {
     /// Width of the text model, and so of a soft token.
     pub fn text_hidden_size(&self) -> usize {
         self.embedder.text_hidden_size()
-    }
-
-    /// Mel bands in a log-mel frame (`input_feat_size`).
-    pub fn feature_size(&self) -> usize {
-        self.config.input_feat_size
-    }
-
-    /// The row `[text_hidden_size]` that fills the unused places of a clip: the last audio id, through the hard path.
-    pub fn pad_embedding(&self) -> &[f32] {
-        &self.pad_embedding
-    }
-
-    /// The row `[text_hidden_size]` of an audio id that is not a soft token, such as `<end_of_audio>`; None for any other id.
-    pub fn hard_embedding(&self, pool: &Pool, id: u32) -> Option<Vec<f32>> {
-        self.embedder.hard(pool, &self.weights, id)
     }
 
     /// Who computes with what, for the parts of the tower.
@@ -331,6 +312,73 @@ impl AudioTower {
         }
         encoded.extend_from_slice(h);
         padded_out.extend_from_slice(padded);
+    }
+}
+
+/// How sound is heard.
+pub fn log_mel(config: &AudioConfig) -> LogMelSpec {
+    LogMelSpec {
+        bands: config.input_feat_size,
+        window_samples: 512,
+        hop_samples: 160,
+        fft_samples: 1024,
+        pad_multiple_samples: 128,
+        pre_emphasis: 0.97,
+        min_frequency_hz: 125.0,
+        max_frequency_hz: 7600.0,
+        floor: 1e-5,
+    }
+}
+
+impl AudioEncoder for AudioTower {
+    fn log_mel(&self) -> LogMelSpec {
+        log_mel(&self.config)
+    }
+
+    fn weights(&self) -> &Mapped {
+        &self.weights
+    }
+
+    fn begin(self: Arc<Self>, batch_frames: usize) -> Box<dyn ClipEncoder> {
+        let options = EncodeOptions {
+            batch_frames,
+            valid_frames: None,
+        };
+        Box::new(Clip {
+            state: self.start(options),
+            tower: self,
+        })
+    }
+
+    fn padding_row(&self) -> Option<&[f32]> {
+        Some(&self.pad_embedding)
+    }
+
+    fn embedding_of(&self, pool: &Pool, id: u32) -> Option<Vec<f32>> {
+        self.hard_embedding(pool, id)
+    }
+}
+
+/// A clip on its way.
+struct Clip {
+    tower: Arc<AudioTower>,
+    state: EncoderState,
+}
+
+impl ClipEncoder for Clip {
+    fn push(
+        &mut self,
+        pool: &Pool,
+        log_mel: &[f32],
+        end: bool,
+        soft_tokens: &mut Vec<f32>,
+    ) -> usize {
+        let mut encoded = Vec::new();
+        let padded = self
+            .tower
+            .encode(pool, &mut self.state, log_mel, end, &mut encoded);
+        self.tower.embed(pool, &encoded, soft_tokens);
+        padded.len()
     }
 }
 

@@ -2,10 +2,10 @@
 
 use kernels::{Pool, matmul};
 
-use super::AudioError;
+use super::super::config::AudioConfig;
 use super::cumulative_group_norm::{CumulativeGroupNorm, Sums};
-use crate::model::config::AudioConfig;
 use crate::model::conformer::{ConvShape, ConvState, FREQUENCY_PADDING, StridedConv};
+use crate::model::encoder::AudioError;
 use crate::model::weights::{Mapped, Tensor};
 
 /// The sub-sampling convolutions (SSCP) and the projection to `hidden_size`.

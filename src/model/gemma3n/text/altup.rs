@@ -4,8 +4,8 @@
 
 use kernels::{Isa, Pool};
 
-use crate::model::config::TextConfig;
 use crate::model::decoder::Loader;
+use crate::model::gemma3n::config::TextConfig;
 use crate::model::weights::WeightsError;
 
 /// The largest number of streams that `config.json` may ask for; the real models have 4.

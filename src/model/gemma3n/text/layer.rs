@@ -11,11 +11,11 @@ use super::altup::AltUp;
 use super::laurel::Laurel;
 use super::sparse_feed_forward::SparseFeedForward;
 use super::workspace::{Buffers, Workspace};
-use crate::model::config::TextConfig;
 use crate::model::decoder::attention::Attention;
 use crate::model::decoder::kv_cache::KvCache;
 use crate::model::decoder::per_layer_embedding::PerLayerGate;
 use crate::model::decoder::{Compute, LayerShape, Loader, Probe, RmsNorm};
+use crate::model::gemma3n::config::TextConfig;
 use crate::model::weights::{Mapped, Stretch, WeightsError};
 
 /// The weights of one decoder layer.

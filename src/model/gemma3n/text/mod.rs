@@ -4,6 +4,7 @@
 
 mod altup;
 mod chunk;
+mod decoder;
 mod laurel;
 mod layer;
 mod sparse_feed_forward;
@@ -15,16 +16,17 @@ use std::sync::Arc;
 
 use kernels::Pool;
 
+pub(in crate::model) use self::decoder::TextDecoder;
 use self::layer::Layer;
 use self::streams::StreamProjections;
 pub use self::workspace::Workspace;
-use crate::model::config::TextConfig;
 use crate::model::decoder::head::{self, Head};
 use crate::model::decoder::kv_cache::KvCache;
 use crate::model::decoder::per_layer_embedding::ContextProjection;
 use crate::model::decoder::{
     Chunks, Compute, Exact, LayerShape, Loader, Probe, RmsNorm, Slice, TextError, Tokens, Watch,
 };
+use crate::model::gemma3n::config::TextConfig;
 use crate::model::weights::{
     Checkpoint, Group, Mapped, PleOptions, PleStore, Stretch, WeightsError,
 };
@@ -49,7 +51,12 @@ impl TextModel {
     /// # Errors
     /// A tensor is missing or has another shape or type than `config` implies.
     pub fn load(checkpoint: &Checkpoint, config: &TextConfig) -> Result<TextModel, WeightsError> {
-        let ple = PleStore::open(checkpoint, config, &PleOptions::default(), &mut |_, _| {})?;
+        let ple = PleStore::open(
+            checkpoint,
+            config.ple_shape(),
+            &PleOptions::default(),
+            &mut |_, _| {},
+        )?;
         TextModel::with_ple(checkpoint, config, ple)
     }
 

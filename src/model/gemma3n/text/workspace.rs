@@ -3,10 +3,10 @@
 use kernels::Inputs;
 
 use super::sparse_feed_forward::ActiveNeurons;
-use crate::model::config::TextConfig;
 use crate::model::decoder;
 use crate::model::decoder::per_layer_embedding::PerLayerInputs;
 use crate::model::decoder::rope::RopeTables;
+use crate::model::gemma3n::config::TextConfig;
 
 /// Buffers for chunks of up to `chunk` tokens; D and A as in `config.json`.
 #[derive(Debug)]

@@ -22,7 +22,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use kernels::Pool;
-use thiserror::Error;
 
 pub use self::block::{Block, BlockKind};
 use self::feature_map::FeatureMap;
@@ -31,8 +30,9 @@ use self::layer::Layer;
 use self::pixelwise::Compute;
 use self::stem::{Stem, StemRows};
 pub use self::table::Architecture;
+use super::config::VisionConfig;
 use super::multimodal_embedder::{EmbedderShape, MultimodalEmbedder};
-use crate::model::config::VisionConfig;
+use crate::model::encoder::{PictureOptions, VisionEncoder, VisionError};
 use crate::model::weights::{Checkpoint, Group, Mapped, WeightsError};
 
 /// What the names of all tensors of the network start with.
@@ -40,32 +40,6 @@ pub const PREFIX: &str = "model.vision_tower.timm_model";
 
 /// The largest side of a picture that is encoded: memory and time grow with its square.
 pub const MAX_RESOLUTION_PX: usize = 1024;
-
-/// Why the tower cannot be loaded or a picture cannot be encoded.
-#[derive(Debug, Error)]
-pub enum VisionError {
-    /// A tensor is missing or wrong, or the group cannot be mapped.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// `vision_config.model_args` describes a network that cannot be built.
-    #[error("config.json: vision_config.model_args: {key}: {reason}")]
-    Architecture {
-        /// The key at fault.
-        key: String,
-        /// Expected and found.
-        reason: String,
-    },
-    /// The resolution does not fit the network.
-    #[error(
-        "a resolution of {resolution_px} pixels does not fit this vision tower: it must be a multiple of {step_px}, at most {MAX_RESOLUTION_PX}"
-    )]
-    Resolution {
-        /// What was asked for.
-        resolution_px: usize,
-        /// Pixels that halving leaves whole.
-        step_px: usize,
-    },
-}
 
 /// A part of a feature map on its way through the network, for whoever watches.
 pub struct Observation<'a> {
@@ -158,6 +132,11 @@ impl VisionTower {
         &self.weights
     }
 
+    /// The row that stands for a token such as `<end_of_image>` in the text model; `None` if the id is not a vision id.
+    pub fn hard_embedding(&self, pool: &Pool, id: u32) -> Option<Vec<f32>> {
+        self.embedder.hard(pool, &self.weights, id)
+    }
+
     /// Soft tokens of a picture, whatever its resolution.
     pub fn soft_tokens_per_image(&self) -> usize {
         self.architecture.msfa_output_resolution.pow(2)
@@ -176,6 +155,7 @@ impl VisionTower {
             return Err(VisionError::Resolution {
                 resolution_px,
                 step_px,
+                limit_px: MAX_RESOLUTION_PX,
             });
         }
         Ok(())
@@ -273,10 +253,37 @@ impl VisionTower {
             .soft(pool, &self.weights, &features, &mut soft_tokens);
         Ok(soft_tokens)
     }
+}
 
-    /// The row that stands for a token such as `<end_of_image>` in the text model; `None` if the id is not a vision id.
-    pub fn hard_embedding(&self, pool: &Pool, id: u32) -> Option<Vec<f32>> {
-        self.embedder.hard(pool, &self.weights, id)
+impl VisionEncoder for VisionTower {
+    fn weights(&self) -> &Mapped {
+        &self.weights
+    }
+
+    /// A square, whatever the picture's shape.
+    fn input_size(
+        &self,
+        options: PictureOptions,
+        _width_px: usize,
+        _height_px: usize,
+    ) -> Result<[usize; 2], VisionError> {
+        let side = options.resolution_px.unwrap_or_default();
+        self.check_resolution(side)?;
+        Ok([side; 2])
+    }
+
+    fn encode(
+        &self,
+        pool: &Pool,
+        pixels: &[u8],
+        [side, _]: [usize; 2],
+        between: &mut dyn FnMut(),
+    ) -> Result<Vec<f32>, VisionError> {
+        self.encode_observed(pool, pixels, side, &mut |_| between())
+    }
+
+    fn embedding_of(&self, pool: &Pool, id: u32) -> Option<Vec<f32>> {
+        self.hard_embedding(pool, id)
     }
 }
 

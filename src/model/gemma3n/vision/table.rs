@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::VisionError;
 use super::block::Block;
 use super::block_args::{MAX_CHANNELS, ModelArgs, make_divisible, released};
+use crate::model::encoder::VisionError;
 
 /// MobileNetV5 laid out: every block with its channels resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +30,8 @@ impl Architecture {
     /// # Errors
     /// `model_args` has an unknown key, a value of the wrong type, or asks for a block that does not exist here.
     pub fn new(hidden_size: usize, model_args: Option<&Value>) -> Result<Self, VisionError> {
-        let fault = |key: &str, reason: String| VisionError::Architecture {
-            key: key.to_owned(),
+        let fault = |key: &str, reason: String| VisionError::Config {
+            key: format!("model_args: {key}"),
             reason,
         };
         let args = match model_args {

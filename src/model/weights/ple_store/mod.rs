@@ -15,7 +15,6 @@ use serde::Deserialize;
 use super::mapping::{Kind, StoredRows};
 use super::row_cache::RowCache;
 use super::{Checkpoint, Group, WeightsError, pages, ple_copy};
-use crate::model::config::TextConfig;
 
 /// `[ple]`: how the per-layer-embedding table is read.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -99,6 +98,17 @@ struct State {
     counts: RowCounts,
 }
 
+/// Sizes of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct PleShape {
+    /// Token ids that have a row.
+    pub rows: usize,
+    /// Layers, each of which has a part of a row.
+    pub layers: usize,
+    /// Values of such a part.
+    pub width: usize,
+}
+
 impl PleStore {
     /// Finds the table, and copies it to `options.cache_dir` if there is one and it has no copy; `progress` is told how many
     /// bytes of how many are done. Where that cannot be done the table is read where it is, and [`PleStore::warning`] says
@@ -108,15 +118,14 @@ impl PleStore {
     /// The table is missing, has another shape than config.json says, or is not stored by row.
     pub fn open(
         checkpoint: &Checkpoint,
-        config: &TextConfig,
+        shape: PleShape,
         options: &PleOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<PleStore, WeightsError> {
-        let width = config.num_hidden_layers * config.hidden_size_per_layer_input;
         let name = "model.language_model.embed_tokens_per_layer.weight";
         // Mapped for as long as its description is checked; dropping it also drops what the page cache has of the table.
         let mapped = checkpoint.load(Group::Ple)?;
-        let table = mapped.matrix(name, config.vocab_size_per_layer_input, width)?;
+        let table = mapped.matrix(name, shape.rows, shape.layers * shape.width)?;
         let mut stored = mapped.stored_rows(name, table)?;
         drop(mapped);
         let mut warning = None;
@@ -140,11 +149,11 @@ impl PleStore {
         );
         Ok(PleStore {
             warning,
-            ..PleStore::new(stored, config, options)
+            ..PleStore::new(stored, shape, options)
         })
     }
 
-    fn new(stored: StoredRows, config: &TextConfig, options: &PleOptions) -> PleStore {
+    fn new(stored: StoredRows, shape: PleShape, options: &PleOptions) -> PleStore {
         let limit_bytes = options.row_cache_mib.saturating_mul(1 << 20);
         PleStore {
             source: Box::new(stored.file),
@@ -154,7 +163,7 @@ impl PleStore {
             cols: stored.cols,
             row_bytes: stored.row_bytes,
             kind: stored.kind,
-            scale: (config.hidden_size_per_layer_input as f32).sqrt(),
+            scale: (shape.width as f32).sqrt(),
             state: Mutex::new(State {
                 cache: RowCache::new(stored.rows, stored.row_bytes, limit_bytes),
                 fresh: Vec::new(),

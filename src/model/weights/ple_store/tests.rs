@@ -8,9 +8,9 @@ use std::sync::Arc;
 use kernels::Pool;
 
 use super::*;
-use crate::model::config::Config;
 use crate::model::decoder::kv_cache::{KvCache, KvType};
 use crate::model::decoder::{Slice, TextError, Tokens, no_probe};
+use crate::model::gemma3n::config::Config;
 use crate::model::gemma3n::text::{TextModel, Workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,13 @@ fn bench(capacity: usize) -> Bench {
     let config = Config::load(&dir).unwrap();
     let checkpoint = Checkpoint::open(&dir).unwrap();
     let options = PleOptions::default();
-    let mut store = PleStore::open(&checkpoint, &config.text, &options, &mut |_, _| {}).unwrap();
+    let mut store = PleStore::open(
+        &checkpoint,
+        config.text.ple_shape(),
+        &options,
+        &mut |_, _| {},
+    )
+    .unwrap();
     let (seen, broken) = (Arc::default(), Arc::default());
     let file = File::open(&store.path).unwrap();
     let mut bytes = vec![0; store.rows * store.row_bytes];

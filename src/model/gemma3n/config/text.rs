@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::read::{Section, brief};
-use super::{ConfigError, MAX_WIDTH};
+use crate::model::config::{ConfigError, MAX_WIDTH, Section, brief};
+use crate::model::weights::PleShape;
 
 /// What a layer's attention sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +80,15 @@ impl TextConfig {
         let same_type = |&l: &usize| self.layer_types[l] == self.layer_types[layer];
         // `read` refused a config in which a shared layer has no producer.
         (0..first_shared).rev().find(same_type).unwrap_or(layer)
+    }
+
+    /// Sizes of the per-layer-embedding table.
+    pub fn ple_shape(&self) -> PleShape {
+        PleShape {
+            rows: self.vocab_size_per_layer_input,
+            layers: self.num_hidden_layers,
+            width: self.hidden_size_per_layer_input,
+        }
     }
 
     /// Width of the query projection.

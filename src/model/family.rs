@@ -1,0 +1,48 @@
+//! Which family a config.json names: the only place that lists them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::architecture::Architecture;
+use super::config::{self, ConfigError, Section, brief};
+use super::gemma3n::Gemma3n;
+
+/// Reads `config.json` in a checkpoint's directory, by the family that it names.
+///
+/// # Errors
+/// The file is missing or malformed, names no family that is known, or says what its family cannot be.
+pub fn load(dir: &Path) -> Result<Arc<dyn Architecture>, ConfigError> {
+    let (value, path) = config::read(dir)?;
+    of(&value, &path)
+}
+
+/// Likewise the bytes of a `config.json`; `path` is named in errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(json: &[u8], path: &Path) -> Result<Arc<dyn Architecture>, ConfigError> {
+    of(&config::parse(json, path)?, path)
+}
+
+fn of(value: &Value, path: &Path) -> Result<Arc<dyn Architecture>, ConfigError> {
+    let top = Section {
+        value,
+        name: "",
+        path,
+    };
+    if !value.is_object() {
+        return Err(top.error(
+            "config.json",
+            format!("expected an object, found {}", brief(value)),
+        ));
+    }
+    match top.get("model_type").and_then(Value::as_str).unwrap_or("") {
+        "gemma3n" | "gemma3n_text" => Ok(Arc::new(Gemma3n::new(value, path)?)),
+        other => Err(top.error(
+            "model_type",
+            format!("is {other:?}; only Gemma 3n (\"gemma3n\" or \"gemma3n_text\") is supported"),
+        )),
+    }
+}

@@ -1,0 +1,105 @@
+//! The text model with its buffers, as the rest of the program sees it.
+
+use kernels::Pool;
+
+use super::{TextModel, Workspace};
+use crate::model::decoder::kv_cache::KvCache;
+use crate::model::decoder::{
+    Chunks, Decoder, Exact, LayerShape, Probe, Slice, TextError, Tokens, Watch,
+};
+use crate::model::weights::{Mapped, PleStore, Stretch};
+
+/// The text model with its buffers.
+#[derive(Debug)]
+pub(in crate::model) struct TextDecoder {
+    text: TextModel,
+    work: Workspace,
+}
+
+impl TextDecoder {
+    /// For chunks of up to `chunk` tokens.
+    pub(in crate::model) fn new(text: TextModel, chunk: usize) -> TextDecoder {
+        TextDecoder {
+            work: Workspace::new(text.config(), chunk),
+            text,
+        }
+    }
+}
+
+impl Decoder for TextDecoder {
+    fn layers(&self) -> &[LayerShape] {
+        self.text.layers()
+    }
+
+    fn weights(&self) -> &Mapped {
+        self.text.weights()
+    }
+
+    fn ple(&self) -> &PleStore {
+        self.text.ple()
+    }
+
+    fn serves(&self, slice: &Slice) -> bool {
+        self.text.serves(slice)
+    }
+
+    fn unused_by(&self, slice: &Slice) -> Vec<Stretch> {
+        self.text.unused_by(slice)
+    }
+
+    fn evict(&self) {
+        self.text.evict();
+    }
+
+    fn start<'t>(&self, cache: &mut KvCache, tokens: Tokens<'t>) -> Result<Chunks<'t>, TextError> {
+        self.text.start(cache, tokens)
+    }
+
+    fn take_chunk(
+        &mut self,
+        pool: &Pool,
+        cache: &mut KvCache,
+        chunks: &mut Chunks<'_>,
+        probe: Probe<'_>,
+        watch: Watch<'_>,
+    ) -> Result<bool, TextError> {
+        self.text
+            .take_chunk(pool, cache, &mut self.work, chunks, probe, watch)
+    }
+
+    fn ready(&self) -> usize {
+        self.work.ready()
+    }
+
+    fn logits(
+        &mut self,
+        pool: &Pool,
+        token: usize,
+        exact: Exact<'_>,
+        out: &mut [f32],
+    ) -> Result<(), TextError> {
+        self.text.logits(pool, &mut self.work, token, exact, out)
+    }
+
+    fn logits_of(
+        &mut self,
+        pool: &Pool,
+        token: usize,
+        ids: &[u32],
+        out: &mut [f32],
+    ) -> Result<(), TextError> {
+        self.text.logits_of(pool, &mut self.work, token, ids, out)
+    }
+
+    fn second_plane_rows(&self) -> u64 {
+        self.work.second_plane_rows()
+    }
+
+    fn buffer_bytes(&self) -> usize {
+        self.work.bytes()
+    }
+
+    fn resize(&mut self, chunk: usize) {
+        self.work = Workspace::new(self.text.config(), chunk);
+    }
+}

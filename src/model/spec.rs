@@ -1,0 +1,82 @@
+//! Facts about a model: all that the rest of the program needs to know of its family.
+
+use super::decoder::LayerShape;
+
+/// Token ids that `config.json` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Starts every prompt.
+    pub bos: u32,
+    /// Any of these ends an answer.
+    pub eos: Vec<u32>,
+    /// Ids around and inside media; `None` in a text-only checkpoint.
+    pub media: Option<MediaIds>,
+}
+
+/// Ids around and inside media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MediaIds {
+    /// `<start_of_image>`
+    pub boi: u32,
+    /// `<end_of_image>`
+    pub eoi: u32,
+    /// `<image_soft_token>`
+    pub image: u32,
+    /// `<start_of_audio>`
+    pub boa: u32,
+    /// `<end_of_audio>`
+    pub eoa: u32,
+    /// `<audio_soft_token>`
+    pub audio: u32,
+}
+
+/// What a model's family, and its config.json, fix.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The family's name, for people.
+    pub family: &'static str,
+    /// Token ids with a meaning.
+    pub ids: SpecialIds,
+    /// The shape of each layer of the decoder.
+    pub layers: Vec<LayerShape>,
+    /// Width of the text model, and so of every soft token.
+    pub hidden_size: usize,
+    /// Rows of the token embeddings, media ids included.
+    pub vocab_size: usize,
+    /// Ids below this are text: they may be sampled, and have a row of per-layer embeddings.
+    pub text_vocab_size: usize,
+    /// Width of a layer's row of per-layer embeddings.
+    pub per_layer_input_size: usize,
+    /// Keys that a layer with a window sees, the query's own included.
+    pub sliding_window: usize,
+    /// Longest context, tokens.
+    pub max_context: usize,
+    /// How sound is heard; `None` in a text-only checkpoint.
+    pub audio: Option<AudioSpec>,
+    /// How pictures are seen; `None` in a text-only checkpoint.
+    pub pictures: Option<PictureSpec>,
+}
+
+impl Spec {
+    /// Layers that compute keys and values of their own.
+    pub fn own_kv_layers(&self) -> usize {
+        let own = self.layers.iter().filter(|layer| layer.kv_of.is_none());
+        own.count()
+    }
+}
+
+/// How sound is heard.
+#[derive(Clone, Debug)]
+pub struct AudioSpec {
+    /// Soft tokens that the reference fills each clip up to; `None` where a clip has those that were heard, and no more.
+    pub padded_soft_tokens: Option<usize>,
+    /// How the processor's config must prepare sound, for that is how it is done here.
+    pub processor: serde_json::Value,
+}
+
+/// How pictures are seen.
+#[derive(Clone, Debug)]
+pub struct PictureSpec {
+    /// How the processor's config must prepare pictures, for that is how it is done here.
+    pub processor: serde_json::Value,
+}

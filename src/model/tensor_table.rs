@@ -1,0 +1,84 @@
+//! Which tensors a model has, of which shapes, and how each is read: what a pack is laid out by.
+
+/// What a matrix is for: a recipe's unit of choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Gate, up and down: most of a decoded token's bytes.
+    FeedForward,
+    /// Q, K, V and output projections.
+    Attention,
+    /// Token embeddings, also the LM head.
+    Head,
+    /// One row per token id and layer.
+    PleTable,
+    /// Small matrices that every layer's error passes, such as the projections of per-layer inputs.
+    Side,
+    /// Linear layers, pointwise and depthwise convolutions of what hears and sees.
+    Encoder,
+}
+
+/// How a matrix is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Every row, for every token.
+    Whole,
+    /// Rows are picked.
+    Rows,
+    /// Columns are picked.
+    Columns,
+    /// Columns from the first on, as many as the layer of a slice has neurons.
+    LeadingColumns,
+}
+
+/// A tensor of the text model.
+#[derive(Clone, Debug)]
+pub struct TextTensor {
+    /// Its canonical name.
+    pub name: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// The layer that it is of.
+    pub layer: Option<usize>,
+    /// What it is for, and how it is read; `None` for what is read number by number, such as a norm.
+    pub matrix: Option<(Role, Access)>,
+    /// The share of it that one decoded token reads: less than 1 where most activations are zero.
+    pub token_share: f64,
+}
+
+impl TextTensor {
+    /// Whether it is the LM head.
+    pub fn is_head(&self) -> bool {
+        matches!(self.matrix, Some((Role::Head, _)))
+    }
+
+    /// Neurons that it has rows or columns for, if it is of a feed-forward network.
+    pub fn neurons(&self) -> Option<usize> {
+        match self.matrix? {
+            (Role::FeedForward, Access::Whole | Access::Rows) => self.shape.first().copied(),
+            (Role::FeedForward, Access::Columns | Access::LeadingColumns) => {
+                self.shape.get(1).copied()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How a tensor of an encoder is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncoderTensor {
+    /// Number by number: norms, the first convolutions, embeddings.
+    Numbers,
+    /// As a matrix that many frames or pixels are multiplied with.
+    Matrix,
+    /// As a depthwise convolution, `[channels, 1, taps]` or `[channels, 1, side, side]`, tap by tap.
+    Depthwise,
+}
+
+/// A row in which `gemmad inspect` counts parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Category {
+    /// The name under which it is printed.
+    pub name: &'static str,
+    /// Whether it counts to the "effective" parameters that a model's makers publish.
+    pub is_effective: bool,
+}

@@ -1,0 +1,266 @@
+//! The audio and vision encoders while they are needed: pictures and clips to rows of the text model's width.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kernels::Pool;
+
+use super::engine::{Engine, GiveWay, milliseconds};
+use super::error::EngineError;
+use super::{AudioStream, Media, SoftTokenPadding, Timing};
+use crate::media::SAMPLE_RATE_HZ;
+use crate::model::architecture::Architecture;
+use crate::model::encoder::{AudioEncoder, PictureOptions, VisionEncoder};
+use crate::model::processor_config::ProcessorConfig;
+use crate::model::prompt::Part;
+use crate::model::weights::{Checkpoint, Group, Mapped, Residency};
+
+/// How sound and pictures are encoded.
+#[derive(Clone, Debug)]
+pub struct EncoderOptions {
+    /// What fills the unused places of a clip.
+    pub soft_token_padding: SoftTokenPadding,
+    /// 40 ms frames that are encoded together while audio streams in.
+    pub audio_batch_frames: usize,
+    /// How pictures are encoded; what is left open is as the checkpoint says ([`ProcessorConfig`]).
+    pub pictures: PictureOptions,
+}
+
+impl Default for EncoderOptions {
+    /// As the reference; half a second of audio at a time.
+    fn default() -> EncoderOptions {
+        EncoderOptions {
+            soft_token_padding: SoftTokenPadding::default(),
+            audio_batch_frames: 12,
+            pictures: PictureOptions::default(),
+        }
+    }
+}
+
+/// The encoders: loaded when a request first needs them, unloaded on demand.
+pub(super) struct Encoders {
+    architecture: Arc<dyn Architecture>,
+    dir: String,
+    pictures: PictureOptions,
+    residency: Arc<Residency>,
+    audio: Option<Arc<dyn AudioEncoder>>,
+    vision: Option<Arc<dyn VisionEncoder>>,
+}
+
+impl Encoders {
+    /// `warnings` gets what the checkpoint leaves open about its media, or asks for and is not done.
+    pub(super) fn new(
+        checkpoint: &Checkpoint,
+        architecture: Arc<dyn Architecture>,
+        pictures: PictureOptions,
+        residency: Arc<Residency>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Encoders, EngineError> {
+        let processor = ProcessorConfig::load(checkpoint.dir())?;
+        let (pictures, assumed) = architecture.picture_options(pictures, &processor)?;
+        let spec = architecture.spec();
+        if checkpoint.has(Group::Vision) {
+            let here = spec.pictures.as_ref().map(|pictures| &pictures.processor);
+            warnings.extend(here.map_or_else(Vec::new, |here| processor.image_warnings(here)));
+            warnings.extend(assumed);
+        }
+        if let (Some(audio), true) = (&spec.audio, checkpoint.has(Group::Audio)) {
+            warnings.extend(processor.audio_warnings(&audio.processor));
+        }
+        Ok(Encoders {
+            architecture,
+            dir: checkpoint.dir().display().to_string(),
+            pictures,
+            residency,
+            audio: None,
+            vision: None,
+        })
+    }
+
+    pub(super) fn audio_weights(&self) -> Option<&Mapped> {
+        self.audio.as_ref().map(|encoder| encoder.weights())
+    }
+
+    pub(super) fn vision_weights(&self) -> Option<&Mapped> {
+        self.vision.as_ref().map(|encoder| encoder.weights())
+    }
+
+    pub(super) fn unload(&mut self, group: Group) {
+        match group {
+            Group::Audio => self.audio = None,
+            Group::Vision => self.vision = None,
+            Group::Text | Group::Ple => {}
+        }
+    }
+
+    /// The audio encoder, loaded now if it was not.
+    pub(super) fn audio(
+        &mut self,
+        checkpoint: &Checkpoint,
+        pool: &Pool,
+        timing: &mut Timing,
+    ) -> Result<Arc<dyn AudioEncoder>, EngineError> {
+        let encoder = match self.audio.take() {
+            Some(encoder) => {
+                encoder.weights().check_length()?;
+                encoder
+            }
+            None => {
+                let start = Instant::now();
+                let missing = || self.missing("audio tower", "audio");
+                if !checkpoint.has(Group::Audio) {
+                    return Err(missing());
+                }
+                let encoder = self.architecture.audio_encoder(checkpoint, pool)?;
+                timing.load_ms += milliseconds(start);
+                encoder.ok_or_else(missing)?
+            }
+        };
+        self.residency.loaded(Group::Audio);
+        Ok(Arc::clone(self.audio.insert(encoder)))
+    }
+
+    /// The vision encoder, loaded now if it was not.
+    fn vision(
+        &mut self,
+        checkpoint: &Checkpoint,
+        timing: &mut Timing,
+    ) -> Result<Arc<dyn VisionEncoder>, EngineError> {
+        let encoder = match self.vision.take() {
+            Some(encoder) => {
+                encoder.weights().check_length()?;
+                encoder
+            }
+            None => {
+                let start = Instant::now();
+                let missing = || self.missing("vision tower", "pictures");
+                if !checkpoint.has(Group::Vision) {
+                    return Err(missing());
+                }
+                let encoder = self.architecture.vision_encoder(checkpoint)?;
+                timing.load_ms += milliseconds(start);
+                encoder.ok_or_else(missing)?
+            }
+        };
+        self.residency.loaded(Group::Vision);
+        Ok(Arc::clone(self.vision.insert(encoder)))
+    }
+
+    fn missing(&self, what: &'static str, media: &'static str) -> EngineError {
+        EngineError::NoTower {
+            dir: self.dir.clone(),
+            what,
+            media,
+            family: self.architecture.spec().family,
+        }
+    }
+
+    /// One row for each id beyond the text vocabulary: the next of `soft` for a soft token, else the embedding that its
+    /// encoder has for it.
+    pub(super) fn media_rows(&self, pool: &Pool, ids: &[u32], soft: &[f32]) -> Vec<f32> {
+        let spec = self.architecture.spec();
+        let Some(media) = &spec.ids.media else {
+            return Vec::new();
+        };
+        let mut soft = soft.chunks_exact(spec.hidden_size);
+        let mut rows = Vec::new();
+        for &id in ids
+            .iter()
+            .filter(|&&id| id as usize >= spec.text_vocab_size)
+        {
+            if id == media.image || id == media.audio {
+                rows.extend_from_slice(soft.next().unwrap_or_default());
+            } else if let Some(row) = self.embedding_of(pool, id) {
+                rows.extend_from_slice(&row);
+            }
+        }
+        rows
+    }
+
+    fn embedding_of(&self, pool: &Pool, id: u32) -> Option<Vec<f32>> {
+        let seen = self.vision.as_ref();
+        let heard = self.audio.as_ref();
+        seen.and_then(|encoder| encoder.embedding_of(pool, id))
+            .or_else(|| heard.and_then(|encoder| encoder.embedding_of(pool, id)))
+    }
+}
+
+impl Engine {
+    /// Appends a medium's soft tokens to `rows` and gives its place in the prompt; gives way between its parts.
+    pub(super) fn encode(
+        &mut self,
+        media: &Media,
+        rows: &mut Vec<f32>,
+        timing: &mut Timing,
+        give_way: GiveWay<'_>,
+    ) -> Result<Part, EngineError> {
+        match media {
+            Media::Image(image) => {
+                let encoder = self.encoders.vision(&self.checkpoint, timing)?;
+                // Before a picture of that size is made.
+                let size =
+                    encoder.input_size(self.encoders.pictures, image.width_px, image.height_px)?;
+                let mut start = Instant::now();
+                let [width_px, height_px] = size;
+                let resized = image.resized(width_px, height_px);
+                let pool = Arc::clone(&self.pool);
+                let mut broken_off = (self.on_step)().is_break();
+                let tokens = encoder.encode(&pool, &resized.pixels, size, &mut || {
+                    broken_off |= (self.on_step)().is_break();
+                    if !broken_off {
+                        start += self.pause(give_way);
+                    }
+                })?;
+                if broken_off {
+                    return Err(EngineError::Cancelled);
+                }
+                rows.extend_from_slice(&tokens);
+                timing.encode_ms += milliseconds(start);
+                Ok(Part::Image {
+                    soft_tokens: tokens.len() / self.spec().hidden_size,
+                })
+            }
+            Media::Clip(clip) => {
+                let mut stream = self.start_clip(timing)?;
+                let pool = Arc::clone(&self.pool);
+                let mut start = Instant::now();
+                for second in clip.samples.chunks(SAMPLE_RATE_HZ as usize) {
+                    if (self.on_step)().is_break() {
+                        return Err(EngineError::Cancelled);
+                    }
+                    start += self.pause(give_way);
+                    stream.push(&pool, second, rows)?;
+                }
+                let soft_tokens = stream.finish(&pool, self.clip_padding(), rows)?;
+                timing.encode_ms += milliseconds(start);
+                Ok(Part::Audio { soft_tokens })
+            }
+        }
+    }
+
+    /// A clip of which nothing has been heard yet.
+    pub(super) fn start_clip(&mut self, timing: &mut Timing) -> Result<AudioStream, EngineError> {
+        let batch_frames = self.options.encoders.audio_batch_frames;
+        let encoder = self.audio_encoder(timing)?;
+        Ok(AudioStream::new(encoder, batch_frames))
+    }
+
+    /// The audio encoder, loaded now if it was not.
+    pub(super) fn audio_encoder(
+        &mut self,
+        timing: &mut Timing,
+    ) -> Result<Arc<dyn AudioEncoder>, EngineError> {
+        self.encoders.audio(&self.checkpoint, &self.pool, timing)
+    }
+
+    /// Soft tokens that each clip is filled up to.
+    pub(super) fn clip_padding(&self) -> usize {
+        let audio = self.spec().audio.as_ref();
+        match self.options.encoders.soft_token_padding {
+            SoftTokenPadding::Reference => audio
+                .and_then(|audio| audio.padded_soft_tokens)
+                .unwrap_or(0),
+            SoftTokenPadding::None => 0,
+        }
+    }
+}
