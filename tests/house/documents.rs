@@ -68,6 +68,7 @@ pub(crate) const NEWEST: &[(&str, &[&str])] = &[
         "A block format",
         &["Q8Tiled", "Q8Rows", "mod q8", "struct Q8"],
     ),
+    ("A model family", &["gemma3n", "Gemma3n", "ARCHITECTURE"]),
     ("A door", &["Wyoming", "WyomingOptions", "wyoming"]),
     ("A capture source", &["HttpOptions", "Still", "mod still"]),
 ];
