@@ -194,6 +194,10 @@ pub(crate) fn config(bytes: &[u8]) {
     let model = family::load(dir.path()).unwrap();
     let tokenizer = TOKENIZER.get_or_init(|| Tokenizer::load(&demo()).unwrap());
     tokenizer
-        .check_config(model.spec(), &dir.path().join("config.json"))
+        .check_config(
+            &model.spec().ids,
+            model.spec().vocab_size,
+            &dir.path().join("config.json"),
+        )
         .ok();
 }

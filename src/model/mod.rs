@@ -15,6 +15,7 @@ pub mod processor_config;
 pub mod prompt;
 pub mod sampler;
 pub mod spec;
+pub mod special_ids;
 pub mod stop;
 pub mod tasks;
 pub mod tensor_table;

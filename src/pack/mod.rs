@@ -81,7 +81,9 @@ pub fn pack_checkpoint(
     let mut source = HuggingFace::open(dir)?;
     let architecture = family::load(dir)?;
     let slices = architecture.slices(Some(dir))?;
-    Tokenizer::load(dir)?.check_config(architecture.spec(), &dir.join("config.json"))?;
+    let spec = architecture.spec();
+    let config_path = dir.join("config.json");
+    Tokenizer::load(dir)?.check_config(&spec.ids, spec.vocab_size, &config_path)?;
 
     let describe = |name: &str, _: &[usize]| source.describe(name);
     let mut files = Vec::from(plan::text(

@@ -1,8 +1,10 @@
 //! What comes out: the text, how long each step took, and what is in memory.
 
+use std::time::Instant;
+
 use serde::Serialize;
 
-use super::FinishReason;
+use crate::model::stop::StopReason;
 use crate::model::weights::{Group, GroupState};
 
 /// The answer to a request.
@@ -25,6 +27,45 @@ pub struct Answer {
     pub timing: Timing,
     /// Memory of each parameter group when the answer was complete.
     pub memory: Vec<GroupMemory>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended it, or the grammar allowed nothing more.
+    Stop,
+    /// A stop string came up.
+    StopString,
+    /// `max_tokens` were given.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+    /// The caller ended it.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// As it is published.
+    pub fn name(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::StopString => "stop_string",
+            FinishReason::MaxTokens => "max_tokens",
+            FinishReason::ContextFull => "context_full",
+            FinishReason::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl From<StopReason> for FinishReason {
+    fn from(reason: StopReason) -> FinishReason {
+        match reason {
+            StopReason::Token => FinishReason::Stop,
+            StopReason::String => FinishReason::StopString,
+            StopReason::MaxTokens => FinishReason::MaxTokens,
+        }
+    }
 }
 
 /// How long each step of an answer took.
@@ -55,6 +96,10 @@ impl Timing {
             0.0
         }
     }
+}
+
+pub(super) fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
 }
 
 /// Memory of one parameter group.

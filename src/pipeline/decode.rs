@@ -4,76 +4,17 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::engine::{Conversation, Engine, GiveWay, milliseconds};
+use super::answer::milliseconds;
+use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
-use super::{Answer, Generation};
+use super::{Answer, FinishReason, Generation};
 use crate::model::decoder::{Exact, Shortcuts, Tokens, no_probe};
 use crate::model::grammar::{Constraint, Next, TokenSet};
 use crate::model::sampler::Sampler;
-use crate::model::stop::{StopReason, StopRules, TextStream};
+use crate::model::stop::{StopRules, TextStream};
 
 /// Room in an answer for each token, so that it does not grow while it is decoded; no text's tokens are longer on average.
 const BYTES_PER_TOKEN: usize = 32;
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// The model ended it, or the grammar allowed nothing more.
-    Stop,
-    /// A stop string came up.
-    StopString,
-    /// `max_tokens` were given.
-    MaxTokens,
-    /// The context is full.
-    ContextFull,
-    /// The caller ended it.
-    Cancelled,
-}
-
-impl FinishReason {
-    /// As it is published.
-    pub fn name(self) -> &'static str {
-        match self {
-            FinishReason::Stop => "stop",
-            FinishReason::StopString => "stop_string",
-            FinishReason::MaxTokens => "max_tokens",
-            FinishReason::ContextFull => "context_full",
-            FinishReason::Cancelled => "cancelled",
-        }
-    }
-}
-
-impl From<StopReason> for FinishReason {
-    fn from(reason: StopReason) -> FinishReason {
-        match reason {
-            StopReason::Token => FinishReason::Stop,
-            StopReason::String => FinishReason::StopString,
-            StopReason::MaxTokens => FinishReason::MaxTokens,
-        }
-    }
-}
-
-/// What need not be computed while an answer is decoded; the answers are equal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecodeShortcuts {
-    /// Where a grammar allows few tokens, only their rows of the LM head are read.
-    pub head_rows: bool,
-    /// Of an LM head in two planes, the second is read where it decides ([`Exact::Best`]).
-    pub head_planes: bool,
-    /// Tokens that a grammar forces pass the layers together.
-    pub forced_runs: bool,
-}
-
-impl Default for DecodeShortcuts {
-    fn default() -> DecodeShortcuts {
-        DecodeShortcuts {
-            head_rows: true,
-            head_planes: true,
-            forced_runs: true,
-        }
-    }
-}
 
 /// The grammar of an answer on its way.
 struct Constrained {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use kernels::{Isa, Pool};
 
 use super::conversations::{Conversations, Kept};
-use super::decode::DecodeShortcuts;
 use super::encoders::Encoders;
 use super::error::EngineError;
-use super::options::EngineOptions;
+use super::memory_lock;
+use super::options::{DecodeShortcuts, EngineOptions};
 use super::prefix_cache::PrefixCache;
 use super::{Answer, FinishReason, Part, Request, Timing};
 use crate::model::architecture::Architecture;
@@ -80,7 +80,7 @@ impl Engine {
         let spec = architecture.spec();
         let checkpoint = Arc::new(Checkpoint::open(dir)?);
         let tokenizer = Arc::new(Tokenizer::load(dir)?);
-        tokenizer.check_config(spec, &dir.join("config.json"))?;
+        tokenizer.check_config(&spec.ids, spec.vocab_size, &dir.join("config.json"))?;
         let generation_config = GenerationConfig::load(dir)?;
         let slices = architecture.slices(Some(dir))?;
         let limit = spec.max_context;
@@ -104,7 +104,7 @@ impl Engine {
         let chunk = options.prefill_chunk.clamp(1, options.context);
         let decoder = architecture.decoder(&checkpoint, &options.ple, chunk, progress)?;
         let mut warnings = checkpoint.warnings().to_vec();
-        warnings.extend(super::residency::warnings(&*decoder, options.mlock));
+        warnings.extend(memory_lock::warnings(&*decoder, options.mlock));
         let encoders = Encoders::new(
             &checkpoint,
             Arc::clone(&architecture),
@@ -393,8 +393,4 @@ pub(super) struct Conversation {
     /// The token of the answer that is not taken yet.
     pub(super) pending: Option<u32>,
     pub(super) timing: Timing,
-}
-
-pub(super) fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
 }

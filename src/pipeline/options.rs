@@ -104,3 +104,24 @@ impl EncoderOptions {
         }
     }
 }
+
+/// What need not be computed while an answer is decoded; the answers are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeShortcuts {
+    /// Where a grammar allows few tokens, only their rows of the LM head are read.
+    pub head_rows: bool,
+    /// Of an LM head in two planes, the second is read where it decides ([`Exact::Best`](crate::model::decoder::Exact)).
+    pub head_planes: bool,
+    /// Tokens that a grammar forces pass the layers together.
+    pub forced_runs: bool,
+}
+
+impl Default for DecodeShortcuts {
+    fn default() -> DecodeShortcuts {
+        DecodeShortcuts {
+            head_rows: true,
+            head_planes: true,
+            forced_runs: true,
+        }
+    }
+}

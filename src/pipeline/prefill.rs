@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::engine::{Conversation, Engine, GiveWay, milliseconds};
+use super::answer::milliseconds;
+use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
 use super::prefix_cache::PrefixCache;
 use crate::model::decoder::{Tokens, no_probe};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::GroupMemory;
 use super::engine::Engine;
 use super::error::EngineError;
-use crate::model::decoder::Decoder;
+use super::memory_lock::lock;
 use crate::model::weights::{Group, GroupState, Mapped, Residency};
 
 impl Engine {
@@ -92,17 +92,4 @@ impl Engine {
         self.residency.loaded(Group::Ple);
         Ok(())
     }
-}
-
-/// Locks text weights where that is wanted; what could not be done.
-pub(super) fn warnings(decoder: &dyn Decoder, mlock: bool) -> Vec<String> {
-    let ple = decoder.ple().warning().map(str::to_owned);
-    let locked = mlock.then(|| lock(decoder.weights())).flatten();
-    ple.into_iter().chain(locked).collect()
-}
-
-fn lock(weights: &Mapped) -> Option<String> {
-    let error = weights.lock().err()?;
-    log::warn!("{error}");
-    Some(error.to_string())
 }

@@ -4,7 +4,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::engine::{Conversation, Engine, GiveWay, milliseconds};
+use super::answer::milliseconds;
+use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
 use super::{Answer, AudioStream, Generation};
 use crate::model::prompt::{Message, Part, Role};

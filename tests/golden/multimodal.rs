@@ -18,7 +18,7 @@ use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::gemma3n::vision::VisionTower;
 use gemmad::model::prompt::{ChatTemplate, MediaKind, Message, Part, Prompt, Role};
 use gemmad::model::sampler::Sampling;
-use gemmad::model::spec::MediaIds;
+use gemmad::model::special_ids::MediaIds;
 use gemmad::model::tokenizer::Tokenizer;
 use gemmad::model::weights::Checkpoint;
 use gemmad::pipeline::{self, AudioStream, Engine, EngineOptions, Generation, Media, Request};

@@ -438,7 +438,7 @@ fn ids_must_be_those_of_the_models_configuration() {
         let check = |config: &Value| {
             let model = family::parse(config.to_string().as_bytes(), &path).unwrap();
             tokenizer
-                .check_config(model.spec(), &path)
+                .check_config(&model.spec().ids, model.spec().vocab_size, &path)
                 .map_err(|error| error.to_string())
         };
         check(&config).unwrap();

@@ -9,7 +9,7 @@ use super::Tokenizer;
 use super::error::TokenizerError;
 use super::json::brief;
 use super::vocabulary::Vocabulary;
-use crate::model::spec::Spec;
+use crate::model::special_ids::SpecialIds;
 
 /// Ids of the control tokens that prompts are made of.
 ///
@@ -141,11 +141,17 @@ impl ControlTokens {
 }
 
 impl Tokenizer {
-    /// Checks that `config.json` (at `config_path`, for errors) means the same tokens by its ids as this tokenizer.
+    /// Checks that `config.json` (at `config_path`, for errors) means the same tokens by its `ids` as this tokenizer, and has a row for each of
+    /// them: `vocab_size` rows.
     ///
     /// # Errors
     /// A control token has another id in `config.json`, or an id of the tokenizer has no row in the embedding.
-    pub fn check_config(&self, spec: &Spec, config_path: &Path) -> Result<(), TokenizerError> {
+    pub fn check_config(
+        &self,
+        ids: &SpecialIds,
+        vocab_size: usize,
+        config_path: &Path,
+    ) -> Result<(), TokenizerError> {
         let control = &self.control;
         let disagreement = |id: u32, key, config_id| TokenizerError::Disagreement {
             tokenizer_path: self.path.clone(),
@@ -155,7 +161,6 @@ impl Tokenizer {
             key,
             config_id,
         };
-        let ids = &spec.ids;
         // What ends a text differs in many a fine-tune; whatever either file names ends an answer.
         let mut pairs = vec![("bos_token_id", Some(control.bos), ids.bos)];
         if let Some(media) = &ids.media {
@@ -187,13 +192,12 @@ impl Tokenizer {
                 }
             }
         }
-        if self.vocab_size() > spec.vocab_size {
+        if self.vocab_size() > vocab_size {
             return Err(TokenizerError::Value {
                 path: self.path.clone(),
                 key: "model.vocab".to_owned(),
                 expected: format!(
-                    "ids below {} (text_config.vocab_size of {})",
-                    spec.vocab_size,
+                    "ids below {vocab_size} (text_config.vocab_size of {})",
                     config_path.display()
                 ),
                 found: (self.vocab_size() - 1).to_string(),

@@ -57,7 +57,7 @@ impl Gguf {
         let mut files = vec![("config.json".to_owned(), config_json.into_bytes())];
         match tokenizer_dir {
             Some(dir) => {
-                Tokenizer::load(dir)?.check_config(spec, path)?;
+                Tokenizer::load(dir)?.check_config(&spec.ids, spec.vocab_size, path)?;
                 let own = companions(dir)?.into_iter();
                 files.extend(own.filter(|(name, _)| {
                     name.contains("tokenizer") || name == "generation_config.json"
@@ -65,7 +65,7 @@ impl Gguf {
             }
             None => {
                 let json = tokenizer::tokenizer_json(&self.header, path)?;
-                Tokenizer::parse(&json, path)?.check_config(spec, path)?;
+                Tokenizer::parse(&json, path)?.check_config(&spec.ids, spec.vocab_size, path)?;
                 files.push(("tokenizer.json".to_owned(), json.into_bytes()));
             }
         }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 pub use self::text::{LayerType, TextConfig};
 use crate::model::config::{self, ConfigError, MAX_DIMENSION, MAX_WIDTH, Section};
-use crate::model::spec::{MediaIds, SpecialIds};
+use crate::model::special_ids::{MediaIds, SpecialIds};
 
 /// The most soft tokens that a picture or a clip may become; the real numbers are 256 and 188.
 const MAX_SOFT_TOKENS: usize = 4096;

@@ -1,0 +1,92 @@
+//! Pictures and clips to soft tokens, as a request needs them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::answer::milliseconds;
+use super::engine::{Engine, GiveWay};
+use super::error::EngineError;
+use super::{AudioStream, Media, SoftTokenPadding, Timing};
+use crate::media::SAMPLE_RATE_HZ;
+use crate::model::encoder::AudioEncoder;
+use crate::model::prompt::Part;
+
+impl Engine {
+    /// Appends a medium's soft tokens to `rows` and gives its place in the prompt; gives way between its parts.
+    pub(super) fn encode(
+        &mut self,
+        media: &Media,
+        rows: &mut Vec<f32>,
+        timing: &mut Timing,
+        give_way: GiveWay<'_>,
+    ) -> Result<Part, EngineError> {
+        match media {
+            Media::Image(image) => {
+                let encoder = self.encoders.vision(&self.checkpoint, timing)?;
+                // Before a picture of that size is made.
+                let size =
+                    encoder.input_size(self.encoders.pictures, image.width_px, image.height_px)?;
+                let mut start = Instant::now();
+                let [width_px, height_px] = size;
+                let resized = image.resized(width_px, height_px);
+                let pool = Arc::clone(&self.pool);
+                let mut broken_off = (self.on_step)().is_break();
+                let tokens = encoder.encode(&pool, &resized.pixels, size, &mut || {
+                    broken_off |= (self.on_step)().is_break();
+                    if !broken_off {
+                        start += self.pause(give_way);
+                    }
+                })?;
+                if broken_off {
+                    return Err(EngineError::Cancelled);
+                }
+                rows.extend_from_slice(&tokens);
+                timing.encode_ms += milliseconds(start);
+                Ok(Part::Image {
+                    soft_tokens: tokens.len() / self.spec().hidden_size,
+                })
+            }
+            Media::Clip(clip) => {
+                let mut stream = self.start_clip(timing)?;
+                let pool = Arc::clone(&self.pool);
+                let mut start = Instant::now();
+                for second in clip.samples.chunks(SAMPLE_RATE_HZ as usize) {
+                    if (self.on_step)().is_break() {
+                        return Err(EngineError::Cancelled);
+                    }
+                    start += self.pause(give_way);
+                    stream.push(&pool, second, rows)?;
+                }
+                let soft_tokens = stream.finish(&pool, self.clip_padding(), rows)?;
+                timing.encode_ms += milliseconds(start);
+                Ok(Part::Audio { soft_tokens })
+            }
+        }
+    }
+
+    /// A clip of which nothing has been heard yet.
+    pub(super) fn start_clip(&mut self, timing: &mut Timing) -> Result<AudioStream, EngineError> {
+        let batch_frames = self.options.encoders.audio_batch_frames;
+        let encoder = self.audio_encoder(timing)?;
+        Ok(AudioStream::new(encoder, batch_frames))
+    }
+
+    /// The audio encoder, loaded now if it was not.
+    pub(super) fn audio_encoder(
+        &mut self,
+        timing: &mut Timing,
+    ) -> Result<Arc<dyn AudioEncoder>, EngineError> {
+        self.encoders.audio(&self.checkpoint, &self.pool, timing)
+    }
+
+    /// Soft tokens that each clip is filled up to.
+    pub(super) fn clip_padding(&self) -> usize {
+        let audio = self.spec().audio.as_ref();
+        match self.options.encoders.soft_token_padding {
+            SoftTokenPadding::Reference => audio
+                .and_then(|audio| audio.padded_soft_tokens)
+                .unwrap_or(0),
+            SoftTokenPadding::None => 0,
+        }
+    }
+}
