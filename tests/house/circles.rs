@@ -9,9 +9,6 @@ use crate::source::{imports, module, paths};
 
 type Path = Vec<String>;
 
-/// Folders whose circle is still to be cut.
-const STANDING: &[&str] = &["pipeline"];
-
 /// A file of the crate as the search sees it.
 struct Module<'a> {
     file: &'a File,
@@ -42,9 +39,6 @@ pub(crate) fn circles(files: &[&File]) -> Vec<String> {
     let mut found = Vec::new();
     for (folder, edges) in &folders {
         let folder = folder.join("::");
-        if STANDING.contains(&folder.as_str()) {
-            continue;
-        }
         let circles = circles_of(edges).into_iter();
         found.extend(circles.map(|circle| format!("a circle in `{folder}`: {circle}")));
     }
