@@ -11,7 +11,7 @@ use super::{Answer, FinishReason, Generation};
 use crate::model::decoder::{Exact, Shortcuts, Tokens, no_probe};
 use crate::model::grammar::{Constraint, Next, TokenSet};
 use crate::model::sampler::Sampler;
-use crate::model::stop::{StopRules, TextStream};
+use crate::model::stop::{StopReason, StopRules, TextStream};
 
 /// Room in an answer for each token, so that it does not grow while it is decoded; no text's tokens are longer on average.
 const BYTES_PER_TOKEN: usize = 32;
