@@ -340,9 +340,9 @@ fn the_engine_says_what_the_reference_says() {
             .into_iter()
             .map(|id| id as u32)
             .take_while(|&id| {
-                let config = engine.config();
-                (id as usize) < config.text.vocab_size_per_layer_input
-                    && !config.ids.eos.contains(&id)
+                let spec = engine.spec();
+                (id as usize) < spec.text_vocab_size
+                    && !spec.ids.eos.contains(&id)
                     && !engine.tokenizer().is_special(id)
             })
             .collect();

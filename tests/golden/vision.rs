@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 
 use crate::common::{Golden, assert_close, fixtures};
+use gemmad::model::encoder::VisionError;
 use gemmad::model::gemma3n::config::Config;
-use gemmad::model::gemma3n::vision::{Observation, VisionError, VisionTower};
+use gemmad::model::gemma3n::vision::{Observation, VisionTower};
 use gemmad::model::weights::Checkpoint;
 use kernels::{Isa, Pool};
 

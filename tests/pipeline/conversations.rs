@@ -7,11 +7,13 @@ use std::path::Path;
 use crate::common::fixtures;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
 use gemmad::model::decoder::{Exact, Slice, Tokens, no_probe};
+use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::template::Template;
-use gemmad::model::gemma3n::text::Workspace;
+use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::grammar::{Grammar, GrammarLimits};
 use gemmad::model::prompt::{ChatTemplate, Message, Role};
 use gemmad::model::sampler::Sampling;
+use gemmad::model::weights::Checkpoint;
 use gemmad::pipeline::{
     self, Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Part, Request,
 };
@@ -73,7 +75,7 @@ fn dictated(request: Request, text: &str) -> Request {
 }
 
 /// The likeliest text behind a whole conversation, by the text model alone.
-fn at_once(engine: &mut Engine, messages: &[Message], tokens: usize) -> String {
+fn at_once(engine: &Engine, messages: &[Message], tokens: usize) -> String {
     let ids = Template
         .render(engine.tokenizer(), messages, true)
         .unwrap()
@@ -82,7 +84,8 @@ fn at_once(engine: &mut Engine, messages: &[Message], tokens: usize) -> String {
     let pool = Pool::new(Isa::from_environment().unwrap(), 1);
     let mut bytes = Vec::new();
     let mut answer = Vec::new();
-    let model = engine.text();
+    let config = Config::load(&fixtures()).unwrap();
+    let model = TextModel::load(&Checkpoint::open(&fixtures()).unwrap(), &config.text).unwrap();
     let slice = Slice::full(model.layers());
     let mut cache = KvCache::new(model.layers(), KvType::F32, CONTEXT, 16);
     let mut work = Workspace::new(model.config(), 16);
@@ -149,9 +152,9 @@ fn a_later_turn_gives_what_the_whole_conversation_gives() {
         model(reply),
         user(third),
     ];
-    assert_eq!(answer.text, at_once(&mut engine, &whole, 12));
+    assert_eq!(answer.text, at_once(&engine, &whole, 12));
     // What was said before does matter.
-    assert_ne!(answer.text, at_once(&mut engine, &[user(third)], 12));
+    assert_ne!(answer.text, at_once(&engine, &[user(third)], 12));
 }
 
 #[test]

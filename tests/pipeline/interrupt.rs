@@ -85,7 +85,7 @@ fn ask(engine: &mut Engine, request: &Request) -> Result<Answer, EngineError> {
 #[test]
 fn work_ends_at_whichever_call_says_so() {
     let mut engine = engine();
-    let layers = engine.config().text.num_hidden_layers;
+    let layers = engine.spec().layers.len();
     let watcher = Watcher::of(&mut engine);
     let request = request(vec![text()]);
     watcher.break_at(usize::MAX);
