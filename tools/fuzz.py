@@ -21,7 +21,7 @@ FUZZ = Path(__file__).resolve().parents[1] / "fuzz"
 
 # One allocation, and all of them, MiB: inputs have 64 KiB at most, and the limits that targets set are small.  The sanitizer's own
 # tables are in the second.
-MOST_ALLOCATED, MOST_RESIDENT = 256, 1536
+MAX_ALLOCATED, MAX_RESIDENT = 256, 1536
 LONGEST_INPUT = 65_536
 # Seconds after which an input is slow enough to be a finding.
 SLOW = 25
@@ -61,7 +61,7 @@ def run(program, minutes):
         while (left := end - time.monotonic()) >= 1 and starts < STARTS:
             begun = time.monotonic()
             command = [program, f"-artifact_prefix={found}/", f"-max_total_time={int(left)}", f"-max_len={LONGEST_INPUT}", f"-timeout={SLOW}",
-                       f"-malloc_limit_mb={MOST_ALLOCATED}", f"-rss_limit_mb={MOST_RESIDENT}", "-print_final_stats=1"]
+                       f"-malloc_limit_mb={MAX_ALLOCATED}", f"-rss_limit_mb={MAX_RESIDENT}", "-print_final_stats=1"]
             if dictionary.exists():
                 command.append(f"-dict={dictionary}")
             # The first folder is the one that is added to.

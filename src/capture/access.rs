@@ -12,7 +12,7 @@ use super::digest::{Challenge, Digest};
 use crate::guard::address::Login;
 
 /// Longest token, bytes.
-const MOST_TOKEN_BYTES: u64 = 8192;
+const MAX_TOKEN_BYTES: u64 = 8192;
 
 /// What a camera is told of who asks.
 pub(super) enum Access {
@@ -126,14 +126,14 @@ fn offers(challenges: &[Challenge], scheme: &str) -> bool {
 fn token(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MOST_TOKEN_BYTES + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(MAX_TOKEN_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| error.to_string())?;
     let token = bytes.trim_ascii();
-    let fits = !token.is_empty() && token.len() as u64 <= MOST_TOKEN_BYTES;
+    let fits = !token.is_empty() && token.len() as u64 <= MAX_TOKEN_BYTES;
     match token.iter().all(u8::is_ascii_graphic) && fits {
         true => Ok(String::from_utf8_lossy(token).into_owned()),
         false => Err(format!(
-            "it holds no token: one word of at most {MOST_TOKEN_BYTES} ASCII characters"
+            "it holds no token: one word of at most {MAX_TOKEN_BYTES} ASCII characters"
         )),
     }
 }

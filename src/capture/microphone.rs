@@ -32,7 +32,7 @@ const BUFFER_US: u32 = 1_000_000;
 const PERIOD_US: u32 = 40_000;
 
 /// Sound that a device may give before its time: what lay in its buffers when it was opened, and drift.
-const MOST_AHEAD: Duration = Duration::from_millis(500);
+const MAX_AHEAD: Duration = Duration::from_millis(500);
 
 /// Frames that are read together at most.
 const READ_FRAMES: usize = 4096;
@@ -85,8 +85,8 @@ impl Sound for Pcm {
         // PCMs without a clock (`null`, `file`) give whatever is asked for; nobody speaks faster than time passes.
         let given = Duration::from_secs_f64(self.frames as f64 / f64::from(self.rate_hz));
         let ahead = given.saturating_sub(self.opened.elapsed());
-        if ahead > MOST_AHEAD {
-            std::thread::sleep(wait.min(ahead - MOST_AHEAD));
+        if ahead > MAX_AHEAD {
+            std::thread::sleep(wait.min(ahead - MAX_AHEAD));
             return Ok(Heard {
                 any: true,
                 overrun: false,

@@ -20,7 +20,7 @@ use crate::guard::address::{Address, host_and_port};
 use crate::tls::{self, Peer};
 
 /// Most redirects from one picture to where it is.
-const MOST_REDIRECTS: usize = 3;
+const MAX_REDIRECTS: usize = 3;
 
 /// What the other side is called, and its keys.
 const PEER: Peer = Peer {
@@ -146,7 +146,7 @@ impl Still {
     fn fetch(&mut self) -> Result<Vec<u8>, String> {
         let until = Instant::now() + self.timeout;
         let mut address = self.address.clone();
-        for _ in 0..=MOST_REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             let mut response = self.ask(&address, until)?;
             match response.status().as_u16() {
                 200..=299 => return self.picture(&mut response),

@@ -13,7 +13,7 @@ const TRIED_FOR: Duration = Duration::from_secs(10);
 /// How often it is asked.
 const WAIT: Duration = Duration::from_millis(100);
 /// Pictures that are asked for, where they are damaged.
-const MOST_PICTURES: u32 = 5;
+const MAX_PICTURES: u32 = 5;
 /// From one of them to the next: small cameras have to draw breath.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How much sound is heard: half a second.
@@ -61,7 +61,7 @@ pub fn try_camera(config: &CameraOptions, limits: &ImageLimits) -> Result<[usize
             Err(error) => reason = error.to_string(),
         }
         pictures += 1;
-        if pictures == MOST_PICTURES {
+        if pictures == MAX_PICTURES {
             break;
         }
         let resumes = Instant::now() + PAUSE;

@@ -25,7 +25,7 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Damaged pictures in a row after which the source is given up: single ones are usual on USB.
-const MOST_DAMAGED: u32 = 10;
+const MAX_DAMAGED: u32 = 10;
 
 /// What a camera is to do, over unplugging and panics.
 pub(super) struct Watcher {
@@ -145,7 +145,7 @@ impl Watcher {
                         pace.seen(now);
                         self.see(picture, &overview)?;
                     }
-                    Err(error) if damaged + 1 >= MOST_DAMAGED => {
+                    Err(error) if damaged + 1 >= MAX_DAMAGED => {
                         return Ok(Err(Unavailable(format!(
                             "{} gives no picture that can be used: {error}",
                             self.config.source()

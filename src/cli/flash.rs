@@ -18,9 +18,9 @@ const ALIGNMENT: usize = 4096;
 /// Read together in one go.
 const PIECE_BYTES: usize = 1 << 20;
 /// Enough to know: bytes, rows, and time for each.
-const MOST_BYTES: u64 = 256 << 20;
-const MOST_ROWS: u32 = 512;
-const MOST_TIME: Duration = Duration::from_secs(3);
+const MAX_BYTES: u64 = 256 << 20;
+const MAX_ROWS: u32 = 512;
+const MAX_TIME: Duration = Duration::from_secs(3);
 
 /// What was measured.
 pub(super) struct Speed {
@@ -64,7 +64,7 @@ fn read(file: &File, row_bytes: usize) -> io::Result<Speed> {
     let buffer = &mut memory[start..];
     let begun = Instant::now();
     let mut at = 0;
-    while at < length.min(MOST_BYTES) && begun.elapsed() < MOST_TIME {
+    while at < length.min(MAX_BYTES) && begun.elapsed() < MAX_TIME {
         // The last piece of a file may be shorter.
         match file.read_at(&mut buffer[..PIECE_BYTES], at)? {
             0 => break,
@@ -83,7 +83,7 @@ fn read(file: &File, row_bytes: usize) -> io::Result<Speed> {
     let places = (length.saturating_sub(span as u64) / ALIGNMENT as u64).max(1);
     let begun = Instant::now();
     let mut rows = 0;
-    while rows < MOST_ROWS && begun.elapsed() < MOST_TIME {
+    while rows < MAX_ROWS && begun.elapsed() < MAX_TIME {
         // The standard library seeds its hashers at random.
         let random = std::hash::RandomState::new().build_hasher().finish();
         file.read_at(&mut buffer[..span], random % places * ALIGNMENT as u64)?;

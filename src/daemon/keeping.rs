@@ -2,7 +2,7 @@
 //! change. What is not written yet is not told yet either. It knows no clock and no file.
 
 /// Writes between two ticks: somebody may mute every room at once.
-const MOST_WRITES: u32 = 8;
+const MAX_WRITES: u32 = 8;
 
 /// Whether something has to be written.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct Keeping {
 impl Keeping {
     /// A switch changed; whether to write now. If not, the next tick does.
     pub(super) fn changed(&mut self) -> bool {
-        self.due = self.writes >= MOST_WRITES;
+        self.due = self.writes >= MAX_WRITES;
         if !self.due {
             self.writes += 1;
         }

@@ -17,10 +17,10 @@ use crate::guard::secret::without_secrets;
 use crate::report::{LogLine, SCHEMA};
 
 /// Lines that are published at once at most, and the time in which that many may come again.
-const MOST_LINES: u32 = 20;
+const MAX_LINES: u32 = 20;
 const REFILL: Duration = Duration::from_secs(60);
 /// Most characters of a published line.
-const MOST_CHARS: usize = 1024;
+const MAX_CHARS: usize = 1024;
 
 /// Lines that wait to be published.
 static WAITING: Mutex<Waiting> = Mutex::new(Waiting {
@@ -45,7 +45,7 @@ impl Waiting {
         if !self.wanted {
             return;
         }
-        let most = f64::from(MOST_LINES);
+        let most = f64::from(MAX_LINES);
         let (left, since) = self.allowance.unwrap_or((most, now));
         let regained = now.saturating_duration_since(since).as_secs_f64() / REFILL.as_secs_f64();
         let left = (left + regained * most).min(most);
@@ -150,7 +150,7 @@ fn line(record: &Record<'_>, suppressed: u64) -> LogLine {
         },
         target: record.target().to_owned(),
         source: source.map(|source| source.to_string()),
-        message: record.args().to_string().chars().take(MOST_CHARS).collect(),
+        message: record.args().to_string().chars().take(MAX_CHARS).collect(),
         suppressed,
     }
 }
@@ -259,8 +259,8 @@ mod tests {
         for _ in 0..50 {
             waiting.take(start, made);
         }
-        assert_eq!(waiting.lines.len(), MOST_LINES as usize);
-        waiting.take(start + REFILL / MOST_LINES + Duration::from_millis(1), made);
+        assert_eq!(waiting.lines.len(), MAX_LINES as usize);
+        waiting.take(start + REFILL / MAX_LINES + Duration::from_millis(1), made);
         let last = waiting.lines.pop_back().unwrap();
         assert_eq!((last.suppressed, last.level), (30, "error"));
         assert_eq!(
@@ -271,6 +271,6 @@ mod tests {
         for _ in 0..50 {
             waiting.take(start + 3 * REFILL, made);
         }
-        assert_eq!(waiting.lines.len(), MOST_LINES as usize);
+        assert_eq!(waiting.lines.len(), MAX_LINES as usize);
     }
 }

@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use super::{harmless, private};
 
 /// Most that is read of who has it, bytes.
-const MOST_BYTES: u64 = 512;
+const MAX_BYTES: u64 = 512;
 
 /// Held until it is dropped.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ fn holder(file: &mut File) -> String {
     let mut bytes = Vec::new();
     let read = file
         .rewind()
-        .and_then(|()| file.take(MOST_BYTES).read_to_end(&mut bytes));
+        .and_then(|()| file.take(MAX_BYTES).read_to_end(&mut bytes));
     let text = String::from_utf8_lossy(&bytes);
     match (read, text.trim()) {
         (Ok(_), words) if !words.is_empty() => harmless::line(words).into_owned(),

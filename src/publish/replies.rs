@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{self, OwnedPermit};
 use crate::report::{JobUpdate, ReplyTo};
 
 /// Updates that may wait for a client.
-const MOST_WAITING: usize = 32;
+const MAX_WAITING: usize = 32;
 
 /// The client's end.
 pub(super) struct Replies(mpsc::Receiver<JobUpdate>);
@@ -24,7 +24,7 @@ struct Line {
 
 /// A way back for one request.
 pub(super) fn channel() -> (ReplyTo, Replies) {
-    let (sender, receiver) = mpsc::channel(MOST_WAITING + 1);
+    let (sender, receiver) = mpsc::channel(MAX_WAITING + 1);
     let line = Mutex::new(Line {
         end: sender.clone().try_reserve_owned().ok(),
         sender,
@@ -106,7 +106,7 @@ mod tests {
         while let Ok(update) = replies.0.try_recv() {
             told.push(update);
         }
-        assert_eq!(told.len(), MOST_WAITING + 1);
+        assert_eq!(told.len(), MAX_WAITING + 1);
         let text: String = told
             .iter()
             .filter_map(|told| told.partial.clone())

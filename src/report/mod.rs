@@ -16,7 +16,7 @@ pub use header::{Header, Origin};
 pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
 pub use reply::ReplyTo;
 pub use request::{
-    Ask, Cancel, Describe, Dictation, MOST_NAME_BYTES, Name, Payload, Picture, Request, Switch,
+    Ask, Cancel, Describe, Dictation, MAX_NAME_BYTES, Name, Payload, Picture, Request, Switch,
     Transcribe, Wish,
 };
 pub use result::{

@@ -137,7 +137,7 @@ impl Payload {
 }
 
 /// Longest name that a request may give or mean, bytes: of a camera, a slice, a conversation, a job, of the request itself.
-pub const MOST_NAME_BYTES: usize = 256;
+pub const MAX_NAME_BYTES: usize = 256;
 
 /// What may be the name of something. What longer ones do is at best to fill the answer that refuses them.
 #[derive(Clone, PartialEq, Eq)]
@@ -172,8 +172,8 @@ impl fmt::Debug for Name {
 
 fn check_name(key: &str, name: &str) -> Result<(), ErrorBody> {
     let bytes = name.len();
-    if bytes > MOST_NAME_BYTES {
-        let message = format!("`{key}` has {bytes} bytes; no name has more than {MOST_NAME_BYTES}");
+    if bytes > MAX_NAME_BYTES {
+        let message = format!("`{key}` has {bytes} bytes; no name has more than {MAX_NAME_BYTES}");
         return Err(ErrorBody::new(ErrorCode::TooLarge, message));
     }
     Ok(())
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused_wherever_it_stands() {
-        let long = || Some("x".repeat(MOST_NAME_BYTES + 1));
+        let long = || Some("x".repeat(MAX_NAME_BYTES + 1));
         let too_long = |result: Result<(), ErrorBody>, key: &str| {
             let error = result.unwrap_err();
             assert_eq!(error.code, ErrorCode::TooLarge);

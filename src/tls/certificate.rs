@@ -12,7 +12,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 /// Most names of a certificate that are told.
-const MOST_NAMES: usize = 8;
+const MAX_NAMES: usize = 8;
 /// Longest name that is told, characters.
 const LONGEST_NAME: usize = 120;
 
@@ -90,7 +90,7 @@ impl Certificate {
     pub(super) fn told_names(&self) -> String {
         match (self.alternative_names(), self.common_name()) {
             (Some(names), _) if !names.is_empty() => {
-                let more = names.len().saturating_sub(MOST_NAMES);
+                let more = names.len().saturating_sub(MAX_NAMES);
                 let told = names[..names.len() - more].join(", ");
                 match more {
                     0 => told,

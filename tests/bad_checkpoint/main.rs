@@ -29,7 +29,7 @@ use tempfile::TempDir;
 static WATCHED: allocator::Watched = allocator::Watched;
 
 /// No buffer of the fixtures' few megabytes comes near; a number of a damaged file taken at its word would.
-const MOST_BYTES: usize = 1 << 30;
+const MAX_BYTES: usize = 1 << 30;
 
 /// A copy of the fixtures' checkpoint, to be damaged.
 struct Checkpoint {
@@ -587,7 +587,7 @@ fn open_and_answer(dir: &Path) -> Result<(), String> {
         Ok(())
     })();
     assert!(
-        allocator::largest() < MOST_BYTES,
+        allocator::largest() < MAX_BYTES,
         "an allocation of {} bytes",
         allocator::largest()
     );

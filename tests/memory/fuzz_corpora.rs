@@ -14,10 +14,10 @@ use crate::{ALONE, HEAP};
 
 /// No input of a corpus has more than some tens of kilobytes, and none may make gemmad hold more than this: less than the `-rss_limit_mb`
 /// of a run by what the sanitizer takes.
-const MOST_BYTES: usize = 256 << 20;
+const MAX_BYTES: usize = 256 << 20;
 
 /// A corpus is in every clone.
-const MOST_CORPUS_BYTES: u64 = 1 << 20;
+const MAX_CORPUS_BYTES: u64 = 1 << 20;
 
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -38,13 +38,13 @@ fn every_input_of_every_corpus_is_borne() {
         let corpus = files(&top().join("fuzz/corpus").join(name));
         assert!(corpus.len() >= 8, "{name} has {} inputs", corpus.len());
         let sizes = corpus.iter().map(|path| path.metadata().unwrap().len());
-        assert!(sizes.sum::<u64>() < MOST_CORPUS_BYTES, "{name}");
+        assert!(sizes.sum::<u64>() < MAX_CORPUS_BYTES, "{name}");
         // What is made once and kept is not the first input's.
         target(&[]);
         for path in corpus {
             let bytes = std::fs::read(&path).unwrap();
             let ((), peak) = HEAP.peak_of(|| target(&bytes));
-            assert!(peak < MOST_BYTES, "{}: {peak} bytes", path.display());
+            assert!(peak < MAX_BYTES, "{}: {peak} bytes", path.display());
         }
     }
 }

@@ -50,7 +50,7 @@ from stage import MODEL, Stage, Trouble, free_port, wait_until  # noqa: E402
 SAMPLE_S = 5.0
 # Things that may be owed at a time before anything more is asked: enough that the model never waits for this program, too few for the
 # daemon's queue to refuse what a patient house would ask.
-MOST_OWED = 7
+MAX_OWED = 7
 # While something waits longer than this, nobody asks for more: voice goes first, and would go first for ever.
 PATIENT_S = 3.0
 LOST_S = 60.0
@@ -200,7 +200,7 @@ class House:
         owed = [one for one in self.ledger.open.values() if one.due_at <= now and (one.door != "mqtt" or self.tap.listening)]
         # What is lost must not hold up everything else.
         held_up = any(PATIENT_S <= now - one.due_at < LOST_S for one in owed)
-        return len(owed) < MOST_OWED and not held_up
+        return len(owed) < MAX_OWED and not held_up
 
     def excuse(self):
         """Requests that the broker did not hand to the daemon before one of them went; the daemon acknowledges those that it has."""

@@ -8,7 +8,7 @@ from doors import CAPTIONS, TRANSCRIPTS
 from ledger import ANSWERED
 
 # Of what was asked at the broker, how much may have gone with it before it reached the daemon: more, and the daemon does not hear.
-MOST_EXCUSED = 0.25
+MAX_EXCUSED = 0.25
 # A shorter run says nothing of growth: everything is still being filled.
 LEAST_FOR_GROWTH_S = 600
 GROWS = {True: "GROWS", False: "flat", None: "too short to tell"}
@@ -48,7 +48,7 @@ def judge(house, faults, missing, trouble, health, worked_s, options):
     if (health.get("mqtt") or {}).get("dropped"):
         bad.append(f"the daemon dropped {health['mqtt']['dropped']} events that waited for the broker")
     for door, row in doors.items():
-        if door != "bad talkers" and row["excused"] > MOST_EXCUSED * row["owed"] + 5:
+        if door != "bad talkers" and row["excused"] > MAX_EXCUSED * row["owed"] + 5:
             bad.append(f"{door}: {row['excused']} of {row['owed']} never reached the daemon")
     warm_up_s = max(60.0, worked_s / 10) if worked_s > 240 else worked_s / 4
     late = [one for one in house.samples if one["at"] <= worked_s]

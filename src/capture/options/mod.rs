@@ -9,7 +9,7 @@ pub use camera::{CameraOptions, CameraType};
 pub use microphone::{MicrophoneOptions, MicrophoneType, SpeechDetection, Trigger, VoiceAnswer};
 
 /// Longest id of a microphone or a camera: topics and names of Home Assistant's devices are made of it.
-const MOST_ID_BYTES: usize = 64;
+const MAX_ID_BYTES: usize = 64;
 
 /// Looks whether the values of microphones fit their keys and each other, and whether ids are given twice.
 ///
@@ -31,10 +31,10 @@ pub fn check(microphones: &[MicrophoneOptions], cameras: &[CameraOptions]) -> Re
 
 fn fits_topics(kind: &str, id: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
-    if id.is_empty() || id.len() > MOST_ID_BYTES || !id.chars().all(fits) {
-        let shown: String = id.chars().take(MOST_ID_BYTES).collect();
+    if id.is_empty() || id.len() > MAX_ID_BYTES || !id.chars().all(fits) {
+        let shown: String = id.chars().take(MAX_ID_BYTES).collect();
         return Err(format!(
-            "{kind}.id is {shown:?}; it may hold up to {MOST_ID_BYTES} of a-z, 0-9, `_` and `-`, since it becomes part of topics"
+            "{kind}.id is {shown:?}; it may hold up to {MAX_ID_BYTES} of a-z, 0-9, `_` and `-`, since it becomes part of topics"
         ));
     }
     Ok(())

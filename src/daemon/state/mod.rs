@@ -27,10 +27,10 @@ const PARTIAL: &str = "state.json.partial";
 const DAMAGED: &str = "state.json.damaged";
 
 /// Larger is no file of switches, bytes.
-const MOST_BYTES: u64 = 256 << 10;
+const MAX_BYTES: u64 = 256 << 10;
 
 /// Names that a warning lists.
-const MOST_NAMES: usize = 8;
+const MAX_NAMES: usize = 8;
 
 /// Switches that survive a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -175,10 +175,10 @@ impl StateFile {
         }
         private::tighten(&self.path);
         let mut bytes = Vec::new();
-        file.take(MOST_BYTES + 1)
+        file.take(MAX_BYTES + 1)
             .read_to_end(&mut bytes)
             .map_err(unreadable)?;
-        if bytes.len() as u64 > MOST_BYTES {
+        if bytes.len() as u64 > MAX_BYTES {
             return Err(format!(
                 "it has {} bytes: too large for a file of switches",
                 metadata.len()
@@ -375,10 +375,10 @@ impl Kept {
 /// Some names from outside, for a message.
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let all: Vec<&str> = names.collect();
-    let first = all.iter().take(MOST_NAMES);
+    let first = all.iter().take(MAX_NAMES);
     let mut listed: Vec<String> = first.map(|name| format!("{:?}", short(name))).collect();
-    if all.len() > MOST_NAMES {
-        listed.push(format!("and {} more", all.len() - MOST_NAMES));
+    if all.len() > MAX_NAMES {
+        listed.push(format!("and {} more", all.len() - MAX_NAMES));
     }
     listed.join(", ")
 }

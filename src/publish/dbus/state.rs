@@ -13,11 +13,11 @@ use crate::media::DeviceState;
 use crate::report::{CaptionEvent, Health, Info, JobUpdate, Report, Request, VoiceEvent};
 
 /// Signals that wait while the bus is slow; the oldest go first.
-const MOST_SIGNALS: usize = 256;
+const MAX_SIGNALS: usize = 256;
 /// Calls that are read at a time, of all users.
-const MOST_CALLS: usize = 64;
+const MAX_CALLS: usize = 64;
 /// Files that are read at a time.
-const MOST_READS: usize = 8;
+const MAX_READS: usize = 8;
 
 /// What the door's objects and its task share.
 pub(super) struct Shared {
@@ -41,8 +41,8 @@ impl Shared {
         Shared {
             config: config.clone(),
             requests,
-            calls: Arc::new(Semaphore::new(MOST_CALLS)),
-            reads: Arc::new(Semaphore::new(MOST_READS)),
+            calls: Arc::new(Semaphore::new(MAX_CALLS)),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
             changed: Notify::new(),
             state: Mutex::new(state),
         }
@@ -270,7 +270,7 @@ impl State {
     }
 
     fn push(&mut self, signal: Signal) {
-        if self.signals.len() == MOST_SIGNALS {
+        if self.signals.len() == MAX_SIGNALS {
             self.signals.pop_front();
             self.dropped += 1;
         }

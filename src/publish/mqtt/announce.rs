@@ -16,7 +16,7 @@ use super::topics::{Source, Topics, sources};
 use crate::report::{Info, SCHEMA};
 
 /// Devices that a list may name.
-const MOST_DEVICES: usize = 1024;
+const MAX_DEVICES: usize = 1024;
 
 /// `announced`
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -73,7 +73,7 @@ pub(super) fn read_list(topics: &Topics, payload: &[u8]) -> BTreeSet<String> {
             && (*device == topics.device() || topics.source_of(device).is_some())
     };
     let devices = announced.devices.into_iter();
-    devices.filter(ours).take(MOST_DEVICES).collect()
+    devices.filter(ours).take(MAX_DEVICES).collect()
 }
 
 /// Takes back the devices of a list that are there no more: the announcement, and what is retained below a source's topics.

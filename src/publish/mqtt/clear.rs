@@ -16,7 +16,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// Retained messages come right after the subscription; after this silence there are no more.
 const QUIET: Duration = Duration::from_secs(1);
 /// Largest message that may have been retained below the node's topics, bytes.
-const MOST_PACKET_BYTES: usize = 32 << 20;
+const MAX_PACKET_BYTES: usize = 32 << 20;
 
 /// Removes every retained message below the node's topics, and the node's devices from Home Assistant; gives the topics that
 /// were cleared. gemmad should not be running with this node's name: it would publish them again.
@@ -24,7 +24,7 @@ const MOST_PACKET_BYTES: usize = 32 << 20;
 /// # Errors
 /// The configuration cannot be used, the broker cannot be reached, or it does not answer within ten seconds.
 pub async fn clear(config: &MqttOptions) -> Result<Vec<String>, MqttError> {
-    let options = beside_the_daemon(config, "clear", MOST_PACKET_BYTES)?;
+    let options = beside_the_daemon(config, "clear", MAX_PACKET_BYTES)?;
     let topics = Topics::new(config);
     let mut connection = Connection::open(&options);
     let told = |reason: String| MqttError::Broker {

@@ -5,14 +5,14 @@ use serde_json::{Map, Value};
 
 use super::topics::{KIND_SET, Topics};
 use crate::report::{
-    Ask, AskFields, CancelFields, DescribeFields, ErrorBody, ErrorCode, MOST_NAME_BYTES, Name,
+    Ask, AskFields, CancelFields, DescribeFields, ErrorBody, ErrorCode, MAX_NAME_BYTES, Name,
     Payload, Switch, TranscribeFields,
 };
 
 /// Brackets within brackets that a payload may have.
-const MOST_DEPTH: usize = 32;
+const MAX_DEPTH: usize = 32;
 /// Longest name of a slice, bytes.
-const MOST_SLICE_BYTES: usize = 64;
+const MAX_SLICE_BYTES: usize = 64;
 
 /// What is asked, and how it came.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ fn read_payload(
             id: name("camera", id)?,
         }),
         ["matformer", "set"] => {
-            if text.is_empty() || text.len() > MOST_SLICE_BYTES || text.contains(char::is_control) {
+            if text.is_empty() || text.len() > MAX_SLICE_BYTES || text.contains(char::is_control) {
                 return Err(invalid("the payload is no name of a slice"));
             }
             Payload::Set(Switch::Matformer(name("matformer", text)?))
@@ -191,9 +191,9 @@ fn fields(text: &str, transaction: &mut Option<String>) -> Result<Map<String, Va
     if text.is_empty() {
         return Ok(Map::new());
     }
-    if depth(text) > MOST_DEPTH {
+    if depth(text) > MAX_DEPTH {
         return Err(invalid(format!(
-            "the JSON is nested deeper than {MOST_DEPTH}"
+            "the JSON is nested deeper than {MAX_DEPTH}"
         )));
     }
     let value: Value = serde_json::from_str(text)
@@ -203,12 +203,12 @@ fn fields(text: &str, transaction: &mut Option<String>) -> Result<Map<String, Va
     };
     match fields.remove("transaction") {
         None | Some(Value::Null) => {}
-        Some(Value::String(name)) if name.len() <= MOST_NAME_BYTES => {
+        Some(Value::String(name)) if name.len() <= MAX_NAME_BYTES => {
             *transaction = Some(name);
         }
         Some(_) => {
             return Err(invalid(format!(
-                "`transaction` is no string of up to {MOST_NAME_BYTES} bytes"
+                "`transaction` is no string of up to {MAX_NAME_BYTES} bytes"
             )));
         }
     }

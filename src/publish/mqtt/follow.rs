@@ -13,7 +13,7 @@ use super::{MqttError, beside_the_daemon};
 /// First and longest pause before the broker is tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Largest message that is taken, bytes: more than a picture.
-const MOST_PACKET_BYTES: usize = 32 << 20;
+const MAX_PACKET_BYTES: usize = 32 << 20;
 
 /// What happens at the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Follower {
         let name = format!("{purpose}-{}", ulid::Ulid::generate());
         Ok(Follower {
             config: config.clone(),
-            options: beside_the_daemon(config, &name, MOST_PACKET_BYTES)?,
+            options: beside_the_daemon(config, &name, MAX_PACKET_BYTES)?,
             topics: Topics::new(config),
             connection: None,
             pause: PAUSES.0,

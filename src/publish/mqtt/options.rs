@@ -102,7 +102,7 @@ impl Broker {
 }
 
 /// Largest message that can be allowed, bytes.
-const MOST_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// What Home Assistant's discovery and the longest event need, bytes.
 const LEAST_BYTES: usize = 16 << 10;
 
@@ -211,7 +211,7 @@ impl MqttOptions {
         if !broker.tls && (self.ca_file.is_some() || self.client_certificate_file.is_some()) {
             return Err("mqtt has certificates, but mqtt.url is not mqtts://".to_owned());
         }
-        let (least, most) = (LEAST_BYTES, MOST_BYTES);
+        let (least, most) = (LEAST_BYTES, MAX_BYTES);
         between(
             "mqtt.max_payload_bytes",
             self.max_payload_bytes,

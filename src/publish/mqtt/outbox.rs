@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::client::Message;
 
 /// Answers that wait at most, beside the events. Brokers hand over thousands of requests before they take the first answer.
-const MOST_REPLIES: usize = 4096;
+const MAX_REPLIES: usize = 4096;
 
 /// What becomes of a message while there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl Outbox {
         let is_event = delivery == Delivery::Event;
         let capacity = match is_event {
             true => self.capacity,
-            false => MOST_REPLIES,
+            false => MAX_REPLIES,
         };
         let alike = |event: &&Event| event.is_event() == is_event;
         if self.events.iter().filter(alike).count() >= capacity

@@ -58,7 +58,7 @@ fn accepted<T: JsonSchema>() -> Value {
             let transaction = json!({
                 "description": "The asker's own name for the request, given back with every answer.",
                 "type": ["string", "null"],
-                "maxLength": crate::report::MOST_NAME_BYTES,
+                "maxLength": crate::report::MAX_NAME_BYTES,
             });
             properties.insert("transaction".to_owned(), transaction);
         }

@@ -12,7 +12,7 @@ use crate::guard::regular;
 use crate::tls::{self, Own, Peer, TlsError};
 
 /// Longest password, bytes.
-const MOST_PASSWORD_BYTES: u64 = 4096;
+const MAX_PASSWORD_BYTES: u64 = 4096;
 
 /// What the other side is called, and its keys.
 pub(super) const PEER: Peer = Peer {
@@ -58,11 +58,11 @@ pub(super) fn login(config: &MqttOptions) -> Result<Option<(String, String)>, Mq
     // While it is read nothing is sent: a pipe is not waited for.
     regular::open(&path)
         .and_then(|file| {
-            file.take(MOST_PASSWORD_BYTES + 1)
+            file.take(MAX_PASSWORD_BYTES + 1)
                 .read_to_string(&mut password)
         })
         .map_err(|error| bad(key, &path, error))?;
-    if password.len() as u64 > MOST_PASSWORD_BYTES {
+    if password.len() as u64 > MAX_PASSWORD_BYTES {
         return Err(bad(
             key,
             &path,

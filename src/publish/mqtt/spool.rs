@@ -37,14 +37,14 @@ impl Record {
     fn can_be_sent(&self, max_payload_bytes: usize) -> bool {
         let wrong = |c: char| matches!(c, '+' | '#') || c.is_control();
         !self.topic.is_empty()
-            && self.topic.len() <= MOST_TOPIC_BYTES
+            && self.topic.len() <= MAX_TOPIC_BYTES
             && !self.topic.contains(wrong)
             && self.payload.len() <= max_payload_bytes
     }
 }
 
 /// Longest topic, bytes.
-const MOST_TOPIC_BYTES: usize = 1024;
+const MAX_TOPIC_BYTES: usize = 1024;
 
 /// An event of an earlier life.
 #[derive(Debug, PartialEq, Eq)]

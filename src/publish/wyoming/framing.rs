@@ -54,12 +54,12 @@ impl Event {
 
 /// A number without a fraction, however it is written: 16000 or 16000.0.
 fn whole_number(value: &Value) -> Option<u64> {
-    let float = |x: f64| (x >= 0.0 && x.fract() == 0.0 && x <= MOST_EXACT).then_some(x as u64);
+    let float = |x: f64| (x >= 0.0 && x.fract() == 0.0 && x <= MAX_EXACT).then_some(x as u64);
     value.as_u64().or_else(|| value.as_f64().and_then(float))
 }
 
 /// From here on, f64 has not every whole number.
-const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A length of the header; absent or null for none.
 fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
@@ -211,6 +211,19 @@ pub(super) async fn write(
     Ok(())
 }
 
+/// Ends a connection so that its last words arrive: closed over what a client still sends, it would be reset, and what the client has
+/// not read yet be lost. What comes is thrown away until the client closes, too, or [`LINGER`] is over.
+pub(super) async fn let_go(
+    input: &mut (impl AsyncRead + Unpin),
+    output: &mut (impl AsyncWrite + Unpin),
+) {
+    let rest = async {
+        output.shutdown().await?;
+        tokio::io::copy(input, &mut tokio::io::sink()).await
+    };
+    tokio::time::timeout(LINGER, rest).await.ok();
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -318,17 +331,4 @@ mod tests {
         runtime.block_on(write(&mut bytes, &event)).unwrap();
         assert_eq!(read_all(&bytes, 1000).unwrap(), [event]);
     }
-}
-
-/// Ends a connection so that its last words arrive: closed over what a client still sends, it would be reset, and what the client has
-/// not read yet be lost. What comes is thrown away until the client closes, too, or [`LINGER`] is over.
-pub(super) async fn let_go(
-    input: &mut (impl AsyncRead + Unpin),
-    output: &mut (impl AsyncWrite + Unpin),
-) {
-    let rest = async {
-        output.shutdown().await?;
-        tokio::io::copy(input, &mut tokio::io::sink()).await
-    };
-    tokio::time::timeout(LINGER, rest).await.ok();
 }
