@@ -341,23 +341,23 @@ fn a_device_that_does_not_let_go_holds_up_its_reload_and_nothing_else() {
         let client = server.accept();
         client.is_ok_and(|(client, _)| held.set(client).is_ok())
     });
-    bench.write_config(None, "", &camera(&bench, "porch"));
+    bench.write_config(None, "", &camera(&bench, "door"));
     for name in ["r1", "r2"] {
         let reload = json!({ "transaction": name }).to_string();
         bench.publish("request/reload", &reload);
     }
     let stats = bench.request("stats", "s", json!({}));
     assert_eq!(stats["status"], "ok", "{stats}");
-    // It is configured, and its turn is still to come.
-    let asked = bench.request("describe", "d", json!({"camera": "porch"}));
+    // It is another camera now, whose turn is still to come.
+    let asked = bench.request("describe", "d", json!({"camera": "door"}));
     assert_eq!(asked["error"]["code"], "busy", "{asked}");
-    bench.publish("camera/porch/captions/set", "OFF");
+    bench.publish("camera/door/captions/set", "OFF");
     assert!(bench.on("response/reload").is_empty());
     for name in ["r1", "r2"] {
         assert_eq!(bench.response("reload", name)["status"], "ok");
     }
     gemmad.wait_log("door does not let go of its device, and is left");
-    bench.wait_for_payload("camera/porch/state", "online");
-    bench.wait_for_payload("camera/porch/captions", "OFF");
+    bench.wait_for_payload("camera/door/state", "online");
+    bench.wait_for_payload("camera/door/captions", "OFF");
     gemmad.stop();
 }
