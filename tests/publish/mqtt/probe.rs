@@ -61,6 +61,8 @@ fn all_is_tried_and_nothing_is_left() {
     assert!(found.troubles.is_empty(), "{:?}", found.troubles);
     assert_eq!(found.occupant, None);
     assert_eq!(retained(&broker), []);
+    // The last that comes: then the first observer, too, has seen all.
+    observer.wait_for("marker", 1);
     let mut largest = BTreeMap::new();
     for seen in observer.all() {
         let bytes: &mut usize = largest.entry(seen.topic).or_default();
