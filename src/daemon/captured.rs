@@ -20,7 +20,7 @@ impl Daemon {
     }
 
     fn heard(&mut self, id: String, event: MicrophoneEvent) {
-        let Some(ear) = self.devices.ears.get_mut(&id) else {
+        let Some(microphone) = self.devices.microphones.get_mut(&id) else {
             return; // it has just been taken out of the configuration
         };
         match event {
@@ -28,14 +28,14 @@ impl Daemon {
                 if let DeviceState::Offline { reason } = &state {
                     self.record.error(&format!("{id}: {reason}"));
                 }
-                ear.state = state.clone();
+                microphone.state = state.clone();
                 self.doors.publish(&Report::MicrophoneState { id, state });
             }
             MicrophoneEvent::SpeechStarted(sound) => {
                 // At the onset, so that it overlaps with the speaking even while the worker is busy.
                 self.loaded.residency.prefetch(Group::Audio);
                 let job_id = Ulid::generate().to_string();
-                ear.utterance = Some(job_id.clone());
+                microphone.utterance = Some(job_id.clone());
                 self.doors.publish(&Report::Speech {
                     id: id.clone(),
                     speaking: true,
@@ -50,14 +50,14 @@ impl Daemon {
                 self.push(self.job(job_id, None, work, ticket));
             }
             MicrophoneEvent::SpeechEnded => {
-                ear.utterance = None;
+                microphone.utterance = None;
                 self.doors.publish(&Report::Speech {
                     id,
                     speaking: false,
                 });
             }
             MicrophoneEvent::ListenTimedOut => {
-                let reason = match ear.state {
+                let reason = match microphone.state {
                     DeviceState::Online => "nothing was said after push-to-talk",
                     DeviceState::Offline { .. } | DeviceState::Off => {
                         "the microphone does not listen"
@@ -79,7 +79,7 @@ impl Daemon {
     }
 
     fn seen(&mut self, id: String, event: CameraEvent) {
-        let Some(eye) = self.devices.eyes.get_mut(&id) else {
+        let Some(camera) = self.devices.cameras.get_mut(&id) else {
             return; // it has just been taken out of the configuration
         };
         match event {
@@ -87,18 +87,18 @@ impl Daemon {
                 if let DeviceState::Offline { reason } = &state {
                     self.record.error(&format!("{id}: {reason}"));
                 }
-                eye.state = state.clone();
+                camera.state = state.clone();
                 self.doors.publish(&Report::CameraState { id, state });
             }
             CameraEvent::MotionStarted(_) => {
-                eye.moving = true;
+                camera.moving = true;
                 if !self.monitor.degraded().is_degraded() {
                     self.loaded.residency.prefetch(Group::Vision);
                 }
                 self.doors.publish(&Report::Motion { id, moving: true });
             }
             CameraEvent::MotionEnded => {
-                eye.moving = false;
+                camera.moving = false;
                 self.doors.publish(&Report::Motion { id, moving: false });
             }
             CameraEvent::Frame {

@@ -18,7 +18,7 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A microphone's thread, what it was started with, and how it is.
-pub(super) struct Ear {
+pub(super) struct RunningMicrophone {
     config: MicrophoneOptions,
     thread: Microphone,
     pub(super) state: DeviceState,
@@ -27,7 +27,7 @@ pub(super) struct Ear {
 }
 
 /// A camera's thread, what it was started with, and how it is.
-pub(super) struct Eye {
+pub(super) struct RunningCamera {
     config: CameraOptions,
     thread: Camera,
     pub(super) state: DeviceState,
@@ -44,8 +44,8 @@ pub(super) struct Snapshot {
 
 /// The devices that are configured.
 pub(super) struct Devices {
-    pub(super) ears: BTreeMap<String, Ear>,
-    pub(super) eyes: BTreeMap<String, Eye>,
+    pub(super) microphones: BTreeMap<String, RunningMicrophone>,
+    pub(super) cameras: BTreeMap<String, RunningCamera>,
     events: mpsc::Sender<Event>,
     /// Some that were taken out, or changed, do not let go of their devices yet.
     is_closing: bool,
@@ -61,8 +61,8 @@ impl Devices {
         events: mpsc::Sender<Event>,
     ) -> Devices {
         let mut devices = Devices {
-            ears: BTreeMap::new(),
-            eyes: BTreeMap::new(),
+            microphones: BTreeMap::new(),
+            cameras: BTreeMap::new(),
             events,
             is_closing: false,
             snapshots: BTreeMap::new(),
@@ -81,39 +81,39 @@ impl Devices {
     fn start_new(&mut self, config: &Config, switches: &Switches) {
         for microphone in &config.microphone {
             let id = &microphone.id;
-            if self.ears.contains_key(id) {
+            if self.microphones.contains_key(id) {
                 continue;
             }
             let muted = switches.is_muted(id);
             match Microphone::start(microphone.clone(), muted, self.sink()) {
                 Ok(thread) => {
-                    let ear = Ear {
+                    let microphone = RunningMicrophone {
                         config: microphone.clone(),
                         thread,
                         state: DeviceState::default(),
                         utterance: None,
                     };
-                    self.ears.insert(id.clone(), ear);
+                    self.microphones.insert(id.clone(), microphone);
                 }
                 Err(error) => log::error!(source = id.as_str(); "cannot start a thread: {error}"),
             }
         }
         for camera in &config.camera {
             let id = &camera.id;
-            if self.eyes.contains_key(id) {
+            if self.cameras.contains_key(id) {
                 continue;
             }
             let (enabled, captions) = (switches.is_enabled(id), switches.has_captions(id));
             let limits = config.limits.image;
             match Camera::start(camera.clone(), limits, enabled, captions, self.sink()) {
                 Ok(thread) => {
-                    let eye = Eye {
+                    let camera = RunningCamera {
                         config: camera.clone(),
                         thread,
                         state: DeviceState::default(),
                         moving: false,
                     };
-                    self.eyes.insert(id.clone(), eye);
+                    self.cameras.insert(id.clone(), camera);
                 }
                 Err(error) => log::error!(source = id.as_str(); "cannot start a thread: {error}"),
             }
@@ -122,26 +122,34 @@ impl Devices {
 
     /// Jobs of what is being said at microphones that are configured no more, or otherwise.
     pub(super) fn broken_off(&self, config: &Config) -> Vec<String> {
-        let goes = |ear: &&Ear| !config.microphone.contains(&ear.config);
-        let ears = self.ears.values().filter(goes);
-        ears.filter_map(|ear| ear.utterance.clone()).collect()
+        let goes =
+            |microphone: &&RunningMicrophone| !config.microphone.contains(&microphone.config);
+        let microphones = self.microphones.values().filter(goes);
+        microphones
+            .filter_map(|microphone| microphone.utterance.clone())
+            .collect()
     }
 
     /// Ends what is configured no more, or otherwise; [`Event::Closed`] follows once their devices are free. Gives those who asked
     /// for pictures that will not come.
     pub(super) fn close_others(&mut self, config: &Config) -> Vec<Header> {
-        let same_ear = |ear: &Ear| config.microphone.contains(&ear.config);
-        let same_eye = |eye: &Eye| config.camera.contains(&eye.config);
-        let ears = std::mem::take(&mut self.ears);
-        let (stay, ears) = ears.into_iter().partition(|(_, ear)| same_ear(ear));
-        self.ears = stay;
-        let eyes = std::mem::take(&mut self.eyes);
-        let (stay, eyes) = eyes.into_iter().partition(|(_, eye)| same_eye(eye));
-        self.eyes = stay;
+        let same_microphone =
+            |microphone: &RunningMicrophone| config.microphone.contains(&microphone.config);
+        let same_camera = |camera: &RunningCamera| config.camera.contains(&camera.config);
+        let microphones = std::mem::take(&mut self.microphones);
+        let (stay, microphones) = microphones
+            .into_iter()
+            .partition(|(_, microphone)| same_microphone(microphone));
+        self.microphones = stay;
+        let cameras = std::mem::take(&mut self.cameras);
+        let (stay, cameras) = cameras
+            .into_iter()
+            .partition(|(_, camera)| same_camera(camera));
+        self.cameras = stay;
         self.is_closing = true;
         let events = self.events.clone();
         tokio::spawn(async move {
-            stop_threads(ears, eyes).await;
+            stop_threads(microphones, cameras).await;
             events.send(Event::Closed).await.ok();
         });
         self.unseen()
@@ -160,16 +168,16 @@ impl Devices {
 
     /// Ends all of them. Gives those who asked for pictures that will not come.
     pub(super) async fn stop(&mut self) -> Vec<Header> {
-        let ears = std::mem::take(&mut self.ears);
-        let eyes = std::mem::take(&mut self.eyes);
-        stop_threads(ears, eyes).await;
+        let microphones = std::mem::take(&mut self.microphones);
+        let cameras = std::mem::take(&mut self.cameras);
+        stop_threads(microphones, cameras).await;
         self.unseen()
     }
 
     /// Forgets the pictures of cameras that do not run.
     fn unseen(&mut self) -> Vec<Header> {
         let snapshots = std::mem::take(&mut self.snapshots);
-        let runs = |snapshot: &Snapshot| self.eyes.contains_key(&snapshot.camera);
+        let runs = |snapshot: &Snapshot| self.cameras.contains_key(&snapshot.camera);
         let (stay, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = snapshots
             .into_iter()
             .partition(|(_, snapshot)| runs(snapshot));
@@ -180,9 +188,15 @@ impl Devices {
     /// In words, for the status line.
     pub(super) fn status(&self) -> String {
         let online = |state: &DeviceState| *state == DeviceState::Online;
-        let listening = self.ears.iter().filter(|(_, ear)| online(&ear.state));
+        let listening = self
+            .microphones
+            .iter()
+            .filter(|(_, microphone)| online(&microphone.state));
         let listening: Vec<&str> = listening.map(|(id, _)| id.as_str()).collect();
-        let watching = self.eyes.iter().filter(|(_, eye)| online(&eye.state));
+        let watching = self
+            .cameras
+            .iter()
+            .filter(|(_, camera)| online(&camera.state));
         let watching: Vec<&str> = watching.map(|(id, _)| id.as_str()).collect();
         let list = |verb: &str, names: &[&str], all: usize, nouns: &str| match (names.len(), all) {
             (_, 0) => format!("no {nouns} configured"),
@@ -191,27 +205,32 @@ impl Devices {
         };
         format!(
             "{}; {}",
-            list("listening on", &listening, self.ears.len(), "microphones"),
-            list("watching", &watching, self.eyes.len(), "cameras")
+            list(
+                "listening on",
+                &listening,
+                self.microphones.len(),
+                "microphones"
+            ),
+            list("watching", &watching, self.cameras.len(), "cameras")
         )
     }
 
     /// Tells a microphone something; whether there is such a microphone.
     pub(super) fn control_microphone(&self, id: &str, control: MicrophoneControl) -> bool {
-        let ear = self.ears.get(id);
-        if let Some(ear) = ear {
-            ear.thread.control(control);
+        let microphone = self.microphones.get(id);
+        if let Some(microphone) = microphone {
+            microphone.thread.control(control);
         }
-        ear.is_some()
+        microphone.is_some()
     }
 
     /// Tells a camera something; whether there is such a camera.
     pub(super) fn control_camera(&self, id: &str, control: CameraControl) -> bool {
-        let eye = self.eyes.get(id);
-        if let Some(eye) = eye {
-            eye.thread.control(control);
+        let camera = self.cameras.get(id);
+        if let Some(camera) = camera {
+            camera.thread.control(control);
         }
-        eye.is_some()
+        camera.is_some()
     }
 
     /// Asks a camera for a picture; whether there is such a camera.
@@ -254,16 +273,20 @@ impl Devices {
     /// Every state, for a broker or a bus that came back.
     pub(super) fn states(&self) -> Vec<Report> {
         let mut reports = Vec::new();
-        for (id, ear) in &self.ears {
-            let (id, state, speaking) = (id.clone(), ear.state.clone(), ear.utterance.is_some());
+        for (id, microphone) in &self.microphones {
+            let (id, state, speaking) = (
+                id.clone(),
+                microphone.state.clone(),
+                microphone.utterance.is_some(),
+            );
             let speech = Report::Speech {
                 id: id.clone(),
                 speaking,
             };
             reports.extend([Report::MicrophoneState { id, state }, speech]);
         }
-        for (id, eye) in &self.eyes {
-            let (id, state, moving) = (id.clone(), eye.state.clone(), eye.moving);
+        for (id, camera) in &self.cameras {
+            let (id, state, moving) = (id.clone(), camera.state.clone(), camera.moving);
             let motion = Report::Motion {
                 id: id.clone(),
                 moving,
@@ -276,17 +299,26 @@ impl Devices {
 
 /// Asks all of them to end, then waits beside the loop, on no thread of its own: the system may have none left. A device may take a
 /// moment, and its last events must find the loop.
-async fn stop_threads(ears: BTreeMap<String, Ear>, eyes: BTreeMap<String, Eye>) {
-    for ear in ears.values() {
-        ear.thread.control(MicrophoneControl::Stop);
+async fn stop_threads(
+    microphones: BTreeMap<String, RunningMicrophone>,
+    cameras: BTreeMap<String, RunningCamera>,
+) {
+    for microphone in microphones.values() {
+        microphone.thread.control(MicrophoneControl::Stop);
     }
-    for eye in eyes.values() {
-        eye.thread.control(CameraControl::Stop);
+    for camera in cameras.values() {
+        camera.thread.control(CameraControl::Stop);
     }
     let hold = || {
-        let ears = ears.iter().filter(|(_, ear)| !ear.thread.has_ended());
-        let eyes = eyes.iter().filter(|(_, eye)| !eye.thread.has_ended());
-        let ids = ears.map(|(id, _)| id).chain(eyes.map(|(id, _)| id));
+        let microphones = microphones
+            .iter()
+            .filter(|(_, microphone)| !microphone.thread.has_ended());
+        let cameras = cameras
+            .iter()
+            .filter(|(_, camera)| !camera.thread.has_ended());
+        let ids = microphones
+            .map(|(id, _)| id)
+            .chain(cameras.map(|(id, _)| id));
         ids.map(String::as_str).collect::<Vec<&str>>()
     };
     let until = Instant::now() + CLOSES_WITHIN;

@@ -239,8 +239,8 @@ impl Daemon {
     /// Whether it can be switched: what waits for its device is opened as it is switched then.
     fn need_switch(&self, what: Source, id: &str) -> Result<(), ErrorBody> {
         let runs = match what {
-            Source::Microphone => self.devices.ears.contains_key(id),
-            Source::Camera => self.devices.eyes.contains_key(id),
+            Source::Microphone => self.devices.microphones.contains_key(id),
+            Source::Camera => self.devices.cameras.contains_key(id),
         };
         self.need(runs || self.is_opening(what, id), what, id)
     }
