@@ -7,6 +7,8 @@
     reason = "every test binary compiles this module and uses a part of it"
 )]
 
+pub mod pages;
+
 use std::path::{Path, PathBuf};
 
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};

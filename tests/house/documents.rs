@@ -1,6 +1,6 @@
 //! The rules for documents: that they name what exists, draw what is, and read well.
 
-use crate::rules::{File, MAY_NAME};
+use crate::rules::File;
 use crate::source::module;
 
 /// Words of a sentence in a document, at most.
@@ -8,9 +8,9 @@ const LONGEST_SENTENCE: usize = 30;
 
 /// Who may name whom, drawn as ARCHITECTURE.md has it: a line for each room, a column for each that may be named; `●` the whole of
 /// it, `○` a part. Rooms stand above all that they name, so every mark is right of the diagonal; a circle has no such order.
-pub(crate) fn who_names_whom() -> Result<String, String> {
+pub(crate) fn who_names_whom(may_name: &[(&str, &[&str])]) -> Result<String, String> {
     let allowed = |room: &str| -> Vec<&str> {
-        let of_room = MAY_NAME.iter().filter(|(name, _)| *name == room);
+        let of_room = may_name.iter().filter(|(name, _)| *name == room);
         of_room
             .flat_map(|(_, allowed)| allowed.iter().copied())
             .collect()
@@ -27,7 +27,7 @@ pub(crate) fn who_names_whom() -> Result<String, String> {
         }
     };
     let mut left: Vec<&str> = Vec::new();
-    for (room, _) in MAY_NAME {
+    for (room, _) in may_name {
         if !left.contains(room) {
             left.push(room);
         }
@@ -214,6 +214,20 @@ pub(crate) fn dead_links(document: &str, text: &str, exists: impl Fn(&str) -> bo
             !exists(&path.join("/"))
         })
         .map(|link| format!("{document}: the link {link} leads nowhere"))
+        .collect()
+}
+
+/// The documents, by their paths from the top, that the index in `docs/` does not link to.
+pub(crate) fn unlisted(index: &str, documents: &[String]) -> Vec<String> {
+    let link = |document: &str| match document.strip_prefix("docs/") {
+        Some(name) => format!("]({name})"),
+        None => format!("](../{document})"),
+    };
+    let missing = documents
+        .iter()
+        .filter(|document| *document != "docs/README.md" && !index.contains(&link(document)));
+    missing
+        .map(|document| format!("docs/README.md does not link to {document}"))
         .collect()
 }
 

@@ -382,7 +382,19 @@ fn the_map_names_what_exists() {
 
 #[test]
 fn the_architecture_draws_who_names_whom() {
-    let drawing = documents::who_names_whom().unwrap();
+    let drawn = documents::who_names_whom;
+    assert_eq!(
+        drawn(&[
+            ("low", &[]),
+            ("top", &["low::part", "mid"]),
+            ("mid", &["low"])
+        ])
+        .unwrap(),
+        "     mid low\ntop   ●   ○\nmid       ●\nlow\n"
+    );
+    let circle = drawn(&[("a", &["b"]), ("b", &["a::part"])]);
+    assert!(circle.unwrap_err().contains("a circle"));
+    let drawing = drawn(rules::MAY_NAME).unwrap();
     let architecture = read_to_string(top().join("ARCHITECTURE.md")).unwrap();
     assert!(
         architecture.contains(&format!("```text\n{drawing}```")),
@@ -473,14 +485,12 @@ fn links_lead_somewhere() {
 
 #[test]
 fn the_index_names_every_document() {
+    let documents = ["README.md", "docs/README.md", "docs/a.md", "docs/b.md"].map(str::to_owned);
+    let missing = |index| documents::unlisted(index, &documents).len();
+    assert_eq!(missing("[home](../README.md), [a](a.md), b.md"), 1);
+    assert_eq!(missing("[home](../README.md), [a](a.md), [b](b.md)"), 0);
     let index = read_to_string(top().join("docs/README.md")).unwrap();
-    for document in guides() {
-        let name = document.strip_prefix("docs/").unwrap_or("../README.md");
-        assert!(
-            name == "README.md" || index.contains(&format!("]({name})")),
-            "{name}"
-        );
-    }
+    assert_none(documents::unlisted(&index, &guides()));
 }
 
 #[test]

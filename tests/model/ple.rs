@@ -9,43 +9,11 @@ use gemmad::model::decoder::{Slice, Tokens, no_probe};
 use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::weights::{Checkpoint, PleOptions, PleStore};
-use tempfile::TempDir;
 
-fn tiny_a() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-a")
-}
+use crate::common::pages::{cached_bytes, home, packed, tiny_a};
 
 fn gemmad() -> Command {
     Command::new(env!("CARGO_BIN_EXE_gemmad"))
-}
-
-/// On a disk: what lies in a tmpfs never leaves memory.
-fn home() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
-
-fn packed(home: &Path) -> PathBuf {
-    let pack = home.join("tiny.pack");
-    let output = gemmad()
-        .args(["pack", "--recipe", "q8", "--from"])
-        .arg(tiny_a())
-        .arg("--to")
-        .arg(&pack)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    pack
-}
-
-/// What util-linux says of the file's pages.
-fn cached_bytes(path: &Path) -> u64 {
-    let output = Command::new("fincore")
-        .args(["--bytes", "--noheadings", "--output", "RES"])
-        .arg(path)
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.trim().parse().unwrap()
 }
 
 fn ids(n: usize, below: u32) -> Vec<u32> {
@@ -58,7 +26,7 @@ fn ids(n: usize, below: u32) -> Vec<u32> {
 #[test]
 fn memory_stays_bounded_while_500_tokens_are_decoded() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "q8");
     let table = pack.join("ple.safetensors");
     let size = table.metadata().unwrap().len();
     // A page cache full of the table, as the writing of the pack leaves it.
@@ -162,7 +130,7 @@ fn only_copy(dir: &Path) -> PathBuf {
 #[test]
 fn the_table_is_copied_once_and_a_damaged_copy_is_made_again() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "q8");
     let (config, dir) = (home.path().join("g.toml"), home.path().join("flash"));
     let (want, _) = told(
         asking(&pack, Path::new("config/gemmad.toml"))
@@ -235,7 +203,7 @@ fn a_checkpoint_as_published_is_copied_too() {
 #[test]
 fn where_nothing_can_be_copied_the_table_is_read_where_it_is() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "q8");
     let config = home.path().join("g.toml");
     let (want, _) = told(
         asking(&pack, Path::new("config/gemmad.toml"))
@@ -267,7 +235,7 @@ fn where_nothing_can_be_copied_the_table_is_read_where_it_is() {
 #[test]
 fn a_copy_that_was_interrupted_is_never_used() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "q8");
     let (config, dir) = (home.path().join("g.toml"), home.path().join("flash"));
     let (want, _) = ask(&pack, &config, &dir);
     let copy = only_copy(&dir);
@@ -341,7 +309,7 @@ fn ask_on_small_disk(
 #[test]
 fn an_older_copy_makes_room_and_a_disk_too_small_is_not_filled() {
     let home = home();
-    let pack = packed(home.path());
+    let pack = packed(home.path(), "q8");
     let (want, _) = told(
         asking(&pack, Path::new("config/gemmad.toml"))
             .output()

@@ -19,40 +19,8 @@ use gemmad::pipeline::{
     Engine, EngineError, EngineOptions, Generation, Group, GroupState, Media, Message, Part,
     Request, Residency,
 };
-use tempfile::TempDir;
 
-/// On a disk: what lies in a tmpfs never leaves memory.
-fn home() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
-
-fn tiny_a() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-a")
-}
-
-/// A pack has one file for each group.
-fn packed(home: &Path, recipe: &str) -> PathBuf {
-    let pack = home.join("tiny.pack");
-    let output = Command::new(env!("CARGO_BIN_EXE_gemmad"))
-        .args(["pack", "--recipe", recipe, "--from"])
-        .arg(tiny_a())
-        .arg("--to")
-        .arg(&pack)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    pack
-}
-
-fn cached_bytes(path: &Path) -> u64 {
-    let output = Command::new("fincore")
-        .args(["--bytes", "--noheadings", "--output", "RES"])
-        .arg(path)
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.trim().parse().unwrap()
-}
+use crate::common::pages::{cached_bytes, home, pack_tiny_a, packed};
 
 /// Bytes of the file that this process has mapped and that are in memory; `None` where it maps none of it.
 fn mapped_rss(path: &Path) -> Option<u64> {
@@ -436,14 +404,7 @@ fn a_pack_that_is_replaced_while_it_runs_goes_on_answering() {
     let want = [text(), picture()].map(|request| said(&mut reference, &request));
     said(&mut engine, &text());
     // As `gemmad pack --force` replaces it, by another recipe.
-    let output = Command::new(env!("CARGO_BIN_EXE_gemmad"))
-        .args(["pack", "--force", "--recipe", "small", "--from"])
-        .arg(tiny_a())
-        .arg("--to")
-        .arg(&pack)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    pack_tiny_a(&pack, "small");
     engine.unload(Group::Text);
     engine.unload(Group::Ple);
     assert_eq!(said(&mut engine, &text()), want[0]);
