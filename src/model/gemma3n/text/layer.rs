@@ -192,9 +192,13 @@ impl Layer {
 
     /// `residual += rms(branch)`.
     fn add_feed_forward(&self, compute: Compute<'_>, b: &mut Buffers<'_>) {
+        let (isa, d) = (compute.isa(), self.d);
         self.post_feedforward_layernorm
-            .rows(compute.pool, b.branch, self.d);
-        add(compute.isa(), b.residual, b.branch);
+            .rows(compute.pool, b.branch, d);
+        let branch = &*b.branch;
+        compute.pool.for_each_row_mut(b.residual, d, &|t, z| {
+            add(isa, z, &branch[t * d..(t + 1) * d]);
+        });
     }
 
     fn add_per_layer_input(&self, compute: Compute<'_>, b: &mut Buffers<'_>, step: &Step) {
