@@ -166,7 +166,7 @@ impl Listener {
     fn obey(&mut self, control: MicrophoneControl) -> Result<(), Ended> {
         match control {
             MicrophoneControl::Stop => {
-                // What was heard so far still counts.
+                // At the end of the daemon what was heard so far still counts; a reload has cancelled its job.
                 if let Some(speech) = self.speech.take() {
                     speech.end(true);
                 }

@@ -1,6 +1,8 @@
 //! Microphones and cameras: their threads, what they were started with, and how they are.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -21,6 +23,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) struct RunningMicrophone {
     config: MicrophoneOptions,
     thread: Microphone,
+    is_left: Arc<AtomicBool>,
     pub(super) state: DeviceState,
     /// The job of what somebody says now.
     pub(super) utterance: Option<String>,
@@ -30,6 +33,7 @@ pub(super) struct RunningMicrophone {
 pub(super) struct RunningCamera {
     config: CameraOptions,
     thread: Camera,
+    is_left: Arc<AtomicBool>,
     pub(super) state: DeviceState,
     /// Something moves.
     pub(super) moving: bool,
@@ -72,9 +76,12 @@ impl Devices {
         devices
     }
 
-    fn sink(&self) -> EventSink {
-        let events = self.events.clone();
-        Box::new(move |event| events.blocking_send(Event::Captured(event)).is_ok())
+    /// Where a thread tells what it takes in, until it is left: what it would say then would be taken for its successor's.
+    fn sink(&self, is_left: &Arc<AtomicBool>) -> EventSink {
+        let (events, is_left) = (self.events.clone(), Arc::clone(is_left));
+        Box::new(move |event| {
+            !is_left.load(Ordering::Acquire) && events.blocking_send(Event::Captured(event)).is_ok()
+        })
     }
 
     /// Starts what is configured and does not run.
@@ -85,11 +92,13 @@ impl Devices {
                 continue;
             }
             let muted = switches.is_muted(id);
-            match Microphone::start(microphone.clone(), muted, self.sink()) {
+            let is_left = Arc::default();
+            match Microphone::start(microphone.clone(), muted, self.sink(&is_left)) {
                 Ok(thread) => {
                     let microphone = RunningMicrophone {
                         config: microphone.clone(),
                         thread,
+                        is_left,
                         state: DeviceState::default(),
                         utterance: None,
                     };
@@ -105,11 +114,14 @@ impl Devices {
             }
             let (enabled, captions) = (switches.is_enabled(id), switches.has_captions(id));
             let limits = config.limits.image;
-            match Camera::start(camera.clone(), limits, enabled, captions, self.sink()) {
+            let is_left = Arc::default();
+            let sink = self.sink(&is_left);
+            match Camera::start(camera.clone(), limits, enabled, captions, sink) {
                 Ok(thread) => {
                     let camera = RunningCamera {
                         config: camera.clone(),
                         thread,
+                        is_left,
                         state: DeviceState::default(),
                         moving: false,
                     };
@@ -325,6 +337,9 @@ async fn stop_threads(
     while !hold().is_empty() && Instant::now() < until {
         tokio::time::sleep(LOOK).await;
     }
+    let left = microphones.values().map(|microphone| &microphone.is_left);
+    let left = left.chain(cameras.values().map(|camera| &camera.is_left));
+    left.for_each(|is_left| is_left.store(true, Ordering::Release));
     for source in hold() {
         log::warn!(source; "{source} does not let go of its device, and is left");
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::DaemonError;
+use super::reload::kept;
 use crate::config::Config;
 use crate::publish::{Door, Inside, Opening, dbus, mqtt, wyoming};
 use crate::report::{Info, MqttHealth, Report, Request};
@@ -18,12 +19,15 @@ const REOPENS_WITHIN: Duration = Duration::from_secs(2);
 /// What is done for a door while the daemon runs.
 enum Upkeep {
     /// Nothing: it is open from the start to the end, and a change of its section needs a restart.
-    None,
+    None(Kept),
     /// It is opened anew where a reload changes its section.
     Reloaded(fn(&Config, &Config) -> bool),
-    /// It may be away: that is no error, and it is tried again.
-    Retried,
+    /// It may be away: that is no error, and it is tried again. A change of its section needs a restart.
+    Retried(Kept),
 }
+
+/// Leaves a door's section of a new configuration as it was ([`kept`]).
+type Kept = fn(&mut Config, &Config) -> Option<&'static str>;
 
 /// Opens a door as its section says.
 type Open = Box<dyn Fn(&Config, Inside) -> Opening>;
@@ -64,8 +68,8 @@ fn places() -> Vec<Place> {
     let answers = mqtt::Answers::default();
     vec![
         Place::new("mqtt", Upkeep::Reloaded(|old, new| old.mqtt != new.mqtt), |c| c.mqtt.enabled, move |c, inside| mqtt::open(&c.mqtt, inside, &answers)),
-        Place::new("bus", Upkeep::Retried, |c| c.dbus.enabled, |c, inside| dbus::open(&c.dbus, inside)),
-        Place::new("wyoming", Upkeep::None, |c| c.wyoming.enabled, |c, inside| wyoming::open(&c.wyoming, inside)),
+        Place::new("bus", Upkeep::Retried(|new, old| kept("[dbus]", &mut new.dbus, &old.dbus)), |c| c.dbus.enabled, |c, inside| dbus::open(&c.dbus, inside)),
+        Place::new("wyoming", Upkeep::None(|new, old| kept("[wyoming]", &mut new.wyoming, &old.wyoming)), |c| c.wyoming.enabled, |c, inside| wyoming::open(&c.wyoming, inside)),
     ]
 }
 
@@ -89,7 +93,7 @@ impl Doors {
             namesake: None,
         };
         for place in &mut doors.places {
-            if !matches!(place.upkeep, Upkeep::Retried) {
+            if !matches!(place.upkeep, Upkeep::Retried(_)) {
                 place.open(config, &doors.inside).await?;
             }
         }
@@ -97,13 +101,26 @@ impl Doors {
         Ok(doors)
     }
 
-    /// Opens anew what is configured otherwise now.
+    /// Leaves the sections that only a restart can change as they were; their names, where the new file has them otherwise.
+    pub(super) fn keep<'c>(
+        &'c self,
+        new: &'c mut Config,
+        old: &'c Config,
+    ) -> impl Iterator<Item = Option<&'static str>> + 'c {
+        self.places.iter().map(move |place| match place.upkeep {
+            Upkeep::None(kept) | Upkeep::Retried(kept) => kept(new, old),
+            Upkeep::Reloaded(_) => None,
+        })
+    }
+
+    /// Opens anew what is configured otherwise now, or could not be opened by the last reload.
     pub(super) async fn reload(&mut self, old: &Config, new: &Config) -> Result<(), DaemonError> {
         for place in &mut self.places {
             let Upkeep::Reloaded(is_other) = place.upkeep else {
                 continue;
             };
-            if !is_other(old, new) {
+            let is_right = place.door.is_some() == (place.is_wanted)(new);
+            if is_right && !is_other(old, new) {
                 continue;
             }
             if let Some(door) = place.door.take() {
@@ -111,8 +128,13 @@ impl Doors {
             }
             if let Err(error) = place.open(new, &self.inside).await {
                 // The old one is closed already: it comes back, then the new file is refused as a whole.
-                place.open(old, &self.inside).await?;
-                return Err(error);
+                let back = place.open(old, &self.inside).await;
+                return Err(match back {
+                    Ok(()) => error,
+                    Err(back) => DaemonError::Setting(format!(
+                        "{error}; nor could it be opened as before: {back}"
+                    )),
+                });
             }
         }
         Ok(())
@@ -132,7 +154,7 @@ impl Doors {
     pub(super) async fn tick(&mut self, config: &Config) -> bool {
         let mut is_back = false;
         for place in &mut self.places {
-            if matches!(place.upkeep, Upkeep::Retried) {
+            if matches!(place.upkeep, Upkeep::Retried(_)) {
                 is_back |= place.retry(config, &self.inside).await;
             }
         }
@@ -211,8 +233,8 @@ impl Place {
         match (&self.door, &self.upkeep) {
             (Some(door), _) => door.status().map(str::to_owned),
             // There is nothing to be told of a door that never changes.
-            (None, Upkeep::None) => None,
-            (None, Upkeep::Retried) if (self.is_wanted)(config) => {
+            (None, Upkeep::None(_)) => None,
+            (None, Upkeep::Retried(_)) if (self.is_wanted)(config) => {
                 Some(format!("{} away", self.name))
             }
             (None, _) => Some(format!("{} off", self.name)),

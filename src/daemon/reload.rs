@@ -82,7 +82,11 @@ pub fn check_slices(named: &Matformer, slices: &[String]) -> Result<(), DaemonEr
 }
 
 /// Leaves a section that only a restart can change as it was; its name, where the new file has it otherwise.
-fn kept<T: Clone + PartialEq>(name: &'static str, new: &mut T, old: &T) -> Option<&'static str> {
+pub(super) fn kept<T: Clone + PartialEq>(
+    name: &'static str,
+    new: &mut T,
+    old: &T,
+) -> Option<&'static str> {
     let changed = new != old;
     new.clone_from(old);
     changed.then_some(name)
@@ -118,7 +122,7 @@ impl Daemon {
     /// while another waits for devices to be free has its turn after that.
     pub(super) async fn reload(&mut self, asker: Option<Header>) {
         if self.devices.is_closing() {
-            self.reloads.next.push_back(asker);
+            self.reload_later(asker);
             return;
         }
         systemd::reloading();
@@ -132,6 +136,20 @@ impl Daemon {
                     self.refuse(&asker, ErrorBody::new(ErrorCode::Invalid, message));
                 }
             }
+        }
+    }
+
+    /// So many wait as jobs may, and one SIGHUP: another would read the same file.
+    fn reload_later(&mut self, asker: Option<Header>) {
+        let waiting = &mut self.reloads.next;
+        let most = self.settings.config.queue.jobs;
+        match asker {
+            None if waiting.contains(&None) => {}
+            Some(asker) if waiting.len() >= most => {
+                let why = format!("{most} reloads wait already (queue.jobs): ask again later");
+                self.refuse(&asker, ErrorBody::new(ErrorCode::QueueFull, why));
+            }
+            asker => waiting.push_back(asker),
         }
     }
 
@@ -184,10 +202,9 @@ impl Daemon {
             kept("[threads]", &mut config.threads, &old.threads),
             kept("[audio]", &mut config.audio, &old.audio),
             kept("[vision]", &mut config.vision, &old.vision),
-            kept("[dbus]", &mut config.dbus, &old.dbus),
-            kept("[wyoming]", &mut config.wyoming, &old.wyoming),
         ]
         .into_iter()
+        .chain(self.doors.keep(&mut config, &old))
         .flatten()
         .collect();
         let new = settings(config, &self.switches, file).map_err(|error| error.to_string())?;

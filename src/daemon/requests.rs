@@ -97,17 +97,6 @@ fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
     ErrorBody::new(code, message)
 }
 
-/// An answer of no token is no answer.
-fn check_max_tokens(asked: Option<usize>) -> Result<(), ErrorBody> {
-    match asked {
-        Some(0) => Err(error(
-            ErrorCode::Invalid,
-            "max_tokens 0: ask for 1 or more, or leave it out",
-        )),
-        _ => Ok(()),
-    }
-}
-
 impl Daemon {
     pub(super) async fn requested(&mut self, request: Request) {
         let Request {
@@ -158,7 +147,6 @@ impl Daemon {
     ) -> Result<Option<serde_json::Value>, ErrorBody> {
         match payload {
             Payload::Ask(ask) => {
-                check_max_tokens(ask.max_tokens)?;
                 self.check_prompt(&ask.prompt)?;
                 if let Some(system) = &ask.system {
                     self.check_prompt(system)?;
@@ -166,7 +154,6 @@ impl Daemon {
                 self.admit(header, Work::Ask(ask));
             }
             Payload::Transcribe(transcribe) => {
-                check_max_tokens(transcribe.max_tokens)?;
                 self.admit(header, Work::Transcribe(transcribe));
             }
             Payload::Describe(describe) => self.describe(header, describe)?,
@@ -311,7 +298,6 @@ impl Daemon {
 
     fn describe(&mut self, asker: &Header, describe: Describe) -> Result<(), ErrorBody> {
         let wish = describe.wish;
-        check_max_tokens(wish.max_tokens)?;
         if let Some(prompt) = &wish.prompt {
             self.check_prompt(prompt)?;
         }

@@ -16,7 +16,7 @@ use super::weights::{Checkpoint, PleOptions, WeightsError};
 
 /// A model as its config.json describes it: facts, and a way to make each of its parts. Each family has one implementation.
 pub trait Architecture: Debug + Send + Sync {
-    /// Facts.
+    /// What the rest of the program needs to know of the model: its ids, shapes and limits.
     fn spec(&self) -> &Spec;
 
     /// Every tensor of the text model that is ever read, in the order in which a token meets them.

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{Read, Write};
 
 use assert_cmd::Command;
 use serde_json::json;
@@ -331,18 +331,18 @@ fn a_device_that_does_not_let_go_holds_up_its_reload_and_nothing_else() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
     let url = format!("http://{}/door.jpeg", server.local_addr().unwrap());
-    let door = format!(
-        "[[camera]]\nid = \"door\"\ntype = \"http\"\nurl = \"{url}\"\ntimeout_ms = 60000\n"
-    );
-    bench.write_config(None, "", &door);
+    let door =
+        format!("[[camera]]\nid = \"door\"\ntype = \"http\"\nurl = \"{url}\"\ntimeout_ms = 9000\n");
+    let queue = "[queue]\njobs = 2\n";
+    bench.write_config(None, queue, &door);
     let gemmad = bench.start();
     let held = OnceCell::new();
     wait_until("the camera is asked", || {
         let client = server.accept();
         client.is_ok_and(|(client, _)| held.set(client).is_ok())
     });
-    bench.write_config(None, "", &camera(&bench, "door"));
-    for name in ["r1", "r2"] {
+    bench.write_config(None, queue, &camera(&bench, "door"));
+    for name in ["r1", "r2", "r3", "r4"] {
         let reload = json!({ "transaction": name }).to_string();
         bench.publish("request/reload", &reload);
     }
@@ -352,12 +352,23 @@ fn a_device_that_does_not_let_go_holds_up_its_reload_and_nothing_else() {
     let asked = bench.request("describe", "d", json!({"camera": "door"}));
     assert_eq!(asked["error"]["code"], "busy", "{asked}");
     bench.publish("camera/door/captions/set", "OFF");
-    assert!(bench.on("response/reload").is_empty());
-    for name in ["r1", "r2"] {
+    // One is under way, and two wait.
+    let refused = bench.response("reload", "r4");
+    assert_eq!(refused["error"]["code"], "queue_full", "{refused}");
+    assert_eq!(bench.on("response/reload").len(), 1);
+    for name in ["r1", "r2", "r3"] {
         assert_eq!(bench.response("reload", name)["status"], "ok");
     }
     gemmad.wait_log("door does not let go of its device, and is left");
     bench.wait_for_payload("camera/door/state", "online");
     bench.wait_for_payload("camera/door/captions", "OFF");
+    // What the one that was left comes to know at last is not taken for its successor's.
+    let mut held = held.into_inner().unwrap();
+    held.set_nonblocking(false).unwrap();
+    held.read_to_end(&mut Vec::new()).unwrap();
+    let seen = bench.request("describe", "after", json!({"camera": "door"}));
+    assert_eq!(seen["status"], "ok", "{seen}");
+    let states = bench.on("camera/door/state");
+    assert_eq!(states.last().unwrap().text(), "online");
     gemmad.stop();
 }

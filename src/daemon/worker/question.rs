@@ -64,12 +64,7 @@ impl Task<'_> {
             message: error.to_string(),
         };
         generation.grammar = match (&ask.schema, &ask.choices) {
-            (Some(_), Some(_)) => {
-                return Err(invalid(
-                    &"schema and choices exclude each other: give one of them",
-                ));
-            }
-            (Some(schema), None) => {
+            (Some(schema), _) => {
                 Some(Grammar::json_schema(schema, &limits.grammar).map_err(|e| invalid(&e))?)
             }
             (None, Some(choices)) => {

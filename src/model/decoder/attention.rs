@@ -70,7 +70,7 @@ impl Attention {
         })
     }
 
-    /// Whether its weights are.
+    /// Whether its weights are quantised, so that its inputs are to be as well.
     pub(crate) fn is_quantized(&self, loader: &Loader<'_>) -> bool {
         loader.weights.view(self.q).data.is_quantized()
     }

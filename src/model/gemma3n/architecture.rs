@@ -13,6 +13,7 @@ use super::template::Template;
 use super::tensors;
 use super::text::{TextDecoder, TextModel, Workspace};
 use super::vision::VisionTower;
+use crate::media::SAMPLE_RATE_HZ;
 use crate::model::architecture::Architecture;
 use crate::model::config::ConfigError;
 use crate::model::decoder::{Decoder, SliceError, Slices};
@@ -73,7 +74,7 @@ fn audio_spec(config: &Config, audio: &AudioConfig) -> AudioSpec {
     AudioSpec {
         padded_soft_tokens: Some(config.audio_soft_tokens_per_image),
         processor: json!({
-            "feature_size": mel.bands, "sampling_rate": 16_000, "frame_length": mel.window_samples,
+            "feature_size": mel.bands, "sampling_rate": SAMPLE_RATE_HZ, "frame_length": mel.window_samples,
             "hop_length": mel.hop_samples, "fft_length": mel.fft_samples, "min_frequency": mel.min_frequency_hz,
             "max_frequency": mel.max_frequency_hz, "preemphasis": mel.pre_emphasis, "preemphasis_htk_flavor": true,
             "mel_floor": mel.floor, "dither": 0.0, "input_scale_factor": 1.0, "per_bin_mean": null, "per_bin_stddev": null,

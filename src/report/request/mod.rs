@@ -179,6 +179,16 @@ fn check_name(key: &str, name: &str) -> Result<(), ErrorBody> {
     Ok(())
 }
 
+/// An answer of no token is no answer.
+fn check_max_tokens(asked: Option<usize>) -> Result<(), ErrorBody> {
+    match asked {
+        Some(0) => Err(incomplete(
+            "max_tokens 0: ask for 1 or more, or leave it out",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn incomplete(message: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::Invalid, message)
 }
@@ -202,6 +212,12 @@ impl TryFrom<AskFields> for Ask {
         if fields.prompt.trim().is_empty() && fields.image.is_none() && fields.audio.is_none() {
             return Err(incomplete("`prompt` is empty"));
         }
+        if fields.schema.is_some() && fields.choices.is_some() {
+            return Err(incomplete(
+                "schema and choices exclude each other: give one of them",
+            ));
+        }
+        check_max_tokens(fields.max_tokens)?;
         for (key, name) in [
             ("matformer", &fields.matformer),
             ("conversation", &fields.conversation),
@@ -247,6 +263,7 @@ impl TryFrom<DescribeFields> for Describe {
     type Error = ErrorBody;
 
     fn try_from(fields: DescribeFields) -> Result<Describe, ErrorBody> {
+        check_max_tokens(fields.max_tokens)?;
         let picture = match (fields.camera, fields.image) {
             (Some(camera), None) => Picture::Camera(Name::new("camera", camera)?),
             (None, Some(image)) => Picture::Attached(image),
@@ -286,6 +303,7 @@ impl TryFrom<TranscribeFields> for Transcribe {
     type Error = ErrorBody;
 
     fn try_from(fields: TranscribeFields) -> Result<Transcribe, ErrorBody> {
+        check_max_tokens(fields.max_tokens)?;
         let missing = || incomplete("needs `audio`, base64 of an audio file");
         Ok(Transcribe {
             audio: fields.audio.ok_or_else(missing)?,
@@ -328,98 +346,4 @@ impl TryFrom<CancelFields> for Cancel {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file() -> Option<Attachment> {
-        Some(Attachment(b"file"[..].into()))
-    }
-
-    #[test]
-    fn what_is_incomplete_is_no_payload() {
-        let ask = |prompt: &str, image, audio| {
-            let prompt = prompt.to_owned();
-            Ask::try_from(AskFields {
-                prompt,
-                image,
-                audio,
-                ..AskFields::default()
-            })
-        };
-        assert_eq!(
-            ask(" \n", None, None).unwrap_err().message,
-            "`prompt` is empty"
-        );
-        assert!(ask("", file(), None).is_ok() && ask("", None, file()).is_ok());
-        assert_eq!(ask("Why?", None, None).unwrap().prompt, "Why?");
-        assert!(Transcribe::try_from(TranscribeFields::default()).is_err());
-        let describe = |camera: Option<&str>, image| {
-            let camera = camera.map(str::to_owned);
-            let fields = DescribeFields {
-                camera,
-                image,
-                ..DescribeFields::default()
-            };
-            Describe::try_from(fields).map(|describe| describe.picture)
-        };
-        assert!(describe(None, None).is_err() && describe(Some("door"), file()).is_err());
-        assert!(matches!(describe(None, file()), Ok(Picture::Attached(_))));
-        assert!(matches!(
-            describe(Some("door"), None),
-            Ok(Picture::Camera(_))
-        ));
-        let cancel = |job, target| Cancel::try_from(CancelFields { job, target });
-        let name = || Some("x".to_owned());
-        assert!(cancel(None, None).is_err() && cancel(name(), name()).is_err());
-        assert!(cancel(name(), None).is_ok() && cancel(None, name()).is_ok());
-    }
-
-    #[test]
-    fn what_is_no_name_is_refused_wherever_it_stands() {
-        let long = || Some("x".repeat(MAX_NAME_BYTES + 1));
-        let too_long = |result: Result<(), ErrorBody>, key: &str| {
-            let error = result.unwrap_err();
-            assert_eq!(error.code, ErrorCode::TooLarge);
-            assert!(error.message.contains(&format!("`{key}` has 257 bytes")));
-        };
-        let ask = |fields| Ask::try_from(fields).map(drop);
-        let fields = || AskFields {
-            prompt: "?".to_owned(),
-            ..AskFields::default()
-        };
-        too_long(
-            ask(AskFields {
-                matformer: long(),
-                ..fields()
-            }),
-            "matformer",
-        );
-        too_long(
-            ask(AskFields {
-                conversation: long(),
-                ..fields()
-            }),
-            "conversation",
-        );
-        let camera = DescribeFields {
-            camera: long(),
-            ..DescribeFields::default()
-        };
-        too_long(Describe::try_from(camera).map(drop), "camera");
-        let language = TranscribeFields {
-            audio: file(),
-            language: long(),
-            ..TranscribeFields::default()
-        };
-        too_long(Transcribe::try_from(language).map(drop), "language");
-        let job = CancelFields {
-            job: long(),
-            target: None,
-        };
-        too_long(Cancel::try_from(job).map(drop), "job");
-        too_long(
-            Name::new("microphone", long().unwrap()).map(drop),
-            "microphone",
-        );
-    }
-}
+mod tests;
