@@ -16,6 +16,30 @@ pub(super) const MAX_DIMENSION: u64 = 1 << 24;
 /// bytes on it. The real models' largest is 16384.
 pub(super) const MAX_WIDTH: usize = 1 << 18;
 
+/// The most layers that a decoder or an encoder may have: it bounds every list sized by their number.
+pub(super) const MAX_LAYERS: usize = 1024;
+
+/// What a layer's attention sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerType {
+    /// The last `sliding_window` tokens, the query's own included.
+    Sliding,
+    /// Every token so far.
+    Full,
+}
+
+impl LayerType {
+    /// The layer whose K and V a layer reads: itself below `first_shared`, else the last one below of the same type
+    /// ([`Section::check_kv_producers`] refused a model that has none).
+    pub(super) fn kv_source(types: &[LayerType], first_shared: usize, layer: usize) -> usize {
+        if layer < first_shared {
+            return layer;
+        }
+        let same_type = |&producer: &usize| types[producer] == types[layer];
+        (0..first_shared).rev().find(same_type).unwrap_or(layer)
+    }
+}
+
 /// `config.json` cannot be read, or asks for something that this program does not do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -193,6 +217,67 @@ impl<'a> Section<'a> {
             Ok(default)
         } else {
             self.id(key)
+        }
+    }
+
+    pub(super) fn optional_id(&self, key: &str) -> Result<Option<u32>, ConfigError> {
+        self.get(key).map(|_| self.id(key)).transpose()
+    }
+
+    /// One id, or a list of them.
+    pub(super) fn ids_or(&self, key: &str, default: &[u32]) -> Result<Vec<u32>, ConfigError> {
+        let id = |value| Ok(self.as_integer(key, value, MAX_DIMENSION)? as u32);
+        match self.get(key) {
+            None => Ok(default.to_vec()),
+            Some(Value::Array(list)) if list.len() <= 64 => list.iter().map(id).collect(),
+            Some(value) => Ok(vec![id(value)?]),
+        }
+    }
+
+    /// Refuses every value but one, where there is a value.
+    pub(super) fn only(&self, key: &str, expected: &Value) -> Result<(), ConfigError> {
+        match self.get(key) {
+            Some(value) if value != expected => {
+                Err(self.error(key, format!("is {}; supported is {expected}", brief(value))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `layer_types`; `None` where it is left out.
+    pub(super) fn layer_types(&self, layers: usize) -> Result<Option<Vec<LayerType>>, ConfigError> {
+        const KEY: &str = "layer_types";
+        let layer_type = |value: &Value| match value.as_str() {
+            Some("sliding_attention") => Ok(LayerType::Sliding),
+            Some("full_attention") => Ok(LayerType::Full),
+            _ => Err(self.error(
+                KEY,
+                format!(
+                    "expected \"sliding_attention\" or \"full_attention\", found {}",
+                    brief(value)
+                ),
+            )),
+        };
+        let Some(value) = self.get(KEY) else {
+            return Ok(None);
+        };
+        let types = self.list(KEY, value, layers)?.iter().map(layer_type);
+        types.collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Refuses layers that are to share the K and V of an earlier one of their type, where there is none.
+    pub(super) fn check_kv_producers(
+        &self,
+        types: &[LayerType],
+        first_shared: usize,
+    ) -> Result<(), ConfigError> {
+        let producers = &types[..first_shared];
+        match types.iter().find(|kind| !producers.contains(kind)) {
+            None => Ok(()),
+            Some(orphan) => Err(self.error(
+                "layer_types",
+                format!("shared layers of type {orphan:?} have no earlier layer of that type to share K and V with"),
+            )),
         }
     }
 

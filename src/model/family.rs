@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::architecture::Architecture;
 use super::config::{self, ConfigError, Section, brief};
 use super::gemma3n::Gemma3n;
+use super::gemma4::Gemma4;
 
 /// Reads `config.json` in a checkpoint's directory, by the family that it names.
 ///
@@ -40,9 +41,12 @@ fn of(value: &Value, path: &Path) -> Result<Arc<dyn Architecture>, ConfigError> 
     }
     match top.get("model_type").and_then(Value::as_str).unwrap_or("") {
         "gemma3n" | "gemma3n_text" => Ok(Arc::new(Gemma3n::new(value, path)?)),
+        "gemma4" | "gemma4_text" => Ok(Arc::new(Gemma4::new(value, path)?)),
         other => Err(top.error(
             "model_type",
-            format!("is {other:?}; only Gemma 3n (\"gemma3n\" or \"gemma3n_text\") is supported"),
+            format!(
+                "is {other:?}; supported are Gemma 3n (\"gemma3n\" or \"gemma3n_text\") and Gemma 4 (\"gemma4\" or \"gemma4_text\")"
+            ),
         )),
     }
 }

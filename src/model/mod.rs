@@ -9,6 +9,7 @@ pub mod encoder;
 pub mod family;
 mod files;
 pub mod gemma3n;
+pub mod gemma4;
 pub mod generation_config;
 pub mod grammar;
 pub mod processor_config;

@@ -1,5 +1,7 @@
 //! Facts about a model: all that the rest of the program needs to know of its family.
 
+use std::ops::Range;
+
 use super::decoder::LayerShape;
 use super::special_ids::SpecialIds;
 
@@ -16,8 +18,12 @@ pub struct Spec {
     pub hidden_size: usize,
     /// Rows of the token embeddings, media ids included.
     pub vocab_size: usize,
-    /// Ids below this are text: they may be sampled, and have a row of per-layer embeddings.
+    /// Ids below this have a row in the LM head, and one of per-layer embeddings.
     pub text_vocab_size: usize,
+    /// Ids whose embeddings are given with them, for they stand in the places of pictures and sound.
+    pub row_ids: Vec<Range<u32>>,
+    /// Ids that have a row in the LM head and yet are never to be sampled.
+    pub never_sampled: Vec<u32>,
     /// Width of a layer's row of per-layer embeddings.
     pub per_layer_input_size: usize,
     /// Keys that a layer with a window sees, the query's own included.
@@ -31,6 +37,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Whether the embedding of an id is given with it.
+    pub fn takes_row(&self, id: u32) -> bool {
+        self.row_ids.iter().any(|ids| ids.contains(&id))
+    }
+
     /// Layers that compute keys and values of their own.
     pub fn own_kv_layers(&self) -> usize {
         let own = self.layers.iter().filter(|layer| layer.kv_of.is_none());

@@ -27,3 +27,12 @@ pub struct MediaIds {
     /// `<audio_soft_token>`
     pub audio: u32,
 }
+
+impl MediaIds {
+    /// All of them.
+    pub fn all(&self) -> [u32; 6] {
+        [
+            self.boi, self.eoi, self.image, self.boa, self.eoa, self.audio,
+        ]
+    }
+}

@@ -82,3 +82,60 @@ pub struct Category {
     /// Whether it counts to the "effective" parameters that a model's makers publish.
     pub is_effective: bool,
 }
+
+/// A category that counts to the effective parameters.
+pub(super) const fn effective(name: &'static str) -> Category {
+    Category {
+        name,
+        is_effective: true,
+    }
+}
+
+/// One that does not.
+pub(super) const fn other(name: &'static str) -> Category {
+    Category {
+        name,
+        is_effective: false,
+    }
+}
+
+/// What the names of text tensors begin with.
+const TEXT: &str = "model.language_model.";
+
+/// A list of text tensors in the making.
+#[derive(Default)]
+pub(super) struct TextTable {
+    /// The layer that the tensors to come are of.
+    pub(super) layer: Option<usize>,
+    pub(super) tensors: Vec<TextTensor>,
+}
+
+impl TextTable {
+    pub(super) fn numbers(&mut self, leaf: &str, shape: &[usize]) {
+        self.add(leaf, shape, None, 1.0);
+    }
+
+    pub(super) fn matrix(&mut self, leaf: &str, role: Role, rows: usize, cols: usize) {
+        self.add(leaf, &[rows, cols], Some((role, Access::Whole)), 1.0);
+    }
+
+    pub(super) fn add(
+        &mut self,
+        leaf: &str,
+        shape: &[usize],
+        matrix: Option<(Role, Access)>,
+        token_share: f64,
+    ) {
+        let name = match self.layer {
+            Some(layer) => format!("{TEXT}layers.{layer}.{leaf}"),
+            None => format!("{TEXT}{leaf}"),
+        };
+        self.tensors.push(TextTensor {
+            name,
+            shape: shape.to_vec(),
+            layer: self.layer,
+            matrix,
+            token_share,
+        });
+    }
+}

@@ -153,7 +153,7 @@ impl Encoders {
         }
     }
 
-    /// One row for each id beyond the text vocabulary: the next of `soft` for a soft token, else the embedding that its
+    /// One row for each id that takes one: the next of `soft` for a soft token, else the embedding that its
     /// encoder has for it.
     pub(super) fn media_rows(&self, pool: &Pool, ids: &[u32], soft: &[f32]) -> Vec<f32> {
         let spec = self.architecture.spec();
@@ -162,10 +162,7 @@ impl Encoders {
         };
         let mut soft = soft.chunks_exact(spec.hidden_size);
         let mut rows = Vec::new();
-        for &id in ids
-            .iter()
-            .filter(|&&id| id as usize >= spec.text_vocab_size)
-        {
+        for &id in ids.iter().filter(|&&id| spec.takes_row(id)) {
             if id == media.image || id == media.audio {
                 rows.extend_from_slice(soft.next().unwrap_or_default());
             } else if let Some(row) = self.embedding_of(pool, id) {

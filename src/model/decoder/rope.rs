@@ -51,6 +51,9 @@ impl RopeTables {
 impl RopeTable {
     fn new(layer: &LayerShape, tokens: usize) -> RopeTable {
         let mut frequencies = kernels::rope::inverse_frequencies(layer.rope.base, layer.head_dim);
+        for frequency in &mut frequencies {
+            *frequency /= layer.rope.factor;
+        }
         // A pair that turns by nothing stays as it is, to the bit.
         frequencies[layer.rope.rotated_pairs..].fill(0.0);
         let len = tokens * frequencies.len();
@@ -90,6 +93,7 @@ mod tests {
     fn layer(head_dim: usize, base: f64, rotated_pairs: usize) -> LayerShape {
         let rope = Rope {
             base,
+            factor: 1.0,
             rotated_pairs,
         };
         LayerShape {

@@ -5,6 +5,8 @@
 pub struct Rope {
     /// Base of the frequencies.
     pub base: f64,
+    /// Divides the frequencies; 1 leaves them.
+    pub factor: f64,
     /// Pairs of a head that turn, the first ones; those behind them stay as they are.
     pub rotated_pairs: usize,
 }

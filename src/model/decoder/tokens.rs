@@ -10,7 +10,8 @@ use crate::model::weights::WeightsError;
 pub struct Tokens<'a> {
     /// A prompt, or one decoded token.
     pub ids: &'a [u32],
-    /// The embeddings of the ids beyond the text vocabulary, \[number of such ids, D\], in the order in which they stand in `ids`.
+    /// The embeddings of the ids that take rows ([`Spec::takes_row`](crate::model::spec::Spec::takes_row)), \[number of such ids, D\], in
+    /// the order in which they stand in `ids`.
     pub media_rows: &'a [f32],
     /// The layers that run, and how wide they are.
     pub slice: &'a Slice,
@@ -111,7 +112,7 @@ pub enum TextError {
     /// Media tokens and the rows given for them differ in number.
     #[error("the prompt has {tokens} media tokens, but {rows} embeddings were given for them")]
     MediaRows {
-        /// Ids beyond the text vocabulary.
+        /// Ids that take rows.
         tokens: usize,
         /// Rows given.
         rows: usize,

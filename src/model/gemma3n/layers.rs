@@ -1,7 +1,8 @@
 //! What the configuration of Gemma 3n says of each layer.
 
+use crate::model::config::LayerType;
 use crate::model::decoder::{LayerShape, Rope};
-use crate::model::gemma3n::config::{LayerType, TextConfig};
+use crate::model::gemma3n::config::TextConfig;
 
 impl TextConfig {
     /// The shape of each layer.
@@ -20,6 +21,7 @@ impl TextConfig {
                         } else {
                             self.rope_theta
                         },
+                        factor: 1.0,
                         rotated_pairs: self.head_dim / 2,
                     },
                     kv_of: Some(self.kv_source(layer)).filter(|&source| source != layer),

@@ -1,17 +1,13 @@
 //! The tensors of Gemma 3n.
 
 use super::config::{Config, TextConfig};
-use crate::model::tensor_table::{Access, Category, EncoderTensor, Role, TextTensor};
-
-/// What the names of text tensors begin with.
-const TEXT: &str = "model.language_model.";
+use crate::model::tensor_table::{
+    Access, Category, EncoderTensor, Role, TextTable, TextTensor, effective, other,
+};
 
 /// The text tensors, in the order in which a token meets them, and last the table of per-layer embeddings.
 pub(super) fn text(config: &TextConfig) -> Vec<TextTensor> {
-    let mut table = Table {
-        layer: None,
-        tensors: Vec::new(),
-    };
+    let mut table = TextTable::default();
     let (d, p) = (config.hidden_size, config.hidden_size_per_layer_input);
     let layers = config.num_hidden_layers;
     let vocabulary = config.vocab_size_per_layer_input;
@@ -46,7 +42,7 @@ pub(super) fn text(config: &TextConfig) -> Vec<TextTensor> {
     table.tensors
 }
 
-fn add_layer(table: &mut Table, config: &TextConfig, layer: usize) {
+fn add_layer(table: &mut TextTable, config: &TextConfig, layer: usize) {
     let (d, p, a) = (
         config.hidden_size,
         config.hidden_size_per_layer_input,
@@ -95,41 +91,6 @@ fn add_layer(table: &mut Table, config: &TextConfig, layer: usize) {
     table.matrix("per_layer_input_gate.weight", Role::Side, p, d);
     table.matrix("per_layer_projection.weight", Role::Side, d, p);
     table.numbers("post_per_layer_input_norm.weight", &[d]);
-}
-
-struct Table {
-    layer: Option<usize>,
-    tensors: Vec<TextTensor>,
-}
-
-impl Table {
-    fn numbers(&mut self, leaf: &str, shape: &[usize]) {
-        self.add(leaf, shape, None, 1.0);
-    }
-
-    fn matrix(&mut self, leaf: &str, role: Role, rows: usize, cols: usize) {
-        self.add(leaf, &[rows, cols], Some((role, Access::Whole)), 1.0);
-    }
-
-    fn add(
-        &mut self,
-        leaf: &str,
-        shape: &[usize],
-        matrix: Option<(Role, Access)>,
-        token_share: f64,
-    ) {
-        let name = match self.layer {
-            Some(layer) => format!("{TEXT}layers.{layer}.{leaf}"),
-            None => format!("{TEXT}{leaf}"),
-        };
-        self.tensors.push(TextTensor {
-            name,
-            shape: shape.to_vec(),
-            layer: self.layer,
-            matrix,
-            token_share,
-        });
-    }
 }
 
 /// The matrices of the encoders that many frames or pixels are multiplied with, by the end of their names. All else but
@@ -204,20 +165,6 @@ pub(super) const CATEGORIES: [Category; 13] = [
     // The projection from audio to text width.
     other("embed_audio"),
 ];
-
-const fn effective(name: &'static str) -> Category {
-    Category {
-        name,
-        is_effective: true,
-    }
-}
-
-const fn other(name: &'static str) -> Category {
-    Category {
-        name,
-        is_effective: false,
-    }
-}
 
 /// The name of the category of a canonical tensor name.
 pub(super) fn category(config: &Config, name: &str) -> Option<&'static str> {

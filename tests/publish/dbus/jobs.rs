@@ -16,6 +16,25 @@ use super::{JOB, MANAGER, ROOT, error};
 use crate::private_bus::{PrivateBus, wait_for};
 
 #[test]
+fn a_schema_arrives_and_excludes_choices() {
+    let bus = PrivateBus::open();
+    let mut service = Service::start(&bus.config());
+    let mut caller = bus.caller(&[]);
+    let schema = json!(["s", "{\"type\":\"string\"}"]);
+    let both = json!({"schema": schema, "choices": ["as", ["yes", "no"]]});
+    let (name, message) = error(caller.manager("Ask", &json!(["Is it day?", both])));
+    assert_eq!(name, "Invalid", "{message}");
+    assert!(message.contains("exclude"), "{message}");
+    let one = json!(["Is it day?", {"schema": schema}]);
+    caller.manager("Ask", &one).unwrap();
+    let request = service.request();
+    let Payload::Ask(ask) = &request.payload else {
+        panic!("{request:?}")
+    };
+    assert_eq!(ask.schema, Some(json!({"type": "string"})));
+}
+
+#[test]
 fn a_question_becomes_a_job_with_an_answer() {
     let bus = PrivateBus::open();
     let config = DbusOptions {
@@ -26,7 +45,7 @@ fn a_question_becomes_a_job_with_an_answer() {
     let monitor = bus.monitor();
     let mut caller = bus.caller(&[]);
     let options = json!({
-        "system": ["s", "Be brief."], "schema": ["s", "{\"type\":\"string\"}"], "choices": ["as", ["yes", "no"]],
+        "system": ["s", "Be brief."], "choices": ["as", ["yes", "no"]],
         "matformer": ["s", "e2b"], "max_tokens": ["u", 7], "temperature": ["d", 0.5], "seed": ["t", u64::MAX], "stream": ["b", true],
         "conversation": ["s", "c1"], "timeout_ms": ["i", 9000], "image": ["h", ["memfd", STANDARD.encode("a picture"), true]],
     });
@@ -49,7 +68,6 @@ fn a_question_becomes_a_job_with_an_answer() {
     };
     assert_eq!(ask.prompt, "Is it day?");
     assert_eq!(ask.system.as_deref(), Some("Be brief."));
-    assert_eq!(ask.schema, Some(json!({"type": "string"})));
     assert_eq!(ask.choices, Some(vec!["yes".to_owned(), "no".to_owned()]));
     assert_eq!(ask.matformer.as_deref(), Some("e2b"));
     assert_eq!(

@@ -15,6 +15,7 @@ fn layer(kv_heads: usize, head_dim: usize, window: Option<usize>) -> LayerShape 
         window,
         rope: Rope {
             base: 1e4,
+            factor: 1.0,
             rotated_pairs: head_dim / 2,
         },
         kv_of: None,

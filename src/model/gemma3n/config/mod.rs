@@ -9,8 +9,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub use self::text::{LayerType, TextConfig};
-use crate::model::config::{self, ConfigError, MAX_DIMENSION, MAX_WIDTH, Section};
+pub use self::text::TextConfig;
+use crate::model::config::{self, ConfigError, MAX_WIDTH, Section};
 use crate::model::special_ids::{MediaIds, SpecialIds};
 
 /// The most soft tokens that a picture or a clip may become; the real numbers are 256 and 188.
@@ -161,15 +161,6 @@ fn special_ids(
 ) -> Result<SpecialIds, ConfigError> {
     // The released files repeat the ids in the text section; the outer one wins, as in the reference.
     let place = |key: &str| if top.get(key).is_some() { *top } else { *text };
-    let eos_place = place("eos_token_id");
-    let eos = match eos_place.get("eos_token_id") {
-        None => vec![1],
-        Some(Value::Array(list)) if list.len() <= 64 => list
-            .iter()
-            .map(|value| Ok(eos_place.as_integer("eos_token_id", value, MAX_DIMENSION)? as u32))
-            .collect::<Result<_, ConfigError>>()?,
-        Some(value) => vec![eos_place.as_integer("eos_token_id", value, MAX_DIMENSION)? as u32],
-    };
     let media = if complete {
         Some(MediaIds {
             boi: top.id("boi_token_id")?,
@@ -184,7 +175,7 @@ fn special_ids(
     };
     Ok(SpecialIds {
         bos: place("bos_token_id").id_or("bos_token_id", 2)?,
-        eos,
+        eos: place("eos_token_id").ids_or("eos_token_id", &[1])?,
         media,
     })
 }

@@ -2,17 +2,8 @@
 
 use serde_json::Value;
 
-use crate::model::config::{ConfigError, MAX_WIDTH, Section, brief};
+use crate::model::config::{ConfigError, LayerType, MAX_LAYERS, MAX_WIDTH, Section, brief};
 use crate::model::weights::PleShape;
-
-/// What a layer's attention sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LayerType {
-    /// The last `sliding_window` tokens, the query's own included.
-    Sliding,
-    /// Every token so far.
-    Full,
-}
 
 /// The decoder's hyper-parameters, by the names of `config.json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,13 +64,7 @@ impl TextConfig {
     ///
     /// Source: reference section 2.5.
     pub fn kv_source(&self, layer: usize) -> usize {
-        let first_shared = self.first_kv_shared_layer();
-        if layer < first_shared {
-            return layer;
-        }
-        let same_type = |&l: &usize| self.layer_types[l] == self.layer_types[layer];
-        // `read` refused a config in which a shared layer has no producer.
-        (0..first_shared).rev().find(same_type).unwrap_or(layer)
+        LayerType::kv_source(&self.layer_types, self.first_kv_shared_layer(), layer)
     }
 
     /// Sizes of the per-layer-embedding table.
@@ -101,9 +86,6 @@ impl TextConfig {
         self.num_key_value_heads * self.head_dim
     }
 }
-
-/// A decoder deeper than this is no Gemma 3n; it bounds every list sized by the number of layers.
-const MAX_LAYERS: usize = 1024;
 
 pub(super) fn read(section: &Section<'_>) -> Result<TextConfig, ConfigError> {
     let layers = section.size("num_hidden_layers")?;
@@ -208,18 +190,7 @@ fn check(section: &Section<'_>, config: &TextConfig) -> Result<(), ConfigError> 
     if config.vocab_size_per_layer_input > config.vocab_size {
         return Err(section.error("vocab_size_per_layer_input", "is more than vocab_size"));
     }
-    let producers = &config.layer_types[..config.first_kv_shared_layer()];
-    if let Some(orphan) = config
-        .layer_types
-        .iter()
-        .find(|kind| !producers.contains(kind))
-    {
-        return Err(section.error(
-            "layer_types",
-            format!("shared layers of type {orphan:?} have no earlier layer of that type to share K and V with"),
-        ));
-    }
-    Ok(())
+    section.check_kv_producers(&config.layer_types, config.first_kv_shared_layer())
 }
 
 /// Keys that change the arithmetic in ways that no Gemma 3n uses.
@@ -294,32 +265,15 @@ fn intermediate_size(section: &Section<'_>, layers: usize) -> Result<Vec<usize>,
 }
 
 fn layer_types(section: &Section<'_>, layers: usize) -> Result<Vec<LayerType>, ConfigError> {
-    const KEY: &str = "layer_types";
-    let Some(value) = section.get(KEY) else {
-        let every_fifth = |i: usize| {
-            if (i + 1).is_multiple_of(5) {
-                LayerType::Full
-            } else {
-                LayerType::Sliding
-            }
-        };
-        return Ok((0..layers).map(every_fifth).collect());
+    let every_fifth = |i: usize| {
+        if (i + 1).is_multiple_of(5) {
+            LayerType::Full
+        } else {
+            LayerType::Sliding
+        }
     };
-    section
-        .list(KEY, value, layers)?
-        .iter()
-        .map(|value| match value.as_str() {
-            Some("sliding_attention") => Ok(LayerType::Sliding),
-            Some("full_attention") => Ok(LayerType::Full),
-            _ => Err(section.error(
-                KEY,
-                format!(
-                    "expected \"sliding_attention\" or \"full_attention\", found {}",
-                    brief(value)
-                ),
-            )),
-        })
-        .collect()
+    let given = section.layer_types(layers)?;
+    Ok(given.unwrap_or_else(|| (0..layers).map(every_fifth).collect()))
 }
 
 fn sparsity(section: &Section<'_>, layers: usize) -> Result<Vec<f64>, ConfigError> {

@@ -1,0 +1,148 @@
+//! A Gemma 4 as its config.json describes it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kernels::Pool;
+use serde_json::{Value, json};
+
+use super::config::{AudioConfig, Config};
+use super::tensors;
+use crate::media::SAMPLE_RATE_HZ;
+use crate::model::architecture::Architecture;
+use crate::model::config::ConfigError;
+use crate::model::decoder::{Decoder, Slice, SliceError, Slices};
+use crate::model::encoder::{AudioEncoder, AudioError, PictureOptions, VisionEncoder, VisionError};
+use crate::model::processor_config::{ProcessorConfig, ProcessorConfigError};
+use crate::model::prompt::ChatTemplate;
+use crate::model::spec::{AudioSpec, PictureSpec, Spec};
+use crate::model::tensor_table::{Category, EncoderTensor, TextTensor};
+use crate::model::weights::{Checkpoint, PleOptions, WeightsError};
+
+/// A Gemma 4: its hyper-parameters, and what follows from them.
+#[derive(Debug)]
+pub struct Gemma4 {
+    config: Config,
+    spec: Spec,
+}
+
+impl Gemma4 {
+    /// Checks what `config.json` says; `path` is named in errors.
+    ///
+    /// # Errors
+    /// A key is missing or out of range.
+    pub(in crate::model) fn new(value: &Value, path: &Path) -> Result<Gemma4, ConfigError> {
+        let config = Config::of(value, path)?;
+        Ok(Gemma4 {
+            spec: spec(&config),
+            config,
+        })
+    }
+}
+
+fn spec(config: &Config) -> Spec {
+    let text = &config.text;
+    let placeholders = config.placeholders();
+    // The ends of media are never the model's to write (suppress_tokens of the newer generation_config.json).
+    let ends = config.ids.media.iter();
+    let ends = ends.flat_map(|media| [media.eoi, media.eoa]);
+    Spec {
+        family: "Gemma 4",
+        ids: config.ids.clone(),
+        layers: text.layers(),
+        hidden_size: text.hidden_size,
+        vocab_size: text.vocab_size,
+        text_vocab_size: text.vocab_size,
+        row_ids: placeholders.iter().map(|&id| id..id + 1).collect(),
+        never_sampled: placeholders.iter().copied().chain(ends).collect(),
+        per_layer_input_size: text.hidden_size_per_layer_input,
+        sliding_window: text.sliding_window,
+        max_context: text.max_position_embeddings,
+        audio: config.audio.as_ref().map(audio_spec),
+        pictures: config.vision.as_ref().map(|vision| PictureSpec {
+            processor: json!({
+                "do_resize": true, "resample": 3, "do_rescale": true, "rescale_factor": 1.0 / 255.0, "do_normalize": false,
+                "patch_size": vision.patch_size, "pooling_kernel_size": vision.pooling_kernel_size,
+            }),
+        }),
+    }
+}
+
+/// Source: reference sections 1.5 and 4.1.
+fn audio_spec(_: &AudioConfig) -> AudioSpec {
+    AudioSpec {
+        padded_soft_tokens: None,
+        processor: json!({
+            "feature_size": 128, "sampling_rate": SAMPLE_RATE_HZ, "frame_length": 320, "hop_length": 160, "fft_length": 512,
+            "fft_overdrive": false, "min_frequency": 0.0, "max_frequency": 8000.0, "preemphasis": 0.0, "mel_floor": 1e-3, "dither": 0.0,
+            "input_scale_factor": 1.0, "per_bin_mean": null, "per_bin_stddev": null,
+        }),
+    }
+}
+
+impl Architecture for Gemma4 {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn text_tensors(&self) -> Vec<TextTensor> {
+        tensors::text(&self.config.text)
+    }
+
+    fn encoder_tensor(&self, name: &str) -> EncoderTensor {
+        tensors::encoder(name)
+    }
+
+    fn categories(&self) -> &[Category] {
+        &tensors::CATEGORIES
+    }
+
+    fn category(&self, name: &str) -> Option<&'static str> {
+        tensors::category(&self.config, name)
+    }
+
+    fn slices(&self, _: Option<&Path>) -> Result<Slices, SliceError> {
+        Ok(Slices::new(Slice::full(&self.spec.layers), Vec::new()))
+    }
+
+    fn template(&self) -> &dyn ChatTemplate {
+        todo!("g4words")
+    }
+
+    fn decoder(
+        &self,
+        _checkpoint: &Checkpoint,
+        _ple: &PleOptions,
+        _chunk: usize,
+        _progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Box<dyn Decoder>, WeightsError> {
+        todo!("g4text")
+    }
+
+    fn buffer_bytes(&self, _chunk: usize) -> usize {
+        todo!("g4text")
+    }
+
+    fn audio_encoder(
+        &self,
+        _checkpoint: &Checkpoint,
+        _pool: &Pool,
+    ) -> Result<Option<Arc<dyn AudioEncoder>>, AudioError> {
+        todo!("g4ears")
+    }
+
+    fn vision_encoder(
+        &self,
+        _checkpoint: &Checkpoint,
+    ) -> Result<Option<Arc<dyn VisionEncoder>>, VisionError> {
+        todo!("g4eyes")
+    }
+
+    fn picture_options(
+        &self,
+        _asked: PictureOptions,
+        _processor: &ProcessorConfig,
+    ) -> Result<(PictureOptions, Option<String>), ProcessorConfigError> {
+        todo!("g4eyes")
+    }
+}

@@ -1,0 +1,8 @@
+//! Gemma 4: what no other family has. `gemma4.md` beside this file is its specification ("reference section N").
+
+mod architecture;
+pub mod config;
+mod layers;
+mod tensors;
+
+pub use architecture::Gemma4;
