@@ -139,3 +139,6 @@ fn special_ids(
         media,
     })
 }
+
+#[cfg(test)]
+mod tests;
