@@ -17,7 +17,7 @@ use gemmad::pipeline::commands::CommandGrammar;
 use serde_json::json;
 
 fn main() {
-    let json = gemmad::pack::synthetic_tokenizer_json();
+    let json = gemmad::pack::SyntheticSize::E4b.tokenizer_json();
     let tokenizer = Arc::new(Tokenizer::parse(&json, Path::new("tokenizer.json")).unwrap());
     drop(json);
     let end = tokenizer.control().end_of_turn;

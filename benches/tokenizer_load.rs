@@ -31,7 +31,7 @@ fn main() {
         ),
         _ => {
             let dir = tempfile::tempdir().unwrap();
-            let json = gemmad::pack::synthetic_tokenizer_json();
+            let json = gemmad::pack::SyntheticSize::E4b.tokenizer_json();
             println!(
                 "tokenizer.json: {:.1} MB, {} merges",
                 json.len() as f64 / 1e6,

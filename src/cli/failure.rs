@@ -155,7 +155,7 @@ impl From<EngineError> for Failure {
                 }
             }
             EngineError::Weights(WeightsError::NoWeights { .. }) => exit::NO_INPUT,
-            EngineError::Slice(SliceError::Unknown { .. })
+            EngineError::Slice(SliceError::Unknown { .. } | SliceError::None { .. })
             | EngineError::Sampling(_)
             | EngineError::Isa(_)
             | EngineError::Context { .. }

@@ -62,7 +62,11 @@ struct TextReport {
     intermediate_size: Vec<usize>,
     num_attention_heads: usize,
     num_key_value_heads: usize,
+    /// Of layers that see the whole context.
+    num_global_key_value_heads: usize,
     head_dim: usize,
+    /// Of layers that see the whole context.
+    global_head_dim: usize,
     sliding_window: usize,
     full_attention_layers: Vec<usize>,
     vocab_size: usize,
@@ -86,8 +90,8 @@ struct SliceReport {
     ffn_parameters: u64,
 }
 
-/// Contexts whose cache size is printed: what a voice command needs at most, and the model's limit.
-const SHOWN_CONTEXT: usize = 4096;
+/// Contexts whose cache size is printed, with the model's limit: what a voice command needs at most, and a long text.
+const SHOWN_CONTEXTS: [usize; 2] = [4096, 32_768];
 
 impl Inspect {
     pub(super) fn run(self) -> Result<(), Failure> {
@@ -119,7 +123,15 @@ fn report(
     slices: &Slices,
 ) -> Result<Report, Failure> {
     let spec = architecture.spec();
-    let (layers, first) = (&spec.layers, spec.layers[0]);
+    let layers = &spec.layers;
+    // A layer of either kind; where there is one kind only, it stands for the other.
+    let of_kind = |is_global: bool| {
+        let mut own = layers
+            .iter()
+            .filter(|layer| layer.window.is_none() == is_global);
+        own.next().unwrap_or(&layers[0])
+    };
+    let (local, global) = (of_kind(false), of_kind(true));
     let known = architecture.categories();
     let mut categories: BTreeMap<_, u64> =
         known.iter().map(|category| (category.name, 0)).collect();
@@ -130,7 +142,10 @@ fn report(
         }
     }
     let effective = known.iter().filter(|category| category.is_effective);
-    let contexts = [SHOWN_CONTEXT.min(spec.max_context), spec.max_context];
+    let shown = SHOWN_CONTEXTS.into_iter();
+    let contexts = shown
+        .filter(|&context| context < spec.max_context)
+        .chain([spec.max_context]);
     Ok(Report {
         model: checkpoint.dir().display().to_string(),
         verified: false,
@@ -150,9 +165,11 @@ fn report(
             num_kv_shared_layers: layers.len() - spec.own_kv_layers(),
             hidden_size: spec.hidden_size,
             intermediate_size: layers.iter().map(|layer| layer.ffn_width).collect(),
-            num_attention_heads: first.heads,
-            num_key_value_heads: first.kv_heads,
-            head_dim: first.head_dim,
+            num_attention_heads: local.heads,
+            num_key_value_heads: local.kv_heads,
+            num_global_key_value_heads: global.kv_heads,
+            head_dim: local.head_dim,
+            global_head_dim: global.head_dim,
             sliding_window: spec.sliding_window,
             full_attention_layers: (0..layers.len())
                 .filter(|&layer| layers[layer].window.is_none())
@@ -163,7 +180,6 @@ fn report(
             max_position_embeddings: spec.max_context,
         },
         kv_cache: contexts
-            .into_iter()
             .map(|context| KvReport {
                 context,
                 bytes_8_bit: KvCache::bytes_for(layers, KvType::Int8, context),
@@ -238,10 +254,14 @@ fn print(report: &Report, categories: &[Category], out: &mut dyn Write) -> std::
     for Category { name, .. } in categories {
         writeln!(out, "  {name:<18}{:>16}", report.categories[name])?;
     }
+    let left_out = categories.iter().filter(|category| !category.is_effective);
+    let left_out: Vec<&str> = left_out.map(|category| category.name).collect();
     writeln!(
         out,
-        "  {:<18}{:>16}  (text without both embedding tables)",
-        "effective", report.effective_parameters
+        "  {:<18}{:>16}  (without {})",
+        "effective",
+        report.effective_parameters,
+        left_out.join(", ")
     )?;
     writeln!(out, "  {:<18}{:>16}", "total", report.total_parameters)?;
     let text = &report.text;
@@ -255,8 +275,11 @@ fn print(report: &Report, categories: &[Category], out: &mut dyn Write) -> std::
         ("hidden_size", text.hidden_size.to_string()),
         ("intermediate_size", runs(&text.intermediate_size)),
         ("num_attention_heads", text.num_attention_heads.to_string()),
-        ("num_key_value_heads", text.num_key_value_heads.to_string()),
-        ("head_dim", text.head_dim.to_string()),
+        (
+            "num_key_value_heads",
+            by_kind(text.num_key_value_heads, text.num_global_key_value_heads),
+        ),
+        ("head_dim", by_kind(text.head_dim, text.global_head_dim)),
         ("sliding_window", text.sliding_window.to_string()),
         (
             "full_attention",
@@ -291,6 +314,10 @@ fn print(report: &Report, categories: &[Category], out: &mut dyn Write) -> std::
             mib(kv.bytes_32_bit)
         )?;
     }
+    if report.slices.len() == 1 {
+        writeln!(out, "\nno MatFormer slices but the whole model")?;
+        return Ok(());
+    }
     writeln!(out, "\nMatFormer slices")?;
     for slice in &report.slices {
         writeln!(
@@ -300,6 +327,14 @@ fn print(report: &Report, categories: &[Category], out: &mut dyn Write) -> std::
         )?;
     }
     Ok(())
+}
+
+/// What layers with a window have, and those of full attention where it is something else.
+fn by_kind(local: usize, global: usize) -> String {
+    match local == global {
+        true => local.to_string(),
+        false => format!("{local}, {global} in layers of full attention"),
+    }
 }
 
 /// Equal neighbours counted: `16384 × 35`.

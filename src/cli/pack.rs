@@ -15,7 +15,7 @@ use crate::pack::{self, PackOptions, Recipe, SyntheticSize};
 /// The pack appears when it is complete; a run that was interrupted is simply repeated.
 #[derive(Debug, clap::Args)]
 pub(super) struct Pack {
-    /// A downloaded Gemma 3n checkpoint, or a text model of llama.cpp
+    /// A downloaded checkpoint of Gemma 3n or Gemma 4, or a Gemma 3n text model of llama.cpp
     #[arg(
         long,
         value_name = "DIR|FILE.gguf",
@@ -57,8 +57,16 @@ enum RecipeArg {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum SizeArg {
+    /// Gemma 3n E2B
     E2b,
+    /// Gemma 3n E4B
     E4b,
+    /// Gemma 4 E2B
+    #[value(name = "gemma4-e2b")]
+    Gemma4E2b,
+    /// Gemma 4 E4B
+    #[value(name = "gemma4-e4b")]
+    Gemma4E4b,
 }
 
 impl Pack {
@@ -78,21 +86,23 @@ impl Pack {
             bar.set_length(total);
             bar.set_position(done);
         };
-        let packed = match (&self.from, self.synthetic) {
-            (Some(from), _) if !from.is_dir() => {
+        let packed = match &self.from {
+            Some(from) if !from.is_dir() => {
                 let tokenizer = self.tokenizer.as_deref();
                 pack::pack_gguf(from, tokenizer, &self.to, options, &pool, &mut advance)
             }
-            (Some(from), _) => {
+            Some(from) => {
                 if let Ok(checkpoint) = Checkpoint::open(from) {
                     model_args::warn(checkpoint.warnings());
                 }
                 pack::pack_checkpoint(from, &self.to, options, &pool, &mut advance)
             }
-            (None, size) => {
-                let size = match size {
+            None => {
+                let size = match self.synthetic {
+                    Some(SizeArg::E2b) | None => SyntheticSize::E2b,
                     Some(SizeArg::E4b) => SyntheticSize::E4b,
-                    _ => SyntheticSize::E2b,
+                    Some(SizeArg::Gemma4E2b) => SyntheticSize::Gemma4E2b,
+                    Some(SizeArg::Gemma4E4b) => SyntheticSize::Gemma4E4b,
                 };
                 let (text_only, seed) = (self.text_only, self.seed);
                 pack::pack_synthetic(

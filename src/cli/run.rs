@@ -42,9 +42,10 @@ impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Failure {
         match error {
             DaemonError::Model(error) => Failure::from(error),
-            DaemonError::Config(_) | DaemonError::Slice { .. } | DaemonError::Setting(_) => {
-                Failure::new(exit::CONFIG, error)
-            }
+            DaemonError::Config(_)
+            | DaemonError::Slice { .. }
+            | DaemonError::NoSlices { .. }
+            | DaemonError::Setting(_) => Failure::new(exit::CONFIG, error),
             DaemonError::InUse { .. } => Failure::new(exit::UNAVAILABLE, error),
             DaemonError::Io { .. } | DaemonError::WorkerGone => Failure::new(exit::SOFTWARE, error),
         }

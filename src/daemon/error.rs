@@ -25,6 +25,16 @@ pub enum DaemonError {
         /// What there is.
         slices: String,
     },
+    /// A slice that is configured of a model that has none.
+    #[error(
+        "[matformer] {key} = {name:?}: the model has no MatFormer slices: leave the key out; what spares a board then is fewer threads while it is degraded ([degrade] threads), pictures of fewer soft tokens ([vision]), a pack of recipe small, or a smaller model (gemmad plan lists them)"
+    )]
+    NoSlices {
+        /// `slice` or `degraded_slice`.
+        key: &'static str,
+        /// The value.
+        name: String,
+    },
     /// A value that can only be judged where it is used: a certificate, a password, a command.
     #[error("{0}")]
     Setting(String),

@@ -71,10 +71,15 @@ pub fn check_slices(named: &Matformer, slices: &[String]) -> Result<(), DaemonEr
         if let Some(name) = name
             && !slices.contains(name)
         {
-            return Err(DaemonError::Slice {
-                key,
-                name: name.clone(),
-                slices: slices.join(", "),
+            let name = name.clone();
+            return Err(match slices {
+                // The whole model.
+                [_] => DaemonError::NoSlices { key, name },
+                _ => DaemonError::Slice {
+                    key,
+                    name,
+                    slices: slices.join(", "),
+                },
             });
         }
     }

@@ -4,19 +4,16 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use safetensors::Dtype;
-
 use super::error::PackError;
 use super::huggingface::HuggingFace;
 use super::plan::{self, Described, Entry, FilePlan, Store};
 use super::quantize::Source as _;
 use super::recipe::Recipe;
-use super::synthetic::{self, SyntheticSize};
+use super::synthetic::{SyntheticSize, describe};
 use crate::model::architecture::Architecture;
 use crate::model::decoder::{Slice, Slices};
 use crate::model::family;
 use crate::model::tensor_table::TextTensor;
-use crate::model::tokenizer::ControlTokens;
 use crate::model::weights::{Checkpoint, Group, HEAD_RESIDUAL};
 
 /// A model in a recipe.
@@ -42,17 +39,6 @@ pub struct SliceEstimate {
     pub token_bytes: u64,
 }
 
-/// Ids of control tokens, as published; sizes do not depend on them.
-const CONTROL: ControlTokens = ControlTokens {
-    bos: 2,
-    eos: 1,
-    pad: Some(0),
-    start_of_turn: 105,
-    end_of_turn: 106,
-    image: None,
-    audio: None,
-};
-
 impl PackEstimate {
     /// Lays the pack of a published size out without writing it.
     ///
@@ -60,23 +46,13 @@ impl PackEstimate {
     /// Never; what the layout could object to.
     pub fn new(size: SyntheticSize, recipe: Recipe) -> Result<PackEstimate, PackError> {
         let path = Path::new("config.json");
-        let json = synthetic::config_json(size, true, &CONTROL);
+        let json = size.config(false).to_string();
         let architecture = family::parse(json.as_bytes(), path)?;
         let slices = architecture.slices(None)?;
-        let describe = |_: &str, shape: &[usize]| {
-            Some(Described {
-                shape: shape.to_vec(),
-                dtype: Dtype::BF16,
-            })
-        };
         let tensors = architecture.text_tensors();
         let files = plan::text(&tensors, recipe, &slices, path, &describe)?;
-        let towers = synthetic::towers(&*architecture, recipe);
-        let tower = |group: Group| {
-            let own = towers.iter().filter(|file| file.group == group);
-            own.map(|file| sum(&file.entries)).sum::<u64>()
-        };
-        let tower_bytes = [tower(Group::Audio), tower(Group::Vision)];
+        let towers = size.towers(&*architecture, recipe);
+        let tower_bytes = towers.map(|file| sum(&file.entries));
         Ok(PackEstimate::of(architecture, slices, files, tower_bytes))
     }
 

@@ -26,7 +26,7 @@ use kernels::Pool;
 pub use error::PackError;
 pub use estimate::{PackEstimate, SliceEstimate};
 pub use recipe::Recipe;
-pub use synthetic::{SyntheticSize, pack_synthetic, synthetic_tokenizer_json};
+pub use synthetic::{SyntheticSize, pack_synthetic};
 pub use verify::verify;
 pub use writer::Progress;
 

@@ -80,7 +80,7 @@ impl Both {
 static FIXTURE: LazyLock<Both> = LazyLock::new(|| Both::load(&fixtures()));
 static DEMO: LazyLock<Both> = LazyLock::new(|| Both::load(&demo()));
 static BIG: LazyLock<Both> =
-    LazyLock::new(|| Both::parse(&gemmad::pack::synthetic_tokenizer_json()));
+    LazyLock::new(|| Both::parse(&gemmad::pack::SyntheticSize::E4b.tokenizer_json()));
 
 const TEXTS: [&str; 10] = [
     "",

@@ -36,10 +36,10 @@ pub(super) struct Plan {
     /// What the flash gives when it is read in one go, MB/s [default: measured where --model lies; unknown without]
     #[arg(long, value_name = "MB_S")]
     flash_mb_s: Option<f64>,
-    /// Tokens of context: prompt and answer together
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=32_768))]
+    /// Tokens of context, prompt and answer together; of a model that can have fewer, its most
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=131_072))]
     context: u32,
-    /// Every published slice of E4B, not only the smallest and the whole
+    /// Every published slice of Gemma 3n E4B, not only the smallest and the whole
     #[arg(long)]
     all_slices: bool,
     /// Print JSON
@@ -76,7 +76,7 @@ struct Flash {
 
 #[derive(Serialize)]
 struct Row {
-    /// `E2B`, `E4B`, or the name of the directory that was given.
+    /// `Gemma 4 E2B`, or the name of the directory that was given.
     model: String,
     recipe: String,
     matformer: String,
@@ -159,11 +159,17 @@ impl Plan {
     }
 
     fn add_published(&self, report: &mut Report) -> Result<(), Failure> {
-        for (size, model) in [(SyntheticSize::E2b, "E2B"), (SyntheticSize::E4b, "E4B")] {
+        for (size, variant) in [
+            (SyntheticSize::Gemma4E2b, "E2B"),
+            (SyntheticSize::Gemma4E4b, "E4B"),
+            (SyntheticSize::E2b, "E2B"),
+            (SyntheticSize::E4b, "E4B"),
+        ] {
             for recipe in RECIPES {
                 let pack = PackEstimate::new(size, recipe)?;
                 let whole = pack.slices.full().name.clone();
-                report.add(&pack, model, recipe.name(), |slice| {
+                let model = format!("{} {variant}", pack.architecture.spec().family);
+                report.add(&pack, &model, recipe.name(), |slice| {
                     self.all_slices || slice == "e2b" || slice == whole
                 });
             }
@@ -197,7 +203,7 @@ impl Model {
         let tables = tensors.filter(|info| info.group == Some(Group::Ple));
         let largest = tables.max_by_key(|info| info.bytes).ok_or_else(|| {
             let dir = self.checkpoint.dir().display();
-            let what = "has no per-layer-embedding table: it is no Gemma 3n";
+            let what = "has no per-layer-embedding table: it is no Gemma that this program runs";
             Failure::new(exit::DATA, format_args!("{dir} {what}"))
         })?;
         let path = self.checkpoint.path(largest);
@@ -240,8 +246,9 @@ impl Report {
         recipe: &str,
         shown: impl Fn(&str) -> bool,
     ) {
-        let layers = &pack.architecture.spec().layers;
-        let beside = KvCache::bytes_for(layers, KvType::F16, self.context)
+        let spec = pack.architecture.spec();
+        let context = self.context.min(spec.max_context);
+        let beside = KvCache::bytes_for(&spec.layers, KvType::F16, context)
             + pack.architecture.buffer_bytes(CHUNK) as u64;
         let room = self.memory_bytes as f64 * (1.0 - LEFT_TO_OTHERS);
         let [audio, vision] = pack.tower_bytes;

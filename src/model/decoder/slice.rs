@@ -24,6 +24,16 @@ pub enum SliceError {
         /// The names on offer.
         offered: String,
     },
+    /// The model has no slices.
+    #[error(
+        "no MatFormer slice is called {name:?}: this model has none but the whole of it, {whole:?}; what makes it lighter is a pack of recipe small, or a smaller model (gemmad plan lists them)"
+    )]
+    None {
+        /// The name asked for.
+        name: String,
+        /// The name of the whole model.
+        whole: String,
+    },
     /// `slices.toml` cannot be read.
     #[error("cannot read {path}: {source}")]
     Io {
@@ -160,13 +170,19 @@ impl Slices {
     pub fn get(&self, name: &str) -> Result<&Slice, SliceError> {
         self.iter()
             .find(|slice| slice.name.eq_ignore_ascii_case(name))
-            .ok_or_else(|| SliceError::Unknown {
-                name: name.to_owned(),
-                offered: self
-                    .iter()
-                    .map(|slice| slice.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
+            .ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> SliceError {
+        let name = name.to_owned();
+        if self.others.is_empty() {
+            let whole = self.full.name.clone();
+            return SliceError::None { name, whole };
+        }
+        let offered: Vec<&str> = self.iter().map(|slice| slice.name.as_str()).collect();
+        SliceError::Unknown {
+            name,
+            offered: offered.join(", "),
+        }
     }
 }

@@ -1,50 +1,105 @@
 //! Packs of the real sizes with random weights: what costs time and memory does not depend on what the weights mean.
-//!
-//! Nothing is quantised weight by weight. A few rows of normal weights are quantised once for each format and width, and
-//! matrices are composed of them, tile by tile or row by row in random order: as many active neurons as real ones have,
-//! finite activations, and the speed of the disk.
 
-mod config;
+mod gemma3n;
+mod gemma4;
 mod random;
 mod vocabulary;
+mod weights;
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use kernels::Pool;
-use kernels::quant::{Format, TILE_ROWS};
 use safetensors::Dtype;
-
-pub use config::SyntheticSize;
-pub(super) use config::config_json;
-pub use vocabulary::synthetic_tokenizer_json;
+use serde_json::Value;
 
 use super::error::PackError;
-use super::plan::{self, Described, Entry, FilePlan, Store, matrix_shape};
-use super::quantize::narrow;
-use super::residual;
-use super::writer::{self, FileWriter, Progress};
+use super::plan::{self, Described, FilePlan};
+use super::writer::{self, Progress};
 use super::{Companion, PackOptions, Recipe, begin};
 use crate::model::architecture::Architecture;
 use crate::model::family;
-use crate::model::tokenizer::Tokenizer;
-use crate::model::weights::{Blocks, Group, PackManifest};
-use random::Random;
+use crate::model::weights::{Group, PackManifest};
+use weights::Weights;
 
-/// Rows that a quantised matrix is composed of: enough that one in twenty is active, to within half a per cent.
-const PATTERN_ROWS: usize = 2048;
-/// Weights in all pattern rows at most; wider matrices have fewer.
-const PATTERN_WEIGHTS: usize = 8 << 20;
-/// `hidden_size_per_layer_input` of every published model.
-const LAYER_INPUT_WIDTH: usize = 256;
-/// Numbers that are written at once.
-const PIECE: usize = 1 << 20;
+/// Which published model a synthetic pack has the size of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyntheticSize {
+    /// Gemma 3n E2B: 30 layers, 8192 FFN neurons each.
+    E2b,
+    /// Gemma 3n E4B: 35 layers, 16384 FFN neurons each.
+    E4b,
+    /// Gemma 4 E2B: 35 layers, 6144 FFN neurons in 15 of them, 12288 in those that share keys and values.
+    Gemma4E2b,
+    /// Gemma 4 E4B: 42 layers, 10240 FFN neurons each.
+    Gemma4E4b,
+}
 
-/// The towers' tensors, name and shape; `*` stands for the number of a conformer block.
-const TOWERS: &str = include_str!("towers.tsv");
-const CONFORMER_BLOCKS: usize = 12;
+impl SyntheticSize {
+    /// All of them.
+    pub const ALL: [SyntheticSize; 4] = [
+        SyntheticSize::E2b,
+        SyntheticSize::E4b,
+        SyntheticSize::Gemma4E2b,
+        SyntheticSize::Gemma4E4b,
+    ];
 
-/// Writes a pack of random weights with every tensor of the published model; the same seed gives the same pack.
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            SyntheticSize::E2b => "e2b",
+            SyntheticSize::E4b => "e4b",
+            SyntheticSize::Gemma4E2b => "gemma4-e2b",
+            SyntheticSize::Gemma4E4b => "gemma4-e4b",
+        }
+    }
+
+    /// The text of a `tokenizer.json` of its family, of the published size and structure; always the same one.
+    pub fn tokenizer_json(self) -> String {
+        match self {
+            SyntheticSize::E2b | SyntheticSize::E4b => vocabulary::gemma3n(),
+            SyntheticSize::Gemma4E2b | SyntheticSize::Gemma4E4b => vocabulary::gemma4(),
+        }
+    }
+
+    /// Its `config.json`, as published but for the ids of the synthetic vocabulary.
+    pub(super) fn config(self, text_only: bool) -> Value {
+        match self {
+            SyntheticSize::E2b => gemma3n::config(gemma3n::E2B, text_only),
+            SyntheticSize::E4b => gemma3n::config(gemma3n::E4B, text_only),
+            SyntheticSize::Gemma4E2b => gemma4::config(gemma4::E2B, text_only),
+            SyntheticSize::Gemma4E4b => gemma4::config(gemma4::E4B, text_only),
+        }
+    }
+
+    /// Its other small files: name and contents.
+    fn other_files(self, text_only: bool) -> Vec<(&'static str, Value)> {
+        match self {
+            SyntheticSize::E2b | SyntheticSize::E4b => gemma3n::other_files(text_only),
+            SyntheticSize::Gemma4E2b | SyntheticSize::Gemma4E4b => gemma4::other_files(text_only),
+        }
+    }
+
+    /// The tensors of both towers.
+    fn tower_list(self) -> &'static str {
+        match self {
+            SyntheticSize::E2b | SyntheticSize::E4b => gemma3n::TOWERS,
+            SyntheticSize::Gemma4E2b | SyntheticSize::Gemma4E4b => gemma4::TOWERS,
+        }
+    }
+
+    /// The files of both towers.
+    pub(super) fn towers(self, architecture: &dyn Architecture, recipe: Recipe) -> [FilePlan; 2] {
+        let tensors = listed(self.tower_list(), architecture.spec().hidden_size);
+        [Group::Audio, Group::Vision].map(|group| {
+            let own = tensors
+                .iter()
+                .filter(|(name, _)| Group::of(name) == Some(group));
+            plan::encoder(group, recipe, architecture, own.cloned())
+        })
+    }
+}
+
+/// Writes a pack of random weights with every tensor of the published model that is used; the same seed gives the same pack.
 ///
 /// # Errors
 /// The target exists, or its disk is full or not writable.
@@ -58,25 +113,24 @@ pub fn pack_synthetic(
     progress: &mut Progress<'_>,
 ) -> Result<PackManifest, PackError> {
     writer::check_target(target, options.force)?;
-    let tokenizer = synthetic_tokenizer_json();
-    let control = Tokenizer::parse(&tokenizer, Path::new("tokenizer.json"))?;
-    let config = config_json(size, text_only, control.control());
+    let file = |name: &str, value: &Value| (name.to_owned(), format!("{value:#}\n").into_bytes());
     let mut companions = vec![
-        ("config.json".to_owned(), config.into_bytes()),
-        ("tokenizer.json".to_owned(), tokenizer.into_bytes()),
+        file("config.json", &size.config(text_only)),
+        (
+            "tokenizer.json".to_owned(),
+            size.tokenizer_json().into_bytes(),
+        ),
     ];
-    if !text_only {
-        let size = br#"{"size": {"height": 768, "width": 768}}"#;
-        companions.push(("preprocessor_config.json".to_owned(), size.to_vec()));
-    }
-    let source = format!("synthetic {} seed {seed}", size.name());
-    write(&companions, &source, seed, target, options, pool, progress)
+    let others = size.other_files(text_only);
+    companions.extend(others.iter().map(|(name, value)| file(name, value)));
+    write(size, seed, &companions, target, options, pool, progress)
 }
 
+/// Likewise, with these small files, the first of which is the `config.json`.
 fn write(
-    companions: &[Companion],
-    source: &str,
+    size: SyntheticSize,
     seed: u64,
+    companions: &[Companion],
     target: &Path,
     options: PackOptions,
     pool: &Pool,
@@ -85,266 +139,61 @@ fn write(
     let path = Path::new(&companions[0].0);
     let architecture = family::parse(&companions[0].1, path)?;
     let slices = architecture.slices(None)?;
-    let describe = |_: &str, shape: &[usize]| {
-        Some(Described {
-            shape: shape.to_vec(),
-            dtype: Dtype::BF16,
-        })
-    };
+    let tensors = architecture.text_tensors();
     let mut files = Vec::from(plan::text(
-        &architecture.text_tensors(),
+        &tensors,
         options.recipe,
         &slices,
         path,
         &describe,
     )?);
     if architecture.spec().audio.is_some() {
-        files.extend(towers(&*architecture, options.recipe));
+        files.extend(size.towers(&*architecture, options.recipe));
     }
     let mut pack = begin(target, options, &files, companions, progress)?;
     let mut weights = Weights::new(seed);
     for file in &files {
         pack.tensors(file, |entry, out| weights.write(pool, entry, out))?;
     }
-    pack.commit(options.recipe.name(), source)
+    let source = format!("synthetic {} seed {seed}", size.name());
+    pack.commit(options.recipe.name(), &source)
 }
 
-/// The files of both towers, in the published sizes (E2B and E4B have the same).
-pub(super) fn towers(architecture: &dyn Architecture, recipe: Recipe) -> Vec<FilePlan> {
+/// A tensor as the published files have it.
+pub(super) fn describe(_: &str, shape: &[usize]) -> Option<Described> {
+    Some(Described {
+        shape: shape.to_vec(),
+        dtype: Dtype::BF16,
+    })
+}
+
+/// The tensors of a list, one a line, name and shape: `*12` stands for the numbers of 12 layers, `D` for the text model's width.
+fn listed(list: &str, hidden_size: usize) -> Vec<(String, Described)> {
     let mut tensors = Vec::new();
-    for line in TOWERS.lines() {
+    for line in list.lines() {
         let Some((name, shape)) = line.split_once('\t') else {
             continue;
         };
+        let size = |n: &str| match n {
+            "D" => Some(hidden_size),
+            n => n.parse().ok(),
+        };
         let tensor = Described {
-            shape: shape.split('x').filter_map(|n| n.parse().ok()).collect(),
+            // `scalar` has no dimension.
+            shape: shape.split('x').filter_map(size).collect(),
             dtype: Dtype::BF16,
         };
-        let repeats = if name.contains('*') {
-            CONFORMER_BLOCKS
-        } else {
-            1
-        };
-        for block in 0..repeats {
-            let name = format!("model.{}", name.replace('*', &block.to_string()));
-            tensors.push((name, tensor.clone()));
+        let repeated = name.split_once('*').and_then(|(head, rest)| {
+            let (count, tail) = rest.split_once('.')?;
+            Some((head, count.parse::<usize>().ok()?, tail))
+        });
+        match repeated {
+            None => tensors.push((format!("model.{name}"), tensor)),
+            Some((head, count, tail)) => tensors
+                .extend((0..count).map(|n| (format!("model.{head}{n}.{tail}"), tensor.clone()))),
         }
     }
-    [Group::Audio, Group::Vision]
-        .into_iter()
-        .map(|group| {
-            let own = tensors
-                .iter()
-                .filter(|(name, _)| Group::of(name) == Some(group));
-            plan::encoder(group, recipe, architecture, own.cloned())
-        })
-        .collect()
-}
-
-/// Random weights by tensor.
-struct Weights {
-    seed: u64,
-    /// Units (tiles or rows) of normal weights, by format, plane, stored columns and the bits of the standard deviation.
-    patterns: HashMap<(Format, Plane, usize, u32), Vec<u8>>,
-    /// Normal weights of variance 1.
-    normal: Vec<f32>,
-    values: Vec<f32>,
-    bytes: Vec<u8>,
-}
-
-impl Weights {
-    fn new(seed: u64) -> Weights {
-        let mut random = Random::new(seed, "normal");
-        Weights {
-            seed,
-            patterns: HashMap::new(),
-            normal: (0..PIECE + 1).map(|_| random.normal()).collect(),
-            values: Vec::new(),
-            bytes: Vec::new(),
-        }
-    }
-
-    fn write(
-        &mut self,
-        pool: &Pool,
-        entry: &Entry,
-        out: &mut FileWriter<'_, '_>,
-    ) -> Result<(), PackError> {
-        let random = Random::new(self.seed, &entry.name);
-        match &entry.store {
-            Store::Quantized { blocks, .. } => {
-                self.compose(pool, entry, *blocks, Plane::First, random, out)
-            }
-            Store::Plain(tensor) => self.plain(&entry.name, tensor, random, out),
-            // What belongs to the tiles that the first plane is composed of, in the same order.
-            Store::Residual(blocks) => {
-                let random = Random::new(self.seed, &entry.source);
-                let first = first_plane(blocks.rows, blocks.cols);
-                self.compose(pool, entry, first, Plane::Second, random, out)
-            }
-            Store::ResidualPeaks { rows, cols } => {
-                let random = Random::new(self.seed, &entry.source);
-                let first = first_plane(*rows, *cols);
-                self.compose(pool, entry, first, Plane::Peaks, random, out)
-            }
-        }
-    }
-
-    fn compose(
-        &mut self,
-        pool: &Pool,
-        entry: &Entry,
-        blocks: Blocks,
-        plane: Plane,
-        mut random: Random,
-        out: &mut FileWriter<'_, '_>,
-    ) -> Result<(), PackError> {
-        let (rows, cols) = blocks.stored();
-        // A row of the table holds one vector for each layer; each is scaled to variance 1 when it is read.
-        let fan_in = if entry.name.ends_with("embed_tokens_per_layer.weight") {
-            LAYER_INPUT_WIDTH
-        } else {
-            blocks.cols
-        };
-        let deviation = 1.0 / (fan_in as f32).sqrt();
-        let format = blocks.format;
-        let seed = self.seed;
-        let pattern = self
-            .patterns
-            .entry((format, plane, cols, deviation.to_bits()))
-            .or_insert_with(|| normal_pattern(pool, format, plane, cols, deviation, seed));
-        let unit_rows = if format.is_tiled() { TILE_ROWS } else { 1 };
-        let units = pattern_rows(cols) / unit_rows;
-        let unit_bytes = pattern.len() / units;
-        // Of a tile that the matrix does not fill, another plane has the rows that there are.
-        let rows_of = |unit: usize| match plane {
-            Plane::First => unit_bytes,
-            Plane::Second | Plane::Peaks => {
-                unit_bytes / unit_rows * unit_rows.min(rows - unit * unit_rows)
-            }
-        };
-        for unit in 0..rows.div_ceil(unit_rows) {
-            let from = random.below(units) * unit_bytes;
-            out.write(&pattern[from..from + rows_of(unit)])?;
-        }
-        Ok(())
-    }
-
-    fn plain(
-        &mut self,
-        name: &str,
-        tensor: &Described,
-        mut random: Random,
-        out: &mut FileWriter<'_, '_>,
-    ) -> Result<(), PackError> {
-        let (rows, cols) = matrix_shape(&tensor.shape);
-        let fill = Fill::of(name, &tensor.shape);
-        let mut left = rows * cols;
-        while left > 0 {
-            let n = left.min(PIECE);
-            self.values.clear();
-            match fill {
-                Fill::Constant(value) => self.values.resize(n, value),
-                Fill::Normal(deviation) => {
-                    // An odd period: the columns of a matrix are not all alike.
-                    let from = random.below(self.normal.len());
-                    let endless = self.normal.iter().cycle().skip(from);
-                    self.values.extend(endless.take(n).map(|x| x * deviation));
-                }
-            }
-            narrow(&self.values, tensor.dtype, &mut self.bytes);
-            out.write(&self.bytes)?;
-            left -= n;
-        }
-        Ok(())
-    }
-}
-
-/// What a pattern says of its weights.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Plane {
-    /// The weights, quantised.
-    First,
-    /// What that leaves, quantised.
-    Second,
-    /// How far the second plane reaches.
-    Peaks,
-}
-
-fn first_plane(rows: usize, cols: usize) -> Blocks {
-    Blocks {
-        format: residual::FIRST_PLANE,
-        columns: false,
-        rows,
-        cols,
-    }
-}
-
-fn pattern_rows(cols: usize) -> usize {
-    (PATTERN_WEIGHTS / cols / TILE_ROWS * TILE_ROWS).clamp(TILE_ROWS, PATTERN_ROWS)
-}
-
-/// Whole units of normal weights.
-fn normal_pattern(
-    pool: &Pool,
-    format: Format,
-    plane: Plane,
-    cols: usize,
-    deviation: f32,
-    seed: u64,
-) -> Vec<u8> {
-    let rows = pattern_rows(cols);
-    let mut weights = vec![0.0; rows * cols];
-    pool.for_each_row_mut(&mut weights, cols, &|row, weights| {
-        let mut random = Random::new(seed, &format!("{format:?} {cols} {row}"));
-        for weight in weights {
-            *weight = random.normal() * deviation;
-        }
-    });
-    let mut bytes = vec![0; format.matrix_bytes(rows, cols).unwrap_or(0)];
-    // Normal weights are finite.
-    if plane == Plane::First {
-        kernels::quant::quantize(pool, format, &weights, rows, cols, &mut bytes).ok();
-        return bytes;
-    }
-    residual::subtract_first_plane(pool, &mut weights, cols, &mut bytes).ok();
-    match plane {
-        Plane::Peaks => narrow(
-            &residual::peaks(pool, &weights, cols),
-            Dtype::BF16,
-            &mut bytes,
-        ),
-        _ => {
-            residual::second_plane(pool, &weights, cols, &mut bytes).ok();
-        }
-    }
-    bytes
-}
-
-/// What a tensor that is not quantised is filled with, so that activations stay near variance 1.
-#[derive(Clone, Copy)]
-enum Fill {
-    Constant(f32),
-    Normal(f32),
-}
-
-impl Fill {
-    fn of(name: &str, shape: &[usize]) -> Fill {
-        if name.ends_with("_coefs.weight") {
-            return Fill::Normal(0.1);
-        }
-        if shape.len() > 1 {
-            return Fill::Normal(1.0 / (matrix_shape(shape).1 as f32).sqrt());
-        }
-        let zero = name.ends_with("bias") || name.ends_with("per_dim_scale");
-        // Queries and keys of 256 values: their products then have variance 1, and attention looks around.
-        let quarter = name.ends_with("q_norm.weight") || name.ends_with("k_norm.weight");
-        Fill::Constant(match (zero, quarter) {
-            (true, _) => 0.0,
-            (_, true) => 0.25,
-            _ => 1.0,
-        })
-    }
+    tensors
 }
 
 #[cfg(test)]

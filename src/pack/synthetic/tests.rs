@@ -5,29 +5,20 @@ use std::collections::BTreeMap;
 use kernels::Isa;
 
 use super::super::Recipe;
+use super::super::plan::Store;
 use super::*;
+use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Checkpoint;
-
-fn control() -> crate::model::tokenizer::ControlTokens {
-    let media = |start, soft, end| Some(crate::model::tokenizer::MediaTokens { start, soft, end });
-    crate::model::tokenizer::ControlTokens {
-        bos: 2,
-        eos: 1,
-        pad: Some(0),
-        start_of_turn: 105,
-        end_of_turn: 106,
-        image: media(10, 262_145, 262_144),
-        audio: media(11, 262_273, 262_272),
-    }
-}
 
 /// Names and shapes of the published checkpoints, from the fixtures' list.
 fn published(size: SyntheticSize) -> BTreeMap<String, Vec<usize>> {
-    let path = format!(
-        "{}/tests/fixtures/gemma3n-{}-tensors.tsv",
-        env!("CARGO_MANIFEST_DIR"),
-        size.name()
-    );
+    let file = match size {
+        SyntheticSize::E2b => "gemma3n-e2b-tensors.tsv",
+        SyntheticSize::E4b => "gemma3n-e4b-tensors.tsv",
+        SyntheticSize::Gemma4E2b => "gemma4-e2b-tensors.tsv",
+        SyntheticSize::Gemma4E4b => "gemma4-e4b-tensors.tsv",
+    };
+    let path = format!("{}/tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"));
     let list = std::fs::read_to_string(path).unwrap();
     let lines = list.lines().skip(1).map(|line| {
         let mut columns = line.split('\t');
@@ -36,6 +27,7 @@ fn published(size: SyntheticSize) -> BTreeMap<String, Vec<usize>> {
             .next()
             .unwrap()
             .split('x')
+            .filter(|&n| n != "scalar")
             .map(|n| n.parse().unwrap())
             .collect();
         assert!(!name.contains('*'));
@@ -49,8 +41,8 @@ fn published(size: SyntheticSize) -> BTreeMap<String, Vec<usize>> {
 
 #[test]
 fn every_tensor_has_its_published_name_and_shape() {
-    for size in [SyntheticSize::E2b, SyntheticSize::E4b] {
-        let json = config_json(size);
+    for size in SyntheticSize::ALL {
+        let json = size.config(false).to_string();
         let model = family::parse(json.as_bytes(), Path::new("config.json")).unwrap();
         assert!(model.spec().audio.is_some() && model.spec().pictures.is_some());
         let slices = model.slices(None).unwrap();
@@ -73,7 +65,7 @@ fn every_tensor_has_its_published_name_and_shape() {
         )
         .unwrap();
         let (mut bytes, mut quantised) = (0, 0);
-        for file in towers(&*model, Recipe::Balanced) {
+        for file in size.towers(&*model, Recipe::Balanced) {
             for entry in &file.entries {
                 let shape = &shapes[&entry.name];
                 match &entry.store {
@@ -107,14 +99,9 @@ fn every_tensor_has_its_published_name_and_shape() {
     }
 }
 
-fn config_json(size: SyntheticSize) -> String {
-    config::config_json(size, false, &control())
-}
-
 /// A text model of the same build, small enough for a test.
 fn small_config() -> String {
-    let json = config::config_json(SyntheticSize::E2b, true, &control());
-    let mut config: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let mut config = SyntheticSize::E2b.config(true);
     for (key, value) in [("hidden_size", 64), ("head_dim", 16), ("vocab_size", 300)] {
         config[key] = value.into();
     }
@@ -132,9 +119,9 @@ fn a_seed_gives_one_pack_and_it_loads() {
         let target = home.path().join(name);
         let options = PackOptions::default();
         write(
-            &companions,
-            "test",
+            SyntheticSize::E2b,
             seed,
+            &companions,
             &target,
             options,
             &pool,
@@ -170,4 +157,30 @@ fn a_seed_gives_one_pack_and_it_loads() {
     }
     // 8192 weights of variance 1/64: the sum of squares is 128, give or take 2 %.
     assert!((squares - 128.0).abs() < 8.0, "{squares}");
+}
+
+/// The ids of a config.json are those of the vocabulary beside it, as are those of the generation config.
+#[test]
+fn ids_mean_the_same_in_every_file() {
+    for size in [SyntheticSize::E2b, SyntheticSize::Gemma4E2b] {
+        let home = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, text: String| std::fs::write(home.path().join(name), text).unwrap();
+        write("tokenizer.json", size.tokenizer_json());
+        for (name, value) in size.other_files(false) {
+            write(name, value.to_string());
+        }
+        let tokenizer = Tokenizer::load(home.path()).unwrap();
+        let json = size.config(false).to_string();
+        let path = Path::new("config.json");
+        let model = family::parse(json.as_bytes(), path).unwrap();
+        let spec = model.spec();
+        tokenizer
+            .check_config(&spec.ids, spec.vocab_size, path)
+            .unwrap();
+        let text = "Turn the lights off,\n\nplease.";
+        let ids = tokenizer.encode_text(text);
+        assert!(ids.len() < text.len(), "{ids:?}");
+        assert_eq!(tokenizer.decode(&ids), text);
+    }
 }

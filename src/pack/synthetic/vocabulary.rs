@@ -1,23 +1,75 @@
 //! A synthetic `tokenizer.json`, for synthetic packs, and for tests and measurements at the published size.
 //!
-//! As in the published file every piece can be merged from each of its splits into two tokens, the control tokens
-//! among them, runs of newlines and of U+2581 are added tokens, and the ids of media come after the text's.
+//! As in the published files every piece can be merged from each of its splits into two tokens, the control tokens among them. In
+//! Gemma 3n's, runs of newlines and of U+2581 are added tokens, and the ids of media come after the text's. Gemma 4's has no added
+//! tokens but the 24 control tokens, which stand among the text's at their published ids.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-/// Text tokens; the ids of media follow.
+/// Tokens of text; ids beyond them, where there are any, are of media.
 const TEXT_TOKENS: u32 = 262_144;
 
+/// The control tokens of Gemma 4 and their ids. Source: reference sections 1.2 and 5.3 of Gemma 4.
+const GEMMA4_CONTROL: [(u32, &str); 24] = [
+    (0, "<pad>"),
+    (1, "<eos>"),
+    (2, "<bos>"),
+    (3, "<unk>"),
+    (4, "<mask>"),
+    (46, "<|tool>"),
+    (47, "<tool|>"),
+    (48, "<|tool_call>"),
+    (49, "<tool_call|>"),
+    (50, "<|tool_response>"),
+    (51, "<tool_response|>"),
+    (52, "<|\"|>"),
+    (98, "<|think|>"),
+    (100, "<|channel>"),
+    (101, "<channel|>"),
+    (105, "<|turn>"),
+    (106, "<turn|>"),
+    (255_999, "<|image>"),
+    (256_000, "<|audio>"),
+    (258_880, "<|image|>"),
+    (258_881, "<|audio|>"),
+    (258_882, "<image|>"),
+    (258_883, "<audio|>"),
+    (258_884, "<|video|>"),
+];
+
+/// Where Gemma 4's pieces of text begin and end: between its control tokens and its media tokens.
+const GEMMA4_TEXT: std::ops::Range<u32> = 107..255_999;
+
+#[derive(Default)]
 struct Pieces {
     texts: Vec<String>,
     ids: HashMap<String, u32>,
+    /// Tokens that have a certain id, whatever comes before them.
+    placed: BTreeMap<u32, String>,
+    unused: usize,
 }
 
 impl Pieces {
+    fn len(&self) -> u32 {
+        self.texts.len() as u32
+    }
+
+    /// Adds a piece, unless there is one of that text or no room.
     fn push(&mut self, text: String) {
-        if (self.texts.len() as u32) < TEXT_TOKENS && !self.ids.contains_key(&text) {
-            self.ids.insert(text.clone(), self.texts.len() as u32);
+        if self.len() < TEXT_TOKENS && !self.ids.contains_key(&text) {
+            self.ids.insert(text.clone(), self.len());
             self.texts.push(text);
+        }
+    }
+
+    /// Adds the tokens that are placed below `end`, and `<unusedN>` between them.
+    fn place_until(&mut self, end: u32) {
+        while self.len() < end {
+            let text = self.placed.remove(&self.len()).unwrap_or_else(|| {
+                self.unused += 1;
+                format!("<unused{}>", self.unused - 1)
+            });
+            self.push(text);
         }
     }
 }
@@ -33,15 +85,13 @@ impl Random {
     }
 }
 
-/// The text of a `tokenizer.json` of the published size and structure: 262,144 text tokens, about half a million merges.
-///
-/// Always the same one; the ids of turns and media are near the published ones.
-pub fn synthetic_tokenizer_json() -> String {
-    let mut random = Random(7);
-    let mut pieces = Pieces {
-        texts: Vec::new(),
-        ids: HashMap::new(),
-    };
+/// An added token: its text, its id, and whether it is special.
+type Added = (String, u32, bool);
+
+/// The text of a Gemma 3n's `tokenizer.json`: 262,144 text tokens, about half a million merges. Always the same one; the ids of turns
+/// are the published ones, those of media near them.
+pub(super) fn gemma3n() -> String {
+    let mut pieces = Pieces::default();
     let mut added: Vec<(String, bool)> = Vec::new();
     for control in ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"] {
         added.push((control.into(), true));
@@ -55,11 +105,51 @@ pub fn synthetic_tokenizer_json() -> String {
     for (text, _) in &added {
         pieces.push(text.clone());
     }
-    (0..=255).for_each(|byte: u8| pieces.push(format!("<0x{byte:02X}>")));
+    push_bytes(&mut pieces);
     pieces.push("<start_of_image>".into());
     pieces.push("<start_of_audio>".into());
     added.extend(["<start_of_image>", "<start_of_audio>"].map(|control| (control.into(), true)));
+    push_text(&mut pieces, TEXT_TOKENS);
+    let media = [
+        ("<end_of_image>", TEXT_TOKENS),
+        ("<image_soft_token>", TEXT_TOKENS + 1),
+        ("<end_of_audio>", TEXT_TOKENS + 128),
+        ("<audio_soft_token>", TEXT_TOKENS + 129),
+    ];
+    let known = added.into_iter().map(|(text, special)| {
+        let id = pieces.ids[&text];
+        (text, id, special)
+    });
+    let beyond = media.map(|(text, id)| (text.to_owned(), id, true));
+    let added: Vec<Added> = known.chain(beyond.iter().cloned()).collect();
+    render(&pieces, &added, &beyond)
+}
 
+/// The text of a Gemma 4's: as many tokens, at their published ids all that are not of text. Always the same one.
+pub(super) fn gemma4() -> String {
+    let control = GEMMA4_CONTROL.map(|(id, text)| (id, text.to_owned()));
+    let mut pieces = Pieces {
+        placed: BTreeMap::from(control),
+        ..Pieces::default()
+    };
+    pieces.place_until(GEMMA4_TEXT.start);
+    (1..32).for_each(|n| pieces.push("\n".repeat(n)));
+    (2..32).for_each(|n| pieces.push("\u{2581}".repeat(n)));
+    push_bytes(&mut pieces);
+    push_text(&mut pieces, GEMMA4_TEXT.end);
+    pieces.place_until(TEXT_TOKENS);
+    let added = GEMMA4_CONTROL.map(|(id, text)| (text.to_owned(), id, true));
+    render(&pieces, &added, &[])
+}
+
+/// A byte that is in no other piece.
+fn push_bytes(pieces: &mut Pieces) {
+    (0..=255).for_each(|byte: u8| pieces.push(format!("<0x{byte:02X}>")));
+}
+
+/// Letters of some scripts, and words of them, until there are `end` tokens.
+fn push_text(pieces: &mut Pieces, end: u32) {
+    let mut random = Random(7);
     let letters: Vec<char> = std::iter::once('\u{2581}').chain('a'..='z').collect();
     let cyrillic: Vec<char> = ('а'..='я').collect();
     let arabic: Vec<char> = ('\u{621}'..='\u{64a}').collect();
@@ -98,7 +188,7 @@ pub fn synthetic_tokenizer_json() -> String {
                 .collect(),
         );
     }
-    while (pieces.texts.len() as u32) < TEXT_TOKENS {
+    while pieces.len() < end {
         let script = scripts[random.below(5)];
         let from = pieces.ids[&script[0].to_string()] as usize;
         let mut text = pieces.texts[from + random.below(pieces.texts.len() - from)].clone();
@@ -107,7 +197,6 @@ pub fn synthetic_tokenizer_json() -> String {
             pieces.push(text);
         }
     }
-    render(&pieces, &added)
 }
 
 fn pairs(letters: &[char]) -> impl Iterator<Item = (char, char)> {
@@ -116,21 +205,12 @@ fn pairs(letters: &[char]) -> impl Iterator<Item = (char, char)> {
         .flat_map(move |&a| letters.iter().map(move |&b| (a, b)))
 }
 
-/// The file in the published layout: one item a line.
-fn render(pieces: &Pieces, added: &[(String, bool)]) -> String {
+/// The file in the published layout: one item a line. `beyond` are tokens whose ids come after the pieces'.
+fn render(pieces: &Pieces, added: &[Added], beyond: &[Added]) -> String {
     let json = |text: &str| serde_json::Value::from(text).to_string();
     let mut out = String::from("{\n  \"version\": \"1.0\",\n  \"added_tokens\": [\n");
-    let media = [
-        ("<end_of_image>", TEXT_TOKENS),
-        ("<image_soft_token>", TEXT_TOKENS + 1),
-        ("<end_of_audio>", TEXT_TOKENS + 128),
-        ("<audio_soft_token>", TEXT_TOKENS + 129),
-    ];
-    let known = added
+    let entries: Vec<String> = added
         .iter()
-        .map(|(text, special)| (text.as_str(), pieces.ids[text], *special));
-    let entries: Vec<String> = known
-        .chain(media.map(|(text, id)| (text, id, true)))
         .map(|(text, id, special)| {
             format!(
                 "    {{\n      \"id\": {id},\n      \"content\": {},\n      \"single_word\": false,\n      \"lstrip\": false,\n      \
@@ -153,7 +233,11 @@ fn render(pieces: &Pieces, added: &[(String, bool)]) -> String {
         .iter()
         .enumerate()
         .map(|(id, text)| format!("      {}: {id}", json(text)))
-        .chain(media.map(|(text, id)| format!("      {}: {id}", json(text))))
+        .chain(
+            beyond
+                .iter()
+                .map(|(text, id, _)| format!("      {}: {id}", json(text))),
+        )
         .collect();
     out += &entries.join(",\n");
     out += "\n    },\n    \"merges\": [\n";

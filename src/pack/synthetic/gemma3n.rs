@@ -1,45 +1,39 @@
-//! `config.json` of the published models.
+//! The small files of the published Gemma 3n, and the tensors of its towers. Source: reference section 1 of Gemma 3n.
 
 use serde_json::{Value, json};
 
-use crate::model::tokenizer::ControlTokens;
+/// Name and shape of the towers' tensors; E2B and E4B have the same.
+pub(super) const TOWERS: &str = include_str!("gemma3n_towers.tsv");
 
-/// Which published model a synthetic pack has the size of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyntheticSize {
-    /// 30 layers, 8192 FFN neurons each.
-    E2b,
-    /// 35 layers, 16384 FFN neurons each.
-    E4b,
+/// What differs between the sizes.
+pub(super) struct Size {
+    layers: usize,
+    kv_shared_layers: usize,
+    ffn_width: usize,
 }
 
-impl SyntheticSize {
-    /// Its name in lower case.
-    pub fn name(self) -> &'static str {
-        match self {
-            SyntheticSize::E2b => "e2b",
-            SyntheticSize::E4b => "e4b",
-        }
-    }
-}
+pub(super) const E2B: Size = Size {
+    layers: 30,
+    kv_shared_layers: 10,
+    ffn_width: 8192,
+};
 
-/// The file's text. Source: reference section 1.
-pub(in crate::pack) fn config_json(
-    size: SyntheticSize,
-    text_only: bool,
-    control: &ControlTokens,
-) -> String {
-    let (layers, shared, width) = match size {
-        SyntheticSize::E2b => (30, 10, 8192),
-        SyntheticSize::E4b => (35, 15, 16_384),
-    };
+pub(super) const E4B: Size = Size {
+    layers: 35,
+    kv_shared_layers: 15,
+    ffn_width: 16_384,
+};
+
+/// `config.json`; the ids of media are those of the synthetic vocabulary.
+pub(super) fn config(size: Size, text_only: bool) -> Value {
+    let layers = size.layers;
     let per_layer = |value: &dyn Fn(usize) -> Value| (0..layers).map(value).collect::<Vec<_>>();
     let text = json!({
         "model_type": "gemma3n_text",
         "hidden_size": 2048,
         "num_hidden_layers": layers,
-        "num_kv_shared_layers": shared,
-        "intermediate_size": per_layer(&|_| width.into()),
+        "num_kv_shared_layers": size.kv_shared_layers,
+        "intermediate_size": per_layer(&|_| size.ffn_width.into()),
         "num_attention_heads": 8,
         "num_key_value_heads": 2,
         "head_dim": 256,
@@ -71,19 +65,25 @@ pub(in crate::pack) fn config_json(
             "vision_config": {"model_type": "gemma3n_vision"},
             "vision_soft_tokens_per_image": 256,
             "audio_soft_tokens_per_image": 188,
+            "boi_token_id": 6571,
+            "image_token_id": 262_145,
+            "eoi_token_id": 262_144,
+            "boa_token_id": 6572,
+            "audio_token_id": 262_273,
+            "eoa_token_id": 262_272,
         })
     };
-    let mut id = |key: &str, id: u32| config[key] = id.into();
-    id("bos_token_id", control.bos);
-    id("pad_token_id", control.pad.unwrap_or(0));
-    if let (Some(image), Some(audio), false) = (control.image, control.audio, text_only) {
-        id("boi_token_id", image.start);
-        id("image_token_id", image.soft);
-        id("eoi_token_id", image.end);
-        id("boa_token_id", audio.start);
-        id("audio_token_id", audio.soft);
-        id("eoa_token_id", audio.end);
+    config["bos_token_id"] = 2.into();
+    config["pad_token_id"] = 0.into();
+    config["eos_token_id"] = json!([1, 106]);
+    config
+}
+
+/// How pictures are prepared.
+pub(super) fn other_files(text_only: bool) -> Vec<(&'static str, Value)> {
+    let processor = json!({"size": {"height": 768, "width": 768}});
+    match text_only {
+        true => Vec::new(),
+        false => vec![("preprocessor_config.json", processor)],
     }
-    config["eos_token_id"] = json!([control.eos, control.end_of_turn]);
-    format!("{config:#}\n")
 }
