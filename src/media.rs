@@ -62,6 +62,15 @@ impl LogMelSpec {
     }
 }
 
+/// How pictures are brought to another size: what a model was trained to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resampling {
+    /// A triangle filter.
+    Bilinear,
+    /// Keys' cubic filter with a = -0.5.
+    Bicubic,
+}
+
 /// A picture as a camera gave it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VideoFrame {

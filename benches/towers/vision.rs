@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use gemmad::features::image::RgbImage;
+use gemmad::media::Resampling;
 use gemmad::model::gemma3n::vision::VisionTower;
 use gemmad::model::weights::Checkpoint;
 use kernels::{Isa, Pool};
@@ -45,7 +46,7 @@ pub(crate) fn measure(dir: &Path, threads: usize) {
     for resolution_px in [256, 256, 512, 768, 768] {
         let before_mib = status_mib("RssAnon");
         let start = Instant::now();
-        let square = photo.resized(resolution_px, resolution_px);
+        let square = photo.resized(resolution_px, resolution_px, Resampling::Bilinear);
         let resized = start.elapsed().as_secs_f64();
         let done = AtomicBool::new(false);
         let ((tokens, peak_bytes), peak_mib) = std::thread::scope(|scope| {

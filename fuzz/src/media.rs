@@ -7,6 +7,7 @@ use gemmad::capture::motion::MotionDetector;
 use gemmad::features::audio_file::{AudioLimits, AudioReader};
 use gemmad::features::image::{ImageLimits, LumaImage, Overview, RgbImage};
 use gemmad::features::wav::PcmReader;
+use gemmad::media::Resampling;
 
 /// Far below what is accepted otherwise, so that memory beyond it shows.
 const AUDIO: AudioLimits = AudioLimits {
@@ -51,9 +52,10 @@ pub(crate) fn picture(bytes: &[u8]) {
     let pixels = image.width_px * image.height_px;
     assert!((1..=IMAGE.max_pixels).contains(&pixels));
     assert_eq!(image.pixels.len(), 3 * pixels);
-    // The model looks at squares; a small one is enough here.
-    let square = image.resized(16, 16);
-    assert_eq!(square.pixels.len(), 3 * 16 * 16);
+    for resampling in [Resampling::Bilinear, Resampling::Bicubic] {
+        let small = image.resized(16, 24, resampling);
+        assert_eq!(small.pixels.len(), 3 * 16 * 24);
+    }
 }
 
 /// The way of motion, which looks at few points: it finds a picture whole where the decoder does, and of the same size.

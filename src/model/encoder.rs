@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kernels::Pool;
 
 use super::weights::{Mapped, WeightsError};
-use crate::media::LogMelSpec;
+use crate::media::{LogMelSpec, Resampling};
 
 /// Why an audio encoder cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,9 @@ pub struct PictureOptions {
 pub trait VisionEncoder: Send + Sync {
     /// The mapped weights.
     fn weights(&self) -> &Mapped;
+
+    /// How pictures are to be resized.
+    fn resampling(&self) -> Resampling;
 
     /// Width and height to which a picture of `width_px` x `height_px` is to be resized; `options` were settled by the family.
     ///

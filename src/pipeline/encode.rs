@@ -28,7 +28,7 @@ impl Engine {
                     encoder.input_size(self.encoders.pictures, image.width_px, image.height_px)?;
                 let mut start = Instant::now();
                 let [width_px, height_px] = size;
-                let resized = image.resized(width_px, height_px);
+                let resized = image.resized(width_px, height_px, encoder.resampling());
                 let pool = Arc::clone(&self.pool);
                 let mut broken_off = (self.on_step)().is_break();
                 let tokens = encoder.encode(&pool, &resized.pixels, size, &mut || {

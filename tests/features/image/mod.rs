@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::common::Golden;
 use gemmad::features::image::{ImageError, ImageLimits, LumaImage, RgbImage};
+use gemmad::media::Resampling;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images")
@@ -105,7 +106,7 @@ fn the_resize_is_that_of_the_reference_processor() {
         };
         let (want, want_shape) = golden.u8(&format!("{name}.pixel_values_u8"));
         let size_px = want_shape[1];
-        let got = image.resized(size_px, size_px);
+        let got = image.resized(size_px, size_px, Resampling::Bilinear);
         let plane = size_px * size_px;
         let different = (0..plane * 3)
             .filter(|&i| got.pixels[i] != want[i % 3 * plane + i / 3])
@@ -120,6 +121,20 @@ fn the_resize_is_that_of_the_reference_processor() {
             image,
             "{name}.png"
         );
+    }
+}
+
+#[test]
+fn the_bicubic_resize_is_that_of_pillow() {
+    let image = decode(&bytes("edgy.png")).unwrap();
+    for [width_px, height_px] in [[9, 7], [48, 48], [96, 16], [5, 60], [43, 20], [1, 1]] {
+        let name = format!("edgy.png.{width_px}x{height_px}.png");
+        let want = decode(&bytes(&name)).unwrap();
+        let got = image.resized(width_px, height_px, Resampling::Bicubic);
+        assert!(got == want, "{name}");
+    }
+    for resampling in [Resampling::Bilinear, Resampling::Bicubic] {
+        assert_eq!(image.resized(43, 31, resampling), image);
     }
 }
 

@@ -32,6 +32,7 @@ use self::stem::{Stem, StemRows};
 pub use self::table::Architecture;
 use super::config::VisionConfig;
 use super::multimodal_embedder::{EmbedderShape, MultimodalEmbedder};
+use crate::media::Resampling;
 use crate::model::encoder::{PictureOptions, VisionEncoder, VisionError};
 use crate::model::weights::{Checkpoint, Group, Mapped, WeightsError};
 
@@ -258,6 +259,10 @@ impl VisionTower {
 impl VisionEncoder for VisionTower {
     fn weights(&self) -> &Mapped {
         &self.weights
+    }
+
+    fn resampling(&self) -> Resampling {
+        Resampling::Bilinear
     }
 
     /// A square, whatever the picture's shape.
