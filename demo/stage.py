@@ -6,6 +6,7 @@ Used by `make demo`, by memory.py and by the tests with Home Assistant. Python's
 import array
 import contextlib
 import csv
+import fcntl
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 import wave
@@ -62,10 +64,17 @@ def wait_until(what, condition, patience_s=60.0):
 
 
 class Microphone:
-    """A capture device of ALSA's `file` plugin, fed through a pipe at the pace of real time."""
+    """A capture device of ALSA's `file` plugin, fed through a pipe at the pace of real time.
 
-    def __init__(self, directory, name):
-        self.name = name
+    Whatever a read finds in the pipe, the plugin gives as many samples as were asked for: where there are fewer, the rest is what the
+    reader's buffer held before, a quarter of a second at a time. So sound is whole only while the pipe never runs dry. With `ahead_s`
+    it is written so long before its time, which makes it heard so much later; every time that the pipe ran dry all the same is in
+    `dry`. Without, as where somebody measures how long an answer takes, a feeder that is late tears what is said.
+    """
+
+    def __init__(self, directory, name, ahead_s=0.0):
+        self.name, self.ahead_s = name, ahead_s
+        self.dry = []  # when the pipe was found empty, time.monotonic(), and how late the feeder was, s
         self.pipe = directory / f"{name}.pcm"
         os.mkfifo(self.pipe)
         self.said = []  # samples that are still to be heard
@@ -106,13 +115,24 @@ class Microphone:
         while not self.stopped.is_set():
             try:
                 with open(self.pipe, "wb", buffering=0) as pipe:
-                    started, count = time.monotonic(), 0
+                    # Room for half a minute: a reader that is late finds everything, and holds up nobody.
+                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+                    started, count = time.monotonic() - self.ahead_s, 0
                     while not self.stopped.is_set():
-                        pipe.write(self._period(count * length, length).tobytes())
+                        written = pipe.write(self._period(count * length, length).tobytes())
+                        if 0 < self.ahead_s <= count * PERIOD_S and self._pending(pipe) <= written:
+                            now = time.monotonic()
+                            self.dry.append((now, now - started - count * PERIOD_S))
                         count += 1
                         self.stopped.wait(max(0.0, started + count * PERIOD_S - time.monotonic()))
             except BrokenPipeError:
                 continue  # the daemon closed its microphone, and may open it again
+
+    def _pending(self, pipe):
+        """Bytes that nobody has read. A read that finds less than it wants leaves none, until something is written."""
+        count = array.array("i", [0])
+        fcntl.ioctl(pipe, termios.FIONREAD, count)
+        return count[0]
 
     def _period(self, at, length):
         samples = array.array("h", (self.room[(at + n) % RATE_HZ] for n in range(length)))
@@ -228,8 +248,8 @@ class Stage:
         self.spawn(argv, stderr=subprocess.DEVNULL)
         wait_until("the bus listens", (self.directory / "bus").exists)
 
-    def microphone(self, name):
-        microphone = Microphone(self.directory, name)
+    def microphone(self, name, ahead_s=0.0):
+        microphone = Microphone(self.directory, name, ahead_s)
         self.microphones.append(microphone)
         lines = "".join(found.configuration() for found in self.microphones)
         self.asound.write_text(f"</usr/share/alsa/alsa.conf>\n{lines}")

@@ -194,21 +194,31 @@ class ReplayMicrophone(Door):
         if member == "Rejected":
             self.ledger.end(owed, f"refused: {event.get('event_type')}: {event.get('reason')}", event["id"])
             return
-        if event.get("text") is not None and not event.get("truncated"):
+        if event.get("text") is not None and not event.get("truncated") and self.whole():
             self.ledger.heard(("clip", self.clip, event["matformer"]), event["text"])
         self.ledger.end(owed, ANSWERED, event["id"])
 
+    def whole(self):
+        """What was said last came into the pipe as it is."""
+        return True
+
 
 class AlsaMicrophone(ReplayMicrophone):
-    """The stage's microphone: ALSA's `file` plugin, at the pace of real time."""
+    """The stage's microphone: ALSA's `file` plugin, at the pace of real time. What is said while this program itself was late is torn:
+    it may be no speech any more, or two utterances. That is told by the name of what was said, and is nobody's loss."""
 
     kind = "alsa"
+
+    AHEAD_S = 3.0
+    LATE_S = 2.0  # no less empties the pipe of a daemon that hears nothing before its time
+    TORN_S = 30.0  # what was torn is waited for so long
 
     def __init__(self, house, name):
         Door.__init__(self, house, name)
         self.path = f"{ROOT}/mic/{name}"
-        self.microphone = house.stage.microphone(name)
+        self.microphone = house.stage.microphone(name, self.AHEAD_S)
         self.current = None
+        self.torn = []  # name, how late this program was, ms, and what came of it
 
     def config(self, answer="both"):
         return f'[[microphone]]\nid = "{self.name}"\ndevice = "{self.name}"\nanswer = "{answer}"\n'
@@ -218,9 +228,32 @@ class AlsaMicrophone(ReplayMicrophone):
             time.sleep(0.2)
             return
         self.clip = self.chance.choice(list(CLIPS))
-        owed = self.begin(len(CLIPS[self.clip]) / RATE_HZ + 2)
+        seconds = self.AHEAD_S + len(CLIPS[self.clip]) / RATE_HZ + 2
+        owed = self.begin(seconds)
         self.microphone.say(MODEL / "heldout/audio" / self.clip)
+        if not self.wait(owed, seconds + self.TORN_S) and self.late_ms():
+            self.ledger.withdraw(owed, "torn, for this program was late")
         self.wait(owed, self.house.patience_s)
+        if self.late_ms():
+            self.torn.append((owed.name, self.late_ms(), owed.outcome or "lost"))
+
+    def whole(self):
+        return not self.late_ms()
+
+    def late_ms(self):
+        """How late this program was since the last thing was said, where its pipe ran dry."""
+        since = self.current.asked_at if self.current else 0.0
+        late_s = max((late_s for at, late_s in list(self.microphone.dry) if at >= since), default=0.0)
+        return round(1000 * late_s) if late_s >= self.LATE_S else 0
+
+    def said(self, member, event):
+        owed = self.current
+        if owed is not None and owed.outcome is not None and self.late_ms():
+            self.torn.append((owed.name, self.late_ms(), f"one more event, {event['id']}"))
+            with self.ledger.changed:
+                self.ledger.events += 1
+            return
+        super().said(member, event)
 
 
 class MovingCamera(Door):
