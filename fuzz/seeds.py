@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 TOP = Path(__file__).resolve().parents[1]
-DEMO, TINY = TOP / "models/demo", TOP / "tests/fixtures/tiny-a"
+DEMO, TINY, TINY4 = TOP / "models/demo", TOP / "tests/fixtures/tiny-a", TOP / "tests/fixtures/tiny-g4a"
 NEXT = b"\n=====\n"
 
 
@@ -211,7 +211,7 @@ def tokenizers():
 
 def configs():
     names = ["config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "slices.toml"]
-    for name, home in [("demo", DEMO), ("tiny", TINY)]:
+    for name, home in [("demo", DEMO), ("tiny", TINY), ("gemma4", TINY4)]:
         seed("config", name, *[(home / n).read_bytes() if (home / n).exists() else b"" for n in names])
     demo = json.loads((DEMO / "config.json").read_text())
     seed("config", "text-only", json.dumps({k: v for k, v in demo.items() if k not in ("audio_config", "vision_config")}))
@@ -223,6 +223,13 @@ def configs():
     seed("config", "slices", json.dumps(demo), generation, b"", b"", (DEMO / "slices.toml").read_text() + "\n[odd]\nwidths = [1, 2]\n")
     blocks = demo | {"vision_config": demo["vision_config"] | {"model_args": {"block_args": [["er_r1_k3_s2_e4_c128"], ["uir_r1_a3_k5_s2_e6_c256", "mqa_r1_k3_h8_s1_d64_c256"]], "stem_size": 16, "msfa_output_resolution": 4}}}
     seed("config", "blocks", json.dumps(blocks))
+    gemma4 = json.loads((TINY4 / "config.json").read_text())
+    text = gemma4["text_config"]
+    seed("config", "gemma4-text", json.dumps(text))
+    by_layer = {key: value for key, value in text.items() if key not in ("global_head_dim", "num_global_key_value_heads")}
+    by_layer["per_layer_config"] = {f"{layer:02}": {"head_dim": 64, "num_key_value_heads": 1} for layer in (4, 9)}
+    seed("config", "gemma4-by-layer", json.dumps(gemma4 | {"text_config": by_layer}))
+    seed("config", "gemma4-larger", json.dumps(gemma4 | {"text_config": text | {"enable_moe_block": True}}))
     seed("config", "absurd", json.dumps(demo | {"text_config": demo["text_config"] | {"hidden_size": 1 << 60, "num_hidden_layers": -1}}))
     seed("config", "other-model", json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64}))
 

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use gemmad::model::family;
 use gemmad::model::gemma3n::config::Config;
-use gemmad::model::gemma3n::matformer::slices;
 use gemmad::model::gemma3n::vision::Architecture;
 use gemmad::model::generation_config::GenerationConfig;
 use gemmad::model::grammar::Compiler;
@@ -179,19 +178,23 @@ pub(crate) fn config(bytes: &[u8]) {
             assert!(told.len() < LONGEST_TEXT_BYTES, "{} bytes", told.len());
         }
     }
-    if family::load(dir.path()).is_err() {
+    let Ok(model) = family::load(dir.path()) else {
         return;
-    }
-    let config = Config::load(dir.path()).unwrap();
-    if let Ok(slices) = slices(&config.text, Some(dir.path())) {
+    };
+    if let Ok(slices) = model.slices(Some(dir.path())) {
         for slice in slices.iter() {
             assert_eq!(slices.get(&slice.name).unwrap().name, slice.name);
         }
     }
-    if let Some(vision) = &config.vision {
+    for tensor in model.text_tensors() {
+        assert!(model.category(&tensor.name).is_some(), "{}", tensor.name);
+    }
+    // What Gemma 3n's vision encoder alone reads.
+    if let Ok(config) = Config::load(dir.path())
+        && let Some(vision) = &config.vision
+    {
         Architecture::new(vision.hidden_size, vision.model_args.as_ref()).ok();
     }
-    let model = family::load(dir.path()).unwrap();
     let tokenizer = TOKENIZER.get_or_init(|| Tokenizer::load(&demo()).unwrap());
     tokenizer
         .check_config(
