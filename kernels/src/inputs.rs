@@ -2,6 +2,7 @@
 //!
 //! 177 to 183 instructions for 32 numbers on ARM, norm and quantising together.
 
+use crate::clip::Bounds;
 use crate::pool::Pool;
 use crate::quant::{GROUP, PANEL, Q8Activations};
 use crate::quantized::{quantize_activations, quantize_panel};
@@ -66,7 +67,7 @@ impl Inputs {
             for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
                 norm(panel * PANEL + i, row);
             }
-            quantize_panel(pool.isa(), rows, cols, interleaved, out);
+            quantize_panel(pool.isa(), rows, cols, Bounds::NONE, interleaved, out);
         });
     }
 

@@ -12,6 +12,7 @@
 //! code compiled for an instruction set that the CPU was seen to have), and `pool/`.
 
 pub mod attention;
+mod clip;
 pub mod conv;
 mod cores;
 mod dot_tile;
@@ -35,6 +36,7 @@ pub mod softmax;
 pub mod sparse;
 pub mod widen;
 
+pub use clip::{Bounds, Clip};
 pub use cores::recommended_threads;
 pub use inputs::Inputs;
 pub use isa::{FORCE_VARIABLE, Isa, IsaError};

@@ -4,10 +4,11 @@
 
 use std::cell::RefCell;
 
+use crate::clip::{Bounds, Clip};
 use crate::dot_tile::DotTile;
 use crate::gelu::gelu_tanh_mul;
 use crate::isa::Level;
-use crate::matvec::matvec;
+use crate::matvec::{clipped_matvec, with_clamped};
 use crate::packed_tile::PackedTile;
 use crate::pool::TileMut;
 use crate::quantized::{self, with_activations};
@@ -34,7 +35,7 @@ const PACKED_TOKENS: usize = 16;
 /// # Panics
 /// When a length does not fit.
 pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32]) {
-    multiply(pool, w, x, tokens, y, false);
+    multiply(pool, w, Clip::NONE, x, tokens, y, false);
 }
 
 /// [`matmul`] with sums in whatever order is fastest: many tokens go to the `gemm` crate, which picks its instructions itself,
@@ -43,7 +44,24 @@ pub fn matmul(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32
 /// # Panics
 /// When a length does not fit.
 pub fn matmul_in_any_order(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32]) {
-    multiply(pool, w, x, tokens, y, true);
+    multiply(pool, w, Clip::NONE, x, tokens, y, true);
+}
+
+/// A clipped linear layer: [`matmul_in_any_order`] of inputs that are cut off, and with outputs that are.
+///
+/// Inputs are cut off while they are quantised, or copied for floats; outputs by the task that computed them.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn clipped_matmul(
+    pool: &Pool,
+    w: Matrix<'_>,
+    clip: Clip,
+    x: &[f32],
+    tokens: usize,
+    y: &mut [f32],
+) {
+    multiply(pool, w, clip, x, tokens, y, true);
 }
 
 /// [`matmul`] with inputs that several matrices share: a quantised one finds them quantised. The same bits.
@@ -97,7 +115,15 @@ pub fn gelu_gated(
     });
 }
 
-fn multiply(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32], any_order: bool) {
+fn multiply(
+    pool: &Pool,
+    w: Matrix<'_>,
+    clip: Clip,
+    x: &[f32],
+    tokens: usize,
+    y: &mut [f32],
+    any_order: bool,
+) {
     assert_eq!(
         x.len(),
         tokens * w.cols,
@@ -111,10 +137,11 @@ fn multiply(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32],
         w.rows
     );
     if tokens == 1 {
-        return matvec(pool, w, x, y);
+        return clipped_matvec(pool, w, clip, x, y);
     }
     if tokens == 0 || w.cols == 0 {
-        return y.fill(0.0);
+        y.fill(0.0);
+        return clip.output.clamp(pool.isa(), y);
     }
     let by_token = match w.data {
         MatrixData::Quantized(data) => !data.format().is_tiled(),
@@ -124,17 +151,17 @@ fn multiply(pool: &Pool, w: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32],
     if by_token {
         // These forms are made for picking single rows or columns.
         for (x, y) in x.chunks_exact(w.cols).zip(y.chunks_exact_mut(w.rows)) {
-            matvec(pool, w, x, y);
+            clipped_matvec(pool, w, clip, x, y);
         }
         return;
     }
     pool.count_weights(w.bytes());
     match w.data {
-        MatrixData::F32(data) => by_tiles(pool, w, data, x, tokens, y, any_order),
-        MatrixData::Bf16(data) => by_tiles(pool, w, data, x, tokens, y, any_order),
-        MatrixData::F16(data) => by_tiles(pool, w, data, x, tokens, y, any_order),
-        MatrixData::Quantized(data) => with_activations(pool, x, tokens, w.cols, |x| {
-            quantized::matmul::matmul(pool, data, x, y);
+        MatrixData::F32(data) => by_tiles(pool, w, data, clip, x, tokens, y, any_order),
+        MatrixData::Bf16(data) => by_tiles(pool, w, data, clip, x, tokens, y, any_order),
+        MatrixData::F16(data) => by_tiles(pool, w, data, clip, x, tokens, y, any_order),
+        MatrixData::Quantized(data) => with_activations(pool, x, tokens, w.cols, clip.input, |x| {
+            quantized::matmul::matmul_within(pool, data, x, clip.output, y);
         }),
         MatrixData::QuantizedColumns(_) => unreachable!("done token by token"),
     }
@@ -144,6 +171,7 @@ fn by_tiles<W: Element>(
     pool: &Pool,
     w: Matrix<'_>,
     data: &[W],
+    clip: Clip,
     x: &[f32],
     tokens: usize,
     y: &mut [f32],
@@ -162,32 +190,38 @@ fn by_tiles<W: Element>(
     pool.for_each_tile_mut(y, w.rows, TILE_TOKENS, tile_rows, &|token, row, y| {
         let (w, x) = (w.float_rows(data).from(row), x.from(token));
         (0..y.rows()).for_each(|t| y.row_mut(t).fill(0.0));
-        if !packed {
-            return dispatch(isa, DotTile { w, x, y });
-        }
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(
-                (TILE_ROWS + TILE_TOKENS) * BLOCK + CACHE_LINE / size_of::<f32>(),
-                0.0,
-            );
-            // Half of the loads of eight floats would touch two cache lines.
-            let skip = scratch.as_ptr().align_offset(CACHE_LINE);
-            let scratch = &mut scratch[skip..];
-            if any_order {
-                return widened(isa, w, x, y, scratch);
-            }
-            let (packed_w, packed_x) = scratch.split_at_mut(TILE_ROWS * BLOCK);
-            dispatch(
-                isa,
-                PackedTile {
+        if packed {
+            SCRATCH.with_borrow_mut(|scratch| {
+                scratch.resize(
+                    (TILE_ROWS + TILE_TOKENS) * BLOCK + CACHE_LINE / size_of::<f32>(),
+                    0.0,
+                );
+                // Half of the loads of eight floats would touch two cache lines.
+                let skip = scratch.as_ptr().align_offset(CACHE_LINE);
+                let scratch = &mut scratch[skip..];
+                if any_order {
+                    return widened(isa, w, clip.input, x, y, scratch);
+                }
+                let (packed_w, packed_x) = scratch.split_at_mut(TILE_ROWS * BLOCK);
+                let tile = PackedTile {
                     w,
                     x,
+                    bounds: clip.input,
                     packed_w,
                     packed_x,
                     y,
-                },
-            );
-        });
+                };
+                dispatch(isa, tile);
+            });
+        } else {
+            // The rows of a tile lie together.
+            let data = &x.data[..y.rows() * x.stride];
+            with_clamped(isa, clip.input, data, |data| {
+                let x = Rows { data, ..x };
+                dispatch(isa, DotTile { w, x, y });
+            });
+        }
+        clip.output.clamp_tile(isa, y);
     });
 }
 
@@ -216,27 +250,38 @@ thread_local! {
 fn widened<W: Element>(
     isa: Isa,
     w: Rows<'_, W>,
+    bounds: Bounds,
     x: Rows<'_, f32>,
     y: &mut TileMut<'_, f32>,
     scratch: &mut [f32],
 ) {
-    let rows = y.cols();
+    let (tokens, rows) = (y.rows(), y.cols());
+    let (widened_w, clamped_x) = scratch.split_at_mut(TILE_ROWS * BLOCK);
     for first in (0..w.depth).step_by(BLOCK) {
         let depth = BLOCK.min(w.depth - first);
-        for (r, to) in scratch.chunks_exact_mut(depth).take(rows).enumerate() {
+        for (r, to) in widened_w.chunks_exact_mut(depth).take(rows).enumerate() {
             let from = &w.row(r)[first..first + depth];
             dispatch(isa, Widen { from, to });
         }
-        let w = Rows {
-            data: &*scratch,
+        let copied = |data| Rows {
+            data,
             stride: depth,
             depth,
         };
-        let x = Rows {
+        let in_place = Rows {
             data: &x.data[first..],
             stride: x.stride,
             depth,
         };
-        gemm::multiply_transposed(y, w, x);
+        let x = if bounds.is_none() {
+            in_place
+        } else {
+            for (t, to) in clamped_x.chunks_exact_mut(depth).take(tokens).enumerate() {
+                to.copy_from_slice(in_place.row(t));
+                bounds.clamp(isa, to);
+            }
+            copied(&*clamped_x)
+        };
+        gemm::multiply_transposed(y, copied(&*widened_w), x);
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! 32 instructions for 32 weights of 16 bit on ARM.
 
+use std::cell::Cell;
+
+use crate::clip::{Bounds, Clip};
 use crate::dot_tile::DotTile;
 use crate::pool::TileMut;
 use crate::quantized::{self, with_activations};
@@ -21,21 +24,49 @@ const MIN_TASK_BYTES: usize = 32 * 1024;
 /// # Panics
 /// When a length does not fit.
 pub fn matvec(pool: &Pool, w: Matrix<'_>, x: &[f32], y: &mut [f32]) {
+    clipped_matvec(pool, w, Clip::NONE, x, y);
+}
+
+/// [`matvec`] of inputs, and with outputs, that are cut off.
+pub(crate) fn clipped_matvec(pool: &Pool, w: Matrix<'_>, clip: Clip, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), w.cols, "x of a matrix with {} columns", w.cols);
     assert_eq!(y.len(), w.rows, "y of a matrix with {} rows", w.rows);
     pool.count_weights(w.bytes());
-    match w.data {
-        MatrixData::F32(data) => by_rows(pool, w, data, x, y),
-        MatrixData::Bf16(data) => by_rows(pool, w, data, x, y),
-        MatrixData::F16(data) => by_rows(pool, w, data, x, y),
-        MatrixData::Quantized(data) => with_activations(pool, x, 1, w.cols, |x| {
-            quantized::matvec::matvec(pool, data, x, y);
-        }),
+    if let MatrixData::Quantized(data) = w.data {
+        return with_activations(pool, x, 1, w.cols, clip.input, |x| {
+            quantized::matvec::matvec_within(pool, data, x, clip.output, y);
+        });
+    }
+    let within = clip.output;
+    with_clamped(pool.isa(), clip.input, x, |x| match w.data {
+        MatrixData::F32(data) => by_rows(pool, w, data, x, within, y),
+        MatrixData::Bf16(data) => by_rows(pool, w, data, x, within, y),
+        MatrixData::F16(data) => by_rows(pool, w, data, x, within, y),
+        MatrixData::Quantized(_) => unreachable!("done above"),
         MatrixData::QuantizedColumns(data) => {
             y.fill(0.0);
             quantized::accumulate_all_rows(pool, data, x, y);
+            within.clamp(pool.isa(), y);
         }
+    });
+}
+
+thread_local! {
+    /// Buffer of [`with_clamped`], kept for the next call.
+    static CLAMPED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Hands `x`, or a copy of it that is cut off to `bounds`, to `f`; allocates only while the thread's buffer grows.
+pub(crate) fn with_clamped(isa: Isa, bounds: Bounds, x: &[f32], f: impl FnOnce(&[f32])) {
+    if bounds.is_none() {
+        return f(x);
     }
+    let mut clamped = CLAMPED.take();
+    clamped.clear();
+    clamped.extend_from_slice(x);
+    bounds.clamp(isa, &mut clamped);
+    f(&clamped);
+    CLAMPED.set(clamped);
 }
 
 /// Rows that [`matvec_blocks`] computes together: those of a tile.
@@ -66,7 +97,7 @@ pub fn matvec_blocks(pool: &Pool, w: Matrix<'_>, blocks: &[u32], x: &[f32], y: &
         MatrixData::F32(data) => by_blocks(pool, w, data, blocks, x, y),
         MatrixData::Bf16(data) => by_blocks(pool, w, data, blocks, x, y),
         MatrixData::F16(data) => by_blocks(pool, w, data, blocks, x, y),
-        MatrixData::Quantized(data) => with_activations(pool, x, 1, w.cols, |x| {
+        MatrixData::Quantized(data) => with_activations(pool, x, 1, w.cols, Bounds::NONE, |x| {
             quantized::matvec::matvec_blocks(pool, data, blocks, x, y);
         }),
         MatrixData::QuantizedColumns(_) => panic!("rows of a matrix quantised column by column"),
@@ -88,11 +119,19 @@ fn by_blocks<W: Element>(
     });
 }
 
-fn by_rows<W: Element>(pool: &Pool, w: Matrix<'_>, data: &[W], x: &[f32], y: &mut [f32]) {
+fn by_rows<W: Element>(
+    pool: &Pool,
+    w: Matrix<'_>,
+    data: &[W],
+    x: &[f32],
+    bounds: Bounds,
+    y: &mut [f32],
+) {
     let rows = rows_per_task(pool, w.rows, w.cols * size_of::<W>());
     let (outputs, w) = (w.rows, w.float_rows(data));
     pool.for_each_tile_mut(y, outputs, 1, rows, &|_, first, y| {
         multiply(pool.isa(), w.from(first), x, y);
+        bounds.clamp_tile(pool.isa(), y);
     });
 }
 

@@ -1,7 +1,9 @@
 //! The products of [`DotTile`] for many tokens: both operands are widened and copied first, so that a register of partial
 //! sums reads them in one stream, and as many of them as fit stay in registers at a time.
 
+use crate::clip::Bounds;
 use crate::dot_tile::{DotTile, add_sums};
+use crate::map::Unary;
 use crate::pool::TileMut;
 use crate::rows::Rows;
 use crate::simd::partial_sums::{self, BLOCK, MAX_REGISTERS, WAYS, registers};
@@ -16,6 +18,8 @@ const ROWS: usize = 8;
 pub(crate) struct PackedTile<'a, 'y, 'm, W> {
     pub(crate) w: Rows<'a, W>,
     pub(crate) x: Rows<'a, f32>,
+    /// What `x` is cut off to.
+    pub(crate) bounds: Bounds,
     pub(crate) packed_w: &'a mut [f32],
     pub(crate) packed_x: &'a mut [f32],
     pub(crate) y: &'y mut TileMut<'m, f32>,
@@ -26,6 +30,7 @@ impl<W: Element> Kernel for PackedTile<'_, '_, '_, W> {
 
     fn scalar(self) {
         let PackedTile { w, x, y, .. } = self;
+        debug_assert!(self.bounds.is_none(), "the reference packs nothing");
         DotTile { w, x, y }.scalar();
     }
 
@@ -40,6 +45,9 @@ impl<W: Element> Kernel for PackedTile<'_, '_, '_, W> {
             }
             for (t, to) in self.packed_x.chunks_exact_mut(len).take(tokens).enumerate() {
                 pack(s, &self.x.row(t)[first..first + depth], to);
+                if !self.bounds.is_none() {
+                    clamp(s, self.bounds, to);
+                }
             }
             let packed = |data| Rows {
                 data,
@@ -77,6 +85,14 @@ fn pack<S: Simd, E: Element>(s: S, from: &[E], to: &mut [f32]) {
         if let Some(to) = to.next() {
             s.store(s.load(&last[i * S::LANES..]), to);
         }
+    }
+}
+
+/// Cuts off a packed row; the weights with which zeros at its end are multiplied are zeros, too.
+#[inline(always)]
+fn clamp<S: Simd>(s: S, bounds: Bounds, x: &mut [f32]) {
+    for x in x.chunks_exact_mut(S::LANES) {
+        s.store(bounds.of(s, s.load(x)), x);
     }
 }
 

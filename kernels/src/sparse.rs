@@ -2,6 +2,7 @@
 //!
 //! Columns of a row-major matrix take 518 instructions for 32 weights of 16 bit on ARM; a pack stores them so that they take 45 to 49.
 
+use crate::clip::Bounds;
 use crate::quantized::{self, accumulate_rows, with_activations};
 use crate::rows::Rows;
 use crate::simd::partial_sums::{self, BLOCK, WAYS};
@@ -29,7 +30,7 @@ pub fn matvec_rows(pool: &Pool, w: Matrix<'_>, rows: &[u32], x: &[f32], y: &mut 
         MatrixData::F32(data) => by_selected_rows(pool, w, data, rows, x, y),
         MatrixData::Bf16(data) => by_selected_rows(pool, w, data, rows, x, y),
         MatrixData::F16(data) => by_selected_rows(pool, w, data, rows, x, y),
-        MatrixData::Quantized(data) => with_activations(pool, x, 1, w.cols, |x| {
+        MatrixData::Quantized(data) => with_activations(pool, x, 1, w.cols, Bounds::NONE, |x| {
             quantized::matvec_rows::matvec_rows(pool, data, rows, x, y);
         }),
         MatrixData::QuantizedColumns(_) => panic!("rows of a matrix quantised column by column"),

@@ -2,6 +2,7 @@
 
 pub mod architecture;
 mod best;
+pub mod clipped_linear;
 pub mod config;
 pub mod conformer;
 pub mod decoder;

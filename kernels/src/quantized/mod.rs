@@ -35,5 +35,5 @@ mod unsigned;
 pub(crate) use accumulate_rows::accumulate_all_rows;
 pub use accumulate_rows::accumulate_rows;
 pub(crate) use gelu_gated::gelu_gated;
-pub use quantize_activations::quantize_activations;
+pub use quantize_activations::{quantize_activations, quantize_within};
 pub(crate) use quantize_activations::{quantize_panel, with_activations};

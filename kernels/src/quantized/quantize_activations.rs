@@ -4,14 +4,17 @@
 
 use std::cell::Cell;
 
+use crate::clip::Bounds;
 use crate::isa::Isa;
+use crate::map::Unary;
 use crate::pool::Pool;
 use crate::quant::{ActivationGroup, GROUP, PANEL, Q8Activations};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Avx2;
 #[cfg(target_arch = "aarch64")]
 use crate::simd::Neon;
 use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Simd};
+use crate::simd::{Plain, Simd};
 
 /// Quantises `x [tokens, cols]` into `out`: `scale = max |x| / 127` over a group, `q = round(x · 127 / max |x|)`, ties to even.
 ///
@@ -27,6 +30,21 @@ pub fn quantize_activations(
     cols: usize,
     out: &mut Q8Activations,
 ) {
+    quantize_within(pool, x, tokens, cols, Bounds::NONE, out);
+}
+
+/// [`quantize_activations`] of what [`Bounds::clamp`] makes of `x`, in one pass.
+///
+/// # Panics
+/// As there.
+pub fn quantize_within(
+    pool: &Pool,
+    x: &[f32],
+    tokens: usize,
+    cols: usize,
+    bounds: Bounds,
+    out: &mut Q8Activations,
+) {
     assert_eq!(
         x.len(),
         tokens * cols,
@@ -39,6 +57,7 @@ pub fn quantize_activations(
             pool.isa(),
             Token {
                 x,
+                bounds,
                 token: 0,
                 out: &mut out.single,
             },
@@ -51,6 +70,7 @@ pub fn quantize_activations(
             pool.isa(),
             &x[panel * PANEL * cols..],
             cols,
+            bounds,
             interleaved,
             out,
         );
@@ -62,6 +82,7 @@ pub(crate) fn quantize_panel(
     isa: Isa,
     x: &[f32],
     cols: usize,
+    bounds: Bounds,
     interleaved: bool,
     out: &mut [ActivationGroup<PANEL>],
 ) {
@@ -69,8 +90,13 @@ pub(crate) fn quantize_panel(
         let x = x
             .get(token * cols..)
             .map_or(&[][..], |x| &x[..cols.min(x.len())]);
-        let out = &mut *out;
-        dispatch_integer(isa, Token { x, token, out });
+        let token = Token {
+            x,
+            bounds,
+            token,
+            out: &mut *out,
+        };
+        dispatch_integer(isa, token);
     }
     if interleaved {
         out.iter_mut().for_each(interleave);
@@ -82,16 +108,17 @@ thread_local! {
     static SCRATCH: Cell<Q8Activations> = Cell::default();
 }
 
-/// Hands `x`, quantised as by [`quantize_activations`], to `f`; allocates only while the thread's buffers grow.
+/// Hands `x`, quantised as by [`quantize_within`], to `f`; allocates only while the thread's buffers grow.
 pub(crate) fn with_activations(
     pool: &Pool,
     x: &[f32],
     tokens: usize,
     cols: usize,
+    bounds: Bounds,
     f: impl FnOnce(&Q8Activations),
 ) {
     let mut scratch = SCRATCH.take();
-    quantize_activations(pool, x, tokens, cols, &mut scratch);
+    quantize_within(pool, x, tokens, cols, bounds, &mut scratch);
     f(&scratch);
     SCRATCH.set(scratch);
 }
@@ -99,6 +126,7 @@ pub(crate) fn with_activations(
 /// One token into its place `token` of each group; an `x` that ends early is continued with zeros.
 struct Token<'a, const T: usize> {
     x: &'a [f32],
+    bounds: Bounds,
     token: usize,
     out: &'a mut [ActivationGroup<T>],
 }
@@ -106,8 +134,12 @@ struct Token<'a, const T: usize> {
 /// Below this `127 / max` would overflow.
 const SMALLEST: f32 = 1e-36;
 
-/// The two passes over a group; the methods of vectors must be `#[inline(always)]`.
+/// The passes over a group; the methods of vectors must be `#[inline(always)]`.
 trait Group: Copy {
+    /// Its instructions for floats.
+    type Floats: Simd;
+    /// The token of these.
+    fn floats(self) -> Self::Floats;
     /// The largest magnitude, NaN if there is one: magnitudes compare like their bits.
     fn largest(self, x: &[f32; GROUP]) -> f32;
     /// Writes `q = round(x · inverse)`, ties to even, and returns their sum.
@@ -125,11 +157,30 @@ impl<const T: usize> IntegerKernel for Token<'_, T> {
 impl<const T: usize> Token<'_, T> {
     #[inline(always)]
     fn each(self, s: impl Group) {
+        if self.bounds.is_none() {
+            self.walk::<false>(s);
+        } else {
+            self.walk::<true>(s);
+        }
+    }
+
+    #[inline(always)]
+    fn walk<const CLIPPED: bool>(self, s: impl Group) {
         let (whole, rest) = self.x.as_chunks::<GROUP>();
         let mut last = [0.0; GROUP];
         last[..rest.len()].copy_from_slice(rest);
+        if CLIPPED {
+            // Zeros that continue it stay zeros.
+            last = clamp(s.floats(), &last, self.bounds);
+            last[rest.len()..].fill(0.0);
+        }
         for (group, out) in self.out.iter_mut().enumerate() {
+            let clipped;
             let x = match whole.get(group) {
+                Some(x) if CLIPPED => {
+                    clipped = clamp(s.floats(), x, self.bounds);
+                    &clipped
+                }
                 Some(x) => x,
                 None if group == whole.len() => &last,
                 None => &[0.0; GROUP],
@@ -146,11 +197,27 @@ impl<const T: usize> Token<'_, T> {
     }
 }
 
+/// What [`Bounds::clamp`] makes of a group.
+#[inline(always)]
+fn clamp<S: Simd>(s: S, x: &[f32; GROUP], bounds: Bounds) -> [f32; GROUP] {
+    let mut out = *x;
+    for out in out.chunks_exact_mut(S::LANES) {
+        s.store(bounds.of(s, s.load(out)), out);
+    }
+    out
+}
+
 /// The reference.
 #[derive(Clone, Copy)]
 struct Scalar;
 
 impl Group for Scalar {
+    type Floats = Plain;
+
+    fn floats(self) -> Plain {
+        Plain
+    }
+
     fn largest(self, x: &[f32; GROUP]) -> f32 {
         f32::from_bits(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())))
     }
@@ -165,6 +232,13 @@ impl Group for Scalar {
 
 #[cfg(target_arch = "aarch64")]
 impl Group for Neon {
+    type Floats = Self;
+
+    #[inline(always)]
+    fn floats(self) -> Self {
+        self
+    }
+
     #[inline(always)]
     fn largest(self, x: &[f32; GROUP]) -> f32 {
         let mut most = self.magnitude_bits(self.load_f32(x, 0));
@@ -193,6 +267,13 @@ impl Group for Neon {
 
 #[cfg(target_arch = "x86_64")]
 impl Group for Avx2 {
+    type Floats = Self;
+
+    #[inline(always)]
+    fn floats(self) -> Self {
+        self
+    }
+
     #[inline(always)]
     fn largest(self, x: &[f32; GROUP]) -> f32 {
         let mut most = self.magnitude_bits(self.load_f32(x, 0));

@@ -3,6 +3,7 @@
 //! it says.
 
 mod attention;
+mod clip;
 mod common;
 mod conv;
 mod elements;

@@ -91,6 +91,16 @@ pub enum WeightsError {
         /// The type in the file.
         found: String,
     },
+    /// A tensor holds what it may not, or lacks what belongs to it.
+    #[error("{path}: tensor {tensor} {reason}; download the file again")]
+    Unusable {
+        /// The safetensors file, or the checkpoint's directory.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A tensor's bytes do not start at a multiple of its element size, so they cannot be used in place.
     #[error(
         "{path}: tensor {tensor} starts at byte {offset}, which is no multiple of its element size: save the checkpoint again with a current safetensors library"

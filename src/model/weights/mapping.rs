@@ -285,7 +285,9 @@ impl Mapped {
             .iter()
             .skip(1)
             .try_fold(1usize, |product, &n| product.checked_mul(n));
-        if info.shape.first() != Some(&rows) || found_cols != Some(cols) {
+        // A single number without dimensions is a matrix of one row and column.
+        let found_rows = info.shape.first().copied().unwrap_or(1);
+        if found_rows != rows || found_cols != Some(cols) {
             return Err(WeightsError::Shape {
                 path: entry.path.clone(),
                 tensor: name.to_owned(),
@@ -321,6 +323,16 @@ impl Mapped {
             cols,
             kind: Kind::Float(info.dtype),
         })
+    }
+
+    /// What is said of a tensor whose numbers are none that it may hold; `reason` continues a sentence that begins with its name.
+    pub fn unusable(&self, name: &str, reason: String) -> WeightsError {
+        let path = self.table.get(name).map_or(&self.dir, |entry| &entry.path);
+        WeightsError::Unusable {
+            path: path.clone(),
+            tensor: name.to_owned(),
+            reason,
+        }
     }
 
     /// The matrix behind a handle, in place.

@@ -22,6 +22,7 @@ mod scalar;
 use std::ops::Range;
 
 use crate::Isa;
+use crate::clip::Bounds;
 use crate::pool::{Pool, TASKS_PER_THREAD, TileMut};
 use crate::quant::{
     ActivationGroup, BlockFormat, Bytes, GROUP, PANEL, Q8Activations, Quantized, TILE_ROWS,
@@ -61,6 +62,14 @@ type Sums = [[f32; TILE_ROWS]; PANEL];
 /// # Panics
 /// When shapes do not agree, `w` is not tiled, or `x` is not at least two tokens quantised for the pool's instruction set.
 pub fn matmul(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
+    matmul_within(pool, w, x, Bounds::NONE, y);
+}
+
+/// [`matmul`], and what it gives cut off to `bounds` by the task that computed it.
+///
+/// # Panics
+/// As there.
+pub fn matmul_within(pool: &Pool, w: Quantized, x: &Q8Activations, bounds: Bounds, y: &mut [f32]) {
     assert!(w.format().is_tiled(), "a matmul needs a tiled matrix");
     assert!(x.tokens > 1, "one token goes to matvec");
     assert_eq!(
@@ -70,15 +79,20 @@ pub fn matmul(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
     );
     assert_eq!(y.len(), x.tokens * w.rows(), "one output a token and row");
     if w.groups() == 0 || w.rows() == 0 {
-        return y.fill(0.0);
+        y.fill(0.0);
+        return bounds.clamp(x.isa, y);
     }
     let (rows, tokens) = (task_rows(pool, w), batch_tokens(w, x.tokens));
     let panels = x.panels.chunks(tokens / PANEL * w.groups());
     for (y, panels) in y.chunks_mut(tokens * w.rows()).zip(panels) {
         let batch = y.len() / w.rows();
         for block in blocks(w) {
+            let is_last = block + 1 == blocks(w).end;
             pool.for_each_tile_mut(y, w.rows(), batch, rows, &|_, row, y| {
                 multiply_tiles(x.isa, w, panels, block, row, y);
+                if is_last {
+                    bounds.clamp_tile(x.isa, y);
+                }
             });
         }
     }

@@ -10,6 +10,7 @@ mod dotprod;
 mod neon;
 mod scalar;
 
+use crate::clip::Bounds;
 use crate::pool::Pool;
 use crate::quant::{
     ActivationGroup, BlockFormat, Bytes, Q8Activations, Quantized, TILE_ROWS, with_block_format,
@@ -31,8 +32,17 @@ const TASK_BYTES: usize = 64 << 10;
 /// # Panics
 /// When shapes do not agree, or `x` is not one token quantised for the pool's instruction set.
 pub fn matvec(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
+    matvec_within(pool, w, x, Bounds::NONE, y);
+}
+
+/// [`matvec`], and what it gives cut off to `bounds` by the task that computed it.
+///
+/// # Panics
+/// As there.
+pub fn matvec_within(pool: &Pool, w: Quantized, x: &Q8Activations, bounds: Bounds, y: &mut [f32]) {
     if !w.format().is_tiled() {
-        return super::matvec_rows::matvec_all_rows(pool, w, x, y);
+        super::matvec_rows::matvec_all_rows(pool, w, x, y);
+        return bounds.clamp(x.isa, y);
     }
     assert_eq!(
         (x.isa, x.tokens, x.cols),
@@ -41,7 +51,10 @@ pub fn matvec(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
     );
     assert_eq!(y.len(), w.rows(), "one output a row");
     let rows = task_rows(w);
-    pool.for_each_chunk_mut(y, rows, &|chunk, y| multiply_tiles(w, x, chunk * rows, y));
+    pool.for_each_chunk_mut(y, rows, &|chunk, y| {
+        multiply_tiles(w, x, chunk * rows, y);
+        bounds.clamp(x.isa, y);
+    });
 }
 
 /// Rows to hand out at a time, in whole tiles.
