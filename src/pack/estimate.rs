@@ -214,6 +214,25 @@ mod tests {
         }
     }
 
+    /// Reference section 2.6 of Gemma 4: what a token reads in 8.5 and in 4.5 bits. The small recipe gives the side matrices 8.5.
+    #[test]
+    fn a_token_of_gemma_4_reads_what_the_specification_counts() {
+        for (size, side, bytes_8, bytes_4) in [
+            (SyntheticSize::Gemma4E2b, 41_335_552.0, 2.42e9, 1.28e9),
+            (SyntheticSize::Gemma4E4b, 82_673_920.0, 4.93e9, 2.61e9),
+        ] {
+            let small = bytes_4 + side * 4.0 / 8.0;
+            for (recipe, counted) in [(Recipe::Q8, bytes_8), (Recipe::Small, small)] {
+                let pack = PackEstimate::new(size, recipe).unwrap();
+                let bytes = pack.slice(pack.slices.full()).token_bytes as f64;
+                let wrong = bytes / counted - 1.0;
+                assert!(wrong.abs() < 0.004, "{size:?}, {recipe:?}: {bytes}");
+            }
+            let pack = PackEstimate::new(size, Recipe::Small).unwrap();
+            assert_eq!(pack.slices.iter().count(), 1, "no MatFormer");
+        }
+    }
+
     #[test]
     fn a_slice_needs_less_and_the_published_e2b_is_like_e2b_itself() {
         let small = PackEstimate::new(SyntheticSize::E2b, Recipe::Small).unwrap();

@@ -1,7 +1,7 @@
 //! `gemmad inspect` on checkpoints with the names and shapes of the published ones: headers without bytes behind them.
 //!
-//! The totals are those of the specification (section 8), which are Google's published ones; the slices are computed here
-//! from the published table and the tensor list, not from the program's own.
+//! The totals are those of the specifications (section 8 of Gemma 3n's, section 6 of Gemma 4's), which are Google's published ones; the
+//! slices are computed here from the published table and the tensor list, not from the program's own.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -30,7 +30,10 @@ fn listed(file: &str) -> Vec<Listed> {
         };
         Listed {
             name: name.to_owned(),
-            shape: shape.split('x').map(|n| n.parse().unwrap()).collect(),
+            shape: match shape {
+                "scalar" => Vec::new(),
+                _ => shape.split('x').map(|n| n.parse().unwrap()).collect(),
+            },
             group: group.to_owned(),
             parameters: parameters.parse().unwrap(),
         }
@@ -164,8 +167,27 @@ fn inspect_json(dir: &Path) -> Value {
     serde_json::from_str(&inspect(dir, &["--json"])).unwrap()
 }
 
-/// Specification, section 8: (row, E2B, E4B).
-const TOTALS: [(&str, u64, u64); 13] = [
+/// What the specification says of a published checkpoint.
+struct Published {
+    /// The list of its tensors.
+    list: &'static str,
+    /// Each row in which parameters are counted, and how many it has.
+    rows: Vec<(&'static str, u64)>,
+    effective: u64,
+    /// Text as stored: all but the towers.
+    text: u64,
+    audio: u64,
+    vision: u64,
+    total: u64,
+    max_context: u64,
+    /// Bytes of keys and values in 16 bits, by context.
+    kv_16_bit: &'static [(u64, u64)],
+    /// A scale of 4 bytes to so many keys or values, the smallest and the largest head.
+    head_dims: [u64; 2],
+}
+
+/// Specification of Gemma 3n, section 8: (row, E2B, E4B).
+const GEMMA3N: [(&str, u64, u64); 13] = [
     ("text.mlp", 1_509_949_440, 3_523_215_360),
     ("text.attn", 293_614_080, 335_558_400),
     ("text.altup", 25_536_864, 25_598_704),
@@ -180,39 +202,61 @@ const TOTALS: [(&str, u64, u64); 13] = [
     ("embed_vision", 4_460_544, 4_460_544),
     ("embed_audio", 3_345_408, 3_345_408),
 ];
-const EFFECTIVE: [u64; 2] = [1_905_495_648, 3_980_491_248];
-const TEXT: [u64; 2] = [4_456_156_768, 6_866_696_688];
-const TOTAL: [u64; 2] = [5_439_438_272, 7_849_978_192];
+
+/// Gemma 3n's, that of E4B's slice e2b too.
+const EFFECTIVE_E2B: u64 = 1_905_495_648;
+const EFFECTIVE_E4B: u64 = 3_980_491_248;
+
+/// Specification of Gemma 4, section 6.
+const GEMMA4: [(&str, u64, u64); 11] = [
+    ("text.mlp", 1_557_135_360, 3_303_014_400),
+    ("text.attn", 278_412_288, 587_222_272),
+    ("text.ple_side", 41_341_696, 82_683_136),
+    ("text.norms", 216_611, 432_682),
+    ("embed_tokens", 402_653_184, 671_088_640),
+    ("ple_table", 2_348_810_240, 2_818_572_288),
+    ("kv_shared_unused", 18_880_512, 55_055_616),
+    ("vision_tower", 167_365_056, 167_365_056),
+    ("embed_vision", 1_179_648, 1_966_080),
+    ("audio_tower", 304_825_088, 304_825_088),
+    ("embed_audio", 2_359_296, 3_932_160),
+];
+
+fn e2b_of(rows: &[(&'static str, u64, u64)]) -> Vec<(&'static str, u64)> {
+    rows.iter().map(|&(name, e2b, _)| (name, e2b)).collect()
+}
+
+fn e4b_of(rows: &[(&'static str, u64, u64)]) -> Vec<(&'static str, u64)> {
+    rows.iter().map(|&(name, _, e4b)| (name, e4b)).collect()
+}
 
 #[track_caller]
-fn totals_are_the_published_ones(dir: &Path, list: &str, model: usize) {
+fn totals_are_the_published_ones(dir: &Path, published: &Published) {
     let report = inspect_json(dir);
     let text = inspect(dir, &[]);
-    let printed = |number: u64| {
+    let printed = |word: &str| {
         assert!(
-            text.split_whitespace()
-                .any(|word| word == number.to_string()),
-            "{number} is not in\n{text}"
+            text.split_whitespace().any(|printed| printed == word),
+            "{word} is not in\n{text}"
         );
     };
     let mut by_group: BTreeMap<String, u64> = BTreeMap::new();
-    for tensor in listed(list) {
+    for tensor in listed(published.list) {
         *by_group.entry(tensor.group).or_default() += tensor.parameters;
     }
-    for (name, e2b, e4b) in TOTALS {
-        let want = [e2b, e4b][model];
+    for &(name, want) in &published.rows {
         assert_eq!(by_group[name], want, "{name} of the list itself");
         assert_eq!(report["categories"][name], want, "{name}");
-        printed(want);
+        printed(&want.to_string());
     }
     assert_eq!(
         report["categories"].as_object().unwrap().len(),
-        TOTALS.len()
+        published.rows.len()
     );
-    assert_eq!(report["effective_parameters"], EFFECTIVE[model]);
-    assert_eq!(report["total_parameters"], TOTAL[model]);
-    printed(EFFECTIVE[model]);
-    printed(TOTAL[model]);
+    assert_eq!(report["effective_parameters"], published.effective);
+    assert_eq!(report["total_parameters"], published.total);
+    printed(&published.effective.to_string());
+    printed(&published.total.to_string());
 
     let groups = report["groups"].as_array().unwrap();
     let parameters = |name: &str| {
@@ -230,23 +274,49 @@ fn totals_are_the_published_ones(dir: &Path, list: &str, model: usize) {
         );
         parameters
     };
-    assert_eq!(parameters("text") + parameters("ple"), TEXT[model]);
-    assert_eq!(parameters("audio"), 681_348_640 + 3_345_408);
-    assert_eq!(parameters("vision"), 294_126_912 + 4_460_544);
+    assert_eq!(parameters("text") + parameters("ple"), published.text);
+    assert_eq!(parameters("audio"), published.audio);
+    assert_eq!(parameters("vision"), published.vision);
 
-    // Specification, section 2.8.
-    let longest = report["kv_cache"].as_array().unwrap().last().unwrap();
-    assert_eq!(longest["context"], 32_768);
-    assert_eq!(longest["bytes_16_bit"], 272_u64 << 20);
-    // A scale of 4 bytes to 256 elements.
-    assert_eq!(longest["bytes_8_bit"], (136_u64 << 20) / 256 * 260);
-    assert!(text.contains("272.0 MiB"), "{text}");
+    assert_eq!(
+        report["text"]["max_position_embeddings"],
+        published.max_context
+    );
+    let cache = report["kv_cache"].as_array().unwrap();
+    assert_eq!(cache.last().unwrap()["context"], published.max_context);
+    for &(context, bytes) in published.kv_16_bit {
+        let at = cache.iter().find(|at| at["context"] == context).unwrap();
+        assert_eq!(at["bytes_16_bit"], bytes, "{context}");
+        let [least, most] = published.head_dims.map(|dim| bytes / 2 / dim * (dim + 4));
+        let in_8_bit = at["bytes_8_bit"].as_u64().unwrap();
+        assert!((most..=least).contains(&in_8_bit), "{context}: {in_8_bit}");
+        printed(&format!("{}.0", bytes >> 20));
+    }
+}
+
+fn gemma3n(list: &'static str, rows: Vec<(&'static str, u64)>, totals: [u64; 3]) -> Published {
+    let [effective, text, total] = totals;
+    Published {
+        list,
+        rows,
+        effective,
+        text,
+        audio: 681_348_640 + 3_345_408,
+        vision: 294_126_912 + 4_460_544,
+        total,
+        max_context: 32_768,
+        // Section 2.8.
+        kv_16_bit: &[(32_768, 272 << 20)],
+        head_dims: [256, 256],
+    }
 }
 
 #[test]
 fn e2b_in_shards() {
     let dir = e2b();
-    totals_are_the_published_ones(dir.path(), "gemma3n-e2b-tensors.tsv", 0);
+    let totals = [EFFECTIVE_E2B, 4_456_156_768, 5_439_438_272];
+    let published = gemma3n("gemma3n-e2b-tensors.tsv", e2b_of(&GEMMA3N), totals);
+    totals_are_the_published_ones(dir.path(), &published);
     let report = inspect_json(dir.path());
     assert_eq!(report["text"]["intermediate_size"], json!(vec![8192; 30]));
     assert_eq!(report["text"]["num_hidden_layers"], 30);
@@ -261,7 +331,116 @@ fn e2b_in_shards() {
 
 #[test]
 fn e4b_in_one_file() {
-    totals_are_the_published_ones(e4b().path(), "gemma3n-e4b-tensors.tsv", 1);
+    let totals = [EFFECTIVE_E4B, 6_866_696_688, 7_849_978_192];
+    let published = gemma3n("gemma3n-e4b-tensors.tsv", e4b_of(&GEMMA3N), totals);
+    totals_are_the_published_ones(e4b().path(), &published);
+}
+
+/// A Gemma 4 as released: one file, the keys of the released config.json.
+fn gemma4(list: &str, text: Value) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({
+        "architectures": ["Gemma4ForConditionalGeneration"], "model_type": "gemma4", "text_config": text,
+        "vision_config": {"model_type": "gemma4_vision", "hidden_size": 768, "num_hidden_layers": 16, "num_attention_heads": 12,
+            "num_key_value_heads": 12, "head_dim": 64, "intermediate_size": 3072, "hidden_activation": "gelu_pytorch_tanh",
+            "rms_norm_eps": 1e-6, "patch_size": 16, "pooling_kernel_size": 3, "position_embedding_size": 10_240,
+            "rope_parameters": {"rope_theta": 100.0, "rope_type": "default"}, "default_output_length": 280,
+            "use_clipped_linears": true, "standardize": false},
+        "audio_config": {"model_type": "gemma4_audio", "hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 8,
+            "hidden_act": "silu", "subsampling_conv_channels": [128, 32], "conv_kernel_size": 5, "attention_chunk_size": 12,
+            "attention_context_left": 13, "attention_context_right": 0, "attention_logit_cap": 50.0,
+            "attention_invalid_logits_value": -1e9, "residual_weight": 0.5, "gradient_clipping": 1e10, "output_proj_dims": 1536,
+            "rms_norm_eps": 1e-6, "use_clipped_linears": true},
+        "boi_token_id": 255_999, "boa_token_id": 256_000, "image_token_id": 258_880, "audio_token_id": 258_881,
+        "eoi_token_id": 258_882, "eoa_token_id": 258_883, "video_token_id": 258_884, "eos_token_id": [1, 106],
+    });
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    write_hole(&dir.path().join("model.safetensors"), &listed(list));
+    dir
+}
+
+/// `text_config` of a Gemma 4 (specification, section 1.1).
+fn gemma4_text(layers: usize, full_every: usize, sizes: Value) -> Value {
+    let kind = |layer: usize| match layer % full_every {
+        0 => "full_attention",
+        _ => "sliding_attention",
+    };
+    let mut text = json!({
+        "model_type": "gemma4_text", "num_hidden_layers": layers, "layer_types": (1..=layers).map(kind).collect::<Vec<_>>(),
+        "num_attention_heads": 8, "head_dim": 256, "global_head_dim": 512, "num_global_key_value_heads": null,
+        "sliding_window": 512, "hidden_size_per_layer_input": 256, "vocab_size": 262_144, "vocab_size_per_layer_input": 262_144,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}},
+        "final_logit_softcapping": 30.0, "attention_k_eq_v": false, "enable_moe_block": false, "use_bidirectional_attention": null,
+        "max_position_embeddings": 131_072, "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": true, "attention_bias": false, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2,
+    });
+    for (key, value) in sizes.as_object().unwrap() {
+        text[key] = value.clone();
+    }
+    text
+}
+
+#[test]
+fn gemma_4_e2b() {
+    const LIST: &str = "gemma4-e2b-tensors.tsv";
+    let sizes = json!({"hidden_size": 1536, "intermediate_size": 6144, "use_double_wide_mlp": true, "num_key_value_heads": 1,
+        "num_kv_shared_layers": 20});
+    let dir = gemma4(LIST, gemma4_text(35, 5, sizes));
+    let published = Published {
+        list: LIST,
+        rows: e2b_of(&GEMMA4),
+        effective: 2_279_759_139,
+        text: 4_647_449_891,
+        audio: 304_825_088 + 2_359_296,
+        vision: 167_365_056 + 1_179_648,
+        total: 5_123_178_979,
+        max_context: 131_072,
+        // Section 2.6.
+        kv_16_bit: &[(32_768, 198 << 20), (131_072, 774 << 20)],
+        head_dims: [256, 512],
+    };
+    totals_are_the_published_ones(dir.path(), &published);
+    let report = inspect_json(dir.path());
+    let widths = [vec![6144; 15], vec![12_288; 20]].concat();
+    assert_eq!(report["text"]["intermediate_size"], json!(widths));
+    assert_eq!(report["text"]["num_kv_shared_layers"], 20);
+    assert_eq!(report["text"]["head_dim"], 256);
+    assert_eq!(report["text"]["global_head_dim"], 512);
+    let text = inspect(dir.path(), &[]);
+    for line in [
+        "effective               2279759139  (without ple_table, kv_shared_unused, vision_tower, embed_vision, audio_tower, embed_audio)",
+        "head_dim                     256, 512 in layers of full attention",
+        "full_attention               layers [4, 9, 14, 19, 24, 29, 34]",
+        "no MatFormer slices but the whole model",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn gemma_4_e4b() {
+    const LIST: &str = "gemma4-e4b-tensors.tsv";
+    let sizes = json!({"hidden_size": 2560, "intermediate_size": 10_240, "use_double_wide_mlp": false, "num_key_value_heads": 2,
+        "num_kv_shared_layers": 18});
+    let dir = gemma4(LIST, gemma4_text(42, 6, sizes));
+    let published = Published {
+        list: LIST,
+        rows: e4b_of(&GEMMA4),
+        effective: 4_644_441_130,
+        text: 7_518_069_034,
+        audio: 304_825_088 + 3_932_160,
+        vision: 167_365_056 + 1_966_080,
+        total: 7_996_157_418,
+        max_context: 131_072,
+        kv_16_bit: &[(32_768, 532 << 20), (131_072, 2068 << 20)],
+        head_dims: [256, 512],
+    };
+    totals_are_the_published_ones(dir.path(), &published);
+    let report = inspect_json(dir.path());
+    assert_eq!(report["text"]["intermediate_size"], json!(vec![10_240; 42]));
+    assert_eq!(report["text"]["num_key_value_heads"], 2);
 }
 
 /// The published slices as their table prints them (specification, section 6): name, FFN widths in units of 2048, whether
@@ -347,8 +526,8 @@ fn the_sixteen_published_slices_of_e4b() {
         assert_eq!(slice["ffn_parameters"], ffn, "{name}");
         let effective = effective_without_ffn(&tensors, &kept) + ffn;
         match name {
-            "e2b" => assert_eq!(effective, EFFECTIVE[0]),
-            "e4b" => assert_eq!(effective, EFFECTIVE[1]),
+            "e2b" => assert_eq!(effective, EFFECTIVE_E2B),
+            "e4b" => assert_eq!(effective, EFFECTIVE_E4B),
             _ => {
                 let published: f64 = name.split('b').next().unwrap().parse().unwrap();
                 // The published figures are rounded, and up to 0.02 above the count; one layer makes 0.05.

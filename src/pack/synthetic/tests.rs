@@ -67,8 +67,14 @@ fn every_tensor_has_its_published_name_and_shape() {
         let (mut bytes, mut quantised) = (0, 0);
         for file in size.towers(&*model, Recipe::Balanced) {
             for entry in &file.entries {
+                asked.borrow_mut().insert(entry.name.clone());
                 let shape = &shapes[&entry.name];
                 match &entry.store {
+                    // Of which a picture reads a few rows.
+                    Store::Plain(tensor) if entry.name.ends_with("position_embedding_table") => {
+                        assert_eq!(&tensor.shape, shape);
+                        continue;
+                    }
                     Store::Plain(tensor) => assert_eq!(&tensor.shape, shape, "{}", entry.name),
                     Store::Quantized { blocks, .. } => {
                         let found = (blocks.rows, blocks.cols);
@@ -80,7 +86,6 @@ fn every_tensor_has_its_published_name_and_shape() {
                     }
                 }
                 bytes += entry.bytes().unwrap();
-                asked.borrow_mut().insert(entry.name.clone());
             }
         }
         // What is not quantised is next to nothing: no kind of matrix was forgotten.

@@ -1,0 +1,1 @@
+../../demo/train/scenes.py
