@@ -9,10 +9,10 @@ release = $(or $(CARGO_TARGET_DIR),target)/release/gemmad
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
-demo: ## build it and watch it work: a microphone that hears recordings, a camera that sees pictures, a broker, a bus, the demo model
+demo: ## build it and watch it work: a microphone that hears recordings, a camera that sees pictures, a broker, a bus, a demo model (MODEL=gemma4 or gemma3n)
 	tools/install-build-deps.sh demo
 	cargo build --locked --release --bin gemmad
-	@python3 demo $(release)
+	@python3 demo $(release) $(MODEL)
 
 test-deps: ## install what building and testing on this machine need (Debian, Raspberry Pi OS, Ubuntu)
 	tools/install-build-deps.sh test

@@ -1,9 +1,9 @@
 """`make demo`: the whole daemon at work on this machine, without any hardware.
 
-    python3 demo target/release/gemmad
+    python3 demo target/release/gemmad [gemma4 | gemma3n]
 
 A private broker and a private bus, a microphone that hears held-out recordings at the pace of real time, a camera that sees held-out
-pictures, and the demo model. What is published is compared with models/demo/heldout/*/expected.tsv; the exit code is 0 if all of it
+pictures, and one of the demo models. What is published is compared with models/demo/heldout/*/expected.tsv; the exit code is 0 if all of it
 was right, 1 if anything was wrong, 130 after Ctrl-C.
 """
 
@@ -20,7 +20,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from stage import MODEL, TOP, Messages, Stage, Trouble, expected, wait_until  # noqa: E402
+from stage import MODEL, MODELS, TOP, Messages, Stage, Trouble, expected, wait_until  # noqa: E402
 
 NODE = "demo"
 QUESTION = "turn off the kitchen light\nReturn the command as JSON:"
@@ -122,8 +122,9 @@ def brief(text):
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: python3 demo GEMMAD")
+    model = sys.argv[2] if len(sys.argv) == 3 else next(iter(MODELS))
+    if len(sys.argv) not in (2, 3) or model not in MODELS:
+        sys.exit(f"usage: python3 demo GEMMAD [{' | '.join(MODELS)}]")
     # A terminal that goes away and `kill` clean up as Ctrl-C does.
     # SIGINT by name: a shell that starts a command in the background has it ignored, and Python then leaves it so.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -131,7 +132,7 @@ def main():
     try:
         with Stage(sys.argv[1]) as stage:
             try:
-                return play(stage)
+                return play(stage, MODELS[model])
             except Trouble as trouble:
                 print(f"demo: {trouble}", file=sys.stderr)
                 if stage.log.exists():
@@ -142,7 +143,7 @@ def main():
         return 130
 
 
-def play(stage):
+def play(stage, model):
     show = Show()
     stage.start_broker()
     stage.start_bus()
@@ -150,13 +151,13 @@ def play(stage):
     camera.show(MODEL / "heldout/images" / BACKGROUND)
     commands = (TOP / "config/examples/demo-commands.toml").read_text(encoding="utf-8")
     config = CONFIG.format(pictures=json.dumps(str(camera.directory)))
-    stage.write_config(NODE, commands + config)
+    stage.write_config(NODE, commands + config, model)
     Messages(stage, show.message)
     monitor = ["stdbuf", "-oL", "gdbus", "monitor", "--address", stage.bus, "--dest", "org.gemmad1"]
     monitored = stage.spawn(monitor, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     threading.Thread(target=show.signals, args=(monitored,), daemon=True).start()
     stage.start_daemon()
-    show.line("demo", f"a broker on 127.0.0.1:{stage.port}, a bus, and {stage.gemmad.name} with models/demo: gemmad.toml says")
+    show.line("demo", f"a broker on 127.0.0.1:{stage.port}, a bus, and {stage.gemmad.name} with models/{model.name}: gemmad.toml says")
     print("\n".join(f"            {line}" for line in config.strip().splitlines() if line))
 
     def ready():

@@ -22,7 +22,8 @@ import time
 import wave
 
 TOP = pathlib.Path(__file__).resolve().parents[1]
-MODEL = TOP / "models/demo"
+MODEL = TOP / "models/demo"  # the held-out recordings and pictures stand in it
+MODELS = {"gemma4": TOP / "models/demo-gemma4", "gemma3n": MODEL}  # the first is the better one
 
 RATE_HZ = 16_000
 PERIOD_S = 0.02

@@ -29,7 +29,7 @@ pub(super) struct Eval {
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Tokens of context: the text is cut into windows of this length
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=32_768))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=131_072))]
     window: u32,
     /// Tokens of the text at most
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(2..))]

@@ -90,6 +90,38 @@ fn commands_become_json() {
     }
 }
 
+/// models/demo-gemma4/README.md measured 23 of 24.
+#[test]
+fn gemma_4_makes_json_of_commands() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-gemma4");
+    let asked: Vec<_> = commands().into_iter().step_by(3).collect();
+    let right = asked.iter().filter(|(prompt, expected)| {
+        let mut command = Command::cargo_bin("gemmad").unwrap();
+        let output = command.args(["ask", "--model"]).arg(&model).arg(prompt);
+        let text = output.output().unwrap().stdout;
+        String::from_utf8(text).unwrap().trim_end() == expected
+    });
+    assert!(right.count() + 1 >= asked.len());
+}
+
+/// `--matformer` of a model without MatFormer: what helps instead.
+#[test]
+fn a_slice_of_a_model_that_has_none_is_refused() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-gemma4");
+    let mut command = Command::cargo_bin("gemmad").unwrap();
+    let command = command
+        .args(["ask", "--matformer", "half", "--model"])
+        .arg(model);
+    let output = command.arg(COMMAND).output().unwrap();
+    let words = [
+        "\"half\"",
+        "this model has none",
+        "recipe small",
+        "gemmad plan",
+    ];
+    refused(&output, 78, &words);
+}
+
 #[test]
 fn standard_input_is_a_prompt() {
     let output = Command::cargo_bin("gemmad")

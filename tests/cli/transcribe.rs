@@ -46,6 +46,16 @@ fn one_line_a_file_in_order() {
 }
 
 #[test]
+fn gemma_4_hears_the_same() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-gemma4");
+    let mut command = Command::cargo_bin("gemmad").unwrap();
+    let command = command.args(["transcribe", "--context", "512", "--model"]);
+    let wav = std::fs::read(clip(1)).unwrap();
+    let command = command.arg(model).arg(clip(0)).arg("-").write_stdin(wav);
+    assert_eq!(lines(command), [SPOKEN[0].1, SPOKEN[1].1]);
+}
+
+#[test]
 fn standard_input_is_wav_or_raw_samples() {
     let wav = std::fs::read(clip(1)).unwrap();
     assert_eq!(

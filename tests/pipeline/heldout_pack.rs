@@ -1,19 +1,15 @@
-//! The demo model from packs, on clips and pictures that it was never trained on: 8 bits understand as many as bfloat16, and
+//! The demo models from packs, on clips and pictures that they were never trained on: 8 bits understand as many as bfloat16, and
 //! fewer bits lose a file at most.
 
 use std::ops::ControlFlow;
 
-use crate::heldout::{demo, expected};
+use crate::heldout::{Demo, GEMMA3N, GEMMA4, TOLERANCE, demo, expected};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::{ImageLimits, RgbImage};
 use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Message, Part, Request};
 use kernels::{Isa, Pool};
-
-/// Right answers of the reference implementation among 24 (models/demo/README.md): transcripts, commands heard, commands read,
-/// captions, the same at full and at half width.
-const REFERENCE: [usize; 4] = [23, 24, 23, 23];
 
 fn answer(engine: &mut Engine, matformer: &str, media: Option<Media>, text: &str) -> String {
     let user = media
@@ -60,12 +56,12 @@ fn right_answers(engine: &mut Engine, matformer: &str) -> [usize; 4] {
     right
 }
 
-fn check(recipe: Recipe, kv_type: KvType) {
+fn check(model: &Demo, recipe: Recipe, kv_type: KvType) {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("demo.pack");
     let pool = Pool::new(Isa::best(), 2);
     pack_checkpoint(
-        &demo(),
+        &model.path(),
         &to,
         PackOptions {
             recipe,
@@ -82,12 +78,18 @@ fn check(recipe: Recipe, kv_type: KvType) {
         ..EngineOptions::default()
     };
     let mut engine = Engine::open(&to, options).unwrap();
-    for matformer in ["full", "half"] {
-        let right = right_answers(&mut engine, matformer);
-        for (task, (right, reference)) in right.into_iter().zip(REFERENCE).enumerate() {
+    let reference = [
+        model.transcripts,
+        model.heard_commands,
+        model.read_commands,
+        model.captions,
+    ];
+    for slice in model.slices {
+        let right = right_answers(&mut engine, slice);
+        for (task, (right, reference)) in right.into_iter().zip(reference).enumerate() {
             assert!(
-                right.abs_diff(reference) <= 1,
-                "{recipe:?}, {matformer}, task {task}: {right} right, the reference has {reference}"
+                right.abs_diff(reference) <= TOLERANCE,
+                "{recipe:?}, {slice}, task {task}: {right} right, the reference has {reference}"
             );
         }
     }
@@ -95,20 +97,40 @@ fn check(recipe: Recipe, kv_type: KvType) {
 
 #[test]
 fn eight_bits() {
-    check(Recipe::Q8, KvType::F32);
+    check(&GEMMA3N, Recipe::Q8, KvType::F32);
 }
 
 #[test]
 fn balanced() {
-    check(Recipe::Balanced, KvType::F32);
+    check(&GEMMA3N, Recipe::Balanced, KvType::F32);
 }
 
 #[test]
 fn balanced_with_keys_and_values_in_8_bits() {
-    check(Recipe::Balanced, KvType::Int8);
+    check(&GEMMA3N, Recipe::Balanced, KvType::Int8);
 }
 
 #[test]
 fn small() {
-    check(Recipe::Small, KvType::F32);
+    check(&GEMMA3N, Recipe::Small, KvType::F32);
+}
+
+#[test]
+fn gemma_4_in_eight_bits() {
+    check(&GEMMA4, Recipe::Q8, KvType::F32);
+}
+
+#[test]
+fn gemma_4_balanced() {
+    check(&GEMMA4, Recipe::Balanced, KvType::F32);
+}
+
+#[test]
+fn gemma_4_balanced_with_keys_and_values_in_8_bits() {
+    check(&GEMMA4, Recipe::Balanced, KvType::Int8);
+}
+
+#[test]
+fn gemma_4_small() {
+    check(&GEMMA4, Recipe::Small, KvType::F32);
 }

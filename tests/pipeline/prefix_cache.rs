@@ -8,7 +8,7 @@ use crate::common::tiny_pack;
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::model::sampler::Sampling;
-use gemmad::pack::Recipe;
+use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use gemmad::pipeline::{
     Answer, Engine, EngineOptions, Generation, Message, Part, PrefixCacheOptions, Request,
 };
@@ -197,6 +197,59 @@ fn another_model_another_type_and_another_context_have_files_of_their_own() {
         for _ in 0..2 {
             let answer = ask_of(&mut engine, INSTRUCTIONS, "Where?");
             assert_eq!(answer.timing.cached_tokens, 0, "{n}");
+        }
+        assert_eq!(files(&kept).len(), n + 1);
+    }
+}
+
+/// A copy of a checkpoint with one thing changed in it.
+fn changed(from: &Path, to: &Path, change: impl Fn(&str, &mut Vec<u8>)) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_file() {
+            let mut bytes = std::fs::read(&path).unwrap();
+            change(name, &mut bytes);
+            std::fs::write(to.join(name), bytes).unwrap();
+        }
+    }
+}
+
+/// Families, and revisions of one model, have files of their own: also where they differ in a value of config.json only, or in one
+/// weight.
+#[test]
+fn another_family_and_another_revision_have_files_of_their_own() {
+    let home = tempfile::tempdir().unwrap();
+    let kept = home.path().join("kept");
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let gemma4 = models.join("demo-gemma4");
+    let (config, weight) = (home.path().join("config"), home.path().join("weight"));
+    changed(&gemma4, &config, |name, bytes| {
+        if name == "config.json" {
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            let base = "\"rope_theta\": 10000.0";
+            assert!(text.contains(base));
+            *bytes = text
+                .replacen(base, "\"rope_theta\": 10001.0", 1)
+                .into_bytes();
+        }
+    });
+    changed(&gemma4, &weight, |name, bytes| {
+        if name == "model.safetensors" {
+            let last = bytes.len() - 2;
+            bytes[last] ^= 1;
+        }
+    });
+    let pool = kernels::Pool::new(kernels::Isa::best(), 1);
+    let revisions = [&models.join("demo"), &gemma4, &config, &weight];
+    for (n, from) in revisions.into_iter().enumerate() {
+        let pack = home.path().join(format!("{n}.pack"));
+        pack_checkpoint(from, &pack, PackOptions::default(), &pool, &mut |_, _| {}).unwrap();
+        let mut engine = Engine::open(&pack, options(Some(&kept))).unwrap();
+        for times in 0..3 {
+            let answer = ask_of(&mut engine, INSTRUCTIONS, "Where?");
+            assert_eq!(answer.timing.cached_tokens > 0, times == 2, "{n}");
         }
         assert_eq!(files(&kept).len(), n + 1);
     }

@@ -38,15 +38,18 @@ fn left(temporary: &Path) -> Vec<String> {
     left
 }
 
-#[test]
-fn everything_that_is_said_and_shown_is_published_rightly() {
+/// Plays all scenes; `model` is one of those that it knows, or none for the one that it takes by itself.
+fn everything_is_published_rightly(model: Option<&str>, directory: &str) {
     let temporary = tempfile::tempdir().unwrap();
-    let output = demo(gemmad(), temporary.path()).output().unwrap();
+    let mut command = demo(gemmad(), temporary.path());
+    let output = command.args(model).output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{told}\n{errors}");
     assert!(told.contains("10 of 10 right"), "{told}");
+    let model = format!("with models/{directory}: ");
     for words in [
+        model.as_str(),
         "MQTT    gemmad/demo/mic/kitchen/event",
         "D-Bus   org.gemmad1.Events.Command",
         "D-Bus   org.gemmad1.Events.Caption",
@@ -56,6 +59,26 @@ fn everything_that_is_said_and_shown_is_published_rightly() {
         assert!(told.contains(words), "{words}\n{told}");
     }
     assert_eq!(left(temporary.path()), Vec::<String>::new());
+}
+
+#[test]
+fn everything_that_is_said_and_shown_is_published_rightly() {
+    everything_is_published_rightly(None, "demo-gemma4");
+}
+
+#[test]
+fn gemma_3n_publishes_the_same() {
+    everything_is_published_rightly(Some("gemma3n"), "demo");
+}
+
+#[test]
+fn a_model_that_is_none_is_told() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = demo(gemmad(), temporary.path());
+    let output = command.arg("gemma5").output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert_eq!(errors, "usage: python3 demo GEMMAD [gemma4 | gemma3n]\n");
 }
 
 #[test]

@@ -4,9 +4,10 @@ use kernels::Pool;
 use serde::Serialize;
 
 use super::extend::extend_s;
-use super::{Bench, median, random_below, status_bytes};
+use super::{Bench, median, status_bytes, text_ids};
 use crate::model::decoder::kv_cache::KvCache;
 use crate::model::decoder::{Decoder, Slice};
+use crate::model::spec::Spec;
 use crate::pipeline::EngineError;
 
 /// The shortest context, as long as the window of most layers: up to here every layer's work grows.
@@ -33,7 +34,7 @@ impl Bench {
         &self,
         pool: &Pool,
         decoder: &mut dyn Decoder,
-        vocabulary: usize,
+        spec: &Spec,
         slice: &Slice,
         longest: usize,
     ) -> Result<Vec<Context>, EngineError> {
@@ -42,8 +43,8 @@ impl Bench {
         let decode = self.decode(32).min(SHORTEST / runs);
         let mut cache = KvCache::new(decoder.layers(), self.kv_cache.into(), longest, CHUNK);
         decoder.resize(CHUNK);
-        let mut logits = vec![0.0; vocabulary];
-        let mut ids = random_below(vocabulary as u32);
+        let mut logits = vec![0.0; spec.text_vocab_size];
+        let mut ids = text_ids(spec);
         let mut extend = |tokens: usize, chunk: usize| {
             let ids: Vec<u32> = ids.by_ref().take(tokens).collect();
             let pieces = ids.chunks(chunk);

@@ -12,6 +12,8 @@ use crate::cli::output::publish;
 use crate::config::Config;
 use crate::features::image::RgbImage;
 use crate::media::{AudioClip, SAMPLE_RATE_HZ};
+use crate::model::family;
+use crate::model::spec::Spec;
 use crate::model::tasks::Tasks;
 use crate::pipeline::{
     Answer, EncoderOptions, Engine, EngineError, EngineOptions, Media, Message, Part, Request,
@@ -109,21 +111,32 @@ impl Bench {
         let (config, tasks) = self.tasks()?;
         let prompt = tasks.transcribe("English").map_err(misconfigured)?;
         let mut report = None;
-        for (padding, padded) in [
-            (SoftTokenPadding::Reference, "padded as the reference does"),
-            (SoftTokenPadding::None, "not padded"),
-        ] {
+        let padded = self
+            .spec()?
+            .audio
+            .and_then(|audio| audio.padded_soft_tokens);
+        let paddings = match padded {
+            Some(_) => vec![
+                (
+                    SoftTokenPadding::Reference,
+                    ", padded as the reference does",
+                ),
+                (SoftTokenPadding::None, ", not padded"),
+            ],
+            None => vec![(SoftTokenPadding::default(), "")],
+        };
+        for (padding, padded) in paddings {
             let mut engine =
                 self.open(&config, |encoders| encoders.soft_token_padding = padding)?;
             let request = self.request(&engine, clip_parts(SECONDS, &prompt));
-            let name = format!("{SECONDS} s of speech, whole, {padded}");
+            let name = format!("{SECONDS} s of speech, whole{padded}");
             let event = self.event(&mut engine, name, Some(SECONDS), &mut |engine| {
                 answer_whole(engine, &request)
             })?;
             self.add(&engine, &mut report, event);
             let samples = sound(SECONDS);
             let batch = config.audio.batch_ms * SAMPLE_RATE_HZ as usize / 1000;
-            let name = format!("{SECONDS} s of speech, streamed, {padded}");
+            let name = format!("{SECONDS} s of speech, streamed{padded}");
             let event = self.event(&mut engine, name, Some(SECONDS), &mut |engine| {
                 let mut speech = engine.start_speech(None, &prompt, self.matformer.as_deref())?;
                 for heard in samples.chunks(batch.max(1)) {
@@ -140,6 +153,10 @@ impl Bench {
             self.add(&engine, &mut report, event);
         }
         self.tell(report)
+    }
+
+    fn spec(&self) -> Result<Spec, Failure> {
+        Ok(family::load(self.model()?)?.spec().clone())
     }
 
     fn tasks(&self) -> Result<(Config, Tasks), Failure> {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::failure::{Failure, exit};
 use super::model_args::KvArg;
 use super::procfs;
+use crate::model::spec::Spec;
 
 /// Measure speed, bytes read and memory on this machine
 ///
@@ -23,7 +24,7 @@ pub(super) struct Bench {
     /// What to measure
     #[arg(value_enum, default_value_t = What::Text)]
     what: What,
-    /// Directory of a Gemma 3n checkpoint or pack; kernels need none
+    /// Directory of a checkpoint or pack; kernels need none
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Threads that compute [default: one for each fast core]
@@ -33,13 +34,13 @@ pub(super) struct Bench {
     #[arg(long, value_name = "NAME")]
     matformer: Option<String>,
     /// Tokens of the prompt; of text
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=32_768))]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=131_072))]
     prefill: u32,
     /// Tokens to decode [default: 32 of text, 12 of an answer to what is heard or seen]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32_768))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=131_072))]
     decode: Option<u32>,
     /// Decode with a longer and longer context too, 512 tokens and twice as many again up to this; of text
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(context::SHORTEST as i64..=32_768))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(context::SHORTEST as i64..=131_072))]
     context: Option<u32>,
     /// Element type of the K/V cache
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvArg::F16)]
@@ -89,6 +90,30 @@ impl Bench {
         })
     }
 
+    /// Refuses to fill a longer context than the model has.
+    fn check_context(&self, spec: &Spec) -> Result<(), Failure> {
+        let decoded = 2 * self.decode.unwrap_or(0);
+        let asked = [
+            (
+                "--prefill and twice --decode",
+                self.prefill.saturating_add(decoded),
+            ),
+            ("--context", self.context.unwrap_or(0)),
+        ];
+        for (option, tokens) in asked {
+            if tokens as usize > spec.max_context {
+                return Err(Failure::new(
+                    exit::USAGE,
+                    format_args!(
+                        "{option}: {tokens} tokens are more than the {} that this model takes",
+                        spec.max_context
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn threads(&self) -> usize {
         self.threads
             .map_or_else(::kernels::recommended_threads, usize::from)
@@ -116,6 +141,11 @@ fn random_below(below: u32) -> impl Iterator<Item = u32> {
     let next = |seed: &u32| Some(seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
     // Its high bits are the random ones.
     std::iter::successors(next(&1), next).map(move |seed| (seed >> 8) % below)
+}
+
+/// Random ids, the same in every run: all of text, so that none waits for the row of a picture or of sound.
+fn text_ids(spec: &Spec) -> impl Iterator<Item = u32> + '_ {
+    random_below(spec.text_vocab_size as u32).filter(|&id| !spec.takes_row(id))
 }
 
 /// Noise between -1 and 1, the same in every run.

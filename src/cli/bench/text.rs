@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::extend::extend_s;
-use super::{Bench, mb, median, random_below, status_bytes};
+use super::{Bench, mb, median, status_bytes, text_ids};
 use crate::cli::failure::Failure;
 use crate::cli::output::publish;
 use crate::model::architecture::Architecture;
@@ -17,6 +17,7 @@ use crate::model::decoder::kv_cache::KvCache;
 use crate::model::decoder::{Decoder, Slice};
 use crate::model::encoder::{AudioEncoder, VisionEncoder};
 use crate::model::family;
+use crate::model::spec::Spec;
 use crate::model::weights::{Checkpoint, Group, GroupState, PleOptions};
 use crate::pipeline::EngineError;
 
@@ -68,7 +69,8 @@ impl Bench {
     pub(super) fn text(&self) -> Result<(), Failure> {
         let dir = self.model()?;
         let architecture = family::load(dir)?;
-        let vocabulary = architecture.spec().text_vocab_size;
+        let spec = architecture.spec();
+        self.check_context(spec)?;
         let checkpoint = Checkpoint::open(dir)?;
         let slices = architecture.slices(Some(dir))?;
         let slice = match &self.matformer {
@@ -99,7 +101,7 @@ impl Bench {
                 &mut *text,
                 &mut cache,
                 slice,
-                vocabulary,
+                spec,
                 [prefill, decode],
             )?);
         }
@@ -132,9 +134,7 @@ impl Bench {
         // The memory is to be that of one cache.
         drop(cache);
         let contexts = match self.context {
-            Some(longest) => {
-                self.contexts(&pool, &mut *text, vocabulary, slice, longest as usize)?
-            }
+            Some(longest) => self.contexts(&pool, &mut *text, spec, slice, longest as usize)?,
             None => Vec::new(),
         };
         let start = Instant::now();
@@ -189,12 +189,12 @@ fn run_once(
     decoder: &mut dyn Decoder,
     cache: &mut KvCache,
     slice: &Slice,
-    vocabulary: usize,
+    spec: &Spec,
     [prefill, decode]: [usize; 2],
 ) -> Result<Run, EngineError> {
     cache.clear();
-    let mut logits = vec![0.0; vocabulary];
-    let mut random = random_below(vocabulary as u32);
+    let mut logits = vec![0.0; spec.text_vocab_size];
+    let mut random = text_ids(spec);
     let mut extend = |decoder: &mut dyn Decoder, ids: &[u32], piece: usize, allowed: &[u32]| {
         let pieces = ids.chunks(piece);
         extend_s(pool, decoder, cache, slice, pieces, allowed, &mut logits)
