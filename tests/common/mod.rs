@@ -23,6 +23,14 @@ pub fn fixtures() -> PathBuf {
     )
 }
 
+/// The Gemma 4 checkpoint under test: `GEMMAD_FIXTURES_G4`, else the one in the repository.
+pub fn fixtures_gemma4() -> PathBuf {
+    std::env::var_os("GEMMAD_FIXTURES_G4").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-g4a"),
+        PathBuf::from,
+    )
+}
+
 /// The checkpoint under test as a pack in `dir`.
 pub fn tiny_pack(recipe: Recipe, dir: &Path) -> PathBuf {
     let to = dir.join("tiny.pack");
@@ -44,7 +52,12 @@ pub struct Golden {
 impl Golden {
     /// Reads `golden/NAME.safetensors` of the fixtures.
     pub fn open(name: &str) -> Golden {
-        let path = fixtures()
+        Golden::of(&fixtures(), name)
+    }
+
+    /// Likewise of another checkpoint.
+    pub fn of(checkpoint: &Path, name: &str) -> Golden {
+        let path = checkpoint
             .join("golden")
             .join(format!("{name}.safetensors"));
         let bytes =

@@ -5,6 +5,7 @@
 mod audio;
 #[path = "../common/mod.rs"]
 mod common;
+mod gemma4_golden;
 mod multimodal;
 mod pack;
 mod pack_towers;

@@ -1,0 +1,1 @@
+//! Gemma 4 against the reference implementation (tests/fixtures/tiny-g4a/README.md): `cargo test gemma4_golden` runs all of it, and only it.
