@@ -1,4 +1,4 @@
-//! Runs Gemma 3n on small ARM64 boards. The rooms stand here by name; ARCHITECTURE.md has them in the order of the data.
+//! Runs Gemma 3n and Gemma 4 on small ARM64 boards. The rooms stand here by name; ARCHITECTURE.md has them in the order of the data.
 
 #![deny(unsafe_code)]
 

@@ -32,7 +32,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::guard::harmless;
 
-/// Run Gemma 3n (text, audio, vision) on the CPU of a small board.
+/// Run Gemma 4 or Gemma 3n (text, audio, vision) on the CPU of a small board.
 #[derive(Debug, Parser)]
 #[command(name = "gemmad", version, about, arg_required_else_help = true)]
 struct Cli {

@@ -12,7 +12,7 @@ use crate::pipeline::{EncoderOptions, Engine, EngineOptions, Generation};
 /// The model that a command works on.
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelArgs {
-    /// Directory of a Gemma 3n checkpoint: config.json, tokenizer.json and safetensors
+    /// Directory of a checkpoint of Gemma 3n or Gemma 4: config.json, tokenizer.json and safetensors
     #[arg(long, value_name = "DIR")]
     pub(super) model: PathBuf,
 }

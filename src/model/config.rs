@@ -52,7 +52,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// There is no config.json, and it can be told why.
-    #[error("{path} is no checkpoint of Gemma 3n: {reason}")]
+    #[error("{path} is no checkpoint of Gemma 3n or Gemma 4: {reason}")]
     NotACheckpoint {
         /// What was given as one.
         path: PathBuf,

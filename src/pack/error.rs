@@ -102,9 +102,9 @@ pub enum PackError {
         /// What to do about it.
         remedy: &'static str,
     },
-    /// A tensor that every Gemma 3n has is not in the source.
+    /// A tensor that every model of its family has is not in the source.
     #[error(
-        "{path}: tensor {tensor} is missing: the download is incomplete, or this is no whole Gemma 3n"
+        "{path}: tensor {tensor} is missing: the download is incomplete, or this is no whole model"
     )]
     Missing {
         /// The source.

@@ -116,6 +116,12 @@ fn types_and_architectures_are_told_by_name() {
         &gguf(&llama, &[("v.blk", 23)]),
         &["\"llama\"", "Gemma 3n"],
     );
+    let gemma4 = [("general.architecture", 8, &b"\x06\0\0\0\0\0\0\0gemma4"[..])];
+    refused(
+        "a.gguf",
+        &gguf(&gemma4, &[("v.blk", 23)]),
+        &["Gemma 4", "not yet", "safetensors", "directory"],
+    );
 }
 
 #[test]

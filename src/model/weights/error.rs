@@ -17,14 +17,14 @@ pub enum WeightsError {
     },
     /// The directory holds no weights.
     #[error(
-        "{dir} holds neither model.safetensors nor model.safetensors.index.json: point --model at the directory of a downloaded Gemma 3n checkpoint"
+        "{dir} holds neither model.safetensors nor model.safetensors.index.json: point --model at the directory of a downloaded checkpoint of Gemma 3n or Gemma 4"
     )]
     NoWeights {
         /// The directory that was searched.
         dir: PathBuf,
     },
     /// What was given is something else than a checkpoint.
-    #[error("{path} is no checkpoint of Gemma 3n: {reason}")]
+    #[error("{path} is no checkpoint of Gemma 3n or Gemma 4: {reason}")]
     NotACheckpoint {
         /// What was given.
         path: PathBuf,

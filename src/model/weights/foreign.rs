@@ -68,7 +68,7 @@ pub(super) fn refuse(
     }
     bad(
         &info.name,
-        "no tensor is named as in Gemma 3n (model.language_model…): take the checkpoint as Google publishes it, or save the model again with save_pretrained() of transformers".to_owned(),
+        "no tensor is named as in Gemma 3n and Gemma 4 (model.language_model…): take the checkpoint as Google publishes it, or save the model again with save_pretrained() of transformers".to_owned(),
     )
 }
 

@@ -32,6 +32,8 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// The architecture that llama.cpp calls Gemma 3n.
 pub(super) const ARCHITECTURE: &str = "gemma3n";
+/// And that of a newer family, of which checkpoints are read, and no files of llama.cpp.
+const NOT_YET: &str = "gemma4";
 /// Other keys that are kept.
 const KEPT: [&str; 11] = [
     "general.architecture",
@@ -142,7 +144,7 @@ impl Reader<'_> {
     fn keep(&mut self, bytes: u64) -> Result<(), PackError> {
         self.room = self.room.checked_sub(bytes).ok_or_else(|| {
             self.bad(format!(
-                "what its header holds takes more than {MAX_KEPT_BYTES} bytes of memory; no Gemma 3n needs so much"
+                "what its header holds takes more than {MAX_KEPT_BYTES} bytes of memory; no model that gemmad packs needs so much"
             ))
         })?;
         Ok(())
@@ -280,10 +282,13 @@ impl Reader<'_> {
         }
         match values.get("general.architecture") {
             Some(Value::Text(name)) if name == "clip" => Err(self.bad(format!(
-                "it holds the towers of a model for llama.cpp (mmproj): gemmad runs Gemma 3n (\"{ARCHITECTURE}\"), whose towers it takes from the checkpoint of safetensors"
+                "it holds the towers of a model for llama.cpp (mmproj): gemmad takes towers from the checkpoint of safetensors"
+            ))),
+            Some(Value::Text(name)) if name == NOT_YET => Err(self.bad(format!(
+                "it is a Gemma 4 (\"{NOT_YET}\"), which is packed from the checkpoint of safetensors that Google publishes, not yet from files of llama.cpp: download that, and give its directory"
             ))),
             Some(Value::Text(name)) if name != ARCHITECTURE => Err(self.bad(format!(
-                "its architecture is {name:?}; gemmad runs Gemma 3n (\"{ARCHITECTURE}\") only"
+                "its architecture is {name:?}; of files of llama.cpp gemmad packs those of Gemma 3n (\"{ARCHITECTURE}\")"
             ))),
             _ => Ok(()),
         }

@@ -20,7 +20,7 @@ pub(super) fn describe(info: &Info, config: &WyomingOptions) -> Value {
         })
     };
     let program = |description: &str| {
-        let mut model = artifact(&info.model, "Gemma 3n");
+        let mut model = artifact(&info.model, "Gemma");
         model["languages"] = json!(languages);
         let mut program = artifact(env!("CARGO_PKG_NAME"), description);
         program["models"] = json!([model]);
