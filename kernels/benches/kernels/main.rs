@@ -15,7 +15,7 @@ mod quantized;
 use std::time::Instant;
 
 use half::{bf16, f16};
-use kernels::attention::{KvSegment, attend, attend_part, combine, int8, part_len};
+use kernels::attention::{KvSegment, attend, attend_all, attend_part, combine, int8, part_len};
 use kernels::matmul::{matmul, matmul_in_any_order};
 use kernels::recommended_threads;
 use kernels::{Isa, Matrix, Pool, elementwise, gelu, rms_norm, rope, softmax};
@@ -54,6 +54,7 @@ fn main() {
     bench.products();
     bench.quantized();
     bench.attention();
+    bench.attention_of_all();
     bench.elements();
     bench.oversubscribed();
 }
@@ -208,6 +209,27 @@ impl Bench {
                     });
                 }
             }
+        }
+    }
+
+    /// Two heads of the vision tower of Gemma 4, over a picture of 280 soft tokens.
+    fn attention_of_all(&self) {
+        let (heads, head_dim, patches) = (2, 64, 2520);
+        let width = heads * head_dim;
+        let [q, k] = [random(patches * width), random(patches * width)];
+        let k16: Vec<f16> = k.iter().map(|&x| f16::from_f32(x)).collect();
+        for (format, k) in [
+            ("f32", Matrix::f32(&k, patches, width)),
+            ("f16", Matrix::f16(&k16, patches, width)),
+        ] {
+            let work = Work {
+                bytes: 0,
+                flops: 4 * width * patches * patches,
+            };
+            let name = format!("attend_all {format} 2x64, {patches}");
+            self.kernel(&name, work, 1e-4, &vec![0.0; q.len()], |pool, out| {
+                attend_all(pool, &q, k, k, heads, 1.0, out);
+            });
         }
     }
 

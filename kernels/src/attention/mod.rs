@@ -13,6 +13,7 @@
 //! Source: Vaswani et al., *Attention Is All You Need*, 2017, equation 1; Milakov and Gimelshein, *Online normalizer
 //! calculation for softmax*, 2018, algorithm 3; Ainslie et al., *GQA*, 2023.
 
+mod all;
 mod blocks;
 pub mod int8;
 mod scalar;
@@ -22,9 +23,11 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+pub use self::all::attend_all;
 use crate::elementwise::{scale, scale_add};
 use crate::rows::Rows;
-use crate::simd::{Kernel, Plain, Simd, dispatch, math};
+use crate::simd::{Element, Kernel, Plain, Simd, dispatch, math};
+use crate::widen::Widen;
 use crate::{Isa, Matrix, MatrixData};
 
 /// Keys and values of consecutive positions of one key/value head.
@@ -136,6 +139,17 @@ impl<'a> Stored<'a> {
         }
     }
 
+    /// A row as 32-bit floats; of [`int8`] without its scale.
+    #[inline(always)]
+    fn widen<S: Simd>(self, s: S, row: usize, to: &mut [f32]) {
+        match self {
+            Stored::F32(rows) => widen(s, rows.row(row), to),
+            Stored::Bf16(rows) => widen(s, rows.row(row), to),
+            Stored::F16(rows) => widen(s, rows.row(row), to),
+            Stored::Int8(rows) => widen(s, rows.row(row), to),
+        }
+    }
+
     fn from(self, row: usize) -> Stored<'a> {
         match self {
             Stored::F32(rows) => Stored::F32(rows.from(row)),
@@ -144,6 +158,11 @@ impl<'a> Stored<'a> {
             Stored::Int8(rows) => Stored::Int8(rows.from(row)),
         }
     }
+}
+
+#[inline(always)]
+fn widen<S: Simd, E: Element>(s: S, from: &[E], to: &mut [f32]) {
+    Widen { from, to }.simd(s);
 }
 
 /// Keys of a block, a multiple of every register's lanes: 32 values of 256 floats fill the first-level cache.

@@ -12,6 +12,7 @@ mod bundle;
 mod element;
 pub(crate) mod gemm;
 pub(crate) mod integer;
+mod lanes;
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -22,6 +23,7 @@ mod plain;
 pub(crate) use avx2::Avx2;
 pub(crate) use bundle::{Bundle, add_products_of_rows, add_weighted_rows};
 pub(crate) use element::Element;
+pub(crate) use lanes::{add_column_products_with_lanes, add_products_with_lanes};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use plain::Plain;
@@ -77,6 +79,19 @@ pub(crate) trait Simd: Copy {
         for (i, out) in out.iter_mut().enumerate() {
             // SAFETY: as the caller promises.
             *out = unsafe { self.load_i8_ptr(from.add(i * Self::LANES)) };
+        }
+        out
+    }
+    /// For each of the four floats from `from` on, every lane that one.
+    ///
+    /// # Safety
+    /// They must be readable.
+    #[inline(always)]
+    unsafe fn splat_ptr_4(self, from: *const f32) -> [Self::V; 4] {
+        let mut out = [self.splat(0.0); 4];
+        for (i, out) in out.iter_mut().enumerate() {
+            // SAFETY: as the caller promises.
+            *out = self.splat(unsafe { *from.add(i) });
         }
         out
     }

@@ -95,6 +95,20 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn splat_ptr_4(self, from: *const f32) -> [float32x4_t; 4] {
+        // One load: products take a lane as it is.
+        neon!({
+            let four = vld1q_f32(from);
+            [
+                vdupq_laneq_f32::<0>(four),
+                vdupq_laneq_f32::<1>(four),
+                vdupq_laneq_f32::<2>(four),
+                vdupq_laneq_f32::<3>(four),
+            ]
+        })
+    }
+
+    #[inline(always)]
     unsafe fn store_ptr(self, v: float32x4_t, to: *mut f32) {
         neon!(vst1q_f32(to, v))
     }

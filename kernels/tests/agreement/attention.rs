@@ -1,10 +1,12 @@
 //! Attention against its scalar reference, and the reference against a plain softmax.
 
 use half::f16;
-use kernels::attention::{KvSegment, attend, attend_part, combine, int8, part_keys, part_len};
-use kernels::{Isa, Matrix, MatrixData, softmax};
+use kernels::attention::{
+    KvSegment, attend, attend_all, attend_part, combine, int8, part_keys, part_len,
+};
+use kernels::{Isa, Matrix, MatrixData, Pool, softmax};
 
-use crate::common::{Random, assert_close, assert_same, isas, tuned};
+use crate::common::{Random, assert_close, assert_same, isas, pools, tuned};
 
 struct Cache {
     k: Vec<f32>,
@@ -270,4 +272,49 @@ fn not_a_number_reaches_its_own_heads_only() {
 fn a_wrong_shape_is_told() {
     let (k, v) = (vec![0.0; 80], vec![0.0; 160]);
     KvSegment::new(Matrix::f32(&k, 10, 8), Matrix::f32(&v, 10, 16));
+}
+
+/// Attention of all rows over all rows: to the bit on every instruction set, and near a plain softmax; keys in any float format.
+#[test]
+fn all_rows_over_all_rows() {
+    let mut random = Random::new(25);
+    let (scalar, pools) = pools();
+    for (heads, head_dim, queries, keys) in (0..=40)
+        .map(|keys| (1 + keys % 3, 8, 1 + keys % 5, keys))
+        .chain((1..=20).map(|head_dim| (2, head_dim, 17, 37)))
+        .chain([(12, 64, 150, 70), (1, 72, 300, 33), (2, 128, 65, 100)])
+    {
+        let what = format!("{heads} heads of {head_dim}, {queries} queries, {keys} keys");
+        let width = heads * head_dim;
+        let cache = Cache::random(&mut random, keys, width, 3);
+        let q = random.floats(queries * width, 1.0);
+        let matrix = |data| Matrix::strided(data, keys, width, cache.stride);
+        let floats = [MatrixData::F32(&cache.k), MatrixData::F32(&cache.v)].map(matrix);
+        let halves = [MatrixData::F16(&cache.k16), MatrixData::F16(&cache.v16)].map(matrix);
+        let attended = |pool: &Pool, [k, v]: [Matrix<'_>; 2]| {
+            let mut out = vec![f32::NAN; q.len()];
+            attend_all(pool, &q, k, v, heads, 0.3, &mut out);
+            out
+        };
+        let expected = attended(&scalar, floats);
+        for pool in &pools {
+            for kv in [floats, halves] {
+                let isa = pool.isa();
+                assert_same(&format!("{isa}: {what}"), &attended(pool, kv), &expected);
+            }
+        }
+        for (i, (q, out)) in q
+            .chunks(head_dim)
+            .zip(expected.chunks(head_dim))
+            .enumerate()
+        {
+            let segment = KvSegment::new(
+                floats[0].columns(i % heads * head_dim..(i % heads + 1) * head_dim),
+                floats[1].columns(i % heads * head_dim..(i % heads + 1) * head_dim),
+            );
+            let mut one = vec![f32::NAN; head_dim];
+            attend(Isa::scalar(), q, head_dim, 0.3, &[segment], &mut one);
+            assert_close(&what, out, &one, 0.0, TOLERANCE);
+        }
+    }
 }
