@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::describe::picture;
 use super::failure::{Failure, exit};
-use super::model_args::{GenerationArgs, RunArgs};
+use super::model_args::{GenerationArgs, PictureArgs, RunArgs};
 use super::output;
 use crate::config::Limits;
 use crate::features::audio_file::{AudioLimits, read_audio_file};
@@ -19,7 +19,7 @@ use crate::media::AudioClip;
 use crate::model::grammar::{Grammar, GrammarError, GrammarLimits};
 use crate::model::prompt::MAX_TEXT_BYTES;
 use crate::pipeline::{
-    Answer, EngineError, Generation, GroupMemory, Media, Message, Part, Request,
+    Answer, EngineError, Generation, GroupMemory, Media, Message, Part, PictureOptions, Request,
 };
 
 /// Answer a question about text, pictures and audio
@@ -40,6 +40,8 @@ pub(super) struct Ask {
     /// A WAV, FLAC, OGG or MP3 file of up to 30 s; may be given several times
     #[arg(long, value_name = "FILE")]
     audio: Vec<PathBuf>,
+    #[command(flatten)]
+    pictures: PictureArgs,
     #[command(flatten)]
     grammar: GrammarArgs,
     /// Print one JSON object with the answer, timings and memory
@@ -127,7 +129,9 @@ impl Ask {
             grammar = grammar.map(Grammar::with_confidence);
         }
         let progress = spinner("loading the model");
-        let mut engine = self.run.open(self.run.options(&config))?;
+        let mut engine = self
+            .run
+            .open(self.run.options_with(&config, self.pictures))?;
         let request = Request {
             conversation: None,
             messages: Message::with_instructions(self.system, user),
@@ -184,7 +188,10 @@ impl Ask {
         };
         let mut media = Vec::new();
         for (place, path) in places("image").into_iter().zip(&self.image) {
-            media.push((place, Media::Image(picture(path, &limits.image)?)));
+            media.push((
+                place,
+                Media::Image(picture(path, &limits.image)?, PictureOptions::default()),
+            ));
         }
         for (place, path) in places("audio").into_iter().zip(&self.audio) {
             media.push((place, Media::Clip(clip(path, &limits.audio)?)));

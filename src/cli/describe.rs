@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::failure::{Failure, exit};
-use super::model_args::{GenerationArgs, RunArgs};
+use super::model_args::{GenerationArgs, PictureArgs, RunArgs};
 use super::{output, progress};
 use crate::features::image::{ImageError, ImageLimits, RgbImage};
 use crate::guard::harmless;
 use crate::pipeline::{
-    Answer, EncoderOptions, Engine, EngineOptions, Generation, GroupMemory, Media, Message, Part,
-    PictureOptions, Request,
+    Answer, Engine, Generation, GroupMemory, Media, Message, Part, PictureOptions, Request,
 };
 
 /// Print what is seen in pictures, one line a file
@@ -28,10 +27,8 @@ pub(super) struct Describe {
     /// Ask this about each picture instead
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// Look at the picture in N x N pixels: 256, 512 or 768 with the released models; less is faster and sees less
-    /// [default: the checkpoint's own]
-    #[arg(long, value_name = "N")]
-    resolution: Option<usize>,
+    #[command(flatten)]
+    pictures: PictureArgs,
     /// Print one JSON object a file, with timings and memory
     #[arg(long)]
     json: bool,
@@ -63,18 +60,8 @@ impl Describe {
                 .describe()
                 .map_err(|error| Failure::new(exit::CONFIG, error))?,
         };
-        let options = self.run.options(&config);
-        let pictures = &options.encoders.pictures;
-        let encoders = EncoderOptions {
-            pictures: PictureOptions {
-                resolution_px: self.resolution.or(pictures.resolution_px),
-            },
-            ..options.encoders
-        };
-        let mut engine = self.run.open(EngineOptions {
-            encoders,
-            ..options
-        })?;
+        let options = self.run.options_with(&config, self.pictures);
+        let mut engine = self.run.open(options)?;
         let matformer = self.generation.matformer.clone();
         let generation = self.generation.most_likely(&engine);
         let progress = progress::of_files(self.files.len());
@@ -130,7 +117,7 @@ fn describe(
     let request = Request {
         conversation: None,
         messages: Message::user(vec![
-            Part::Media(Media::Image(image)),
+            Part::Media(Media::Image(image, PictureOptions::default())),
             Part::Text(prompt.to_owned()),
         ]),
         matformer,

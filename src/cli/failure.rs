@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::guard::harmless;
 use crate::model::config::ConfigError;
 use crate::model::decoder::SliceError;
+use crate::model::encoder::VisionError;
 use crate::model::weights::WeightsError;
 use crate::pack::PackError;
 use crate::pipeline::EngineError;
@@ -158,6 +159,9 @@ impl From<EngineError> for Failure {
             EngineError::Slice(SliceError::Unknown { .. } | SliceError::None { .. })
             | EngineError::Sampling(_)
             | EngineError::Isa(_)
+            | EngineError::Vision(
+                VisionError::SoftTokens { .. } | VisionError::ForeignOption { .. },
+            )
             | EngineError::Context { .. }
             | EngineError::CacheSize { .. } => exit::CONFIG,
             _ => exit::DATA,

@@ -7,7 +7,7 @@ use super::progress;
 use crate::config::Config;
 use crate::model::decoder::kv_cache::KvType;
 use crate::model::sampler::{Sampling, random_seed};
-use crate::pipeline::{EncoderOptions, Engine, EngineOptions, Generation};
+use crate::pipeline::{EncoderOptions, Engine, EngineOptions, Generation, PictureOptions};
 
 /// The model that a command works on.
 #[derive(Debug, clap::Args)]
@@ -63,6 +63,13 @@ impl RunArgs {
         }
     }
 
+    /// As [`RunArgs::options`], for a command that takes pictures.
+    pub(super) fn options_with(&self, config: &Config, pictures: PictureArgs) -> EngineOptions {
+        let mut options = self.options(config);
+        options.encoders.pictures = pictures.or(options.encoders.pictures);
+        options
+    }
+
     /// The options that every command has; a command with media adjusts its own.
     pub(super) fn options(&self, config: &Config) -> EngineOptions {
         EngineOptions {
@@ -86,6 +93,35 @@ impl RunArgs {
         let engine = opened?;
         warn(engine.warnings());
         Ok(engine)
+    }
+}
+
+/// How pictures are encoded.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[group(multiple = false)]
+pub(super) struct PictureArgs {
+    /// Gemma 3n: look at pictures in N x N pixels: 256, 512 or 768 with the released models; less is faster and sees less
+    /// [default: the checkpoint's own]
+    #[arg(long, value_name = "N")]
+    resolution: Option<usize>,
+    /// Gemma 4: make at most N tokens of a picture: 70, 140, 280, 560 or 1120; fewer are faster and see less
+    /// [default: the checkpoint's own]
+    #[arg(long, value_name = "N")]
+    soft_tokens: Option<usize>,
+}
+
+impl PictureArgs {
+    /// What was given; where nothing was, what is `configured`.
+    pub(super) fn or(self, configured: PictureOptions) -> PictureOptions {
+        let given = PictureOptions {
+            resolution_px: self.resolution,
+            soft_tokens: self.soft_tokens,
+        };
+        if given == PictureOptions::default() {
+            configured
+        } else {
+            given
+        }
     }
 }
 

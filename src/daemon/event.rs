@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use super::DaemonError;
+use super::reload::{check_cameras, check_slices};
+use crate::config::Config;
 use crate::media::CaptureEvent;
-use crate::pipeline::{Engine, EngineError, GroupMemory, Residency};
+use crate::pipeline::{Engine, EngineError, GroupMemory, PictureSpec, Residency};
 use crate::report::{JobUpdate, Report, Request};
 
 /// Something that happened.
@@ -56,6 +59,8 @@ pub(super) struct Loaded {
     pub(super) quantisation: String,
     /// The slices that it serves.
     pub(super) slices: Vec<String>,
+    /// How it sees pictures, if it does.
+    pub(super) pictures: Option<PictureSpec>,
     pub(super) isa: String,
     pub(super) threads: usize,
     /// Memory of each parameter group at the start.
@@ -65,6 +70,15 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// Whether the model does what a configuration asks of it.
+    pub(super) fn check(&self, config: &Config) -> Result<(), DaemonError> {
+        check_slices(&config.matformer, &self.slices)?;
+        match &self.pictures {
+            Some(pictures) => check_cameras(&config.camera, pictures),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn of(engine: &Engine) -> Loaded {
         let name = engine
             .dir()
@@ -75,6 +89,7 @@ impl Loaded {
             model: name.trim_end_matches(".pack").to_owned(),
             quantisation: engine.quantization(),
             slices: engine.slice_names(),
+            pictures: engine.spec().pictures.clone(),
             isa: engine.isa_name(),
             threads: engine.threads(),
             memory: engine.memory(),

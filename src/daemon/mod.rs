@@ -190,7 +190,7 @@ impl Daemon {
         let Some(loaded) = wait_for_model(&mut inputs, &worker).await? else {
             return Ok(None);
         };
-        reload::check_slices(&settings.config.matformer, &loaded.slices)?;
+        loaded.check(&settings.config)?;
         if switches.fit_model(&loaded.slices) {
             state_file.save(&switches);
             settings = Arc::new(settings.for_board(&switches, false));

@@ -11,10 +11,11 @@ use super::queue::Cancelled;
 use super::settings::Settings;
 use super::state::Switches;
 use super::{Daemon, DaemonError, log_sink, reports, systemd};
+use crate::capture::options::CameraOptions;
 use crate::config::{Config, Matformer};
 use crate::guard::regular;
 use crate::pipeline::commands::CommandGrammar;
-use crate::pipeline::{EncoderOptions, EngineOptions};
+use crate::pipeline::{EncoderOptions, EngineOptions, PictureOptions, PictureSpec};
 use crate::report::{ErrorBody, ErrorCode, Header, JobUpdate, Report};
 
 /// What is computed from a configuration.
@@ -82,6 +83,26 @@ pub fn check_slices(named: &Matformer, slices: &[String]) -> Result<(), DaemonEr
                 },
             });
         }
+    }
+    Ok(())
+}
+
+/// Whether a model sees pictures as a configuration's cameras want them.
+///
+/// # Errors
+/// The first camera that asks for what it does not do.
+pub(super) fn check_cameras(
+    cameras: &[CameraOptions],
+    pictures: &PictureSpec,
+) -> Result<(), DaemonError> {
+    for camera in cameras {
+        let options = PictureOptions {
+            soft_tokens: camera.soft_tokens,
+            ..PictureOptions::default()
+        };
+        options
+            .check(pictures)
+            .map_err(|error| DaemonError::Setting(format!("camera `{}`: {error}", camera.id)))?;
     }
     Ok(())
 }
@@ -213,7 +234,8 @@ impl Daemon {
         .flatten()
         .collect();
         let new = settings(config, &self.switches, file).map_err(|error| error.to_string())?;
-        check_slices(&new.config.matformer, &self.loaded.slices)
+        self.loaded
+            .check(&new.config)
             .map_err(|error| error.to_string())?;
         let degraded = self.monitor.degraded().is_degraded();
         let new = Arc::new(new.for_board(&self.switches, degraded));

@@ -10,7 +10,7 @@ use super::job::{Job, Speaker, Ticket, Utterance, Work};
 use super::queue::Cancelled;
 use super::{Daemon, reports};
 use crate::media::{CameraControl, MicrophoneControl};
-use crate::pipeline::Group;
+use crate::pipeline::{Group, PictureOptions};
 use crate::report::{
     Cancel, Describe, Dictation, ErrorBody, ErrorCode, Header, JobUpdate, Origin, Payload, Picture,
     ReplyTo, Report, Request, Switch,
@@ -151,6 +151,7 @@ impl Daemon {
                 if let Some(system) = &ask.system {
                     self.check_prompt(system)?;
                 }
+                self.check_soft_tokens(ask.soft_tokens)?;
                 self.admit(header, Work::Ask(ask));
             }
             Payload::Transcribe(transcribe) => {
@@ -246,6 +247,15 @@ impl Daemon {
         Ok(())
     }
 
+    fn check_soft_tokens(&self, asked: Option<usize>) -> Result<(), ErrorBody> {
+        let (Some(soft_tokens), Some(spec)) = (asked, &self.loaded.pictures) else {
+            return Ok(());
+        };
+        PictureOptions::of_soft_tokens(soft_tokens)
+            .check(spec)
+            .map_err(|misfit| error(ErrorCode::Invalid, misfit.to_string()))
+    }
+
     pub(super) fn job(
         &self,
         id: String,
@@ -301,6 +311,7 @@ impl Daemon {
         if let Some(prompt) = &wish.prompt {
             self.check_prompt(prompt)?;
         }
+        self.check_soft_tokens(wish.soft_tokens)?;
         let camera = match describe.picture {
             Picture::Camera(camera) => camera,
             Picture::Attached(image) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kernels::Pool;
 
+use super::spec::PictureSpec;
 use super::weights::{Mapped, WeightsError};
 use crate::media::{LogMelSpec, Resampling};
 
@@ -85,14 +86,115 @@ pub enum VisionError {
         /// The largest that is encoded.
         limit_px: usize,
     },
+    /// An option of another family's pictures.
+    #[error("{option} is not for {family}, whose pictures are sized by {instead}")]
+    ForeignOption {
+        /// What was given.
+        option: &'static str,
+        /// The model's family.
+        family: &'static str,
+        /// What may be given.
+        instead: &'static str,
+    },
+    /// No picture becomes so many soft tokens.
+    #[error(
+        "soft_tokens is {asked}; a picture becomes at most {} of them",
+        one_of(budgets)
+    )]
+    SoftTokens {
+        /// What was asked for.
+        asked: usize,
+        /// What may be asked for.
+        budgets: &'static [usize],
+    },
+    /// The picture itself.
+    #[error("a picture of {width_px} x {height_px} pixels cannot be looked at: {reason}")]
+    Picture {
+        /// Its width.
+        width_px: usize,
+        /// Its height.
+        height_px: usize,
+        /// Why.
+        reason: String,
+    },
 }
 
-/// What may be chosen of how pictures are encoded. Each family knows its own of these, and settles what is left open
+/// What may be chosen of how pictures are encoded. Each family has one of these ([`PictureSpec`]), and settles it where it is left open
 /// ([`super::architecture::Architecture::picture_options`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PictureOptions {
     /// Side of the square that pictures are resized to.
     pub resolution_px: Option<usize>,
+    /// Soft tokens that a picture becomes at most; it keeps its shape.
+    pub soft_tokens: Option<usize>,
+}
+
+impl PictureOptions {
+    /// Squares of `side` pixels.
+    pub fn of_resolution(side: usize) -> PictureOptions {
+        PictureOptions {
+            resolution_px: Some(side),
+            ..PictureOptions::default()
+        }
+    }
+
+    /// At most so many soft tokens.
+    pub fn of_soft_tokens(soft_tokens: usize) -> PictureOptions {
+        PictureOptions {
+            soft_tokens: Some(soft_tokens),
+            ..PictureOptions::default()
+        }
+    }
+
+    /// These, and what they leave open as `otherwise`.
+    pub fn or(self, otherwise: PictureOptions) -> PictureOptions {
+        PictureOptions {
+            resolution_px: self.resolution_px.or(otherwise.resolution_px),
+            soft_tokens: self.soft_tokens.or(otherwise.soft_tokens),
+        }
+    }
+
+    /// Whether a model may be asked for these.
+    ///
+    /// # Errors
+    /// Its family's pictures are sized by the other option, or the number of soft tokens is none of those that it knows.
+    pub fn check(self, spec: &PictureSpec) -> Result<(), VisionError> {
+        let foreign = |option, instead| VisionError::ForeignOption {
+            option,
+            family: spec.family,
+            instead,
+        };
+        let budgets = spec.soft_tokens;
+        match self {
+            PictureOptions {
+                soft_tokens: Some(_),
+                ..
+            } if budgets.is_empty() => Err(foreign(SOFT_TOKENS, RESOLUTION)),
+            PictureOptions {
+                resolution_px: Some(_),
+                ..
+            } if !budgets.is_empty() => Err(foreign(RESOLUTION, SOFT_TOKENS)),
+            PictureOptions {
+                soft_tokens: Some(asked),
+                ..
+            } if !budgets.contains(&asked) => Err(VisionError::SoftTokens { asked, budgets }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the options are called.
+const RESOLUTION: &str = "resolution_px (--resolution)";
+const SOFT_TOKENS: &str = "soft_tokens (--soft-tokens)";
+
+/// Numbers in words: `70, 140 or 280`.
+pub(super) fn one_of(numbers: &[usize]) -> String {
+    let words: Vec<String> = numbers.iter().map(usize::to_string).collect();
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => "none".to_owned(),
+    }
 }
 
 /// A vision encoder with its weights, mapped as long as it lives.

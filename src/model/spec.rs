@@ -61,6 +61,10 @@ pub struct AudioSpec {
 /// How pictures are seen.
 #[derive(Clone, Debug)]
 pub struct PictureSpec {
+    /// As [`Spec::family`].
+    pub family: &'static str,
+    /// What [`PictureOptions::soft_tokens`](super::encoder::PictureOptions) may be; none where pictures have a resolution instead.
+    pub soft_tokens: &'static [usize],
     /// How the processor's config must prepare pictures, for that is how it is done here.
     pub processor: serde_json::Value,
 }

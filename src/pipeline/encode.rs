@@ -21,11 +21,14 @@ impl Engine {
         give_way: GiveWay<'_>,
     ) -> Result<Part, EngineError> {
         match media {
-            Media::Image(image) => {
+            Media::Image(image, asked) => {
+                if let Some(pictures) = &self.spec().pictures {
+                    asked.check(pictures)?;
+                }
+                let options = asked.or(self.encoders.pictures);
                 let encoder = self.encoders.vision(&self.checkpoint, timing)?;
                 // Before a picture of that size is made.
-                let size =
-                    encoder.input_size(self.encoders.pictures, image.width_px, image.height_px)?;
+                let size = encoder.input_size(options, image.width_px, image.height_px)?;
                 let mut start = Instant::now();
                 let [width_px, height_px] = size;
                 let resized = image.resized(width_px, height_px, encoder.resampling());

@@ -54,9 +54,12 @@ impl Encoders {
         residency: Arc<Residency>,
         warnings: &mut Vec<String>,
     ) -> Result<Encoders, EngineError> {
+        let spec = architecture.spec();
+        if let Some(here) = &spec.pictures {
+            pictures.check(here)?;
+        }
         let processor = ProcessorConfig::load(checkpoint.dir())?;
         let (pictures, assumed) = architecture.picture_options(pictures, &processor)?;
-        let spec = architecture.spec();
         if checkpoint.has(Group::Vision) {
             let here = spec.pictures.as_ref().map(|pictures| &pictures.processor);
             warnings.extend(here.map_or_else(Vec::new, |here| processor.image_warnings(here)));

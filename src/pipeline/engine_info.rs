@@ -7,6 +7,7 @@ use kernels::{Isa, Pool};
 use super::engine::Engine;
 use super::error::EngineError;
 use super::request::Generation;
+use crate::model::encoder::PictureOptions;
 use crate::model::sampler::{Sampling, random_seed};
 
 impl Engine {
@@ -27,6 +28,11 @@ impl Engine {
             .map(|slice| slice.name.clone())
             .filter(|name| *name != whole);
         std::iter::once(whole.clone()).chain(others).collect()
+    }
+
+    /// How pictures are encoded where a request leaves it open.
+    pub fn picture_options(&self) -> PictureOptions {
+        self.encoders.pictures
     }
 
     /// Name of the instructions that the kernels use.

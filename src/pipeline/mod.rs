@@ -18,9 +18,10 @@ mod request;
 mod residency;
 mod speech;
 
-pub use crate::model::encoder::PictureOptions;
+pub use crate::model::encoder::{PictureOptions, VisionError};
 pub use crate::model::grammar::{Grammar, GrammarError};
 pub use crate::model::prompt::Role;
+pub use crate::model::spec::PictureSpec;
 pub use crate::model::weights::{Group, GroupState, PleOptions, Residency};
 pub use answer::{Answer, FinishReason, GroupMemory, Timing};
 pub use audio_stream::{AudioStream, AudioStreamError, SoftTokenPadding};

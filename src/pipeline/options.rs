@@ -88,8 +88,10 @@ impl AudioSection {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct VisionSection {
-    /// Side of the square that pictures are resized to, pixels; absent: what the checkpoint's preprocessor says.
+    /// Gemma 3n: side of the square that pictures are resized to, pixels; absent: what the checkpoint's preprocessor says.
     pub resolution_px: Option<usize>,
+    /// Gemma 4: soft tokens that a picture becomes at most; absent: what the checkpoint's processor says.
+    pub soft_tokens: Option<usize>,
 }
 
 impl EncoderOptions {
@@ -100,6 +102,7 @@ impl EncoderOptions {
             audio_batch_frames: audio.batch_ms / FRAME_MS,
             pictures: PictureOptions {
                 resolution_px: vision.resolution_px,
+                soft_tokens: vision.soft_tokens,
             },
         }
     }

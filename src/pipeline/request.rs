@@ -3,6 +3,7 @@
 use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader};
 use crate::features::image::{ImageError, ImageLimits, RgbImage};
 use crate::media::{AudioClip, SAMPLE_RATE_HZ};
+use crate::model::encoder::PictureOptions;
 use crate::model::grammar::Grammar;
 use crate::model::prompt::Role;
 use crate::model::sampler::Sampling;
@@ -10,8 +11,8 @@ use crate::model::sampler::Sampling;
 /// What a user message holds besides text, in the order in which it stands in the prompt.
 #[derive(Clone, Debug)]
 pub enum Media {
-    /// A picture of any size.
-    Image(RgbImage),
+    /// A picture of any size, and how it is encoded; what is left open is as the engine has it.
+    Image(RgbImage, PictureOptions),
     /// Mono audio at 16 kHz, at most 30 s.
     Clip(AudioClip),
 }
@@ -21,8 +22,12 @@ impl Media {
     ///
     /// # Errors
     /// It is neither, is damaged, or exceeds a limit.
-    pub fn image(encoded: &[u8], limits: &ImageLimits) -> Result<Media, ImageError> {
-        Ok(Media::Image(RgbImage::decode(encoded, limits)?))
+    pub fn image(
+        encoded: &[u8],
+        limits: &ImageLimits,
+        options: PictureOptions,
+    ) -> Result<Media, ImageError> {
+        Ok(Media::Image(RgbImage::decode(encoded, limits)?, options))
     }
 
     /// A clip from the bytes of a WAV, FLAC, OGG or MP3 file of at most 30 s.

@@ -86,6 +86,9 @@ pub struct AskFields {
     /// An attached picture: base64 of a JPEG or PNG.
     #[serde(default)]
     pub image: Option<Attachment>,
+    /// Soft tokens that the picture becomes at most, with a Gemma 4.
+    #[serde(default)]
+    pub soft_tokens: Option<usize>,
     /// Attached audio: base64 of a WAV, FLAC, OGG or MP3.
     #[serde(default)]
     pub audio: Option<Attachment>,
@@ -102,6 +105,9 @@ pub struct DescribeFields {
     /// An attached picture: base64 of a JPEG or PNG.
     #[serde(default)]
     pub image: Option<Attachment>,
+    /// Soft tokens that the picture becomes at most, with a Gemma 4.
+    #[serde(default)]
+    pub soft_tokens: Option<usize>,
     /// What is asked about it; absent: the configured prompt.
     #[serde(default)]
     pub prompt: Option<String>,

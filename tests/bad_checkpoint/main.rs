@@ -20,7 +20,9 @@ use common::{fixtures, fixtures_gemma4};
 use gemmad::features::image::RgbImage;
 use gemmad::media::AudioClip;
 use gemmad::model::sampler::Sampling;
-use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Message, Part, Request};
+use gemmad::pipeline::{
+    Engine, EngineOptions, Generation, Media, Message, Part, PictureOptions, Request,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -575,7 +577,11 @@ fn open_and_answer(dir: &Path) -> Result<(), String> {
             height_px: 8,
             pixels: vec![100; 3 * 8 * 8],
         };
-        for media in [Some(Media::Clip(clip)), Some(Media::Image(image)), None] {
+        for media in [
+            Some(Media::Clip(clip)),
+            Some(Media::Image(image, PictureOptions::default())),
+            None,
+        ] {
             let mut user: Vec<Part> = media.into_iter().map(Part::Media).collect();
             user.push(Part::Text("Hi".into()));
             let request = Request {

@@ -10,7 +10,9 @@ use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::{ImageLimits, RgbImage};
 use gemmad::guard::harmless;
 use gemmad::model::sampler::Sampling;
-use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Message, Part, Request};
+use gemmad::pipeline::{
+    Engine, EngineOptions, Generation, Media, Message, Part, PictureOptions, Request,
+};
 use serde_json::Value;
 
 fn demo() -> PathBuf {
@@ -383,7 +385,10 @@ fn pictures_and_clips_keep_their_order() {
         },
     )
     .unwrap();
-    let image = Media::Image(RgbImage::open(&picture, &ImageLimits::default()).unwrap());
+    let image = Media::Image(
+        RgbImage::open(&picture, &ImageLimits::default()).unwrap(),
+        PictureOptions::default(),
+    );
     let sound = Media::Clip(read_audio_file(&clip, &AudioLimits::default()).unwrap());
     let mut answers = Vec::new();
     for (media, options) in [

@@ -21,7 +21,9 @@ use gemmad::model::sampler::Sampling;
 use gemmad::model::special_ids::MediaIds;
 use gemmad::model::tokenizer::Tokenizer;
 use gemmad::model::weights::Checkpoint;
-use gemmad::pipeline::{self, AudioStream, Engine, EngineOptions, Generation, Media, Request};
+use gemmad::pipeline::{
+    self, AudioStream, Engine, EngineOptions, Generation, Media, PictureOptions, Request,
+};
 use kernels::{Isa, Pool};
 
 const LOGITS: f32 = 2e-3;
@@ -325,11 +327,12 @@ fn the_engine_says_what_the_reference_says() {
                 Said::Clip => pipeline::Part::Media(Media::Clip(clip(case.clip))),
                 Said::Picture => {
                     let (pixels, shape) = pictures.u8(&format!("{}.image_u8_hwc", case.picture));
-                    pipeline::Part::Media(Media::Image(RgbImage {
+                    let image = RgbImage {
                         width_px: shape[1],
                         height_px: shape[0],
                         pixels,
-                    }))
+                    };
+                    pipeline::Part::Media(Media::Image(image, PictureOptions::default()))
                 }
             })
             .collect();

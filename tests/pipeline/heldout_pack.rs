@@ -8,7 +8,9 @@ use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::{ImageLimits, RgbImage};
 use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
-use gemmad::pipeline::{Engine, EngineOptions, Generation, Media, Message, Part, Request};
+use gemmad::pipeline::{
+    Engine, EngineOptions, Generation, Media, Message, Part, PictureOptions, Request,
+};
 use kernels::{Isa, Pool};
 
 fn answer(engine: &mut Engine, matformer: &str, media: Option<Media>, text: &str) -> String {
@@ -49,7 +51,10 @@ fn right_answers(engine: &mut Engine, matformer: &str) -> [usize; 4] {
     }
     for row in expected("images") {
         let path = demo().join("heldout/images").join(&row[0]);
-        let image = Media::Image(RgbImage::open(&path, &ImageLimits::default()).unwrap());
+        let image = Media::Image(
+            RgbImage::open(&path, &ImageLimits::default()).unwrap(),
+            PictureOptions::default(),
+        );
         let describe = "Describe what the camera sees.";
         right[3] += usize::from(answer(engine, matformer, Some(image), describe) == row[2]);
     }

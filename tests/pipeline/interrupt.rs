@@ -11,7 +11,7 @@ use gemmad::media::AudioClip;
 use gemmad::model::sampler::Sampling;
 use gemmad::pipeline::{
     Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Grammar, Media, Message,
-    Part, Request, Speech,
+    Part, PictureOptions, Request, Speech,
 };
 
 /// Counts the calls, and breaks from a given one on.
@@ -133,7 +133,10 @@ fn towers_are_watched_too() {
         watcher.calls()
     };
     let plain = calls(&mut engine, vec![text()]);
-    for media in [Media::Clip(clip), Media::Image(image)] {
+    for media in [
+        Media::Clip(clip),
+        Media::Image(image, PictureOptions::default()),
+    ] {
         let user = vec![Part::Media(media), text()];
         assert!(calls(&mut engine, user.clone()) > plain + 3);
         for call in 0..3 {
@@ -245,7 +248,10 @@ fn work_that_gives_way_goes_on_as_if_nothing_had_been_and_so_does_what_it_gave_w
     let mut requests = [
         request(vec![text()]),
         request(vec![Part::Media(Media::Clip(clip)), text()]),
-        request(vec![Part::Media(Media::Image(image)), text()]),
+        request(vec![
+            Part::Media(Media::Image(image, PictureOptions::default())),
+            text(),
+        ]),
         request(vec![text()]),
         request(vec![text()]),
     ];

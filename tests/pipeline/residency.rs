@@ -17,7 +17,7 @@ use gemmad::model::sampler::Sampling;
 use gemmad::model::weights::{Checkpoint, Stretch, WeightsError};
 use gemmad::pipeline::{
     Engine, EngineError, EngineOptions, Generation, Group, GroupState, Media, Message, Part,
-    Request, Residency,
+    PictureOptions, Request, Residency,
 };
 
 use crate::common::pages::{cached_bytes, home, pack_tiny_a, packed};
@@ -92,7 +92,7 @@ fn picture() -> Request {
         pixels: (0..192).collect(),
     };
     request(vec![
-        Part::Media(Media::Image(image)),
+        Part::Media(Media::Image(image, PictureOptions::default())),
         Part::Text("What is this?".into()),
     ])
 }

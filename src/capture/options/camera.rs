@@ -32,6 +32,8 @@ pub struct CameraOptions {
     pub every_s: u32,
     /// Least time between two captions that nobody asked for, seconds.
     pub cooldown_s: u32,
+    /// Soft tokens that a picture becomes at most, with a Gemma 4; absent: as `[vision]` says.
+    pub soft_tokens: Option<usize>,
     /// What the model is asked about a picture; absent: `[tasks] describe`. `{camera}` is the camera's name.
     pub prompt: Option<String>,
     /// Publish the picture that was described.
@@ -120,6 +122,8 @@ struct Keys {
     #[serde(default = "thirty")]
     cooldown_s: u32,
     #[serde(default)]
+    soft_tokens: Option<usize>,
+    #[serde(default)]
     prompt: Option<String>,
     #[serde(default = "yes")]
     publish_image: bool,
@@ -199,6 +203,7 @@ impl Keys {
             motion: self.motion,
             every_s: self.every_s,
             cooldown_s: self.cooldown_s,
+            soft_tokens: self.soft_tokens,
             prompt: self.prompt,
             publish_image: self.publish_image,
         })

@@ -16,8 +16,8 @@ use crate::model::family;
 use crate::model::spec::Spec;
 use crate::model::tasks::Tasks;
 use crate::pipeline::{
-    Answer, EncoderOptions, Engine, EngineError, EngineOptions, Media, Message, Part, Request,
-    SoftTokenPadding,
+    Answer, EncoderOptions, Engine, EngineError, EngineOptions, Media, Message, Part,
+    PictureOptions, Request, SoftTokenPadding,
 };
 
 /// Sides of the squares that MobileNetV5 was trained on.
@@ -70,24 +70,44 @@ impl Bench {
         let (config, tasks) = self.tasks()?;
         let prompt = tasks.describe().map_err(misconfigured)?;
         let mut report = None;
-        for side in RESOLUTIONS_PX {
-            let mut engine = self.open(&config, |encoders| {
-                encoders.pictures.resolution_px = Some(side)
-            })?;
+        for size in self.picture_sizes(&config)? {
+            let mut engine = self.open(&config, |_| {})?;
             let request = self.request(
                 &engine,
                 vec![
-                    Part::Media(Media::Image(picture())),
+                    Part::Media(Media::Image(picture(), size)),
                     Part::Text(prompt.clone()),
                 ],
             );
-            let name = format!("picture, {side} px");
+            let name = match size.soft_tokens {
+                Some(soft_tokens) => format!("picture, {soft_tokens} soft tokens"),
+                None => format!("picture, {} px", size.resolution_px.unwrap_or_default()),
+            };
             let event = self.event(&mut engine, name, None, &mut |engine| {
                 answer_whole(engine, &request)
             })?;
             self.add(&engine, &mut report, event);
         }
         self.tell(report)
+    }
+
+    /// What is measured: the size that was asked for, else those that the model knows, of soft tokens no more than it has by itself.
+    fn picture_sizes(&self, config: &Config) -> Result<Vec<PictureOptions>, Failure> {
+        let asked = self.pictures.or(PictureOptions::default());
+        if asked != PictureOptions::default() {
+            return Ok(vec![asked]);
+        }
+        let engine = self.open(config, |_| {})?;
+        let Some(most) = engine.picture_options().soft_tokens else {
+            let sides = RESOLUTIONS_PX.into_iter();
+            return Ok(sides.map(PictureOptions::of_resolution).collect());
+        };
+        let known = engine.spec().pictures.iter();
+        let known = known.flat_map(|pictures| pictures.soft_tokens);
+        let wanted = known.filter(|&&soft_tokens| soft_tokens <= most);
+        Ok(wanted
+            .map(|&soft_tokens| PictureOptions::of_soft_tokens(soft_tokens))
+            .collect())
     }
 
     pub(super) fn audio(&self) -> Result<(), Failure> {

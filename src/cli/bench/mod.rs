@@ -11,7 +11,7 @@ pub(super) use text::memory_read_gb_s;
 use std::path::{Path, PathBuf};
 
 use super::failure::{Failure, exit};
-use super::model_args::KvArg;
+use super::model_args::{KvArg, PictureArgs};
 use super::procfs;
 use crate::model::spec::Spec;
 
@@ -48,6 +48,8 @@ pub(super) struct Bench {
     /// Repetitions, of which the median is printed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
+    #[command(flatten)]
+    pictures: PictureArgs,
     /// A gemmad.toml: its prompts and how it has media encoded
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -60,7 +62,7 @@ pub(super) struct Bench {
 enum What {
     /// Prefill and decode, weights read per token, each parameter group's load time and memory
     Text,
-    /// A picture of each resolution that the vision tower knows: seconds to soft tokens and to the answer, memory
+    /// A picture of each size that the vision tower knows, or of the one that is given: seconds to soft tokens and to the answer, memory
     Image,
     /// Clips of 3, 10 and 30 s: the audio tower's share of real time, memory
     Audio,

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{Task, engine_error};
 use crate::daemon::clock;
 use crate::daemon::job::CaptionWork;
-use crate::pipeline::{Answer, Media, Message, Part, Request};
+use crate::pipeline::{Answer, Media, Message, Part, PictureOptions, Request};
 use crate::report::{
     CaptionEvent, Cut, ErrorBody, EventType, Name, Report, ReportTiming, SCHEMA, Wish, short,
 };
@@ -23,7 +23,8 @@ impl Task<'_> {
         let since = Instant::now()
             .checked_sub(taken)
             .unwrap_or_else(Instant::now);
-        let answer = self.describe_picture(&work.frame.encoded, &usual, &work.wish);
+        let encoded = &work.frame.encoded;
+        let answer = self.describe_picture(encoded, &usual, camera.soft_tokens, &work.wish);
         let answer = answer.and_then(|answer| answer.ok_or_else(|| self.broken_off()));
         let error = answer.as_ref().err().cloned();
         let timing = answer.as_ref().map_or_else(
@@ -82,16 +83,21 @@ impl Task<'_> {
         self.end(self.reply(answer.map(Some), since));
     }
 
-    /// Asks about a picture file, as `usual` where nothing else is wished; `None` where it was broken off.
+    /// Asks about a picture file, as `usual` and with `soft_tokens` where nothing else is wished; `None` where it was broken off.
     pub(super) fn describe_picture(
         &mut self,
         encoded: &[u8],
         usual: &str,
+        soft_tokens: Option<usize>,
         wish: &Wish,
     ) -> Result<Option<Answer>, ErrorBody> {
         let settings = std::sync::Arc::clone(&self.job.settings);
-        let image =
-            Media::image(encoded, &settings.config.limits.image).map_err(super::invalid_image)?;
+        let options = PictureOptions {
+            soft_tokens: wish.soft_tokens.or(soft_tokens),
+            ..PictureOptions::default()
+        };
+        let image = Media::image(encoded, &settings.config.limits.image, options)
+            .map_err(super::invalid_image)?;
         let limit = settings.max_tokens;
         let prompt = wish.prompt.clone().unwrap_or_else(|| usual.to_owned());
         let request = Request {

@@ -14,7 +14,7 @@ use super::queue::Queue;
 use super::settings::Settings;
 use crate::pipeline::{
     Answer, Engine, EngineError, EngineOptions, FinishReason, Group, GroupMemory, GroupState,
-    Request,
+    Request, VisionError,
 };
 use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report, ReportTiming};
 
@@ -414,7 +414,12 @@ fn engine_error(error: &EngineError) -> ErrorBody {
         EngineError::Slice(_) => ErrorCode::NotFound,
         EngineError::Text(_) | EngineError::Prompt(_) => ErrorCode::TooLarge,
         EngineError::Clip(_) => ErrorCode::InvalidAudio,
-        EngineError::Grammar(_) | EngineError::Sampling(_) => ErrorCode::Invalid,
+        EngineError::Grammar(_)
+        | EngineError::Sampling(_)
+        | EngineError::Vision(VisionError::SoftTokens { .. } | VisionError::ForeignOption { .. }) => {
+            ErrorCode::Invalid
+        }
+        EngineError::Vision(VisionError::Picture { .. }) => ErrorCode::InvalidImage,
         _ => ErrorCode::Failed,
     };
     ErrorBody {

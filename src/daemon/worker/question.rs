@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Task, engine_error};
 use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::Understanding;
-use crate::pipeline::{Answer, Grammar, Media, Message, Part, Request};
+use crate::pipeline::{Answer, Grammar, Media, Message, Part, PictureOptions, Request};
 use crate::report::{Ask, Attachment, ErrorBody, ErrorCode, Reply, ReportTiming, Transcribe, Wish};
 
 /// Why there is no text.
@@ -39,7 +39,12 @@ impl Task<'_> {
         let limits = &settings.config.limits;
         let mut user = Vec::new();
         if let Some(image) = &ask.image {
-            let image = Media::image(&image.0, &limits.image).map_err(super::invalid_image)?;
+            let options = PictureOptions {
+                soft_tokens: ask.soft_tokens,
+                ..PictureOptions::default()
+            };
+            let image =
+                Media::image(&image.0, &limits.image, options).map_err(super::invalid_image)?;
             user.push(Part::Media(image));
         }
         if let Some(audio) = &ask.audio {
@@ -84,7 +89,7 @@ impl Task<'_> {
         let since = self.job.queued_at;
         self.begun();
         let usual = self.settings().config.tasks.describe.clone();
-        let answer = self.describe_picture(&image.0, &usual, wish);
+        let answer = self.describe_picture(&image.0, &usual, None, wish);
         self.end(self.reply(answer, since));
     }
 
@@ -107,7 +112,7 @@ impl Task<'_> {
             Media::Clip(clip) => {
                 SpeechCheck::holds_speech(&self.settings().config.speech, &clip.samples)
             }
-            Media::Image(_) => true,
+            Media::Image(..) => true,
         }
     }
 

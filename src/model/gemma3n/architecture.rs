@@ -24,6 +24,8 @@ use crate::model::spec::{AudioSpec, PictureSpec, Spec};
 use crate::model::tensor_table::{Category, EncoderTensor, TextTensor};
 use crate::model::weights::{Checkpoint, PleOptions, PleStore, WeightsError};
 
+const FAMILY: &str = "Gemma 3n";
+
 /// Of the released checkpoints; it stands where no file says so.
 const RELEASED_RESOLUTION_PX: usize = 768;
 
@@ -51,7 +53,7 @@ impl Gemma3n {
 fn spec(config: &Config) -> Spec {
     let text = &config.text;
     Spec {
-        family: "Gemma 3n",
+        family: FAMILY,
         ids: config.ids.clone(),
         layers: text.layers(),
         hidden_size: text.hidden_size,
@@ -65,6 +67,8 @@ fn spec(config: &Config) -> Spec {
         max_context: text.max_position_embeddings,
         audio: config.audio.as_ref().map(|audio| audio_spec(config, audio)),
         pictures: config.vision.as_ref().map(|_| PictureSpec {
+            family: FAMILY,
+            soft_tokens: &[],
             processor: json!({
                 "do_resize": true, "resample": 2, "do_rescale": true, "rescale_factor": 1.0 / 255.0, "do_normalize": false,
             }),
@@ -166,9 +170,7 @@ impl Architecture for Gemma3n {
                 processor.dir().display()
             )
         });
-        let options = PictureOptions {
-            resolution_px: Some(side.unwrap_or(RELEASED_RESOLUTION_PX)),
-        };
-        Ok((options, warning))
+        let side = side.unwrap_or(RELEASED_RESOLUTION_PX);
+        Ok((PictureOptions::of_resolution(side), warning))
     }
 }

@@ -32,10 +32,17 @@ const ASK_OPTIONS: &[&str] = &[
     "conversation",
     "timeout_ms",
     "image",
+    "soft_tokens",
     "audio",
 ];
 const TRANSCRIBE_OPTIONS: &[&str] = &["language", "matformer", "max_tokens", "timeout_ms"];
-const DESCRIBE_OPTIONS: &[&str] = &["prompt", "matformer", "max_tokens", "timeout_ms"];
+const DESCRIBE_OPTIONS: &[&str] = &[
+    "soft_tokens",
+    "prompt",
+    "matformer",
+    "max_tokens",
+    "timeout_ms",
+];
 
 /// The object at the root.
 pub(super) struct Manager {
@@ -268,6 +275,7 @@ pub(super) fn ask_options(
         conversation: options.text("conversation")?,
         timeout_ms: options.whole("timeout_ms")?,
         image: None,
+        soft_tokens: options.count("soft_tokens")?,
         audio: None,
     };
     Ok((ask, image, audio))
@@ -295,6 +303,7 @@ pub(super) fn describe_options(
 ) -> Result<DescribeFields, Error> {
     let mut options = Options::new(options, DESCRIBE_OPTIONS, max_text_bytes)?;
     Ok(DescribeFields {
+        soft_tokens: options.count("soft_tokens")?,
         prompt: options.text("prompt")?,
         matformer: options.text("matformer")?,
         max_tokens: options.count("max_tokens")?,

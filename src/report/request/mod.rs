@@ -251,6 +251,8 @@ pub enum Picture {
 /// How a picture is to be described; what is absent is as configured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wish {
+    /// Soft tokens that it becomes at most.
+    pub soft_tokens: Option<usize>,
     /// What is asked about it.
     pub prompt: Option<String>,
     /// MatFormer slice that answers.
@@ -275,6 +277,7 @@ impl TryFrom<DescribeFields> for Describe {
         Ok(Describe {
             picture,
             wish: Wish {
+                soft_tokens: fields.soft_tokens,
                 prompt: fields.prompt,
                 matformer: Name::optional("matformer", fields.matformer)?,
                 max_tokens: fields.max_tokens,
