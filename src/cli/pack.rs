@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use kernels::{Isa, Pool};
 
 use super::failure::{Failure, exit};
@@ -22,9 +23,9 @@ pub(super) struct Pack {
         required_unless_present = "synthetic"
     )]
     from: Option<PathBuf>,
-    /// Random weights of a published size instead, to measure with
-    #[arg(long, value_name = "SIZE", value_enum, conflicts_with = "from")]
-    synthetic: Option<SizeArg>,
+    /// Random weights of a published size instead, to measure with: of Gemma 4, or of Gemma 3n (e2b, e4b)
+    #[arg(long, value_name = "SIZE", value_parser = size(), conflicts_with = "from")]
+    synthetic: Option<SyntheticSize>,
     /// The same seed gives the same synthetic pack
     #[arg(long, value_name = "N", requires = "synthetic", default_value_t = 0)]
     seed: u64,
@@ -55,18 +56,11 @@ enum RecipeArg {
     Small,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum SizeArg {
-    /// Gemma 3n E2B
-    E2b,
-    /// Gemma 3n E4B
-    E4b,
-    /// Gemma 4 E2B
-    #[value(name = "gemma4-e2b")]
-    Gemma4E2b,
-    /// Gemma 4 E4B
-    #[value(name = "gemma4-e4b")]
-    Gemma4E4b,
+/// A size by its name.
+fn size() -> impl TypedValueParser<Value = SyntheticSize> {
+    let names = SyntheticSize::ALL.map(SyntheticSize::name);
+    PossibleValuesParser::new(names)
+        .try_map(|name| SyntheticSize::named(&name).ok_or("there is no such size"))
 }
 
 impl Pack {
@@ -86,27 +80,21 @@ impl Pack {
             bar.set_length(total);
             bar.set_position(done);
         };
-        let packed = match &self.from {
-            Some(from) if !from.is_dir() => {
+        let packed = match (&self.from, self.synthetic) {
+            (Some(from), _) if !from.is_dir() => {
                 let tokenizer = self.tokenizer.as_deref();
                 pack::pack_gguf(from, tokenizer, &self.to, options, &pool, &mut advance)
             }
-            Some(from) => {
+            (Some(from), _) => {
                 if let Ok(checkpoint) = Checkpoint::open(from) {
                     model_args::warn(checkpoint.warnings());
                 }
                 pack::pack_checkpoint(from, &self.to, options, &pool, &mut advance)
             }
-            None => {
-                let size = match self.synthetic {
-                    Some(SizeArg::E2b) | None => SyntheticSize::E2b,
-                    Some(SizeArg::E4b) => SyntheticSize::E4b,
-                    Some(SizeArg::Gemma4E2b) => SyntheticSize::Gemma4E2b,
-                    Some(SizeArg::Gemma4E4b) => SyntheticSize::Gemma4E4b,
-                };
+            (None, size) => {
                 let (text_only, seed) = (self.text_only, self.seed);
                 pack::pack_synthetic(
-                    size,
+                    size.unwrap_or(SyntheticSize::ALL[0]),
                     text_only,
                     seed,
                     &self.to,

@@ -68,7 +68,10 @@ pub(crate) const NEWEST: &[(&str, &[&str])] = &[
         "A block format",
         &["Q8Tiled", "Q8Rows", "mod q8", "struct Q8"],
     ),
-    ("A model family", &["gemma3n", "Gemma3n", "ARCHITECTURE"]),
+    (
+        "A model family",
+        &["gemma4", "Gemma4", "Gemma4E2b", "NOT_YET"],
+    ),
     ("A door", &["Wyoming", "WyomingOptions", "wyoming"]),
     ("A capture source", &["HttpOptions", "Still", "mod still"]),
 ];

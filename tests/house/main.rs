@@ -225,6 +225,7 @@ fn families_are_named_at_home_only() {
     let sample = "use crate::model::gemma3n;";
     assert_eq!(faults("src/pipeline/engine.rs", sample), 1);
     assert_eq!(faults("src/model/gemma3n/text/layer.rs", sample), 0);
+    assert_eq!(faults("src/model/gemma4/text/layer.rs", sample), 1);
     assert_eq!(faults("src/model/family.rs", sample), 0);
     on_every_source(rules::families_at_home);
 }

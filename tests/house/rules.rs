@@ -116,7 +116,10 @@ const PURE: &[&str] = &["src/model/", "src/features/"];
 const IMPURE: &[&str] = &["std::time", "std::net", "std::process"];
 
 /// The families of models, and the only places that may name one: its own folder, and the list of all.
-const FAMILIES: &[(&str, &str)] = &[("crate::model::gemma3n", "src/model/gemma3n/")];
+const FAMILIES: &[(&str, &str)] = &[
+    ("crate::model::gemma3n", "src/model/gemma3n/"),
+    ("crate::model::gemma4", "src/model/gemma4/"),
+];
 const LIST_OF_FAMILIES: &str = "src/model/family.rs";
 
 /// What the arithmetic crate may depend on: nothing that does I/O, nothing that knows the model.

@@ -159,16 +159,11 @@ impl Plan {
     }
 
     fn add_published(&self, report: &mut Report) -> Result<(), Failure> {
-        for (size, variant) in [
-            (SyntheticSize::Gemma4E2b, "E2B"),
-            (SyntheticSize::Gemma4E4b, "E4B"),
-            (SyntheticSize::E2b, "E2B"),
-            (SyntheticSize::E4b, "E4B"),
-        ] {
+        for size in SyntheticSize::ALL {
             for recipe in RECIPES {
                 let pack = PackEstimate::new(size, recipe)?;
                 let whole = pack.slices.full().name.clone();
-                let model = format!("{} {variant}", pack.architecture.spec().family);
+                let model = format!("{} {}", pack.architecture.spec().family, size.model());
                 report.add(&pack, &model, recipe.name(), |slice| {
                     self.all_slices || slice == "e2b" || slice == whole
                 });

@@ -35,12 +35,12 @@ pub enum SyntheticSize {
 }
 
 impl SyntheticSize {
-    /// All of them.
+    /// All of them, the newest family first.
     pub const ALL: [SyntheticSize; 4] = [
-        SyntheticSize::E2b,
-        SyntheticSize::E4b,
         SyntheticSize::Gemma4E2b,
         SyntheticSize::Gemma4E4b,
+        SyntheticSize::E2b,
+        SyntheticSize::E4b,
     ];
 
     /// Its name on the command line.
@@ -50,6 +50,21 @@ impl SyntheticSize {
             SyntheticSize::E4b => "e4b",
             SyntheticSize::Gemma4E2b => "gemma4-e2b",
             SyntheticSize::Gemma4E4b => "gemma4-e4b",
+        }
+    }
+
+    /// The size of that name.
+    pub fn named(name: &str) -> Option<SyntheticSize> {
+        SyntheticSize::ALL
+            .into_iter()
+            .find(|size| size.name() == name)
+    }
+
+    /// Which of its family's models it is: `E2B`.
+    pub fn model(self) -> &'static str {
+        match self {
+            SyntheticSize::E2b | SyntheticSize::Gemma4E2b => "E2B",
+            SyntheticSize::E4b | SyntheticSize::Gemma4E4b => "E4B",
         }
     }
 
