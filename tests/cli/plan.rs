@@ -166,18 +166,20 @@ fn flash_is_measured_where_the_model_lies_unless_it_is_given() {
     let unknown = plan(&[]);
     assert!(unknown["flash"].is_null());
     for (plan, known) in [(&measured, true), (&given, true), (&unknown, false)] {
-        let rows = rows(plan, "E2B", "small");
-        assert_eq!(rows.len(), 1);
-        assert_eq!(rows[0]["projected_load_s_at_least"].is_object(), known);
+        for model in ["Gemma 3n E2B", "Gemma 4 E2B"] {
+            let rows = rows(plan, model, "small");
+            assert_eq!(rows.len(), 1);
+            assert_eq!(rows[0]["projected_load_s_at_least"].is_object(), known);
+        }
     }
     assert_eq!(
-        rows(&given, "E4B", "q8").len(),
+        rows(&given, "Gemma 3n E4B", "q8").len(),
         2,
         "the smallest slice and the whole"
     );
     let all = plan(&["--all-slices"]);
     assert_eq!(
-        rows(&all, "E4B", "q8").len(),
+        rows(&all, "Gemma 3n E4B", "q8").len(),
         17,
         "the published ones, and the whole"
     );
@@ -192,14 +194,46 @@ fn flash_is_measured_where_the_model_lies_unless_it_is_given() {
     ]);
     for words in [
         "90 MB/s from flash in one go (as given)",
-        "demo   balanced  half",
-        "E4B    small     e2b",
+        "demo          balanced  half",
+        "Gemma 3n E4B  small     e2b",
+        "Gemma 4 E4B   small     full",
         "load is a projection",
     ] {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
     let text = printed(&["plan", "--memory-gib=4", "--read-gb-s=5"]);
     assert!(!text.contains("load") && !text.contains("MB/s"), "{text}");
+}
+
+/// Gemma 4 is one model, without slices; its keys and values grow with the context, as its specification counts (section 2.6).
+#[test]
+fn gemma_4_is_planned_as_its_specification_counts() {
+    let [short, long, beyond] = ["1024", "131072", "32768"].map(|context| {
+        let arguments = [
+            "plan",
+            "--json",
+            "--memory-gib=8",
+            "--read-gb-s=10",
+            "--context",
+            context,
+        ];
+        json(&arguments)
+    });
+    for (model, kib_a_token) in [("Gemma 4 E2B", 6.0), ("Gemma 4 E4B", 16.0)] {
+        let [short, long] = [&short, &long].map(|plan| rows(plan, model, "balanced"));
+        assert_eq!((short.len(), long.len()), (1, 1), "{model} has no slices");
+        let idle = |row: &Value| number(row, "resident_idle_bytes");
+        let grown = (idle(long[0]) - idle(short[0])) / 1024.0;
+        assert_eq!(grown, kib_a_token * (131_072.0 - 1024.0), "{model}");
+    }
+    // Gemma 3n cannot have so many.
+    let of = |plan| {
+        number(
+            rows(plan, "Gemma 3n E2B", "small")[0],
+            "resident_idle_bytes",
+        )
+    };
+    assert_eq!(of(&long), of(&beyond));
 }
 
 #[test]

@@ -34,6 +34,14 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
+        "make demo MODEL=gemma3n",
+        Elsewhere(
+            "tests/shipped/demo.rs",
+            "Some(\"gemma3n\")",
+            "it builds a release first",
+        ),
+    ),
+    (
         "make test",
         Elsewhere(".ci/run", "make test", "it is what runs this test"),
     ),
@@ -229,11 +237,11 @@ const COMMANDS: &[(&str, How)] = &[
     ("gemmad plan", Runs(&[], "measured here")),
     (
         "gemmad plan --memory-gib 4 --read-gb-s 5.6",
-        Runs(&[], "E4B    balanced  e2b"),
+        Runs(&[], "Gemma 3n E4B  balanced  e2b"),
     ),
     (
         "gemmad plan --model DIR",
-        Runs(&[], "demo   balanced  half"),
+        Runs(&[], "demo          balanced  half"),
     ),
     (
         "gemmad ask --model DIR \"Why is the sky blue?\"",

@@ -237,19 +237,23 @@ fn the_files_of_the_package_fit_each_other() {
         );
     }
 
-    // The configuration that is installed starts at once: the demo model, and no device or broker that may be missing.
+    // The configuration that is installed starts at once: a demo model, and no device or broker that may be missing.
     let path = top().join("packaging/gemmad.toml");
     let config = Config::load(&path).unwrap();
     assert!(config.dbus.enabled && !config.mqtt.enabled);
     assert!(config.microphone.is_empty() && config.camera.is_empty());
-    let demo = config.model.path.to_str().unwrap();
-    for file in fs::read_dir(top().join("models/demo")).unwrap() {
-        let file = file.unwrap();
-        let name = file.file_name().into_string().unwrap();
-        let is_model = file.file_type().unwrap().is_file() && name != "README.md";
-        let packed = installed.contains(&format!("{demo}/{name}"))
-            || name.ends_with(".json") && installed.contains(&format!("{demo}/*.json"));
-        assert_eq!(packed, is_model, "{name}");
+    let demos = ["demo-gemma4", "demo"].map(|name| format!("/usr/share/gemmad/models/{name}"));
+    assert_eq!(config.model.path.to_str().unwrap(), demos[0]);
+    for demo in demos {
+        let here = demo.strip_prefix("/usr/share/gemmad/").unwrap();
+        for file in fs::read_dir(top().join(here)).unwrap() {
+            let file = file.unwrap();
+            let name = file.file_name().into_string().unwrap();
+            let is_model = file.file_type().unwrap().is_file() && name != "README.md";
+            let packed = installed.contains(&format!("{demo}/{name}"))
+                || name.ends_with(".json") && installed.contains(&format!("{demo}/*.json"));
+            assert_eq!(packed, is_model, "{demo}/{name}");
+        }
     }
 }
 
