@@ -303,6 +303,38 @@ fn what_is_wrong_with_the_bus_is_told_with_what_to_do() {
     found.expect("bus", "warning", &["python3", "end it"]);
 }
 
+/// A Gemma 4 is well, too; a slice of it, also for a degraded board, is refused with what helps instead.
+#[test]
+fn a_model_without_slices_is_well_until_one_is_named() {
+    let patient = Patient::new();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-gemma4");
+    let quiet = "[dbus]\nenabled = false\n";
+    patient.write(&format!("[model]\npath = {model:?}\n{quiet}"));
+    let found = patient.examine();
+    found.failing(&[]);
+    found.expect(
+        "model",
+        "ok",
+        &["models/demo-gemma4", "bf16", "slices full"],
+    );
+    for key in ["slice", "degraded_slice"] {
+        patient.write(&format!(
+            "[model]\npath = {model:?}\n[matformer]\n{key} = \"half\"\n{quiet}"
+        ));
+        let found = patient.examine();
+        found.failing(&["model"]);
+        let named = format!("[matformer] {key} = \"half\"");
+        let helps = [
+            "no MatFormer slices",
+            "[degrade] threads",
+            "[vision]",
+            "small",
+        ];
+        let words = [&[named.as_str()][..], &helps].concat();
+        found.expect("model", "failing", &words);
+    }
+}
+
 #[test]
 fn models_devices_and_configurations_that_cannot_be_used_are_told() {
     let patient = Patient::new();
