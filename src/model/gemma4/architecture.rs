@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kernels::Pool;
 use serde_json::{Value, json};
 
-use super::config::{AudioConfig, Config};
+use super::config::{AudioConfig, Config, SOFT_TOKENS};
 use super::tensors;
 use crate::media::SAMPLE_RATE_HZ;
 use crate::model::architecture::Architecture;
@@ -18,6 +18,8 @@ use crate::model::prompt::ChatTemplate;
 use crate::model::spec::{AudioSpec, PictureSpec, Spec};
 use crate::model::tensor_table::{Category, EncoderTensor, TextTensor};
 use crate::model::weights::{Checkpoint, PleOptions, WeightsError};
+
+const FAMILY: &str = "Gemma 4";
 
 /// A Gemma 4: its hyper-parameters, and what follows from them.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ fn spec(config: &Config) -> Spec {
     let ends = config.ids.media.iter();
     let ends = ends.flat_map(|media| [media.eoi, media.eoa]);
     Spec {
-        family: "Gemma 4",
+        family: FAMILY,
         ids: config.ids.clone(),
         layers: text.layers(),
         hidden_size: text.hidden_size,
@@ -60,6 +62,8 @@ fn spec(config: &Config) -> Spec {
         max_context: text.max_position_embeddings,
         audio: config.audio.as_ref().map(audio_spec),
         pictures: config.vision.as_ref().map(|vision| PictureSpec {
+            family: FAMILY,
+            soft_tokens: &SOFT_TOKENS,
             processor: json!({
                 "do_resize": true, "resample": 3, "do_rescale": true, "rescale_factor": 1.0 / 255.0, "do_normalize": false,
                 "patch_size": vision.patch_size, "pooling_kernel_size": vision.pooling_kernel_size,
