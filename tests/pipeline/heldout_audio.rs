@@ -79,14 +79,21 @@ fn assert_understood(
     );
 }
 
+fn transcript_of(clip: &Clip) -> &str {
+    &clip.transcript
+}
+
+fn command_of(clip: &Clip) -> &str {
+    &clip.command
+}
+
 fn transcribes_as_the_reference(model: &Demo, slice: &str, padding: SoftTokenPadding) {
     let mut engine = engine(model, padding);
-    let transcript = |clip: &Clip| &*clip.transcript;
     assert_understood(
         &mut engine,
         TRANSCRIBE,
         Some(slice),
-        transcript,
+        transcript_of,
         model.transcripts,
     );
 }
@@ -94,12 +101,11 @@ fn transcribes_as_the_reference(model: &Demo, slice: &str, padding: SoftTokenPad
 fn understands_as_the_reference(model: &Demo) {
     let mut engine = engine(model, SoftTokenPadding::Reference);
     for slice in model.slices {
-        let command = |clip: &Clip| &*clip.command;
         assert_understood(
             &mut engine,
             COMMAND,
             Some(slice),
-            command,
+            command_of,
             model.heard_commands,
         );
     }
