@@ -1,5 +1,7 @@
 //! A linear layer that cuts off what goes in and what comes out, where its checkpoint has bounds.
 
+use std::ops::Range;
+
 use kernels::matmul::clipped_matmul;
 use kernels::{Bounds, Clip, Pool};
 
@@ -39,6 +41,11 @@ impl ClippedLinear {
         })
     }
 
+    /// Whether outputs can be computed `rows` at a time.
+    pub fn has_rows(&self, rows: usize) -> bool {
+        self.weight.has_rows(rows)
+    }
+
     /// Outputs: rows of the matrix.
     pub fn rows(&self) -> usize {
         self.weight.rows
@@ -54,8 +61,25 @@ impl ClippedLinear {
     /// # Panics
     /// If a length does not fit, or `weights` is not the group that it was loaded from (programming errors).
     pub fn forward(&self, pool: &Pool, weights: &Mapped, x: &[f32], out: &mut [f32]) {
-        let tokens = out.len() / self.weight.rows.max(1);
-        clipped_matmul(pool, weights.view(self.weight), self.clip, x, tokens, out);
+        self.forward_rows(pool, weights, 0..self.weight.rows, x, out);
+    }
+
+    /// [`ClippedLinear::forward`] for some of the outputs: `out` is `[tokens, rows]` for a range of rows, which begins at a multiple of what
+    /// [`ClippedLinear::has_rows`] allows.
+    ///
+    /// # Panics
+    /// As there, and if the range fits no rows that are stored together.
+    pub fn forward_rows(
+        &self,
+        pool: &Pool,
+        weights: &Mapped,
+        rows: Range<usize>,
+        x: &[f32],
+        out: &mut [f32],
+    ) {
+        let tokens = out.len() / rows.len().max(1);
+        let matrix = weights.view(self.weight).rows(rows);
+        clipped_matmul(pool, matrix, self.clip, x, tokens, out);
     }
 }
 

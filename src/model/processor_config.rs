@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::encoder::one_of;
 use super::files::{self, MAX_JSON_BYTES};
 
 /// One of the files is not what it should be.
@@ -39,12 +40,30 @@ pub enum ProcessorConfigError {
         /// What stands there.
         found: String,
     },
+    /// No picture becomes so many soft tokens.
+    #[error(
+        "{}: {key}: expected {} soft tokens a picture, found {found}: is it the file of another model? (or \"soft_tokens\" in [vision] of gemmad.toml)",
+        path.display(),
+        one_of(allowed)
+    )]
+    SoftTokens {
+        /// The file.
+        path: PathBuf,
+        /// The key, with its section.
+        key: String,
+        /// What may stand there.
+        allowed: &'static [usize],
+        /// What stands there.
+        found: String,
+    },
 }
 
 /// What the files say of pictures, and what of sound.
 #[derive(Debug)]
 pub struct ProcessorConfig {
     dir: PathBuf,
+    /// The newer file itself.
+    newer: Option<Section>,
     image: Option<Section>,
     audio: Option<Section>,
     /// The size of pictures in the older file, where the newer one has the word.
@@ -68,7 +87,7 @@ impl ProcessorConfig {
     /// the reference implementation.
     ///
     /// # Errors
-    /// A file cannot be read, is not JSON, or gives pictures no square size.
+    /// A file cannot be read, or is not JSON.
     pub fn load(dir: &Path) -> Result<ProcessorConfig, ProcessorConfigError> {
         let newer = read(&dir.join(NEWER))?;
         let older = read(&dir.join(OLDER))?;
@@ -92,6 +111,11 @@ impl ProcessorConfig {
         };
         let mut config = ProcessorConfig {
             dir: dir.to_owned(),
+            newer: newer.clone().map(|value| Section {
+                path: dir.join(NEWER),
+                prefix: "",
+                value,
+            }),
             image: section(&[("image_processor", "image_processor.")]),
             audio: section(&[
                 ("feature_extractor", "feature_extractor."),
@@ -99,7 +123,7 @@ impl ProcessorConfig {
             ]),
             overruled: None,
         };
-        if let (Some(size), Some(value)) = (config.image_side_px()?, older) {
+        if let (Ok(Some(size)), Some(value)) = (config.image_side_px(), older) {
             let other = Section {
                 path: dir.join(OLDER),
                 prefix: "",
@@ -120,6 +144,39 @@ impl ProcessorConfig {
     /// The size is no square's.
     pub fn image_side_px(&self) -> Result<Option<usize>, ProcessorConfigError> {
         self.image.as_ref().map_or(Ok(None), Section::side_px)
+    }
+
+    /// Soft tokens that a picture becomes at most: `max_soft_tokens` of the image processor, else `image_seq_length` of the newer file;
+    /// `None` where neither is there.
+    ///
+    /// # Errors
+    /// It is none of those that are `allowed`.
+    pub fn soft_tokens(
+        &self,
+        allowed: &'static [usize],
+    ) -> Result<Option<usize>, ProcessorConfigError> {
+        let places = [
+            (&self.image, "max_soft_tokens"),
+            (&self.newer, "image_seq_length"),
+        ];
+        let said = places.into_iter().find_map(|(section, key)| {
+            let section = section.as_ref()?;
+            let value = section.value.get(key).filter(|value| !value.is_null())?;
+            Some((section, key, value))
+        });
+        let Some((section, key, value)) = said else {
+            return Ok(None);
+        };
+        let found = value.as_u64().and_then(|n| usize::try_from(n).ok());
+        match found.filter(|found| allowed.contains(found)) {
+            Some(soft_tokens) => Ok(Some(soft_tokens)),
+            None => Err(ProcessorConfigError::SoftTokens {
+                path: section.path.clone(),
+                key: format!("{}{key}", section.prefix),
+                allowed,
+                found: brief(value),
+            }),
+        }
     }
 
     /// The checkpoint's directory.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::config::{AudioConfig, Config, SOFT_TOKENS};
 use super::tensors;
+use super::vision::VisionTower;
 use crate::media::SAMPLE_RATE_HZ;
 use crate::model::architecture::Architecture;
 use crate::model::config::ConfigError;
@@ -137,16 +138,28 @@ impl Architecture for Gemma4 {
 
     fn vision_encoder(
         &self,
-        _checkpoint: &Checkpoint,
+        checkpoint: &Checkpoint,
     ) -> Result<Option<Arc<dyn VisionEncoder>>, VisionError> {
-        todo!("g4eyes")
+        let Some(config) = &self.config.vision else {
+            return Ok(None);
+        };
+        let tower = VisionTower::load(checkpoint, config, self.spec.hidden_size)?;
+        Ok(Some(Arc::new(tower)))
     }
 
     fn picture_options(
         &self,
-        _asked: PictureOptions,
-        _processor: &ProcessorConfig,
+        asked: PictureOptions,
+        processor: &ProcessorConfig,
     ) -> Result<(PictureOptions, Option<String>), ProcessorConfigError> {
-        todo!("g4eyes")
+        if asked.soft_tokens.is_some() {
+            return Ok((asked, None));
+        }
+        let configured = self.config.vision.as_ref().map(|vision| vision.soft_tokens);
+        let options = PictureOptions {
+            soft_tokens: processor.soft_tokens(&SOFT_TOKENS)?.or(configured),
+            ..asked
+        };
+        Ok((options, None))
     }
 }

@@ -4,5 +4,6 @@ mod architecture;
 pub mod config;
 mod layers;
 mod tensors;
+pub mod vision;
 
 pub use architecture::Gemma4;

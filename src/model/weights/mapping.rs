@@ -62,6 +62,11 @@ impl Tensor {
         }
     }
 
+    /// Whether it is stored number by number.
+    pub fn is_float(&self) -> bool {
+        matches!(self.kind, Kind::Float(_))
+    }
+
     /// Whether single columns can be read without reading the others.
     pub fn stored_by_column(&self) -> bool {
         matches!(self.kind, Kind::Quantized(blocks) if blocks.columns)
