@@ -24,7 +24,17 @@ pub(super) const E4B: Size = Size {
     ffn_width: 16_384,
 };
 
-/// `config.json`; the ids of media are those of the synthetic vocabulary.
+/// Ids of media, those of the synthetic vocabulary.
+const MEDIA: [(&str, u32); 6] = [
+    ("boi_token_id", 6571),
+    ("image_token_id", 262_145),
+    ("eoi_token_id", 262_144),
+    ("boa_token_id", 6572),
+    ("audio_token_id", 262_273),
+    ("eoa_token_id", 262_272),
+];
+
+/// `config.json`.
 pub(super) fn config(size: Size, text_only: bool) -> Value {
     let layers = size.layers;
     let per_layer = |value: &dyn Fn(usize) -> Value| (0..layers).map(value).collect::<Vec<_>>();
@@ -65,16 +75,13 @@ pub(super) fn config(size: Size, text_only: bool) -> Value {
             "vision_config": {"model_type": "gemma3n_vision"},
             "vision_soft_tokens_per_image": 256,
             "audio_soft_tokens_per_image": 188,
-            "boi_token_id": 6571,
-            "image_token_id": 262_145,
-            "eoi_token_id": 262_144,
-            "boa_token_id": 6572,
-            "audio_token_id": 262_273,
-            "eoa_token_id": 262_272,
         })
     };
     config["bos_token_id"] = 2.into();
     config["pad_token_id"] = 0.into();
+    for (key, id) in MEDIA.iter().filter(|_| !text_only) {
+        config[key] = (*id).into();
+    }
     config["eos_token_id"] = json!([1, 106]);
     config
 }
