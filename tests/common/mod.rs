@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};
 use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
 
 /// The checkpoint directory under test: `GEMMAD_FIXTURES`, else the one in the repository.
 pub fn fixtures() -> PathBuf {
@@ -33,13 +34,18 @@ pub fn fixtures_gemma4() -> PathBuf {
 
 /// The checkpoint under test as a pack in `dir`.
 pub fn tiny_pack(recipe: Recipe, dir: &Path) -> PathBuf {
+    pack_of(&fixtures(), recipe, dir)
+}
+
+/// A checkpoint as a pack in `dir`.
+pub fn pack_of(from: &Path, recipe: Recipe, dir: &Path) -> PathBuf {
     let to = dir.join("tiny.pack");
     let pool = Pool::new(Isa::best(), 2);
     let options = PackOptions {
         recipe,
         force: false,
     };
-    pack_checkpoint(&fixtures(), &to, options, &pool, &mut |_, _| {}).unwrap();
+    pack_checkpoint(from, &to, options, &pool, &mut |_, _| {}).unwrap();
     to
 }
 
@@ -155,6 +161,15 @@ pub fn assert_close(name: &str, got: &[f32], want: &[f32], tolerance: f32) {
         got[at],
         want[at]
     );
+}
+
+/// The hash of numbers, bit by bit.
+pub fn sha256(values: &[f32]) -> String {
+    let mut hash = Sha256::new();
+    for value in values {
+        hash.update(value.to_bits().to_le_bytes());
+    }
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// `golden/manifest.json`: prompts, tokenizer and chat cases, slices.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::common::{Golden, fixtures, tiny_pack};
+use crate::common::{Golden, fixtures, sha256, tiny_pack};
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
 use gemmad::model::decoder::{Exact, Shortcuts, Slice, Tokens, no_probe};
 use gemmad::model::gemma3n::config::Config;
@@ -12,7 +12,6 @@ use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};
-use sha2::{Digest, Sha256};
 
 fn load(pack: &Path) -> TextModel {
     let config = Config::load(pack).unwrap();
@@ -222,11 +221,7 @@ fn every_machine_gives_the_same_bits() {
                     assert_eq!(got_tokens, tokens, "{name}");
                 }
             }
-            let mut hash = Sha256::new();
-            for logit in &logits {
-                hash.update(logit.to_bits().to_le_bytes());
-            }
-            let hash: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+            let hash = sha256(&logits);
             let tokens: Vec<String> = tokens.iter().map(u32::to_string).collect();
             table += &format!("{recipe:?}\t{prompt}\t{}\t{hash}\n", tokens.join(" "));
         }

@@ -62,6 +62,12 @@ impl Format {
         GROUP * self.bits() / 8
     }
 
+    /// Bytes of the integers of `cols` columns of one row, whole groups. Where a row stands alone they are its first bytes, and its
+    /// scales stand behind those of all its columns.
+    pub fn integer_bytes(self, cols: usize) -> usize {
+        cols.div_ceil(GROUP) * self.group_bytes()
+    }
+
     /// Bytes of one unit (a tile or a row) of a matrix with `cols` columns; `None` where that does not fit a `usize`.
     pub fn unit_bytes(self, cols: usize) -> Option<usize> {
         cols.div_ceil(GROUP)

@@ -6,7 +6,7 @@ use crate::model::weights::{Mapped, Tensor};
 
 /// The threads and the weights of a text model.
 #[derive(Clone, Copy)]
-pub(crate) struct Compute<'a> {
+pub struct Compute<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) weights: &'a Mapped,
 }

@@ -9,7 +9,7 @@ use crate::model::weights::{Mapped, Stretch, Tensor, WeightsError};
 
 /// One layer's gate, up and down projections.
 #[derive(Debug)]
-pub(crate) struct FeedForward {
+pub struct FeedForward {
     pub(crate) gate: Tensor,
     pub(crate) up: Tensor,
     /// Column segments that end at the widths of slices; a checkpoint in the published layout has one.

@@ -7,7 +7,7 @@ use crate::model::weights::{Mapped, Tensor, WeightsError};
 const PREFIX: &str = "model.language_model.";
 
 /// Fetches tensors and checks their shapes.
-pub(crate) struct Loader<'a> {
+pub struct Loader<'a> {
     pub(crate) weights: &'a Mapped,
     prefix: String,
     /// Epsilon of every norm.

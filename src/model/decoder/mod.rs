@@ -4,6 +4,7 @@
 //! A part is built from the shape of its layer ([`LayerShape`]) and knows neither a family nor its configuration.
 
 pub(crate) mod attention;
+mod chunk;
 mod compute;
 pub(crate) mod feed_forward;
 pub(crate) mod head;
@@ -15,6 +16,10 @@ pub(crate) mod per_layer_embedding;
 pub(crate) mod rope;
 mod shape;
 mod slice;
+mod stack;
+mod sublayers;
+mod text_decoder;
+mod text_model;
 mod tokens;
 mod workspace;
 
@@ -25,5 +30,9 @@ pub(crate) use load::Loader;
 pub(crate) use norm::RmsNorm;
 pub use shape::{LayerShape, Rope, last_kv_producer};
 pub use slice::{Slice, SliceError, Slices};
+pub(crate) use stack::{Dimensions, Stack, Step};
+pub(crate) use sublayers::Sublayers;
+pub(in crate::model) use text_decoder::TextDecoder;
+pub use text_model::TextModel;
 pub use tokens::{Chunks, Probe, Shortcuts, TextError, Tokens, Watch, no_probe};
-pub(crate) use workspace::Workspace;
+pub use workspace::Workspace;

@@ -38,6 +38,15 @@ impl RmsNorm {
         pool.for_each_row_mut(rows, width, &|_, row| self.row(pool.isa(), row));
     }
 
+    /// `sum += rms(rows)`, row by row of `width` elements; `rows` are normed in place.
+    pub(crate) fn add_rows(&self, pool: &Pool, rows: &mut [f32], width: usize, sum: &mut [f32]) {
+        self.rows(pool, rows, width);
+        let rows = &*rows;
+        pool.for_each_row_mut(sum, width, &|t, sum| {
+            kernels::elementwise::add(pool.isa(), sum, &rows[t * width..(t + 1) * width]);
+        });
+    }
+
     /// `t` rows, number i being `row(i)`, as what linear layers read; with `quantize` for quantised weights.
     pub(crate) fn inputs<'r>(
         &self,

@@ -120,27 +120,26 @@ impl ContextProjection {
         })
     }
 
-    /// `inputs = (rms(projection(e) / sqrt(D)) + token part) / sqrt(2)` for some of the layers, in place.
+    /// `inputs = (rms(projection(e) / sqrt(D)) + token part) / sqrt(2)` for the first `layers`, in place.
     ///
     /// | buffer | shape |
     /// |---|---|
     /// | `e` | \[T, D\], merged embeddings |
     /// | `inputs` | \[T, L·P\]; before, rows of the table times sqrt(P) |
-    /// | `scratch` | at least \[T, `layers.end`·P\] |
+    /// | `scratch` | at least \[T, `layers`·P\] |
     pub(crate) fn forward(
         &self,
         compute: Compute<'_>,
         e: &[f32],
-        layers: Range<usize>,
+        layers: usize,
         inputs: &mut [f32],
         scratch: &mut [f32],
     ) {
         let (pool, p) = (compute.pool, self.width);
         let t = e.len() / self.projection.cols;
-        let width = layers.end * p;
+        let width = layers * p;
         let scale = 1.0 / (self.projection.cols as f32).sqrt();
         let projected = &mut scratch[..t * width];
-        // From the first row on: a quantised matrix cannot begin at any.
         let projection = compute.weights.view(self.projection).rows(0..width);
         kernels::matmul::matmul(pool, projection, e, t, projected);
         pool.for_each_row_mut(projected, width, &|_, projected| {
@@ -152,10 +151,9 @@ impl ContextProjection {
             }
         });
         let projected = &*projected;
-        let columns = layers.start * p..width;
         pool.for_each_row_mut(inputs, self.projection.rows, &|t, inputs| {
-            let projected = &projected[t * width..(t + 1) * width][columns.clone()];
-            for (x, &projected) in inputs[columns.clone()].iter_mut().zip(projected) {
+            let projected = &projected[t * width..(t + 1) * width];
+            for (x, &projected) in inputs.iter_mut().zip(projected) {
                 *x = (projected + *x) * std::f32::consts::FRAC_1_SQRT_2;
             }
         });

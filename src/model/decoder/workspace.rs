@@ -1,4 +1,4 @@
-//! The buffers that a chunk of tokens passes through in any decoder, allocated once.
+//! The buffers that a chunk of tokens passes through, allocated once.
 
 use kernels::Inputs;
 
@@ -6,11 +6,12 @@ use super::attention;
 use super::head;
 use super::per_layer_embedding::PerLayerInputs;
 use super::rope::RopeTables;
+use super::stack::Stack;
 use super::{LayerShape, feed_forward};
 
 /// Buffers for chunks of up to `chunk` tokens, each with one role; D and P as in `config.json`.
 #[derive(Debug)]
-pub(crate) struct Workspace {
+pub struct Workspace<S: Stack> {
     pub(crate) chunk: usize,
     pub(crate) per_layer_inputs: PerLayerInputs,
     pub(crate) rope: RopeTables,
@@ -18,7 +19,7 @@ pub(crate) struct Workspace {
     pub(crate) normed: Inputs,
     /// What attention, the feed-forward network or the per-layer input add to the residual path, \[T, D\].
     pub(crate) branch: Vec<f32>,
-    /// The residual path of the stream that is computed, \[T, D\].
+    /// The residual path (of the stream that is computed), \[T, D\].
     pub(crate) residual: Vec<f32>,
     /// Final hidden states of the tokens that went through every layer, \[ready, D\].
     pub(crate) hidden: Vec<f32>,
@@ -27,27 +28,25 @@ pub(crate) struct Workspace {
     /// Likewise, partial results of one token's attention, \[kv heads, parts, `part_len`\].
     pub(crate) attention_parts: Vec<f32>,
     pub(crate) head: head::Scratch,
+    /// Those that only the family's layers have.
+    pub(crate) own: S::Buffers,
     hidden_size: usize,
 }
 
-impl Workspace {
-    /// `scratch` is how much a token needs beyond what the parts of any decoder do.
-    pub(crate) fn new(
-        layers: &[LayerShape],
-        hidden_size: usize,
-        ple_width: usize,
-        scratch: usize,
-        chunk: usize,
-    ) -> Workspace {
-        let d = hidden_size;
+impl<S: Stack> Workspace<S> {
+    /// Allocates the buffers for chunks of up to `chunk` tokens.
+    pub fn new(config: &S::Config, chunk: usize) -> Workspace<S> {
+        let dimensions = S::dimensions(config);
+        let (d, layers) = (dimensions.hidden_size, &dimensions.layers);
+        let ple_width = dimensions.ple.width;
         let most = |of: &dyn Fn(&LayerShape) -> usize| layers.iter().map(of).max().unwrap_or(0);
-        let scratch = scratch
+        let scratch = S::scratch_width(config)
             .max(most(&attention::scratch_width))
             .max(most(&|layer| {
                 feed_forward::scratch_width(layer.ffn_width, d)
             }))
-            // Embeddings, and beside them the context projection or a row of the embedding table.
-            .max(d + d.max(layers.len() * ple_width));
+            // A row of the embedding table, or the context projection.
+            .max(d.max(layers.len() * ple_width));
         let rows = |n: usize| vec![0.0; chunk * n];
         Workspace {
             chunk,
@@ -60,17 +59,23 @@ impl Workspace {
             scratch: rows(scratch),
             attention_parts: vec![0.0; most(&attention::parts_len)],
             head: head::Scratch::default(),
-            hidden_size,
+            own: S::buffers(config, chunk),
+            hidden_size: d,
         }
     }
 
-    /// Tokens of the last chunk that went through every layer.
-    pub(crate) fn ready(&self) -> usize {
+    /// Tokens of the last chunk that went through every layer: all of them, or only the last with the K/V cut.
+    pub fn ready(&self) -> usize {
         self.hidden.len() / self.hidden_size
     }
 
+    /// Rows that logits have taken of the second plane of the LM head so far, where it has one.
+    pub fn second_plane_rows(&self) -> u64 {
+        self.head.rows_read()
+    }
+
     /// Bytes held.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let floats = [
             &self.branch,
             &self.residual,
@@ -79,6 +84,8 @@ impl Workspace {
             &self.attention_parts,
         ];
         let floats: usize = floats.iter().map(|buffer| buffer.capacity()).sum();
-        4 * floats + self.per_layer_inputs.bytes() + self.normed.bytes() + self.head.bytes()
+        let shared =
+            4 * floats + self.per_layer_inputs.bytes() + self.normed.bytes() + self.head.bytes();
+        shared + S::buffer_bytes(&self.own)
     }
 }

@@ -59,8 +59,7 @@ fn spec(config: &Config) -> Spec {
         hidden_size: text.hidden_size,
         vocab_size: text.vocab_size,
         text_vocab_size: text.vocab_size_per_layer_input,
-        // Those beyond the text vocabulary, whose embeddings the encoders have (reference section 5).
-        row_ids: std::iter::once(text.vocab_size_per_layer_input as u32..text.vocab_size as u32).collect(),
+        row_ids: text.row_ids(),
         never_sampled: Vec::new(),
         per_layer_input_size: text.hidden_size_per_layer_input,
         sliding_window: text.sliding_window,

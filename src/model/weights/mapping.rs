@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use half::{bf16, f16};
-use kernels::quant::{Quantized, TILE_ROWS, dequantize_row};
+use kernels::quant::{GROUP, Quantized, TILE_ROWS, dequantize_row};
 use kernels::{Matrix, MatrixData};
 use memmap2::{Mmap, MmapOptions};
 use safetensors::Dtype;
@@ -87,6 +87,17 @@ impl Kind {
             Kind::Float(dtype) => cols.checked_mul(element_bytes(dtype)? as usize),
             Kind::Quantized(blocks) if blocks.columns || blocks.format.is_tiled() => None,
             Kind::Quantized(blocks) => blocks.format.matrix_bytes(1, cols),
+        }
+    }
+
+    /// How many of a row's `cols` numbers come with its first `wanted`, and the bytes of those, without scales: the first of the row.
+    pub(super) fn row_front(self, cols: usize, wanted: usize) -> (usize, usize) {
+        match self {
+            Kind::Float(dtype) => (wanted, wanted * element_bytes(dtype).unwrap_or(0) as usize),
+            Kind::Quantized(blocks) => (
+                cols.min(wanted.next_multiple_of(GROUP)),
+                blocks.format.integer_bytes(wanted),
+            ),
         }
     }
 

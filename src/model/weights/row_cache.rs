@@ -1,4 +1,4 @@
-//! Rows of the PLE table that were used lately, as they are stored.
+//! Rows of the PLE table that were used lately, as they are stored; of some only the front.
 
 /// A fixed number of rows. The one to give way is chosen by the clock algorithm: a row that was used again since the hand passed it
 /// last stays for another round.
@@ -10,10 +10,19 @@ pub(super) struct RowCache {
     row_bytes: usize,
     /// For every row of the table: its slot plus one, or 0.
     slot_of: Vec<u32>,
-    /// For every slot in use: its row, and whether it was used again since the hand passed.
-    slots: Vec<(u32, bool)>,
+    slots: Vec<Slot>,
     capacity: usize,
     hand: usize,
+}
+
+/// A slot in use.
+#[derive(Debug)]
+struct Slot {
+    row: u32,
+    /// How much of the row is held.
+    front: usize,
+    /// Whether it was used again since the hand passed.
+    is_used: bool,
 }
 
 impl RowCache {
@@ -44,24 +53,30 @@ impl RowCache {
         (self.slots.len() * self.words_per_slot * 8) as u64
     }
 
-    pub(super) fn contains(&self, row: u32) -> bool {
-        self.slot_of[row as usize] != 0
+    fn slot_of(&self, row: u32) -> Option<usize> {
+        Some(self.slot_of[row as usize].checked_sub(1)? as usize)
     }
 
-    /// The row's bytes, if they are held.
+    /// How much of the row is held; 0 where it is not.
+    pub(super) fn front(&self, row: u32) -> usize {
+        self.slot_of(row).map_or(0, |slot| self.slots[slot].front)
+    }
+
+    /// The row's bytes, if it is held, of which those of its front count.
     pub(super) fn get(&mut self, row: u32) -> Option<&[u8]> {
-        let slot = self.slot_of[row as usize].checked_sub(1)? as usize;
-        self.slots[slot].1 = true;
+        let slot = self.slot_of(row)?;
+        self.slots[slot].is_used = true;
         Some(self.slot(slot))
     }
 
-    /// Room for a row that is not held; what `fill` fails to put there is not held afterwards either.
+    /// Holds the row up to `front`; `fill` is given its bytes. What it fails to put there is not held afterwards.
     pub(super) fn insert<E>(
         &mut self,
         row: u32,
+        front: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<&[u8], E> {
-        let slot = self.free_slot();
+        let slot = self.slot_of(row).unwrap_or_else(|| self.free_slot());
         let bytes = bytemuck::cast_slice_mut::<u64, u8>(
             &mut self.words[slot * self.words_per_slot..][..self.words_per_slot],
         );
@@ -70,12 +85,18 @@ impl RowCache {
             self.clear();
             return Err(error);
         }
+        if let Some(before) = self.slots.get(slot) {
+            self.slot_of[before.row as usize] = 0;
+        }
         self.slot_of[row as usize] = slot as u32 + 1;
-        if slot == self.slots.len() {
-            self.slots.push((row, false));
-        } else {
-            self.slot_of[self.slots[slot].0 as usize] = 0;
-            self.slots[slot] = (row, false);
+        let filled = Slot {
+            row,
+            front,
+            is_used: false,
+        };
+        match self.slots.get_mut(slot) {
+            Some(slot) => *slot = filled,
+            None => self.slots.push(filled),
         }
         Ok(self.slot(slot))
     }
@@ -83,8 +104,8 @@ impl RowCache {
     /// Forgets every row and gives the memory back.
     pub(super) fn clear(&mut self) {
         self.words = vec![0; self.words.len()];
-        for (row, _) in self.slots.drain(..) {
-            self.slot_of[row as usize] = 0;
+        for slot in self.slots.drain(..) {
+            self.slot_of[slot.row as usize] = 0;
         }
         self.hand = 0;
     }
@@ -101,7 +122,7 @@ impl RowCache {
         loop {
             let slot = self.hand;
             self.hand = (self.hand + 1) % self.capacity;
-            if !std::mem::take(&mut self.slots[slot].1) {
+            if !std::mem::take(&mut self.slots[slot].is_used) {
                 return slot;
             }
         }

@@ -1,5 +1,7 @@
 //! `text_config`: the decoder.
 
+use std::ops::Range;
+
 use serde_json::Value;
 
 use crate::model::config::{ConfigError, LayerType, MAX_LAYERS, MAX_WIDTH, Section, brief};
@@ -74,6 +76,14 @@ impl TextConfig {
             layers: self.num_hidden_layers,
             width: self.hidden_size_per_layer_input,
         }
+    }
+
+    /// The ids beyond the text vocabulary, whose embeddings the encoders have.
+    ///
+    /// Source: reference section 5.
+    pub fn row_ids(&self) -> Vec<Range<u32>> {
+        let beyond = self.vocab_size_per_layer_input as u32..self.vocab_size as u32;
+        std::iter::once(beyond).collect()
     }
 
     /// Width of the query projection.

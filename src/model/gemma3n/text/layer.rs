@@ -3,20 +3,16 @@
 //! Source: reference section 2.4, whose step numbers stand in the code.
 
 use std::f32::consts::FRAC_1_SQRT_2;
-use std::ops::Range;
 
-use kernels::elementwise::add;
-
+use super::Workspace;
 use super::altup::AltUp;
 use super::laurel::Laurel;
 use super::sparse_feed_forward::SparseFeedForward;
-use super::workspace::{Buffers, Workspace};
-use crate::model::decoder::attention::Attention;
+use crate::model::decoder::feed_forward::FeedForward;
 use crate::model::decoder::kv_cache::KvCache;
-use crate::model::decoder::per_layer_embedding::PerLayerGate;
-use crate::model::decoder::{Compute, LayerShape, Loader, Probe, RmsNorm};
+use crate::model::decoder::{Compute, LayerShape, Loader, Probe, Step, Sublayers};
 use crate::model::gemma3n::config::TextConfig;
-use crate::model::weights::{Mapped, Stretch, WeightsError};
+use crate::model::weights::WeightsError;
 
 /// The weights of one decoder layer.
 #[derive(Debug)]
@@ -25,24 +21,8 @@ pub(super) struct Layer {
     d: usize,
     altup: AltUp,
     laurel: Laurel,
-    attention: Attention,
+    sublayers: Sublayers,
     feed_forward: SparseFeedForward,
-    per_layer_gate: PerLayerGate,
-    input_layernorm: RmsNorm,
-    post_attention_layernorm: RmsNorm,
-    pre_feedforward_layernorm: RmsNorm,
-    post_feedforward_layernorm: RmsNorm,
-    /// Whether what the normed inputs are multiplied with is quantised.
-    is_quantized: bool,
-}
-
-/// How a layer is to treat the tokens it is given.
-pub(super) struct Step {
-    /// Which of the chunk in work they are.
-    pub(super) tokens: Range<usize>,
-    /// FFN width.
-    pub(super) width: usize,
-    pub(super) skip_zeros: bool,
 }
 
 impl Layer {
@@ -55,31 +35,18 @@ impl Layer {
         let loader = &model.layer(index);
         let (d, p) = (config.hidden_size, config.hidden_size_per_layer_input);
         let sparsity = config.activation_sparsity_pattern[index];
-        let attention = Attention::load(loader, shape, index, d)?;
         Ok(Layer {
             index,
             d,
             altup: AltUp::load(loader, config)?,
             laurel: Laurel::load(loader, config.laurel_rank, d)?,
-            is_quantized: attention.is_quantized(loader),
-            attention,
+            sublayers: Sublayers::load(loader, shape, index, d, p)?,
             feed_forward: SparseFeedForward::load(loader, shape.ffn_width, sparsity, d)?,
-            per_layer_gate: PerLayerGate::load(loader, index, p, d)?,
-            input_layernorm: loader.norm("input_layernorm.weight", d)?,
-            post_attention_layernorm: loader.norm("post_attention_layernorm.weight", d)?,
-            pre_feedforward_layernorm: loader.norm("pre_feedforward_layernorm.weight", d)?,
-            post_feedforward_layernorm: loader.norm("post_feedforward_layernorm.weight", d)?,
         })
     }
 
-    /// Whether the first `width` FFN neurons can be run alone.
-    pub(super) fn serves(&self, width: usize) -> bool {
-        self.feed_forward.dense.serves(width)
-    }
-
-    /// Feed-forward weights that a slice of this width does not read.
-    pub(super) fn unused(&self, weights: &Mapped, width: usize, out: &mut Vec<Stretch>) {
-        self.feed_forward.dense.unused(weights, width, out);
+    pub(super) fn feed_forward(&self) -> &FeedForward {
+        &self.feed_forward.dense
     }
 
     /// Steps 1 and 2 for the first `t` tokens of the workspace, and their keys and values, which others read too.
@@ -90,14 +57,19 @@ impl Layer {
         work: &mut Workspace,
         t: usize,
     ) {
-        let b = &mut work.of(t);
         // 1. AltUp predict.
-        self.altup.predict(compute.pool, b.streams);
+        self.altup.predict(compute.pool, work.own.streams(t));
         // 2. The norm of the stream that is computed.
-        self.norm_input(compute, b);
+        self.norm_input(compute, work, t);
         // 4. Keys and values.
-        self.attention
-            .write_kv(compute, b.normed, b.rope, cache, b.scratch);
+        self.sublayers.write_kv(compute, cache, work);
+    }
+
+    /// `normed = rms(x)` for `t` tokens, x being the stream that is computed.
+    pub(super) fn norm_input(&self, compute: Compute<'_>, work: &mut Workspace, t: usize) {
+        let streams = &work.own.streams;
+        let x = |t: usize| self.altup.active(streams, t);
+        self.sublayers.norm_input(compute, t, &x, &mut work.normed);
     }
 
     /// Steps 3 to 9 for tokens that stand predicted and normed at the beginning of the workspace.
@@ -106,60 +78,57 @@ impl Layer {
         compute: Compute<'_>,
         cache: &KvCache,
         work: &mut Workspace,
-        step: Step,
+        step: &Step,
         probe: Probe<'_>,
     ) {
-        let b = &mut work.of(step.tokens.len());
+        let t = step.tokens.len();
+        let width = t * self.d;
         let mut probe = |name, values: &[f32]| probe(name, self.index, values);
-        probe("input_layernorm", b.normed.rows());
+        probe("input_layernorm", work.normed.rows());
         // 3. LAuReL.
-        self.laurel.forward(compute, b.normed, b.scratch, b.laurel);
-        probe("laurel_out", b.laurel);
+        let laurel = &mut work.own.laurel[..width];
+        self.laurel
+            .forward(compute, &work.normed, &mut work.scratch, laurel);
+        probe("laurel_out", laurel);
         // 4. Attention.
-        self.attend(compute, cache, b, &step);
-        probe("attn_out", b.branch);
+        self.sublayers.attend(compute, cache, work, &step.tokens);
+        probe("attn_out", &work.branch[..width]);
         // 5. y = (x + attention + LAuReL) / sqrt(2).
-        self.add_attention_and_laurel(compute, b);
+        self.add_attention_and_laurel(compute, work, t);
         // 6. Feed-forward of y.
-        self.feed_forward(compute, b, &step);
-        probe("mlp_out", b.branch);
-        // 7. z = y + feed-forward.
-        self.add_feed_forward(compute, b);
-        // 8. AltUp correct, by z.
-        self.altup.correct(compute.pool, b.residual, b.streams);
-        // 9. Per-layer input, into all streams but the first.
-        self.add_per_layer_input(compute, b, &step);
-        probe("post_per_layer_input_norm", b.branch);
-        probe("layer", b.streams);
-    }
-
-    /// `normed = rms(x)`, x being the stream that is computed.
-    pub(super) fn norm_input(&self, compute: Compute<'_>, b: &mut Buffers<'_>) {
-        let x = |t: usize| self.altup.active(b.streams, t);
-        self.input_layernorm
-            .inputs(compute.pool, b.tokens, &x, self.is_quantized, b.normed);
-    }
-
-    fn attend(&self, compute: Compute<'_>, cache: &KvCache, b: &mut Buffers<'_>, step: &Step) {
-        self.attention.forward(
+        self.sublayers.norm_residual(compute, work, t);
+        self.feed_forward.forward(
             compute,
-            b.normed,
-            step.tokens.start,
-            b.rope,
-            cache,
-            b.scratch,
-            b.attention_parts,
-            b.branch,
+            &work.normed,
+            step.width,
+            step.skip_zeros,
+            &mut work.own.active_neurons,
+            &mut work.scratch,
+            &mut work.branch[..width],
         );
+        probe("mlp_out", &work.branch[..width]);
+        // 7. z = y + feed-forward.
+        let (branch, residual) = (&mut work.branch[..width], &mut work.residual[..width]);
+        let norm = &self.sublayers.post_feedforward_layernorm;
+        norm.add_rows(compute.pool, branch, self.d, residual);
+        // 8. AltUp correct, by z.
+        self.altup
+            .correct(compute.pool, residual, work.own.streams(t));
+        // 9. Per-layer input, into all streams but the first.
+        self.add_per_layer_input(compute, work, step);
+        probe("post_per_layer_input_norm", &work.branch[..width]);
+        probe("layer", work.own.streams(t));
     }
 
     /// `residual = (x + rms(attention) + laurel) / sqrt(2)`.
-    fn add_attention_and_laurel(&self, compute: Compute<'_>, b: &mut Buffers<'_>) {
+    fn add_attention_and_laurel(&self, compute: Compute<'_>, work: &mut Workspace, t: usize) {
         let (isa, d) = (compute.isa(), self.d);
-        let (streams, attention, laurel) = (&*b.streams, &*b.branch, &*b.laurel);
-        compute.pool.for_each_row_mut(b.residual, d, &|t, y| {
+        let (streams, attention, laurel) = (&work.own.streams, &work.branch, &work.own.laurel);
+        let residual = &mut work.residual[..t * d];
+        compute.pool.for_each_row_mut(residual, d, &|t, y| {
             let row = t * d..(t + 1) * d;
-            self.post_attention_layernorm
+            self.sublayers
+                .post_attention_layernorm
                 .row_into(isa, &attention[row.clone()], y);
             let x = self.altup.active(streams, t);
             for ((y, &x), &laurel) in y.iter_mut().zip(x).zip(&laurel[row]) {
@@ -168,45 +137,16 @@ impl Layer {
         });
     }
 
-    /// `branch = feed_forward(rms(residual))`.
-    fn feed_forward(&self, compute: Compute<'_>, b: &mut Buffers<'_>, step: &Step) {
-        let (d, y) = (self.d, &*b.residual);
-        let y = |t: usize| &y[t * d..(t + 1) * d];
-        self.pre_feedforward_layernorm.inputs(
-            compute.pool,
-            b.tokens,
-            &y,
-            self.is_quantized,
-            b.normed,
-        );
-        self.feed_forward.forward(
-            compute,
-            b.normed,
-            step.width,
-            step.skip_zeros,
-            b.active_neurons,
-            b.scratch,
-            b.branch,
-        );
-    }
-
-    /// `residual += rms(branch)`.
-    fn add_feed_forward(&self, compute: Compute<'_>, b: &mut Buffers<'_>) {
-        let (isa, d) = (compute.isa(), self.d);
-        self.post_feedforward_layernorm
-            .rows(compute.pool, b.branch, d);
-        let branch = &*b.branch;
-        compute.pool.for_each_row_mut(b.residual, d, &|t, z| {
-            add(isa, z, &branch[t * d..(t + 1) * d]);
-        });
-    }
-
-    fn add_per_layer_input(&self, compute: Compute<'_>, b: &mut Buffers<'_>, step: &Step) {
-        let (x, scratch) = b.scratch.split_at_mut(b.branch.len());
-        self.altup.scaled_active(b.streams, x);
-        let (inputs, first) = (&*b.per_layer_inputs, step.tokens.start);
-        self.per_layer_gate
-            .forward(compute, x, inputs, first, scratch, b.branch);
-        self.altup.add_to_others(compute.isa(), b.branch, b.streams);
+    fn add_per_layer_input(&self, compute: Compute<'_>, work: &mut Workspace, step: &Step) {
+        let t = step.tokens.len();
+        let branch = &mut work.branch[..t * self.d];
+        let (x, scratch) = work.scratch.split_at_mut(branch.len());
+        let streams = work.own.streams(t);
+        self.altup.scaled_active(streams, x);
+        let (inputs, first) = (&work.per_layer_inputs, step.tokens.start);
+        self.sublayers
+            .per_layer_gate
+            .forward(compute, x, inputs, first, scratch, branch);
+        self.altup.add_to_others(compute.isa(), branch, streams);
     }
 }

@@ -12,7 +12,8 @@ use crate::model::weights::{Tensor, WeightsError};
 pub(super) struct StreamProjections {
     into: Vec<Tensor>,
     out_of: Vec<Tensor>,
-    d: usize,
+    /// Width of a stream.
+    pub(super) d: usize,
 }
 
 impl StreamProjections {

@@ -5,6 +5,7 @@
 //! the page cache again: memory holds the cache and the rows on their way, however large the table is.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -71,8 +72,22 @@ impl RowSource for File {
 pub struct RowCounts {
     /// Rows used.
     pub used: u64,
-    /// Rows read from the file, the others having been in the row cache.
+    /// Rows read from the file, or a part of them, the others having been in the row cache.
     pub read: u64,
+    /// Bytes of them that were read.
+    pub bytes: u64,
+}
+
+/// What lies between two stretches of a row and is shorter than this has no whole page: to leave it out would save nothing.
+const PAGE_BYTES: usize = 4096;
+
+/// The front of every row: the parts of its first layers.
+#[derive(Clone, Copy, Debug)]
+struct Front {
+    /// Its numbers.
+    cols: usize,
+    /// Their bytes, without scales.
+    bytes: usize,
 }
 
 /// Rows of `embed_tokens_per_layer`, one per text token id, fetched from flash as they are needed.
@@ -84,6 +99,10 @@ pub struct PleStore {
     rows: usize,
     cols: usize,
     row_bytes: usize,
+    /// The whole of a row; behind its bytes lie the scales, where there are any.
+    whole: Front,
+    /// Numbers of a layer's part of a row.
+    width: usize,
     kind: Kind,
     scale: f32,
     state: Mutex<State>,
@@ -93,8 +112,8 @@ pub struct PleStore {
 #[derive(Debug)]
 struct State {
     cache: RowCache,
-    /// Rows read for the tokens at hand, whose pages are then forgotten.
-    fresh: Vec<u32>,
+    /// What was read for the tokens at hand, whose pages are then forgotten.
+    fresh: Vec<(u64, u64)>,
     counts: RowCounts,
 }
 
@@ -155,6 +174,7 @@ impl PleStore {
 
     fn new(stored: StoredRows, shape: PleShape, options: &PleOptions) -> PleStore {
         let limit_bytes = options.row_cache_mib.saturating_mul(1 << 20);
+        let (cols, bytes) = stored.kind.row_front(stored.cols, stored.cols);
         PleStore {
             source: Box::new(stored.file),
             path: stored.path,
@@ -162,6 +182,8 @@ impl PleStore {
             rows: stored.rows,
             cols: stored.cols,
             row_bytes: stored.row_bytes,
+            whole: Front { cols, bytes },
+            width: shape.width,
             kind: stored.kind,
             scale: (shape.width as f32).sqrt(),
             state: Mutex::new(State {
@@ -198,27 +220,46 @@ impl PleStore {
         self.state().cache.capacity()
     }
 
-    /// Asks the disk for the rows of `ids` and does not wait for them.
-    pub fn request(&self, ids: &[u32]) {
+    /// Asks the disk for what the first `layers` read of these rows, and does not wait for it.
+    pub fn request(&self, rows: impl Iterator<Item = u32>, layers: usize) {
+        if layers == 0 {
+            return;
+        }
         let state = self.state();
+        let front = self.front(layers);
         let mut before = None;
-        for &id in ids {
-            let row = self.row(id);
+        for row in rows {
             // All soft tokens of a clip or a picture read the same row.
-            if before.replace(row) != Some(row) && !state.cache.contains(row) {
-                self.source.will_need(self.at(row), self.row_bytes as u64);
+            if before.replace(row) != Some(row) {
+                for stretch in self.missing(state.cache.front(row), front) {
+                    let (at, bytes) = self.at(row, &stretch);
+                    self.source.will_need(at, bytes);
+                }
             }
         }
     }
 
-    /// Reads the rows of token ids, times sqrt(P), into `out`, \[T, L·P\]; ids outside the text vocabulary (media) read row 0,
-    /// the pad row.
+    /// Reads what the first `layers` take of rows, times sqrt(P), into the front of each of `out`, \[T, L·P\]; what stands behind it is
+    /// unspecified afterwards.
     ///
     /// Source: reference section 2.2.
     ///
     /// # Errors
     /// The file cannot be read, or has become shorter.
-    pub fn read(&self, isa: Isa, ids: &[u32], out: &mut [f32]) -> Result<(), WeightsError> {
+    ///
+    /// # Panics
+    /// There is no such row, or not so many layers.
+    pub fn read(
+        &self,
+        isa: Isa,
+        rows: impl Iterator<Item = u32>,
+        layers: usize,
+        out: &mut [f32],
+    ) -> Result<(), WeightsError> {
+        if layers == 0 {
+            return Ok(());
+        }
+        let front = self.front(layers);
         let mut state = self.state();
         let State {
             cache,
@@ -226,33 +267,64 @@ impl PleStore {
             counts,
         } = &mut *state;
         fresh.clear();
-        counts.used += ids.len() as u64;
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.cols)) {
-            let row = self.row(id);
+        for (row, out) in rows.zip(out.chunks_exact_mut(self.cols)) {
+            counts.used += 1;
+            let held = cache.front(row);
             // Asked twice, because a borrow that may be returned lasts for the whole function.
-            let bytes = if cache.contains(row) {
+            let bytes = if held >= front.bytes {
                 cache.get(row).unwrap_or_default()
             } else {
-                fresh.push(row);
                 counts.read += 1;
+                let missing = self.missing(held, front);
+                fresh.extend(missing.clone().map(|stretch| self.at(row, &stretch)));
                 cache
-                    .insert(row, |bytes| self.source.read(self.at(row), bytes))
+                    .insert(row, front.bytes, |bytes| {
+                        let mut stretches = missing;
+                        stretches.try_for_each(|stretch| {
+                            let (at, _) = self.at(row, &stretch);
+                            self.source.read(at, &mut bytes[stretch])
+                        })
+                    })
                     .map_err(|source| WeightsError::Io {
                         action: "read a row of the per-layer-embedding table from",
                         path: self.path.clone(),
                         source,
                     })?
             };
-            kernels::widen::row(isa, self.kind.rows(bytes, 1, self.cols), 0, out);
+            let out = &mut out[..front.cols];
+            let matrix = self.kind.rows(bytes, 1, self.cols);
+            kernels::widen::row(isa, matrix.columns(0..front.cols), 0, out);
             for x in out {
                 *x *= self.scale;
             }
         }
         // Not one by one: neighbours may share a page.
-        for &row in fresh.iter() {
-            self.source.forget(self.at(row), self.row_bytes as u64);
+        for &(at, bytes) in fresh.iter() {
+            counts.bytes += bytes;
+            self.source.forget(at, bytes);
         }
         Ok(())
+    }
+
+    fn front(&self, layers: usize) -> Front {
+        let (cols, bytes) = self.kind.row_front(self.cols, layers * self.width);
+        let has_scales = self.row_bytes > self.whole.bytes;
+        match has_scales && self.whole.bytes - bytes < PAGE_BYTES {
+            true => self.whole,
+            false => Front { cols, bytes },
+        }
+    }
+
+    /// The stretches of a row's bytes that are still to be read for its front, where it is held up to `held`.
+    fn missing(&self, held: usize, front: Front) -> impl Iterator<Item = Range<usize>> + Clone {
+        let numbers = held..front.bytes;
+        let scales = self.whole.bytes..self.row_bytes;
+        let stretches = match held {
+            0 if front.bytes == self.whole.bytes => [0..self.row_bytes, 0..0],
+            0 => [numbers, scales],
+            _ => [numbers, 0..0],
+        };
+        stretches.into_iter().filter(|stretch| !stretch.is_empty())
     }
 
     /// Forgets every row, in the row cache and in the page cache.
@@ -275,12 +347,10 @@ impl PleStore {
         (self.rows * self.row_bytes) as u64
     }
 
-    fn row(&self, id: u32) -> u32 {
-        if (id as usize) < self.rows { id } else { 0 }
-    }
-
-    fn at(&self, row: u32) -> u64 {
-        self.start + u64::from(row) * self.row_bytes as u64
+    /// Where a stretch of a row lies in the file, and its length.
+    fn at(&self, row: u32, stretch: &Range<usize>) -> (u64, u64) {
+        let row_start = self.start + u64::from(row) * self.row_bytes as u64;
+        (row_start + stretch.start as u64, stretch.len() as u64)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

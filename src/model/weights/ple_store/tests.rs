@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use kernels::Pool;
 
+use super::super::pack::Blocks;
 use super::*;
 use crate::model::decoder::kv_cache::{KvCache, KvType};
 use crate::model::decoder::{Slice, TextError, Tokens, no_probe};
@@ -110,7 +111,7 @@ fn bench(capacity: usize) -> Bench {
     }
 }
 
-/// Ids all over the vocabulary, media included: a linear congruential generator (Knuth).
+/// Ids all over the vocabulary: a linear congruential generator (Knuth).
 fn ids(n: usize, below: u32) -> Vec<u32> {
     let next = |x: &u32| Some(x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
     let random = std::iter::successors(Some(1u32), next);
@@ -123,28 +124,25 @@ fn rows_are_those_of_the_table_however_small_the_cache() {
         let bench = bench(capacity);
         let width = bench.store.width();
         // Often the same few, sometimes any, so that rows are held, pushed out and read again.
-        let any = ids(900, bench.config.text.vocab_size as u32);
+        let any = ids(900, bench.store.rows as u32);
         let wanted: Vec<u32> = any
             .iter()
             .map(|id| if id % 3 == 0 { *id } else { id % 11 })
             .collect();
         for wanted in wanted.chunks(13) {
             let mut out = vec![0.0; wanted.len() * width];
+            let (rows, layers) = (wanted.iter().copied(), bench.config.text.num_hidden_layers);
             bench
                 .store
-                .read(kernels::Isa::best(), wanted, &mut out)
+                .read(kernels::Isa::best(), rows, layers, &mut out)
                 .unwrap();
             for (&id, out) in wanted.iter().zip(out.chunks_exact(width)) {
-                let row = if (id as usize) < bench.store.rows {
-                    id as usize
-                } else {
-                    0
-                };
-                assert_eq!(out, &bench.table[row * width..][..width], "id {id}");
+                let row = id as usize;
+                assert_eq!(out, &bench.table[row * width..][..width], "row {row}");
             }
             assert!(bench.store.resident_bytes() <= (capacity * bench.store.row_bytes) as u64);
         }
-        let RowCounts { used, read } = bench.store.counts();
+        let RowCounts { used, read, .. } = bench.store.counts();
         assert_eq!(used, 900);
         let seen = bench.seen.lock().unwrap();
         let reads = seen.iter().filter(|event| matches!(event, Event::Read(_)));
@@ -165,13 +163,52 @@ fn rows_are_those_of_the_table_however_small_the_cache() {
 }
 
 #[test]
+fn of_a_row_no_more_is_read_than_asked_for_and_nothing_twice() {
+    let bench = bench(3);
+    let (store, width) = (&bench.store, bench.store.width());
+    let (all, isa) = (bench.config.text.num_hidden_layers, kernels::Isa::best());
+    let part = width / all;
+    let mut out = vec![0.0; width];
+    let mut bytes = 0;
+    // (row, layers, those of them that are read); rows 6 to 10 push 5 out.
+    for (row, layers, missing) in [
+        (5, 3, 3),
+        (5, 2, 0),
+        (5, 7, 4),
+        (5, all, all - 7),
+        (5, all, 0),
+        (5, 0, 0),
+        (6, 1, 1),
+        (7, all, all),
+        (8, 4, 4),
+        (9, 4, 4),
+        (10, 1, 1),
+        (5, 2, 2),
+    ] {
+        out.fill(f32::NAN);
+        store
+            .read(isa, std::iter::once(row), layers, &mut out)
+            .unwrap();
+        let want = &bench.table[row as usize * width..][..layers * part];
+        assert_eq!(&out[..layers * part], want, "row {row}, {layers} layers");
+        bytes += (missing * part * 2) as u64;
+        assert_eq!(store.counts().bytes, bytes, "row {row}, {layers} layers");
+    }
+}
+
+#[test]
 fn a_row_in_constant_use_is_read_once() {
     let bench = bench(8);
     let mut out = vec![0.0; 2 * bench.store.width()];
     for other in 100..400 {
         bench
             .store
-            .read(kernels::Isa::best(), &[5, other], &mut out)
+            .read(
+                kernels::Isa::best(),
+                [5, other].into_iter(),
+                bench.config.text.num_hidden_layers,
+                &mut out,
+            )
             .unwrap();
     }
     let reads = bench
@@ -305,8 +342,81 @@ fn a_disk_that_fails_is_told_and_leaves_no_wrong_row() {
     *broken.lock().unwrap() = false;
     extend(&[10]).unwrap();
     let mut out = vec![0.0; 4 * width];
+    let layers = config.text.num_hidden_layers;
     text.ple()
-        .read(pool.isa(), &[7, 8, 9, 10], &mut out)
+        .read(pool.isa(), 7..11, layers, &mut out)
         .unwrap();
     assert_eq!(out, table[7 * width..11 * width]);
+}
+
+/// In a pack the scales of a row lie behind its numbers: they are read with any part of them, and so is what lies between, if that is no
+/// whole page.
+#[test]
+fn of_a_row_in_blocks_the_front_and_the_scales_are_read() {
+    use kernels::quant::{Format, quantize};
+    let (rows, layers, width) = (3, 40, 256);
+    let cols = layers * width;
+    let pool = Pool::new(kernels::Isa::best(), 1);
+    let source: Vec<f32> = ids(rows * cols, 1000)
+        .iter()
+        .map(|&x| x as f32 - 500.0)
+        .collect();
+    for (format, group_bytes, whole_from) in [(Format::Q8Rows, 32, 24), (Format::Q4Rows, 16, 8)] {
+        let mut bytes = vec![0; format.matrix_bytes(rows, cols).unwrap()];
+        quantize(&pool, format, &source, rows, cols, &mut bytes).unwrap();
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), &bytes).unwrap();
+        let row_bytes = bytes.len() / rows;
+        let blocks = Blocks {
+            format,
+            columns: false,
+            rows,
+            cols,
+        };
+        let stored = StoredRows {
+            file: path.reopen().unwrap(),
+            path: path.path().to_owned(),
+            start: 0,
+            row_bytes,
+            rows,
+            cols,
+            kind: Kind::Quantized(blocks),
+        };
+        let shape = PleShape {
+            rows,
+            layers,
+            width,
+        };
+        let store = PleStore::new(stored, shape, &PleOptions::default());
+        let read = |row: u32, layers: usize| {
+            let mut out = vec![0.0; cols];
+            let before = store.counts().bytes;
+            store
+                .read(pool.isa(), std::iter::once(row), layers, &mut out)
+                .unwrap();
+            out.truncate(layers * width);
+            (out, (store.counts().bytes - before) as usize)
+        };
+        let (want, all) = read(0, layers);
+        assert_eq!(all, row_bytes);
+        store.evict();
+        // Numbers end where fewer than 4096 bytes of them are left out.
+        let numbers = |layers: usize| match layers > whole_from {
+            true => cols / 32 * group_bytes,
+            false => layers * width / 32 * group_bytes,
+        };
+        let scales = row_bytes - numbers(layers);
+        let mut held = 0;
+        for layers in [1, whole_from, whole_from + 1, layers] {
+            let (got, bytes) = read(0, layers);
+            assert_eq!(got, want[..layers * width], "{format:?}, {layers} layers");
+            let first = if held == 0 { scales } else { 0 };
+            assert_eq!(
+                bytes,
+                numbers(layers) - held + first,
+                "{format:?}, {layers}"
+            );
+            held = numbers(layers);
+        }
+    }
 }

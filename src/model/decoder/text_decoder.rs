@@ -2,23 +2,24 @@
 
 use kernels::Pool;
 
-use super::{TextModel, Workspace};
-use crate::model::decoder::kv_cache::KvCache;
-use crate::model::decoder::{
-    Chunks, Decoder, Exact, LayerShape, Probe, Slice, TextError, Tokens, Watch,
+use super::kv_cache::KvCache;
+use super::stack::Stack;
+use super::{
+    Chunks, Decoder, Exact, LayerShape, Probe, Slice, TextError, TextModel, Tokens, Watch,
+    Workspace,
 };
 use crate::model::weights::{Mapped, PleStore, Stretch};
 
 /// The text model with its buffers.
 #[derive(Debug)]
-pub(in crate::model) struct TextDecoder {
-    text: TextModel,
-    work: Workspace,
+pub(in crate::model) struct TextDecoder<S: Stack> {
+    text: TextModel<S>,
+    work: Workspace<S>,
 }
 
-impl TextDecoder {
+impl<S: Stack> TextDecoder<S> {
     /// For chunks of up to `chunk` tokens.
-    pub(in crate::model) fn new(text: TextModel, chunk: usize) -> TextDecoder {
+    pub(in crate::model) fn new(text: TextModel<S>, chunk: usize) -> TextDecoder<S> {
         TextDecoder {
             work: Workspace::new(text.config(), chunk),
             text,
@@ -26,7 +27,7 @@ impl TextDecoder {
     }
 }
 
-impl Decoder for TextDecoder {
+impl<S: Stack> Decoder for TextDecoder<S> {
     fn layers(&self) -> &[LayerShape] {
         self.text.layers()
     }
