@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::config::{AudioConfig, Config, SOFT_TOKENS};
 use super::tensors;
+use super::text::{TextDecoder, TextModel, Workspace};
 use super::vision::VisionTower;
 use crate::media::SAMPLE_RATE_HZ;
 use crate::model::architecture::Architecture;
@@ -18,7 +19,7 @@ use crate::model::processor_config::{ProcessorConfig, ProcessorConfigError};
 use crate::model::prompt::ChatTemplate;
 use crate::model::spec::{AudioSpec, PictureSpec, Spec};
 use crate::model::tensor_table::{Category, EncoderTensor, TextTensor};
-use crate::model::weights::{Checkpoint, PleOptions, WeightsError};
+use crate::model::weights::{Checkpoint, PleOptions, PleStore, WeightsError};
 
 const FAMILY: &str = "Gemma 4";
 
@@ -56,7 +57,7 @@ fn spec(config: &Config) -> Spec {
         hidden_size: text.hidden_size,
         vocab_size: text.vocab_size,
         text_vocab_size: text.vocab_size,
-        row_ids: placeholders.iter().map(|&id| id..id + 1).collect(),
+        row_ids: config.row_ids(),
         never_sampled: placeholders.iter().copied().chain(ends).collect(),
         per_layer_input_size: text.hidden_size_per_layer_input,
         sliding_window: text.sliding_window,
@@ -116,16 +117,18 @@ impl Architecture for Gemma4 {
 
     fn decoder(
         &self,
-        _checkpoint: &Checkpoint,
-        _ple: &PleOptions,
-        _chunk: usize,
-        _progress: &mut dyn FnMut(u64, u64),
+        checkpoint: &Checkpoint,
+        ple: &PleOptions,
+        chunk: usize,
+        progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Box<dyn Decoder>, WeightsError> {
-        todo!("g4text")
+        let ple = PleStore::open(checkpoint, self.config.text.ple_shape(), ple, progress)?;
+        let text = TextModel::with_ple(checkpoint, &self.config, ple)?;
+        Ok(Box::new(TextDecoder::new(text, chunk)))
     }
 
-    fn buffer_bytes(&self, _chunk: usize) -> usize {
-        todo!("g4text")
+    fn buffer_bytes(&self, chunk: usize) -> usize {
+        Workspace::new(&self.config, chunk).bytes()
     }
 
     fn audio_encoder(

@@ -4,6 +4,7 @@ mod architecture;
 pub mod config;
 mod layers;
 mod tensors;
+mod text;
 pub mod vision;
 
 pub use architecture::Gemma4;

@@ -7,6 +7,7 @@ mod audio;
 mod text;
 mod vision;
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::Value;
@@ -108,6 +109,12 @@ impl Config {
             .flat_map(|media| [media.image, media.audio])
             .chain(self.video_token_id)
             .collect()
+    }
+
+    /// The same as ranges.
+    pub fn row_ids(&self) -> Vec<Range<u32>> {
+        let ids = self.placeholders().into_iter();
+        ids.map(|id| id..id + 1).collect()
     }
 }
 

@@ -1,0 +1,156 @@
+//! The text model of a checkpoint or pack, run in the ways that the tests compare.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::common::Golden;
+use gemmad::model::architecture::Architecture;
+use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::decoder::{Decoder, Exact, Probe, Shortcuts, Slice, Tokens, no_probe};
+use gemmad::model::family;
+use gemmad::model::weights::{Checkpoint, PleOptions};
+use kernels::{Isa, Pool};
+
+/// The prompts of the goldens.
+pub(super) const PROMPTS: [&str; 3] = ["short", "chat", "long"];
+/// Every token passes every layer.
+pub(super) const UNCUT: Shortcuts = Shortcuts {
+    kv_cut: false,
+    sparse_ffn: false,
+};
+
+pub(super) struct Text {
+    pub(super) architecture: Arc<dyn Architecture>,
+    pub(super) decoder: Box<dyn Decoder>,
+    pub(super) pool: Pool,
+    pub(super) shortcuts: Shortcuts,
+    full: Slice,
+}
+
+impl Text {
+    pub(super) fn open(dir: &Path) -> Text {
+        Text::try_open(dir).unwrap()
+    }
+
+    pub(super) fn try_open(dir: &Path) -> Result<Text, String> {
+        let architecture = family::load(dir).map_err(|error| error.to_string())?;
+        let decoder = Checkpoint::open(dir).and_then(|checkpoint| {
+            architecture.decoder(&checkpoint, &PleOptions::default(), 1, &mut |_, _| {})
+        });
+        Ok(Text {
+            decoder: decoder.map_err(|error| error.to_string())?,
+            full: Slice::full(&architecture.spec().layers),
+            architecture,
+            pool: Pool::new(Isa::from_environment().unwrap(), 2),
+            shortcuts: Shortcuts::default(),
+        })
+    }
+
+    /// A cache for chunks of so many tokens, and buffers to match.
+    pub(super) fn cache(&mut self, kind: KvType, chunk: usize) -> KvCache {
+        self.decoder.resize(chunk);
+        KvCache::new(self.decoder.layers(), kind, 2048, chunk)
+    }
+
+    /// Takes ids. One that stands for a medium (a random model may choose it) is taken by the reference as the pad id, of both tables,
+    /// where there is no medium.
+    pub(super) fn extend(&mut self, cache: &mut KvCache, ids: &[u32], probe: Probe<'_>) {
+        let spec = self.architecture.spec();
+        let without_media = |&id: &u32| if spec.takes_row(id) { 0 } else { id };
+        let ids: Vec<u32> = ids.iter().map(without_media).collect();
+        let tokens = Tokens {
+            shortcuts: self.shortcuts,
+            ..Tokens::new(&ids, &self.full)
+        };
+        self.decoder
+            .extend(&self.pool, cache, tokens, probe)
+            .unwrap();
+    }
+
+    pub(super) fn logits(&mut self, token: usize) -> Vec<f32> {
+        let mut logits = vec![0.0; self.architecture.spec().vocab_size];
+        self.decoder
+            .logits(&self.pool, token, Exact::All, &mut logits)
+            .unwrap();
+        logits
+    }
+
+    /// Logits of the last token taken.
+    pub(super) fn last_logits(&mut self) -> Vec<f32> {
+        let last = self.decoder.ready() - 1;
+        self.logits(last)
+    }
+
+    /// The logits of every position, chunk by chunk.
+    pub(super) fn all_logits(&mut self, kind: KvType, ids: &[u32], chunk: usize) -> Vec<Vec<f32>> {
+        self.shortcuts = UNCUT;
+        let mut cache = self.cache(kind, chunk);
+        let mut logits = Vec::new();
+        for ids in ids.chunks(chunk) {
+            self.extend(&mut cache, ids, &mut no_probe);
+            assert_eq!(self.decoder.ready(), ids.len(), "every token has logits");
+            for token in 0..ids.len() {
+                logits.push(self.logits(token));
+            }
+        }
+        logits
+    }
+
+    /// The logits behind a prompt, and behind one decoded token more.
+    pub(super) fn prompt_and_token(&mut self, ids: &[u32], chunk: usize) -> Vec<f32> {
+        let mut cache = self.cache(KvType::F32, chunk);
+        let mut both = Vec::new();
+        for ids in [ids, &[7]] {
+            self.extend(&mut cache, ids, &mut no_probe);
+            both.extend(self.last_logits());
+        }
+        both
+    }
+
+    /// Greedy tokens over the whole vocabulary, and the logits of every step.
+    pub(super) fn greedy(
+        &mut self,
+        kind: KvType,
+        ids: &[u32],
+        tokens: usize,
+        chunk: usize,
+    ) -> (Vec<i32>, Vec<f32>) {
+        let mut cache = self.cache(kind, chunk);
+        let mut next = ids.to_vec();
+        let (mut out, mut all) = (Vec::new(), Vec::new());
+        for _ in 0..tokens {
+            self.extend(&mut cache, &next, &mut no_probe);
+            let logits = self.last_logits();
+            out.push(argmax(&logits));
+            next = vec![argmax(&logits) as u32];
+            all.extend(logits);
+        }
+        (out, all)
+    }
+}
+
+pub(super) fn argmax(logits: &[f32]) -> i32 {
+    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    best.unwrap().0 as i32
+}
+
+pub(super) fn ids(golden: &Golden, name: &str) -> Vec<u32> {
+    golden.i32(name).0.into_iter().map(|id| id as u32).collect()
+}
+
+pub(super) fn rms(values: impl Iterator<Item = f32>) -> f64 {
+    let squares: Vec<f64> = values.map(|x| f64::from(x).powi(2)).collect();
+    (squares.iter().sum::<f64>() / squares.len() as f64).sqrt()
+}
+
+/// Fails where two runs first differ by a bit.
+#[track_caller]
+pub(super) fn assert_same_bits(name: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{name}");
+    for (at, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!(
+            got.to_bits() == want.to_bits(),
+            "{name}: value {at} is {got:e}, not {want:e}"
+        );
+    }
+}
