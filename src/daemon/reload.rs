@@ -270,3 +270,29 @@ impl Daemon {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_camera_may_ask_for_what_the_model_does_and_for_nothing_else() {
+        let check = |more: &str, soft_tokens: &'static [usize]| {
+            let camera = format!("id = \"door\"\ndevice = \"/dev/video0\"\n{more}");
+            let pictures = PictureSpec {
+                family: "Gemma",
+                soft_tokens,
+                processor: serde_json::Value::Null,
+            };
+            check_cameras(&[toml::from_str(&camera).unwrap()], &pictures)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(check("", &[]), Ok(()));
+        assert_eq!(check("soft_tokens = 70", &[70, 140]), Ok(()));
+        for soft_tokens in [&[] as &[usize], &[140]] {
+            let error = check("soft_tokens = 70", soft_tokens).unwrap_err();
+            let named = error.contains("camera `door`") && error.contains("soft_tokens");
+            assert!(named, "{error}");
+        }
+    }
+}

@@ -68,6 +68,8 @@ impl TextTensor {
 pub enum EncoderTensor {
     /// Number by number: norms, the first convolutions, embeddings.
     Numbers,
+    /// Number by number, and of a large table a few rows only: the others are not read ahead.
+    Rows,
     /// As a matrix that many frames or pixels are multiplied with.
     Matrix,
     /// As a depthwise convolution, `[channels, 1, taps]` or `[channels, 1, side, side]`, tap by tap.

@@ -163,7 +163,7 @@ pub(super) fn encoder(
             let (arrangement, columns) = match architecture.encoder_tensor(&name) {
                 EncoderTensor::Matrix => (Some(Arrangement::Tiled), false),
                 EncoderTensor::Depthwise => (Some(Arrangement::Rows), true),
-                EncoderTensor::Numbers => (None, false),
+                EncoderTensor::Numbers | EncoderTensor::Rows => (None, false),
             };
             let store = match arrangement {
                 Some(arrangement) => {

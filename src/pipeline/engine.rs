@@ -23,6 +23,7 @@ use crate::model::grammar;
 use crate::model::prompt::{self, Message, Prompt, Role};
 use crate::model::sampler::Sampling;
 use crate::model::spec::Spec;
+use crate::model::tensor_table::EncoderTensor;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Checkpoint, Residency};
 
@@ -100,7 +101,10 @@ impl Engine {
         }
         let threads = Engine::threads_for(options.threads);
         let pool = Arc::new(Pool::new(Isa::from_environment()?, threads));
-        let residency = Residency::new(Arc::clone(&checkpoint));
+        let by_row = checkpoint.tensors().map(|info| &info.name);
+        let by_row = by_row.filter(|name| architecture.encoder_tensor(name) == EncoderTensor::Rows);
+        let by_row = by_row.cloned().collect();
+        let residency = Residency::leaving(Arc::clone(&checkpoint), by_row);
         let chunk = options.prefill_chunk.clamp(1, options.context);
         let decoder = architecture.decoder(&checkpoint, &options.ple, chunk, progress)?;
         let mut warnings = checkpoint.warnings().to_vec();

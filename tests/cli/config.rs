@@ -310,6 +310,14 @@ fn values_are_taken_and_mistakes_are_told() {
         (config.audio.batch_ms, config.vision.resolution_px),
         (80, Some(256))
     );
+    let config = parse(
+        "[vision]\nsoft_tokens = 140\n[[camera]]\nid = \"door\"\ndevice = \"/dev/video0\"\nsoft_tokens = 70\n\
+         [[camera]]\nid = \"porch\"\ndevice = \"/dev/video1\"",
+    )
+    .unwrap();
+    assert_eq!(config.vision.soft_tokens, Some(140));
+    assert_eq!(config.camera[0].soft_tokens, Some(70));
+    assert_eq!(config.camera[1].soft_tokens, None);
     for (text, words) in [
         ("[audio]\nbatch_mss = 80", ["batch_mss", "batch_ms"]),
         ("[audio]\nbatch_ms = 50", ["audio.batch_ms", "40"]),

@@ -112,6 +112,17 @@ fn a_picture_becomes_a_caption_when_asked_for_and_when_its_time_comes() {
     assert_eq!(unknown["error"]["code"], "not_found", "{unknown}");
     let damaged = bench.request("describe", "t3", json!({"image": "Zm9vYmE="}));
     assert_eq!(damaged["error"]["code"], "invalid_image", "{damaged}");
+    // A number of soft tokens that no model knows.
+    for (kind, name, mut request) in [
+        ("describe", "t5", json!({"camera": "porch"})),
+        ("ask", "t6", json!({"prompt": "Who is there?"})),
+    ] {
+        request["soft_tokens"] = json!(71);
+        let refused = bench.request(kind, name, request);
+        assert_eq!(refused["error"]["code"], "invalid", "{refused}");
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert!(message.contains("soft_tokens"), "{message}");
+    }
     bench.publish("camera/porch/enabled/set", "OFF");
     bench.wait_for_payload("camera/porch/state", "disabled");
     let disabled = bench.request("describe", "t4", json!({"camera": "porch"}));

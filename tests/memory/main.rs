@@ -11,6 +11,7 @@
 mod common;
 mod files;
 mod fuzz_corpora;
+mod gemma4_vision;
 #[path = "../common/heap.rs"]
 mod heap;
 mod kv_cache;

@@ -8,6 +8,7 @@ mod common;
 mod grammar;
 mod head;
 mod long_context;
+mod pictures;
 mod ple;
 mod prompt;
 mod sampler;

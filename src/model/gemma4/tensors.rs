@@ -77,12 +77,17 @@ const MATRICES: [&str; 6] = [
 /// The depthwise convolution.
 const DEPTHWISE: &str = ".depthwise_conv1d.weight";
 
+/// The positions of patches.
+const POSITIONS: &str = ".position_embedding_table";
+
 /// How a tensor of the encoders is read.
 pub(super) fn encoder(name: &str) -> EncoderTensor {
     if MATRICES.iter().any(|end| name.ends_with(end)) {
         EncoderTensor::Matrix
     } else if name.ends_with(DEPTHWISE) {
         EncoderTensor::Depthwise
+    } else if name.ends_with(POSITIONS) {
+        EncoderTensor::Rows
     } else {
         EncoderTensor::Numbers
     }

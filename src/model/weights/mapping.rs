@@ -368,6 +368,15 @@ impl Mapped {
         }
     }
 
+    /// The bytes of a tensor; `None` where there is no such tensor.
+    pub(super) fn stretch(&self, name: &str) -> Option<Stretch> {
+        let entry = self.table.get(name)?;
+        Some(Stretch {
+            run: entry.run,
+            range: entry.offset..entry.offset + entry.info.bytes as usize,
+        })
+    }
+
     /// The bytes behind the first `units` rows of a matrix, or columns where it is stored by column; `None` where those bytes
     /// do not lie together.
     pub fn behind(&self, tensor: Tensor, units: usize) -> Option<Stretch> {

@@ -33,6 +33,8 @@ impl std::fmt::Display for GroupState {
 #[derive(Debug)]
 pub struct Residency {
     checkpoint: Arc<Checkpoint>,
+    /// Tensors that are never read ahead.
+    by_row: Vec<String>,
     groups: [Mutex<Slot>; Group::ALL.len()],
 }
 
@@ -56,8 +58,14 @@ impl Slot {
 impl Residency {
     /// Every group is unloaded.
     pub fn new(checkpoint: Arc<Checkpoint>) -> Arc<Residency> {
+        Residency::leaving(checkpoint, Vec::new())
+    }
+
+    /// Likewise; the tensors `by_row` are large, a few of their rows are read, and the others stay on flash.
+    pub fn leaving(checkpoint: Arc<Checkpoint>, by_row: Vec<String>) -> Arc<Residency> {
         Arc::new(Residency {
             checkpoint,
+            by_row,
             groups: Default::default(),
         })
     }
@@ -125,9 +133,12 @@ impl Residency {
     fn read(&self, group: Group, without: &[Stretch], cancelled: &Arc<AtomicBool>) {
         let mapped = self.checkpoint.load(group);
         let stop = || cancelled.load(Ordering::Relaxed);
-        let whole = mapped
-            .as_ref()
-            .is_ok_and(|mapped| mapped.populate(without, &stop));
+        let whole = mapped.as_ref().is_ok_and(|mapped| {
+            let by_row = self.by_row.iter();
+            let by_row = by_row.filter_map(|name| mapped.stretch(name));
+            let without: Vec<Stretch> = by_row.chain(without.iter().cloned()).collect();
+            mapped.populate(&without, &stop)
+        });
         if whole && group == Group::Text {
             row_file::read_ahead(&self.checkpoint, HEAD_RESIDUAL, &stop);
         }

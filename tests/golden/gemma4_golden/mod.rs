@@ -4,3 +4,4 @@ mod text;
 mod text_pack;
 mod text_runs;
 mod text_variants;
+mod vision;
