@@ -4,13 +4,20 @@ import pathlib
 import random
 import statistics
 import sys
+import tempfile
+import threading
+import time
+import types
 import unittest
+from unittest import mock
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[2] / "demo")]
 
 import mqtt  # noqa: E402
 import vitals  # noqa: E402
+from doors import AlsaMicrophone, CLIPS  # noqa: E402
 from ledger import ANSWERED, Ledger  # noqa: E402
+from stage import Microphone, wait_until  # noqa: E402
 
 
 def samples(leak_per_hour, seed, hours=3.0):
@@ -98,6 +105,72 @@ class Packets(unittest.TestCase):
         self.assertEqual([kind for kind, *_ in found], [mqtt.PUBLISH, mqtt.PUBACK])
         self.assertEqual(mqtt.published(*found[0][1:3]), ("a/b", 7, bytes(314)))
         self.assertEqual(b"".join(raw for *_, raw in found), stream)
+
+
+class Feeder(unittest.TestCase):
+    """The pipe that ALSA's `file` plugin reads."""
+
+    def test_a_feeder_that_is_late_tells_and_one_that_is_not_does_not(self):
+        with tempfile.TemporaryDirectory() as directory:
+            fed = Microphone(pathlib.Path(directory), "x", ahead_s=2.0)
+            ended = threading.Event()
+
+            def read():
+                with open(fed.pipe, "rb", buffering=0) as pipe:
+                    while not ended.is_set() and pipe.read(8192):
+                        ended.wait(0.256)
+
+            reader = threading.Thread(target=read)
+            reader.start()
+            try:
+                ended.wait(0.6)
+                self.assertEqual(fed.dry, [])
+                with fed.lock:
+                    ended.wait(3)
+                wait_until("it says so", lambda: fed.dry, 10)
+                self.assertGreater(fed.dry[0][1], 1.5)
+            finally:
+                ended.set()
+                fed.stop()
+                reader.join()
+
+
+class Parlour(unittest.TestCase):
+    """Whoever speaks at the microphone that is paced by real time; the daemon is played here."""
+
+    def door(self, heard):
+        def say(_):
+            heard(door)
+
+        microphone = types.SimpleNamespace(dry=[], say=say)
+        stage = types.SimpleNamespace(microphone=lambda *_: microphone)
+        caller = types.SimpleNamespace(get=lambda *_: "online")
+        door = AlsaMicrophone(types.SimpleNamespace(seed=1, ledger=Ledger(), stage=stage, caller=caller, patience_s=0.1), "parlour")
+        return door
+
+    def work(self, door):
+        short = dict.fromkeys(CLIPS, [0] * 160)
+        with mock.patch.dict("doors.CLIPS", short), mock.patch.multiple(AlsaMicrophone, AHEAD_S=0.0, TORN_S=-2.0):
+            door.work()
+
+    def test_what_is_refused_while_it_is_spoken_is_spoken_to_its_end(self):
+        door = self.door(lambda door: door.said("Rejected", {"id": "1", "event_type": "rejected", "reason": "too many speak"}))
+        self.work(door)
+        self.assertIn("too many speak", door.current.outcome)
+        self.assertGreaterEqual(time.monotonic(), door.current.due_at)
+
+    def test_what_came_of_torn_sound_is_told_and_what_came_of_nothing_is_owed(self):
+        door = self.door(lambda door: door.microphone.dry.append((time.monotonic(), 2.5)))
+        self.work(door)
+        self.assertEqual((door.torn, door.ledger.waiting()), ([("parlour-1", 2500, "excused: torn, for this program was late")], []))
+        # One more event of it is no stray.
+        door.said("Transcript", {"id": "1"})
+        self.assertEqual((len(door.torn), door.ledger.strays, door.ledger.wrong), (2, 0, []))
+        # The daemon that takes sound before its time is no reason.
+        for dry in ([], [0.3]):
+            door = self.door(lambda door: door.microphone.dry.extend((time.monotonic(), late_s) for late_s in dry))
+            self.work(door)
+            self.assertEqual((door.torn, door.ledger.waiting()), ([], [door.current]))
 
 
 if __name__ == "__main__":

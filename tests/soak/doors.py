@@ -236,6 +236,9 @@ class AlsaMicrophone(ReplayMicrophone):
         self.wait(owed, self.house.patience_s)
         if self.late_ms():
             self.torn.append((owed.name, self.late_ms(), owed.outcome or "lost"))
+        if owed.outcome != ANSWERED:
+            # What was refused at its onset is still being spoken, and what follows without a pause would be the rest of it.
+            time.sleep(max(0.0, owed.due_at - time.monotonic()))
 
     def whole(self):
         return not self.late_ms()

@@ -133,7 +133,8 @@ def table(found):
         f"{found['repeated_at_the_broker']}; lost by the broker after it had them: {found['lost_with_the_broker']}",
         f"lost: {found['lost']}; strays: {found['strays']}; texts as they should be: {found['texts_right']} of {found['texts']}, "
         f"{len(found['texts_that_varied'])} clips and pictures got more than one text",
-        f"sound torn because this program was late: {len(found['harness_late'])} times; at the most it was {found['harness_latest_ms']} ms late",
+        f"sound torn because this program was late: {len(found['harness_late'])} times; at the most it was "
+        f"{found['harness_latest_ms']} ms late",
         *(f"  {name}: the harness was late by {late_ms} ms: {outcome}" for name, late_ms, outcome in found["harness_late"]),
         "",
         "what was done to it: " + ", ".join(f"{what} {n}" for what, n in sorted(found["faults"].items(), key=lambda one: -one[1])),
