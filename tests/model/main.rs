@@ -14,3 +14,4 @@ mod prompt;
 mod sampler;
 mod tokenizer;
 mod tokenizer_hostile;
+mod vision_tensors;

@@ -5,8 +5,10 @@ use std::path::Path;
 use gemmad::features::image::RgbImage;
 use gemmad::media::Resampling;
 use gemmad::model::encoder::{PictureOptions, VisionEncoder};
+use gemmad::model::family;
 use gemmad::model::gemma4::config::{Config, VisionConfig};
 use gemmad::model::gemma4::vision::{Stage, VisionTower, size};
+use gemmad::model::processor_config::ProcessorConfig;
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};
@@ -181,16 +183,17 @@ fn pictures_as_they_come_are_seen_as_the_reference_sees_them() {
     let golden = golden();
     let tower = tower(&fixtures_gemma4());
     let pool = Pool::new(Isa::best(), 2);
-    let own = config(&fixtures_gemma4()).soft_tokens;
+    let dir = fixtures_gemma4();
+    let processor = ProcessorConfig::load(&dir).unwrap();
+    let architecture = family::load(&dir).unwrap();
+    let (own, _) = architecture
+        .picture_options(PictureOptions::default(), &processor)
+        .unwrap();
     for name in PICTURES {
         let image = picture(&golden, &format!("{name}.image_u8_hwc"));
         let want = picture(&golden, &format!("{name}.resized_u8_hwc"));
         let size = tower
-            .input_size(
-                PictureOptions::of_soft_tokens(own),
-                image.width_px,
-                image.height_px,
-            )
+            .input_size(own, image.width_px, image.height_px)
             .unwrap();
         assert_eq!(size, [want.width_px, want.height_px]);
         assert_eq!(tower.resampling(), Resampling::Bicubic);
