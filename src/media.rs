@@ -41,6 +41,8 @@ pub struct LogMelSpec {
     pub window_samples: usize,
     /// Samples from the start of one frame to the start of the next.
     pub hop_samples: usize,
+    /// Zeros in front of the clip.
+    pub lead_samples: usize,
     /// Samples of the Fourier transform; behind the window there are zeros.
     pub fft_samples: usize,
     /// The end of a clip is padded with zeros to a multiple of this.
@@ -51,14 +53,37 @@ pub struct LogMelSpec {
     pub min_frequency_hz: f64,
     /// Upper end of the last band.
     pub max_frequency_hz: f64,
-    /// The least energy of a band.
-    pub floor: f64,
+    /// What keeps the logarithm of silence finite.
+    pub floor: MelFloor,
+}
+
+/// What keeps the logarithm of a band without energy finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MelFloor {
+    /// The least energy that counts.
+    Least(f64),
+    /// Added to every energy.
+    Added(f64),
+}
+
+impl MelFloor {
+    /// The number, whatever is done with it.
+    pub fn value(self) -> f64 {
+        match self {
+            MelFloor::Least(floor) | MelFloor::Added(floor) => floor,
+        }
+    }
 }
 
 impl LogMelSpec {
     /// Samples that must exist for a frame to exist; the last of them only decides that.
     pub fn frame_samples(&self) -> usize {
         self.window_samples + 1
+    }
+
+    /// Samples that a clip must have for its first frame to exist.
+    pub fn least_samples(&self) -> usize {
+        self.frame_samples() - self.lead_samples
     }
 }
 

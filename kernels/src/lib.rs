@@ -20,6 +20,7 @@ pub mod elementwise;
 pub mod gelu;
 mod inputs;
 mod isa;
+pub mod layer_norm;
 mod map;
 pub mod matmul;
 mod matrix;

@@ -43,7 +43,7 @@ pub(super) struct Transcribe {
     /// Ask this about the audio instead
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["language", "translate_to"])]
     prompt: Option<String>,
-    /// What fills the places of a clip that its sound does not
+    /// What fills the places of a clip that its sound does not (Gemma 3n)
     /// [default: reference]
     #[arg(long, value_name = "PADDING", value_enum)]
     soft_token_padding: Option<PaddingArg>,
@@ -96,8 +96,8 @@ impl Transcribe {
             .map_err(|error| Failure::new(exit::CONFIG, error))?;
         let options = self.run.options(&config);
         let soft_token_padding = match self.soft_token_padding {
-            Some(PaddingArg::Reference) => SoftTokenPadding::Reference,
-            Some(PaddingArg::None) => SoftTokenPadding::None,
+            Some(PaddingArg::Reference) => Some(SoftTokenPadding::Reference),
+            Some(PaddingArg::None) => Some(SoftTokenPadding::None),
             None => options.encoders.soft_token_padding,
         };
         let encoders = EncoderOptions {

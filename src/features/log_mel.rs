@@ -1,8 +1,8 @@
 //! Log-mel frames, as the model was trained to hear them.
 //!
 //! A frame is some samples of 16 kHz audio ([`LogMelSpec`]). It is pre-emphasised, windowed, zero-padded, Fourier transformed,
-//! and its magnitudes are gathered into triangular mel bands, of which the natural logarithm is taken. The arithmetic is f64: a loud frame's rounding in f32 would show in its quiet bands, and a
-//! hundred transforms a second cost nothing next to the encoder.
+//! and its magnitudes are gathered into triangular mel bands, of which the natural logarithm is taken. The arithmetic is f64: a loud
+//! frame's rounding in f32 would show in its quiet bands, and a hundred transforms a second cost nothing next to the encoder.
 
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -11,11 +11,12 @@ use std::sync::Arc;
 use realfft::num_complex::Complex;
 use realfft::{RealFftPlanner, RealToComplex};
 
-use crate::media::{LogMelSpec, SAMPLE_RATE_HZ};
+use crate::media::{LogMelSpec, MelFloor, SAMPLE_RATE_HZ};
 
 /// Log-mel frames of one clip, from samples that come in any split.
 ///
-/// With `x` the samples of frame `i`, `x[n] = samples[hop i + n]`, `p` the pre-emphasis, and `w` the periodic Hann window:
+/// With `x` the samples of frame `i`, `x[n] = samples[hop i + n - lead]` where `lead` zeros stand in front of the clip, `p` the
+/// pre-emphasis, and `w` the periodic Hann window:
 ///
 /// ```text
 /// y[0] = (1 - p) x[0];  y[n] = x[n] - p x[n-1]             n = 1..window - 1
@@ -23,9 +24,10 @@ use crate::media::{LogMelSpec, SAMPLE_RATE_HZ};
 /// frame[m] = ln max(sum_k triangle[m][k] X[k], floor)      m = 0..bands - 1
 /// ```
 ///
-/// `N` samples, padded with zeros to `P`, give `(P - window - 1) / hop + 1` frames, and none if `P <= window`.
+/// or `ln (sum_k … + floor)`, as the [`MelFloor`] says. `N` samples, with `lead` zeros in front and padded with zeros to `P` in all,
+/// give `(P - window - 1) / hop + 1` frames, and none if `P <= window`.
 ///
-/// Source: `Gemma3nAudioFeatureExtractor`.
+/// Source: `Gemma3nAudioFeatureExtractor`, `Gemma4AudioFeatureExtractor`.
 pub struct LogMel {
     spec: LogMelSpec,
     window: Vec<f64>,
@@ -37,6 +39,7 @@ pub struct LogMel {
     fft_scratch: Vec<Complex<f64>>,
     /// Samples from the start of the next frame on.
     pending: Vec<f32>,
+    /// Of the clip; the zeros in front of it are not counted.
     total_samples: usize,
 }
 
@@ -61,7 +64,7 @@ impl LogMel {
             magnitudes: Vec::new(),
             fft_scratch: fft.make_scratch_vec(),
             fft,
-            pending: Vec::new(),
+            pending: vec![0.0; spec.lead_samples],
             total_samples: 0,
         }
     }
@@ -108,7 +111,11 @@ impl LogMel {
         self.magnitudes
             .extend(self.spectrum.iter().map(|x| x.norm()));
         let energies = self.triangles.energies(&self.magnitudes);
-        frames.extend(energies.map(|x| x.max(self.spec.floor).ln() as f32));
+        let floored = |energy: f64| match self.spec.floor {
+            MelFloor::Least(floor) => energy.max(floor),
+            MelFloor::Added(floor) => energy + floor,
+        };
+        frames.extend(energies.map(|energy| floored(energy).ln() as f32));
     }
 }
 
@@ -169,30 +176,45 @@ mod tests {
     use super::*;
 
     /// As Gemma 3n was trained.
-    const SPEC: LogMelSpec = LogMelSpec {
+    const GEMMA_3N: LogMelSpec = LogMelSpec {
         bands: 128,
         window_samples: 512,
         hop_samples: 160,
+        lead_samples: 0,
         fft_samples: 1024,
         pad_multiple_samples: 128,
         pre_emphasis: 0.97,
         min_frequency_hz: 125.0,
         max_frequency_hz: 7600.0,
-        floor: 1e-5,
+        floor: MelFloor::Least(1e-5),
     };
 
-    fn frames_of(samples: usize) -> usize {
+    /// As Gemma 4 was.
+    const GEMMA_4: LogMelSpec = LogMelSpec {
+        bands: 128,
+        window_samples: 320,
+        hop_samples: 160,
+        lead_samples: 160,
+        fft_samples: 512,
+        pad_multiple_samples: 1,
+        pre_emphasis: 0.0,
+        min_frequency_hz: 0.0,
+        max_frequency_hz: 8000.0,
+        floor: MelFloor::Added(1e-3),
+    };
+
+    fn frames_of(spec: LogMelSpec, samples: &[f32]) -> Vec<f32> {
         let mut frames = Vec::new();
-        let mut mel = LogMel::new(SPEC);
-        mel.push(&vec![0.0; samples], &mut frames);
+        let mut mel = LogMel::new(spec);
+        mel.push(samples, &mut frames);
         mel.finish(&mut frames);
-        frames.len() / 128
+        frames
     }
 
-    /// The counts are those that the reference's feature extractor gave.
+    /// The counts are those that the reference's feature extractors gave; of Gemma 4's, those of the frames that are valid.
     #[test]
     fn frame_counts_are_the_references() {
-        for (samples, frames) in [
+        let gemma_3n = [
             (480_000, 2997),
             (196_800, 1228),
             (51_200, 317),
@@ -200,19 +222,59 @@ mod tests {
             (513, 1),
             (512, 0),
             (0, 0),
-        ] {
-            assert_eq!(frames_of(samples), frames, "{samples} samples");
+        ];
+        let gemma_4 = [
+            (480_000, 2999),
+            (196_800, 1229),
+            (51_200, 319),
+            (8000, 49),
+            (1000, 6),
+            (641, 4),
+            (640, 3),
+            (321, 2),
+            (161, 1),
+            (160, 0),
+            (0, 0),
+        ];
+        for (spec, counts) in [(GEMMA_3N, &gemma_3n[..]), (GEMMA_4, &gemma_4[..])] {
+            for &(samples, frames) in counts {
+                let got = frames_of(spec, &vec![0.0; samples]).len() / spec.bands;
+                assert_eq!(got, frames, "{samples} samples");
+                assert_eq!(frames > 0, samples >= spec.least_samples());
+            }
         }
     }
 
-    /// Digital silence is the floor's logarithm, -11.512925, in every band.
+    /// Digital silence is the floor's logarithm, -11.512925 and -6.9077554, in every band.
     #[test]
     fn silence_is_the_floor() {
-        let mut frames = Vec::new();
-        let mut mel = LogMel::new(SPEC);
-        mel.push(&[0.0; 1000], &mut frames);
-        mel.finish(&mut frames);
-        assert!(!frames.is_empty());
-        assert!(frames.iter().all(|&x| (x + 11.512925).abs() < 1e-6));
+        for (spec, floor) in [(GEMMA_3N, -11.512925), (GEMMA_4, -6.907_755_4)] {
+            let frames = frames_of(spec, &[0.0; 1000]);
+            assert!(!frames.is_empty());
+            assert!(frames.iter().all(|&x| (x - floor).abs() < 1e-6));
+        }
+    }
+
+    /// No split of the samples changes a bit; the first band of Gemma 4's, which holds no bin, is silent in any sound.
+    #[test]
+    fn samples_come_in_any_split() {
+        let sound: Vec<f32> = (0..5000u32)
+            .map(|n| ((n * n % 613) as f32 / 306.0 - 1.0) * 0.5)
+            .collect();
+        for spec in [GEMMA_3N, GEMMA_4] {
+            let whole = frames_of(spec, &sound);
+            for size in [1, 37, 160, 161, 1999] {
+                let (mut mel, mut frames) = (LogMel::new(spec), Vec::new());
+                for piece in sound.chunks(size) {
+                    mel.push(piece, &mut frames);
+                }
+                mel.finish(&mut frames);
+                assert_eq!(frames, whole, "{size} samples at a time");
+            }
+            if spec == GEMMA_4 {
+                let mut first = whole.iter().step_by(spec.bands);
+                assert!(first.all(|&x| (x + 6.907_755_4).abs() < 1e-6));
+            }
+        }
     }
 }

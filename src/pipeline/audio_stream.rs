@@ -10,7 +10,8 @@ use crate::features::speech_split::MAX_PIECE_SAMPLES;
 use crate::media::SAMPLE_RATE_HZ;
 use crate::model::encoder::{AudioEncoder, ClipEncoder};
 
-/// What fills the places of a clip (`audio_soft_tokens_per_image`, 188) that its soft tokens do not.
+/// What fills the places of a clip (`audio_soft_tokens_per_image`, 188) that its soft tokens do not; of no use where the family fills
+/// none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum SoftTokenPadding {
@@ -52,8 +53,8 @@ pub enum AudioStreamError {
 /// batch that it is in, once it is final.
 pub struct AudioStream {
     log_mel: LogMel,
-    /// Samples of one log-mel frame.
-    frame_samples: usize,
+    /// Samples that make a first log-mel frame.
+    least_samples: usize,
     encoder: Arc<dyn AudioEncoder>,
     clip: Box<dyn ClipEncoder>,
     samples: usize,
@@ -67,7 +68,7 @@ impl AudioStream {
         let spec = encoder.log_mel();
         AudioStream {
             log_mel: LogMel::new(spec),
-            frame_samples: spec.frame_samples(),
+            least_samples: spec.least_samples(),
             clip: Arc::clone(&encoder).begin(batch_frames),
             encoder,
             samples: 0,
@@ -108,10 +109,10 @@ impl AudioStream {
         padded_tokens: usize,
         soft_tokens: &mut Vec<f32>,
     ) -> Result<usize, AudioStreamError> {
-        if self.samples < self.frame_samples {
+        if self.samples < self.least_samples {
             return Err(AudioStreamError::TooShort {
                 samples: self.samples,
-                least: self.frame_samples,
+                least: self.least_samples,
             });
         }
         self.frames.clear();

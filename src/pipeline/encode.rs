@@ -85,7 +85,7 @@ impl Engine {
     /// Soft tokens that each clip is filled up to.
     pub(super) fn clip_padding(&self) -> usize {
         let audio = self.spec().audio.as_ref();
-        match self.options.encoders.soft_token_padding {
+        match self.options.encoders.soft_token_padding.unwrap_or_default() {
             SoftTokenPadding::Reference => audio
                 .and_then(|audio| audio.padded_soft_tokens)
                 .unwrap_or(0),

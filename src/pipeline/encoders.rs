@@ -16,8 +16,8 @@ use crate::model::weights::{Checkpoint, Group, Mapped, Residency};
 /// How sound and pictures are encoded.
 #[derive(Clone, Debug)]
 pub struct EncoderOptions {
-    /// What fills the unused places of a clip.
-    pub soft_token_padding: SoftTokenPadding,
+    /// What fills the unused places of a clip, where the family fills them; `None`: as the reference does.
+    pub soft_token_padding: Option<SoftTokenPadding>,
     /// 40 ms frames that are encoded together while audio streams in.
     pub audio_batch_frames: usize,
     /// How pictures are encoded; what is left open is as the checkpoint says ([`ProcessorConfig`]).
@@ -28,7 +28,7 @@ impl Default for EncoderOptions {
     /// As the reference; half a second of audio at a time.
     fn default() -> EncoderOptions {
         EncoderOptions {
-            soft_token_padding: SoftTokenPadding::default(),
+            soft_token_padding: None,
             audio_batch_frames: 12,
             pictures: PictureOptions::default(),
         }
@@ -50,16 +50,16 @@ impl Encoders {
     pub(super) fn new(
         checkpoint: &Checkpoint,
         architecture: Arc<dyn Architecture>,
-        pictures: PictureOptions,
+        options: &EncoderOptions,
         residency: Arc<Residency>,
         warnings: &mut Vec<String>,
     ) -> Result<Encoders, EngineError> {
         let spec = architecture.spec();
         if let Some(here) = &spec.pictures {
-            pictures.check(here)?;
+            options.pictures.check(here)?;
         }
         let processor = ProcessorConfig::load(checkpoint.dir())?;
-        let (pictures, assumed) = architecture.picture_options(pictures, &processor)?;
+        let (pictures, assumed) = architecture.picture_options(options.pictures, &processor)?;
         if checkpoint.has(Group::Vision) {
             let here = spec.pictures.as_ref().map(|pictures| &pictures.processor);
             warnings.extend(here.map_or_else(Vec::new, |here| processor.image_warnings(here)));
@@ -67,6 +67,12 @@ impl Encoders {
         }
         if let (Some(audio), true) = (&spec.audio, checkpoint.has(Group::Audio)) {
             warnings.extend(processor.audio_warnings(&audio.processor));
+            if audio.padded_soft_tokens.is_none() && options.soft_token_padding.is_some() {
+                warnings.push(format!(
+                    "soft_token_padding has no effect: it is for models whose clips are filled up to 30 s, such as Gemma 3n; with {} a clip has the soft tokens that were heard, and no more: leave it out",
+                    spec.family
+                ));
+            }
         }
         Ok(Encoders {
             architecture,

@@ -112,7 +112,7 @@ impl Engine {
         let encoders = Encoders::new(
             &checkpoint,
             Arc::clone(&architecture),
-            options.encoders.pictures,
+            &options.encoders,
             residency.clone(),
             &mut warnings,
         )?;

@@ -50,8 +50,8 @@ impl Default for EngineOptions {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct AudioSection {
-    /// What fills the places of a clip that its sound does not.
-    pub soft_token_padding: SoftTokenPadding,
+    /// What fills the places of a clip that its sound does not; absent: as the reference does. Only for models that fill them.
+    pub soft_token_padding: Option<SoftTokenPadding>,
     /// Audio that is encoded together while it streams in, milliseconds, in whole frames of 40 ms.
     pub batch_ms: usize,
 }
@@ -62,7 +62,7 @@ const FRAME_MS: usize = 40;
 impl Default for AudioSection {
     fn default() -> AudioSection {
         AudioSection {
-            soft_token_padding: SoftTokenPadding::default(),
+            soft_token_padding: None,
             batch_ms: 480,
         }
     }

@@ -305,7 +305,10 @@ fn values_are_taken_and_mistakes_are_told() {
         "[audio]\nsoft_token_padding = \"none\"\nbatch_ms = 80\n[vision]\nresolution_px = 256",
     )
     .unwrap();
-    assert_eq!(config.audio.soft_token_padding, SoftTokenPadding::None);
+    assert_eq!(
+        config.audio.soft_token_padding,
+        Some(SoftTokenPadding::None)
+    );
     assert_eq!(
         (config.audio.batch_ms, config.vision.resolution_px),
         (80, Some(256))

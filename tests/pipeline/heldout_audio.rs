@@ -12,7 +12,7 @@ const COMMAND: &str = "Return the command as JSON:";
 
 fn engine(model: &Demo, soft_token_padding: SoftTokenPadding) -> Engine {
     let encoders = EncoderOptions {
-        soft_token_padding,
+        soft_token_padding: Some(soft_token_padding),
         ..EncoderOptions::default()
     };
     Engine::open(

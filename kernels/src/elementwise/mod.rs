@@ -6,7 +6,7 @@ mod activation;
 mod reduce;
 
 pub use activation::{sigmoid, silu, soft_cap, tanh};
-pub use reduce::{dot, mean_and_deviation, sum};
+pub use reduce::{dot, mean_and_deviation, mean_and_variance, sum};
 
 use crate::Isa;
 use crate::map::{Binary, Unary, map, zip};

@@ -22,6 +22,12 @@ pub fn sum(isa: Isa, x: &[f32]) -> f32 {
 
 /// The mean `m = sum x / n` and the population standard deviation `sqrt(sum (x - m)^2 / n)`; zeros for an empty slice.
 pub fn mean_and_deviation(isa: Isa, x: &[f32]) -> (f32, f32) {
+    let (mean, variance) = mean_and_variance(isa, x);
+    (mean, variance.sqrt())
+}
+
+/// The mean `m = sum x / n` and the population variance `sum (x - m)^2 / n`; zeros for an empty slice.
+pub fn mean_and_variance(isa: Isa, x: &[f32]) -> (f32, f32) {
     if x.is_empty() {
         return (0.0, 0.0);
     }
@@ -34,7 +40,7 @@ pub fn mean_and_deviation(isa: Isa, x: &[f32]) -> (f32, f32) {
             center: Some(mean),
         },
     );
-    (mean, (squares / n).sqrt())
+    (mean, squares / n)
 }
 
 struct Dot<'a> {

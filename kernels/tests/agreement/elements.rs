@@ -1,6 +1,6 @@
 //! Element-wise functions, sums, norms, softmax and rotary embedding.
 
-use kernels::{Isa, elementwise, gelu, rms_norm, rope, softmax};
+use kernels::{Isa, elementwise, gelu, layer_norm, rms_norm, rope, softmax};
 
 use crate::common::{Random, assert_close, assert_same, isas, tuned};
 
@@ -338,4 +338,45 @@ fn rope_all_lengths() {
     let near = elementwise::dot(Isa::scalar(), &at(&q, 7), &at(&k, 3));
     let far = elementwise::dot(Isa::scalar(), &at(&q, 20004), &at(&k, 20000));
     assert!((near - far).abs() < 1e-5, "{near} {far}");
+}
+
+/// The norm over channels with its ReLU: as in double precision, and the same bits on every instruction set.
+#[test]
+fn norms_over_channels_agree() {
+    let mut random = Random::new(12);
+    for channels in [1, 3, 8, 16, 31, 32, 128, 700] {
+        for size in [0.0, 1e-4, 3.0] {
+            let x: Vec<f32> = random
+                .floats(5 * channels, size)
+                .iter()
+                .map(|x| x + size)
+                .collect();
+            let weight = random.floats(channels, 2.0);
+            let mut reference = x.clone();
+            layer_norm::layer_norm_relu(Isa::scalar(), &mut reference, &weight, 1e-6);
+            let mut exact = Vec::new();
+            for x in x.chunks(channels) {
+                let wide = |&x: &f32| f64::from(x);
+                let mean = x.iter().map(wide).sum::<f64>() / channels as f64;
+                let squares = x.iter().map(|x| (wide(x) - mean).powi(2)).sum::<f64>();
+                let factor = 1.0 / (squares / channels as f64 + 1e-6).sqrt();
+                let normed = x.iter().zip(&weight);
+                let normed = normed.map(|(x, w)| (wide(x) - mean) * factor * wide(w));
+                exact.extend(normed.map(|x| x.max(0.0) as f32));
+            }
+            let what = format!("{channels} channels of {size}");
+            assert_close(&what, &reference, &exact, 1e-5, 1e-5);
+            for isa in tuned() {
+                let mut got = x.clone();
+                layer_norm::layer_norm_relu(isa, &mut got, &weight, 1e-6);
+                assert_same(&format!("{isa} {what}"), &got, &reference);
+            }
+        }
+    }
+    let mut not_a_number = [1.0, f32::NAN, 2.0, 1.0, 2.0, 3.0];
+    for isa in isas() {
+        layer_norm::layer_norm_relu(isa, &mut not_a_number, &[1.0; 3], 1e-6);
+        assert!(not_a_number[..3].iter().all(|x| x.is_nan()));
+        assert!(not_a_number[3..].iter().all(|x| x.is_finite()));
+    }
 }

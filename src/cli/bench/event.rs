@@ -138,12 +138,12 @@ impl Bench {
         let paddings = match padded {
             Some(_) => vec![
                 (
-                    SoftTokenPadding::Reference,
+                    Some(SoftTokenPadding::Reference),
                     ", padded as the reference does",
                 ),
-                (SoftTokenPadding::None, ", not padded"),
+                (Some(SoftTokenPadding::None), ", not padded"),
             ],
-            None => vec![(SoftTokenPadding::default(), "")],
+            None => vec![(None, "")],
         };
         for (padding, padded) in paddings {
             let mut engine =

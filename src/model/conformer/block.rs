@@ -7,8 +7,9 @@ use kernels::rms_norm::rms_norm_in_place;
 use super::feed_forward::FeedForward;
 use super::light_conv::LightConv;
 use super::local_attention::{AttentionState, LocalAttention};
-use super::{Scratch, Shape, Step};
-use crate::model::weights::{Mapped, Tensor, WeightsError};
+use super::{BlockNames, Scratch, Shape, Step};
+use crate::model::clipped_linear::ClippedLinear;
+use crate::model::weights::{Mapped, WeightsError};
 
 /// One block of the conformer. Frames are rows of `hidden_size`; `h` is the residual stream.
 ///
@@ -30,35 +31,12 @@ pub struct ConformerBlock {
     feed_forward_start: FeedForward,
     pre_attn_norm: Vec<f32>,
     attn: LocalAttention,
-    attn_out: Tensor,
+    attn_out: ClippedLinear,
     post_attn_norm: Vec<f32>,
     light_conv: LightConv,
     feed_forward_end: FeedForward,
     out_norm: Vec<f32>,
     feed_forward_weight: f32,
-}
-
-/// What the names of a block's tensors begin with, behind the prefix of the block: families differ in them.
-#[derive(Clone, Copy, Debug)]
-pub struct BlockNames {
-    /// The first feed-forward half.
-    pub feed_forward_start: &'static str,
-    /// The norm in front of attention.
-    pub pre_attn_norm: &'static str,
-    /// Attention: its three projections and `per_dim_scale`.
-    pub attn: &'static str,
-    /// The projection of relative positions.
-    pub relative_positions: &'static str,
-    /// The projection behind attention.
-    pub attn_out: &'static str,
-    /// The norm behind that.
-    pub post_attn_norm: &'static str,
-    /// The light convolution.
-    pub light_conv: &'static str,
-    /// The second feed-forward half.
-    pub feed_forward_end: &'static str,
-    /// The norm at the end.
-    pub out_norm: &'static str,
 }
 
 /// What a block remembers of a clip.
@@ -84,24 +62,21 @@ impl ConformerBlock {
         let width = shape.width;
         let name = |part: &str| format!("{prefix}.{part}");
         let vector = |part: &str| weights.vector(&format!("{prefix}.{part}.weight"), width);
+        let feed_forward =
+            |part: &str| FeedForward::load(weights, width, &name(part), names.matrix);
         Ok(ConformerBlock {
-            feed_forward_start: FeedForward::load(weights, width, &name(names.feed_forward_start))?,
+            feed_forward_start: feed_forward(names.feed_forward_start)?,
             pre_attn_norm: vector(names.pre_attn_norm)?,
-            attn: LocalAttention::load(
-                pool,
+            attn: LocalAttention::load(pool, weights, shape, names, prefix)?,
+            attn_out: ClippedLinear::load(
                 weights,
-                shape,
-                &name(names.attn),
-                &name(names.relative_positions),
-            )?,
-            attn_out: weights.matrix(
-                &format!("{prefix}.{}.weight", names.attn_out),
+                &format!("{prefix}.{}{}", names.attn_out, names.matrix),
                 width,
                 width,
             )?,
             post_attn_norm: vector(names.post_attn_norm)?,
-            light_conv: LightConv::load(weights, shape, &name(names.light_conv))?,
-            feed_forward_end: FeedForward::load(weights, width, &name(names.feed_forward_end))?,
+            light_conv: LightConv::load(weights, shape, &name(names.light_conv), names.matrix)?,
+            feed_forward_end: feed_forward(names.feed_forward_end)?,
             out_norm: vector(names.out_norm)?,
             feed_forward_weight: shape.feed_forward_weight,
         })

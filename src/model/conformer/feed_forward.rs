@@ -4,16 +4,17 @@ use kernels::elementwise::{scale_add, silu};
 use kernels::rms_norm::rms_norm_in_place;
 
 use super::{Scratch, Step};
-use crate::model::weights::{Mapped, Tensor, WeightsError};
+use crate::model::clipped_linear::ClippedLinear;
+use crate::model::weights::{Mapped, WeightsError};
 
 /// `rms(W2 silu(W1 rms(x; pre_layer_norm)); post_layer_norm)`, four times as wide inside.
 ///
-/// Source: `Gemma3nAudioConformerFeedForward`.
+/// Source: `Gemma3nAudioConformerFeedForward`, `Gemma4AudioFeedForward`.
 #[derive(Debug)]
 pub(super) struct FeedForward {
     pre_layer_norm: Vec<f32>,
-    ffw_layer_1: Tensor,
-    ffw_layer_2: Tensor,
+    ffw_layer_1: ClippedLinear,
+    ffw_layer_2: ClippedLinear,
     post_layer_norm: Vec<f32>,
 }
 
@@ -22,19 +23,15 @@ impl FeedForward {
         weights: &Mapped,
         width: usize,
         prefix: &str,
+        matrix: &str,
     ) -> Result<FeedForward, WeightsError> {
+        let linear = |part: &str, rows: usize, cols: usize| {
+            ClippedLinear::load(weights, &format!("{prefix}.{part}{matrix}"), rows, cols)
+        };
         Ok(FeedForward {
             pre_layer_norm: weights.vector(&format!("{prefix}.pre_layer_norm.weight"), width)?,
-            ffw_layer_1: weights.matrix(
-                &format!("{prefix}.ffw_layer_1.weight"),
-                4 * width,
-                width,
-            )?,
-            ffw_layer_2: weights.matrix(
-                &format!("{prefix}.ffw_layer_2.weight"),
-                width,
-                4 * width,
-            )?,
+            ffw_layer_1: linear("ffw_layer_1", 4 * width, width)?,
+            ffw_layer_2: linear("ffw_layer_2", width, 4 * width)?,
             post_layer_norm: weights.vector(&format!("{prefix}.post_layer_norm.weight"), width)?,
         })
     }

@@ -4,7 +4,8 @@ use kernels::elementwise::{scale_add, sigmoid, silu};
 use kernels::rms_norm::rms_norm_in_place;
 
 use super::{Scratch, Shape, Step};
-use crate::model::weights::{Mapped, Tensor, WeightsError};
+use crate::model::clipped_linear::ClippedLinear;
+use crate::model::weights::{Mapped, WeightsError};
 
 /// The light convolution: gate, look a few frames back in each channel, norm, project.
 ///
@@ -14,16 +15,16 @@ use crate::model::weights::{Mapped, Tensor, WeightsError};
 /// out = linear_end silu(rms(c_t; conv_norm))
 /// ```
 ///
-/// Source: `Gemma3nAudioConformerLightConv1d`.
+/// Source: `Gemma3nAudioConformerLightConv1d`, `Gemma4AudioLightConv1d`.
 #[derive(Debug)]
 pub(super) struct LightConv {
     pre_layer_norm: Vec<f32>,
-    linear_start: Tensor,
+    linear_start: ClippedLinear,
     /// `[kernel_size, hidden_size]`
     taps: Vec<f32>,
     pub(super) kernel_size: usize,
     conv_norm: Vec<f32>,
-    linear_end: Tensor,
+    linear_end: ClippedLinear,
 }
 
 impl LightConv {
@@ -31,8 +32,12 @@ impl LightConv {
         weights: &Mapped,
         shape: &Shape,
         prefix: &str,
+        matrix: &str,
     ) -> Result<LightConv, WeightsError> {
         let (width, kernel_size) = (shape.width, shape.conv_kernel);
+        let linear = |part: &str, rows: usize| {
+            ClippedLinear::load(weights, &format!("{prefix}.{part}{matrix}"), rows, width)
+        };
         let by_channel = weights.vector(
             &format!("{prefix}.depthwise_conv1d.weight"),
             width * kernel_size,
@@ -43,15 +48,11 @@ impl LightConv {
             .collect();
         Ok(LightConv {
             pre_layer_norm: weights.vector(&format!("{prefix}.pre_layer_norm.weight"), width)?,
-            linear_start: weights.matrix(
-                &format!("{prefix}.linear_start.weight"),
-                2 * width,
-                width,
-            )?,
+            linear_start: linear("linear_start", 2 * width)?,
             taps,
             kernel_size,
             conv_norm: weights.vector(&format!("{prefix}.conv_norm.weight"), width)?,
-            linear_end: weights.matrix(&format!("{prefix}.linear_end.weight"), width, width)?,
+            linear_end: linear("linear_end", width)?,
         })
     }
 

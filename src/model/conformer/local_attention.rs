@@ -6,8 +6,9 @@ use kernels::elementwise::{dot, scale_add, soft_cap};
 use kernels::softmax::softmax;
 use kernels::{Pool, matmul};
 
-use super::{Shape, Step};
-use crate::model::weights::{Mapped, Tensor, WeightsError};
+use super::{BlockNames, Shape, Step};
+use crate::model::clipped_linear::ClippedLinear;
+use crate::model::weights::{Mapped, WeightsError};
 
 /// Local attention with relative positions.
 ///
@@ -15,25 +16,27 @@ use crate::model::weights::{Mapped, Tensor, WeightsError};
 ///
 /// ```text
 /// q_t   = (W_q z_t) * head_dim^-0.5 / ln 2 * softplus(per_dim_scale)
-/// logit = cap tanh((q_t . k_s + q_t . R[r]) / cap)         cap = logit_cap
+/// logit = cap tanh((key_scale q_t . k_s + q_t . R[r]) / cap)         cap = logit_cap
 /// out_t = sum_s softmax(logit)_s v_s                       over the s that are in the clip and not padding
 /// ```
 ///
 /// `R[r] = W_r sincos(r)` does not depend on the input and is computed once. The reference computes this in chunks of queries; the
 /// result does not depend on that.
 ///
-/// Source: `Gemma3nAudioAttention`, `Gemma3nAudioRelativePositionEmbedding`.
+/// Source: `Gemma3nAudioAttention`, `Gemma3nAudioRelativePositionEmbedding`, `Gemma4AudioAttention`.
 #[derive(Debug)]
 pub struct LocalAttention {
-    q_proj: Tensor,
-    k_proj: Tensor,
-    v_proj: Tensor,
+    q_proj: ClippedLinear,
+    k_proj: ClippedLinear,
+    v_proj: ClippedLinear,
+    width: usize,
     /// `[head_dim]`: what queries are multiplied with.
     query_scale: Vec<f32>,
     /// `[context, hidden_size]`: `R` by distance.
     relative: Vec<f32>,
     context: usize,
     heads: usize,
+    key_scale: f32,
     logit_cap: f32,
 }
 
@@ -48,8 +51,7 @@ pub struct AttentionState {
 }
 
 impl LocalAttention {
-    /// Finds the tensors in `weights`, whose names begin with `prefix`, and computes the relative positions of the projection
-    /// `relative_positions`.
+    /// Finds the tensors of a block in `weights`, whose names begin with `prefix`, and computes the relative positions.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape or type.
@@ -57,13 +59,13 @@ impl LocalAttention {
         pool: &Pool,
         weights: &Mapped,
         shape: &Shape,
+        names: &BlockNames,
         prefix: &str,
-        relative_positions: &str,
     ) -> Result<LocalAttention, WeightsError> {
         let (width, heads, context) = (shape.width, shape.heads, shape.context_frames);
         let head_dim = width / heads;
-        let matrix = |name: &str| weights.matrix(&format!("{name}.weight"), width, width);
-        let projection = matrix(relative_positions)?;
+        let positions = format!("{prefix}.{}.weight", names.relative_positions);
+        let projection = weights.matrix(&positions, width, width)?;
         let mut relative = vec![0.0; context * width];
         matmul::matmul_in_any_order(
             pool,
@@ -72,12 +74,18 @@ impl LocalAttention {
             context,
             &mut relative,
         );
+        let prefix = format!("{prefix}.{}", names.attn);
+        let linear = |part: &str| {
+            let name = format!("{prefix}.{part}{}", names.matrix);
+            ClippedLinear::load(weights, &name, width, width)
+        };
         let per_dim_scale = weights.vector(&format!("{prefix}.per_dim_scale"), head_dim)?;
         let scale = (head_dim as f64).powf(-0.5) / LN_2;
         Ok(LocalAttention {
-            q_proj: matrix(&format!("{prefix}.q_proj"))?,
-            k_proj: matrix(&format!("{prefix}.k_proj"))?,
-            v_proj: matrix(&format!("{prefix}.v_proj"))?,
+            q_proj: linear("q_proj")?,
+            k_proj: linear("k_proj")?,
+            v_proj: linear("v_proj")?,
+            width,
             query_scale: per_dim_scale
                 .iter()
                 .map(|&x| (scale * f64::from(x).exp().ln_1p()) as f32)
@@ -85,6 +93,7 @@ impl LocalAttention {
             relative,
             context,
             heads,
+            key_scale: shape.key_scale,
             logit_cap: shape.logit_cap,
         })
     }
@@ -93,8 +102,8 @@ impl LocalAttention {
     pub fn start(&self) -> AttentionState {
         let history = self.context - 1;
         AttentionState {
-            keys: vec![0.0; history * self.q_proj.rows],
-            values: vec![0.0; history * self.q_proj.rows],
+            keys: vec![0.0; history * self.width],
+            values: vec![0.0; history * self.width],
             visible: vec![false; history],
             queries: Vec::new(),
         }
@@ -110,7 +119,7 @@ impl LocalAttention {
         padded: &[bool],
         out: &mut [f32],
     ) {
-        let (width, history, frames) = (self.q_proj.rows, self.context - 1, padded.len());
+        let (width, history, frames) = (self.width, self.context - 1, padded.len());
         state.keys.resize((history + frames) * width, 0.0);
         state.values.resize((history + frames) * width, 0.0);
         state.queries.resize(frames * width, 0.0);
@@ -134,7 +143,7 @@ impl LocalAttention {
 
     /// All heads of query `t`.
     fn attend(&self, step: &Step<'_>, state: &AttentionState, t: usize, out: &mut [f32]) {
-        let (isa, width) = (step.pool.isa(), self.q_proj.rows);
+        let (isa, width) = (step.pool.isa(), self.width);
         let head_dim = width / self.heads;
         let mut seen = [0.0; 32];
         let mut seen_more = Vec::new();
@@ -154,7 +163,7 @@ impl LocalAttention {
             let query = &state.queries[part(t)];
             for (weight, s) in weights.iter_mut().zip(visible()) {
                 let distance = t + self.context - 1 - s;
-                *weight = dot(isa, query, &state.keys[part(s)])
+                *weight = self.key_scale * dot(isa, query, &state.keys[part(s)])
                     + dot(isa, query, &self.relative[part(distance)]);
             }
             soft_cap(isa, &mut weights[..count], self.logit_cap);

@@ -11,11 +11,12 @@ mod strided_conv;
 use kernels::Pool;
 use kernels::rms_norm::rms_norm;
 
-pub use block::{BlockNames, BlockState, ConformerBlock};
+pub use block::{BlockState, ConformerBlock};
 pub use local_attention::{AttentionState, LocalAttention};
 pub use strided_conv::{ConvShape, ConvState, FREQUENCY_PADDING, StridedConv};
 
-use super::weights::{Mapped, Tensor};
+use super::clipped_linear::ClippedLinear;
+use super::weights::Mapped;
 
 /// Sizes of a conformer block.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +29,37 @@ pub struct Shape {
     pub context_frames: usize,
     /// Soft cap on attention logits.
     pub logit_cap: f32,
+    /// What the products of queries and keys are multiplied with; those of queries and relative positions are not.
+    pub key_scale: f32,
     /// Taps of the light convolution.
     pub conv_kernel: usize,
     /// Weight of a feed-forward half's residual.
     pub feed_forward_weight: f32,
+}
+
+/// What the names of a block's tensors begin with, behind the prefix of the block: families differ in them.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockNames {
+    /// The first feed-forward half.
+    pub feed_forward_start: &'static str,
+    /// The norm in front of attention.
+    pub pre_attn_norm: &'static str,
+    /// Attention: its three projections and `per_dim_scale`.
+    pub attn: &'static str,
+    /// The projection of relative positions.
+    pub relative_positions: &'static str,
+    /// The projection behind attention.
+    pub attn_out: &'static str,
+    /// The norm behind that.
+    pub post_attn_norm: &'static str,
+    /// The light convolution.
+    pub light_conv: &'static str,
+    /// The second feed-forward half.
+    pub feed_forward_end: &'static str,
+    /// The norm at the end.
+    pub out_norm: &'static str,
+    /// What the name of a matrix has behind that of its layer; bounds may stand beside it ([`ClippedLinear`]).
+    pub matrix: &'static str,
 }
 
 /// What one pass over some frames needs to know.
@@ -65,14 +93,8 @@ impl Scratch {
 
 impl Step<'_> {
     /// `out = w x` for every frame.
-    fn linear(&self, w: Tensor, x: &[f32], out: &mut [f32]) {
-        kernels::matmul::matmul_in_any_order(
-            self.pool,
-            self.weights.view(w),
-            x,
-            x.len() / w.cols,
-            out,
-        );
+    fn linear(&self, w: ClippedLinear, x: &[f32], out: &mut [f32]) {
+        w.forward(self.pool, self.weights, x, out);
     }
 
     /// `out = rms(x; weight)` for every frame.

@@ -18,6 +18,8 @@ pub struct ConvShape {
     pub out_channels: usize,
     /// Input values that an output value sees.
     pub kernel: [usize; 2],
+    /// Of these, the frames before its own; in front of the first frame there are zeros.
+    pub frames_before: usize,
     /// Steps from one output value to the next.
     pub stride: [usize; 2],
 }
@@ -32,8 +34,8 @@ impl ConvShape {
 
 /// A convolution without bias: `[frames, in_freq, in_channels]` to `[frames / stride, out_freq, out_channels]`.
 ///
-/// It sees its own frame and the ones *after* it; behind the last there are zeros. So an output is final once the frames that it
-/// sees are there.
+/// It sees its own frame, perhaps some before it ([`ConvShape::frames_before`]), and the ones *after* it; behind the last there are
+/// zeros. So an output is final once the frames that it sees are there.
 #[derive(Debug)]
 pub struct StridedConv {
     /// `[out_channels, in_channels, kernel time, kernel frequency]`
@@ -43,7 +45,7 @@ pub struct StridedConv {
 }
 
 /// What a convolution remembers of a clip.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ConvState {
     /// Input frames from the first that the next output sees, `[frame][freq][channel]`.
     pending: Vec<f32>,
@@ -72,9 +74,22 @@ impl StridedConv {
         })
     }
 
+    /// The state at the start of a clip.
+    pub fn start(&self) -> ConvState {
+        ConvState {
+            pending: vec![0.0; self.shape.frames_before * self.in_frame()],
+            skip: 0,
+            patches: Vec::new(),
+        }
+    }
+
     /// Frequencies of an output frame.
     pub fn out_freq(&self) -> usize {
         self.out_freq
+    }
+
+    fn in_frame(&self) -> usize {
+        self.shape.in_freq * self.shape.in_channels
     }
 
     /// Values in an output frame.
@@ -98,12 +113,12 @@ impl StridedConv {
         out: &mut Vec<f32>,
     ) {
         let (kernel, stride) = (self.shape.kernel[0], self.shape.stride[0]);
-        let in_frame = self.shape.in_freq * self.shape.in_channels;
+        let in_frame = self.in_frame();
         let skipped = (state.skip * in_frame).min(input.len());
         state.skip -= skipped / in_frame;
         state.pending.extend_from_slice(&input[skipped..]);
         if end {
-            let zeros = (kernel - 1) * in_frame;
+            let zeros = (kernel - 1 - self.shape.frames_before) * in_frame;
             state.pending.resize(state.pending.len() + zeros, 0.0);
         }
         let available = state.pending.len() / in_frame;

@@ -83,7 +83,7 @@ fn audio_spec(config: &Config, audio: &AudioConfig) -> AudioSpec {
             "feature_size": mel.bands, "sampling_rate": SAMPLE_RATE_HZ, "frame_length": mel.window_samples,
             "hop_length": mel.hop_samples, "fft_length": mel.fft_samples, "min_frequency": mel.min_frequency_hz,
             "max_frequency": mel.max_frequency_hz, "preemphasis": mel.pre_emphasis, "preemphasis_htk_flavor": true,
-            "mel_floor": mel.floor, "dither": 0.0, "input_scale_factor": 1.0, "per_bin_mean": null, "per_bin_stddev": null,
+            "mel_floor": mel.floor.value(), "dither": 0.0, "input_scale_factor": 1.0, "per_bin_mean": null, "per_bin_stddev": null,
         }),
     }
 }

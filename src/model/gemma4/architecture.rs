@@ -6,7 +6,8 @@ use std::sync::Arc;
 use kernels::Pool;
 use serde_json::{Value, json};
 
-use super::config::{AudioConfig, Config, SOFT_TOKENS};
+use super::audio::{AudioTower, LOG_MEL};
+use super::config::{Config, SOFT_TOKENS};
 use super::tensors;
 use super::text::{TextDecoder, TextModel, Workspace};
 use super::vision::VisionTower;
@@ -62,7 +63,7 @@ fn spec(config: &Config) -> Spec {
         per_layer_input_size: text.hidden_size_per_layer_input,
         sliding_window: text.sliding_window,
         max_context: text.max_position_embeddings,
-        audio: config.audio.as_ref().map(audio_spec),
+        audio: config.audio.as_ref().map(|_| audio_spec()),
         pictures: config.vision.as_ref().map(|vision| PictureSpec {
             family: FAMILY,
             soft_tokens: &SOFT_TOKENS,
@@ -75,13 +76,15 @@ fn spec(config: &Config) -> Spec {
 }
 
 /// Source: reference sections 1.5 and 4.1.
-fn audio_spec(_: &AudioConfig) -> AudioSpec {
+fn audio_spec() -> AudioSpec {
+    let mel = LOG_MEL;
     AudioSpec {
         padded_soft_tokens: None,
         processor: json!({
-            "feature_size": 128, "sampling_rate": SAMPLE_RATE_HZ, "frame_length": 320, "hop_length": 160, "fft_length": 512,
-            "fft_overdrive": false, "min_frequency": 0.0, "max_frequency": 8000.0, "preemphasis": 0.0, "mel_floor": 1e-3, "dither": 0.0,
-            "input_scale_factor": 1.0, "per_bin_mean": null, "per_bin_stddev": null,
+            "feature_size": mel.bands, "sampling_rate": SAMPLE_RATE_HZ, "frame_length": mel.window_samples,
+            "hop_length": mel.hop_samples, "fft_length": mel.fft_samples, "fft_overdrive": false,
+            "min_frequency": mel.min_frequency_hz, "max_frequency": mel.max_frequency_hz, "preemphasis": mel.pre_emphasis,
+            "mel_floor": mel.floor.value(), "dither": 0.0, "input_scale_factor": 1.0, "per_bin_mean": null, "per_bin_stddev": null,
         }),
     }
 }
@@ -133,10 +136,14 @@ impl Architecture for Gemma4 {
 
     fn audio_encoder(
         &self,
-        _checkpoint: &Checkpoint,
-        _pool: &Pool,
+        checkpoint: &Checkpoint,
+        pool: &Pool,
     ) -> Result<Option<Arc<dyn AudioEncoder>>, AudioError> {
-        todo!("g4ears")
+        let Some(config) = &self.config.audio else {
+            return Ok(None);
+        };
+        let tower = AudioTower::load(checkpoint, config, self.spec.hidden_size, pool)?;
+        Ok(Some(Arc::new(tower)))
     }
 
     fn vision_encoder(

@@ -1,8 +1,10 @@
 //! Gemma 4: what no other family has. `gemma4.md` beside this file is its specification ("reference section N").
 
 mod architecture;
+pub mod audio;
 pub mod config;
 mod layers;
+pub mod multimodal_embedder;
 mod tensors;
 mod text;
 pub mod vision;

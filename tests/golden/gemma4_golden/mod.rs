@@ -5,3 +5,4 @@ mod text_pack;
 mod text_runs;
 mod text_variants;
 mod vision;
+mod audio;

@@ -19,7 +19,7 @@ pub use subsample_conv::{SubsampleConv, SubsampleState};
 
 use super::config::AudioConfig;
 use super::multimodal_embedder::{EmbedderShape, MultimodalEmbedder};
-use crate::media::LogMelSpec;
+use crate::media::{LogMelSpec, MelFloor};
 use crate::model::conformer::{BlockNames, BlockState, ConformerBlock, Scratch, Shape, Step};
 use crate::model::encoder::{AudioEncoder, AudioError, ClipEncoder};
 use crate::model::weights::{Checkpoint, Group, Mapped};
@@ -82,6 +82,7 @@ const BLOCK_NAMES: BlockNames = BlockNames {
     light_conv: "lconv1d",
     feed_forward_end: "ffw_layer_end",
     out_norm: "norm",
+    matrix: ".weight",
 };
 
 /// More frames than any checkpoint lets a query see; it bounds what a config can make us allocate.
@@ -99,6 +100,7 @@ fn block_shape(config: &AudioConfig) -> Result<Shape, AudioError> {
         width: config.hidden_size,
         heads: config.conf_num_attention_heads,
         context_frames,
+        key_scale: 1.0,
         logit_cap: config.conf_attention_logit_cap,
         conv_kernel: config.conf_conv_kernel_size,
         feed_forward_weight: config.conf_residual_weight,
@@ -321,12 +323,13 @@ pub fn log_mel(config: &AudioConfig) -> LogMelSpec {
         bands: config.input_feat_size,
         window_samples: 512,
         hop_samples: 160,
+        lead_samples: 0,
         fft_samples: 1024,
         pad_multiple_samples: 128,
         pre_emphasis: 0.97,
         min_frequency_hz: 125.0,
         max_frequency_hz: 7600.0,
-        floor: 1e-5,
+        floor: MelFloor::Least(1e-5),
     }
 }
 

@@ -27,7 +27,7 @@ pub struct SubsampleConv {
 }
 
 /// What the convolutions remember of a clip.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SubsampleState {
     convs: [(ConvState, Sums); 2],
     between: Vec<f32>,
@@ -66,7 +66,14 @@ impl SubsampleConv {
 
     /// The state at the start of a clip.
     pub fn start(&self) -> SubsampleState {
-        SubsampleState::default()
+        SubsampleState {
+            convs: self
+                .convs
+                .each_ref()
+                .map(|part| (part.conv.start(), Sums::default())),
+            between: Vec::new(),
+            projected_from: Vec::new(),
+        }
     }
 
     /// Log-mel frames for one frame of output.
@@ -133,6 +140,7 @@ impl Conv {
             in_channels,
             out_channels: config.sscp_conv_channel_size[i],
             kernel: config.sscp_conv_kernel_size[i],
+            frames_before: 0,
             stride: config.sscp_conv_stride_size[i],
         };
         let out_freq = shape.out_freq().ok_or_else(|| AudioError::Config {
