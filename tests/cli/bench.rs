@@ -20,13 +20,21 @@ fn bench(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+fn model(directory: &str) -> String {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    models.join(directory).display().to_string()
+}
+
 fn demo() -> String {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
-    dir.display().to_string()
+    model("demo")
 }
 
 fn events(what: &str) -> Vec<Value> {
-    let report = bench(&[what, "--model", &demo(), "--runs", "1", "--threads", "1"]);
+    events_of(&demo(), what)
+}
+
+fn events_of(model: &str, what: &str) -> Vec<Value> {
+    let report = bench(&[what, "--model", model, "--runs", "1", "--threads", "1"]);
     assert_eq!(report["quantisation"], "bf16");
     let events = report["events"].as_array().unwrap().clone();
     for event in &events {
@@ -145,6 +153,55 @@ fn speech_streamed_and_whole_is_the_same_prompt() {
     assert_eq!(tokens[0], tokens[1], "padded");
     assert_eq!(tokens[2], tokens[3], "not padded");
     assert!(tokens[2] < tokens[0]);
+}
+
+/// 25 soft tokens a second and no padding; pictures of as many soft tokens as the model has by itself.
+#[test]
+fn gemma_4_is_measured_by_the_soft_tokens_that_it_makes() {
+    let gemma4 = model("demo-gemma4");
+    let tokens = |what: &str| -> Vec<u64> {
+        let events = events_of(&gemma4, what);
+        let prompt = events.iter().map(|event| event["prompt_tokens"].as_u64());
+        prompt.map(Option::unwrap).collect()
+    };
+    let clips = tokens("audio");
+    assert_eq!(clips.len(), 3);
+    assert_eq!(clips[1] - clips[0], 7 * 25);
+    assert_eq!(clips[2] - clips[1], 20 * 25);
+    let voice = tokens("voice");
+    assert_eq!(voice, [clips[0]; 2], "whole and streamed");
+    let pictures = events_of(&gemma4, "image");
+    assert_eq!(pictures.len(), 1);
+    assert_eq!(pictures[0]["event"], "picture, 70 soft tokens");
+}
+
+#[test]
+fn gemma_4_is_measured_in_text_and_refuses_a_context_that_it_has_not() {
+    let gemma4 = model("demo-gemma4");
+    let arguments = [
+        "--model",
+        &gemma4,
+        "--prefill",
+        "8",
+        "--decode",
+        "4",
+        "--runs",
+        "1",
+    ];
+    let report = bench(&arguments);
+    assert_eq!(report["groups"].as_array().unwrap().len(), 4);
+    assert!(report["decode_tok_s"].as_f64().unwrap() > 0.0, "{report}");
+    let demo = demo();
+    let output = Command::new(env!("CARGO_BIN_EXE_gemmad"))
+        .args(["bench", "--model", &demo, "--context", "131072"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("--context: 131072") && told.contains("32768"),
+        "{told}"
+    );
 }
 
 #[test]
