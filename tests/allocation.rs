@@ -33,6 +33,7 @@ fn allocations(
                 "Turn on kitchen light {seed}, please."
             ))]),
             matformer: None,
+            thinking: None,
             generation: Generation {
                 sampling,
                 seed,

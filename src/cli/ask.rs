@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::describe::picture;
-use super::failure::{Failure, exit};
+use super::failure::{Failure, exit, note};
 use super::model_args::{GenerationArgs, PictureArgs, RunArgs};
 use super::output;
 use crate::config::Limits;
@@ -19,7 +19,8 @@ use crate::media::AudioClip;
 use crate::model::grammar::{Grammar, GrammarError, GrammarLimits};
 use crate::model::prompt::MAX_TEXT_BYTES;
 use crate::pipeline::{
-    Answer, EngineError, Generation, GroupMemory, Media, Message, Part, PictureOptions, Request,
+    Answer, EngineError, FinishReason, Generation, GroupMemory, Media, Message, Part,
+    PictureOptions, Request,
 };
 
 /// Answer a question about text, pictures and audio
@@ -44,7 +45,13 @@ pub(super) struct Ask {
     pictures: PictureArgs,
     #[command(flatten)]
     grammar: GrammarArgs,
-    /// Print one JSON object with the answer, timings and memory
+    /// The model thinks before it answers, where it can; thoughts count among the tokens of the answer
+    #[arg(long)]
+    thinking: bool,
+    /// Print what the model thought, too, behind the answer
+    #[arg(long, requires = "thinking", conflicts_with = "json")]
+    show_thoughts: bool,
+    /// Print one JSON object with the answer, thoughts, timings and memory
     #[arg(long)]
     json: bool,
     /// The question; `-` reads it from standard input
@@ -136,6 +143,7 @@ impl Ask {
             conversation: None,
             messages: Message::with_instructions(self.system, user),
             matformer: self.generation.matformer.clone(),
+            thinking: self.thinking.then_some(true),
             generation: Generation {
                 grammar,
                 ..self.generation.generation(&engine)
@@ -163,6 +171,12 @@ impl Ask {
         };
         progress.finish_and_clear();
         written?;
+        if answer.text.is_empty()
+            && answer.thoughts.is_some()
+            && answer.finish == FinishReason::MaxTokens
+        {
+            note("thoughts took all the tokens: allow more of them with --max-tokens");
+        }
         if self.json {
             engine.unload_encoders();
             let report = Report {
@@ -173,6 +187,9 @@ impl Ask {
             writeln!(out, "{}", output::json(&report)?)?;
         } else {
             writeln!(out)?;
+            if let Some(thoughts) = answer.thoughts.filter(|_| self.show_thoughts) {
+                writeln!(out, "\nThoughts:\n{thoughts}")?;
+            }
         }
         Ok(())
     }

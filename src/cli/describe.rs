@@ -121,6 +121,7 @@ fn describe(
             Part::Text(prompt.to_owned()),
         ]),
         matformer,
+        thinking: None,
         generation: generation.clone(),
     };
     Ok(engine.answer(&request, &mut |_| ControlFlow::Continue(()))?)

@@ -6,6 +6,7 @@ use crate::guard::harmless;
 use crate::model::config::ConfigError;
 use crate::model::decoder::SliceError;
 use crate::model::encoder::VisionError;
+use crate::model::prompt::PromptError;
 use crate::model::weights::WeightsError;
 use crate::pack::PackError;
 use crate::pipeline::EngineError;
@@ -157,6 +158,7 @@ impl From<EngineError> for Failure {
             }
             EngineError::Weights(WeightsError::NoWeights { .. }) => exit::NO_INPUT,
             EngineError::Slice(SliceError::Unknown { .. } | SliceError::None { .. })
+            | EngineError::Prompt(PromptError::NoThinking { .. })
             | EngineError::Sampling(_)
             | EngineError::Isa(_)
             | EngineError::Vision(

@@ -42,15 +42,17 @@ pub enum GenerationConfigError {
 
 /// Sampling and stop tokens of a checkpoint.
 ///
-/// Where the whole file is missing the published values of Gemma 3n stand: `temperature` 1.0, `top_k` 64, `top_p` 0.95, no
+/// Where the whole file is missing the published values of Gemma 3n and Gemma 4 stand: `temperature` 1.0, `top_k` 64, `top_p` 0.95, no
 /// `eos_token_id`. Where a key is missing the reference implementation's default stands: `do_sample` false (greedy),
-/// `temperature` 1.0, `top_k` 50, and `top_p`, `min_p`, `repetition_penalty` off.
+/// `temperature` 1.0, `top_k` 50, and `top_p`, `min_p`, `repetition_penalty` off, no `suppress_tokens`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationConfig {
     /// How a token is chosen.
     pub sampling: Sampling,
     /// Any of these ends an answer, besides what `config.json` says.
     pub eos_token_ids: Vec<u32>,
+    /// None of these is ever chosen, besides those that stand in the places of media.
+    pub suppress_tokens: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +64,7 @@ struct File {
     min_p: Option<f64>,
     repetition_penalty: Option<f64>,
     eos_token_id: Option<OneOrMany>,
+    suppress_tokens: Option<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +86,7 @@ impl GenerationConfig {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(GenerationConfig {
                 sampling: Sampling::PUBLISHED,
                 eos_token_ids: Vec::new(),
+                suppress_tokens: Vec::new(),
             }),
             Err(source) => Err(GenerationConfigError::Read { path, source }),
         }
@@ -124,6 +128,7 @@ impl GenerationConfig {
         Ok(GenerationConfig {
             sampling,
             eos_token_ids,
+            suppress_tokens: file.suppress_tokens.unwrap_or_default(),
         })
     }
 }
@@ -144,7 +149,7 @@ mod tests {
         assert_eq!(missing.sampling, Sampling::PUBLISHED);
         let empty = parse("{}").unwrap();
         assert_eq!(empty.sampling.temperature, 0.0);
-        assert!(empty.eos_token_ids.is_empty());
+        assert!(empty.eos_token_ids.is_empty() && empty.suppress_tokens.is_empty());
         let sampled = parse(r#"{"do_sample": true, "eos_token_id": 1, "top_k": null}"#).unwrap();
         let expected = Sampling {
             temperature: 1.0,
@@ -157,13 +162,14 @@ mod tests {
             sampled,
             GenerationConfig {
                 sampling: expected,
-                eos_token_ids: vec![1]
+                eos_token_ids: vec![1],
+                suppress_tokens: Vec::new(),
             }
         );
     }
 
     #[test]
-    fn the_published_form_is_read() {
+    fn the_published_forms_are_read() {
         let published = parse(
             r#"{"bos_token_id": 2, "eos_token_id": [1, 106], "do_sample": true, "temperature": 1.0, "top_k": 64, "top_p": 0.95,
                 "cache_implementation": "hybrid"}"#,
@@ -171,8 +177,19 @@ mod tests {
         let expected = GenerationConfig {
             sampling: Sampling::PUBLISHED,
             eos_token_ids: vec![1, 106],
+            suppress_tokens: Vec::new(),
         };
         assert_eq!(published.unwrap(), expected);
+        let gemma4 = parse(
+            r#"{"bos_token_id": 2, "eos_token_id": [1, 106, 50], "pad_token_id": 0, "do_sample": true, "temperature": 1.0, "top_k": 64,
+                "top_p": 0.95, "suppress_tokens": [258883, 258882]}"#,
+        );
+        let expected = GenerationConfig {
+            eos_token_ids: vec![1, 106, 50],
+            suppress_tokens: vec![258_883, 258_882],
+            ..expected
+        };
+        assert_eq!(gemma4.unwrap(), expected);
     }
 
     #[test]
@@ -183,6 +200,10 @@ mod tests {
             (
                 r#"{"do_sample": true, "temperature": -0.5}"#,
                 ["temperature: expected", "found -0.5"],
+            ),
+            (
+                r#"{"suppress_tokens": [-1]}"#,
+                ["generation_config.json", "-1"],
             ),
             (r#"{"top_p": 1.5}"#, ["top_p: expected", "found 1.5"]),
             (

@@ -22,4 +22,5 @@ pub mod stop;
 pub mod tasks;
 pub mod tensor_table;
 pub mod tokenizer;
+pub mod tools;
 pub mod weights;

@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
-use super::tokenizer::{ControlTokens, Tokenizer};
+use super::tokenizer::{ControlTokens, ThoughtTokens, Tokenizer, ToolTokens};
+use super::tools::{Tool, ToolCall, ToolResult};
 
-/// The most text that a prompt may hold: far beyond 32,768 tokens, and a bound for the memory of encoding it.
+/// The most text that a prompt may hold: far beyond 131,072 tokens, and a bound for the memory of encoding it.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
 
 /// Who speaks.
@@ -22,6 +23,17 @@ pub enum Role {
     Assistant,
 }
 
+impl Role {
+    /// As templates call it, and people.
+    fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        }
+    }
+}
+
 /// A kind of media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaKind {
@@ -32,33 +44,53 @@ pub enum MediaKind {
 }
 
 /// A part of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Part {
-    /// Text; white space around it is removed, except in a system message.
+    /// Text; white space around it is removed, but for Gemma 3n's system messages.
     Text(String),
     /// A picture that becomes so many soft tokens (`vision_soft_tokens_per_image`).
     Image {
         /// Places for soft tokens.
         soft_tokens: usize,
     },
-    /// An audio clip that becomes so many soft tokens (188 in the reference, fewer without padding).
+    /// An audio clip that becomes so many soft tokens.
     Audio {
         /// Places for soft tokens.
         soft_tokens: usize,
     },
+    /// What the model thought before it went on.
+    Thought(String),
+    /// A call that the model made.
+    ToolCall(ToolCall),
+    /// What came of a call, within the model's turn.
+    ToolResult(ToolResult),
 }
 
 impl Part {
     fn text_bytes(&self) -> usize {
         match self {
-            Part::Text(text) => text.len(),
+            Part::Text(text) | Part::Thought(text) => text.len(),
             Part::Image { .. } | Part::Audio { .. } => 0,
+            Part::ToolCall(call) => call.text_bytes(),
+            Part::ToolResult(result) => result.text_bytes(),
+        }
+    }
+
+    /// What it is, for people.
+    fn name(&self) -> &'static str {
+        match self {
+            Part::Text(_) => "text",
+            Part::Image { .. } => "an image",
+            Part::Audio { .. } => "audio",
+            Part::Thought(_) => "a thought",
+            Part::ToolCall(_) => "a tool call",
+            Part::ToolResult(_) => "a tool result",
         }
     }
 }
 
 /// A message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
@@ -128,12 +160,38 @@ pub enum PromptError {
     /// A system message is not the first one.
     #[error("a system message stands behind other messages: it must be the first one")]
     LateSystem,
-    /// A system message holds something else than text.
-    #[error("a system message may hold text only, found an image or audio part")]
-    SystemMedia,
+    /// A message holds what only others may hold.
+    #[error("a message of role {role} may hold {allowed} only, found {found}")]
+    Misplaced {
+        /// Who speaks.
+        role: &'static str,
+        /// What it may hold.
+        allowed: &'static str,
+        /// What it holds.
+        found: &'static str,
+    },
     /// The tokenizer has no tokens for this kind of media.
     #[error("this checkpoint has no tokens for {0} input: its tokenizer is for text only")]
     NoMedia(&'static str),
+    /// The model is to think, and cannot.
+    #[error(
+        "{family} answers without thinking first: leave out `thinking`, or use a model that does, such as Gemma 4"
+    )]
+    NoThinking {
+        /// The model's family.
+        family: &'static str,
+    },
+    /// There are tools, and the model knows none.
+    #[error("{family} knows no tools: leave them out, or use a model that does, such as Gemma 4")]
+    NoTools {
+        /// The model's family.
+        family: &'static str,
+    },
+    /// The tokenizer lacks tokens that every one of the family has.
+    #[error(
+        "this tokenizer has no tokens for {0}: take tokenizer.json from the same source as config.json"
+    )]
+    NoTokens(&'static str),
     /// More text than any context holds.
     #[error("the prompt's text has {found} bytes; the limit is {MAX_TEXT_BYTES}")]
     TooLong {
@@ -142,25 +200,51 @@ pub enum PromptError {
     },
 }
 
+/// How a conversation is written, besides its messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PromptOptions<'a> {
+    /// An answer of the model is asked for at the end.
+    pub ask: bool,
+    /// The model is to think before it answers.
+    pub thinking: bool,
+    /// What it may call.
+    pub tools: &'a [Tool],
+}
+
+impl PromptOptions<'_> {
+    /// An answer, at once.
+    pub const ASK: PromptOptions<'static> = PromptOptions {
+        ask: true,
+        thinking: false,
+        tools: &[],
+    };
+}
+
 /// How a family writes conversations.
 pub trait ChatTemplate {
-    /// Renders a conversation; with `ask`, an answer of the model is asked for at the end.
+    /// Whether a conversation can be written so: what there is to object to shows before any work is done.
     ///
     /// # Errors
-    /// Roles do not alternate, a system message is misplaced or holds media, the tokenizer has no tokens for a kind of
-    /// media, or the text is too long.
+    /// The family does not think, or knows no tools; or the tokenizer lacks the tokens for them.
+    fn check(&self, tokenizer: &Tokenizer, options: &PromptOptions<'_>) -> Result<(), PromptError>;
+
+    /// Renders a conversation.
+    ///
+    /// # Errors
+    /// Roles do not alternate where they must, a message holds what it may not, the tokenizer has no tokens for a kind of media, the
+    /// text is too long, or as [`ChatTemplate::check`].
     fn render(
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
-        ask: bool,
+        options: &PromptOptions<'_>,
     ) -> Result<Prompt, PromptError>;
 
     /// Renders what follows the model's answer where a conversation goes on: the end of the model's turn, the user's next one,
     /// and the model's to come.
     ///
     /// # Errors
-    /// The tokenizer has no tokens for a kind of media, or the text is too long.
+    /// A part is none of a user's, the tokenizer has no tokens for a kind of media, or the text is too long.
     fn render_next(&self, tokenizer: &Tokenizer, user: &[Part]) -> Result<Prompt, PromptError>;
 }
 
@@ -172,15 +256,17 @@ pub(super) struct PromptWriter<'t> {
 }
 
 impl PromptWriter<'_> {
-    /// For messages of bounded length.
+    /// For messages and tools of bounded length.
     ///
     /// # Errors
     /// There is more text than [`MAX_TEXT_BYTES`].
     pub(super) fn new<'p, 't>(
         tokenizer: &'t Tokenizer,
         parts: impl Iterator<Item = &'p Part>,
+        tools: &[Tool],
     ) -> Result<PromptWriter<'t>, PromptError> {
-        let found = parts.map(Part::text_bytes).sum();
+        let tools = tools.iter().map(Tool::text_bytes);
+        let found = parts.map(Part::text_bytes).chain(tools).sum();
         if found > MAX_TEXT_BYTES {
             return Err(PromptError::TooLong { found });
         }
@@ -197,6 +283,23 @@ impl PromptWriter<'_> {
     /// Ids of control tokens.
     pub(super) fn tokens(&self) -> &ControlTokens {
         self.tokenizer.control()
+    }
+
+    /// Ids around thoughts.
+    ///
+    /// # Errors
+    /// The tokenizer has none.
+    pub(super) fn thoughts(&self) -> Result<ThoughtTokens, PromptError> {
+        let tokens = self.tokens().thoughts;
+        tokens.ok_or(PromptError::NoTokens("thoughts"))
+    }
+
+    /// Ids around tools.
+    ///
+    /// # Errors
+    /// The tokenizer has none.
+    pub(super) fn tools(&self) -> Result<ToolTokens, PromptError> {
+        self.tokens().tools.ok_or(PromptError::NoTokens("tools"))
     }
 
     /// What was written.
@@ -242,6 +345,15 @@ impl PromptWriter<'_> {
         });
         self.control(tokens.end);
         Ok(())
+    }
+}
+
+/// The error of a part that a message of `role` may not hold.
+pub(super) fn misplaced(role: Role, allowed: &'static str, found: &Part) -> PromptError {
+    PromptError::Misplaced {
+        role: role.name(),
+        allowed,
+        found: found.name(),
     }
 }
 

@@ -51,7 +51,7 @@ pub struct NoTokenError {
 }
 
 impl Sampling {
-    /// The published values of Gemma 3n.
+    /// The published values of Gemma 3n and Gemma 4.
     pub const PUBLISHED: Sampling = Sampling {
         temperature: 1.0,
         top_k: 64,

@@ -22,8 +22,6 @@ pub struct Spec {
     pub text_vocab_size: usize,
     /// Ids whose embeddings are given with them, for they stand in the places of pictures and sound.
     pub row_ids: Vec<Range<u32>>,
-    /// Ids that have a row in the LM head and yet are never to be sampled.
-    pub never_sampled: Vec<u32>,
     /// Width of a layer's row of per-layer embeddings.
     pub per_layer_input_size: usize,
     /// Keys that a layer with a window sees, the query's own included.

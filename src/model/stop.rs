@@ -2,8 +2,11 @@
 //!
 //! What a token adds is printed at once, except what may still turn out otherwise: the first bytes of a UTF-8 character,
 //! and text that may be the beginning of a stop string. Both are held back until the next token decides.
+//!
+//! What stands between the marks of a thought is no part of the text: it is kept beside it.
 
-use super::tokenizer::{Tokenizer, push_lossy};
+use super::prompt::trim;
+use super::tokenizer::{ThoughtTokens, Tokenizer, push_lossy};
 
 /// What ends an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +18,9 @@ pub struct StopRules {
     /// So many tokens, a stop token not counted.
     pub max_tokens: usize,
 }
+
+/// What a thought begins with: the name of its channel.
+const CHANNEL: &str = "thought\n";
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +44,11 @@ pub struct TextStream<'a> {
     printable: String,
     tokens: usize,
     stopped: Option<StopReason>,
+    marks: Option<ThoughtTokens>,
+    /// The thought in work.
+    thought: Option<Vec<u8>>,
+    /// Those before.
+    thoughts: String,
 }
 
 impl<'a> TextStream<'a> {
@@ -54,6 +65,9 @@ impl<'a> TextStream<'a> {
             tokens: 0,
             // An answer of no tokens is complete before it begins.
             stopped: (rules.max_tokens == 0).then_some(StopReason::MaxTokens),
+            marks: tokenizer.control().thoughts,
+            thought: None,
+            thoughts: String::new(),
         }
     }
 
@@ -70,9 +84,18 @@ impl<'a> TextStream<'a> {
             return (&self.printable, self.stopped);
         }
         self.tokens += 1;
-        if !self.tokenizer.is_special(id) {
-            // An id without a token has no text.
-            self.tokenizer.append_token_bytes(id, &mut self.held);
+        match self.marks {
+            Some(marks) if id == marks.start => {
+                self.end_thought();
+                self.thought = Some(Vec::new());
+            }
+            Some(marks) if id == marks.end => self.end_thought(),
+            _ if self.tokenizer.is_special(id) => {}
+            _ => {
+                let text = self.thought.as_mut().unwrap_or(&mut self.held);
+                // An id without a token has no text.
+                self.tokenizer.append_token_bytes(id, text);
+            }
         }
         if let Some(at) = self.stop_string() {
             self.stop(StopReason::String, at);
@@ -92,6 +115,30 @@ impl<'a> TextStream<'a> {
         push_lossy(&self.held, &mut self.printable);
         self.held.clear();
         &self.printable
+    }
+
+    /// Whether the next token is a part of a thought, or its end.
+    pub fn is_thinking(&self) -> bool {
+        self.thought.is_some()
+    }
+
+    /// What the model thought so far, without the name of the channel; `None` where it thought nothing.
+    pub fn thoughts(&mut self) -> Option<String> {
+        self.end_thought();
+        Some(std::mem::take(&mut self.thoughts)).filter(|thoughts| !thoughts.is_empty())
+    }
+
+    fn end_thought(&mut self) {
+        let Some(bytes) = self.thought.take() else {
+            return;
+        };
+        let mut text = String::with_capacity(bytes.len());
+        push_lossy(&bytes, &mut text);
+        let thought = trim(text.strip_prefix(CHANNEL).unwrap_or(&text));
+        if !self.thoughts.is_empty() && !thought.is_empty() {
+            self.thoughts.push('\n');
+        }
+        self.thoughts.push_str(thought);
     }
 
     /// Why the answer ended; `None` while it goes on.

@@ -10,8 +10,11 @@ use crate::model::weights::{Group, GroupState};
 /// The answer to a request.
 #[derive(Clone, Debug, Serialize)]
 pub struct Answer {
-    /// The text, without control tokens.
+    /// The text, without control tokens and thoughts.
     pub text: String,
+    /// What the model thought before it answered, where it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thoughts: Option<String>,
     /// Why it ended.
     pub finish: FinishReason,
     /// The MatFormer slice that answered.

@@ -9,10 +9,12 @@ use crate::model::prompt::Message;
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) snapshot: KvSnapshot,
-    /// The last token of the last answer, where it is not in the snapshot.
-    pub(super) pending: Option<u32>,
+    /// Tokens of the last answer that are not in the snapshot: the last one, or all where it had thoughts, which are left out.
+    pub(super) pending: Vec<u32>,
     /// Instructions before the conversation.
     pub(super) system: Option<Message>,
+    /// Whether the model thinks in it.
+    pub(super) thinking: bool,
 }
 
 /// Kept conversations, the least recently used first.
@@ -52,7 +54,8 @@ impl Conversations {
     pub(super) fn bytes(&self) -> u64 {
         let bytes = |(name, kept): &(String, Kept)| {
             let system = kept.system.as_ref().map_or(0, Message::text_bytes);
-            (name.len() + system + kept.snapshot.bytes()) as u64
+            let pending = size_of_val(&kept.pending[..]);
+            (name.len() + system + pending + kept.snapshot.bytes()) as u64
         };
         self.kept.iter().map(bytes).sum()
     }

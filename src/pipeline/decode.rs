@@ -75,19 +75,25 @@ impl Engine {
         let room = generation.max_tokens.min(context) * BYTES_PER_TOKEN;
         let mut text = String::with_capacity(room);
         let mut finish = stream.stopped().map(FinishReason::from);
+        let thought = tokenizer.control().thoughts.map(|marks| marks.start);
+        let mut thought = thought.filter(|_| conversation.thinking);
         while finish.is_none() {
             if (self.on_step)().is_break() {
                 finish = Some(FinishReason::Cancelled);
                 break;
             }
+            let was_thinking = stream.is_thinking();
             let chosen = match &mut constrained {
-                None => self
-                    .logits(self.decoder.ready() - 1, exact(&sampler, None))
-                    .and_then(|()| sampler.sample(&mut self.logits).map_err(EngineError::from)),
-                Some(constrained) => {
-                    let room = generation.max_tokens - stream.tokens();
-                    self.choose(conversation, constrained, &mut sampler, room)
-                }
+                None => self.choose_freely(&mut sampler, &[]),
+                // Its grammar is that of the text behind the thought: the thought ends by its mark alone.
+                Some(_) if was_thinking => self.choose_freely(&mut sampler, &rules.tokens),
+                Some(constrained) => match thought.take() {
+                    Some(thought) => self.choose_beginning(constrained, &mut sampler, thought),
+                    None => {
+                        let room = generation.max_tokens - stream.tokens();
+                        self.choose(conversation, constrained, &mut sampler, room)
+                    }
+                },
             };
             let id = match chosen {
                 Err(EngineError::Cancelled) => {
@@ -102,7 +108,10 @@ impl Engine {
             if !piece.is_empty() && on_text(piece).is_break() {
                 finish = finish.or(Some(FinishReason::Cancelled));
             }
-            if let Some(constrained) = &mut constrained {
+            if let Some(constrained) = &mut constrained
+                && !was_thinking
+                && !stream.is_thinking()
+            {
                 // Taken already, as those before it.
                 if constrained.taken.pop_front().is_some() {
                     if constrained.is_complete() {
@@ -136,11 +145,13 @@ impl Engine {
             // The answer has ended; there is nothing left to break off.
             on_text(rest).is_break();
         }
+        let thoughts = stream.thoughts();
         let mut timing = std::mem::take(&mut conversation.timing);
         timing.decode_ms = milliseconds(start);
         timing.tokens = stream.tokens();
         Ok(Answer {
             text,
+            thoughts,
             finish: finish.unwrap_or(FinishReason::Stop),
             matformer: conversation.slice.name.clone(),
             grammar_confidence: constrained.and_then(|constrained| constrained.confidence),
@@ -148,6 +159,33 @@ impl Engine {
             timing,
             memory: self.memory(),
         })
+    }
+
+    /// The next token, of all but `not`.
+    fn choose_freely(&mut self, sampler: &mut Sampler, not: &[u32]) -> Result<u32, EngineError> {
+        let last = self.decoder.ready() - 1;
+        self.logits(last, besides(exact(sampler, None), not))?;
+        mask(&mut self.logits, not);
+        Ok(sampler.sample(&mut self.logits)?)
+    }
+
+    /// The first token of an answer that the model may think before: the mark of a thought, or what the grammar begins with.
+    fn choose_beginning(
+        &mut self,
+        constrained: &mut Constrained,
+        sampler: &mut Sampler,
+        thought: u32,
+    ) -> Result<u32, EngineError> {
+        let mut allowed = match constrained.constraint.allowed()? {
+            Next::Forced(run) => TokenSet::of(&run[..1], self.logits.len()),
+            Next::Among(allowed) => allowed,
+        };
+        allowed.insert(thought);
+        let last = self.decoder.ready() - 1;
+        self.logits(last, exact(sampler, Some(&allowed)))?;
+        constrained.measure(&allowed, &self.logits);
+        allowed.mask(&mut self.logits);
+        Ok(sampler.sample(&mut self.logits)?)
     }
 
     /// The next token within a grammar. Where it forces several, they are all taken into the context at once, at most `room` of
@@ -266,14 +304,36 @@ impl Engine {
         Ok(())
     }
 
+    /// The logits behind a token; those of ids that no answer holds are -inf.
     fn logits(&mut self, token: usize, exact: Exact<'_>) -> Result<(), EngineError> {
         let exact = if self.shortcuts.head_planes {
-            exact
+            besides(exact, &self.never_said)
         } else {
             Exact::All
         };
         let logits = &mut self.logits;
-        Ok(self.decoder.logits(&self.pool, token, exact, logits)?)
+        self.decoder.logits(&self.pool, token, exact, logits)?;
+        mask(logits, &self.never_said);
+        Ok(())
+    }
+}
+
+fn mask(logits: &mut [f32], ids: &[u32]) {
+    for &id in ids {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// As many more of the best as may turn out to be of `masked`.
+fn besides<'a>(exact: Exact<'a>, masked: &[u32]) -> Exact<'a> {
+    match exact {
+        Exact::All => Exact::All,
+        Exact::Best { count, within } => Exact::Best {
+            count: count.saturating_add(masked.len()),
+            within,
+        },
     }
 }
 

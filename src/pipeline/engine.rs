@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kernels::{Isa, Pool};
 
-use super::conversations::{Conversations, Kept};
+use super::conversations::Conversations;
 use super::encoders::Encoders;
 use super::error::EngineError;
 use super::memory_lock;
@@ -20,7 +20,7 @@ use crate::model::decoder::{Decoder, Slice, SliceError, Slices};
 use crate::model::family;
 use crate::model::generation_config::GenerationConfig;
 use crate::model::grammar;
-use crate::model::prompt::{self, Message, Prompt, Role};
+use crate::model::prompt::{self, Message, Prompt, PromptOptions};
 use crate::model::sampler::Sampling;
 use crate::model::spec::Spec;
 use crate::model::tensor_table::EncoderTensor;
@@ -35,16 +35,18 @@ pub struct Engine {
     pub(super) checkpoint: Arc<Checkpoint>,
     pub(super) residency: Arc<Residency>,
     pub(super) warnings: Vec<String>,
-    architecture: Arc<dyn Architecture>,
-    tokenizer: Arc<Tokenizer>,
+    pub(super) architecture: Arc<dyn Architecture>,
+    pub(super) tokenizer: Arc<Tokenizer>,
     generation_config: GenerationConfig,
+    /// Ids of text that no answer holds.
+    pub(super) never_said: Vec<u32>,
     pub(super) slices: Slices,
     pub(super) decoder: Box<dyn Decoder>,
     pub(super) encoders: Encoders,
     pub(super) pool: Arc<Pool>,
     pub(super) logits: Vec<f32>,
     pub(super) options: EngineOptions,
-    conversations: Conversations,
+    pub(super) conversations: Conversations,
     pub(super) prefix_cache: Option<PrefixCache>,
     /// Made when an answer is first constrained.
     grammars: Option<grammar::Compiler>,
@@ -83,6 +85,11 @@ impl Engine {
         let tokenizer = Arc::new(Tokenizer::load(dir)?);
         tokenizer.check_config(&spec.ids, spec.vocab_size, &dir.join("config.json"))?;
         let generation_config = GenerationConfig::load(dir)?;
+        let mut never_said = generation_config.suppress_tokens.clone();
+        never_said.extend(tokenizer.control().never_said());
+        never_said.retain(|&id| (id as usize) < spec.text_vocab_size);
+        never_said.sort_unstable();
+        never_said.dedup();
         let slices = architecture.slices(Some(dir))?;
         let limit = spec.max_context;
         if options.context == 0 || options.context > limit {
@@ -136,6 +143,7 @@ impl Engine {
             architecture,
             tokenizer,
             generation_config,
+            never_said,
             slices,
             decoder,
             pool,
@@ -233,6 +241,7 @@ impl Engine {
         Ok(Conversation {
             cache,
             slice,
+            thinking: false,
             pending: None,
             timing: Timing::default(),
         })
@@ -261,6 +270,7 @@ impl Engine {
         give_way: GiveWay<'_>,
     ) -> Result<Answer, EngineError> {
         let mut conversation = self.conversation(request.matformer.as_deref())?;
+        self.check(request.thinking == Some(true))?;
         let mut rows = Vec::new();
         let mut messages = Vec::new();
         for message in &request.messages {
@@ -281,14 +291,16 @@ impl Engine {
         let mut system = prompt::system_message(&messages).cloned();
         let mut next = None;
         if let Some(name) = &request.conversation {
-            next = self.go_on(name, &mut system, &messages, &mut conversation)?;
+            let thinking = request.thinking;
+            next = self.go_on(name, &mut system, thinking, &messages, &mut conversation)?;
         }
         let resumed = next.is_some();
         let ids = match next {
             Some(ids) => ids,
             None => {
-                let ids = self.render(&messages)?.ids;
-                let fixed = self.fixed_tokens(prompt::system_message(&messages), &ids)?;
+                conversation.thinking = request.thinking == Some(true);
+                let ids = self.render(&messages, conversation.thinking)?.ids;
+                let fixed = self.fixed_tokens(&messages, conversation.thinking, &ids)?;
                 self.prefill_fixed(&mut conversation, &ids[..fixed], give_way)?;
                 ids[fixed..].to_vec()
             }
@@ -296,51 +308,19 @@ impl Engine {
         let rows = self.media_rows(&ids, &rows);
         self.prefill(&mut conversation, &ids, &rows, give_way)?;
         let generation = &request.generation;
+        let keeps = request.conversation.is_some();
+        // The user's next message will stand behind an answer without thoughts.
+        let without_thoughts =
+            (keeps && conversation.thinking).then(|| conversation.cache.snapshot());
         let mut answer = self.decode(&mut conversation, generation, on_text, give_way)?;
         if let Some(name) = &request.conversation {
             answer.resumed = Some(resumed);
             // A turn that was broken off counts as not said.
             if answer.finish != FinishReason::Cancelled {
-                let kept = Kept {
-                    snapshot: conversation.cache.snapshot(),
-                    pending: conversation.pending,
-                    system,
-                };
-                self.conversations.keep(name, kept);
+                self.keep(name, conversation, system, &answer, without_thoughts);
             }
         }
         Ok(answer)
-    }
-
-    /// Takes up a kept conversation, with its instructions; gives the ids that go on with it, or nothing where it has to begin
-    /// anew.
-    fn go_on(
-        &mut self,
-        name: &str,
-        system: &mut Option<Message>,
-        messages: &[Message],
-        conversation: &mut Conversation,
-    ) -> Result<Option<Vec<u32>>, EngineError> {
-        // Who tells what was said before begins with that.
-        let [user] = &messages[usize::from(system.is_some())..] else {
-            return Ok(None);
-        };
-        if user.role != Role::User {
-            return Ok(None);
-        }
-        let Some(kept) = self.conversations.get(name) else {
-            return Ok(None);
-        };
-        let mut ids: Vec<u32> = kept.pending.into_iter().collect();
-        let template = self.architecture.template();
-        ids.extend(template.render_next(&self.tokenizer, &user.content)?.ids);
-        let full = kept.snapshot.position() + ids.len() > conversation.cache.context();
-        if full || (system.is_some() && *system != kept.system) {
-            return Ok(None);
-        }
-        conversation.cache.restore(&kept.snapshot);
-        system.clone_from(&kept.system);
-        Ok(Some(ids))
     }
 
     /// Bytes held for conversations that may go on.
@@ -348,10 +328,20 @@ impl Engine {
         self.conversations.bytes()
     }
 
-    /// The prompt that asks for an answer to what was said.
-    pub(super) fn render(&self, messages: &[Message]) -> Result<Prompt, EngineError> {
+    /// Whether the model can be asked so.
+    fn check(&self, thinking: bool) -> Result<(), EngineError> {
         let template = self.architecture.template();
-        Ok(template.render(&self.tokenizer, messages, true)?)
+        Ok(template.check(&self.tokenizer, &asking(thinking))?)
+    }
+
+    /// The prompt that asks for an answer to what was said.
+    pub(super) fn render(
+        &self,
+        messages: &[Message],
+        thinking: bool,
+    ) -> Result<Prompt, EngineError> {
+        let template = self.architecture.template();
+        Ok(template.render(&self.tokenizer, messages, &asking(thinking))?)
     }
 
     /// A grammar at the beginning of an answer.
@@ -370,13 +360,14 @@ impl Engine {
         Ok(self.grammars.insert(compiler).compile(grammar)?)
     }
 
-    /// What ends an answer: the ends of text of all three files, the published one, and the end of the model's turn. A fine-tune
-    /// may name another in each.
+    /// What ends an answer: the ends of text of all three files, the published one, the end of the model's turn, and the place where
+    /// it waits for what comes of a call. A fine-tune may name another in each.
     pub(super) fn stop_tokens(&self) -> Vec<u32> {
         let control = self.tokenizer.control();
         let mut tokens = self.spec().ids.eos.clone();
         tokens.extend(&self.generation_config.eos_token_ids);
         tokens.extend([control.eos, control.end_of_turn]);
+        tokens.extend(control.tools.map(|tools| tools.response[0]));
         tokens.extend(self.tokenizer.id_of("<eos>"));
         tokens.retain(|&id| (id as usize) < self.spec().text_vocab_size);
         tokens.sort_unstable();
@@ -390,10 +381,19 @@ impl Engine {
     }
 }
 
+fn asking(thinking: bool) -> PromptOptions<'static> {
+    PromptOptions {
+        thinking,
+        ..PromptOptions::ASK
+    }
+}
+
 /// Tokens taken so far, and through which slice.
 pub(super) struct Conversation {
     pub(super) cache: KvCache,
     pub(super) slice: Slice,
+    /// Whether the model was asked to think before it answers.
+    pub(super) thinking: bool,
     /// The token of the answer that is not taken yet.
     pub(super) pending: Option<u32>,
     pub(super) timing: Timing,

@@ -17,10 +17,11 @@ mod prefix_cache;
 mod request;
 mod residency;
 mod speech;
+mod turns;
 
 pub use crate::model::encoder::{PictureOptions, VisionError};
 pub use crate::model::grammar::{Grammar, GrammarError};
-pub use crate::model::prompt::Role;
+pub use crate::model::prompt::{PromptError, Role};
 pub use crate::model::spec::PictureSpec;
 pub use crate::model::weights::{Group, GroupState, PleOptions, Residency};
 pub use answer::{Answer, FinishReason, GroupMemory, Timing};

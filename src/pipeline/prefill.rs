@@ -7,26 +7,27 @@ use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
 use super::prefix_cache::PrefixCache;
 use crate::model::decoder::{Tokens, no_probe};
-use crate::model::prompt::{Message, Role};
+use crate::model::prompt::{Message, Role, system_message};
 
 impl Engine {
     /// Tokens at the beginning of a prompt that are the same whatever is asked, where they are worth keeping; never all of it.
     pub(super) fn fixed_tokens(
         &self,
-        system: Option<&Message>,
+        messages: &[Message],
+        thinking: bool,
         ids: &[u32],
     ) -> Result<usize, EngineError> {
         let Some(least) = self.prefix_cache.as_ref().map(PrefixCache::min_tokens) else {
             return Ok(0);
         };
-        let Some(system) = system.filter(|_| ids.len() > least) else {
+        let Some(system) = system_message(messages).filter(|_| ids.len() > least) else {
             return Ok(0);
         };
         // Where the instructions end, tokens may join with what follows: two prompts that go on differently tell.
         let mut fixed = ids.len() - 1;
         for other in ["a", "1"] {
             let other = Message::text(Role::User, other);
-            let other = self.render(&[system.clone(), other])?.ids;
+            let other = self.render(&[system.clone(), other], thinking)?.ids;
             let same = ids.iter().zip(&other).take_while(|(a, b)| a == b).count();
             fixed = fixed.min(same);
         }

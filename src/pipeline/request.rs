@@ -90,11 +90,11 @@ pub struct Generation {
     pub sampling: Sampling,
     /// The same seed gives the same text.
     pub seed: u64,
-    /// Tokens at most.
+    /// Tokens at most, those of thoughts included.
     pub max_tokens: usize,
     /// Texts that end the answer.
     pub stop: Vec<String>,
-    /// What the answer may look like; `None` for anything.
+    /// What the answer may look like, thoughts left out; `None` for anything.
     pub grammar: Option<Grammar>,
 }
 
@@ -105,10 +105,12 @@ pub struct Request {
     pub messages: Vec<Message>,
     /// The MatFormer slice that answers, by name; `None` for the whole model.
     pub matformer: Option<String>,
+    /// The model thinks before it answers ([`super::Answer::thoughts`]); `None` for not, or as its conversation did before.
+    pub thinking: Option<bool>,
     /// How the answer is chosen.
     pub generation: Generation,
     /// Goes on with the conversation of this name, or begins it. It begins anew where it is not known, or no more, where
-    /// instructions are given and other ones than before, or where the context has no room for what is asked: the answer says so
+    /// instructions are given and other ones than before, where thoughts are asked for and were not before, or no more, or where the context has no room for what is asked: the answer says so
     /// ([`super::Answer::resumed`]).
     pub conversation: Option<String>,
 }

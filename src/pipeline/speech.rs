@@ -60,7 +60,7 @@ impl Engine {
             ],
         };
         let messages: Vec<Message> = system.into_iter().chain([user]).collect();
-        let mut prefix = self.render(&messages)?;
+        let mut prefix = self.render(&messages, false)?;
         // The prompt has one clip, without soft tokens: it is cut where they will stand.
         let at = prefix
             .media

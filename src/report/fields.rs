@@ -74,6 +74,9 @@ pub struct AskFields {
     /// The same seed gives the same text.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// The model thinks before it answers; absent: it does not, or as its conversation did before.
+    #[serde(default)]
+    pub thinking: Option<bool>,
     /// Publish the answer while it comes.
     #[serde(default)]
     pub stream: bool,

@@ -234,6 +234,9 @@ pub struct Reply {
     /// The answer's text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// What the model thought before it answered, where it did; no part of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thoughts: Option<String>,
     /// Why the answer ended: `stop`, `stop_string`, `max_tokens`, `context_full`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finish: Option<String>,

@@ -588,6 +588,7 @@ fn open_and_answer(dir: &Path) -> Result<(), String> {
                 conversation: None,
                 messages: Message::user(user),
                 matformer: None,
+                thinking: None,
                 generation: Generation {
                     sampling: Sampling::GREEDY,
                     seed: 1,

@@ -233,6 +233,11 @@ fn what_is_wrong_is_told_in_one_line() {
         &["e9b", "full", "half"],
     );
     refused(&ask(&["--temperature=-1", COMMAND]), 78, &["temperature"]);
+    refused(
+        &ask(&["--thinking", COMMAND]),
+        78,
+        &["Gemma 3n", "`thinking`", "Gemma 4"],
+    );
     let missing = Command::cargo_bin("gemmad")
         .unwrap()
         .args(["ask", "--model", "/no/such/model", "Hi"])
@@ -407,6 +412,7 @@ fn pictures_and_clips_keep_their_order() {
             conversation: None,
             messages: Message::user(user),
             matformer: None,
+            thinking: None,
             generation: Generation {
                 sampling: Sampling::GREEDY,
                 seed: 0,

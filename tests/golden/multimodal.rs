@@ -16,7 +16,7 @@ use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::template::Template;
 use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::gemma3n::vision::VisionTower;
-use gemmad::model::prompt::{ChatTemplate, MediaKind, Message, Part, Prompt, Role};
+use gemmad::model::prompt::{ChatTemplate, MediaKind, Message, Part, Prompt, PromptOptions, Role};
 use gemmad::model::sampler::Sampling;
 use gemmad::model::special_ids::MediaIds;
 use gemmad::model::tokenizer::Tokenizer;
@@ -165,7 +165,9 @@ impl Bench {
             role: Role::User,
             content,
         };
-        Template.render(&self.tokenizer, &[message], true).unwrap()
+        Template
+            .render(&self.tokenizer, &[message], &PromptOptions::ASK)
+            .unwrap()
     }
 
     /// The rows of the ids beyond the text vocabulary: soft tokens in order of the prompt, hard embeddings between.
@@ -354,6 +356,7 @@ fn the_engine_says_what_the_reference_says() {
             conversation: None,
             messages: pipeline::Message::user(user),
             matformer: None,
+            thinking: None,
             generation: Generation {
                 sampling: Sampling::GREEDY,
                 seed: 0,

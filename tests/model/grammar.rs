@@ -38,6 +38,7 @@ fn request(grammar: Grammar, sampling: Sampling, seed: u64) -> Request {
         conversation: None,
         messages: Message::user(vec![Part::Text("Turn on the kitchen light.".to_owned())]),
         matformer: None,
+        thinking: None,
         generation: Generation {
             sampling,
             seed,

@@ -244,6 +244,7 @@ fn ask(engine: &mut Engine, sampling: Sampling, seed: u64, grammar: Option<Gramm
             "Turn on the kitchen light, please.".into(),
         )]),
         matformer: None,
+        thinking: None,
         generation: Generation {
             sampling,
             seed,

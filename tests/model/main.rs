@@ -12,6 +12,7 @@ mod pictures;
 mod ple;
 mod prompt;
 mod sampler;
+mod thoughts;
 mod tokenizer;
 mod tokenizer_hostile;
 mod vision_tensors;

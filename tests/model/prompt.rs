@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 use crate::common::{Golden, fixtures};
 use gemmad::model::gemma3n::template::Template;
 use gemmad::model::prompt::{
-    ChatTemplate, MAX_TEXT_BYTES, MediaKind, Message, Part, PromptError, Role,
+    ChatTemplate, MAX_TEXT_BYTES, MediaKind, Message, Part, PromptError, PromptOptions, Role,
 };
 use gemmad::model::tokenizer::Tokenizer;
+use gemmad::model::tools::Tool;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -76,7 +77,14 @@ fn chats_are_those_of_the_template() {
     for case in cases {
         let ask = case["add_generation_prompt"].as_bool().unwrap();
         let prompt = Template
-            .render(&TOKENIZER, &messages(&case["messages"]), ask)
+            .render(
+                &TOKENIZER,
+                &messages(&case["messages"]),
+                &PromptOptions {
+                    ask,
+                    ..PromptOptions::default()
+                },
+            )
             .unwrap();
         let rendered = expand(case["text"].as_str().unwrap(), image_soft_tokens(), 188);
         assert_eq!(TOKENIZER.decode(&prompt.ids).unwrap(), rendered);
@@ -116,7 +124,9 @@ fn multimodal_inputs_are_those_of_the_reference() {
             vec![MediaKind::Image, MediaKind::Audio],
         ),
     ] {
-        let prompt = Template.render(&TOKENIZER, &[user(content)], true).unwrap();
+        let prompt = Template
+            .render(&TOKENIZER, &[user(content)], &PromptOptions::ASK)
+            .unwrap();
         let (ids, _) = golden.i32(&format!("{case}.input_ids"));
         let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
         assert_eq!(prompt.ids, ids, "{case}");
@@ -153,7 +163,9 @@ fn several_media_keep_their_order_and_their_own_counts() {
         Part::Image { soft_tokens: 3 },
         Part::Image { soft_tokens: 2 },
     ];
-    let prompt = Template.render(&TOKENIZER, &[user(content)], true).unwrap();
+    let prompt = Template
+        .render(&TOKENIZER, &[user(content)], &PromptOptions::ASK)
+        .unwrap();
     let spans: Vec<_> = prompt
         .media
         .iter()
@@ -164,7 +176,9 @@ fn several_media_keep_their_order_and_their_own_counts() {
     // What stands around a clip does not depend on its length.
     let render = |soft_tokens| {
         let message = user(vec![Part::Audio { soft_tokens }, text("¿Qué dice?")]);
-        Template.render(&TOKENIZER, &[message], true).unwrap()
+        Template
+            .render(&TOKENIZER, &[message], &PromptOptions::ASK)
+            .unwrap()
     };
     let (open, whole) = (render(0), render(188));
     let (at, span) = (
@@ -185,7 +199,9 @@ fn turns_must_alternate() {
     );
     let render = |messages: &[&Message]| {
         let messages: Vec<Message> = messages.iter().map(|&message| message.clone()).collect();
-        Template.render(&TOKENIZER, &messages, true).map(|_| ())
+        Template
+            .render(&TOKENIZER, &messages, &PromptOptions::ASK)
+            .map(|_| ())
     };
     assert_eq!(render(&[&system, &user, &assistant, &user]), Ok(()));
     assert_eq!(render(&[]), Err(PromptError::Empty));
@@ -209,13 +225,56 @@ fn turns_must_alternate() {
         role: Role::System,
         content: vec![Part::Image { soft_tokens: 1 }],
     };
-    assert_eq!(render(&[&media, &user]), Err(PromptError::SystemMedia));
+    assert_eq!(
+        render(&[&media, &user]).unwrap_err().to_string(),
+        "a message of role system may hold text only, found an image"
+    );
     let long = Message::text(Role::User, "x".repeat(MAX_TEXT_BYTES + 1));
     assert_eq!(
         render(&[&long]),
         Err(PromptError::TooLong {
             found: MAX_TEXT_BYTES + 1
         })
+    );
+}
+
+#[test]
+fn what_gemma_3n_has_no_words_for_is_refused() {
+    let check = |options: &PromptOptions<'_>| {
+        let refused = Template.check(&TOKENIZER, options).unwrap_err();
+        let question = [Message::text(Role::User, "Why?")];
+        let rendered = Template.render(&TOKENIZER, &question, options);
+        assert_eq!(rendered.unwrap_err(), refused);
+        refused.to_string()
+    };
+    assert_eq!(
+        check(&PromptOptions {
+            thinking: true,
+            ..PromptOptions::ASK
+        }),
+        "Gemma 3n answers without thinking first: leave out `thinking`, or use a model that does, such as Gemma 4"
+    );
+    let tool = Tool {
+        name: "set_light".to_owned(),
+        description: String::new(),
+        parameters: Value::Null,
+    };
+    assert_eq!(
+        check(&PromptOptions {
+            tools: &[tool],
+            ..PromptOptions::ASK
+        }),
+        "Gemma 3n knows no tools: leave them out, or use a model that does, such as Gemma 4"
+    );
+    let thoughtful = Message {
+        role: Role::Assistant,
+        content: vec![Part::Thought("hm".to_owned())],
+    };
+    let chat = [Message::text(Role::User, "Why?"), thoughtful];
+    let error = Template.render(&TOKENIZER, &chat, &PromptOptions::ASK);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "a message of role assistant may hold text, images and audio only, found a thought"
     );
 }
 
@@ -237,7 +296,7 @@ fn a_text_only_tokenizer_refuses_media() {
     let tokenizer = Tokenizer::parse(&file.to_string(), "tokenizer.json".as_ref()).unwrap();
     let render = |part| {
         Template
-            .render(&tokenizer, &[user(vec![part])], true)
+            .render(&tokenizer, &[user(vec![part])], &PromptOptions::ASK)
             .map(|_| ())
     };
     assert_eq!(render(text("Hola")), Ok(()));
@@ -293,7 +352,7 @@ proptest! {
     fn a_users_text_never_becomes_control_tokens(system in hostile(), a in hostile(), b in hostile(), image in any::<bool>()) {
         let between = if image { vec![Part::Image { soft_tokens: 2 }] } else { Vec::new() };
         let content = [vec![text(&a)], between, vec![text(&b)]].concat();
-        let prompt = Template.render(&TOKENIZER, &[Message::text(Role::System, &system), user(content)], true).unwrap();
+        let prompt = Template.render(&TOKENIZER, &[Message::text(Role::System, &system), user(content)], &PromptOptions::ASK).unwrap();
         let control = TOKENIZER.control();
         let media = control.image.unwrap();
         let mut expected = vec![control.bos, control.start_of_turn];
@@ -317,7 +376,7 @@ proptest! {
     #[test]
     fn harmless_texts_give_the_ids_of_the_rendered_template(a in "[a-zé日 \n]{0,20}", b in "[a-zé日 \n]{0,20}") {
         let content = vec![text(&a), Part::Image { soft_tokens: 3 }, text(&b), Part::Audio { soft_tokens: 2 }];
-        let prompt = Template.render(&TOKENIZER, &[user(content)], true).unwrap();
+        let prompt = Template.render(&TOKENIZER, &[user(content)], &PromptOptions::ASK).unwrap();
         let rendered = format!(
             "<bos><start_of_turn>user\n{}<image_soft_token>{}<audio_soft_token><end_of_turn>\n<start_of_turn>model\n",
             a.trim(), b.trim()

@@ -62,6 +62,7 @@ fn read(engine: &mut Engine, commands: &CommandGrammar, text: &str) -> Understan
         conversation: None,
         messages: Message::user(vec![Part::Text(commands.prompt_for(text))]),
         matformer: None,
+        thinking: None,
         generation: commands.generation(),
     };
     let answer = engine

@@ -11,7 +11,7 @@ use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::template::Template;
 use gemmad::model::gemma3n::text::{TextModel, Workspace};
 use gemmad::model::grammar::{Grammar, GrammarLimits};
-use gemmad::model::prompt::{ChatTemplate, Message, Role};
+use gemmad::model::prompt::{ChatTemplate, Message, PromptOptions, Role};
 use gemmad::model::sampler::Sampling;
 use gemmad::model::weights::Checkpoint;
 use gemmad::pipeline::{
@@ -44,6 +44,7 @@ fn request(conversation: &str, system: Option<&str>, text: &str, tokens: usize) 
             vec![Part::Text(text.to_owned())],
         ),
         matformer: None,
+        thinking: None,
         generation: Generation {
             sampling: Sampling::GREEDY,
             seed: 0,
@@ -77,7 +78,7 @@ fn dictated(request: Request, text: &str) -> Request {
 /// The likeliest text behind a whole conversation, by the text model alone.
 fn at_once(engine: &Engine, messages: &[Message], tokens: usize) -> String {
     let ids = Template
-        .render(engine.tokenizer(), messages, true)
+        .render(engine.tokenizer(), messages, &PromptOptions::ASK)
         .unwrap()
         .ids;
     let end = engine.tokenizer().control().end_of_turn;

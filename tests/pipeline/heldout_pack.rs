@@ -22,6 +22,7 @@ fn answer(engine: &mut Engine, matformer: &str, media: Option<Media>, text: &str
         conversation: None,
         messages: Message::user(user.collect()),
         matformer: Some(matformer.to_owned()),
+        thinking: None,
         generation: Generation {
             sampling: engine.default_sampling(),
             seed: 0,

@@ -63,6 +63,7 @@ fn request(user: Vec<Part>) -> Request {
         conversation: None,
         messages: Message::user(user),
         matformer: None,
+        thinking: None,
         generation: Generation {
             sampling: Sampling::GREEDY,
             seed: 0,

@@ -18,3 +18,4 @@ mod heldout_voice;
 mod interrupt;
 mod prefix_cache;
 mod residency;
+mod thinking;

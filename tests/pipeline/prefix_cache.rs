@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::common::tiny_pack;
+use crate::common::{fixtures, fixtures_gemma4, pack_of, tiny_pack};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::model::sampler::Sampling;
@@ -47,6 +47,7 @@ fn ask_of(engine: &mut Engine, system: &str, text: &str) -> Answer {
             vec![Part::Text(text.to_owned())],
         ),
         matformer: None,
+        thinking: None,
         generation: generation(),
     };
     engine
@@ -66,13 +67,15 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn answers_are_the_same_and_a_restart_forgets_nothing() {
     for kv_type in [KvType::F16, KvType::Int8] {
-        instructions_are_kept(kv_type);
+        for checkpoint in [fixtures(), fixtures_gemma4()] {
+            instructions_are_kept(kv_type, &checkpoint);
+        }
     }
 }
 
-fn instructions_are_kept(kv_type: KvType) {
+fn instructions_are_kept(kv_type: KvType, checkpoint: &Path) {
     let home = tempfile::tempdir().unwrap();
-    let pack = tiny_pack(Recipe::Balanced, home.path());
+    let pack = pack_of(checkpoint, Recipe::Balanced, home.path());
     let kept = home.path().join("kept");
     let options = |dir| EngineOptions {
         kv_type,
@@ -106,10 +109,16 @@ fn instructions_are_kept(kv_type: KvType) {
 /// What stands before speech is read before anybody waits, and the second time not at all.
 #[test]
 fn instructions_before_speech_are_kept_too() {
+    for checkpoint in [fixtures(), fixtures_gemma4()] {
+        instructions_before_speech_are_kept(&checkpoint);
+    }
+}
+
+fn instructions_before_speech_are_kept(checkpoint: &Path) {
     let home = tempfile::tempdir().unwrap();
-    let pack = tiny_pack(Recipe::Balanced, home.path());
+    let pack = pack_of(checkpoint, Recipe::Balanced, home.path());
     let kept = home.path().join("kept");
-    let file = crate::common::fixtures().join("golden/a0_5.wav");
+    let file = checkpoint.join("golden/a0_5.wav");
     let samples = read_audio_file(&file, &AudioLimits::default())
         .unwrap()
         .samples;

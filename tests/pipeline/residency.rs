@@ -70,6 +70,7 @@ fn request(user: Vec<Part>) -> Request {
     Request {
         messages: Message::user(user),
         matformer: None,
+        thinking: None,
         conversation: None,
         generation: Generation {
             sampling: Sampling::GREEDY,

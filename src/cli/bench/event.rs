@@ -209,6 +209,7 @@ impl Bench {
         Request {
             messages: Message::user(user),
             matformer: self.matformer.clone(),
+            thinking: None,
             generation: engine.most_likely(self.decode(12)),
             conversation: None,
         }

@@ -103,6 +103,7 @@ impl Task<'_> {
         let request = Request {
             messages: Message::user(vec![Part::Media(image), Part::Text(prompt)]),
             matformer: self.slice(wish.matformer.as_ref()),
+            thinking: None,
             conversation: None,
             generation: self
                 .engine

@@ -14,7 +14,7 @@ use super::queue::Queue;
 use super::settings::Settings;
 use crate::pipeline::{
     Answer, Engine, EngineError, EngineOptions, FinishReason, Group, GroupMemory, GroupState,
-    Request, VisionError,
+    PromptError, Request, VisionError,
 };
 use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report, ReportTiming};
 
@@ -344,6 +344,7 @@ impl Task<'_> {
         Ok(Reply {
             timing: Some(self.timing(&answer.timing, since)),
             text: Some(answer.text),
+            thoughts: answer.thoughts,
             finish: Some(answer.finish.name().to_owned()),
             resumed: answer.resumed,
             matformer: Some(answer.matformer),
@@ -412,6 +413,7 @@ pub(super) fn stopping() -> ErrorBody {
 fn engine_error(error: &EngineError) -> ErrorBody {
     let code = match error {
         EngineError::Slice(_) => ErrorCode::NotFound,
+        EngineError::Prompt(PromptError::NoThinking { .. }) => ErrorCode::Invalid,
         EngineError::Text(_) | EngineError::Prompt(_) => ErrorCode::TooLarge,
         EngineError::Clip(_) => ErrorCode::InvalidAudio,
         EngineError::Grammar(_)

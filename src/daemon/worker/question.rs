@@ -80,6 +80,7 @@ impl Task<'_> {
         Ok(Request {
             messages: Message::with_instructions(ask.system.clone(), user),
             matformer: ask.matformer.clone().or_else(|| settings.matformer.clone()),
+            thinking: ask.thinking,
             conversation: ask.conversation.clone(),
             generation,
         })
@@ -139,6 +140,7 @@ impl Task<'_> {
         let request = Request {
             messages: Message::user(vec![Part::Media(clip), Part::Text(prompt)]),
             matformer: self.slice(transcribe.matformer.as_ref()),
+            thinking: None,
             conversation: None,
             generation: self.engine.most_likely(max_tokens),
         };
@@ -162,6 +164,7 @@ impl Task<'_> {
                 vec![Part::Text(commands.prompt_for(text))],
             ),
             matformer: settings.matformer.clone(),
+            thinking: None,
             conversation: None,
             generation: commands.generation(),
         };

@@ -223,6 +223,7 @@ impl Task<'_> {
                 vec![Part::Text(commands.prompt_for(&said))],
             ),
             matformer: settings.matformer.clone(),
+            thinking: None,
             conversation: None,
             generation: commands.generation(),
         };

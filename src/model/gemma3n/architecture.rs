@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kernels::Pool;
 use serde_json::{Value, json};
 
+use super::FAMILY;
 use super::audio::{AudioTower, log_mel};
 use super::config::{AudioConfig, Config};
 use super::matformer;
@@ -23,8 +24,6 @@ use crate::model::prompt::ChatTemplate;
 use crate::model::spec::{AudioSpec, PictureSpec, Spec};
 use crate::model::tensor_table::{Category, EncoderTensor, TextTensor};
 use crate::model::weights::{Checkpoint, PleOptions, PleStore, WeightsError};
-
-const FAMILY: &str = "Gemma 3n";
 
 /// Of the released checkpoints; it stands where no file says so.
 const RELEASED_RESOLUTION_PX: usize = 768;
@@ -60,7 +59,6 @@ fn spec(config: &Config) -> Spec {
         vocab_size: text.vocab_size,
         text_vocab_size: text.vocab_size_per_layer_input,
         row_ids: text.row_ids(),
-        never_sampled: Vec::new(),
         per_layer_input_size: text.hidden_size_per_layer_input,
         sliding_window: text.sliding_window,
         max_context: text.max_position_embeddings,

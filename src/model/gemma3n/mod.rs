@@ -12,3 +12,6 @@ pub mod text;
 pub mod vision;
 
 pub use architecture::Gemma3n;
+
+/// What it is called.
+const FAMILY: &str = "Gemma 3n";

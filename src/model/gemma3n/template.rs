@@ -7,8 +7,10 @@
 //!
 //! Source: the published `chat_template.jinja` and `Gemma3nProcessor` of the reference implementation.
 
+use super::FAMILY;
 use crate::model::prompt::{
-    ChatTemplate, MediaKind, Message, Part, Prompt, PromptError, PromptWriter, Role, trim,
+    ChatTemplate, MediaKind, Message, Part, Prompt, PromptError, PromptOptions, PromptWriter, Role,
+    misplaced, trim,
 };
 use crate::model::tokenizer::Tokenizer;
 
@@ -17,14 +19,23 @@ use crate::model::tokenizer::Tokenizer;
 pub struct Template;
 
 impl ChatTemplate for Template {
+    fn check(&self, _: &Tokenizer, options: &PromptOptions<'_>) -> Result<(), PromptError> {
+        match options {
+            PromptOptions { thinking: true, .. } => Err(PromptError::NoThinking { family: FAMILY }),
+            PromptOptions { tools: [_, ..], .. } => Err(PromptError::NoTools { family: FAMILY }),
+            _ => Ok(()),
+        }
+    }
+
     fn render(
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
-        ask: bool,
+        options: &PromptOptions<'_>,
     ) -> Result<Prompt, PromptError> {
+        self.check(tokenizer, options)?;
         let parts = messages.iter().flat_map(|message| &message.content);
-        let mut writer = PromptWriter::new(tokenizer, parts)?;
+        let mut writer = PromptWriter::new(tokenizer, parts, &[])?;
         let (system, turns) = match messages.split_first() {
             Some((first, rest)) if first.role == Role::System => (system_text(first)?, rest),
             _ => (String::new(), messages),
@@ -53,19 +64,19 @@ impl ChatTemplate for Template {
                 });
             }
             let before = if at == 0 { &system } else { "" };
-            turn(&mut writer, name, before, &message.content)?;
+            turn(&mut writer, (expected, name), before, &message.content)?;
         }
-        if ask {
+        if options.ask {
             begin_answer(&mut writer);
         }
         Ok(writer.finish())
     }
 
     fn render_next(&self, tokenizer: &Tokenizer, user: &[Part]) -> Result<Prompt, PromptError> {
-        let mut writer = PromptWriter::new(tokenizer, user.iter())?;
+        let mut writer = PromptWriter::new(tokenizer, user.iter(), &[])?;
         writer.control(writer.tokens().end_of_turn);
         writer.text("\n");
-        turn(&mut writer, "user", "", user)?;
+        turn(&mut writer, (Role::User, "user"), "", user)?;
         begin_answer(&mut writer);
         Ok(writer.finish())
     }
@@ -74,7 +85,7 @@ impl ChatTemplate for Template {
 /// One turn; `before` stands in front of its content.
 fn turn(
     writer: &mut PromptWriter<'_>,
-    name: &str,
+    (role, name): (Role, &str),
     before: &str,
     content: &[Part],
 ) -> Result<(), PromptError> {
@@ -87,6 +98,7 @@ fn turn(
             Part::Text(text) => writer.text(trim(text)),
             Part::Image { soft_tokens } => media(writer, MediaKind::Image, *soft_tokens)?,
             Part::Audio { soft_tokens } => media(writer, MediaKind::Audio, *soft_tokens)?,
+            other => return Err(misplaced(role, "text, images and audio", other)),
         }
     }
     writer.control(writer.tokens().end_of_turn);
@@ -117,7 +129,7 @@ fn system_text(message: &Message) -> Result<String, PromptError> {
     for part in &message.content {
         match part {
             Part::Text(text) => system.push_str(text),
-            Part::Image { .. } | Part::Audio { .. } => return Err(PromptError::SystemMedia),
+            other => return Err(misplaced(Role::System, "text", other)),
         }
     }
     system.push_str("\n\n");

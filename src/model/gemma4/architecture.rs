@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::audio::{AudioTower, LOG_MEL};
 use super::config::{Config, SOFT_TOKENS};
+use super::template::Template;
 use super::tensors;
 use super::text::{TextDecoder, TextModel, Workspace};
 use super::vision::VisionTower;
@@ -47,10 +48,6 @@ impl Gemma4 {
 
 fn spec(config: &Config) -> Spec {
     let text = &config.text;
-    let placeholders = config.placeholders();
-    // The ends of media are never the model's to write (suppress_tokens of the newer generation_config.json).
-    let ends = config.ids.media.iter();
-    let ends = ends.flat_map(|media| [media.eoi, media.eoa]);
     Spec {
         family: FAMILY,
         ids: config.ids.clone(),
@@ -59,7 +56,6 @@ fn spec(config: &Config) -> Spec {
         vocab_size: text.vocab_size,
         text_vocab_size: text.vocab_size,
         row_ids: config.row_ids(),
-        never_sampled: placeholders.iter().copied().chain(ends).collect(),
         per_layer_input_size: text.hidden_size_per_layer_input,
         sliding_window: text.sliding_window,
         max_context: text.max_position_embeddings,
@@ -115,7 +111,7 @@ impl Architecture for Gemma4 {
     }
 
     fn template(&self) -> &dyn ChatTemplate {
-        todo!("g4words")
+        &Template
     }
 
     fn decoder(

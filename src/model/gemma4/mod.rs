@@ -5,6 +5,7 @@ pub mod audio;
 pub mod config;
 mod layers;
 pub mod multimodal_embedder;
+pub mod template;
 mod tensors;
 mod text;
 pub mod vision;

@@ -71,11 +71,17 @@ pub struct TokenSet(SimpleVob);
 impl TokenSet {
     /// The tokens of `ids`, out of `vocabulary`.
     pub fn of(ids: &[u32], vocabulary: usize) -> TokenSet {
-        let mut set = SimpleVob::alloc(vocabulary);
-        for &id in ids.iter().filter(|&&id| (id as usize) < vocabulary) {
-            set.allow_token(id);
+        let set = SimpleVob::alloc(vocabulary);
+        let mut set = TokenSet(set);
+        ids.iter().for_each(|&id| set.insert(id));
+        set
+    }
+
+    /// Adds a token.
+    pub fn insert(&mut self, id: u32) {
+        if (id as usize) < self.0.len() {
+            self.0.allow_token(id);
         }
-        TokenSet(set)
     }
 
     /// How many there are.

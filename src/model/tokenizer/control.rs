@@ -13,8 +13,7 @@ use crate::model::special_ids::SpecialIds;
 
 /// Ids of the control tokens that prompts are made of.
 ///
-/// Their names are those of `tokenizer_config.json` (`bos_token`, `boi_token`, …) where it gives them, else the published
-/// ones.
+/// Their names are those of `tokenizer_config.json` (`bos_token`, `boi_token`, …) where it gives them, else published ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlTokens {
     /// `<bos>`, the start of every prompt.
@@ -23,39 +22,164 @@ pub struct ControlTokens {
     pub eos: u32,
     /// `<pad>`, where the tokenizer has one. Nothing here pads, so it does not matter what `pad_token` says.
     pub pad: Option<u32>,
-    /// `<start_of_turn>`
+    /// `<start_of_turn>` or `<|turn>`
     pub start_of_turn: u32,
-    /// `<end_of_turn>`, the end of an answer.
+    /// `<end_of_turn>` or `<turn|>`, the end of an answer.
     pub end_of_turn: u32,
     /// Tokens of images, where the tokenizer has them.
     pub image: Option<MediaTokens>,
     /// Tokens of audio clips, where the tokenizer has them.
     pub audio: Option<MediaTokens>,
+    /// `<|video|>`, the place of a soft token of a film's picture, where the tokenizer has it.
+    pub video: Option<u32>,
+    /// Tokens around thoughts, where the tokenizer has them.
+    pub thoughts: Option<ThoughtTokens>,
+    /// Tokens of tools, where the tokenizer has them.
+    pub tools: Option<ToolTokens>,
 }
-
-/// The keys of `tokenizer_config.json` that are read.
-const NAMED: [&str; 10] = [
-    "bos_token",
-    "eos_token",
-    "sot_token",
-    "eot_token",
-    "boi_token",
-    "image_token",
-    "eoi_token",
-    "boa_token",
-    "audio_token",
-    "eoa_token",
-];
 
 /// Ids around and inside one kind of media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MediaTokens {
-    /// `<start_of_image>` or `<start_of_audio>`
+    /// `<start_of_image>` or `<start_of_audio>`; `<|image>` or `<|audio>`
     pub start: u32,
-    /// `<image_soft_token>` or `<audio_soft_token>`, the place of one soft token
+    /// `<image_soft_token>` or `<audio_soft_token>`; `<|image|>` or `<|audio|>`: the place of one soft token
     pub soft: u32,
-    /// `<end_of_image>` or `<end_of_audio>`
+    /// `<end_of_image>` or `<end_of_audio>`; `<image|>` or `<audio|>`
     pub end: u32,
+}
+
+/// Ids around what the model thinks before it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThoughtTokens {
+    /// `<|think|>`, which asks for thoughts.
+    pub ask: u32,
+    /// `<|channel>`
+    pub start: u32,
+    /// `<channel|>`
+    pub end: u32,
+}
+
+/// Ids around tools: what they are, calls of them, and what came of those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToolTokens {
+    /// `<|tool>` and `<tool|>`
+    pub declaration: [u32; 2],
+    /// `<|tool_call>` and `<tool_call|>`
+    pub call: [u32; 2],
+    /// `<|tool_response>`, where the model waits for what comes of its calls, and `<tool_response|>`
+    pub response: [u32; 2],
+    /// `<|"|>`, on both sides of a text among arguments.
+    pub quote: u32,
+}
+
+/// What is named: a key of `tokenizer_config.json`, and the names that Gemma 3n and Gemma 4 have for it.
+type Name = (&'static str, &'static [&'static str]);
+
+const BOS: Name = ("bos_token", &["<bos>"]);
+const EOS: Name = ("eos_token", &["<eos>"]);
+const TURN: [Name; 2] = [
+    ("sot_token", &["<start_of_turn>", "<|turn>"]),
+    ("eot_token", &["<end_of_turn>", "<turn|>"]),
+];
+const IMAGE: [Name; 3] = [
+    ("boi_token", &["<start_of_image>", "<|image>"]),
+    ("image_token", &["<image_soft_token>", "<|image|>"]),
+    ("eoi_token", &["<end_of_image>", "<image|>"]),
+];
+const AUDIO: [Name; 3] = [
+    ("boa_token", &["<start_of_audio>", "<|audio>"]),
+    ("audio_token", &["<audio_soft_token>", "<|audio|>"]),
+    ("eoa_token", &["<end_of_audio>", "<audio|>"]),
+];
+const THOUGHTS: [Name; 3] = [
+    ("think_token", &["<|think|>"]),
+    ("soc_token", &["<|channel>"]),
+    ("eoc_token", &["<channel|>"]),
+];
+const TOOLS: [Name; 7] = [
+    ("std_token", &["<|tool>"]),
+    ("etd_token", &["<tool|>"]),
+    ("stc_token", &["<|tool_call>"]),
+    ("etc_token", &["<tool_call|>"]),
+    ("str_token", &["<|tool_response>"]),
+    ("etr_token", &["<tool_response|>"]),
+    ("escape_token", &["<|\"|>"]),
+];
+
+/// The keys of `tokenizer_config.json` that are read.
+fn keys() -> Vec<&'static str> {
+    let singles = [BOS, EOS].into_iter();
+    let all = singles.chain(TURN).chain(IMAGE).chain(AUDIO);
+    all.chain(THOUGHTS)
+        .chain(TOOLS)
+        .map(|(key, _)| key)
+        .collect()
+}
+
+/// Names of control tokens, and where they stand.
+struct Names<'a> {
+    vocabulary: &'a Vocabulary,
+    /// The tokenizer's file.
+    path: &'a Path,
+    /// What `tokenizer_config.json` says of [`keys`], and that file.
+    given: Value,
+    config_path: &'a Path,
+}
+
+impl Names<'_> {
+    /// The id of a token. A name that the configuration gives must exist; a published name may be missing.
+    fn find(&self, (key, published): Name) -> Result<Option<u32>, TokenizerError> {
+        let error = |found: String| TokenizerError::Value {
+            path: self.config_path.to_owned(),
+            key: key.to_owned(),
+            expected: format!("the text of a token of {}", self.path.display()),
+            found,
+        };
+        let given = match self.given.get(key).unwrap_or(&Value::Null) {
+            Value::Null => {
+                let mut ids = published.iter().map(|name| self.vocabulary.id(name));
+                return Ok(ids.find_map(|id| id));
+            }
+            Value::String(name) => name,
+            // Older files write the token with all its flags.
+            Value::Object(token) => match token.get("content") {
+                Some(Value::String(name)) => name,
+                _ => return Err(error(brief(&self.given[key]))),
+            },
+            other => return Err(error(brief(other))),
+        };
+        let id = self.vocabulary.id(given);
+        id.map(Some)
+            .ok_or_else(|| error(format!("{given:?}, which is none")))
+    }
+
+    fn require(&self, name: Name) -> Result<u32, TokenizerError> {
+        self.find(name)?.ok_or_else(|| TokenizerError::Value {
+            path: self.path.to_owned(),
+            key: "model.vocab".to_owned(),
+            expected: format!("a token {}", name.1.join(" or ")),
+            found: "none".to_owned(),
+        })
+    }
+
+    /// The ids of tokens that are of use together only.
+    fn all<const N: usize>(&self, names: [Name; N]) -> Result<Option<[u32; N]>, TokenizerError> {
+        let mut ids = [0; N];
+        let mut is_whole = true;
+        for (id, name) in ids.iter_mut().zip(names) {
+            match self.find(name)? {
+                Some(found) => *id = found,
+                None => is_whole = false,
+            }
+        }
+        Ok(is_whole.then_some(ids))
+    }
+
+    fn media(&self, names: [Name; 3]) -> Result<Option<MediaTokens>, TokenizerError> {
+        let ids = self.all(names)?;
+        Ok(ids.map(|[start, soft, end]| MediaTokens { start, soft, end }))
+    }
 }
 
 impl ControlTokens {
@@ -65,78 +189,74 @@ impl ControlTokens {
         path: &Path,
         config: Option<(&str, &Path)>,
     ) -> Result<Self, TokenizerError> {
-        let (names, config_path) = match config {
+        let (given, config_path) = match config {
             Some((text, path)) => {
                 let json = |source| TokenizerError::Json {
                     path: path.to_owned(),
                     key: "the file",
                     source,
                 };
-                (files::keys(text.as_bytes(), &NAMED).map_err(json)?, path)
+                (files::keys(text.as_bytes(), &keys()).map_err(json)?, path)
             }
             None => (Value::Null, path),
         };
-        // A name that the configuration gives must exist; a published name may be missing.
-        let find = |key: &str, published: &str| -> Result<Option<u32>, TokenizerError> {
-            let error = |found: String| TokenizerError::Value {
-                path: config_path.to_owned(),
-                key: key.to_owned(),
-                expected: format!("the text of a token of {}", path.display()),
-                found,
-            };
-            let given = match names.get(key).unwrap_or(&Value::Null) {
-                Value::Null => return Ok(vocabulary.id(published)),
-                Value::String(name) => name,
-                // Older files write the token with all its flags.
-                Value::Object(token) => match token.get("content") {
-                    Some(Value::String(name)) => name,
-                    _ => return Err(error(brief(&names[key]))),
-                },
-                other => return Err(error(brief(other))),
-            };
-            vocabulary
-                .id(given)
-                .map(Some)
-                .ok_or_else(|| error(format!("{given:?}, which is none")))
+        let names = Names {
+            vocabulary,
+            path,
+            given,
+            config_path,
         };
-        let require = |key: &str, published: &str| {
-            find(key, published)?.ok_or_else(|| TokenizerError::Value {
-                path: path.to_owned(),
-                key: "model.vocab".to_owned(),
-                expected: format!("a token {published}"),
-                found: "none".to_owned(),
-            })
-        };
-        let media = |start, soft, end| match (start, soft, end) {
-            (Some(start), Some(soft), Some(end)) => Some(MediaTokens { start, soft, end }),
-            _ => None,
-        };
+        let thoughts = names.all(THOUGHTS)?;
+        let tools = names.all(TOOLS)?;
         Ok(ControlTokens {
-            bos: require("bos_token", "<bos>")?,
-            eos: require("eos_token", "<eos>")?,
+            bos: names.require(BOS)?,
+            eos: names.require(EOS)?,
             pad: vocabulary.id("<pad>"),
-            start_of_turn: require("sot_token", "<start_of_turn>")?,
-            end_of_turn: require("eot_token", "<end_of_turn>")?,
-            image: media(
-                find("boi_token", "<start_of_image>")?,
-                find("image_token", "<image_soft_token>")?,
-                find("eoi_token", "<end_of_image>")?,
-            ),
-            audio: media(
-                find("boa_token", "<start_of_audio>")?,
-                find("audio_token", "<audio_soft_token>")?,
-                find("eoa_token", "<end_of_audio>")?,
+            start_of_turn: names.require(TURN[0])?,
+            end_of_turn: names.require(TURN[1])?,
+            image: names.media(IMAGE)?,
+            audio: names.media(AUDIO)?,
+            video: vocabulary.id("<|video|>"),
+            thoughts: thoughts.map(|[ask, start, end]| ThoughtTokens { ask, start, end }),
+            tools: tools.map(
+                |[tool, end, call, end_call, response, end_response, quote]| ToolTokens {
+                    declaration: [tool, end],
+                    call: [call, end_call],
+                    response: [response, end_response],
+                    quote,
+                },
             ),
         })
     }
 
     /// All ids.
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
-        let media = [self.image, self.audio].into_iter().flatten();
+        let media = self
+            .media()
+            .flat_map(|media| [media.start, media.soft, media.end]);
+        let thoughts = self.thoughts.into_iter();
+        let thoughts = thoughts.flat_map(|thoughts| [thoughts.ask, thoughts.start, thoughts.end]);
+        let tools = self.tools.into_iter().flat_map(|tools| {
+            let pairs = [tools.declaration, tools.call, tools.response];
+            pairs.into_iter().flatten().chain([tools.quote])
+        });
         [self.bos, self.eos, self.start_of_turn, self.end_of_turn]
             .into_iter()
             .chain(self.pad)
-            .chain(media.flat_map(|media| [media.start, media.soft, media.end]))
+            .chain(media)
+            .chain(self.video)
+            .chain(thoughts)
+            .chain(tools)
+    }
+
+    /// Ids that stand in the places of media and behind them: no answer holds one, since nothing would stand in its place.
+    pub fn never_said(&self) -> impl Iterator<Item = u32> {
+        let media = self.media().flat_map(|media| [media.soft, media.end]);
+        media.chain(self.video)
+    }
+
+    fn media(&self) -> impl Iterator<Item = MediaTokens> {
+        [self.image, self.audio].into_iter().flatten()
     }
 }
 

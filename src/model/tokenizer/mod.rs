@@ -21,7 +21,7 @@ mod vocabulary;
 use std::path::{Path, PathBuf};
 
 use added::{Matcher, Piece};
-pub use control::{ControlTokens, MediaTokens};
+pub use control::{ControlTokens, MediaTokens, ThoughtTokens, ToolTokens};
 pub use error::TokenizerError;
 use merges::Merges;
 use vocabulary::Vocabulary;

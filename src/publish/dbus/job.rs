@@ -89,8 +89,8 @@ impl JobObject {
         cancel(&self.shared, origin, self.id.clone()).await
     }
 
-    /// What was answered (text, finish, conversation, matformer, timing, details), for the job's owner and root; an error if the job
-    /// failed, was cancelled or is not done.
+    /// What was answered (text, thoughts, finish, conversation, matformer, timing, details), for the job's owner and root; an error if the
+    /// job failed, was cancelled or is not done.
     #[zbus(out_args("result"))]
     async fn result(
         &self,

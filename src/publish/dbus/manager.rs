@@ -28,6 +28,7 @@ const ASK_OPTIONS: &[&str] = &[
     "max_tokens",
     "temperature",
     "seed",
+    "thinking",
     "stream",
     "conversation",
     "timeout_ms",
@@ -72,7 +73,8 @@ impl Call {
 #[interface(name = "org.gemmad1.Manager")]
 impl Manager {
     /// Asks the model. Options: system (s), schema (s, a JSON schema that the answer fits), choices (as), matformer (s), max_tokens (u),
-    /// temperature (d), seed (t), stream (b), conversation (s), timeout_ms (u), image (h, JPEG or PNG), audio (h, WAV, FLAC, OGG or MP3).
+    /// temperature (d), seed (t), thinking (b, with a Gemma 4), stream (b), conversation (s), timeout_ms (u), image (h, JPEG or PNG),
+    /// soft_tokens (u, with a Gemma 4), audio (h, WAV, FLAC, OGG or MP3).
     #[zbus(out_args("job"))]
     async fn ask(
         &self,
@@ -110,7 +112,8 @@ impl Manager {
             .await
     }
 
-    /// Says what a JPEG or PNG shows: a sealed memfd, a file or a pipe. Options: prompt (s), matformer (s), max_tokens (u), timeout_ms (u).
+    /// Says what a JPEG or PNG shows: a sealed memfd, a file or a pipe. Options: soft_tokens (u, with a Gemma 4),
+    /// prompt (s), matformer (s), max_tokens (u), timeout_ms (u).
     #[zbus(out_args("job"))]
     async fn describe(
         &self,
@@ -271,6 +274,7 @@ pub(super) fn ask_options(
         max_tokens: options.count("max_tokens")?,
         temperature: options.number("temperature")?,
         seed: options.whole("seed")?,
+        thinking: options.flag("thinking")?,
         stream: options.flag("stream")?.unwrap_or_default(),
         conversation: options.text("conversation")?,
         timeout_ms: options.whole("timeout_ms")?,

@@ -116,7 +116,8 @@ impl Camera {
 
 #[interface(name = "org.gemmad1.Camera")]
 impl Camera {
-    /// Says what the camera sees now. Options: prompt (s), matformer (s), max_tokens (u), timeout_ms (u).
+    /// Says what the camera sees now. Options: soft_tokens (u, with a Gemma 4), prompt (s), matformer (s), max_tokens (u),
+    /// timeout_ms (u).
     #[zbus(out_args("job"))]
     async fn describe(
         &self,

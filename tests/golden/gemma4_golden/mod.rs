@@ -1,8 +1,19 @@
 //! Gemma 4 against the reference implementation (tests/fixtures/tiny-g4a/README.md): `cargo test gemma4_golden` runs all of it, and only it.
 
 mod audio;
+mod chat;
+mod multimodal;
 mod text;
 mod text_pack;
 mod text_runs;
 mod text_variants;
+mod tokenizer;
 mod vision;
+
+use crate::common::fixtures_gemma4;
+
+/// Prompts, tokenizer and chat cases of the checkpoint under test.
+fn manifest() -> serde_json::Value {
+    let path = fixtures_gemma4().join("golden/manifest.json");
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}

@@ -46,7 +46,8 @@ fn a_question_becomes_a_job_with_an_answer() {
     let mut caller = bus.caller(&[]);
     let options = json!({
         "system": ["s", "Be brief."], "choices": ["as", ["yes", "no"]],
-        "matformer": ["s", "e2b"], "max_tokens": ["u", 7], "temperature": ["d", 0.5], "seed": ["t", u64::MAX], "stream": ["b", true],
+        "matformer": ["s", "e2b"], "max_tokens": ["u", 7], "temperature": ["d", 0.5], "seed": ["t", u64::MAX], "thinking": ["b", true],
+        "stream": ["b", true],
         "conversation": ["s", "c1"], "timeout_ms": ["i", 9000], "image": ["h", ["memfd", STANDARD.encode("a picture"), true]],
     });
     let job = caller
@@ -75,8 +76,13 @@ fn a_question_becomes_a_job_with_an_answer() {
         (Some(7), Some(0.5), Some(u64::MAX))
     );
     assert_eq!(
-        (ask.stream, ask.conversation.as_deref(), ask.timeout_ms),
-        (true, Some("c1"), Some(9000))
+        (
+            ask.thinking,
+            ask.stream,
+            ask.conversation.as_deref(),
+            ask.timeout_ms
+        ),
+        (Some(true), true, Some("c1"), Some(9000))
     );
     assert_eq!(&*ask.image.as_ref().unwrap().0, b"a picture");
 
