@@ -216,6 +216,9 @@ pub trait VisionEncoder: Send + Sync {
         height_px: usize,
     ) -> Result<[usize; 2], VisionError>;
 
+    /// How many soft tokens a picture of a size becomes that [`VisionEncoder::input_size`] gave.
+    fn soft_tokens(&self, size: [usize; 2]) -> usize;
+
     /// Soft tokens `[tokens, text width]` of a picture `[height_px, width_px, 3]`, 8-bit RGB, of a size that
     /// [`VisionEncoder::input_size`] gave. `between` is called between parts of the work.
     ///

@@ -8,6 +8,7 @@ use super::engine::{Engine, GiveWay};
 use super::error::EngineError;
 use super::{AudioStream, Media, SoftTokenPadding, Timing};
 use crate::media::SAMPLE_RATE_HZ;
+use crate::model::decoder::TextError;
 use crate::model::encoder::AudioEncoder;
 use crate::model::prompt::Part;
 
@@ -27,8 +28,9 @@ impl Engine {
                 }
                 let options = asked.or(self.encoders.pictures);
                 let encoder = self.encoders.vision(&self.checkpoint, timing)?;
-                // Before a picture of that size is made.
+                // Before a picture of that size is made, and looked at for nothing.
                 let size = encoder.input_size(options, image.width_px, image.height_px)?;
+                self.check_room(rows.len() / self.spec().hidden_size + encoder.soft_tokens(size))?;
                 let mut start = Instant::now();
                 let [width_px, height_px] = size;
                 let resized = image.resized(width_px, height_px, encoder.resampling());
@@ -65,6 +67,20 @@ impl Engine {
                 Ok(Part::Audio { soft_tokens })
             }
         }
+    }
+
+    /// Whether the context has room for so many soft tokens of a request.
+    fn check_room(&self, needed: usize) -> Result<(), TextError> {
+        let context = self.options.context;
+        if needed <= context {
+            return Ok(());
+        }
+        Err(TextError::ContextFull {
+            needed,
+            used: 0,
+            context,
+            limit: self.spec().max_context,
+        })
     }
 
     /// A clip of which nothing has been heard yet.

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::common::fixtures;
 use gemmad::features::image::RgbImage;
 use gemmad::media::AudioClip;
+use gemmad::model::decoder::TextError;
+use gemmad::model::gemma3n::config::Config;
 use gemmad::model::sampler::Sampling;
 use gemmad::pipeline::{
     Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Grammar, Media, Message,
@@ -146,6 +148,37 @@ fn towers_are_watched_too() {
             assert!(matches!(error, EngineError::Cancelled), "{error}");
         }
     }
+}
+
+#[test]
+fn pictures_that_the_context_has_no_room_for_are_not_looked_at() {
+    let of_one = Config::load(&fixtures())
+        .unwrap()
+        .vision_soft_tokens_per_image;
+    let options = EngineOptions {
+        threads: 1,
+        context: of_one + 1,
+        ..EngineOptions::default()
+    };
+    let mut engine = Engine::open(&fixtures(), options).unwrap();
+    let watcher = Watcher::of(&mut engine);
+    let image = RgbImage {
+        width_px: 64,
+        height_px: 64,
+        pixels: vec![100; 3 * 64 * 64],
+    };
+    let picture = || Part::Media(Media::Image(image.clone(), PictureOptions::default()));
+    let mut looked = Vec::new();
+    for pictures in [1, 2] {
+        watcher.break_at(usize::MAX);
+        let user = std::iter::repeat_with(picture).take(pictures).collect();
+        let error = ask(&mut engine, &request(user)).unwrap_err();
+        let full = matches!(error, EngineError::Text(TextError::ContextFull { .. }));
+        assert!(full, "{error}");
+        looked.push(watcher.calls());
+    }
+    // One fits, if not with the words around it; a second is known not to before it is looked at.
+    assert!(looked[0] > 0 && looked[0] == looked[1], "{looked:?}");
 }
 
 #[test]

@@ -277,6 +277,10 @@ impl VisionEncoder for VisionTower {
         Ok([side; 2])
     }
 
+    fn soft_tokens(&self, _size: [usize; 2]) -> usize {
+        self.soft_tokens_per_image()
+    }
+
     fn encode(
         &self,
         pool: &Pool,

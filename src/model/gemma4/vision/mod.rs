@@ -161,6 +161,10 @@ impl VisionEncoder for VisionTower {
         Ok(size)
     }
 
+    fn soft_tokens(&self, size: [usize; 2]) -> usize {
+        size::soft_tokens(&self.config, size)
+    }
+
     fn encode(
         &self,
         pool: &Pool,

@@ -57,6 +57,12 @@ fn token_px(config: &VisionConfig) -> usize {
     config.patch_size * config.pooling_kernel_size
 }
 
+/// Soft tokens of a picture of such a size.
+pub fn soft_tokens(config: &VisionConfig, [width_px, height_px]: [usize; 2]) -> usize {
+    let token_px = token_px(config);
+    (width_px / token_px) * (height_px / token_px)
+}
+
 /// Width and height of the largest picture of the shape of `width_px` x `height_px` that becomes at most `soft_tokens` soft tokens.
 ///
 /// # Errors
