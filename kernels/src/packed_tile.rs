@@ -54,26 +54,37 @@ impl<W: Element> Kernel for PackedTile<'_, '_, '_, W> {
                 stride: len,
                 depth: len,
             };
-            let (w, x) = (packed(&*self.packed_w), packed(&*self.packed_x));
-            for row in (0..rows).step_by(ROWS) {
-                let end = rows.min(row + ROWS);
-                let mut t = 0;
-                while t < tokens {
-                    t += match tokens - t {
-                        4.. if S::REGISTERS >= 32 => few::<S, 4>(s, w, x, t, row..end, self.y),
-                        3.. => few::<S, 3>(s, w, x, t, row..end, self.y),
-                        _ => few::<S, 1>(s, w, x, t, row..end, self.y),
-                    };
-                }
-            }
+            multiply(s, packed(&*self.packed_w), packed(&*self.packed_x), self.y);
         }
     }
 }
 
-/// Copies a row: first the columns of the first register of partial sums, then those of the second, …; the last step is
+/// Adds to a tile `y [tokens, rows]` the products of a block of columns of `w` and `x`, both as [`pack`] writes them.
+#[inline(always)]
+pub(crate) fn multiply<S: Simd>(
+    s: S,
+    w: Rows<'_, f32>,
+    x: Rows<'_, f32>,
+    y: &mut TileMut<'_, f32>,
+) {
+    let (tokens, rows) = (y.rows(), y.cols());
+    for row in (0..rows).step_by(ROWS) {
+        let end = rows.min(row + ROWS);
+        let mut t = 0;
+        while t < tokens {
+            t += match tokens - t {
+                4.. if S::REGISTERS >= 32 => few::<S, 4>(s, w, x, t, row..end, y),
+                3.. => few::<S, 3>(s, w, x, t, row..end, y),
+                _ => few::<S, 1>(s, w, x, t, row..end, y),
+            };
+        }
+    }
+}
+
+/// Copies a row, of at most [`BLOCK`] elements: first the columns of the first register of partial sums, then those of the second, …; the last step is
 /// continued with zeros.
 #[inline(always)]
-fn pack<S: Simd, E: Element>(s: S, from: &[E], to: &mut [f32]) {
+pub(crate) fn pack<S: Simd, E: Element>(s: S, from: &[E], to: &mut [f32]) {
     let steps = to.len() / WAYS;
     let (whole, rest) = from.as_chunks::<WAYS>();
     let last = partial_sums::last_step(rest, 0.0);

@@ -8,9 +8,7 @@
 //! Source: Rabe and Staats, *Self-attention does not need O(n²) memory*, 2021; Milakov and Gimelshein, *Online normalizer
 //! calculation for softmax*, 2018, algorithm 3.
 
-use std::cell::RefCell;
-
-use super::Stored;
+use super::{SCRATCH, Stored};
 use crate::pool::TileMut;
 use crate::simd::{
     Kernel, MAX_LANES, Plain, Simd, add_column_products_with_lanes, add_products_with_lanes,
@@ -29,11 +27,6 @@ const ROWS: usize = 4;
 
 /// Groups of registers that a task's queries fill, at most.
 const GROUPS: usize = QUERIES / 16;
-
-thread_local! {
-    /// What a task needs for itself, kept for the next.
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
 
 /// `out_ih = sum_j w_ihj v_jh`, `w_ih = softmax_j(scale q_ih · k_jh)`, for every row `i` of `q` over all rows `j` of `k` and `v`,
 /// head by head.
@@ -70,17 +63,20 @@ pub fn attend_all(
     let head_dim = width / heads;
     pool.for_each_tile_mut(out, width, QUERIES, head_dim, &|first, column, out| {
         let columns = column..column + head_dim;
-        let work = AttendAll {
-            q: &q[first * width + column..],
-            stride: width,
-            k: Stored::of(k.columns(columns.clone())),
-            v: Stored::of(v.columns(columns)),
-            keys: k.rows,
-            head_dim,
-            scale,
-            out,
-        };
-        dispatch(pool.isa(), work);
+        SCRATCH.with_borrow_mut(|scratch| {
+            let work = AttendAll {
+                q: &q[first * width + column..],
+                stride: width,
+                k: Stored::of(k.columns(columns.clone())),
+                v: Stored::of(v.columns(columns)),
+                keys: k.rows,
+                head_dim,
+                scale,
+                out,
+                scratch,
+            };
+            dispatch(pool.isa(), work);
+        });
     });
 }
 
@@ -96,6 +92,7 @@ struct AttendAll<'a, 'y, 'm> {
     scale: f32,
     /// `[queries, head_dim]`
     out: &'y mut TileMut<'m, f32>,
+    scratch: &'y mut Vec<f32>,
 }
 
 impl Kernel for AttendAll<'_, '_, '_> {
@@ -162,59 +159,58 @@ impl AttendAll<'_, '_, '_> {
     /// `C` registers of queries at a time.
     #[inline(always)]
     fn in_lanes<S: Simd, const C: usize>(self, s: S) {
-        let (head_dim, lanes) = (self.head_dim, C * S::LANES);
+        let (head_dim, lanes, scratch) = (self.head_dim, C * S::LANES, self.scratch);
         let queries = self.out.rows();
         let groups = queries.div_ceil(lanes);
         let group_len = head_dim * lanes;
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.clear();
-            scratch.resize(2 * groups * group_len + (2 * head_dim + lanes) * KEYS, 0.0);
-            let (q, rest) = scratch.split_at_mut(groups * group_len);
-            let (out, rest) = rest.split_at_mut(groups * group_len);
-            let (k, rest) = rest.split_at_mut(KEYS * head_dim);
-            let (v, weights) = rest.split_at_mut(KEYS * head_dim);
-            for i in 0..queries {
-                let to = &mut q[i / lanes * group_len + i % lanes..];
-                let from = &self.q[i * self.stride..][..head_dim];
-                for (to, from) in to.iter_mut().step_by(lanes).zip(from) {
-                    *to = from * self.scale;
-                }
+        scratch.clear();
+        let len = 2 * groups * group_len + (2 * head_dim + lanes) * KEYS;
+        scratch.resize(len, 0.0);
+        let (q, rest) = scratch.split_at_mut(groups * group_len);
+        let (out, rest) = rest.split_at_mut(groups * group_len);
+        let (k, rest) = rest.split_at_mut(KEYS * head_dim);
+        let (v, weights) = rest.split_at_mut(KEYS * head_dim);
+        for i in 0..queries {
+            let to = &mut q[i / lanes * group_len + i % lanes..];
+            let from = &self.q[i * self.stride..][..head_dim];
+            for (to, from) in to.iter_mut().step_by(lanes).zip(from) {
+                *to = from * self.scale;
             }
-            let mut max = [[s.splat(f32::NEG_INFINITY); C]; GROUPS];
-            let mut sum = [[s.splat(0.0); C]; GROUPS];
-            for first in (0..self.keys).step_by(KEYS) {
-                let keys = KEYS.min(self.keys - first);
-                for (i, row) in k.chunks_exact_mut(head_dim).take(keys).enumerate() {
-                    self.k.widen(s, first + i, row);
-                }
-                for (i, row) in v.chunks_exact_mut(head_dim).take(keys).enumerate() {
-                    self.v.widen(s, first + i, row);
-                }
-                for g in 0..groups {
-                    let at = g * group_len..(g + 1) * group_len;
-                    let group = Group::<S, C> {
-                        q: &q[at.clone()],
-                        out: &mut out[at],
-                        max: &mut max[g],
-                        sum: &mut sum[g],
-                    };
-                    group.block(s, k, v, head_dim, &mut weights[..keys * lanes]);
-                }
+        }
+        let mut max = [[s.splat(f32::NEG_INFINITY); C]; GROUPS];
+        let mut sum = [[s.splat(0.0); C]; GROUPS];
+        for first in (0..self.keys).step_by(KEYS) {
+            let keys = KEYS.min(self.keys - first);
+            for (i, row) in k.chunks_exact_mut(head_dim).take(keys).enumerate() {
+                self.k.widen(s, first + i, row);
             }
-            for i in 0..queries {
-                let mut sums = [0.0; 4 * MAX_LANES];
-                for (c, sum) in sum[i / lanes].iter().enumerate() {
-                    s.store(*sum, &mut sums[c * S::LANES..]);
-                }
-                let sum = sums[i % lanes];
-                let factor = if sum != 0.0 { 1.0 / sum } else { 1.0 };
-                let from = &out[i / lanes * group_len + i % lanes..];
-                let to = self.out.row_mut(i).iter_mut();
-                for (to, from) in to.zip(from.iter().step_by(lanes)) {
-                    *to = from * factor;
-                }
+            for (i, row) in v.chunks_exact_mut(head_dim).take(keys).enumerate() {
+                self.v.widen(s, first + i, row);
             }
-        });
+            for g in 0..groups {
+                let at = g * group_len..(g + 1) * group_len;
+                let group = Group::<S, C> {
+                    q: &q[at.clone()],
+                    out: &mut out[at],
+                    max: &mut max[g],
+                    sum: &mut sum[g],
+                };
+                group.block(s, k, v, head_dim, &mut weights[..keys * lanes]);
+            }
+        }
+        for i in 0..queries {
+            let mut sums = [0.0; 4 * MAX_LANES];
+            for (c, sum) in sum[i / lanes].iter().enumerate() {
+                s.store(*sum, &mut sums[c * S::LANES..]);
+            }
+            let sum = sums[i % lanes];
+            let factor = if sum != 0.0 { 1.0 / sum } else { 1.0 };
+            let from = &out[i / lanes * group_len + i % lanes..];
+            let to = self.out.row_mut(i).iter_mut();
+            for (to, from) in to.zip(from.iter().step_by(lanes)) {
+                *to = from * factor;
+            }
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! Online softmax over blocks of keys, with registers.
+//! Online softmax over blocks of keys, with registers, for the heads of one token: keys and values are widened where they are
+//! multiplied.
 //!
 //! On ARM 334 instructions for a key of 256 half floats with its value and a head, where 4 heads share them; 398 for one in 8 bits.
 
-use super::{Attend, BLOCK, HEADS, Queries, Stored, int8};
+use super::{Attend, BLOCK, HEADS, Part, Queries, Stored, int8};
 use crate::dot_tile::DotTile;
 use crate::pool::TileMut;
 use crate::rows::Rows;
@@ -12,17 +13,17 @@ use crate::simd::{Element, Kernel, Plain, Simd, add_weighted_rows, math};
 /// For each head the scores, then the weights, of a block; beyond the block's keys the weights are 0.
 type Weights = [[f32; BLOCK]; HEADS];
 
+/// For the only token, which has at most [`HEADS`] heads.
 #[inline(always)]
-pub(super) fn attend<S: Simd>(s: S, work: Attend<'_>) {
-    let queries = work.queries;
-    let heads = work.max.len();
-    work.out.fill(0.0);
-    work.max.fill(f32::NEG_INFINITY);
-    work.sum.fill(0.0);
-    for keys in work.blocks() {
+pub(super) fn attend<S: Simd>(s: S, mut work: Attend<'_, '_, '_>) {
+    let Attend { queries, keys, .. } = work;
+    let Part { out, max, sum } = work.part(0);
+    let heads = queries.heads;
+    for block in 0..keys.blocks() {
+        let own = keys.block(0, block);
         let mut weights: Weights = [[0.0; BLOCK]; HEADS];
         let mut at = 0;
-        for piece in work.pieces(keys.clone()) {
+        for piece in keys.pieces(own.clone()) {
             let mut all = TileMut::new(weights.as_flattened_mut(), BLOCK);
             let scores = &mut all.part(0..heads, at..at + piece.keys);
             match piece.k {
@@ -41,34 +42,26 @@ pub(super) fn attend<S: Simd>(s: S, work: Attend<'_>) {
         }
         let mut shrink = [1.0; HEADS];
         for h in 0..heads {
-            let old = work.max[h];
-            let (max, sum) = to_weights(s, &mut weights[h], queries.scale, at, old);
-            // The first block: nothing was summed before.
-            shrink[h] = if old == f32::NEG_INFINITY {
-                0.0
-            } else {
-                math::exp(Plain, old - max)
-            };
-            work.max[h] = max;
-            work.sum[h] = work.sum[h] * shrink[h] + sum;
+            let scale = queries.scale;
+            shrink[h] = next_block(s, &mut weights[h], scale, at, &mut max[h], &mut sum[h]);
         }
         let mut at = 0;
-        for piece in work.pieces(keys) {
+        for piece in keys.pieces(own) {
             let keys = piece.keys;
             let mut own: Weights = [[0.0; BLOCK]; HEADS];
             for (own, weights) in own.iter_mut().zip(&weights) {
                 own[..keys].copy_from_slice(&weights[at..at + keys]);
             }
             match piece.v {
-                Stored::F32(v) => add(s, work.out, &own, &shrink, v, keys),
-                Stored::Bf16(v) => add(s, work.out, &own, &shrink, v, keys),
-                Stored::F16(v) => add(s, work.out, &own, &shrink, v, keys),
+                Stored::F32(v) => add(s, out, &own, &shrink, v, keys),
+                Stored::Bf16(v) => add(s, out, &own, &shrink, v, keys),
+                Stored::F16(v) => add(s, out, &own, &shrink, v, keys),
                 Stored::Int8(v) => {
                     for key in 0..keys {
                         let scale = int8::scale(v, key);
                         own.iter_mut().for_each(|weights| weights[key] *= scale);
                     }
-                    add(s, work.out, &own, &shrink, v, keys);
+                    add(s, out, &own, &shrink, v, keys);
                 }
             }
             shrink = [1.0; HEADS];
@@ -91,6 +84,30 @@ fn products<S: Simd, E: Element>(
         depth: queries.head_dim,
     };
     DotTile { w: k, x, y: scores }.simd(s);
+}
+
+/// Turns a head's `keys` scores of its next block into weights, and takes them into its largest score and its sum; what was
+/// summed before is to be multiplied with what is returned.
+#[inline(always)]
+pub(super) fn next_block<S: Simd>(
+    s: S,
+    weights: &mut [f32; BLOCK],
+    scale: f32,
+    keys: usize,
+    max: &mut f32,
+    sum: &mut f32,
+) -> f32 {
+    let old = *max;
+    let (new, added) = to_weights(s, weights, scale, keys, old);
+    // The first block: nothing was summed before.
+    let shrink = if old == f32::NEG_INFINITY {
+        0.0
+    } else {
+        math::exp(Plain, old - new)
+    };
+    *max = new;
+    *sum = *sum * shrink + added;
+    shrink
 }
 
 /// Turns `keys` scores into weights `e^(scale score - max)`; returns the largest scaled score, `old` included, and their sum.
@@ -155,15 +172,21 @@ fn add_heads<S: Simd, E: Element, const H: usize>(
     keys: usize,
 ) -> usize {
     let depth = v.depth;
+    let mut own = [&weights[0][..keys]; H];
+    for (own, weights) in own.iter_mut().zip(weights) {
+        *own = &weights[..keys];
+    }
     let mut at = 0;
     if S::REGISTERS >= 32 {
         while depth - at >= 4 * S::LANES {
-            add_columns::<S, E, H, 4>(s, out, weights, shrink, v, keys, at);
+            let (out, rows) = (&mut out[at..], &v.data[at..]);
+            add_columns::<S, E, H, 4>(s, out, depth, own, shrink, rows, v.stride);
             at += 4 * S::LANES;
         }
     }
     while depth - at >= 2 * S::LANES {
-        add_columns::<S, E, H, 2>(s, out, weights, shrink, v, keys, at);
+        let (out, rows) = (&mut out[at..], &v.data[at..]);
+        add_columns::<S, E, H, 2>(s, out, depth, own, shrink, rows, v.stride);
         at += 2 * S::LANES;
     }
     while at < depth {
@@ -182,32 +205,29 @@ fn add_heads<S: Simd, E: Element, const H: usize>(
     H
 }
 
-/// [`add_heads`] for `C` registers of columns from `at` on.
+/// For each of `H` heads, whose sums lie `head_dim` apart, `C` registers of columns:
+/// `out_h = shrink_h out_h + sum_j weights_hj rows_j`, with `rows` `stride` apart.
 #[inline(always)]
-fn add_columns<S: Simd, E: Element, const H: usize, const C: usize>(
+pub(super) fn add_columns<S: Simd, E: Element, const H: usize, const C: usize>(
     s: S,
     out: &mut [f32],
-    weights: &[[f32; BLOCK]],
+    head_dim: usize,
+    weights: [&[f32]; H],
     shrink: &[f32],
-    v: Rows<'_, E>,
-    keys: usize,
-    at: usize,
+    rows: &[E],
+    stride: usize,
 ) {
     let mut sums = [[s.splat(0.0); C]; H];
     for (h, sums) in sums.iter_mut().enumerate() {
         for (c, sum) in sums.iter_mut().enumerate() {
-            let old = s.load(&out[h * v.depth + at + c * S::LANES..]);
+            let old = s.load(&out[h * head_dim + c * S::LANES..]);
             *sum = s.mul(old, s.splat(shrink[h]));
         }
     }
-    let mut own = [&weights[0][..keys]; H];
-    for (own, weights) in own.iter_mut().zip(&weights[..H]) {
-        *own = &weights[..keys];
-    }
-    add_weighted_rows(s, &mut sums, own, &v.data[at..], v.stride);
+    add_weighted_rows(s, &mut sums, weights, rows, stride);
     for (h, sums) in sums.iter().enumerate() {
         for (c, sum) in sums.iter().enumerate() {
-            s.store(*sum, &mut out[h * v.depth + at + c * S::LANES..]);
+            s.store(*sum, &mut out[h * head_dim + c * S::LANES..]);
         }
     }
 }

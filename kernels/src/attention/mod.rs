@@ -1,14 +1,16 @@
-//! Attention of one token over the keys and values that it may see.
+//! Attention over the keys and values that a token may see.
 //!
-//! The query heads that share a key/value head (grouped-query attention) are done together, so that keys and values are
-//! read once for all of them. The caller says what is visible: a causal mask and a sliding window are simply the keys that
-//! it passes, for instance the two parts of a ring and the fresh keys of the current chunk as three segments.
+//! The query heads that share a key/value head (grouped-query attention) are done together, and so are consecutive tokens: keys
+//! and values are read and widened once for all of them. The caller says which of the keys each token sees. A causal mask and a
+//! sliding window are ranges of the keys that it passes, for instance the two parts of a ring and the fresh keys of the current
+//! chunk as three segments.
 //!
-//! Keys are taken in blocks of 32, counted from the first visible one, wherever segments end. Each block's scores become
+//! Keys are taken in blocks of 32, counted from the first that a token sees, wherever segments end. Each block's scores become
 //! weights relative to the largest score so far, and what was summed before shrinks when that grows, so one pass over the
 //! keys is enough and no score is stored. For the same reason parts of the keys can be attended to by different threads
-//! ([`attend_part`]) and put together in the end ([`combine`]). How many keys are in a part follows from their number
-//! ([`part_keys`]), so that the result does not depend on who computes what; nor does it on the instruction set.
+//! ([`attend_tile`]) and put together in the end ([`combine`]). How many keys are in a part follows from their number
+//! ([`part_keys`]), so that the result does not depend on who computes what, nor on which tokens are done together; nor does it
+//! on the instruction set.
 //!
 //! Source: Vaswani et al., *Attention Is All You Need*, 2017, equation 1; Milakov and Gimelshein, *Online normalizer
 //! calculation for softmax*, 2018, algorithm 3; Ainslie et al., *GQA*, 2023.
@@ -17,156 +19,25 @@ mod all;
 mod blocks;
 pub mod int8;
 mod scalar;
+mod segment;
+mod tile;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-use half::{bf16, f16};
-
 pub use self::all::attend_all;
+pub use self::segment::KvSegment;
+use self::segment::Stored;
+use crate::Isa;
 use crate::elementwise::{scale, scale_add};
-use crate::rows::Rows;
-use crate::simd::{Element, Kernel, Plain, Simd, dispatch, math};
-use crate::widen::Widen;
-use crate::{Isa, Matrix, MatrixData};
-
-/// Keys and values of consecutive positions of one key/value head.
-#[derive(Clone, Copy, Debug)]
-pub struct KvSegment<'a> {
-    k: Stored<'a>,
-    v: Stored<'a>,
-    keys: usize,
-    head_dim: usize,
-}
-
-/// Rows in one of the formats that widen in registers.
-#[derive(Clone, Copy, Debug)]
-enum Stored<'a> {
-    F32(Rows<'a, f32>),
-    Bf16(Rows<'a, bf16>),
-    F16(Rows<'a, f16>),
-    /// Rows of [`int8`], whose scales lie beyond the depth.
-    Int8(Rows<'a, i8>),
-}
-
-impl<'a> KvSegment<'a> {
-    /// `k` and `v` are both `[keys, head_dim]`, each in any float format.
-    ///
-    /// # Panics
-    /// When their shapes differ or one is quantised.
-    pub fn new(k: Matrix<'a>, v: Matrix<'a>) -> KvSegment<'a> {
-        assert!(
-            k.rows == v.rows && k.cols == v.cols,
-            "keys {} x {} and values {} x {}",
-            k.rows,
-            k.cols,
-            v.rows,
-            v.cols
-        );
-        KvSegment {
-            k: Stored::of(k),
-            v: Stored::of(v),
-            keys: k.rows,
-            head_dim: k.cols,
-        }
-    }
-
-    /// `k` and `v` are both `keys` rows as [`int8::quantize`] writes them.
-    ///
-    /// # Panics
-    /// When their lengths differ or are not of whole rows.
-    pub fn int8(k: &'a [i8], v: &'a [i8], head_dim: usize) -> KvSegment<'a> {
-        let stride = int8::row_len(head_dim);
-        assert!(
-            k.len() == v.len() && k.len().is_multiple_of(stride),
-            "rows of {stride} in {} and {} bytes",
-            k.len(),
-            v.len()
-        );
-        let rows = |data| {
-            Stored::Int8(Rows {
-                data,
-                stride,
-                depth: head_dim,
-            })
-        };
-        KvSegment {
-            k: rows(k),
-            v: rows(v),
-            keys: k.len() / stride,
-            head_dim,
-        }
-    }
-
-    /// How many keys it has.
-    pub fn keys(&self) -> usize {
-        self.keys
-    }
-
-    /// The keys of a range.
-    fn part(self, keys: Range<usize>) -> KvSegment<'a> {
-        let (k, v) = (self.k.from(keys.start), self.v.from(keys.start));
-        KvSegment {
-            k,
-            v,
-            keys: keys.len(),
-            ..self
-        }
-    }
-}
-
-impl<'a> Stored<'a> {
-    #[track_caller]
-    fn of(matrix: Matrix<'a>) -> Stored<'a> {
-        let (stride, depth) = (matrix.row_stride, matrix.cols);
-        match matrix.data {
-            MatrixData::F32(data) => Stored::F32(Rows {
-                data,
-                stride,
-                depth,
-            }),
-            MatrixData::Bf16(data) => Stored::Bf16(Rows {
-                data,
-                stride,
-                depth,
-            }),
-            MatrixData::F16(data) => Stored::F16(Rows {
-                data,
-                stride,
-                depth,
-            }),
-            _ => panic!("attention over quantised keys or values"),
-        }
-    }
-
-    /// A row as 32-bit floats; of [`int8`] without its scale.
-    #[inline(always)]
-    fn widen<S: Simd>(self, s: S, row: usize, to: &mut [f32]) {
-        match self {
-            Stored::F32(rows) => widen(s, rows.row(row), to),
-            Stored::Bf16(rows) => widen(s, rows.row(row), to),
-            Stored::F16(rows) => widen(s, rows.row(row), to),
-            Stored::Int8(rows) => widen(s, rows.row(row), to),
-        }
-    }
-
-    fn from(self, row: usize) -> Stored<'a> {
-        match self {
-            Stored::F32(rows) => Stored::F32(rows.from(row)),
-            Stored::Bf16(rows) => Stored::Bf16(rows.from(row)),
-            Stored::F16(rows) => Stored::F16(rows.from(row)),
-            Stored::Int8(rows) => Stored::Int8(rows.from(row)),
-        }
-    }
-}
-
-#[inline(always)]
-fn widen<S: Simd, E: Element>(s: S, from: &[E], to: &mut [f32]) {
-    Widen { from, to }.simd(s);
-}
+use crate::pool::TileMut;
+use crate::simd::{Kernel, Plain, Simd, dispatch, math};
 
 /// Keys of a block, a multiple of every register's lanes: 32 values of 256 floats fill the first-level cache.
 const BLOCK: usize = 32;
+
+/// How far apart the first keys of tokens that are done together may be.
+const SPREAD: usize = 32;
 
 /// Attention over more keys than this is cut into parts.
 const PART_KEYS: usize = 512;
@@ -174,22 +45,46 @@ const PART_KEYS: usize = 512;
 /// Parts at most, whatever the number of keys.
 pub const MAX_PARTS: usize = 32;
 
-/// How many of `keys` keys are in one part (fewer in the last): all of them where there are few.
+/// How many of `keys` keys are in one part (fewer in the last): all of them where there are few. It doubles where there would be
+/// too many parts, so that nearly all neighbours in a long context have the same ones.
 pub fn part_keys(keys: usize) -> usize {
-    keys.div_ceil(MAX_PARTS).max(PART_KEYS)
+    PART_KEYS * keys.div_ceil(PART_KEYS * MAX_PARTS).next_power_of_two()
 }
 
 thread_local! {
     /// The parts of one call of [`attend`], kept for the next.
     static PARTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// What a kernel needs for itself, likewise.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Query heads that are done together: their sums fit the registers.
 const HEADS: usize = 4;
 
+/// The query heads of consecutive tokens that share a key/value head.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<'a> {
+    /// A token's heads, `[heads, head_dim]`, and `stride` elements after they begin those of the next one.
+    pub q: &'a [f32],
+    /// Elements from a token's first head to the next one's.
+    pub stride: usize,
+    /// Query heads of a token.
+    pub heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// What multiplies the scores.
+    pub scale: f32,
+}
+
+impl<'a> Queries<'a> {
+    fn head(&self, token: usize, head: usize) -> &'a [f32] {
+        &self.q[token * self.stride + head * self.head_dim..][..self.head_dim]
+    }
+}
+
 /// `out_h = sum_j w_hj v_j`, `w_h = softmax_j(scale q_h · k_j)`, over all keys `j` of all segments.
 ///
-/// `q` and `out` are `[heads, head_dim]`: the query heads of one key/value head. Without any key, `out` is 0.
+/// `q` and `out` are `[heads, head_dim]`: the query heads of one token and key/value head. Without any key, `out` is 0.
 ///
 /// # Panics
 /// When a shape does not fit.
@@ -197,65 +92,37 @@ pub fn attend(
     isa: Isa,
     q: &[f32],
     head_dim: usize,
-    scale_factor: f32,
+    scale: f32,
     segments: &[KvSegment<'_>],
     out: &mut [f32],
 ) {
-    let keys = check(q, head_dim, segments);
-    assert_eq!(q.len(), out.len(), "an output for each query head");
-    let in_part = part_keys(keys);
-    if keys > in_part {
-        let part_len = part_len(q.len() / head_dim, head_dim);
-        let mut parts = PARTS.take();
-        parts.resize(keys.div_ceil(in_part) * part_len, 0.0);
-        for (i, part) in parts.chunks_exact_mut(part_len.max(1)).enumerate() {
-            let keys = i * in_part..keys.min((i + 1) * in_part);
-            attend_part(isa, q, head_dim, scale_factor, segments, keys, part);
-        }
-        combine(isa, &parts, head_dim, out);
-        PARTS.set(parts);
+    assert!(
+        q.len() == out.len() && head_dim > 0 && q.len().is_multiple_of(head_dim),
+        "heads of {head_dim} in {} elements of queries and {} of outputs",
+        q.len(),
+        out.len()
+    );
+    if q.is_empty() {
         return;
     }
-    for (q, out) in q
-        .chunks(HEADS * head_dim)
-        .zip(out.chunks_mut(HEADS * head_dim))
-    {
-        let heads = q.len() / head_dim;
-        let (mut max, mut sum) = ([0.0; HEADS], [0.0; HEADS]);
-        let (max, sum) = (&mut max[..heads], &mut sum[..heads]);
-        let queries = Queries {
-            q,
-            head_dim,
-            scale: scale_factor,
-        };
-        dispatch(
-            isa,
-            Attend {
-                queries,
-                segments,
-                keys: 0..keys,
-                out,
-                max,
-                sum,
-            },
-        );
-        for (out, &sum) in out.chunks_exact_mut(head_dim).zip(&*sum) {
-            if sum != 0.0 {
-                scale(isa, out, 1.0 / sum);
-            }
-        }
+    let keys = segments.iter().map(KvSegment::keys).sum();
+    let (in_part, part_len) = (part_keys(keys), part_len(q.len() / head_dim, head_dim));
+    let mut parts = PARTS.take();
+    parts.resize(keys.div_ceil(in_part) * part_len, 0.0);
+    for (i, part) in parts.chunks_exact_mut(part_len).enumerate() {
+        let keys = i * in_part..keys.min((i + 1) * in_part);
+        attend_part(isa, q, head_dim, scale, segments, keys, part);
     }
+    combine(isa, &parts, head_dim, out);
+    PARTS.set(parts);
 }
 
-/// Floats that [`attend_part`] writes for `heads` query heads.
+/// Floats that [`attend_tile`] writes for `heads` query heads of a token.
 pub fn part_len(heads: usize, head_dim: usize) -> usize {
     heads * (head_dim + 2)
 }
 
-/// The part of [`attend`] that the keys of the range `keys` contribute, for [`combine`]; keys are counted through all segments.
-///
-/// `part` has [`part_len`] elements: the weighted sums of values, not yet divided, `[heads, head_dim]`, then for each head
-/// the largest score, then for each head the sum of the weights.
+/// [`attend_tile`] for one token: `q` is `[heads, head_dim]`, `part` has [`part_len`] elements.
 ///
 /// # Panics
 /// When a shape does not fit or there are fewer keys.
@@ -268,42 +135,97 @@ pub fn attend_part(
     keys: Range<usize>,
     part: &mut [f32],
 ) {
-    let all = check(q, head_dim, segments);
-    assert!(
-        keys.start <= keys.end && keys.end <= all,
-        "keys {keys:?} of {all}"
+    let queries = Queries {
+        q,
+        stride: q.len(),
+        heads: q.len() / head_dim,
+        head_dim,
+        scale,
+    };
+    let len = part.len();
+    attend_tile(
+        isa,
+        queries,
+        segments,
+        &[keys],
+        &mut TileMut::new(part, len),
     );
-    let heads = q.len() / head_dim;
-    assert_eq!(
-        part.len(),
-        part_len(heads, head_dim),
-        "a part of {heads} heads of {head_dim}"
-    );
-    let (out, rest) = part.split_at_mut(heads * head_dim);
-    let (max, sum) = rest.split_at_mut(heads);
-    for (((q, out), max), sum) in q
-        .chunks(HEADS * head_dim)
-        .zip(out.chunks_mut(HEADS * head_dim))
-        .zip(max.chunks_mut(HEADS))
-        .zip(sum.chunks_mut(HEADS))
-    {
-        let queries = Queries { q, head_dim, scale };
-        dispatch(
-            isa,
-            Attend {
-                queries,
-                segments,
-                keys: keys.clone(),
-                out,
-                max,
-                sum,
-            },
-        );
-    }
 }
 
-/// Puts the parts of [`attend_part`] that cover all keys once together: `out` is what [`attend`] gives, to the bit if the
-/// parts have [`part_keys`] keys, else to rounding.
+/// What some of its keys contribute to the attention of each of a few tokens, for [`combine`]: the same, bit by bit, whichever
+/// tokens are done together.
+///
+/// `keys` says for each token which keys, counted through all segments; they begin at most 32 keys apart, a later token's not
+/// before an earlier one's. `parts` is \[tokens, [`part_len`]\]: for each token the weighted sums of values, not yet divided,
+/// `[heads, head_dim]`, then for each head the largest score, then for each head the sum of the weights.
+///
+/// # Panics
+/// When a shape does not fit or there are fewer keys.
+pub fn attend_tile(
+    isa: Isa,
+    queries: Queries<'_>,
+    segments: &[KvSegment<'_>],
+    keys: &[Range<usize>],
+    parts: &mut TileMut<'_, f32>,
+) {
+    check(queries, segments, keys, parts);
+    let keys = Keys {
+        segments,
+        ranges: keys,
+    };
+    SCRATCH.with_borrow_mut(|scratch| {
+        let work = Attend {
+            queries,
+            keys,
+            parts,
+            scratch,
+        };
+        dispatch(isa, work);
+    });
+}
+
+#[track_caller]
+fn check(
+    queries: Queries<'_>,
+    segments: &[KvSegment<'_>],
+    keys: &[Range<usize>],
+    parts: &TileMut<'_, f32>,
+) {
+    let (heads, head_dim) = (queries.heads, queries.head_dim);
+    let (tokens, len) = (keys.len(), queries.q.len());
+    assert!(
+        tokens > 0
+            && heads > 0
+            && head_dim > 0
+            && (tokens - 1) * queries.stride + heads * head_dim <= len,
+        "{tokens} tokens of {heads} heads of {head_dim}, {} apart, in {len}",
+        queries.stride
+    );
+    assert_eq!(
+        [parts.rows(), parts.cols()],
+        [tokens, part_len(heads, head_dim)],
+        "parts of {tokens} tokens of {heads} heads of {head_dim}"
+    );
+    for segment in segments {
+        assert_eq!(
+            segment.head_dim(),
+            head_dim,
+            "keys and values for heads of {head_dim}"
+        );
+    }
+    let all: usize = segments.iter().map(KvSegment::keys).sum();
+    let first = keys[0].start;
+    assert!(
+        keys.iter()
+            .all(|keys| keys.start <= keys.end && keys.end <= all)
+            && keys.is_sorted_by_key(|keys| keys.start)
+            && keys.iter().all(|keys| keys.start - first <= SPREAD),
+        "keys {keys:?} of {all}"
+    );
+}
+
+/// Puts the parts of [`attend_tile`] that cover all of a token's keys once together: `out` is what [`attend`] gives, to the bit if
+/// the parts have [`part_keys`] keys, else to rounding.
 ///
 /// `parts` is any number of parts of `out.len() / head_dim` heads, back to back.
 ///
@@ -322,6 +244,15 @@ pub fn combine(isa: Isa, parts: &[f32], head_dim: usize, out: &mut [f32]) {
     );
     let (max_at, sum_at) = (heads * head_dim, heads * head_dim + heads);
     for (h, out) in out.chunks_exact_mut(head_dim).enumerate() {
+        if parts.len() == part_len {
+            // The only one: as it is.
+            out.copy_from_slice(&parts[h * head_dim..][..head_dim]);
+            let sum = parts[sum_at + h];
+            if sum != 0.0 {
+                scale(isa, out, 1.0 / sum);
+            }
+            continue;
+        }
         out.fill(0.0);
         let parts = || {
             parts
@@ -344,41 +275,30 @@ pub fn combine(isa: Isa, parts: &[f32], head_dim: usize, out: &mut [f32]) {
     }
 }
 
-/// How many keys there are, after checking the shapes.
-#[track_caller]
-fn check(q: &[f32], head_dim: usize, segments: &[KvSegment<'_>]) -> usize {
-    assert!(
-        head_dim > 0 && q.len().is_multiple_of(head_dim),
-        "query heads of {head_dim}"
-    );
-    for segment in segments {
-        assert_eq!(
-            segment.head_dim, head_dim,
-            "keys and values for heads of {head_dim}"
-        );
-    }
-    segments.iter().map(|segment| segment.keys).sum()
-}
-
-/// At most [`HEADS`] query heads `[heads, head_dim]`, and what multiplies their scores.
-#[derive(Clone, Copy)]
-struct Queries<'a> {
-    q: &'a [f32],
-    head_dim: usize,
-    scale: f32,
-}
-
-/// `out`: values weighted by `e^(score - max)`; `max`: the largest score; `sum`: the sum of the weights; each for each head.
-struct Attend<'a> {
+/// Parts of the attention of some tokens.
+struct Attend<'a, 'y, 'm> {
     queries: Queries<'a>,
+    keys: Keys<'a>,
+    parts: &'y mut TileMut<'m, f32>,
+    scratch: &'y mut Vec<f32>,
+}
+
+/// What tokens see.
+#[derive(Clone, Copy)]
+struct Keys<'a> {
     segments: &'a [KvSegment<'a>],
-    keys: Range<usize>,
+    /// By token.
+    ranges: &'a [Range<usize>],
+}
+
+/// A token's part, for each head: values weighted by `e^(score - max)`, the largest score, the sum of the weights.
+struct Part<'a> {
     out: &'a mut [f32],
     max: &'a mut [f32],
     sum: &'a mut [f32],
 }
 
-impl Kernel for Attend<'_> {
+impl Kernel for Attend<'_, '_, '_> {
     type Output = ();
 
     fn scalar(self) {
@@ -386,19 +306,42 @@ impl Kernel for Attend<'_> {
     }
 
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S) {
-        blocks::attend(s, self);
+    fn simd<S: Simd>(mut self, s: S) {
+        for token in 0..self.keys.ranges.len() {
+            self.part(token).clear();
+        }
+        if self.keys.ranges.len() == 1 && self.queries.heads <= HEADS {
+            blocks::attend(s, self);
+        } else {
+            tile::attend(s, self);
+        }
     }
 }
 
-impl<'a> Attend<'a> {
-    /// The keys, [`BLOCK`] at a time.
-    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let end = self.keys.end;
-        self.keys
-            .clone()
-            .step_by(BLOCK)
-            .map(move |at| at..end.min(at + BLOCK))
+impl Attend<'_, '_, '_> {
+    fn part(&mut self, token: usize) -> Part<'_> {
+        let heads = self.queries.heads;
+        let (out, rest) = self
+            .parts
+            .row_mut(token)
+            .split_at_mut(heads * self.queries.head_dim);
+        let (max, sum) = rest.split_at_mut(heads);
+        Part { out, max, sum }
+    }
+}
+
+impl<'a> Keys<'a> {
+    /// A token's keys of block `block`; none where it has fewer.
+    fn block(&self, token: usize, block: usize) -> Range<usize> {
+        let keys = &self.ranges[token];
+        let at = |block: usize| keys.end.min(keys.start + block * BLOCK);
+        at(block)..at(block + 1)
+    }
+
+    /// Blocks of the token that has most of them.
+    fn blocks(&self) -> usize {
+        let most = self.ranges.iter().map(Range::len).max();
+        most.unwrap_or(0).div_ceil(BLOCK)
     }
 
     /// Some of the keys, as the pieces of the segments where they are.
@@ -411,5 +354,13 @@ impl<'a> Attend<'a> {
             let to = keys.end.clamp(first, before) - first;
             (from < to).then(|| segment.part(from..to))
         })
+    }
+}
+
+impl Part<'_> {
+    fn clear(&mut self) {
+        self.out.fill(0.0);
+        self.max.fill(f32::NEG_INFINITY);
+        self.sum.fill(0.0);
     }
 }

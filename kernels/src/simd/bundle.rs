@@ -184,16 +184,34 @@ pub(crate) fn add_weighted_rows<S: Simd, E: Element, const H: usize, const C: us
     }
     assert!(weights.iter().all(|weights| weights.len() == count));
     assert!((count - 1) * stride + C * S::LANES <= rows.len());
-    for j in 0..count {
-        // SAFETY: row j ends where the last one does or before, which is in `rows`, as just checked.
+    let mut j = 0;
+    while j + 4 <= count {
+        let mut fours = [[s.splat(0.0); 4]; H];
+        for (four, weights) in fours.iter_mut().zip(weights) {
+            // SAFETY: each has `count` weights, as just checked.
+            *four = unsafe { s.splat_ptr_4(weights.as_ptr().add(j)) };
+        }
+        for i in 0..4 {
+            // SAFETY: row j + i ends where the last one does or before, which is in `rows`, as just checked.
+            let values: [S::V; C] = unsafe { E::load_ptrs(s, rows.as_ptr().add((j + i) * stride)) };
+            for (sums, four) in sums.iter_mut().zip(&fours) {
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = s.mul_add(four[i], value, *sum);
+                }
+            }
+        }
+        j += 4;
+    }
+    while j < count {
+        // SAFETY: as above.
         let values: [S::V; C] = unsafe { E::load_ptrs(s, rows.as_ptr().add(j * stride)) };
         for (sums, weights) in sums.iter_mut().zip(weights) {
-            // SAFETY: each has `count` weights, as just checked.
-            let weight = s.splat(unsafe { *weights.get_unchecked(j) });
+            let weight = s.splat(weights[j]);
             for (sum, value) in sums.iter_mut().zip(values) {
                 *sum = s.mul_add(weight, value, *sum);
             }
         }
+        j += 1;
     }
 }
 

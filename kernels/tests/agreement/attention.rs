@@ -1,8 +1,11 @@
 //! Attention against its scalar reference, and the reference against a plain softmax.
 
+use std::ops::Range;
+
 use half::f16;
 use kernels::attention::{
-    KvSegment, attend, attend_all, attend_part, combine, int8, part_keys, part_len,
+    KvSegment, MAX_PARTS, Queries, attend, attend_all, attend_part, attend_tile, combine, int8,
+    part_keys, part_len,
 };
 use kernels::{Isa, Matrix, MatrixData, Pool, softmax};
 
@@ -38,7 +41,7 @@ impl Cache {
     }
 
     /// `keys`, from the single or the half precision copy.
-    fn segment(&self, keys: std::ops::Range<usize>, half: bool) -> KvSegment<'_> {
+    fn segment(&self, keys: Range<usize>, half: bool) -> KvSegment<'_> {
         let all = self.k.len() / self.stride;
         let matrix =
             |data| Matrix::strided(data, all, self.head_dim, self.stride).rows(keys.clone());
@@ -156,6 +159,146 @@ fn all_shapes() {
             combine(isa, &parts, head_dim, &mut got);
             assert_same(&what, &got, &expected);
         }
+    }
+}
+
+/// A ring's end, its beginning and the fresh keys of the chunk in work, each in one of the formats.
+enum Stored<'a> {
+    Floats(&'a Cache),
+    Bytes {
+        k: Vec<i8>,
+        v: Vec<i8>,
+        head_dim: usize,
+    },
+}
+
+impl Stored<'_> {
+    fn segments(&self, keys: Range<usize>, cuts: [usize; 2]) -> Vec<KvSegment<'_>> {
+        let cuts = cuts.map(|cut| keys.start + cut.min(keys.len()));
+        let ranges = [
+            keys.start..cuts[0],
+            cuts[0]..cuts[1].max(cuts[0]),
+            cuts[1].max(cuts[0])..keys.end,
+        ];
+        let segment = |(i, keys): (usize, Range<usize>)| match self {
+            Stored::Floats(cache) => cache.segment(keys, i < 2),
+            Stored::Bytes { k, v, head_dim } => {
+                let row = int8::row_len(*head_dim);
+                let bytes = keys.start * row..keys.end * row;
+                KvSegment::int8(&k[bytes.clone()], &v[bytes], *head_dim)
+            }
+        };
+        ranges.into_iter().enumerate().map(segment).collect()
+    }
+}
+
+/// Tokens that are done together get what each gets alone, to the bit: with a causal mask and with windows, whose blocks begin
+/// at other keys for each token.
+#[test]
+fn tokens_together_are_each_as_alone() {
+    let mut random = Random::new(26);
+    let mut any = |most: usize| (random.float().abs() * most as f32) as usize;
+    let shapes: Vec<_> = (0..40)
+        .map(|i| {
+            let keys = [40, 80, 600, 900][i % 4];
+            let tokens = 1 + any(9);
+            let window = (i % 3 == 0).then(|| 1 + any(keys));
+            (tokens, 1 + any(9), 1 + any(80), tokens + any(keys), window)
+        })
+        .chain([
+            (4, 8, 512, 300, None),
+            (4, 8, 256, 530, Some(512)),
+            (8, 4, 256, 530, Some(512)),
+            (1, 8, 512, 1100, None),
+            (2, 8, 64, 70, None),
+            (3, 2, 16, 17_000, None),
+            (32, 1, 8, 100, Some(40)),
+            (2, 3, 600, 40, None),
+        ])
+        .collect();
+    for (case, (tokens, heads, head_dim, keys, window)) in shapes.into_iter().enumerate() {
+        let what = format!(
+            "{tokens} tokens of {heads} heads of {head_dim}, {keys} keys, window {window:?}"
+        );
+        let cache = Cache::random(&mut random, keys, head_dim, case % 2 * 7);
+        let width = heads * head_dim;
+        let stride = width + case % 3 * 5;
+        let q = random.floats(tokens * stride, 1.0);
+        let seen = |token: usize| {
+            let end = keys - (tokens - 1 - token);
+            end.saturating_sub(window.unwrap_or(end))..end
+        };
+        let (size, base) = (part_keys(seen(tokens - 1).len()), seen(0).start);
+        let rows: Vec<f32> = (cache.k.chunks(cache.stride))
+            .flat_map(|row| &row[..head_dim])
+            .copied()
+            .collect();
+        let values: Vec<f32> = (cache.v.chunks(cache.stride))
+            .flat_map(|row| &row[..head_dim])
+            .copied()
+            .collect();
+        let bytes = Stored::Bytes {
+            k: in_8_bits(&rows, head_dim).0,
+            v: in_8_bits(&values, head_dim).0,
+            head_dim,
+        };
+        for stored in [Stored::Floats(&cache), bytes] {
+            let alone: Vec<Vec<f32>> = (0..tokens)
+                .map(|token| {
+                    let mut out = vec![f32::NAN; width];
+                    let q = &q[token * stride..][..width];
+                    let segments = stored.segments(seen(token), [usize::MAX; 2]);
+                    attend(Isa::scalar(), q, head_dim, 0.7, &segments, &mut out);
+                    out
+                })
+                .collect();
+            let segments = stored.segments(base..keys, [keys / 3, keys / 2]);
+            let queries = Queries {
+                q: &q,
+                stride,
+                heads,
+                head_dim,
+                scale: 0.7,
+            };
+            let parts = seen(tokens - 1).len().div_ceil(size);
+            let len = part_len(heads, head_dim);
+            for isa in isas() {
+                let pool = Pool::new(isa, 1);
+                let mut all = vec![f32::NAN; tokens * parts * len];
+                pool.for_each_tile_mut(&mut all, parts * len, tokens, len, &|_, at, out| {
+                    let part = at / len;
+                    let own = |token: usize| {
+                        let seen = seen(token);
+                        let at = |part: usize| seen.end.min(seen.start + part * size) - base;
+                        at(part)..at(part + 1)
+                    };
+                    let own: Vec<Range<usize>> = (0..tokens).map(own).collect();
+                    attend_tile(isa, queries, &segments, &own, out);
+                });
+                for (token, (alone, all)) in alone.iter().zip(all.chunks(parts * len)).enumerate() {
+                    let mut out = vec![f32::NAN; width];
+                    let own = seen(token).len().div_ceil(size);
+                    combine(isa, &all[..own * len], head_dim, &mut out);
+                    assert_same(&format!("{isa}: {what}, token {token}"), &out, alone);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_grow_by_doubling() {
+    for (keys, size) in [
+        (0, 512),
+        (512, 512),
+        (513, 512),
+        (16_384, 512),
+        (16_385, 1024),
+        (32_769, 2048),
+        (131_072, 4096),
+    ] {
+        assert_eq!(part_keys(keys), size.max(512), "{keys} keys");
+        assert!(keys.div_ceil(part_keys(keys)) <= MAX_PARTS);
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Source: reference section 2.5.
 
-use kernels::{Inputs, Pool, attention};
+use std::ops::Range;
+
+use kernels::attention::{self, Queries};
+use kernels::{Inputs, Pool};
 
 use super::kv_cache::KvCache;
 use super::rope::RopeTables;
@@ -38,10 +41,19 @@ pub(crate) fn scratch_width(shape: &LayerShape) -> usize {
     2 * shape.query_width().max(shape.kv_width())
 }
 
-/// Length of the partial results of one token.
+/// Queries that meet keys and values together, once these are read and widened.
+const TILE_QUERIES: usize = 32;
+
+/// Tokens that make so many queries, at most.
+const TILE_TOKENS: usize = 16;
+
+fn tile_tokens(shape: &LayerShape) -> usize {
+    (TILE_QUERIES * shape.kv_heads / shape.heads).clamp(1, TILE_TOKENS)
+}
+
+/// Length of the partial results of the tokens of a tile, when they have as many parts as there can be.
 pub(crate) fn parts_len(shape: &LayerShape) -> usize {
-    let group = shape.heads / shape.kv_heads;
-    shape.kv_heads * attention::MAX_PARTS * attention::part_len(group, shape.head_dim)
+    tile_tokens(shape) * attention::MAX_PARTS * shape.part_len()
 }
 
 impl Attention {
@@ -134,57 +146,137 @@ impl Attention {
                 rope.rotate(isa, first + t, head);
             }
         });
-        let keys = |head| cache.visible(self.kv_layer, head, first);
-        let count: usize = keys(0).iter().map(|segment| segment.keys()).sum();
-        if t == 1 && count > attention::part_keys(count) {
-            self.attend_in_parts(compute.pool, q, count, keys, parts, attended);
-        } else {
-            self.attend(compute.pool, q, first, cache, attended);
+        let seen = Seen {
+            cache,
+            layer: self.kv_layer,
+            first,
+        };
+        let mut done = 0;
+        while done < t {
+            let wave = Wave::new(
+                &self.shape,
+                compute.pool.threads(),
+                seen,
+                done..t,
+                parts.len(),
+            );
+            wave.attend(compute.pool, q, parts, attended);
+            done = wave.tokens.end;
         }
         compute.matmul(self.o, attended, t, out);
     }
+}
 
-    /// Query heads that share a K/V head, side by side.
-    fn group_width(&self) -> usize {
-        self.shape.query_width() / self.shape.kv_heads
+/// The keys and values of a layer, as the tokens in work see them, the first of which is token `first` of the chunk.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    cache: &'a KvCache,
+    layer: usize,
+    first: usize,
+}
+
+impl Seen<'_> {
+    /// Positions that a token sees.
+    fn by(&self, token: usize) -> Range<usize> {
+        self.cache.positions(self.layer, self.first + token)
     }
+}
 
-    /// Every token's query heads, a task for each group of them.
-    fn attend(&self, pool: &Pool, q: &[f32], first: usize, cache: &KvCache, attended: &mut [f32]) {
-        let (heads, group) = (self.shape.kv_heads, self.group_width());
-        pool.for_each_row_mut(attended, group, &|i, attended| {
-            let segments = cache.visible(self.kv_layer, i % heads, first + i / heads);
-            let q = &q[i * group..(i + 1) * group];
-            let head_dim = self.shape.head_dim;
-            attention::attend(pool.isa(), q, head_dim, SCALE, &segments, attended);
-        });
-    }
+/// Tokens whose partial results have room together. Each has the keys that it sees in parts of one size; a task takes one part of
+/// a few tokens, for query heads that share a K/V head.
+struct Wave<'a> {
+    shape: LayerShape,
+    seen: Seen<'a>,
+    tokens: Range<usize>,
+    part_keys: usize,
+    /// Parts of the token that has most.
+    parts: usize,
+    /// Tokens and query heads of a task.
+    tile: usize,
+    heads: usize,
+}
 
-    /// One token that sees many keys: a task for each of the parts that [`attention::attend`] would take one after the other.
-    fn attend_in_parts<'c>(
-        &self,
-        pool: &Pool,
-        q: &[f32],
-        keys: usize,
-        visible: impl Fn(usize) -> [attention::KvSegment<'c>; 3] + Sync,
-        parts: &mut [f32],
-        attended: &mut [f32],
-    ) {
-        let (head_dim, group) = (self.shape.head_dim, self.group_width());
-        let part_keys = attention::part_keys(keys);
-        let count = keys.div_ceil(part_keys);
-        let part_len = attention::part_len(group / head_dim, head_dim);
-        let parts = &mut parts[..self.shape.kv_heads * count * part_len];
-        pool.for_each_chunk_mut(parts, part_len, &|i, partial| {
-            let (head, part) = (i / count, i % count);
-            let q = &q[head * group..(head + 1) * group];
-            let keys = part * part_keys..((part + 1) * part_keys).min(keys);
-            let segments = visible(head);
-            attention::attend_part(pool.isa(), q, head_dim, SCALE, &segments, keys, partial);
-        });
-        let parts = parts.chunks_exact(count * part_len);
-        for (parts, attended) in parts.zip(attended.chunks_exact_mut(group)) {
-            attention::combine(pool.isa(), parts, head_dim, attended);
+impl<'a> Wave<'a> {
+    /// The first of `tokens` that have parts of one size and fit into `room` floats.
+    fn new(
+        shape: &LayerShape,
+        threads: usize,
+        seen: Seen<'a>,
+        tokens: Range<usize>,
+        room: usize,
+    ) -> Wave<'a> {
+        let part_keys = |token: usize| attention::part_keys(seen.by(token).len());
+        let size = part_keys(tokens.start);
+        let same = tokens.clone().take_while(|&token| part_keys(token) == size);
+        let mut count = same.count();
+        let last = tokens.start + count - 1;
+        let parts = seen.by(last).len().div_ceil(size);
+
+        let mut tile = tile_tokens(shape);
+        let fit = room / (parts * shape.part_len());
+        if fit < count {
+            count = (fit - fit % tile).max(1);
         }
+        // Fewer at a time where threads would have nothing to do.
+        let group = shape.heads / shape.kv_heads;
+        let mut heads = group;
+        let tasks = |tile, heads| count.div_ceil(tile) * (shape.heads / heads) * parts;
+        while tile > 1 && tasks(tile, heads) < threads {
+            tile = tile.div_ceil(2);
+        }
+        while heads > 2 && heads.is_multiple_of(2) && tasks(tile, heads) < threads {
+            heads /= 2;
+        }
+        Wave {
+            shape: *shape,
+            seen,
+            tokens: tokens.start..tokens.start + count,
+            part_keys: size,
+            parts,
+            tile,
+            heads,
+        }
+    }
+
+    /// Heads \[T, query width\] of all tokens in work to what those of the wave attend to, likewise; `parts` is the room for partial
+    /// results.
+    fn attend(&self, pool: &Pool, q: &[f32], parts: &mut [f32], attended: &mut [f32]) {
+        let (width, head_dim) = (self.shape.query_width(), self.shape.head_dim);
+        let rows = self.tokens.start * width..self.tokens.end * width;
+        let (q, attended) = (&q[rows.clone()], &mut attended[rows]);
+        // \[tokens, groups of heads, parts, part\]
+        let part = attention::part_len(self.heads, head_dim);
+        let row = self.shape.heads / self.heads * self.parts * part;
+        let parts = &mut parts[..self.tokens.len() * row];
+        pool.for_each_tile_mut(parts, row, self.tile, part, &|token, at, out| {
+            let (group, index) = (at / part / self.parts, at / part % self.parts);
+            let head = group * self.heads;
+            let queries = Queries {
+                q: &q[token * width + head * head_dim..],
+                stride: width,
+                heads: self.heads,
+                head_dim,
+                scale: SCALE,
+            };
+            let tokens = self.tokens.start + token..self.tokens.start + token + out.rows();
+            let base = self.seen.by(tokens.start).start;
+            let mut keys = [const { 0..0 }; TILE_TOKENS];
+            for (keys, token) in keys.iter_mut().zip(tokens.clone()) {
+                let seen = self.seen.by(token);
+                let at = |part: usize| seen.end.min(seen.start + part * self.part_keys) - base;
+                *keys = at(index)..at(index + 1);
+            }
+            let chunk = self.seen.first + tokens.start..self.seen.first + tokens.end;
+            let kv_head = head * self.shape.kv_heads / self.shape.heads;
+            let segments = self.seen.cache.visible(self.seen.layer, kv_head, chunk);
+            attention::attend_tile(pool.isa(), queries, &segments, &keys[..out.rows()], out);
+        });
+        let groups = self.shape.heads / self.heads;
+        pool.for_each_row_mut(attended, self.heads * head_dim, &|i, attended| {
+            let seen = self.seen.by(self.tokens.start + i / groups);
+            let own = seen.len().div_ceil(self.part_keys) * part;
+            let parts = &parts[i * self.parts * part..][..own];
+            attention::combine(pool.isa(), parts, head_dim, attended);
+        });
     }
 }

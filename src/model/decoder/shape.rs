@@ -36,6 +36,11 @@ impl LayerShape {
         self.heads * self.head_dim
     }
 
+    /// Floats of a part of the attention of all heads of a token.
+    pub(crate) fn part_len(&self) -> usize {
+        kernels::attention::part_len(self.heads, self.head_dim)
+    }
+
     /// Width of the key projection, and of the value projection.
     pub fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim

@@ -27,7 +27,7 @@ impl KvType {
     }
 }
 
-/// Rows of any type, `[kv_head][slot]`, each of `head_dim` elements.
+/// Rows of one head, of any type: those that were written, and room for the others, which takes no memory until then.
 #[derive(Debug)]
 enum Store {
     F32(Vec<f32>),
@@ -36,26 +36,21 @@ enum Store {
 }
 
 impl Store {
-    /// Zeroed: the kernel hands out the pages when they are first written, so a long context costs nothing until used.
     fn new(kind: KvType, rows: usize, head_dim: usize) -> Store {
         match kind {
-            KvType::F32 => Store::F32(vec![0.0; rows * head_dim]),
-            // `vec!` would write each of these, because it does not know that they are zeros.
-            KvType::F16 => Store::F16(bytemuck::zeroed_vec(rows * head_dim)),
-            KvType::Int8 => Store::Int8(vec![0; rows * int8::row_len(head_dim)]),
+            KvType::F32 => Store::F32(Vec::with_capacity(rows * head_dim)),
+            KvType::F16 => Store::F16(Vec::with_capacity(rows * head_dim)),
+            KvType::Int8 => Store::Int8(Vec::with_capacity(rows * int8::row_len(head_dim))),
         }
     }
 
     fn write(&mut self, isa: Isa, row: usize, from: &[f32]) {
         let head_dim = from.len();
         match self {
-            Store::F32(data) => data[row * head_dim..][..head_dim].copy_from_slice(from),
-            Store::F16(data) => {
-                kernels::widen::to_f16(isa, from, &mut data[row * head_dim..][..head_dim])
-            }
+            Store::F32(data) => grown(data, row, head_dim).copy_from_slice(from),
+            Store::F16(data) => kernels::widen::to_f16(isa, from, grown(data, row, head_dim)),
             Store::Int8(data) => {
-                let len = int8::row_len(head_dim);
-                int8::quantize(from, &mut data[row * len..][..len]);
+                int8::quantize(from, grown(data, row, int8::row_len(head_dim)));
             }
         }
     }
@@ -68,21 +63,37 @@ impl Store {
         }
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
+    /// The bytes of the rows before `rows`, which are there from now on.
+    fn bytes_mut(&mut self, rows: usize, head_dim: usize) -> &mut [u8] {
         match self {
-            Store::F32(data) => bytemuck::cast_slice_mut(data),
-            Store::F16(data) => bytemuck::cast_slice_mut(data),
-            Store::Int8(data) => bytemuck::cast_slice_mut(data),
+            Store::F32(data) => bytemuck::cast_slice_mut(up_to(data, rows * head_dim)),
+            Store::F16(data) => bytemuck::cast_slice_mut(up_to(data, rows * head_dim)),
+            Store::Int8(data) => {
+                bytemuck::cast_slice_mut(up_to(data, rows * int8::row_len(head_dim)))
+            }
         }
     }
+}
+
+/// Row `row` of rows of `len` elements, which is there from now on.
+fn grown<T: Copy + Default>(data: &mut Vec<T>, row: usize, len: usize) -> &mut [T] {
+    &mut up_to(data, (row + 1) * len)[row * len..]
+}
+
+/// The first `len` elements, which are there from now on.
+fn up_to<T: Copy + Default>(data: &mut Vec<T>, len: usize) -> &mut [T] {
+    if data.len() < len {
+        data.resize(len, T::default());
+    }
+    &mut data[..len]
 }
 
 /// Keys and values of one layer, or of the tokens of the chunk in work.
 #[derive(Debug)]
 pub(super) struct Block {
-    k: Store,
-    v: Store,
-    heads: usize,
+    /// By head, each up to `slots` rows.
+    k: Vec<Store>,
+    v: Vec<Store>,
     head_dim: usize,
     pub(super) slots: usize,
     row_bytes: usize,
@@ -90,11 +101,10 @@ pub(super) struct Block {
 
 impl Block {
     pub(super) fn new(kind: KvType, heads: usize, head_dim: usize, slots: usize) -> Block {
-        let store = || Store::new(kind, heads * slots, head_dim);
+        let stores = || (0..heads).map(|_| Store::new(kind, slots, head_dim));
         Block {
-            k: store(),
-            v: store(),
-            heads,
+            k: stores().collect(),
+            v: stores().collect(),
             head_dim,
             slots,
             row_bytes: kind.row_bytes(head_dim),
@@ -103,61 +113,51 @@ impl Block {
 
     /// An empty block of the same shape with so many slots.
     pub(super) fn with_slots(&self, kind: KvType, slots: usize) -> Block {
-        Block::new(kind, self.heads, self.head_dim, slots)
+        Block::new(kind, self.k.len(), self.head_dim, slots)
     }
 
     pub(super) fn has_shape_of(&self, other: &Block) -> bool {
-        (self.heads, self.head_dim) == (other.heads, other.head_dim)
+        (self.k.len(), self.head_dim) == (other.k.len(), other.head_dim)
     }
 
     /// Bytes that the keys and values of `tokens` tokens take.
     pub(super) fn bytes_for(&self, tokens: usize) -> usize {
-        2 * self.heads * self.row_bytes * tokens.min(self.slots)
+        2 * self.k.len() * self.row_bytes * tokens.min(self.slots)
     }
 
     /// Stores the keys and values of one token, \[kv heads · head_dim\] each.
     pub(super) fn write(&mut self, isa: Isa, slot: usize, k: &[f32], v: &[f32]) {
-        let heads = k
-            .chunks_exact(self.head_dim)
-            .zip(v.chunks_exact(self.head_dim));
-        for (head, (k, v)) in heads.enumerate() {
-            let row = head * self.slots + slot;
-            self.k.write(isa, row, k);
-            self.v.write(isa, row, v);
+        for (stores, rows) in [(&mut self.k, k), (&mut self.v, v)] {
+            for (store, row) in stores.iter_mut().zip(rows.chunks_exact(self.head_dim)) {
+                store.write(isa, slot, row);
+            }
         }
     }
 
     /// Copies `count` slots of every head from a block of the same shape and type.
     pub(super) fn copy_slots(&mut self, to: usize, from: &Block, from_slot: usize, count: usize) {
-        let len = count * self.row_bytes;
-        for (store, from_store) in [(&mut self.k, &from.k), (&mut self.v, &from.v)] {
-            for head in 0..self.heads {
-                let to = (head * self.slots + to) * self.row_bytes;
-                let start = (head * from.slots + from_slot) * self.row_bytes;
-                store.bytes_mut()[to..to + len]
-                    .copy_from_slice(&from_store.bytes()[start..start + len]);
-            }
+        let from_bytes = from_slot * self.row_bytes..(from_slot + count) * self.row_bytes;
+        let (head_dim, skipped) = (self.head_dim, to * self.row_bytes);
+        for (store, from) in self.stores_mut().zip(from.stores()) {
+            let bytes = store.bytes_mut(to + count, head_dim);
+            bytes[skipped..].copy_from_slice(&from.bytes()[from_bytes.clone()]);
         }
     }
 
     /// Appends the first `used` slots: keys of every head, then values.
     pub(super) fn append_to(&self, used: usize, bytes: &mut Vec<u8>) {
-        for store in [&self.k, &self.v] {
-            for head in store.bytes().chunks_exact(self.slots * self.row_bytes) {
-                bytes.extend_from_slice(&head[..used * self.row_bytes]);
-            }
+        for store in self.stores() {
+            bytes.extend_from_slice(&store.bytes()[..used * self.row_bytes]);
         }
     }
 
     /// Takes the first `used` slots from the beginning of `bytes`, as [`Block::append_to`] wrote them; gives the rest.
     pub(super) fn take_from<'a>(&mut self, used: usize, mut bytes: &'a [u8]) -> &'a [u8] {
-        let (slots, row_bytes) = (self.slots, self.row_bytes);
-        for store in [&mut self.k, &mut self.v] {
-            for head in store.bytes_mut().chunks_exact_mut(slots * row_bytes) {
-                let from;
-                (from, bytes) = bytes.split_at(used * row_bytes);
-                head[..from.len()].copy_from_slice(from);
-            }
+        let (head_dim, len) = (self.head_dim, used * self.row_bytes);
+        for store in self.stores_mut() {
+            let from;
+            (from, bytes) = bytes.split_at(len);
+            store.bytes_mut(used, head_dim).copy_from_slice(from);
         }
         bytes
     }
@@ -165,9 +165,8 @@ impl Block {
     /// `len` slots of one head, from `slot` on.
     pub(super) fn segment(&self, head: usize, slot: usize, len: usize) -> KvSegment<'_> {
         let head_dim = self.head_dim;
-        let first = head * self.slots + slot;
-        let floats = first * head_dim..(first + len) * head_dim;
-        match (&self.k, &self.v) {
+        let floats = slot * head_dim..(slot + len) * head_dim;
+        match (&self.k[head], &self.v[head]) {
             (Store::F32(k), Store::F32(v)) => {
                 let matrix = |data| Matrix::f32(data, len, head_dim);
                 KvSegment::new(matrix(&k[floats.clone()]), matrix(&v[floats]))
@@ -177,10 +176,19 @@ impl Block {
                 KvSegment::new(matrix(&k[floats.clone()]), matrix(&v[floats]))
             }
             (Store::Int8(k), Store::Int8(v)) => {
-                let bytes = first * self.row_bytes..(first + len) * self.row_bytes;
+                let bytes = slot * self.row_bytes..(slot + len) * self.row_bytes;
                 KvSegment::int8(&k[bytes.clone()], &v[bytes], head_dim)
             }
             _ => unreachable!("keys and values of one cache have one type"),
         }
+    }
+
+    /// Keys of every head, then values.
+    fn stores(&self) -> impl Iterator<Item = &Store> {
+        self.k.iter().chain(&self.v)
+    }
+
+    fn stores_mut(&mut self) -> impl Iterator<Item = &mut Store> {
+        self.k.iter_mut().chain(&mut self.v)
     }
 }

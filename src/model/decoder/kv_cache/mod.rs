@@ -5,6 +5,8 @@
 
 mod block;
 
+use std::ops::Range;
+
 use kernels::Isa;
 use kernels::attention::KvSegment;
 
@@ -238,20 +240,31 @@ impl KvCache {
         }
     }
 
-    /// What token `t` of the chunk in work sees of one K/V head of a layer: up to three runs of slots, oldest first
-    /// (empty ones at the end).
-    pub(crate) fn visible(&self, layer: usize, head: usize, t: usize) -> [KvSegment<'_>; 3] {
-        let position = self.position + t;
+    /// Positions that token `t` of the chunk in work sees in a layer, its own the last of them.
+    pub(crate) fn positions(&self, layer: usize, t: usize) -> Range<usize> {
+        let end = self.position + t + 1;
+        let ring = self.layers[layer].as_ref().and_then(|layer| layer.ring);
+        end - end.min(ring.map_or(end, |ring| ring.window))..end
+    }
+
+    /// What some tokens of the chunk in work see of one K/V head of a layer, from the first one's [`KvCache::positions`] to the last
+    /// one's: up to three runs of slots, oldest first (perhaps empty ones).
+    pub(crate) fn visible(
+        &self,
+        layer: usize,
+        head: usize,
+        tokens: Range<usize>,
+    ) -> [KvSegment<'_>; 3] {
         let Some(LayerKv { block, ring }) = &self.layers[layer] else {
             unreachable!("attention asks for layers with K/V of their own");
         };
         let part = |slot: usize, len: usize| block.segment(head, slot, len);
         let Some(ring) = ring else {
-            return [part(0, position + 1), part(0, 0), part(0, 0)];
+            return [part(0, self.position + tokens.end), part(0, 0), part(0, 0)];
         };
-        let oldest = (position + 1).saturating_sub(ring.window);
+        let oldest = self.positions(layer, tokens.start).start;
         let first_fresh = oldest.saturating_sub(self.position);
-        let fresh = self.fresh[ring.fresh].segment(head, first_fresh, t + 1 - first_fresh);
+        let fresh = self.fresh[ring.fresh].segment(head, first_fresh, tokens.end - first_fresh);
         if oldest >= self.position {
             return [part(0, 0), part(0, 0), fresh];
         }

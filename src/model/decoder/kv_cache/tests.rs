@@ -59,28 +59,34 @@ fn rows(layer: usize, shape: &LayerShape, positions: Range<usize>, salt: f32) ->
 const KEY: f32 = 0.37;
 const VALUE: f32 = 0.61;
 
-/// Every head of a layer sees exactly the tokens of its window, or all.
+/// What the tokens of a range see of every head of a layer, or each alone, are exactly those of their windows, or all.
 #[track_caller]
-fn check(cache: &KvCache, index: usize, shape: &LayerShape, t: usize) {
+fn check(cache: &KvCache, index: usize, shape: &LayerShape, tokens: Range<usize>) {
     let source = shape.kv_of.unwrap_or(index);
-    let position = cache.position() + t;
-    let first = (position + 1).saturating_sub(shape.window.unwrap_or(usize::MAX));
+    let first = cache.positions(source, tokens.start).start;
+    let last = cache.position() + tokens.end - 1;
+    let own = cache.position() + tokens.start + 1;
+    assert_eq!(
+        first,
+        own.saturating_sub(shape.window.unwrap_or(usize::MAX))
+    );
+    assert_eq!(cache.positions(source, tokens.end - 1).end, last + 1);
     let d = shape.head_dim;
     for head in 0..shape.kv_heads {
         let of = |salt| -> Vec<f32> {
-            let positions = first..position + 1;
+            let positions = first..last + 1;
             positions
                 .flat_map(|position| row(source, head, position, d, salt))
                 .collect()
         };
-        let (k, v, keys) = (of(KEY), of(VALUE), position + 1 - first);
+        let (k, v, keys) = (of(KEY), of(VALUE), last + 1 - first);
         let all = KvSegment::new(Matrix::f32(&k, keys, d), Matrix::f32(&v, keys, d));
-        let q = row(index, head, position, d, 0.9);
+        let q = row(index, head, last, d, 0.9);
         let [mut got, mut want] = [vec![0.0; d], vec![0.0; d]];
-        let seen = cache.visible(source, head, t);
+        let seen = cache.visible(source, head, tokens.clone());
         attention::attend(Isa::best(), &q, d, 1.0, &seen, &mut got);
         attention::attend(Isa::best(), &q, d, 1.0, &[all], &mut want);
-        assert_eq!(got, want, "layer {index}, head {head}, token {position}");
+        assert_eq!(got, want, "layer {index}, head {head}, tokens {tokens:?}");
     }
 }
 
@@ -92,8 +98,10 @@ fn take_chunk(cache: &mut KvCache, layers: &[LayerShape], t: usize) {
             let v = rows(index, shape, positions.clone(), VALUE);
             cache.write(Isa::best(), index, t, &k, &v);
         }
-        for t in 0..t {
-            check(cache, index, shape, t);
+        for first in 0..t {
+            for end in first + 1..=t {
+                check(cache, index, shape, first..end);
+            }
         }
         cache.finish_layer(index, t);
     }
