@@ -55,7 +55,8 @@ fn add_layer(table: &mut TextTable, config: &TextConfig, layer: usize) {
     let f = config.intermediate_size[layer];
     table.matrix("mlp.gate_proj.weight", Role::FeedForward, f, d);
     table.matrix("mlp.up_proj.weight", Role::FeedForward, f, d);
-    table.matrix("mlp.down_proj.weight", Role::FeedForward, d, f);
+    let down = Some((Role::FeedForward, Access::LeadingColumns));
+    table.add("mlp.down_proj.weight", &[d, f], down, 1.0);
     table.numbers("post_feedforward_layernorm.weight", &[d]);
     table.matrix("per_layer_input_gate.weight", Role::Side, p, d);
     table.matrix("per_layer_projection.weight", Role::Side, d, p);
