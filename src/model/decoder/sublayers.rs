@@ -7,8 +7,8 @@ use kernels::Inputs;
 
 use super::attention::Attention;
 use super::kv_cache::KvCache;
+use super::layout::Layout;
 use super::per_layer_embedding::PerLayerGate;
-use super::stack::Stack;
 use super::{Compute, LayerShape, Loader, RmsNorm, Workspace};
 use crate::model::weights::WeightsError;
 
@@ -61,7 +61,7 @@ impl Sublayers {
     }
 
     /// Stores the keys and values of `normed`.
-    pub(crate) fn write_kv<S: Stack>(
+    pub(crate) fn write_kv<S: Layout>(
         &self,
         compute: Compute<'_>,
         cache: &mut KvCache,
@@ -72,7 +72,7 @@ impl Sublayers {
     }
 
     /// `branch = attention(normed)` for these tokens of the chunk.
-    pub(crate) fn attend<S: Stack>(
+    pub(crate) fn attend<S: Layout>(
         &self,
         compute: Compute<'_>,
         cache: &KvCache,
@@ -92,7 +92,7 @@ impl Sublayers {
     }
 
     /// `normed = rms(residual)` for `t` tokens, which the feed-forward network reads.
-    pub(crate) fn norm_residual<S: Stack>(
+    pub(crate) fn norm_residual<S: Layout>(
         &self,
         compute: Compute<'_>,
         work: &mut Workspace<S>,

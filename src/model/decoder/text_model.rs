@@ -9,8 +9,9 @@ use kernels::Pool;
 
 use super::head::{self, Exact, Head};
 use super::kv_cache::KvCache;
+use super::layout::Dimensions;
 use super::per_layer_embedding::ContextProjection;
-use super::stack::{Dimensions, Stack};
+use super::stack::Stack;
 use super::{
     Chunks, Compute, LayerShape, Loader, Probe, RmsNorm, Slice, TextError, Tokens, Watch, Workspace,
 };

@@ -4,14 +4,14 @@ use kernels::Inputs;
 
 use super::attention;
 use super::head;
+use super::layout::Layout;
 use super::per_layer_embedding::PerLayerInputs;
 use super::rope::RopeTables;
-use super::stack::Stack;
 use super::{LayerShape, feed_forward};
 
 /// Buffers for chunks of up to `chunk` tokens, each with one role; D and P as in `config.json`.
 #[derive(Debug)]
-pub struct Workspace<S: Stack> {
+pub struct Workspace<S: Layout> {
     pub(crate) chunk: usize,
     pub(crate) per_layer_inputs: PerLayerInputs,
     pub(crate) rope: RopeTables,
@@ -33,7 +33,7 @@ pub struct Workspace<S: Stack> {
     hidden_size: usize,
 }
 
-impl<S: Stack> Workspace<S> {
+impl<S: Layout> Workspace<S> {
     /// Allocates the buffers for chunks of up to `chunk` tokens.
     pub fn new(config: &S::Config, chunk: usize) -> Workspace<S> {
         let dimensions = S::dimensions(config);

@@ -11,6 +11,7 @@ mod foreign;
 mod group;
 mod header;
 mod index;
+mod kind;
 mod mapping;
 mod pack;
 mod pages;

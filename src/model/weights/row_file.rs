@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use kernels::Matrix;
 
-use super::mapping::Kind;
+use super::kind::Kind;
 use super::{Checkpoint, WeightsError, pages};
 
 /// What is read between two looks at whether it is still wanted.

@@ -14,7 +14,9 @@ use self::layer::Layer;
 use self::streams::StreamProjections;
 use crate::model::decoder::feed_forward::FeedForward;
 use crate::model::decoder::kv_cache::KvCache;
-use crate::model::decoder::{self, Compute, Dimensions, LayerShape, Loader, Probe, Stack, Step};
+use crate::model::decoder::{
+    self, Compute, Dimensions, LayerShape, Layout, Loader, Probe, Stack, Step,
+};
 use crate::model::gemma3n::config::TextConfig;
 use crate::model::weights::WeightsError;
 
@@ -32,7 +34,7 @@ pub struct Layers {
     streams: StreamProjections,
 }
 
-impl Stack for Layers {
+impl Layout for Layers {
     type Config = TextConfig;
     type Buffers = Buffers;
 
@@ -63,7 +65,9 @@ impl Stack for Layers {
         let (d, p) = (config.hidden_size, config.hidden_size_per_layer_input);
         config.laurel_rank.max(2 * d).max(d + p)
     }
+}
 
+impl Stack for Layers {
     fn load(
         loader: &Loader<'_>,
         config: &TextConfig,

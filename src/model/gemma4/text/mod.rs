@@ -7,7 +7,9 @@ mod layer;
 use self::layer::Layer;
 use crate::model::decoder::feed_forward::FeedForward;
 use crate::model::decoder::kv_cache::KvCache;
-use crate::model::decoder::{self, Compute, Dimensions, LayerShape, Loader, Probe, Stack, Step};
+use crate::model::decoder::{
+    self, Compute, Dimensions, LayerShape, Layout, Loader, Probe, Stack, Step,
+};
 use crate::model::gemma4::config::Config;
 use crate::model::weights::WeightsError;
 
@@ -22,7 +24,7 @@ pub(super) type TextDecoder = decoder::TextDecoder<Layers>;
 #[derive(Debug)]
 pub(super) struct Layers(Vec<Layer>);
 
-impl Stack for Layers {
+impl Layout for Layers {
     type Config = Config;
     type Buffers = ();
 
@@ -46,7 +48,9 @@ impl Stack for Layers {
     fn buffer_bytes((): &()) -> usize {
         0
     }
+}
 
+impl Stack for Layers {
     fn load(
         loader: &Loader<'_>,
         config: &Config,

@@ -13,7 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use kernels::Isa;
 use serde::Deserialize;
 
-use super::mapping::{Kind, StoredRows};
+use super::kind::Kind;
+use super::mapping::StoredRows;
 use super::row_cache::RowCache;
 use super::{Checkpoint, Group, WeightsError, pages, ple_copy};
 
