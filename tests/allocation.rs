@@ -7,11 +7,15 @@ mod allocator;
 mod common;
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
-use common::fixtures;
-use gemmad::model::decoder::kv_cache::KvType;
+use common::{fixtures, fixtures_gemma4, pack_of};
+use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::decoder::{Exact, Slice, Tokens, no_probe};
+use gemmad::model::family;
 use gemmad::model::sampler::Sampling;
-use gemmad::pack::{PackOptions, pack_checkpoint};
+use gemmad::model::weights::{Checkpoint, PleOptions};
+use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use gemmad::pipeline::{Engine, EngineOptions, Generation, Message, Part, Request};
 use kernels::{Isa, Pool};
 
@@ -54,6 +58,44 @@ fn allocations(
     long_enough.unwrap_or_else(|| panic!("{sampling:?}: too short answers to say anything"))
 }
 
+/// Allocations of a Gemma 4's decoder while it takes tokens one by one and gives their logits.
+fn decoder_allocations(dir: &Path, kv_type: KvType, threads: usize) -> usize {
+    let architecture = family::load(dir).unwrap();
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    let (options, chunk) = (PleOptions::default(), 16);
+    let mut decoder = architecture
+        .decoder(&checkpoint, &options, chunk, &mut |_, _| {})
+        .unwrap();
+    let pool = Pool::new(Isa::best(), threads);
+    let slice = Slice::full(decoder.layers());
+    let mut cache = KvCache::new(decoder.layers(), kv_type, 1024, chunk);
+    let mut logits = vec![0.0; architecture.spec().vocab_size];
+    let mut take = |ids: &[u32]| {
+        let tokens = Tokens::new(ids, &slice);
+        decoder
+            .extend(&pool, &mut cache, tokens, &mut no_probe)
+            .unwrap();
+        let last = decoder.ready() - 1;
+        let best = Exact::Best {
+            count: 1,
+            within: None,
+        };
+        decoder.logits(&pool, last, best, &mut logits).unwrap();
+    };
+    // Longer than the window, and than the length from which attention is cut into parts.
+    let prompt: Vec<u32> = (0..600).map(|n| n * 7 % 1000 + 200).collect();
+    take(&prompt);
+    // Threads that start late allocate when they do.
+    for id in 300..316 {
+        take(&[id]);
+    }
+    let before = allocator::count();
+    for id in 300..364 {
+        take(&[id]);
+    }
+    allocator::count() - before
+}
+
 /// One test, so that no other allocates meanwhile.
 #[test]
 fn nothing_is_allocated_between_two_tokens() {
@@ -71,7 +113,15 @@ fn nothing_is_allocated_between_two_tokens() {
     let pool = Pool::new(Isa::best(), 1);
     let options = PackOptions::default();
     pack_checkpoint(&fixtures(), &pack, options, &pool, &mut |_, _| {}).unwrap();
-    for model in [fixtures(), pack] {
+    let gemma4 = pack_of(&fixtures_gemma4(), Recipe::Balanced, home.path());
+    for model in [&fixtures_gemma4(), &gemma4] {
+        for (kv_type, threads) in [(KvType::F32, 2), (KvType::F16, 1), (KvType::Int8, 2)] {
+            let more = decoder_allocations(model, kv_type, threads);
+            let model = model.display();
+            assert_eq!(more, 0, "{model}, {kv_type:?}, {threads} threads");
+        }
+    }
+    for model in [fixtures(), pack, fixtures_gemma4()] {
         for (kv_type, threads) in [
             (KvType::F32, 1),
             (KvType::F32, 2),

@@ -134,9 +134,9 @@ impl Golden {
     }
 }
 
-/// Fails where a value is further than `tolerance` from the golden one, naming the worst place.
+/// Fails where a value is further than `tolerance` from the golden one, naming the worst place; gives the largest difference.
 #[track_caller]
-pub fn assert_close(name: &str, got: &[f32], want: &[f32], tolerance: f32) {
+pub fn assert_close(name: &str, got: &[f32], want: &[f32], tolerance: f32) -> f32 {
     assert_eq!(got.len(), want.len(), "{name}: number of values");
     let mut worst = (0, 0.0f32);
     for (at, (&got, &want)) in got.iter().zip(want).enumerate() {
@@ -161,6 +161,7 @@ pub fn assert_close(name: &str, got: &[f32], want: &[f32], tolerance: f32) {
         got[at],
         want[at]
     );
+    difference
 }
 
 /// The hash of numbers, bit by bit.

@@ -8,14 +8,15 @@ use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::pack::Recipe;
 use kernels::{Isa, Pool};
 
-/// The fixture's README: 1 % of noise on every weight moves logits by 0.6 rms, where they have 3.6. Bounds are twice what was measured.
+/// The fixture's README: 1 % of noise on every weight moves logits by 0.6 rms, where they have 3.6. Measured,
+/// of two sets: 0.19, 0.65, 0.85; what has nothing to do with the reference is off by 1.4.
 #[test]
 fn text_of_each_recipe_is_as_far_from_the_reference_as_its_bits() {
     let golden = Golden::of(&fixtures_gemma4(), "text");
     for (recipe, bound) in [
-        (Recipe::Q8, 0.2),
-        (Recipe::Balanced, 0.7),
-        (Recipe::Small, 0.9),
+        (Recipe::Q8, 0.3),
+        (Recipe::Balanced, 0.9),
+        (Recipe::Small, 1.1),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let mut text = Text::open(&pack_of(&fixtures_gemma4(), recipe, dir.path()));

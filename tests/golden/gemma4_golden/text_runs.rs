@@ -58,9 +58,21 @@ impl Text {
         let spec = self.architecture.spec();
         let without_media = |&id: &u32| if spec.takes_row(id) { 0 } else { id };
         let ids: Vec<u32> = ids.iter().map(without_media).collect();
+        self.extend_with(cache, &ids, &[], probe);
+    }
+
+    /// Takes ids, and the rows that stand in the places of media, \[number of such ids, D\].
+    pub(super) fn extend_with(
+        &mut self,
+        cache: &mut KvCache,
+        ids: &[u32],
+        media_rows: &[f32],
+        probe: Probe<'_>,
+    ) {
         let tokens = Tokens {
+            media_rows,
             shortcuts: self.shortcuts,
-            ..Tokens::new(&ids, &self.full)
+            ..Tokens::new(ids, &self.full)
         };
         self.decoder
             .extend(&self.pool, cache, tokens, probe)
@@ -107,7 +119,7 @@ impl Text {
         both
     }
 
-    /// Greedy tokens over the whole vocabulary, and the logits of every step.
+    /// Greedy tokens over the whole vocabulary behind a prompt, and the logits of every step.
     pub(super) fn greedy(
         &mut self,
         kind: KvType,
@@ -116,13 +128,19 @@ impl Text {
         chunk: usize,
     ) -> (Vec<i32>, Vec<f32>) {
         let mut cache = self.cache(kind, chunk);
-        let mut next = ids.to_vec();
-        let (mut out, mut all) = (Vec::new(), Vec::new());
-        for _ in 0..tokens {
-            self.extend(&mut cache, &next, &mut no_probe);
+        self.extend(&mut cache, ids, &mut no_probe);
+        self.greedy_on(&mut cache, tokens)
+    }
+
+    /// Likewise behind what was taken last.
+    pub(super) fn greedy_on(&mut self, cache: &mut KvCache, tokens: usize) -> (Vec<i32>, Vec<f32>) {
+        let (mut out, mut all) = (Vec::<i32>::new(), Vec::new());
+        while out.len() < tokens {
+            if let Some(&last) = out.last() {
+                self.extend(cache, &[last as u32], &mut no_probe);
+            }
             let logits = self.last_logits();
             out.push(argmax(&logits));
-            next = vec![argmax(&logits) as u32];
             all.extend(logits);
         }
         (out, all)
