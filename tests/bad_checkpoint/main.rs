@@ -10,6 +10,7 @@ mod common;
 mod gguf;
 mod mutated;
 mod other_hands;
+mod pictures;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -193,7 +193,7 @@ impl RgbImage {
     /// Source: bilinear, `SiglipImageProcessorFast` of transformers (torchvision's `resize` on 8-bit tensors), bit for bit, from
     /// which Pillow's with 22-bit instead of 15-bit weights differs by at most 1 in about 0.3 % of the values. Bicubic, Pillow's
     /// `resize` with `BICUBIC`, bit for bit (from version 12 on Pillow goes along the columns first where that is less work, and
-    /// then differs), from which torchvision's differs by at most 1 in 0.5 % of the values.
+    /// then differs), from which torchvision's differs by 1 in less than 0.5 % of the values, and by 2 in one of 100 000.
     ///
     /// # Panics
     /// If a side of either picture is 0.
