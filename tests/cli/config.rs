@@ -106,7 +106,7 @@ fn the_examples_of_devices_are_complete_and_hold_the_defaults() {
     assert_eq!(microphone, parse(minimal).unwrap().microphone.remove(0));
     assert_names_every_key(&format!("{microphone:?}"), &reference());
 
-    let own = "prompt = \"Describe what the camera sees.\"\nmotion.zones = [[0.0, 0.5, 1.0, 0.5]]";
+    let own = "soft_tokens = 70\nprompt = \"Describe what the camera sees.\"\nmotion.zones = [[0.0, 0.5, 1.0, 0.5]]";
     for (kind, source) in [
         (
             "v4l2",

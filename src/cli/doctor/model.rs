@@ -55,7 +55,10 @@ pub(super) fn model(config: &Config) -> (Finding, Option<Model>) {
         }
     };
     if let Err(error) = daemon::check_slices(&config.matformer, &about.slices) {
-        let advice = "name one of those, or leave the key out";
+        let advice = match about.slices.iter().nth(1) {
+            Some(_) => "name one of those, or leave the key out",
+            None => "take the key out of [matformer]",
+        };
         return (
             Finding::failing("model", error.to_string(), advice),
             Some(model),

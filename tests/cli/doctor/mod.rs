@@ -323,7 +323,7 @@ fn a_model_without_slices_is_well_until_one_is_named() {
         ));
         let found = patient.examine();
         found.failing(&["model"]);
-        let named = format!("[matformer] {key} = \"half\"");
+        let named = format!("[matformer] {key} = ");
         let helps = [
             "no MatFormer slices",
             "[degrade] threads",
