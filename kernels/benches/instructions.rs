@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::os::unix::process::parent_id;
 
 use half::{bf16, f16};
-use kernels::attention::{KvSegment, attend, int8};
+use kernels::attention::{KvSegment, Queries, attend, attend_all, attend_tile, int8, part_len};
 use kernels::conv::{Window, depthwise_row, patch};
 use kernels::matmul::{gelu_gated, matmul as matmul_floats};
 use kernels::quant::{Format, Q8Activations, Quantized, quantize};
@@ -45,7 +45,7 @@ fn main() {
     feed_forward(&pool);
     picked_rows(&pool);
     float_products(&pool);
-    attention(isa);
+    attention(&pool);
     convolutions(isa);
     elements(isa);
     reductions(isa);
@@ -172,33 +172,89 @@ fn float_products(pool: &Pool) {
     black_box(&y);
 }
 
-fn attention(isa: Isa) {
-    let keys = random(KEYS * HEAD_DIM);
-    let mut keys_8 = vec![0; KEYS * int8::row_len(HEAD_DIM)];
+/// Heads that share a key/value head, of one token as it is decoded and of a few as they are prefilled.
+struct Shape {
+    tokens: usize,
+    heads: usize,
+    head_dim: usize,
+}
+
+fn attention(pool: &Pool) {
+    let shape = |tokens, heads, head_dim| Shape {
+        tokens,
+        heads,
+        head_dim,
+    };
+    // E2B and E4B of Gemma 3n, then the full and the sliding layers of E2B of Gemma 4.
+    attend_shape(pool.isa(), shape(1, HEADS, HEAD_DIM));
+    attend_shape(pool.isa(), shape(8, HEADS, HEAD_DIM));
+    attend_shape(pool.isa(), shape(1, 8, 512));
+    attend_shape(pool.isa(), shape(4, 8, 512));
+    let (heads, head_dim) = (2, 64);
+    let rows = random(KEYS * heads * head_dim);
+    let matrix = Matrix::f32(&rows, KEYS, heads * head_dim);
+    let mut out = vec![0.0; rows.len()];
+    counted(
+        "attend_all 2x64",
+        "key x query x head",
+        KEYS * KEYS * heads,
+        || {
+            attend_all(pool, black_box(&rows), matrix, matrix, heads, 1.0, &mut out);
+        },
+    );
+    black_box(&out);
+}
+
+fn attend_shape(isa: Isa, shape: Shape) {
+    let Shape {
+        tokens,
+        heads,
+        head_dim,
+    } = shape;
+    let keys = random(KEYS * head_dim);
+    let mut keys_8 = vec![0; KEYS * int8::row_len(head_dim)];
     for (from, to) in keys
-        .chunks_exact(HEAD_DIM)
-        .zip(keys_8.chunks_exact_mut(int8::row_len(HEAD_DIM)))
+        .chunks_exact(head_dim)
+        .zip(keys_8.chunks_exact_mut(int8::row_len(head_dim)))
     {
         int8::quantize(from, to);
     }
     let keys: Vec<f16> = keys.into_iter().map(f16::from_f32).collect();
-    let keys = Matrix::f16(&keys, KEYS, HEAD_DIM);
-    let q = random(HEADS * HEAD_DIM);
-    let mut out = vec![0.0; HEADS * HEAD_DIM];
+    let keys = Matrix::f16(&keys, KEYS, head_dim);
+    let q = random(tokens * heads * head_dim);
+    let queries = Queries {
+        q: &q,
+        stride: heads * head_dim,
+        heads,
+        head_dim,
+        scale: 0.1,
+    };
+    let one = Pool::new(isa, 1);
+    let len = part_len(heads, head_dim);
+    let mut parts = vec![0.0; tokens * len];
+    let mut out = vec![0.0; q.len()];
     for (format, segment) in [
         ("f16", KvSegment::new(keys, keys)),
-        ("int8", KvSegment::int8(&keys_8, &keys_8, HEAD_DIM)),
+        ("int8", KvSegment::int8(&keys_8, &keys_8, head_dim)),
     ] {
-        counted(
-            &format!("attend {format} 4x256, 384 keys"),
-            "key x head",
-            KEYS * HEADS,
-            || {
-                attend(isa, black_box(&q), HEAD_DIM, 0.1, &[segment], &mut out);
-            },
-        );
+        let of = if tokens == 1 {
+            String::new()
+        } else {
+            format!("{tokens} tokens ")
+        };
+        let name = format!("attend {format} {of}{heads}x{head_dim}, {KEYS} keys");
+        counted(&name, "key x head", KEYS * heads * tokens, || {
+            if tokens == 1 {
+                attend(isa, black_box(&q), head_dim, 0.1, &[segment], &mut out);
+            } else {
+                one.for_each_tile_mut(&mut parts, len, tokens, len, &|_, _, parts| {
+                    let seen = vec![0..KEYS; tokens];
+                    attend_tile(isa, black_box(queries), &[segment], &seen, parts);
+                });
+            }
+        });
     }
-    black_box(&out);
+    black_box((&out, &parts));
 }
 
 /// A row of pixels in the middle of a picture of a camera, as it meets the towers' second stage.

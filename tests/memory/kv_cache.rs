@@ -1,6 +1,7 @@
 //! A K/V cache takes memory as it is used, not when it is made.
 
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
+use gemmad::model::decoder::{LayerShape, Rope, Slice};
 use gemmad::model::gemma3n::config::Config;
 
 use crate::ALONE;
@@ -19,6 +20,60 @@ fn anonymous() -> u64 {
         .unwrap()
         .parse::<u64>()
         .unwrap()
+}
+
+/// The layers of Gemma 4 E2B that have keys and values of their own: every fifth sees all.
+fn layers() -> Vec<LayerShape> {
+    let shape = |window, head_dim| LayerShape {
+        heads: 8,
+        kv_heads: 1,
+        head_dim,
+        window,
+        rope: Rope {
+            base: 1e4,
+            rotated_pairs: head_dim / 2,
+        },
+        kv_of: None,
+        ffn_width: 6144,
+    };
+    let of = |layer: usize| match layer % 5 {
+        4 => shape(None, 512),
+        _ => shape(Some(512), 256),
+    };
+    (0..15).map(of).collect()
+}
+
+/// The whole context of Gemma 4 is never there before its tokens are.
+#[test]
+fn memory_follows_the_tokens() {
+    let _alone = ALONE.lock();
+    let layers = layers();
+    let slice = Slice::full(&layers);
+    for kind in [KvType::F16, KvType::Int8] {
+        let before = anonymous();
+        let mut cache = KvCache::new(&layers, kind, 131_072, 8);
+        assert!(cache.bytes() > 380 << 20, "{}", cache.bytes());
+        for tokens in [2000u64, 8000, 16_000] {
+            // As the prefix cache has them: how many tokens, and the rows of every layer.
+            let rows = |layer: &LayerShape| {
+                let slots = layer
+                    .window
+                    .map_or(tokens, |window| tokens.min(window as u64));
+                2 * slots * kind.row_bytes(layer.head_dim) as u64
+            };
+            let used: u64 = layers.iter().map(rows).sum();
+            let mut bytes = tokens.to_le_bytes().to_vec();
+            bytes.resize(bytes.len() + used as usize, 1);
+            assert!(cache.restore_bytes(&bytes, &slice));
+            drop(bytes);
+            assert_eq!(cache.used_bytes(), used);
+            let grown = anonymous().saturating_sub(before);
+            assert!(
+                grown >= used && grown < used + (8 << 20),
+                "{kind:?}: {tokens} tokens take {used} bytes, and {grown} are there"
+            );
+        }
+    }
 }
 
 #[test]

@@ -15,7 +15,9 @@ mod quantized;
 use std::time::Instant;
 
 use half::{bf16, f16};
-use kernels::attention::{KvSegment, attend, attend_all, attend_part, combine, int8, part_len};
+use kernels::attention::{
+    KvSegment, Queries, attend, attend_all, attend_part, attend_tile, combine, int8, part_len,
+};
 use kernels::matmul::{matmul, matmul_in_any_order};
 use kernels::recommended_threads;
 use kernels::{Isa, Matrix, Pool, elementwise, gelu, rms_norm, rope, softmax};
@@ -54,6 +56,7 @@ fn main() {
     bench.products();
     bench.quantized();
     bench.attention();
+    bench.attention_of_tokens();
     bench.attention_of_all();
     bench.elements();
     bench.oversubscribed();
@@ -212,6 +215,46 @@ impl Bench {
         }
     }
 
+    /// A few tokens of a prompt together.
+    fn attention_of_tokens(&self) {
+        for (tokens, heads, head_dim) in [(8, 4, 256), (4, 8, 256), (4, 8, 512), (8, 8, 512)] {
+            let keys = 512;
+            let k = random(keys * head_dim);
+            let k16: Vec<f16> = k.iter().map(|&x| f16::from_f32(x)).collect();
+            let q: Vec<f32> = random(tokens * heads * head_dim)
+                .iter()
+                .map(|x| x * 0.1)
+                .collect();
+            let queries = Queries {
+                q: &q,
+                stride: heads * head_dim,
+                heads,
+                head_dim,
+                scale: 1.0,
+            };
+            let matrix = Matrix::f16(&k16, keys, head_dim);
+            let segment = [KvSegment::new(matrix, matrix)];
+            let work = Work {
+                bytes: 4 * keys * head_dim,
+                flops: 4 * tokens * heads * keys * head_dim,
+            };
+            let len = part_len(heads, head_dim);
+            let seen = vec![0..keys; tokens];
+            let name = format!("attend {tokens} tokens f16 {heads}x{head_dim}, {keys} keys");
+            self.kernel(
+                &name,
+                work,
+                1e-3,
+                &vec![0.0; tokens * len],
+                |pool, parts| {
+                    pool.for_each_tile_mut(parts, len, tokens, len, &|_, _, parts| {
+                        attend_tile(pool.isa(), queries, &segment, &seen, parts);
+                    });
+                },
+            );
+        }
+    }
+
     /// Two heads of the vision tower of Gemma 4, over a picture of 280 soft tokens.
     fn attention_of_all(&self) {
         let (heads, head_dim, patches) = (2, 64, 2520);
@@ -234,8 +277,7 @@ impl Bench {
     }
 
     fn attention(&self) {
-        let (heads, head_dim) = (4, 256);
-        for keys in [512, 4096] {
+        for (heads, head_dim, keys) in [(4, 256, 512), (4, 256, 4096), (8, 512, 4096)] {
             let k = random(keys * head_dim);
             let k16: Vec<f16> = k.iter().map(|&x| f16::from_f32(x)).collect();
             let q: Vec<f32> = random(heads * head_dim).iter().map(|x| x * 0.1).collect();
@@ -258,11 +300,11 @@ impl Bench {
                     flops: 4 * heads * keys * head_dim,
                 };
                 let start = vec![0.0; heads * head_dim];
-                let name = format!("attend {format} 4x256, {keys} keys");
+                let name = format!("attend {format} {heads}x{head_dim}, {keys} keys");
                 self.kernel(&name, work(), 1e-3, &start, |pool, out| {
                     attend(pool.isa(), &q, head_dim, 1.0, &segment, out);
                 });
-                let name = format!("attend in 8 parts {format}, {keys} keys");
+                let name = format!("attend in 8 parts {format} {heads}x{head_dim}, {keys}");
                 let part_len = part_len(heads, head_dim);
                 self.kernel(&name, work(), 1e-3, &start, |pool, out| {
                     let mut parts = vec![0.0; 8 * part_len];

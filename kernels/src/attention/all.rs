@@ -32,8 +32,8 @@ const GROUPS: usize = QUERIES / 16;
 /// head by head.
 ///
 /// `q` and `out` are `[queries, heads · head_dim]`, `k` and `v` `[keys, heads · head_dim]` in any float format. Without any key,
-/// `out` is 0. Each thread needs less than `2 head_dim` KiB for itself, whatever the number of rows. The same bits on every instruction set,
-/// for every number of threads.
+/// `out` is 0. Each thread needs less than `2 head_dim` KiB for itself, whatever the number of rows. The same bits on every
+/// instruction set, for every number of threads.
 ///
 /// # Panics
 /// When a shape does not fit, or `k` or `v` is quantised.

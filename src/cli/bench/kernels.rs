@@ -25,9 +25,8 @@ const QUANTIZED_ROWS: usize = 512;
 /// A product of matrices, as prefill has them.
 const PREFILL_ROWS: usize = 512;
 const PREFILL_TOKENS: usize = 32;
-/// One key/value head of E2B, in a long context.
-const QUERY_HEADS: usize = 4;
-const HEAD_DIM: usize = 256;
+/// Query heads that share a key/value head, and their width, in the layers that see a long context: Gemma 3n's and Gemma 4's E2B.
+const ATTENTION: [(usize, usize); 2] = [(4, 256), (8, 512)];
 const KEYS: usize = 16_384;
 
 #[derive(Serialize)]
@@ -94,55 +93,61 @@ impl Bench {
                 },
             )?);
         }
-        report.kernels.extend(attention(&pools, &weights, &x)?);
+        for shape in ATTENTION {
+            report
+                .kernels
+                .extend(attention(&pools, shape, &weights, &x)?);
+        }
         publish(&report, self.json, print)
     }
 }
 
 /// Attention of one token over a long context, with keys and values of each type that boards use.
-fn attention(pools: &[Pool], numbers: &[f32], q: &[f32]) -> Result<Vec<Figure>, Failure> {
-    let q: Vec<f32> = q[..QUERY_HEADS * HEAD_DIM]
-        .iter()
-        .map(|q| q / 16.0)
-        .collect();
+fn attention(
+    pools: &[Pool],
+    (heads, head_dim): (usize, usize),
+    numbers: &[f32],
+    q: &[f32],
+) -> Result<Vec<Figure>, Failure> {
+    let q: Vec<f32> = q[..heads * head_dim].iter().map(|q| q / 16.0).collect();
     let numbers: Vec<f32> = numbers
         .iter()
         .copied()
         .cycle()
-        .take(KEYS * HEAD_DIM)
+        .take(KEYS * head_dim)
         .collect();
     let halves: Vec<f16> = numbers.iter().copied().map(f16::from_f32).collect();
-    let row = int8::row_len(HEAD_DIM);
+    let row = int8::row_len(head_dim);
     let mut bytes = vec![0; KEYS * row];
-    for (from, to) in numbers.chunks(HEAD_DIM).zip(bytes.chunks_mut(row)) {
+    for (from, to) in numbers.chunks(head_dim).zip(bytes.chunks_mut(row)) {
         int8::quantize(from, to);
     }
     // Keys and values lie apart, as they do in a cache.
     let (other_halves, other_bytes) = (halves.clone(), bytes.clone());
-    let matrix = |data| Matrix::f16(data, KEYS, HEAD_DIM);
+    let matrix = |data| Matrix::f16(data, KEYS, head_dim);
     let types = [
         (
             "f16",
             KvSegment::new(matrix(&halves), matrix(&other_halves)),
-            2 * HEAD_DIM,
+            2 * head_dim,
         ),
-        ("int8", KvSegment::int8(&bytes, &other_bytes, HEAD_DIM), row),
+        ("int8", KvSegment::int8(&bytes, &other_bytes, head_dim), row),
     ];
-    let (part, in_part) = (part_len(QUERY_HEADS, HEAD_DIM), part_keys(KEYS));
+    let (part, in_part) = (part_len(heads, head_dim), part_keys(KEYS));
     let mut figures = Vec::new();
     for (name, segment, row_bytes) in types {
         figures.extend(measured(
             pools,
-            &format!("attention, {name}, {KEYS} keys (decode)"),
-            (2 * KEYS * row_bytes, 2 * QUERY_HEADS * KEYS * HEAD_DIM),
-            QUERY_HEADS * HEAD_DIM,
+            &format!("attention {heads}x{head_dim}, {name}, {KEYS} keys (decode)"),
+            (2 * KEYS * row_bytes, 2 * heads * KEYS * head_dim),
+            heads * head_dim,
             &mut |pool, out| {
                 let mut parts = vec![0.0; KEYS.div_ceil(in_part) * part];
                 pool.for_each_chunk_mut(&mut parts, part, &|i, part| {
                     let keys = i * in_part..KEYS.min((i + 1) * in_part);
-                    attend_part(pool.isa(), &q, HEAD_DIM, 1.0, &[segment], keys, part);
+                    attend_part(pool.isa(), &q, head_dim, 1.0, &[segment], keys, part);
                 });
-                combine(pool.isa(), &parts, HEAD_DIM, out);
+                combine(pool.isa(), &parts, head_dim, out);
             },
         )?);
     }

@@ -152,3 +152,39 @@ fn its_size_is_that_of_the_layers_with_keys_and_values_of_their_own() {
         assert_eq!(cache.used_bytes(), 0);
     }
 }
+
+/// Layers of which every `period`th sees all, and those behind the first `own` share.
+fn published(kv_heads: usize, layers: usize, own: usize, period: usize) -> Vec<LayerShape> {
+    (0..layers)
+        .map(|index| {
+            let is_full = (index + 1).is_multiple_of(period);
+            let (head_dim, window) = if is_full {
+                (512, None)
+            } else {
+                (256, Some(512))
+            };
+            LayerShape {
+                kv_of: (index >= own).then(|| if is_full { own - 1 } else { own - 2 }),
+                ..layer(kv_heads, head_dim, window)
+            }
+        })
+        .collect()
+}
+
+/// The table of section 2.6 of Gemma 4's reference; in 8 bits each row of a head has its scale beside.
+#[test]
+fn published_models_take_what_the_reference_says() {
+    let e2b = published(1, 35, 15, 5);
+    let e4b = published(2, 42, 24, 6);
+    for (layers, context, mib, rows) in [
+        (&e2b, 32_768, 198, 2 * (12 * 512 + 3 * 32_768)),
+        (&e2b, 131_072, 774, 2 * (12 * 512 + 3 * 131_072)),
+        (&e4b, 32_768, 532, 4 * (20 * 512 + 4 * 32_768)),
+        (&e4b, 131_072, 2068, 4 * (20 * 512 + 4 * 131_072)),
+    ] {
+        let half = KvCache::bytes_for(layers, KvType::F16, context);
+        assert_eq!(half, mib << 20);
+        let bytes = KvCache::bytes_for(layers, KvType::Int8, context);
+        assert_eq!(bytes, half / 2 + 4 * rows);
+    }
+}
