@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::DaemonError;
-use super::reload::{check_cameras, check_slices};
+use super::demands::{check_cameras, check_slices};
 use crate::config::Config;
 use crate::media::CaptureEvent;
 use crate::pipeline::{Engine, EngineError, GroupMemory, PictureSpec, Residency};

@@ -5,6 +5,7 @@
 
 mod captured;
 mod clock;
+mod demands;
 mod devices;
 mod directory;
 mod doors;
@@ -48,9 +49,10 @@ use reports::Record;
 use settings::Settings;
 use state::{StateFile, Switches};
 
+pub use demands::check_slices;
 pub use error::DaemonError;
 pub use log_sink::install as install_log;
-pub use reload::{check_slices, engine_options};
+pub use reload::engine_options;
 pub use reports::sources;
 
 /// Events that may wait for the loop: more than a burst of all sources, less than memory minds.

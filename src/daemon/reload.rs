@@ -11,11 +11,10 @@ use super::queue::Cancelled;
 use super::settings::Settings;
 use super::state::Switches;
 use super::{Daemon, DaemonError, log_sink, reports, systemd};
-use crate::capture::options::CameraOptions;
-use crate::config::{Config, Matformer};
+use crate::config::Config;
 use crate::guard::regular;
 use crate::pipeline::commands::CommandGrammar;
-use crate::pipeline::{EncoderOptions, EngineOptions, PictureOptions, PictureSpec};
+use crate::pipeline::{EncoderOptions, EngineOptions};
 use crate::report::{ErrorBody, ErrorCode, Header, JobUpdate, Report};
 
 /// What is computed from a configuration.
@@ -58,53 +57,6 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         encoders: EncoderOptions::new(&config.audio, &config.vision),
         ..EngineOptions::default()
     }
-}
-
-/// Whether a model that has `slices` serves those that a configuration names.
-///
-/// # Errors
-/// The first that it does not.
-pub fn check_slices(named: &Matformer, slices: &[String]) -> Result<(), DaemonError> {
-    for (key, name) in [
-        ("slice", &named.slice),
-        ("degraded_slice", &named.degraded_slice),
-    ] {
-        if let Some(name) = name
-            && !slices.contains(name)
-        {
-            let name = name.clone();
-            return Err(match slices {
-                // The whole model.
-                [_] => DaemonError::NoSlices { key, name },
-                _ => DaemonError::Slice {
-                    key,
-                    name,
-                    slices: slices.join(", "),
-                },
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Whether a model sees pictures as a configuration's cameras want them.
-///
-/// # Errors
-/// The first camera that asks for what it does not do.
-pub(super) fn check_cameras(
-    cameras: &[CameraOptions],
-    pictures: &PictureSpec,
-) -> Result<(), DaemonError> {
-    for camera in cameras {
-        let options = PictureOptions {
-            soft_tokens: camera.soft_tokens,
-            ..PictureOptions::default()
-        };
-        options
-            .check(pictures)
-            .map_err(|error| DaemonError::Setting(format!("camera `{}`: {error}", camera.id)))?;
-    }
-    Ok(())
 }
 
 /// Leaves a section that only a restart can change as it was; its name, where the new file has it otherwise.
@@ -267,32 +219,6 @@ impl Daemon {
             let error = ErrorBody::new(ErrorCode::Cancelled, WHY);
             let told = reports::refused(&job, &self.loaded.model, error);
             told.into_iter().for_each(|told| self.told(told));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_camera_may_ask_for_what_the_model_does_and_for_nothing_else() {
-        let check = |more: &str, soft_tokens: &'static [usize]| {
-            let camera = format!("id = \"door\"\ndevice = \"/dev/video0\"\n{more}");
-            let pictures = PictureSpec {
-                family: "Gemma",
-                soft_tokens,
-                processor: serde_json::Value::Null,
-            };
-            check_cameras(&[toml::from_str(&camera).unwrap()], &pictures)
-                .map_err(|error| error.to_string())
-        };
-        assert_eq!(check("", &[]), Ok(()));
-        assert_eq!(check("soft_tokens = 70", &[70, 140]), Ok(()));
-        for soft_tokens in [&[] as &[usize], &[140]] {
-            let error = check("soft_tokens = 70", soft_tokens).unwrap_err();
-            let named = error.contains("camera `door`") && error.contains("soft_tokens");
-            assert!(named, "{error}");
         }
     }
 }
