@@ -134,7 +134,12 @@ impl<'a> TextStream<'a> {
         };
         let mut text = String::with_capacity(bytes.len());
         push_lossy(&bytes, &mut text);
-        let thought = trim(text.strip_prefix(CHANNEL).unwrap_or(&text));
+        let thought = match text.strip_prefix(CHANNEL) {
+            Some(thought) => trim(thought),
+            // Cut within the channel's name: nothing was thought yet.
+            None if CHANNEL.starts_with(text.as_str()) => "",
+            None => trim(&text),
+        };
         if !self.thoughts.is_empty() && !thought.is_empty() {
             self.thoughts.push('\n');
         }
