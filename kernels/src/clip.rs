@@ -1,7 +1,7 @@
 //! Numbers cut off to an interval: what clipped linear layers do to their inputs and outputs.
 //!
 //! The products of matrices do it to what they have at hand, so that no pass over memory is made for it: inputs while they are
-//! quantised or copied, outputs while the task that computed them has them in its cache.
+//! quantised or copied, outputs before they are stored, or by the task that has them in its cache.
 
 use crate::Isa;
 use crate::map::{Unary, map};

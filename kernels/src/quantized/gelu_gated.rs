@@ -6,6 +6,7 @@
 use std::cell::Cell;
 
 use super::{matmul, matvec};
+use crate::clip::Bounds;
 use crate::gelu::gelu_tanh_mul;
 use crate::pool::{Pool, TileMut};
 use crate::quant::{Q8Activations, Quantized};
@@ -68,9 +69,9 @@ pub(crate) fn gelu_gated(
         let cols = y.cols();
         with_room(y.rows() * cols, |product| {
             for block in matmul::blocks(gate) {
-                matmul::multiply_tiles(x.isa, gate, &x.panels, block, row, y);
+                matmul::multiply_tiles(x.isa, gate, &x.panels, block, Bounds::NONE, row, y);
                 let up_tile = &mut TileMut::new(product, cols);
-                matmul::multiply_tiles(x.isa, up, &x.panels, block, row, up_tile);
+                matmul::multiply_tiles(x.isa, up, &x.panels, block, Bounds::NONE, row, up_tile);
             }
             for (token, product) in product.chunks_exact(cols).enumerate() {
                 gelu_tanh_mul(x.isa, y.row_mut(token), product);

@@ -143,7 +143,6 @@ impl StridedConv {
 
     /// Writes the input values that each output value sees, in the order of the weight, `[frames · out_freq, weight.cols]`.
     fn gather_patches(&self, input: &[f32], frames: usize, patches: &mut Vec<f32>) {
-        patches.clear();
         let ConvShape {
             in_freq,
             in_channels,
@@ -151,21 +150,19 @@ impl StridedConv {
             stride,
             ..
         } = self.shape;
-        let in_frame = in_freq * in_channels;
-        for frame in 0..frames {
-            let first = frame * stride[0];
-            for freq in 0..self.out_freq {
-                for channel in 0..in_channels {
-                    for t in first..first + kernel[0] {
-                        patches.extend((0..kernel[1]).map(|k| {
-                            let f = (freq * stride[1] + k).wrapping_sub(FREQUENCY_PADDING);
-                            // Left of the first frequency wraps to a number that is beyond the last.
-                            if f < in_freq {
-                                input[t * in_frame + f * in_channels + channel]
-                            } else {
-                                0.0
-                            }
-                        }));
+        let taps = kernel[0] * kernel[1];
+        patches.clear();
+        patches.resize(frames * self.out_freq * in_channels * taps, 0.0);
+        for (i, patch) in patches.chunks_exact_mut(in_channels * taps).enumerate() {
+            let (frame, freq) = (i / self.out_freq * stride[0], i % self.out_freq * stride[1]);
+            for tap in 0..taps {
+                // Left of the first frequency wraps to a number that is beyond the last.
+                let f = (freq + tap % kernel[1]).wrapping_sub(FREQUENCY_PADDING);
+                if f < in_freq {
+                    let pixel = (frame + tap / kernel[1]) * in_freq + f;
+                    let channels = &input[pixel * in_channels..][..in_channels];
+                    for (to, x) in patch.chunks_exact_mut(taps).zip(channels) {
+                        to[tap] = *x;
                     }
                 }
             }

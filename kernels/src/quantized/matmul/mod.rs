@@ -23,11 +23,13 @@ use std::ops::Range;
 
 use crate::Isa;
 use crate::clip::Bounds;
+use crate::map::Unary;
 use crate::pool::{Pool, TASKS_PER_THREAD, TileMut};
 use crate::quant::{
     ActivationGroup, BlockFormat, Bytes, GROUP, PANEL, Q8Activations, Quantized, TILE_ROWS,
     with_block_format,
 };
+use crate::simd::Plain;
 use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
 
 /// Groups that are unpacked at a time: 32 KiB of integers, one row of a real model's hidden size.
@@ -65,7 +67,7 @@ pub fn matmul(pool: &Pool, w: Quantized, x: &Q8Activations, y: &mut [f32]) {
     matmul_within(pool, w, x, Bounds::NONE, y);
 }
 
-/// [`matmul`], and what it gives cut off to `bounds` by the task that computed it.
+/// [`matmul`], and what it gives cut off to `bounds` where it is computed.
 ///
 /// # Panics
 /// As there.
@@ -88,11 +90,9 @@ pub fn matmul_within(pool: &Pool, w: Quantized, x: &Q8Activations, bounds: Bound
         let batch = y.len() / w.rows();
         for block in blocks(w) {
             let is_last = block + 1 == blocks(w).end;
+            let bounds = if is_last { bounds } else { Bounds::NONE };
             pool.for_each_tile_mut(y, w.rows(), batch, rows, &|_, row, y| {
-                multiply_tiles(x.isa, w, panels, block, row, y);
-                if is_last {
-                    bounds.clamp_tile(x.isa, y);
-                }
+                multiply_tiles(x.isa, w, panels, block, bounds, row, y);
             });
         }
     }
@@ -118,11 +118,13 @@ pub(super) fn task_rows(pool: &Pool, w: Quantized) -> usize {
 }
 
 /// A block of the rows from `row` on, the first of a tile, for the tokens of the panels `x`: the first gives sums, others add to them.
+/// What comes out is cut off to `bounds`, as it should be for the last one only.
 pub(super) fn multiply_tiles(
     isa: Isa,
     w: Quantized,
     x: &[X],
     block: usize,
+    bounds: Bounds,
     row: usize,
     y: &mut TileMut<'_, f32>,
 ) {
@@ -130,6 +132,7 @@ pub(super) fn multiply_tiles(
         w,
         first: row / TILE_ROWS,
         block,
+        bounds,
         x,
         y,
     };
@@ -141,6 +144,7 @@ struct Tiles<'a, 'y> {
     w: Quantized<'a>,
     first: usize,
     block: usize,
+    bounds: Bounds,
     x: &'a [X],
     y: &'a mut TileMut<'y, f32>,
 }
@@ -221,6 +225,7 @@ impl Tiles<'_, '_> {
     #[inline(always)]
     fn each_of<F: BlockFormat, P: Products>(self, s: P) {
         let groups = self.groups();
+        let is_bounded = !self.bounds.is_none();
         let mut unpacked = Block([[P::Group::EMPTY; BLOCK]; MAX_PARTS]);
         for (tile, row) in (0..self.y.cols()).step_by(TILE_ROWS).enumerate() {
             let rows = row..self.y.cols().min(row + TILE_ROWS);
@@ -245,6 +250,11 @@ impl Tiles<'_, '_> {
                 }
                 for (part, w) in unpacked.0[..P::Group::PARTS].iter().enumerate() {
                     s.multiply::<F>(&w[..groups.len()], x, part, &mut sums);
+                }
+                if is_bounded {
+                    for sum in sums.as_flattened_mut() {
+                        *sum = self.bounds.of(Plain, *sum);
+                    }
                 }
                 for (token, sums) in sums[..tokens].iter().enumerate() {
                     let y = &mut self.y.row_mut(first + token)[rows.clone()];

@@ -17,7 +17,7 @@ pub(super) fn tiles(k: Tiles) {
                 let dot: i32 = products.map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
                 sum = (dot as f32).mul_add(scale * x.scale[lane], sum);
             }
-            k.y.row_mut(token)[row] = sum;
+            k.y.row_mut(token)[row] = k.bounds.of(Plain, sum);
         }
     }
 }
