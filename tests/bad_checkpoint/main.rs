@@ -7,6 +7,7 @@
 mod allocator;
 #[path = "../common/mod.rs"]
 mod common;
+mod gemma4;
 mod gguf;
 mod mutated;
 mod other_hands;
