@@ -155,7 +155,7 @@ def soak(found):
     last, height = samples[-1]["at"], TOP + len(STRIPS) * (STRIP + GAP) + BOTTOM - GAP
     hours = last > 7200
     unit = 3600 if hours else 60
-    kept = samples[:: max(1, len(samples) // 1000)]
+    kept = samples[:: max(1, len(samples) // WIDTH)]
 
     def across(x):
         return LEFT + x / last * (WIDTH - LEFT - RIGHT)

@@ -116,8 +116,9 @@ class Microphone:
         while not self.stopped.is_set():
             try:
                 with open(self.pipe, "wb", buffering=0) as pipe:
-                    # Room for half a minute: a reader that is late finds everything, and holds up nobody.
-                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+                    if self.ahead_s:
+                        # Room for half a minute: a reader that is late finds everything, and holds up nobody.
+                        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
                     started, count = time.monotonic() - self.ahead_s, 0
                     while not self.stopped.is_set():
                         written = pipe.write(self._period(count * length, length).tobytes())
