@@ -32,6 +32,7 @@ fn layers() -> Vec<LayerShape> {
         rope: Rope {
             base: 1e4,
             rotated_pairs: head_dim / 2,
+            factor: 1.0,
         },
         kv_of: None,
         ffn_width: 6144,
