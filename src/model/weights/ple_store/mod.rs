@@ -103,7 +103,7 @@ pub struct PleStore {
     /// The whole of a row; behind its bytes lie the scales, where there are any.
     whole: Front,
     /// Numbers of a layer's part of a row.
-    width: usize,
+    layer_width: usize,
     kind: Kind,
     scale: f32,
     state: Mutex<State>,
@@ -184,7 +184,7 @@ impl PleStore {
             cols: stored.cols,
             row_bytes: stored.row_bytes,
             whole: Front { cols, bytes },
-            width: shape.width,
+            layer_width: shape.width,
             kind: stored.kind,
             scale: (shape.width as f32).sqrt(),
             state: Mutex::new(State {
@@ -308,7 +308,7 @@ impl PleStore {
     }
 
     fn front(&self, layers: usize) -> Front {
-        let (cols, bytes) = self.kind.row_front(self.cols, layers * self.width);
+        let (cols, bytes) = self.kind.row_front(self.cols, layers * self.layer_width);
         let has_scales = self.row_bytes > self.whole.bytes;
         match has_scales && self.whole.bytes - bytes < PAGE_BYTES {
             true => self.whole,
