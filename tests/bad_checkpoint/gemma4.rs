@@ -44,19 +44,17 @@ fn set(checkpoint: &Checkpoint, tensor: &str, value: f32) {
     checkpoint.write(&shard, &file);
 }
 
+/// Takes a tensor away; its bytes stay where they are, under a name that nothing asks for.
 fn remove(checkpoint: &Checkpoint, tensor: &str) {
-    let shard = checkpoint.shard_of(tensor);
-    checkpoint.edit_header(&shard, |header| {
-        header.as_object_mut().unwrap().shift_remove(tensor);
-    });
+    let rename = |names: &mut Value| {
+        let names = names.as_object_mut().unwrap();
+        let value = names.shift_remove(tensor).unwrap();
+        names.insert(format!("{tensor}.unused"), value);
+    };
+    checkpoint.edit_header(&checkpoint.shard_of(tensor), rename);
     let index = "model.safetensors.index.json";
     if checkpoint.path().join(index).exists() {
-        checkpoint.edit_json(index, |index| {
-            index["weight_map"]
-                .as_object_mut()
-                .unwrap()
-                .shift_remove(tensor);
-        });
+        checkpoint.edit_json(index, |index| rename(&mut index["weight_map"]));
     }
 }
 
