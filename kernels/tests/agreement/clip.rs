@@ -1,5 +1,7 @@
 //! Clipped linear layers: on every instruction set what clamping, multiplying and clamping give one after the other.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use half::bf16;
 use kernels::matmul::{clipped_matmul, matmul_in_any_order};
 use kernels::quant::{Q8Activations, Quantized};

@@ -55,7 +55,7 @@ pub(super) fn model(config: &Config) -> (Finding, Option<Model>) {
         }
     };
     if let Err(error) = daemon::check_slices(&config.matformer, &about.slices) {
-        let advice = match about.slices.iter().nth(1) {
+        let advice = match about.slices.get(1) {
             Some(_) => "name one of those, or leave the key out",
             None => "take the key out of [matformer]",
         };

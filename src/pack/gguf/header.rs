@@ -281,9 +281,9 @@ impl Reader<'_> {
             )));
         }
         match values.get("general.architecture") {
-            Some(Value::Text(name)) if name == "clip" => Err(self.bad(format!(
-                "it holds the towers of a model for llama.cpp (mmproj): gemmad takes towers from the checkpoint of safetensors"
-            ))),
+            Some(Value::Text(name)) if name == "clip" => Err(self.bad(
+                "it holds the towers of a model for llama.cpp (mmproj): gemmad takes towers from the checkpoint of safetensors".to_owned(),
+            )),
             Some(Value::Text(name)) if name == NOT_YET => Err(self.bad(format!(
                 "it is a Gemma 4 (\"{NOT_YET}\"), which is packed from the checkpoint of safetensors that Google publishes, not yet from files of llama.cpp: download that, and give its directory"
             ))),
