@@ -1,6 +1,6 @@
 //! Damaged checkpoints of Gemma 4, and what it cannot be asked, as people are told of them.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{CONFIG, Checkpoint, DATA, fixtures_gemma4, gemmad, refused, refused_when, split};
 
@@ -75,11 +75,6 @@ fn a_layer_without_its_scalar_is_named() {
     let checkpoint = Checkpoint::gemma4();
     remove(&checkpoint, SCALAR);
     refused(&checkpoint, DATA, &["tensor", SCALAR]);
-    let checkpoint = Checkpoint::gemma4();
-    checkpoint.edit_header(&checkpoint.shard_of(SCALAR), |header| {
-        header[SCALAR]["shape"] = json!([1, 1, 1]);
-    });
-    refused(&checkpoint, DATA, &["tensor", SCALAR, "[1]"]);
 }
 
 #[test]
@@ -91,7 +86,11 @@ fn bounds_that_are_none_are_named() {
         told(linear, &checkpoint, &["input_min", linear]);
         let checkpoint = Checkpoint::gemma4();
         set(&checkpoint, &of("output_max"), f32::NAN);
-        told(linear, &checkpoint, &["output_max", linear, "NaN"]);
+        told(
+            linear,
+            &checkpoint,
+            &["output_max", linear, "is not a number"],
+        );
         let checkpoint = Checkpoint::gemma4();
         set(&checkpoint, &of("input_min"), 1000.0);
         told(linear, &checkpoint, &["input_min", linear, "1000"]);
