@@ -101,6 +101,57 @@ pub(super) const fn other(name: &'static str) -> Category {
     }
 }
 
+/// The name of the category of a canonical tensor name. `own` are a family's own parts: how the name goes on behind
+/// `model.language_model.`, or behind a layer's number there, up to the next dot, and the category.
+pub(super) fn category(
+    name: &str,
+    first_kv_shared_layer: usize,
+    own: &[(&str, &'static str)],
+) -> Option<&'static str> {
+    let rest = name.strip_prefix("model.")?;
+    let Some(text) = rest.strip_prefix("language_model.") else {
+        return match rest.split('.').next()? {
+            "vision_tower" => Some("vision_tower"),
+            "embed_vision" => Some("embed_vision"),
+            "audio_tower" => Some("audio_tower"),
+            "embed_audio" => Some("embed_audio"),
+            _ => None,
+        };
+    };
+    let of_family = |part: &str| own.iter().find(|(own, _)| *own == part).map(|own| own.1);
+    let Some(layer) = text.strip_prefix("layers.") else {
+        return match text.split('.').next()? {
+            "embed_tokens" => Some("embed_tokens"),
+            "embed_tokens_per_layer" => Some("ple_table"),
+            "per_layer_model_projection" | "per_layer_projection_norm" => Some("text.ple_side"),
+            "norm" => Some("text.norms"),
+            part => of_family(part),
+        };
+    };
+    let (index, leaf) = layer.split_once('.')?;
+    let is_shared = index.parse::<usize>().ok()? >= first_kv_shared_layer;
+    match leaf.split('.').next()? {
+        "mlp" => Some("text.mlp"),
+        "per_layer_input_gate" | "per_layer_projection" | "post_per_layer_input_norm" => {
+            Some("text.ple_side")
+        }
+        "input_layernorm"
+        | "post_attention_layernorm"
+        | "pre_feedforward_layernorm"
+        | "post_feedforward_layernorm" => Some("text.norms"),
+        "self_attn" => {
+            let is_kv = ["k_proj", "v_proj", "k_norm"]
+                .iter()
+                .any(|part| leaf.contains(part));
+            Some(match is_shared && is_kv {
+                true => "kv_shared_unused",
+                false => "text.attn",
+            })
+        }
+        part => of_family(part),
+    }
+}
+
 /// What the names of text tensors begin with.
 const TEXT: &str = "model.language_model.";
 

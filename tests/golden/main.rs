@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod audio;
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod gemma4_golden;

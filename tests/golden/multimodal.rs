@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow;
 
+use crate::cases::{Case, Marks, Said, cases};
 use crate::common::{Golden, assert_close, fixtures};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::RgbImage;
@@ -28,66 +29,16 @@ use kernels::{Isa, Pool};
 
 const LOGITS: f32 = 2e-3;
 
-/// A case of the goldens, with the picture and the clip that it shows.
-struct Case {
-    name: &'static str,
-    picture: &'static str,
-    clip: &'static str,
-}
-
-const CASES: [Case; 3] = [
-    Case {
-        name: "image",
-        picture: "photo",
-        clip: "",
-    },
-    Case {
-        name: "audio",
-        picture: "",
-        clip: "a3_2",
-    },
-    Case {
-        name: "both",
-        picture: "icon",
-        clip: "a0_5",
-    },
-];
-
-/// What the user says in a case, in order; taken from the reference's rendering of the chat.
-enum Said {
-    Text(String),
-    Picture,
-    Clip,
-}
+const CASES: [Case; 3] = cases("icon");
 
 fn said(case: &Case) -> Vec<Said> {
-    let manifest = crate::common::manifest();
-    let rendered = manifest[format!("mm_{}", case.name)]["text"]
-        .as_str()
-        .unwrap();
-    let mut rest = rendered
-        .strip_prefix("<bos><start_of_turn>user\n")
-        .unwrap()
-        .strip_suffix("<end_of_turn>\n<start_of_turn>model\n")
-        .unwrap();
-    let mut parts = Vec::new();
-    while !rest.is_empty() {
-        if let Some(behind) = rest.strip_prefix("<image_soft_token>") {
-            parts.push(Said::Picture);
-            rest = behind;
-        } else if let Some(behind) = rest.strip_prefix("<audio_soft_token>") {
-            parts.push(Said::Clip);
-            rest = behind;
-        } else {
-            let end = rest
-                .find("<image_soft_token>")
-                .unwrap_or(rest.len())
-                .min(rest.find("<audio_soft_token>").unwrap_or(rest.len()));
-            parts.push(Said::Text(rest[..end].to_owned()));
-            rest = &rest[end..];
-        }
-    }
-    parts
+    let marks = Marks {
+        before: "<bos><start_of_turn>user\n",
+        behind: "<end_of_turn>\n<start_of_turn>model\n",
+        picture: "<image_soft_token>",
+        clip: "<audio_soft_token>",
+    };
+    marks.said(&crate::common::manifest(), case)
 }
 
 fn clip(name: &str) -> AudioClip {

@@ -104,7 +104,7 @@ impl Architecture for Gemma3n {
     }
 
     fn category(&self, name: &str) -> Option<&'static str> {
-        tensors::category(&self.config, name)
+        tensors::category(&self.config.text, name)
     }
 
     fn slices(&self, dir: Option<&Path>) -> Result<Slices, SliceError> {

@@ -1,8 +1,8 @@
 //! The tensors of Gemma 3n.
 
-use super::config::{Config, TextConfig};
+use super::config::TextConfig;
 use crate::model::tensor_table::{
-    Access, Category, EncoderTensor, Role, TextTable, TextTensor, effective, other,
+    self, Access, Category, EncoderTensor, Role, TextTable, TextTensor, effective, other,
 };
 
 /// The text tensors, in the order in which a token meets them, and last the table of per-layer embeddings.
@@ -166,49 +166,15 @@ pub(super) const CATEGORIES: [Category; 13] = [
     other("embed_audio"),
 ];
 
+/// The categories of what other families do not have.
+const OWN: [(&str, &str); 4] = [
+    ("altup", "text.altup"),
+    ("altup_projections", "text.altup"),
+    ("altup_unembed_projections", "text.altup"),
+    ("laurel", "text.laurel"),
+];
+
 /// The name of the category of a canonical tensor name.
-pub(super) fn category(config: &Config, name: &str) -> Option<&'static str> {
-    let rest = name.strip_prefix("model.")?;
-    let Some(text) = rest.strip_prefix("language_model.") else {
-        return match rest.split('.').next()? {
-            "vision_tower" => Some("vision_tower"),
-            "embed_vision" => Some("embed_vision"),
-            "audio_tower" => Some("audio_tower"),
-            "embed_audio" => Some("embed_audio"),
-            _ => None,
-        };
-    };
-    let Some(layer) = text.strip_prefix("layers.") else {
-        return match text.split('.').next()? {
-            "embed_tokens" => Some("embed_tokens"),
-            "embed_tokens_per_layer" => Some("ple_table"),
-            "altup_projections" | "altup_unembed_projections" => Some("text.altup"),
-            "per_layer_model_projection" | "per_layer_projection_norm" => Some("text.ple_side"),
-            "norm" => Some("text.norms"),
-            _ => None,
-        };
-    };
-    let (index, leaf) = layer.split_once('.')?;
-    let shared = index.parse::<usize>().ok()? >= config.text.first_kv_shared_layer();
-    match leaf.split('.').next()? {
-        "mlp" => Some("text.mlp"),
-        "altup" => Some("text.altup"),
-        "laurel" => Some("text.laurel"),
-        "per_layer_input_gate" | "per_layer_projection" | "post_per_layer_input_norm" => {
-            Some("text.ple_side")
-        }
-        "input_layernorm"
-        | "post_attention_layernorm"
-        | "pre_feedforward_layernorm"
-        | "post_feedforward_layernorm" => Some("text.norms"),
-        "self_attn" => {
-            let kv = leaf.contains("k_proj") || leaf.contains("v_proj") || leaf.contains("k_norm");
-            Some(if shared && kv {
-                "kv_shared_unused"
-            } else {
-                "text.attn"
-            })
-        }
-        _ => None,
-    }
+pub(super) fn category(config: &TextConfig, name: &str) -> Option<&'static str> {
+    tensor_table::category(name, config.first_kv_shared_layer(), &OWN)
 }

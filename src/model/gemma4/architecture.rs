@@ -103,7 +103,7 @@ impl Architecture for Gemma4 {
     }
 
     fn category(&self, name: &str) -> Option<&'static str> {
-        tensors::category(&self.config, name)
+        tensors::category(&self.config.text, name)
     }
 
     fn slices(&self, _: Option<&Path>) -> Result<Slices, SliceError> {

@@ -2,9 +2,9 @@
 //!
 //! Source: reference section 6, and the lists of the published checkpoints.
 
-use super::config::{Config, TextConfig};
+use super::config::TextConfig;
 use crate::model::tensor_table::{
-    Access, Category, EncoderTensor, Role, TextTable, TextTensor, effective, other,
+    self, Access, Category, EncoderTensor, Role, TextTable, TextTensor, effective, other,
 };
 
 /// The text tensors, in the order in which a token meets them, and last the table of per-layer embeddings.
@@ -122,48 +122,10 @@ pub(super) const CATEGORIES: [Category; 11] = [
     other("embed_audio"),
 ];
 
+/// The category of what other families do not have.
+const OWN: [(&str, &str); 1] = [("layer_scalar", "text.norms")];
+
 /// The name of the category of a canonical tensor name.
-pub(super) fn category(config: &Config, name: &str) -> Option<&'static str> {
-    let rest = name.strip_prefix("model.")?;
-    let Some(text) = rest.strip_prefix("language_model.") else {
-        return match rest.split('.').next()? {
-            "vision_tower" => Some("vision_tower"),
-            "embed_vision" => Some("embed_vision"),
-            "audio_tower" => Some("audio_tower"),
-            "embed_audio" => Some("embed_audio"),
-            _ => None,
-        };
-    };
-    let Some(layer) = text.strip_prefix("layers.") else {
-        return match text.split('.').next()? {
-            "embed_tokens" => Some("embed_tokens"),
-            "embed_tokens_per_layer" => Some("ple_table"),
-            "per_layer_model_projection" | "per_layer_projection_norm" => Some("text.ple_side"),
-            "norm" => Some("text.norms"),
-            _ => None,
-        };
-    };
-    let (index, leaf) = layer.split_once('.')?;
-    let is_shared = index.parse::<usize>().ok()? >= config.text.first_kv_shared_layer();
-    match leaf.split('.').next()? {
-        "mlp" => Some("text.mlp"),
-        "per_layer_input_gate" | "per_layer_projection" | "post_per_layer_input_norm" => {
-            Some("text.ple_side")
-        }
-        "input_layernorm"
-        | "post_attention_layernorm"
-        | "pre_feedforward_layernorm"
-        | "post_feedforward_layernorm"
-        | "layer_scalar" => Some("text.norms"),
-        "self_attn" => {
-            let is_kv = ["k_proj", "v_proj", "k_norm"]
-                .iter()
-                .any(|part| leaf.contains(part));
-            Some(match is_shared && is_kv {
-                true => "kv_shared_unused",
-                false => "text.attn",
-            })
-        }
-        _ => None,
-    }
+pub(super) fn category(config: &TextConfig, name: &str) -> Option<&'static str> {
+    tensor_table::category(name, config.first_kv_shared_layer(), &OWN)
 }

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::manifest;
+use crate::cases::{Case, Marks, Said, cases};
 use crate::common::{Golden, assert_close, fixtures_gemma4};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::RgbImage;
@@ -28,59 +29,16 @@ use tempfile::TempDir;
 const HIDDEN: f32 = 1e-3;
 const LOGITS: f32 = 2e-3;
 
-/// A case of the goldens, with the picture and the clip that it shows.
-struct Case {
-    name: &'static str,
-    picture: &'static str,
-    clip: &'static str,
-}
-
-const CASES: [Case; 3] = [
-    Case {
-        name: "image",
-        picture: "photo",
-        clip: "",
-    },
-    Case {
-        name: "audio",
-        picture: "",
-        clip: "a3_2",
-    },
-    Case {
-        name: "both",
-        picture: "tall",
-        clip: "a0_5",
-    },
-];
-
-/// What the user says in a case, in order; taken from the reference's rendering of the chat.
-enum Said {
-    Text(String),
-    Picture,
-    Clip,
-}
+const CASES: [Case; 3] = cases("tall");
 
 fn said(case: &Case) -> Vec<Said> {
-    let manifest = manifest();
-    let rendered = &manifest[format!("mm_{}", case.name)]["text"];
-    let user = rendered.as_str().unwrap();
-    let user = user.strip_prefix("<bos><|turn>user\n").unwrap();
-    let mut rest = user.strip_suffix("<turn|>\n<|turn>model\n").unwrap();
-    let mut parts = Vec::new();
-    while !rest.is_empty() {
-        if let Some(behind) = rest.strip_prefix("<|image|>") {
-            parts.push(Said::Picture);
-            rest = behind;
-        } else if let Some(behind) = rest.strip_prefix("<|audio|>") {
-            parts.push(Said::Clip);
-            rest = behind;
-        } else {
-            let end = rest.find("<|").unwrap_or(rest.len());
-            parts.push(Said::Text(rest[..end].to_owned()));
-            rest = &rest[end..];
-        }
-    }
-    parts
+    let marks = Marks {
+        before: "<bos><|turn>user\n",
+        behind: "<turn|>\n<|turn>model\n",
+        picture: "<|image|>",
+        clip: "<|audio|>",
+    };
+    marks.said(&manifest(), case)
 }
 
 fn clip(name: &str) -> AudioClip {

@@ -43,14 +43,6 @@ impl Config {
         Config::of(&value, &path)
     }
 
-    /// Likewise the bytes of a `config.json`; `path` is named in errors.
-    ///
-    /// # Errors
-    /// As [`Config::load`].
-    pub fn parse(json: &[u8], path: &Path) -> Result<Config, ConfigError> {
-        Config::of(&config::parse(json, path)?, path)
-    }
-
     /// Checks what `config.json` says; `path` is named in errors.
     ///
     /// # Errors
