@@ -11,7 +11,7 @@ use crate::isa::Level;
 use crate::matvec::{clipped_matvec, with_clamped};
 use crate::packed_tile::PackedTile;
 use crate::pool::TileMut;
-use crate::quantized::{self, with_activations};
+use crate::quantized::{self, row_scaled, with_activations};
 use crate::rows::Rows;
 use crate::simd::partial_sums::BLOCK;
 use crate::simd::{Element, dispatch, gemm};
@@ -71,12 +71,17 @@ pub fn clipped_matmul(
 pub fn matmul_of(pool: &Pool, w: Matrix<'_>, x: &Inputs, y: &mut [f32]) {
     let tokens = x.tokens();
     match (w.data, x.quantized()) {
-        (MatrixData::Quantized(data), Some(x)) if tokens == 1 && w.cols > 0 => {
+        (MatrixData::Quantized(data), Some(x))
+            if tokens == 1 && w.cols > 0 && data.format().has_group_scales() =>
+        {
             pool.count_weights(w.bytes());
             quantized::matvec::matvec(pool, data, x, y);
         }
         (MatrixData::Quantized(data), Some(x))
-            if tokens > 1 && w.cols > 0 && data.format().is_tiled() =>
+            if tokens > 1
+                && w.cols > 0
+                && data.format().is_tiled()
+                && data.format().has_group_scales() =>
         {
             pool.count_weights(w.bytes());
             quantized::matmul::matmul(pool, data, x, y);
@@ -101,12 +106,21 @@ pub fn gelu_gated(
     room: &mut [f32],
 ) {
     if let (MatrixData::Quantized(g), MatrixData::Quantized(u)) = (gate.data, up.data)
-        && let Some(x) = x.quantized()
         && g.format().is_tiled()
         && u.format().is_tiled()
     {
-        pool.count_weights(gate.bytes() + up.bytes());
-        return quantized::gelu_gated(pool, g, u, x, y);
+        let by_groups = [g, u].map(|w| w.format().has_group_scales());
+        match (by_groups, x.quantized()) {
+            ([true, true], Some(x)) => {
+                pool.count_weights(gate.bytes() + up.bytes());
+                return quantized::gelu_gated(pool, g, u, x, y);
+            }
+            ([false, false], _) => {
+                pool.count_weights(gate.bytes() + up.bytes());
+                return row_scaled::gelu_gated(pool, g, u, x.rows(), x.tokens(), y);
+            }
+            _ => {}
+        }
     }
     matmul_of(pool, gate, x, y);
     matmul_of(pool, up, x, room);
@@ -144,7 +158,9 @@ fn multiply(
         return clip.output.clamp(pool.isa(), y);
     }
     let by_token = match w.data {
-        MatrixData::Quantized(data) => !data.format().is_tiled(),
+        MatrixData::Quantized(data) => {
+            data.format().has_group_scales() && !data.format().is_tiled()
+        }
         MatrixData::QuantizedColumns(_) => true,
         _ => false,
     };
@@ -160,9 +176,12 @@ fn multiply(
         MatrixData::F32(data) => by_tiles(pool, w, data, clip, x, tokens, y, any_order),
         MatrixData::Bf16(data) => by_tiles(pool, w, data, clip, x, tokens, y, any_order),
         MatrixData::F16(data) => by_tiles(pool, w, data, clip, x, tokens, y, any_order),
-        MatrixData::Quantized(data) => with_activations(pool, x, tokens, w.cols, clip.input, |x| {
-            quantized::matmul::matmul_within(pool, data, x, clip.output, y);
-        }),
+        MatrixData::Quantized(data) if data.format().has_group_scales() => {
+            with_activations(pool, x, tokens, w.cols, clip.input, |x| {
+                quantized::matmul::matmul_within(pool, data, x, clip.output, y);
+            });
+        }
+        MatrixData::Quantized(data) => row_scaled::matmul(pool, data, clip, x, tokens, y),
         MatrixData::QuantizedColumns(_) => unreachable!("done token by token"),
     }
 }

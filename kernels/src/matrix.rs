@@ -31,16 +31,25 @@ pub enum MatrixData<'a> {
     Bf16(&'a [bf16]),
     /// IEEE 754 half floats.
     F16(&'a [f16]),
-    /// Groups of 4- or 8-bit integers; such a matrix has no stride.
+    /// Integers of 2, 4 or 8 bits with scales; such a matrix has no stride.
     Quantized(Quantized<'a>),
     /// The same, stored column by column: rows of the [`Quantized`] are columns of this matrix.
     QuantizedColumns(Quantized<'a>),
 }
 
 impl MatrixData<'_> {
-    /// Whether the elements are integers with scales, so that the other factor is quantised too.
+    /// Whether the elements are integers with a scale for each group, so that the other factor is quantised group by group, too.
     pub fn is_quantized(&self) -> bool {
-        matches!(
+        match self {
+            MatrixData::Quantized(data) | MatrixData::QuantizedColumns(data) => {
+                data.format().has_group_scales()
+            }
+            _ => false,
+        }
+    }
+
+    fn is_float(&self) -> bool {
+        !matches!(
             self,
             MatrixData::Quantized(_) | MatrixData::QuantizedColumns(_)
         )
@@ -97,7 +106,7 @@ impl<'a> Matrix<'a> {
                 .is_some_and(|end| end <= data.len()),
         };
         assert!(
-            cols <= row_stride && fits && !data.is_quantized(),
+            cols <= row_stride && fits && data.is_float(),
             "{rows} rows of {cols}, {row_stride} apart, in {} elements",
             data.len()
         );
@@ -141,9 +150,14 @@ impl<'a> Matrix<'a> {
     /// A matrix of quantised weights that is stored column by column: row `j` of `data` is column `j`.
     ///
     /// # Panics
-    /// When `data` is tiled.
+    /// When `data` is tiled, or its scales are none of groups.
     pub fn quantized_columns(data: Quantized<'a>) -> Matrix<'a> {
         assert!(!data.format().is_tiled(), "columns in tiles");
+        assert!(
+            data.format().has_group_scales(),
+            "columns in {:?}",
+            data.format()
+        );
         Matrix::new(MatrixData::QuantizedColumns(data), data.cols(), data.rows())
     }
 

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use crate::clip::{Bounds, Clip};
 use crate::dot_tile::DotTile;
 use crate::pool::TileMut;
-use crate::quantized::{self, with_activations};
+use crate::quantized::{self, row_scaled, with_activations};
 use crate::rows::Rows;
 use crate::simd::{Element, dispatch};
 use crate::{Isa, Matrix, MatrixData, Pool, quant};
@@ -18,7 +18,7 @@ const MIN_TASK_BYTES: usize = 32 * 1024;
 /// `y = W x`: `w` is `[rows, cols]`, `x` has `cols` and `y` has `rows` elements.
 ///
 /// Sums are kept in 32-bit floats, and their order is the same on every instruction set and for every number of threads.
-/// With quantised weights `x` is quantised too ([`quantized`]); who multiplies several matrices with one `x` does that once, in
+/// With quantised weights `x` is quantised too ([`quantized`]), or rounded as the weights' [`quant::Roundings`] say; who multiplies several matrices with one `x` does that once, in
 /// [`Inputs`](crate::Inputs), and calls [`matmul_of`](crate::matmul::matmul_of).
 ///
 /// # Panics
@@ -33,6 +33,9 @@ pub(crate) fn clipped_matvec(pool: &Pool, w: Matrix<'_>, clip: Clip, x: &[f32], 
     assert_eq!(y.len(), w.rows, "y of a matrix with {} rows", w.rows);
     pool.count_weights(w.bytes());
     if let MatrixData::Quantized(data) = w.data {
+        if !data.format().has_group_scales() {
+            return row_scaled::matmul(pool, data, clip, x, 1, y);
+        }
         return with_activations(pool, x, 1, w.cols, clip.input, |x| {
             quantized::matvec::matvec_within(pool, data, x, clip.output, y);
         });
@@ -97,9 +100,12 @@ pub fn matvec_blocks(pool: &Pool, w: Matrix<'_>, blocks: &[u32], x: &[f32], y: &
         MatrixData::F32(data) => by_blocks(pool, w, data, blocks, x, y),
         MatrixData::Bf16(data) => by_blocks(pool, w, data, blocks, x, y),
         MatrixData::F16(data) => by_blocks(pool, w, data, blocks, x, y),
-        MatrixData::Quantized(data) => with_activations(pool, x, 1, w.cols, Bounds::NONE, |x| {
-            quantized::matvec::matvec_blocks(pool, data, blocks, x, y);
-        }),
+        MatrixData::Quantized(data) if data.format().has_group_scales() => {
+            with_activations(pool, x, 1, w.cols, Bounds::NONE, |x| {
+                quantized::matvec::matvec_blocks(pool, data, blocks, x, y);
+            });
+        }
+        MatrixData::Quantized(data) => row_scaled::matvec_blocks(pool, data, blocks, x, y),
         MatrixData::QuantizedColumns(_) => panic!("rows of a matrix quantised column by column"),
     }
 }

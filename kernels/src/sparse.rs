@@ -16,7 +16,7 @@ const ROWS_PER_TASK: usize = 16;
 /// [`matvec`](crate::matvec::matvec) gives.
 ///
 /// # Panics
-/// When a length does not fit, there is no such row, or `w` is quantised in tiles or column by column.
+/// When a length does not fit, there is no such row, or `w` is quantised in tiles, column by column or without scales for groups.
 pub fn matvec_rows(pool: &Pool, w: Matrix<'_>, rows: &[u32], x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), w.cols, "x of a matrix with {} columns", w.cols);
     assert_eq!(y.len(), rows.len(), "one result for each selected row");

@@ -1,6 +1,7 @@
 //! What tells one block format from another, as a type: kernels are generic over it.
 //!
-//! A format is one file: its integers, how weights become such integers, and how each instruction set gets them into registers.
+//! A format is one file: its integers, how weights become such integers where they are not trained as such, and how each instruction
+//! set gets them into registers.
 
 #[cfg(target_arch = "aarch64")]
 use std::arch::aarch64::int8x16_t;
@@ -21,21 +22,35 @@ pub const GROUP: usize = 32;
 /// Rows of one tile of a tiled format.
 pub const TILE_ROWS: usize = 16;
 
-/// A block format, whatever the arrangement of its rows; see [`crate::quant`] for the bytes.
+/// Integers of a few bits and where they lie, whatever the arrangement of the rows and of the scales; see [`crate::quant`] for the bytes.
 ///
 /// The registers hold integers as they are stored, `q + OFFSET`. Methods of vectors must be `#[inline(always)]`.
-pub(crate) trait BlockFormat {
+pub(crate) trait Integers {
     /// Bits of an integer.
     const BITS: usize;
     /// What is added to an integer where it is stored without a sign; 0 where it is stored with one.
     const OFFSET: i8;
-    /// Whether the products of a whole group, stored as it is, with activations fit sums of 16 bits; else those of two integers
-    /// do, and there is no `OFFSET`.
-    const FITS_16_BITS: bool;
     /// The integers of one group of a row.
     type Group: Bytes;
     /// The integers of one group of a tile.
     type Tile: Bytes;
+
+    /// 8 k of the rows `4 i ..` of a tile: two registers, each of 4 rows × 4 k; `octet` and `i` from 0 to 3.
+    #[cfg(target_arch = "aarch64")]
+    fn neon_octet(s: Neon, tile: &Self::Tile, octet: usize, i: usize) -> [int8x16_t; 2];
+    /// 8 k of the rows `8 half ..` of a tile: two registers, each of 8 rows × 4 k; `octet` from 0 to 3.
+    #[cfg(target_arch = "x86_64")]
+    fn avx2_octet(s: Avx2, tile: &Self::Tile, octet: usize, half: usize) -> [__m256i; 2];
+    /// 8 k of a tile: two registers, each of 16 rows × 4 k; `octet` from 0 to 3.
+    #[cfg(target_arch = "x86_64")]
+    fn avx512_octet(s: Avx512Vnni, tile: &Self::Tile, octet: usize) -> [__m512i; 2];
+}
+
+/// Integers with a scale for each group, which weights of any size can be brought to.
+pub(crate) trait BlockFormat: Integers {
+    /// Whether the products of a whole group, stored as it is, with activations fit sums of 16 bits; else those of two integers
+    /// do, and there is no `OFFSET`.
+    const FITS_16_BITS: bool;
 
     /// The integers and the scale that are nearest to a group of weights.
     fn quantize(weights: &[f32; GROUP]) -> ([i8; GROUP], f16);
@@ -43,23 +58,12 @@ pub(crate) trait BlockFormat {
     /// What a dot with stored integers is to begin with, of `−8 Σ x`: `−OFFSET Σ x`.
     fn first_dot(minus_8_sum: i32) -> i32;
 
-    /// 8 k of the rows `4 i ..` of a tile: two registers, each of 4 rows × 4 k; `octet` and `i` from 0 to 3.
-    #[cfg(target_arch = "aarch64")]
-    fn neon_octet(s: Neon, tile: &Self::Tile, octet: usize, i: usize) -> [int8x16_t; 2];
     /// A group of a row: k from 0 on, and from 16 on.
     #[cfg(target_arch = "aarch64")]
     fn neon_group(s: Neon, group: &Self::Group) -> [int8x16_t; 2];
-
-    /// 8 k of the rows `8 half ..` of a tile: two registers, each of 8 rows × 4 k; `octet` from 0 to 3.
-    #[cfg(target_arch = "x86_64")]
-    fn avx2_octet(s: Avx2, tile: &Self::Tile, octet: usize, half: usize) -> [__m256i; 2];
     /// A group of a row.
     #[cfg(target_arch = "x86_64")]
     fn avx2_group(s: Avx2, group: &Self::Group) -> __m256i;
-
-    /// 8 k of a tile: two registers, each of 16 rows × 4 k; `octet` from 0 to 3.
-    #[cfg(target_arch = "x86_64")]
-    fn avx512_octet(s: Avx512Vnni, tile: &Self::Tile, octet: usize) -> [__m512i; 2];
 }
 
 /// An array of bytes, where its length cannot be told.
@@ -86,7 +90,7 @@ struct Place {
 }
 
 /// In a group of a tile.
-fn in_tile<F: BlockFormat>(row: usize, k: usize) -> Place {
+fn in_tile<F: Integers>(row: usize, k: usize) -> Place {
     let parts = 8 / F::BITS;
     let step_bytes = 4 * TILE_ROWS;
     Place {
@@ -96,7 +100,7 @@ fn in_tile<F: BlockFormat>(row: usize, k: usize) -> Place {
 }
 
 /// In a group of a row.
-fn in_row<F: BlockFormat>(k: usize) -> Place {
+fn in_row<F: Integers>(k: usize) -> Place {
     let bytes = GROUP * F::BITS / 8;
     Place {
         byte: k % bytes,
@@ -105,36 +109,36 @@ fn in_row<F: BlockFormat>(k: usize) -> Place {
 }
 
 impl Place {
-    fn get<F: BlockFormat>(self, bytes: &[u8]) -> i8 {
+    fn get<F: Integers>(self, bytes: &[u8]) -> i8 {
         let mask = u8::MAX >> (8 - F::BITS);
         (bytes[self.byte] >> self.shift & mask).cast_signed() - F::OFFSET
     }
 
     /// Into bytes that are 0.
-    fn put<F: BlockFormat>(self, q: i8, bytes: &mut [u8]) {
+    fn put<F: Integers>(self, q: i8, bytes: &mut [u8]) {
         bytes[self.byte] |= (q + F::OFFSET).cast_unsigned() << self.shift;
     }
 }
 
 /// The integers of row `row` of a tile's group.
-pub(super) fn from_tile<F: BlockFormat>(tile: &[u8], row: usize) -> [i8; GROUP] {
+pub(super) fn from_tile<F: Integers>(tile: &[u8], row: usize) -> [i8; GROUP] {
     std::array::from_fn(|k| in_tile::<F>(row, k).get::<F>(tile))
 }
 
 /// The integers of a row's group.
-pub(crate) fn from_row<F: BlockFormat>(group: &[u8]) -> [i8; GROUP] {
+pub(crate) fn from_row<F: Integers>(group: &[u8]) -> [i8; GROUP] {
     std::array::from_fn(|k| in_row::<F>(k).get::<F>(group))
 }
 
 /// Writes the integers of row `row` into a tile's group, in which they are 0 so far.
-pub(super) fn into_tile<F: BlockFormat>(integers: &[i8; GROUP], tile: &mut [u8], row: usize) {
+pub(super) fn into_tile<F: Integers>(integers: &[i8; GROUP], tile: &mut [u8], row: usize) {
     for (k, &q) in integers.iter().enumerate() {
         in_tile::<F>(row, k).put::<F>(q, tile);
     }
 }
 
 /// Writes integers into a row's group, in which they are 0 so far.
-pub(super) fn into_row<F: BlockFormat>(integers: &[i8; GROUP], group: &mut [u8]) {
+pub(super) fn into_row<F: Integers>(integers: &[i8; GROUP], group: &mut [u8]) {
     for (k, &q) in integers.iter().enumerate() {
         in_row::<F>(k).put::<F>(q, group);
     }

@@ -1,17 +1,19 @@
-//! The four block formats and where each integer and scale lies in their bytes.
+//! The block formats and where each integer and scale lies in their bytes.
 
 use std::ops::Range;
 
 use half::f16;
 
-use super::block_format::{
-    BlockFormat, GROUP, TILE_ROWS, from_row, from_tile, into_row, into_tile,
-};
+use super::block_format::{GROUP, Integers, TILE_ROWS, from_row, from_tile, into_row, into_tile};
+use super::roundings::Roundings;
 
 /// Tiles and rows start on multiples of this: a cache line, and the widest register.
 const ALIGNMENT_BYTES: usize = 64;
 
-/// A block format: bits a weight and arrangement (see [`crate::quant`]).
+/// Columns that share a scale in a layer-scaled format: a layer's share of a row of the per-layer embeddings.
+pub const LAYER: usize = 256;
+
+/// A block format: bits a weight, arrangement and scales (see [`crate::quant`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// 4 bit, in tiles of 16 rows.
@@ -22,9 +24,55 @@ pub enum Format {
     Q4Rows,
     /// 8 bit, row by row.
     Q8Rows,
+    /// 2 bit, in tiles of 16 rows, one scale for each row.
+    Q2RowScaled,
+    /// 4 bit, in tiles of 16 rows, one scale for each row.
+    Q4RowScaled,
+    /// 8 bit, in tiles of 16 rows, one scale for each row.
+    Q8RowScaled,
+    /// 2 bit, row by row, one scale for [`LAYER`] columns.
+    Q2LayerScaled,
+    /// 4 bit, row by row, one scale for [`LAYER`] columns.
+    Q4LayerScaled,
 }
 
-/// Does `$do` where `$F` is the type of a [`Format`]: the one place that lists them.
+/// What shares a scale in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scaled {
+    /// Each group of 32 columns, in f16.
+    Group,
+    /// All columns, in f32.
+    Row,
+    /// Each [`LAYER`] columns, in f32.
+    Layer,
+}
+
+/// Does `$do` where `$F` is the type of the integers of a [`Format`]: the one place that lists them.
+macro_rules! with_integers {
+    ($format:expr, $F:ident => $do:expr) => {
+        match $format {
+            $crate::quant::Format::Q2RowScaled | $crate::quant::Format::Q2LayerScaled => {
+                type $F = $crate::quant::Q2;
+                $do
+            }
+            $crate::quant::Format::Q4Tiled
+            | $crate::quant::Format::Q4Rows
+            | $crate::quant::Format::Q4RowScaled
+            | $crate::quant::Format::Q4LayerScaled => {
+                type $F = $crate::quant::Q4;
+                $do
+            }
+            $crate::quant::Format::Q8Tiled
+            | $crate::quant::Format::Q8Rows
+            | $crate::quant::Format::Q8RowScaled => {
+                type $F = $crate::quant::Q8;
+                $do
+            }
+        }
+    };
+}
+
+/// Does `$do` where `$F` is the type of a [`Format`] with a scale for each group.
 macro_rules! with_block_format {
     ($format:expr, $F:ident => $do:expr) => {
         match $format {
@@ -36,6 +84,7 @@ macro_rules! with_block_format {
                 type $F = $crate::quant::Q8;
                 $do
             }
+            format => unreachable!("{format:?} has no scales for groups"),
         }
     };
 }
@@ -44,12 +93,63 @@ pub(crate) use with_block_format;
 impl Format {
     /// Bits of a weight, without its part of the scale.
     pub fn bits(self) -> usize {
-        with_block_format!(self, F => F::BITS)
+        with_integers!(self, F => F::BITS)
     }
 
     /// Whether 16 rows are interleaved.
     pub fn is_tiled(self) -> bool {
-        matches!(self, Format::Q4Tiled | Format::Q8Tiled)
+        match self {
+            Format::Q4Tiled | Format::Q8Tiled => true,
+            Format::Q4Rows | Format::Q8Rows => false,
+            Format::Q2RowScaled | Format::Q4RowScaled | Format::Q8RowScaled => true,
+            Format::Q2LayerScaled | Format::Q4LayerScaled => false,
+        }
+    }
+
+    /// What shares a scale.
+    pub(crate) fn scaled(self) -> Scaled {
+        match self {
+            Format::Q4Tiled | Format::Q8Tiled | Format::Q4Rows | Format::Q8Rows => Scaled::Group,
+            Format::Q2RowScaled | Format::Q4RowScaled | Format::Q8RowScaled => Scaled::Row,
+            Format::Q2LayerScaled | Format::Q4LayerScaled => Scaled::Layer,
+        }
+    }
+
+    /// Whether each group of 32 weights has a scale, so that activations are quantised in such groups, too.
+    pub fn has_group_scales(self) -> bool {
+        self.scaled() == Scaled::Group
+    }
+
+    /// The smallest and the largest integer that a weight can be.
+    pub fn range(self) -> (i8, i8) {
+        let half = 1i16 << (self.bits() - 1);
+        ((-half) as i8, (half - 1) as i8)
+    }
+
+    /// Scales of a row of `cols` columns.
+    pub fn row_scales(self, cols: usize) -> usize {
+        match self.scaled() {
+            Scaled::Group => cols.div_ceil(GROUP),
+            Scaled::Row => 1,
+            Scaled::Layer => cols.div_ceil(LAYER),
+        }
+    }
+
+    /// Bytes of a scale.
+    fn scale_bytes(self) -> usize {
+        match self.scaled() {
+            Scaled::Group => size_of::<f16>(),
+            Scaled::Row | Scaled::Layer => size_of::<f32>(),
+        }
+    }
+
+    /// Which scale of its row group `group` has.
+    fn scale_of(self, group: usize) -> usize {
+        match self.scaled() {
+            Scaled::Group => group,
+            Scaled::Row => 0,
+            Scaled::Layer => group / (LAYER / GROUP),
+        }
     }
 
     /// Rows that are stored as one unit: 16 when tiled, else 1.
@@ -70,8 +170,11 @@ impl Format {
 
     /// Bytes of one unit (a tile or a row) of a matrix with `cols` columns; `None` where that does not fit a `usize`.
     pub fn unit_bytes(self, cols: usize) -> Option<usize> {
-        cols.div_ceil(GROUP)
-            .checked_mul(self.unit_rows() * (self.group_bytes() + size_of::<f16>()))?
+        let integers = cols.div_ceil(GROUP).checked_mul(self.group_bytes())?;
+        let scales = self.row_scales(cols).checked_mul(self.scale_bytes())?;
+        integers
+            .checked_add(scales)?
+            .checked_mul(self.unit_rows())?
             .checked_next_multiple_of(ALIGNMENT_BYTES)
     }
 
@@ -81,26 +184,37 @@ impl Format {
             .checked_mul(rows.div_ceil(self.unit_rows()))
     }
 
-    /// Writes one group of one row into the bytes of its unit, which are 0 so far: the inverse of [`Quantized::group`].
-    pub(super) fn store_group<F: BlockFormat>(
+    /// Writes the integers of one group of one row into the bytes of its unit, which are 0 so far: the inverse of [`Quantized::group`].
+    pub(super) fn store_group(
+        self,
+        unit: &mut [u8],
+        row: usize,
+        group: usize,
+        integers: &[i8; GROUP],
+    ) {
+        let group_bytes = self.unit_rows() * self.group_bytes();
+        let bytes = &mut unit[group * group_bytes..][..group_bytes];
+        with_integers!(self, F => if self.is_tiled() {
+            into_tile::<F>(integers, bytes, row);
+        } else {
+            into_row::<F>(integers, bytes);
+        });
+    }
+
+    /// Writes scale `scale` of one row into its unit, where a row has `groups` groups: the bytes are little-endian, of the length of
+    /// this format's scales.
+    pub(super) fn store_scale(
         self,
         unit: &mut [u8],
         groups: usize,
         row: usize,
-        group: usize,
-        integers: &[i8; GROUP],
-        scale: f16,
+        scale: usize,
+        bytes: &[u8],
     ) {
-        let unit_rows = self.unit_rows();
-        let group_bytes = unit_rows * self.group_bytes();
-        let scale_at = groups * group_bytes + (group * unit_rows + row) * 2;
-        unit[scale_at..scale_at + 2].copy_from_slice(&scale.to_le_bytes());
-        let bytes = &mut unit[group * group_bytes..][..group_bytes];
-        if self.is_tiled() {
-            into_tile::<F>(integers, bytes, row);
-        } else {
-            into_row::<F>(integers, bytes);
-        }
+        assert_eq!(bytes.len(), self.scale_bytes(), "bytes of a scale");
+        let scales_at = groups * self.unit_rows() * self.group_bytes();
+        let at = scales_at + (scale * self.unit_rows() + row) * bytes.len();
+        unit[at..at + bytes.len()].copy_from_slice(bytes);
     }
 }
 
@@ -114,6 +228,7 @@ pub struct Quantized<'a> {
     stored_groups: usize,
     first_group: usize,
     unit_bytes: usize,
+    roundings: Roundings,
     bytes: &'a [u8],
 }
 
@@ -128,8 +243,27 @@ impl<'a> Quantized<'a> {
             stored_groups: cols.div_ceil(GROUP),
             first_group: 0,
             unit_bytes,
+            roundings: Roundings::default(),
             bytes,
         })
+    }
+
+    /// The same matrix, whose products round what goes in and what comes out.
+    ///
+    /// # Panics
+    /// When there are roundings and the matrix is not scaled row by row.
+    pub fn with_roundings(self, roundings: Roundings) -> Self {
+        assert!(
+            roundings == Roundings::default() || self.format.scaled() == Scaled::Row,
+            "roundings of a matrix in {:?}",
+            self.format
+        );
+        Quantized { roundings, ..self }
+    }
+
+    /// How its products round what goes in and what comes out.
+    pub fn roundings(&self) -> Roundings {
+        self.roundings
     }
 
     /// The block format.
@@ -196,10 +330,14 @@ impl<'a> Quantized<'a> {
             "columns {range:?} of a matrix of {} columns",
             self.cols
         );
-        let cuts_a_group = |at: usize| at != self.cols && !at.is_multiple_of(GROUP);
+        let whole = match self.format.scaled() {
+            Scaled::Group | Scaled::Row => GROUP,
+            Scaled::Layer => LAYER,
+        };
+        let is_cut = |at: usize| at != self.cols && !at.is_multiple_of(whole);
         assert!(
-            !cuts_a_group(range.start) && !cuts_a_group(range.end),
-            "columns {range:?} of a matrix quantised in groups of {GROUP}"
+            !is_cut(range.start) && !is_cut(range.end),
+            "columns {range:?} of a matrix quantised in groups of {whole}"
         );
         Quantized {
             cols: range.len(),
@@ -210,24 +348,27 @@ impl<'a> Quantized<'a> {
 
     /// Bytes of the integers and of the scales of a unit.
     pub(crate) fn unit_lengths(&self) -> (usize, usize) {
-        let groups = self.groups() * self.format.unit_rows();
+        let rows = self.format.unit_rows();
         (
-            groups * self.format.group_bytes(),
-            groups * size_of::<f16>(),
+            self.groups() * rows * self.format.group_bytes(),
+            self.format.row_scales(self.cols) * rows * self.format.scale_bytes(),
         )
     }
 
-    /// The integers and the f16 scales (little-endian) of unit `unit`: a tile or a row.
+    /// The integers and the scales (little-endian) of unit `unit`: a tile or a row.
     pub(crate) fn unit(&self, unit: usize) -> (&'a [u8], &'a [u8]) {
         let (integers, scales) = self.unit_lengths();
         let bytes = &self.bytes[unit * self.unit_bytes..][..self.unit_bytes];
         let rows = self.format.unit_rows();
-        let (integer_bytes, scale_bytes) =
-            (rows * self.format.group_bytes(), rows * size_of::<f16>());
+        let (integer_bytes, scale_bytes) = (
+            rows * self.format.group_bytes(),
+            rows * self.format.scale_bytes(),
+        );
         let (all_integers, all_scales) = bytes.split_at(self.stored_groups * integer_bytes);
+        let first_scale = self.format.scale_of(self.first_group);
         (
             &all_integers[self.first_group * integer_bytes..][..integers],
-            &all_scales[self.first_group * scale_bytes..][..scales],
+            &all_scales[first_scale * scale_bytes..][..scales],
         )
     }
 
@@ -238,12 +379,15 @@ impl<'a> Quantized<'a> {
         let row = row % unit_rows;
         let group_bytes = unit_rows * self.format.group_bytes();
         let bytes = &bytes[group * group_bytes..][..group_bytes];
-        *integers = with_block_format!(self.format, F => if self.format.is_tiled() {
+        *integers = with_integers!(self.format, F => if self.format.is_tiled() {
             from_tile::<F>(bytes, row)
         } else {
             from_row::<F>(bytes)
         });
-        let scale = &scales[(group * unit_rows + row) * 2..][..2];
-        f16::from_le_bytes([scale[0], scale[1]]).to_f32()
+        let at = self.format.scale_of(group) * unit_rows + row;
+        match self.format.scaled() {
+            Scaled::Group => f16::from_le_bytes(scales.as_chunks().0[at]).to_f32(),
+            Scaled::Row | Scaled::Layer => f32::from_le_bytes(scales.as_chunks().0[at]),
+        }
     }
 }

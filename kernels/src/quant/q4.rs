@@ -7,7 +7,7 @@ use std::arch::x86_64::{__m256i, __m512i};
 
 use half::f16;
 
-use super::block_format::{BlockFormat, GROUP, TILE_ROWS};
+use super::block_format::{BlockFormat, GROUP, Integers, TILE_ROWS};
 use super::rounding::{least_squares, peak, round_to};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Avx2;
@@ -23,13 +23,37 @@ pub(crate) struct Q4;
 /// Beyond one step of sixteen nothing is gained on normal or heavy-tailed weights.
 const SEARCH_TENTHS: i8 = 9;
 
-impl BlockFormat for Q4 {
+impl Integers for Q4 {
     const BITS: usize = 4;
     const OFFSET: i8 = 8;
-    /// 15 · 127 · 16: a lane sums half a group at the most.
-    const FITS_16_BITS: bool = true;
     type Group = [u8; GROUP / 2];
     type Tile = [u8; TILE_ROWS * GROUP / 2];
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn neon_octet(s: Neon, tile: &Self::Tile, octet: usize, i: usize) -> [int8x16_t; 2] {
+        let nibbles = s.load_bytes(tile, octet * 64 + i * 16);
+        [s.low_nibbles(nibbles), s.high_nibbles(nibbles)]
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx2_octet(s: Avx2, tile: &Self::Tile, octet: usize, half: usize) -> [__m256i; 2] {
+        let nibbles = s.load_bytes(tile, octet * 64 + half * 32);
+        [s.low_nibbles(nibbles), s.high_nibbles(nibbles)]
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx512_octet(s: Avx512Vnni, tile: &Self::Tile, octet: usize) -> [__m512i; 2] {
+        let nibbles = s.load_bytes(tile, octet * 64);
+        [s.low_nibbles(nibbles), s.high_nibbles(nibbles)]
+    }
+}
+
+impl BlockFormat for Q4 {
+    /// 15 · 127 · 16: a lane sums half a group at the most.
+    const FITS_16_BITS: bool = true;
 
     /// The largest weight, whatever its sign, is laid near −8, so that all sixteen integers are used.
     fn quantize(x: &[f32; GROUP]) -> ([i8; GROUP], f16) {
@@ -54,13 +78,6 @@ impl BlockFormat for Q4 {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    fn neon_octet(s: Neon, tile: &Self::Tile, octet: usize, i: usize) -> [int8x16_t; 2] {
-        let nibbles = s.load_bytes(tile, octet * 64 + i * 16);
-        [s.low_nibbles(nibbles), s.high_nibbles(nibbles)]
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
     fn neon_group(s: Neon, group: &Self::Group) -> [int8x16_t; 2] {
         let nibbles = s.load_bytes(group, 0);
         [s.low_nibbles(nibbles), s.high_nibbles(nibbles)]
@@ -68,21 +85,7 @@ impl BlockFormat for Q4 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn avx2_octet(s: Avx2, tile: &Self::Tile, octet: usize, half: usize) -> [__m256i; 2] {
-        let nibbles = s.load_bytes(tile, octet * 64 + half * 32);
-        [s.low_nibbles(nibbles), s.high_nibbles(nibbles)]
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
     fn avx2_group(s: Avx2, group: &Self::Group) -> __m256i {
         s.split_nibbles(s.load16(group, 0))
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn avx512_octet(s: Avx512Vnni, tile: &Self::Tile, octet: usize) -> [__m512i; 2] {
-        let nibbles = s.load_bytes(tile, octet * 64);
-        [s.low_nibbles(nibbles), s.high_nibbles(nibbles)]
     }
 }

@@ -24,7 +24,8 @@ pub struct NotFinite {
 /// [`NotFinite`] names the first weight that is not finite; `out` is then unspecified.
 ///
 /// # Panics
-/// When `source` is not `rows × cols` long or `out` not [`Format::matrix_bytes`].
+/// When `source` is not `rows × cols` long or `out` not [`Format::matrix_bytes`], or where the format has no scales for groups: such
+/// weights are trained, and [`store_rows`](super::store_rows) takes them as they are.
 pub fn quantize(
     pool: &Pool,
     format: Format,
@@ -80,7 +81,8 @@ fn quantize_unit<F: BlockFormat>(format: Format, source: &[f32], cols: usize, ou
                 x[..n].copy_from_slice(&weights[..n]);
             }
             let (integers, scale) = F::quantize(&x);
-            format.store_group::<F>(out, groups, row, group, &integers, scale);
+            format.store_group(out, row, group, &integers);
+            format.store_scale(out, groups, row, group, &scale.to_le_bytes());
         }
     }
 }

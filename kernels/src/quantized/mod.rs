@@ -27,6 +27,7 @@ pub mod matmul;
 pub mod matvec;
 pub mod matvec_rows;
 mod quantize_activations;
+pub(crate) mod row_scaled;
 #[cfg(target_arch = "aarch64")]
 mod signed;
 #[cfg(target_arch = "x86_64")]

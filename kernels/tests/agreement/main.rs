@@ -11,6 +11,7 @@ mod pool;
 mod products;
 mod quant_formats;
 mod quantized;
+mod row_scaled;
 mod sparse;
 
 use std::io::Write;

@@ -158,6 +158,11 @@ impl Blocks {
             "q8_rows" => (Format::Q8Rows, false),
             "q4_columns" => (Format::Q4Rows, true),
             "q8_columns" => (Format::Q8Rows, true),
+            "q2_row_scaled" => (Format::Q2RowScaled, false),
+            "q4_row_scaled" => (Format::Q4RowScaled, false),
+            "q8_row_scaled" => (Format::Q8RowScaled, false),
+            "q2_layer_scaled" => (Format::Q2LayerScaled, false),
+            "q4_layer_scaled" => (Format::Q4LayerScaled, false),
             _ => return None,
         };
         let blocks = Blocks {
@@ -178,6 +183,11 @@ impl Blocks {
             (Format::Q8Rows, false) => "q8_rows",
             (Format::Q4Rows, true) => "q4_columns",
             (Format::Q8Rows, true) => "q8_columns",
+            (Format::Q2RowScaled, _) => "q2_row_scaled",
+            (Format::Q4RowScaled, _) => "q4_row_scaled",
+            (Format::Q8RowScaled, _) => "q8_row_scaled",
+            (Format::Q2LayerScaled, _) => "q2_layer_scaled",
+            (Format::Q4LayerScaled, _) => "q4_layer_scaled",
         };
         format!("{format} {} {}", self.rows, self.cols)
     }

@@ -98,6 +98,8 @@ impl Neon {
         /// Every byte's high nibble.
         fn high_nibbles(v: int8x16_t) -> int8x16_t =
             vreinterpretq_s8_u8(vshrq_n_u8::<4>(vreinterpretq_u8_s8(v)));
+        /// Every byte's lowest two bits.
+        fn lowest_crumbs(v: int8x16_t) -> int8x16_t = vandq_s8(v, vdupq_n_s8(3));
         /// `a - b`, of bytes.
         fn minus(a: int8x16_t, b: i8) -> int8x16_t = vsubq_s8(a, vdupq_n_s8(b));
         /// Sums of neighbours, of `a` and then of `b`.
@@ -160,6 +162,17 @@ impl Neon {
         fn twice_first(a: float32x4_t) -> float32x4_t = vzip1q_f32(a, a);
         /// The last two lanes, each twice.
         fn twice_last(a: float32x4_t) -> float32x4_t = vzip2q_f32(a, a);
+    }
+
+    /// The two bits of every byte from bit `SHIFT` on, which is not 0.
+    #[inline(always)]
+    pub(crate) fn crumbs<const SHIFT: i32>(self, v: int8x16_t) -> int8x16_t {
+        // SAFETY: the token proves NEON; registers only.
+        unsafe {
+            self.lowest_crumbs(vreinterpretq_s8_u8(vshrq_n_u8::<SHIFT>(
+                vreinterpretq_u8_s8(v),
+            )))
+        }
     }
 
     /// Quad `LANE` of bytes in all lanes.

@@ -109,6 +109,13 @@ impl Avx2 {
         fn lanes(v: __m128) -> [f32; 4] = std::mem::transmute(v);
     }
 
+    /// The two bits of every byte from bit `SHIFT` on.
+    #[inline(always)]
+    pub(crate) fn crumbs<const SHIFT: i32>(self, v: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2; registers only.
+        unsafe { _mm256_and_si256(_mm256_srli_epi16::<SHIFT>(v), _mm256_set1_epi8(3)) }
+    }
+
     /// The 32 bytes from `at` on.
     #[inline(always)]
     pub(crate) fn load_bytes<const N: usize>(self, from: &[u8; N], at: usize) -> __m256i {
@@ -224,6 +231,13 @@ impl Avx512Vnni {
         fn to_f32(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         /// 16 half floats, widened.
         fn widen_f16(halves: __m256i) -> __m512 = _mm512_cvtph_ps(halves);
+    }
+
+    /// The two bits of every byte from bit `SHIFT` on.
+    #[inline(always)]
+    pub(crate) fn crumbs<const SHIFT: u32>(self, v: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512; registers only.
+        unsafe { _mm512_and_si512(_mm512_srli_epi16::<SHIFT>(v), _mm512_set1_epi8(3)) }
     }
 
     /// The 64 bytes from `at` on.
