@@ -54,6 +54,45 @@ impl Pool {
         });
     }
 
+    /// Calls `f(first, slice)` once for each stretch of `out`, each a task that begins with element `first`: whole units of `unit_len`
+    /// elements (the last may be shorter), at first a share of what is left for each thread, and so fewer and fewer, but never under
+    /// `least` units.
+    ///
+    /// Memory delivers one long stretch faster than many short ones, and the short ones at the end even out threads that are not
+    /// equally fast.
+    ///
+    /// Source: guided self-scheduling (Polychronopoulos and Kuck, 1987), each task half of a fair share.
+    ///
+    /// # Panics
+    /// When `unit_len` or `least` is 0 and `out` is not empty, and as [`Pool::run`].
+    pub(crate) fn for_each_stretch_mut<T: Send>(
+        &self,
+        out: &mut [T],
+        unit_len: usize,
+        least: usize,
+        f: &(dyn Fn(usize, &mut [T]) + Sync),
+    ) {
+        if out.is_empty() {
+            return;
+        }
+        assert!(unit_len > 0 && least > 0, "{least} units of {unit_len}");
+        let (len, threads) = (out.len(), self.threads());
+        let stretches = || stretches(len.div_ceil(unit_len), least, threads);
+        let start = SendPtr(out.as_mut_ptr());
+        self.run(stretches().count(), &|task| {
+            let Some(units) = stretches().nth(task) else {
+                return;
+            };
+            let first = units.start * unit_len;
+            let stretch = first..len.min(units.end * unit_len);
+            // SAFETY: stretches lie in `out` and do not overlap, and each is handed out once.
+            let slice = unsafe {
+                std::slice::from_raw_parts_mut(start.get().add(first), stretch.len())
+            };
+            f(first, slice);
+        });
+    }
+
     /// Calls `f(chunk, a, b)` once for each chunk of two slices that are given with the lengths of their chunks, each pair a task; the
     /// last chunk of `a` may be shorter.
     ///
@@ -118,6 +157,18 @@ impl Pool {
             f(row, col, &mut tile);
         });
     }
+}
+
+/// The stretches of [`Pool::for_each_stretch_mut`], in units.
+fn stretches(units: usize, least: usize, threads: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let left = units - done;
+        let next = (left / (2 * threads)).max(least).min(left);
+        let stretch = done..done + next;
+        done = stretch.end;
+        (next > 0).then_some(stretch)
+    })
 }
 
 /// A rectangle of a larger row-major matrix that one task may write.
@@ -209,3 +260,28 @@ impl<T> SendPtr<T> {
 
 // SAFETY: tasks get disjoint parts of elements that are `Send`.
 unsafe impl<T: Send> Sync for SendPtr<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn stretches_are_long_first_and_cover_the_output() {
+        let lengths: Vec<usize> = stretches(100, 4, 2).map(|units| units.len()).collect();
+        assert_eq!(lengths, [25, 18, 14, 10, 8, 6, 4, 4, 4, 4, 3]);
+        for threads in 1..4 {
+            let pool = Pool::new(Isa::scalar(), threads);
+            for len in [0, 1, 15, 16, 17, 1000] {
+                let mut out = vec![0; len];
+                pool.for_each_stretch_mut(&mut out, 16, 2, &|first, slice| {
+                    assert!(first.is_multiple_of(16));
+                    for (i, x) in (first + 1..).zip(slice) {
+                        *x += i;
+                    }
+                });
+                assert!(out.iter().enumerate().all(|(i, &x)| x == i + 1));
+            }
+        }
+    }
+}

@@ -9,7 +9,7 @@ use super::{matmul, matvec};
 use crate::clip::Bounds;
 use crate::gelu::gelu_tanh_mul;
 use crate::pool::{Pool, TileMut};
-use crate::quant::{Q8Activations, Quantized};
+use crate::quant::{Q8Activations, Quantized, TILE_ROWS};
 
 thread_local! {
     /// The second product of a task, kept for the next.
@@ -54,11 +54,10 @@ pub(crate) fn gelu_gated(
         return y.fill(0.0);
     }
     if x.tokens == 1 {
-        let rows = matvec::task_rows(gate);
-        pool.for_each_chunk_mut(y, rows, &|chunk, y| {
+        pool.for_each_stretch_mut(y, TILE_ROWS, matvec::task_tiles(gate), &|row, y| {
             with_room(y.len(), |product| {
-                matvec::multiply_tiles(gate, x, chunk * rows, y);
-                matvec::multiply_tiles(up, x, chunk * rows, product);
+                matvec::multiply_tiles(gate, x, row, y);
+                matvec::multiply_tiles(up, x, row, product);
                 gelu_tanh_mul(x.isa, y, product);
             });
         });

@@ -50,17 +50,16 @@ pub fn matvec_within(pool: &Pool, w: Quantized, x: &Q8Activations, bounds: Bound
         "instruction set, tokens and columns of x"
     );
     assert_eq!(y.len(), w.rows(), "one output a row");
-    let rows = task_rows(w);
-    pool.for_each_chunk_mut(y, rows, &|chunk, y| {
-        multiply_tiles(w, x, chunk * rows, y);
+    pool.for_each_stretch_mut(y, TILE_ROWS, task_tiles(w), &|row, y| {
+        multiply_tiles(w, x, row, y);
         bounds.clamp(x.isa, y);
     });
 }
 
-/// Rows to hand out at a time, in whole tiles.
-pub(super) fn task_rows(w: Quantized) -> usize {
+/// Tiles to hand out at a time, at least.
+pub(super) fn task_tiles(w: Quantized) -> usize {
     let (integers, scales) = w.unit_lengths();
-    TILE_ROWS * (TASK_BYTES / (integers + scales).max(1)).max(1)
+    (TASK_BYTES / (integers + scales).max(1)).max(1)
 }
 
 /// The outputs of the rows from `row` on, the first of a tile.
