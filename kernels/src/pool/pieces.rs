@@ -86,9 +86,8 @@ impl Pool {
             let first = units.start * unit_len;
             let stretch = first..len.min(units.end * unit_len);
             // SAFETY: stretches lie in `out` and do not overlap, and each is handed out once.
-            let slice = unsafe {
-                std::slice::from_raw_parts_mut(start.get().add(first), stretch.len())
-            };
+            let slice =
+                unsafe { std::slice::from_raw_parts_mut(start.get().add(first), stretch.len()) };
             f(first, slice);
         });
     }

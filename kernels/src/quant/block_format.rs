@@ -22,6 +22,13 @@ pub const GROUP: usize = 32;
 /// Rows of one tile of a tiled format.
 pub const TILE_ROWS: usize = 16;
 
+/// Groups of a tile that stand together, so that all their scales are one cache line.
+pub(crate) const TOGETHER: usize = 2;
+/// The f16 scales of one group of a tile.
+pub(crate) type Scales = [u8; TILE_ROWS * size_of::<f16>()];
+/// Bytes of the scales of a pair.
+pub(super) const PAIR_SCALES: usize = TOGETHER * size_of::<Scales>();
+
 /// Integers of a few bits and where they lie, whatever the arrangement of the rows and of the scales; see [`crate::quant`] for the bytes.
 ///
 /// The registers hold integers as they are stored, `q + OFFSET`. Methods of vectors must be `#[inline(always)]`.
@@ -51,6 +58,15 @@ pub(crate) trait BlockFormat: Integers {
     /// Whether the products of a whole group, stored as it is, with activations fit sums of 16 bits; else those of two integers
     /// do, and there is no `OFFSET`.
     const FITS_16_BITS: bool;
+    /// [`TOGETHER`] groups of a tile: their scales, then their integers.
+    type Pair: Bytes;
+
+    /// The scales and the integers of the groups of a pair.
+    #[inline(always)]
+    fn split(pair: &Self::Pair) -> (&[Scales], &[Self::Tile]) {
+        let (scales, integers) = pair.as_ref().split_at(PAIR_SCALES);
+        (Scales::cut(scales), Self::Tile::cut(integers))
+    }
 
     /// The integers and the scale that are nearest to a group of weights.
     fn quantize(weights: &[f32; GROUP]) -> ([i8; GROUP], f16);

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::block_format::{GROUP, Integers, TILE_ROWS, from_row, from_tile, into_row, into_tile};
+use super::block_format::{
+    GROUP, Integers, PAIR_SCALES, TILE_ROWS, TOGETHER, from_row, from_tile, into_row, into_tile,
+};
 use super::roundings::Roundings;
 
 /// Tiles and rows start on multiples of this: a cache line, and the widest register.
@@ -168,8 +170,42 @@ impl Format {
         cols.div_ceil(GROUP) * self.group_bytes()
     }
 
+    /// Whether the groups of a tile stand two by two, each pair behind its scales.
+    fn is_paired(self) -> bool {
+        self.is_tiled() && self.scaled() == Scaled::Group
+    }
+
+    /// Bytes of a pair of groups of a tile.
+    fn pair_bytes(self) -> usize {
+        PAIR_SCALES + TOGETHER * TILE_ROWS * self.group_bytes()
+    }
+
+    /// Where the integers of a group begin in its unit.
+    fn integers_at(self, group: usize) -> usize {
+        let bytes = self.unit_rows() * self.group_bytes();
+        if self.is_paired() {
+            group / TOGETHER * self.pair_bytes() + PAIR_SCALES + group % TOGETHER * bytes
+        } else {
+            group * bytes
+        }
+    }
+
+    /// Where a scale of a row of a unit begins, where a row has `groups` groups.
+    fn scale_at(self, groups: usize, row: usize, scale: usize) -> usize {
+        let at = |scale: usize| (scale * self.unit_rows() + row) * self.scale_bytes();
+        if self.is_paired() {
+            scale / TOGETHER * self.pair_bytes() + at(scale % TOGETHER)
+        } else {
+            groups * self.unit_rows() * self.group_bytes() + at(scale)
+        }
+    }
+
     /// Bytes of one unit (a tile or a row) of a matrix with `cols` columns; `None` where that does not fit a `usize`.
     pub fn unit_bytes(self, cols: usize) -> Option<usize> {
+        if self.is_paired() {
+            let pairs = cols.div_ceil(TOGETHER * GROUP);
+            return pairs.checked_mul(self.pair_bytes());
+        }
         let integers = cols.div_ceil(GROUP).checked_mul(self.group_bytes())?;
         let scales = self.row_scales(cols).checked_mul(self.scale_bytes())?;
         integers
@@ -192,8 +228,7 @@ impl Format {
         group: usize,
         integers: &[i8; GROUP],
     ) {
-        let group_bytes = self.unit_rows() * self.group_bytes();
-        let bytes = &mut unit[group * group_bytes..][..group_bytes];
+        let bytes = &mut unit[self.integers_at(group)..][..self.unit_rows() * self.group_bytes()];
         with_integers!(self, F => if self.is_tiled() {
             into_tile::<F>(integers, bytes, row);
         } else {
@@ -212,8 +247,7 @@ impl Format {
         bytes: &[u8],
     ) {
         assert_eq!(bytes.len(), self.scale_bytes(), "bytes of a scale");
-        let scales_at = groups * self.unit_rows() * self.group_bytes();
-        let at = scales_at + (scale * self.unit_rows() + row) * bytes.len();
+        let at = self.scale_at(groups, row, scale);
         unit[at..at + bytes.len()].copy_from_slice(bytes);
     }
 }
@@ -334,6 +368,15 @@ impl<'a> Quantized<'a> {
             Scaled::Group | Scaled::Row => GROUP,
             Scaled::Layer => LAYER,
         };
+        let first = if self.format.is_paired() {
+            TOGETHER * GROUP
+        } else {
+            whole
+        };
+        assert!(
+            range.start.is_multiple_of(first),
+            "columns {range:?} of a matrix whose groups stand together in {first} columns"
+        );
         let is_cut = |at: usize| at != self.cols && !at.is_multiple_of(whole);
         assert!(
             !is_cut(range.start) && !is_cut(range.end),
@@ -355,7 +398,15 @@ impl<'a> Quantized<'a> {
         )
     }
 
-    /// The integers and the scales (little-endian) of unit `unit`: a tile or a row.
+    /// The pairs of groups of tile `tile` of a matrix with scales for groups.
+    pub(crate) fn pairs(&self, tile: usize) -> &'a [u8] {
+        let bytes = &self.bytes[tile * self.unit_bytes..][..self.unit_bytes];
+        let first = self.first_group / TOGETHER;
+        let pairs = self.groups().div_ceil(TOGETHER);
+        &bytes[first * self.format.pair_bytes()..][..pairs * self.format.pair_bytes()]
+    }
+
+    /// The integers and the scales (little-endian) of unit `unit`, a row or a tile of which they lie apart.
     pub(crate) fn unit(&self, unit: usize) -> (&'a [u8], &'a [u8]) {
         let (integers, scales) = self.unit_lengths();
         let bytes = &self.bytes[unit * self.unit_bytes..][..self.unit_bytes];
@@ -375,19 +426,25 @@ impl<'a> Quantized<'a> {
     /// Unpacks group `group` of `row` into integers and returns its scale.
     pub(crate) fn group(&self, row: usize, group: usize, integers: &mut [i8; GROUP]) -> f32 {
         let unit_rows = self.format.unit_rows();
-        let (bytes, scales) = self.unit(row / unit_rows);
-        let row = row % unit_rows;
-        let group_bytes = unit_rows * self.format.group_bytes();
-        let bytes = &bytes[group * group_bytes..][..group_bytes];
+        let unit = &self.bytes[row / unit_rows * self.unit_bytes..][..self.unit_bytes];
+        let (row, group) = (row % unit_rows, self.first_group + group);
+        let bytes =
+            &unit[self.format.integers_at(group)..][..unit_rows * self.format.group_bytes()];
         *integers = with_integers!(self.format, F => if self.format.is_tiled() {
             from_tile::<F>(bytes, row)
         } else {
             from_row::<F>(bytes)
         });
-        let at = self.format.scale_of(group) * unit_rows + row;
+        let scale = self.format.scale_of(group);
+        let bytes = &unit[self.format.scale_at(self.stored_groups, row, scale)..];
+        let [first, second, ..] = *bytes else {
+            return 0.0;
+        };
         match self.format.scaled() {
-            Scaled::Group => f16::from_le_bytes(scales.as_chunks().0[at]).to_f32(),
-            Scaled::Row | Scaled::Layer => f32::from_le_bytes(scales.as_chunks().0[at]),
+            Scaled::Group => f16::from_le_bytes([first, second]).to_f32(),
+            Scaled::Row | Scaled::Layer => bytes
+                .first_chunk()
+                .map_or(0.0, |bytes| f32::from_le_bytes(*bytes)),
         }
     }
 }

@@ -14,14 +14,17 @@
 //! **Tiled** (every row is read: projections, the head). 16 rows form a tile, rows zero-padded to 16:
 //!
 //! ```text
-//! tile  = group 0, group 1, …, then the scales [group][16 rows] as f16, then zeros up to a multiple of 64 bytes
+//! tile  = pairs of groups, the last perhaps with a group of zeros
+//! pair  = the scales [2 groups][16 rows] as f16, then the two groups
 //! group = steps of 64 bytes; byte 4 r + j of a step belongs to row r:
 //!         Q4, 4 steps: step s holds k = 8 s + j in the low nibble, k = 8 s + 4 + j in the high one
 //!         Q8, 8 steps: step s holds k = 4 s + j
 //! ```
 //!
 //! So one 16-byte register holds 4 rows × 4 k, which `sdot` multiplies with 4 activations broadcast to all lanes and adds up to
-//! 4 rows' sums; a 64-byte register holds 16 rows × 4 k, for `vpdpbusd`. No sum across lanes is ever needed.
+//! 4 rows' sums; a 64-byte register holds 16 rows × 4 k, for `vpdpbusd`. No sum across lanes is ever needed. Everything begins on a
+//! cache line, and a matrix is one stream of bytes from its first tile to its last: with the scales behind the integers of each tile a
+//! Zen 4 server read 22 GB/s of weights, as it is now 30 to 35 (two threads, decoding).
 //!
 //! **Rows** (rows are picked one by one: the sparse feed-forward, embedding tables). Each row is contiguous:
 //!
@@ -45,7 +48,7 @@ mod store;
 
 pub use activations::Q8Activations;
 pub(crate) use activations::{ActivationGroup, PANEL};
-pub(crate) use block_format::{BlockFormat, Bytes, from_row};
+pub(crate) use block_format::{BlockFormat, Bytes, Scales, TOGETHER, from_row};
 pub use block_format::{GROUP, TILE_ROWS};
 pub use dequantize::dequantize_row;
 pub use format::{Format, LAYER, Quantized};

@@ -7,7 +7,7 @@ use std::arch::x86_64::{__m256i, __m512i};
 
 use half::f16;
 
-use super::block_format::{BlockFormat, GROUP, Integers, TILE_ROWS};
+use super::block_format::{BlockFormat, GROUP, Integers, PAIR_SCALES, TILE_ROWS};
 use super::rounding::{least_squares, peak, round_to};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Avx2;
@@ -54,6 +54,7 @@ impl Integers for Q4 {
 impl BlockFormat for Q4 {
     /// 15 · 127 · 16: a lane sums half a group at the most.
     const FITS_16_BITS: bool = true;
+    type Pair = [u8; PAIR_SCALES + TILE_ROWS * GROUP];
 
     /// The largest weight, whatever its sign, is laid near −8, so that all sixteen integers are used.
     fn quantize(x: &[f32; GROUP]) -> ([i8; GROUP], f16) {

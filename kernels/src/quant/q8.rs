@@ -7,7 +7,7 @@ use std::arch::x86_64::{__m256i, __m512i};
 
 use half::f16;
 
-use super::block_format::{BlockFormat, GROUP, Integers, TILE_ROWS};
+use super::block_format::{BlockFormat, GROUP, Integers, PAIR_SCALES, TILE_ROWS, TOGETHER};
 use super::rounding::{least_squares, peak, round_to};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Avx2;
@@ -49,6 +49,7 @@ impl Integers for Q8 {
 
 impl BlockFormat for Q8 {
     const FITS_16_BITS: bool = false;
+    type Pair = [u8; PAIR_SCALES + TOGETHER * TILE_ROWS * GROUP];
 
     /// The rounding of 255 steps leaves nothing to search for, only the scale to refine.
     fn quantize(x: &[f32; GROUP]) -> ([i8; GROUP], f16) {

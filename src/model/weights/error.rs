@@ -157,6 +157,16 @@ pub enum WeightsError {
         /// Columns of all segments.
         found: usize,
     },
+    /// The pack was written by an older version of this program, which laid weights out otherwise.
+    #[error(
+        "{path}: pack version {version} is laid out otherwise than this program reads it: make the pack again from its source, with gemmad pack"
+    )]
+    OlderPack {
+        /// The pack.json.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+    },
     /// The pack was written by a newer version of this program.
     #[error(
         "{path}: pack version {version} is newer than this program: update gemmad, or make the pack again with this version"

@@ -1,5 +1,6 @@
 //! What a pack says of itself: `pack.json`, and the block formats in the headers of its files.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +13,9 @@ use super::WeightsError;
 pub const PACK_JSON: &str = "pack.json";
 /// `format` of every pack.
 pub const PACK_FORMAT: &str = "gemmad-pack";
-/// The newest `version` that this program reads and the one it writes. 2 may split the head in two planes; a program that knows 1
-/// only would take the first for the whole.
-pub const PACK_VERSION: u32 = 2;
+/// The `version` that this program reads and writes. Since 3 the scales of a tile stand before each pair of groups; in older packs
+/// they are behind all of them.
+pub const PACK_VERSION: u32 = 3;
 
 /// The second plane of the token embeddings and LM head, where a pack has one: 4 bit, row by row, to be added to the first.
 pub const HEAD_RESIDUAL: &str = "model.language_model.embed_tokens.residual";
@@ -51,7 +52,7 @@ impl PackManifest {
     /// Reads `pack.json` of `dir`; `None` where `dir` is no pack.
     ///
     /// # Errors
-    /// The file is malformed, or written by a newer version of this program.
+    /// The file is malformed, or written by an older or a newer version of this program.
     pub fn read(dir: &Path) -> Result<Option<PackManifest>, WeightsError> {
         let path = dir.join(PACK_JSON);
         let text = match files::read(&path, MAX_JSON_BYTES) {
@@ -85,8 +86,11 @@ impl PackManifest {
             )));
         }
         match value["version"].as_u64() {
-            Some(version) if version <= u64::from(PACK_VERSION) => {}
-            Some(version) => return Err(WeightsError::NewerPack { path, version }),
+            Some(version) => match version.cmp(&u64::from(PACK_VERSION)) {
+                Ordering::Less => return Err(WeightsError::OlderPack { path, version }),
+                Ordering::Equal => {}
+                Ordering::Greater => return Err(WeightsError::NewerPack { path, version }),
+            },
             None => return Err(bad("version is missing or no number".to_owned())),
         }
         let manifest =

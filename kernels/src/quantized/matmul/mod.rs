@@ -26,8 +26,8 @@ use crate::clip::Bounds;
 use crate::map::Unary;
 use crate::pool::{Pool, TASKS_PER_THREAD, TileMut};
 use crate::quant::{
-    ActivationGroup, BlockFormat, Bytes, GROUP, PANEL, Q8Activations, Quantized, TILE_ROWS,
-    with_block_format,
+    ActivationGroup, BlockFormat, Bytes, GROUP, PANEL, Q8Activations, Quantized, Scales, TILE_ROWS,
+    TOGETHER, with_block_format,
 };
 use crate::simd::Plain;
 use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
@@ -45,8 +45,6 @@ const TASK_TILES: usize = 4;
 /// Parts that a tile is taken in at most.
 const MAX_PARTS: usize = 2;
 
-/// The scales of one group of a tile.
-type Scales = [u8; TILE_ROWS * 2];
 /// One group of the activations of four tokens.
 type X = ActivationGroup<PANEL>;
 /// One group of a tile as it is stored.
@@ -229,12 +227,15 @@ impl Tiles<'_, '_> {
         let mut unpacked = Block([[P::Group::EMPTY; BLOCK]; MAX_PARTS]);
         for (tile, row) in (0..self.y.cols()).step_by(TILE_ROWS).enumerate() {
             let rows = row..self.y.cols().min(row + TILE_ROWS);
-            let (integers, scales) = self.w.unit(self.first + tile);
-            let integers = &F::Tile::cut(integers)[groups.clone()];
-            let scales = &Scales::cut(scales)[groups.clone()];
+            let pairs = F::Pair::cut(self.w.pairs(self.first + tile));
+            let pairs = &pairs[groups.start / TOGETHER..groups.end.div_ceil(TOGETHER)];
             for (part, unpacked) in unpacked.0[..P::Group::PARTS].iter_mut().enumerate() {
-                for ((integers, scales), to) in integers.iter().zip(scales).zip(unpacked) {
-                    s.unpack::<F>(Stored { integers, scales }, part, to);
+                let (unpacked, _) = unpacked.as_chunks_mut::<TOGETHER>();
+                for (pair, to) in pairs.iter().zip(unpacked) {
+                    let (scales, integers) = F::split(pair);
+                    for ((integers, scales), to) in integers.iter().zip(scales).zip(to) {
+                        s.unpack::<F>(Stored { integers, scales }, part, to);
+                    }
                 }
             }
             for (panel, x) in self.x.chunks_exact(self.w.groups()).enumerate() {

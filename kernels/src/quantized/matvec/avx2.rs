@@ -9,20 +9,28 @@ use super::*;
 use crate::simd::{Avx2, Simd};
 
 impl TileSums for Avx2 {
+    type Sums = [__m256; 2];
+
     #[inline(always)]
-    fn sums<F: BlockFormat>(self, w: &[F::Tile], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS] {
-        let mut sums = [self.splat(0.0); 2];
-        for ((w, sw), x) in w.iter().zip(sw).zip(x) {
-            let dots = if F::FITS_16_BITS {
-                small_dots::<F>(self, w, x)
-            } else {
-                byte_dots::<F>(self, w, x)
-            };
-            for (half, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
-                let scale = self.mul(self.load_f16(sw, half * 16), self.splat(x.scale[0]));
-                *sum = self.mul_add(self.to_f32(dot), scale, *sum);
-            }
+    fn zero(self) -> [__m256; 2] {
+        [self.splat(0.0); 2]
+    }
+
+    #[inline(always)]
+    fn add<F: BlockFormat>(self, sums: &mut [__m256; 2], w: &F::Tile, sw: &Scales, x: &X) {
+        let dots = if F::FITS_16_BITS {
+            small_dots::<F>(self, w, x)
+        } else {
+            byte_dots::<F>(self, w, x)
+        };
+        for (half, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
+            let scale = self.mul(self.load_f16(sw, half * 16), self.splat(x.scale[0]));
+            *sum = self.mul_add(self.to_f32(dot), scale, *sum);
         }
+    }
+
+    #[inline(always)]
+    fn rows(self, sums: [__m256; 2]) -> [f32; TILE_ROWS] {
         let mut rows = [0.0; TILE_ROWS];
         self.store_f32(sums[0], &mut rows, 0);
         self.store_f32(sums[1], &mut rows, 8);

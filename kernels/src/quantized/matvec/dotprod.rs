@@ -10,14 +10,21 @@ use crate::simd::integer::Dotprod;
 use crate::simd::{Neon, Simd};
 
 impl TileSums for Dotprod {
+    type Sums = [float32x4_t; 4];
+
     #[inline(always)]
-    fn sums<F: BlockFormat>(self, w: &[F::Tile], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS] {
-        let s = self.neon();
-        let mut sums = [s.splat(0.0); 4];
-        for ((w, sw), x) in w.iter().zip(sw).zip(x) {
-            add_scaled(s, &mut sums, dots::<F>(self, w, x), sw, x.scale[0]);
-        }
-        rows(s, sums)
+    fn zero(self) -> [float32x4_t; 4] {
+        [self.neon().splat(0.0); 4]
+    }
+
+    #[inline(always)]
+    fn add<F: BlockFormat>(self, sums: &mut [float32x4_t; 4], w: &F::Tile, sw: &Scales, x: &X) {
+        add_scaled(self.neon(), sums, dots::<F>(self, w, x), sw, x.scale[0]);
+    }
+
+    #[inline(always)]
+    fn rows(self, sums: [float32x4_t; 4]) -> [f32; TILE_ROWS] {
+        rows(self.neon(), sums)
     }
 }
 

@@ -13,12 +13,11 @@ mod scalar;
 use crate::clip::Bounds;
 use crate::pool::Pool;
 use crate::quant::{
-    ActivationGroup, BlockFormat, Bytes, Q8Activations, Quantized, TILE_ROWS, with_block_format,
+    ActivationGroup, BlockFormat, Bytes, Q8Activations, Quantized, Scales, TILE_ROWS, TOGETHER,
+    with_block_format,
 };
 use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
 
-/// The scales of one group of a tile.
-type Scales = [u8; TILE_ROWS * 2];
 /// The activations of one group.
 type X = ActivationGroup<1>;
 
@@ -110,10 +109,23 @@ impl IntegerKernel for Tiles<'_> {
     each_with!(neon, dotprod, avx2, avx512vnni);
 }
 
-/// What an instruction set does with a tile; the method must be `#[inline(always)]`.
+/// What an instruction set does with a tile; the methods must be `#[inline(always)]`.
 trait TileSums: Copy {
+    /// The sums of the 16 rows, in registers.
+    type Sums;
+    /// Nothing yet.
+    fn zero(self) -> Self::Sums;
+    /// Adds the products of a group.
+    fn add<F: BlockFormat>(self, sums: &mut Self::Sums, w: &F::Tile, sw: &Scales, x: &X);
+    /// Adds the products of a pair of groups.
+    #[inline(always)]
+    fn add_pair<F: BlockFormat>(self, sums: &mut Self::Sums, pair: &F::Pair, x: &[X; TOGETHER]) {
+        let (scales, integers) = F::split(pair);
+        self.add::<F>(sums, &integers[0], &scales[0], &x[0]);
+        self.add::<F>(sums, &integers[1], &scales[1], &x[1]);
+    }
     /// The sums of the 16 rows.
-    fn sums<F: BlockFormat>(self, w: &[F::Tile], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS];
+    fn rows(self, sums: Self::Sums) -> [f32; TILE_ROWS];
 }
 
 impl Tiles<'_> {
@@ -125,10 +137,18 @@ impl Tiles<'_> {
     /// Multiplies tile after tile.
     #[inline(always)]
     fn each_of<F: BlockFormat>(self, s: impl TileSums) {
+        let (x, last_x) = self.x.as_chunks::<TOGETHER>();
         for (tile, y) in (self.first..).zip(self.y.chunks_mut(TILE_ROWS)) {
-            let (integers, scales) = self.w.unit(tile);
-            let sums = s.sums::<F>(Bytes::cut(integers), Bytes::cut(scales), self.x);
-            y.copy_from_slice(&sums[..y.len()]);
+            let pairs = F::Pair::cut(self.w.pairs(tile));
+            let mut sums = s.zero();
+            for (pair, x) in pairs.iter().zip(x) {
+                s.add_pair::<F>(&mut sums, pair, x);
+            }
+            if let ([x], Some(pair)) = (last_x, pairs.last()) {
+                let (scales, integers) = F::split(pair);
+                s.add::<F>(&mut sums, &integers[0], &scales[0], x);
+            }
+            y.copy_from_slice(&s.rows(sums)[..y.len()]);
         }
     }
 }

@@ -26,20 +26,41 @@ fn quads(s: Neon, x: &X) -> [int8x16_t; 8] {
 }
 
 impl TileSums for Neon {
+    type Sums = [float32x4_t; 4];
+
     #[inline(always)]
-    fn sums<F: BlockFormat>(self, w: &[F::Tile], sw: &[Scales], x: &[X]) -> [f32; TILE_ROWS] {
-        let mut sums = [self.splat(0.0); 4];
-        for ((w, sw), x) in w.iter().zip(sw).zip(x) {
-            let quads = quads(self, x);
-            let first = self.splat_i32(F::first_dot(x.offset[0]));
-            let dots = [
-                dots::<F, 0>(self, w, quads, first),
-                dots::<F, 1>(self, w, quads, first),
-                dots::<F, 2>(self, w, quads, first),
-                dots::<F, 3>(self, w, quads, first),
-            ];
-            add_scaled(self, &mut sums, dots, sw, x.scale[0]);
+    fn zero(self) -> [float32x4_t; 4] {
+        [self.splat(0.0); 4]
+    }
+
+    #[inline(always)]
+    fn add<F: BlockFormat>(self, sums: &mut [float32x4_t; 4], w: &F::Tile, sw: &Scales, x: &X) {
+        let quads = quads(self, x);
+        let first = self.splat_i32(F::first_dot(x.offset[0]));
+        let dots = [
+            dots::<F, 0>(self, w, quads, first),
+            dots::<F, 1>(self, w, quads, first),
+            dots::<F, 2>(self, w, quads, first),
+            dots::<F, 3>(self, w, quads, first),
+        ];
+        add_scaled(self, sums, dots, sw, x.scale[0]);
+    }
+
+    #[inline(always)]
+    fn add_pair<F: BlockFormat>(self, sums: &mut Self::Sums, pair: &F::Pair, x: &[X; TOGETHER]) {
+        let (scales, integers) = F::split(pair);
+        if F::FITS_16_BITS {
+            TileSums::add::<F>(self, sums, &integers[0], &scales[0], &x[0]);
+            return TileSums::add::<F>(self, sums, &integers[1], &scales[1], &x[1]);
         }
+        // A loop that stays one: side by side the two groups take more registers than there are.
+        for at in 0..TOGETHER {
+            TileSums::add::<F>(self, sums, &integers[at], &scales[at], &x[at]);
+        }
+    }
+
+    #[inline(always)]
+    fn rows(self, sums: [float32x4_t; 4]) -> [f32; TILE_ROWS] {
         rows(self, sums)
     }
 }
