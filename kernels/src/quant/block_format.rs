@@ -24,6 +24,8 @@ pub const TILE_ROWS: usize = 16;
 
 /// Groups of a tile that stand together, so that all their scales are one cache line.
 pub(crate) const TOGETHER: usize = 2;
+/// Columns of a tiled matrix can be a matrix of their own where the first of them is a multiple of this.
+pub const FIRST_COLUMN: usize = TOGETHER * GROUP;
 /// The f16 scales of one group of a tile.
 pub(crate) type Scales = [u8; TILE_ROWS * size_of::<f16>()];
 /// Bytes of the scales of a pair.

@@ -1,7 +1,7 @@
 //! The way out of the block formats.
 
 use super::block_format::GROUP;
-use super::format::Quantized;
+use super::view::Quantized;
 
 /// Writes row `row` of `matrix` in f32: `out[k] = q[k] s`.
 ///

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use kernels::Pool;
-use kernels::quant::GROUP;
+use kernels::quant::{FIRST_COLUMN, GROUP};
 
 use super::VisionError;
 use super::feature_map::{FeatureMap, Strips};
@@ -57,10 +57,10 @@ impl Fusion {
         let mut grid = vec![0.0; side * side * out];
         let down = Resize::new(fine.height, side);
         let across = Resize::new(fine.width, side);
-        // Where the fine channels end within a group of a quantised matrix, that group belongs to both parts, and the channels that are
-        // not theirs are zeros.
+        // Where the fine channels end within groups of a quantised matrix that stand together, these belong to both parts, and the
+        // channels that are not theirs are zeros.
         let exp = compute.weights.view(self.pw_exp);
-        let shared = fine.channels % GROUP;
+        let shared = fine.channels % FIRST_COLUMN;
         let fine_cols = fine.channels.next_multiple_of(GROUP).min(exp.cols);
         let of_fine = exp.columns(0..fine_cols);
         let of_coarse = exp.columns(fine.channels - shared..exp.cols);
