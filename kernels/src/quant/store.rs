@@ -116,3 +116,42 @@ fn store<S: Copy, const N: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::super::{Quantized, quantize};
+    use super::*;
+    use crate::{Isa, Pool};
+
+    /// What was quantised, taken apart and laid out again: whole tiles and groups, and parts of them.
+    #[test]
+    fn integers_and_scales_give_the_bytes_that_they_came_from() {
+        let pool = Pool::new(Isa::scalar(), 1);
+        for format in [
+            Format::Q4Tiled,
+            Format::Q8Tiled,
+            Format::Q4Rows,
+            Format::Q8Rows,
+        ] {
+            for (rows, cols) in [(32, 96), (21, 40), (1, 32)] {
+                let weights: Vec<f32> = (0..rows * cols).map(|k| (k as f32 * 0.7).sin()).collect();
+                let mut bytes = vec![0; format.matrix_bytes(rows, cols).unwrap()];
+                quantize(&pool, format, &weights, rows, cols, &mut bytes).unwrap();
+                let matrix = Quantized::new(format, &bytes, rows, cols).unwrap();
+                let (mut integers, mut scales) = (Vec::new(), Vec::new());
+                for row in 0..rows {
+                    for group in 0..matrix.groups() {
+                        let mut q = [0; GROUP];
+                        scales.push(f16::from_f32(matrix.group(row, group, &mut q)));
+                        integers.extend(&q[..GROUP.min(cols - group * GROUP)]);
+                    }
+                }
+                let mut again = vec![1; bytes.len()];
+                store_blocks(format, &integers, &scales, rows, cols, &mut again);
+                assert_eq!(again, bytes, "{format:?} {rows} x {cols}");
+            }
+        }
+    }
+}
