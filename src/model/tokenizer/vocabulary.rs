@@ -23,16 +23,12 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Adds a token; says what is wrong when the text or the id is taken, or the id is absurd.
+    /// Adds a token; says what is wrong when the id is taken or absurd. Of a text that stands twice, as in some published files, both ids
+    /// mean it and it means the later one, as in the `tokenizers` library.
     pub(super) fn insert(&mut self, text: &str, id: u32) -> Result<(), String> {
         if id >= MAX_VOCAB_SIZE {
             return Err(format!(
                 "token {text:?}: expected an id below {MAX_VOCAB_SIZE}, found {id}"
-            ));
-        }
-        if let Some(other) = self.id(text) {
-            return Err(format!(
-                "token {text:?} stands twice, with ids {other} and {id}"
             ));
         }
         let slot = id as usize;
@@ -49,10 +45,18 @@ impl Vocabulary {
         self.arena.push_str(text);
         self.spans[slot] = (start, self.arena.len() as u32);
         let (arena, spans, hasher) = (&self.arena, &self.spans, &self.hasher);
-        self.index.insert_unique(hasher.hash_one(text), id, |&id| {
+        let text_of = |id: u32| {
             let (start, end) = spans[id as usize];
-            hasher.hash_one(&arena[start as usize..end as usize])
-        });
+            &arena[start as usize..end as usize]
+        };
+        let hash = hasher.hash_one(text);
+        match self.index.find_mut(hash, |&id| text_of(id) == text) {
+            Some(place) => *place = id,
+            None => {
+                self.index
+                    .insert_unique(hash, id, |&id| hasher.hash_one(text_of(id)));
+            }
+        }
         Ok(())
     }
 
