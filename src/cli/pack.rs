@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use kernels::{Isa, Pool};
 
-use super::failure::{Failure, exit};
+use super::failure::{Failure, exit, note};
 use super::{model_args, output, progress};
 use crate::model::weights::Checkpoint;
-use crate::pack::{self, PackOptions, Recipe, SyntheticSize};
+use crate::pack::{self, PackOptions, Packed, Recipe, SyntheticSize};
 
 /// Quantise a checkpoint into a pack, which runs in place from flash
 ///
 /// The pack appears when it is complete; a run that was interrupted is simply repeated.
 #[derive(Debug, clap::Args)]
 pub(super) struct Pack {
-    /// A downloaded checkpoint of Gemma 3n or Gemma 4, or a Gemma 3n text model of llama.cpp
+    /// A downloaded checkpoint of Gemma 4 or Gemma 3n, or a text model of theirs for llama.cpp (of one in parts any part)
     #[arg(
         long,
         value_name = "DIR|FILE.gguf",
@@ -32,15 +32,15 @@ pub(super) struct Pack {
     /// A synthetic pack without audio and vision
     #[arg(long, requires = "synthetic")]
     text_only: bool,
-    /// Directory of the tokenizer.json for a GGUF file whose own is not usable
+    /// Directory of the tokenizer.json for a GGUF file, instead of its own tokens
     #[arg(long, value_name = "DIR", requires = "from")]
     tokenizer: Option<PathBuf>,
     /// The directory to make, NAME.pack by custom
     #[arg(long, value_name = "NAME.pack")]
     to: PathBuf,
-    /// How many bits the weights get
-    #[arg(long, value_enum, default_value_t = RecipeArg::Balanced)]
-    recipe: RecipeArg,
+    /// How many bits the weights get [default: q4_0 for weights that were trained in 4 bits, else balanced]
+    #[arg(long, value_enum)]
+    recipe: Option<RecipeArg>,
     /// Replace the pack that is there
     #[arg(long)]
     force: bool,
@@ -48,10 +48,15 @@ pub(super) struct Pack {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum RecipeArg {
+    /// as in the source, in 16 bits or more: to compare others with
+    Float,
     /// 8 bit everywhere
     Q8,
     /// feed-forward in 4 bit, the rest in 8; of the head 4 bits are read for every token, the others where they matter
     Balanced,
+    /// layers in 4 bit, taken over bit for bit where the source has them in blocks of Q4_0; head as in balanced, the rest in 8
+    #[value(name = "q4_0")]
+    Q4_0,
     /// 4 bit, and 8 where it is cheap
     Small,
 }
@@ -64,15 +69,44 @@ fn size() -> impl TypedValueParser<Value = SyntheticSize> {
 }
 
 impl Pack {
+    /// The recipe that was given, with a warning where it spoils what another keeps; else the one that fits the source, which is told.
+    fn recipe(&self) -> Recipe {
+        let given = self.recipe.map(|recipe| match recipe {
+            RecipeArg::Float => Recipe::Float,
+            RecipeArg::Q8 => Recipe::Q8,
+            RecipeArg::Balanced => Recipe::Balanced,
+            RecipeArg::Q4_0 => Recipe::Q4_0,
+            RecipeArg::Small => Recipe::Small,
+        });
+        // What is wrong with the source is told when it is packed.
+        let fitting = self.from.as_deref().map(pack::fitting_recipe);
+        let (fitting, is_trained) = fitting.and_then(Result::ok).unwrap_or_default();
+        match given {
+            None if is_trained => {
+                note(&format!(
+                    "recipe {}: the weights were trained in blocks of 4 bits, which stay as they are",
+                    fitting.name()
+                ));
+                fitting
+            }
+            None => fitting,
+            Some(given) => {
+                if is_trained && ![fitting, Recipe::Float].contains(&given) {
+                    let (name, fitting) = (given.name(), fitting.name());
+                    model_args::warn(&[format!(
+                        "the weights were trained in blocks of 4 bits; {name} quantises some of them anew, {fitting} keeps all as they are"
+                    )]);
+                }
+                given
+            }
+        }
+    }
+
     pub(super) fn run(self) -> Result<(), Failure> {
         let isa = Isa::from_environment().map_err(|error| Failure::new(exit::CONFIG, error))?;
         let pool = Pool::new(isa, kernels::recommended_threads());
         let options = PackOptions {
-            recipe: match self.recipe {
-                RecipeArg::Q8 => Recipe::Q8,
-                RecipeArg::Balanced => Recipe::Balanced,
-                RecipeArg::Small => Recipe::Small,
-            },
+            recipe: self.recipe(),
             force: self.force,
         };
         let bar = progress::of_bytes("packing");
@@ -105,7 +139,19 @@ impl Pack {
             }
         };
         bar.finish_and_clear();
-        let manifest = packed?;
+        let Packed {
+            manifest,
+            requantised,
+        } = packed?;
+        if let Some(first) = requantised.first() {
+            let others = match requantised.len() {
+                1 => String::new(),
+                n => format!(" and of {} more", n - 1),
+            };
+            model_args::warn(&[format!(
+                "some rows of {first}{others} could not be taken over as they are and were quantised anew"
+            )]);
+        }
         let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
         let mut out = output::out();
         writeln!(

@@ -148,7 +148,7 @@ pub enum PackError {
         /// Its width.
         width: usize,
     },
-    /// The GGUF file is malformed, or holds something else than Gemma 3n.
+    /// The GGUF file is malformed, or holds something else than a model that is packed.
     #[error("{path}: {reason}")]
     Gguf {
         /// The file.

@@ -61,8 +61,9 @@ impl PackEstimate {
     /// # Errors
     /// As [`pack_checkpoint`](super::pack_checkpoint): the checkpoint is incomplete, malformed or a pack.
     pub fn of_checkpoint(dir: &Path, recipe: Recipe) -> Result<PackEstimate, PackError> {
-        let source = HuggingFace::open(dir)?;
+        let mut source = HuggingFace::open(dir)?;
         let architecture = family::load(dir)?;
+        source.find_trained(&architecture.text_tensors())?;
         let slices = architecture.slices(Some(dir))?;
         let describe = |name: &str, _: &[usize]| source.describe(name);
         let tensors = architecture.text_tensors();
@@ -161,6 +162,7 @@ fn stored(pack: &Checkpoint) -> Vec<Entry> {
             None => Store::Plain(Described {
                 shape: info.shape.clone(),
                 dtype: info.dtype,
+                block_bits: None,
             }),
         };
         first_col += info.blocks.map_or(0, |blocks| blocks.cols);
@@ -231,6 +233,21 @@ mod tests {
             let pack = PackEstimate::new(size, Recipe::Small).unwrap();
             assert_eq!(pack.slices.iter().count(), 1, "no MatFormer");
         }
+    }
+
+    /// Weights trained in blocks of 4 bits, as Google publishes them: with a head in two planes no more than llama.cpp reads of 4 bits alone.
+    #[test]
+    fn a_token_of_trained_blocks_reads_little_more_than_their_bits() {
+        let token = |recipe| {
+            let pack = PackEstimate::new(SyntheticSize::Gemma4E2b, recipe).unwrap();
+            pack.slice(pack.slices.full()).token_bytes
+        };
+        let trained = token(Recipe::Q4_0);
+        assert!(trained <= 1_310_000_000, "{trained}");
+        assert!(
+            trained < token(Recipe::Small),
+            "side matrices have 4 bits, too"
+        );
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! Tensors of a checkpoint in the published layout.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use kernels::{Matrix, MatrixData, Pool};
+use kernels::quant::GROUP;
+use kernels::{Isa, Matrix, MatrixData, Pool};
 use safetensors::Dtype;
 
 use super::error::PackError;
 use super::plan::{Described, matrix_shape};
-use super::quantize::Source;
+use super::quantize::{Groups, Source};
+use super::trained;
+use crate::model::tensor_table::{Role, TextTensor};
 use crate::model::weights::{Checkpoint, Group, Mapped, TensorInfo, columns};
 
 /// A group is unmapped, and its pages given back, whenever this much of it was read: the table of per-layer embeddings alone
@@ -21,7 +25,12 @@ pub(super) struct HuggingFace {
     checkpoint: Checkpoint,
     mapped: Option<Arc<Mapped>>,
     read_bytes: u64,
+    /// Matrices that consist of blocks of Q4_0 by what was seen of them.
+    trained: HashSet<String>,
 }
+
+/// Rows of a matrix by which it is told whether it was trained in blocks.
+const SAMPLE_ROWS: usize = 4;
 
 impl HuggingFace {
     pub(super) fn open(dir: &Path) -> Result<HuggingFace, PackError> {
@@ -35,6 +44,65 @@ impl HuggingFace {
             checkpoint,
             mapped: None,
             read_bytes: 0,
+            trained: HashSet::new(),
+        })
+    }
+
+    /// Finds out whether the text model was trained in blocks of Q4_0: all matrices of its layers, and perhaps others.
+    pub(super) fn find_trained(&mut self, tensors: &[TextTensor]) -> Result<bool, PackError> {
+        let mut trained = HashSet::new();
+        // The layers first: most checkpoints are known by one matrix.
+        for of_layers in [true, false] {
+            let matrices = tensors.iter().filter(|tensor| {
+                let role = tensor.matrix.map(|(role, _)| role);
+                role.is_some()
+                    && of_layers == matches!(role, Some(Role::Attention | Role::FeedForward))
+            });
+            for tensor in matrices {
+                if self.is_trained(&tensor.name)? {
+                    trained.insert(tensor.name.clone());
+                } else if of_layers {
+                    return Ok(false);
+                }
+            }
+        }
+        self.trained = trained;
+        Ok(true)
+    }
+
+    /// A few rows tell: others' groups are on the grid by a chance of none.
+    fn is_trained(&mut self, name: &str) -> Result<bool, PackError> {
+        let Some((rows, cols)) = self.info(name).map(|info| matrix_shape(&info.shape)) else {
+            return Ok(false);
+        };
+        if rows == 0 || cols == 0 || !cols.is_multiple_of(GROUP) {
+            return Ok(false);
+        }
+        let mut weights = vec![0.0; cols];
+        for row in (0..rows).step_by(rows.div_ceil(SAMPLE_ROWS)) {
+            let data = self.rows(name, 4 * cols as u64)?;
+            data.read(Isa::scalar(), row, 0..cols, &mut weights);
+            if !trained::are_trained(&weights) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The numbers of a tensor, of which so many bytes are about to be read.
+    fn rows(&mut self, name: &str, read_bytes: u64) -> Result<Rows<'_>, PackError> {
+        let missing = || PackError::Missing {
+            path: self.checkpoint.dir().to_owned(),
+            tensor: name.to_owned(),
+        };
+        let info = self.info(name).ok_or_else(missing)?;
+        let (shape, group) = (info.shape.clone(), info.group.ok_or_else(missing)?);
+        let mapped = self.mapped(group, read_bytes)?;
+        let first_dimension = shape.first().copied().unwrap_or(1);
+        let handle = mapped.matrix(name, first_dimension, columns(&shape))?;
+        Ok(Rows {
+            data: mapped.view(handle).data,
+            row_len: matrix_shape(&shape).1,
         })
     }
 
@@ -69,10 +137,34 @@ impl HuggingFace {
     }
 }
 
+/// A tensor as it is mapped.
+struct Rows<'a> {
+    data: MatrixData<'a>,
+    row_len: usize,
+}
+
+impl Rows<'_> {
+    /// Widens a part of a row.
+    fn read(&self, isa: Isa, row: usize, cols: Range<usize>, out: &mut [f32]) {
+        let start = row * self.row_len + cols.start;
+        let range = start..start + cols.len();
+        let row = match self.data {
+            MatrixData::F32(x) => Matrix::f32(&x[range], 1, cols.len()),
+            MatrixData::Bf16(x) => Matrix::bf16(&x[range], 1, cols.len()),
+            MatrixData::F16(x) => Matrix::f16(&x[range], 1, cols.len()),
+            MatrixData::Quantized(_) | MatrixData::QuantizedColumns(_) => {
+                unreachable!("a pack was refused as a source")
+            }
+        };
+        kernels::widen::row(isa, row, 0, out);
+    }
+}
+
 fn described(info: &TensorInfo) -> Described {
     Described {
         shape: info.shape.clone(),
         dtype: info.dtype,
+        block_bits: None,
     }
 }
 
@@ -82,7 +174,10 @@ impl Source for HuggingFace {
     }
 
     fn describe(&self, name: &str) -> Option<Described> {
-        self.info(name).map(described)
+        self.info(name).map(|info| Described {
+            block_bits: self.trained.contains(name).then_some(4),
+            ..described(info)
+        })
     }
 
     fn read(
@@ -93,31 +188,37 @@ impl Source for HuggingFace {
         cols: Range<usize>,
         out: &mut [f32],
     ) -> Result<(), PackError> {
-        let missing = || PackError::Missing {
-            path: self.checkpoint.dir().to_owned(),
-            tensor: name.to_owned(),
+        let element_bytes = match self.info(name) {
+            Some(info) if info.dtype == Dtype::F32 => 4,
+            _ => 2,
         };
-        let info = self.info(name).ok_or_else(missing)?;
-        let (shape, group) = (info.shape.clone(), info.group.ok_or_else(missing)?);
-        let element_bytes = if info.dtype == Dtype::F32 { 4 } else { 2 };
-        let mapped = self.mapped(group, (out.len() * element_bytes) as u64)?;
-        let first_dimension = shape.first().copied().unwrap_or(1);
-        let handle = mapped.matrix(name, first_dimension, columns(&shape))?;
-        let data = mapped.view(handle).data;
-        let row_len = matrix_shape(&shape).1;
+        let data = self.rows(name, (out.len() * element_bytes) as u64)?;
         pool.for_each_row_mut(out, cols.len(), &|row, out| {
-            let start = (rows.start + row) * row_len + cols.start;
-            let range = start..start + cols.len();
-            let row = match data {
-                MatrixData::F32(x) => Matrix::f32(&x[range], 1, cols.len()),
-                MatrixData::Bf16(x) => Matrix::bf16(&x[range], 1, cols.len()),
-                MatrixData::F16(x) => Matrix::f16(&x[range], 1, cols.len()),
-                MatrixData::Quantized(_) | MatrixData::QuantizedColumns(_) => {
-                    unreachable!("a pack was refused as a source")
-                }
-            };
-            kernels::widen::row(pool.isa(), row, 0, out);
+            data.read(pool.isa(), rows.start + row, cols.clone(), out);
         });
         Ok(())
+    }
+
+    fn read_groups(
+        &mut self,
+        pool: &Pool,
+        name: &str,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        groups: &mut Groups,
+    ) -> Result<bool, PackError> {
+        let mut weights = vec![0.0; rows.len() * cols.len()];
+        self.read(pool, name, rows, cols, &mut weights)?;
+        let (weights, integers) = (
+            weights.as_chunks::<GROUP>().0,
+            groups.integers.as_chunks_mut::<GROUP>().0,
+        );
+        for ((weights, integers), scale) in weights.iter().zip(integers).zip(&mut groups.scales) {
+            (*integers, *scale) = trained::q4_0(weights);
+            if !trained::says(integers, *scale, weights) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -15,6 +15,7 @@ mod quantize;
 mod recipe;
 mod residual;
 mod synthetic;
+mod trained;
 mod verify;
 mod writer;
 
@@ -76,10 +77,11 @@ pub fn pack_checkpoint(
     options: PackOptions,
     pool: &Pool,
     progress: &mut Progress<'_>,
-) -> Result<PackManifest, PackError> {
+) -> Result<Packed, PackError> {
     writer::check_target(target, options.force)?;
     let mut source = HuggingFace::open(dir)?;
     let architecture = family::load(dir)?;
+    source.find_trained(&architecture.text_tensors())?;
     let slices = architecture.slices(Some(dir))?;
     let spec = architecture.spec();
     let config_path = dir.join("config.json");
@@ -112,7 +114,7 @@ pub fn pack_checkpoint(
 /// Packs a text model of llama.cpp; its tokenizer is that of `tokenizer_dir` where one is given, else the file's own.
 ///
 /// # Errors
-/// As [`pack_checkpoint`]; the file is malformed, or holds something else than Gemma 3n.
+/// As [`pack_checkpoint`]; the file is malformed, or holds something else than a model that is packed.
 pub fn pack_gguf(
     file: &Path,
     tokenizer_dir: Option<&Path>,
@@ -120,7 +122,7 @@ pub fn pack_gguf(
     options: PackOptions,
     pool: &Pool,
     progress: &mut Progress<'_>,
-) -> Result<PackManifest, PackError> {
+) -> Result<Packed, PackError> {
     writer::check_target(target, options.force)?;
     let mut source = Gguf::open(file)?;
     let (architecture, companions) = source.companions(tokenizer_dir)?;
@@ -144,12 +146,45 @@ fn write(
     pool: &Pool,
     source: &mut impl Source,
     recipe: Recipe,
-) -> Result<PackManifest, PackError> {
+) -> Result<Packed, PackError> {
     let mut quantizer = Quantizer::default();
     for file in files {
         pack.tensors(file, |entry, out| quantizer.write(pool, source, entry, out))?;
     }
-    pack.commit(recipe.name(), &base_name(source.path()))
+    let manifest = pack.commit(recipe.name(), &base_name(source.path()))?;
+    Ok(Packed {
+        manifest,
+        requantised: quantizer.requantised(),
+    })
+}
+
+/// A pack that was made.
+#[derive(Debug)]
+pub struct Packed {
+    /// Its description.
+    pub manifest: PackManifest,
+    /// Tensors of which some rows could not be taken over as they are, by name: an integer of 8 bits was −128, or a group of weights
+    /// was off the grid of the others.
+    pub requantised: Vec<String>,
+}
+
+/// The recipe that fits a source, and whether it keeps trained blocks of 4 bits as they are, which no other does.
+///
+/// # Errors
+/// As [`pack_checkpoint`] and [`pack_gguf`]: the source is malformed, or no model that is packed.
+pub fn fitting_recipe(from: &Path) -> Result<(Recipe, bool), PackError> {
+    let is_trained = if from.is_dir() {
+        let architecture = family::load(from)?;
+        HuggingFace::open(from)?.find_trained(&architecture.text_tensors())?
+    } else {
+        let mut source = Gguf::open(from)?;
+        let architecture = source.architecture()?;
+        source.is_trained(&*architecture)
+    };
+    Ok(match is_trained {
+        true => (Recipe::Q4_0, true),
+        false => (Recipe::default(), false),
+    })
 }
 
 fn begin<'a>(

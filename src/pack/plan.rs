@@ -24,6 +24,8 @@ pub(super) struct Described {
     pub(super) shape: Vec<usize>,
     /// BF16, F16 or F32: what it is stored as where it is not quantised.
     pub(super) dtype: Dtype,
+    /// Bits of an integer, where the source consists of groups of 32 with a scale in f16.
+    pub(super) block_bits: Option<usize>,
 }
 
 /// One tensor of a pack.
@@ -110,9 +112,11 @@ pub(super) fn text(
             .collect::<Vec<Entry>>()
     };
     let (mut text, ple) = (of_group(Group::Text), of_group(Group::Ple));
-    if recipe.splits_head() {
-        let heads = tensors.iter().filter(|tensor| tensor.is_head());
-        heads.for_each(|head| second_plane(head, &mut text));
+    for head in tensors.iter().filter(|tensor| tensor.is_head()) {
+        let found = describe(&head.name, &head.shape);
+        if recipe.splits_head(found.and_then(|found| found.block_bits)) {
+            second_plane(head, &mut text);
+        }
     }
     Ok([
         FilePlan {
@@ -165,11 +169,14 @@ pub(super) fn encoder(
                 EncoderTensor::Depthwise => (Some(Arrangement::Rows), true),
                 EncoderTensor::Numbers | EncoderTensor::Rows => (None, false),
             };
-            let store = match arrangement {
-                Some(arrangement) => {
+            let format = arrangement.and_then(|arrangement| {
+                recipe.format(Role::Encoder, arrangement, tensor.block_bits)
+            });
+            let store = match format {
+                Some(format) => {
                     let (rows, cols) = matrix_shape(&tensor.shape);
                     let blocks = Blocks {
-                        format: recipe.format(Role::Encoder, arrangement),
+                        format,
                         columns,
                         rows,
                         cols,
@@ -261,15 +268,26 @@ impl Planner<'_> {
             return Ok(());
         };
         let (rows, cols) = matrix_shape(&tensor.shape);
-        let cuts = match (access, tensor.layer) {
-            (Access::LeadingColumns, Some(layer)) => cuts(cols, slices, layer)?,
-            _ => vec![cols],
-        };
         let is_table = matches!(role, Role::Head | Role::PleTable);
-        self.look_up(&tensor.name, &tensor.shape, is_table)?;
+        let found = self.look_up(&tensor.name, &tensor.shape, is_table)?;
         let arrangement = match access {
             Access::Whole | Access::LeadingColumns => Arrangement::Tiled,
             Access::Rows | Access::Columns => Arrangement::Rows,
+        };
+        let Some(format) = self.recipe.format(role, arrangement, found.block_bits) else {
+            self.entries.push(Entry {
+                source: tensor.name.clone(),
+                name: tensor.name.clone(),
+                store: Store::Plain(Described {
+                    shape: tensor.shape.clone(),
+                    ..found
+                }),
+            });
+            return Ok(());
+        };
+        let cuts = match (access, tensor.layer) {
+            (Access::LeadingColumns, Some(layer)) => cuts(cols, slices, layer)?,
+            _ => vec![cols],
         };
         // Segments of columns that end at the cuts: each is a matrix of its own, so that a slice reads only its own.
         let mut first_col = 0;
@@ -279,7 +297,7 @@ impl Planner<'_> {
                 _ => format!("{}.{segment}", tensor.name),
             };
             let blocks = Blocks {
-                format: self.recipe.format(role, arrangement),
+                format,
                 columns: access == Access::Columns,
                 rows,
                 cols: end - first_col,

@@ -1,12 +1,13 @@
 //! From a source's tensors to the bytes of a pack, in pieces small enough for a board.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use kernels::Pool;
-use kernels::quant::NotFinite;
+use kernels::quant::{GROUP, NotFinite, store_blocks};
 use safetensors::Dtype;
 
 use super::error::PackError;
@@ -37,6 +38,32 @@ pub(super) trait Source {
         cols: Range<usize>,
         out: &mut [f32],
     ) -> Result<(), PackError>;
+
+    /// Reads a rectangle as the integers that it consists of, where the tensor's `block_bits` are these; its columns are whole groups.
+    /// False, and `groups` is not to be used, where they do not fit the block formats.
+    fn read_groups(
+        &mut self,
+        pool: &Pool,
+        name: &str,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        groups: &mut Groups,
+    ) -> Result<bool, PackError>;
+}
+
+/// A rectangle of integers, `[rows, cols]`, each with the scale of its group, `[rows, cols / GROUP]`.
+#[derive(Default)]
+pub(super) struct Groups {
+    pub(super) integers: Vec<i8>,
+    pub(super) scales: Vec<f16>,
+}
+
+impl Groups {
+    /// Sets the shape; what stood there is no more.
+    pub(super) fn resize(&mut self, rows: usize, cols: usize) {
+        self.integers.resize(rows * cols, 0);
+        self.scales.resize(rows * cols / GROUP, f16::ZERO);
+    }
 }
 
 /// Makes bytes of some rows.
@@ -47,7 +74,9 @@ type Form<'a> = dyn Fn(&[f32], &mut Vec<u8>) -> Result<(), NotFinite> + 'a;
 pub(super) struct Quantizer {
     piece: Vec<f32>,
     turned: Vec<f32>,
+    groups: Groups,
     bytes: Vec<u8>,
+    requantised: BTreeSet<String>,
 }
 
 impl Quantizer {
@@ -95,8 +124,21 @@ impl Quantizer {
     ) -> Result<(), PackError> {
         let (rows, cols) = blocks.stored();
         let piece_rows = piece_rows(cols);
+        let described = source.describe(tensor);
+        let as_it_is = described
+            .is_some_and(|found| found.block_bits == Some(blocks.format.bits()))
+            && !blocks.columns
+            && (cols.is_multiple_of(GROUP) && first_col.is_multiple_of(GROUP));
         for first in (0..rows).step_by(piece_rows) {
             let last = rows.min(first + piece_rows);
+            if as_it_is {
+                let from_cols = first_col..first_col + cols;
+                if self.take_over(pool, source, tensor, first..last, from_cols, blocks)? {
+                    out.write(&self.bytes)?;
+                    continue;
+                }
+                self.requantised.insert(tensor.to_owned());
+            }
             let n = (last - first) * cols;
             self.piece.resize(n, 0.0);
             let weights = if blocks.columns {
@@ -135,6 +177,45 @@ impl Quantizer {
             out.write(&self.bytes)?;
         }
         Ok(())
+    }
+
+    /// Makes the bytes of some rows of the source's own integers and scales; false where they do not fit.
+    fn take_over(
+        &mut self,
+        pool: &Pool,
+        source: &mut impl Source,
+        tensor: &str,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        blocks: Blocks,
+    ) -> Result<bool, PackError> {
+        let (n, width) = (rows.len(), cols.len());
+        self.groups.resize(n, width);
+        let first = (rows.start, cols.start);
+        if !source.read_groups(pool, tensor, rows, cols, &mut self.groups)? {
+            return Ok(false);
+        }
+        let Groups { integers, scales } = &self.groups;
+        if let Some(at) = scales.iter().position(|scale| !scale.is_finite()) {
+            let in_row = width / GROUP;
+            return Err(PackError::NotFinite {
+                path: source.path().to_owned(),
+                tensor: tensor.to_owned(),
+                source: NotFinite {
+                    row: first.0 + at / in_row,
+                    col: first.1 + at % in_row * GROUP,
+                },
+            });
+        }
+        let bytes = blocks.format.matrix_bytes(n, width).unwrap_or(0);
+        self.bytes.resize(bytes, 0);
+        store_blocks(blocks.format, integers, scales, n, width, &mut self.bytes);
+        Ok(true)
+    }
+
+    /// Tensors of which some rows could not be taken over as they are, by name.
+    pub(super) fn requantised(self) -> Vec<String> {
+        self.requantised.into_iter().collect()
     }
 
     /// Writes what `form` makes of the residuals of some rows, until all have had their turn.

@@ -36,7 +36,7 @@ pub struct Info {
     pub started_at: String,
     /// The model's name.
     pub model: String,
-    /// How its weights are stored: `bf16`, `q8`, `balanced`, `small`.
+    /// How its weights are stored: `bf16`, `float`, `q8`, `balanced`, `q4_0`, `small`.
     pub quantisation: String,
     /// The slice that answers unless a request names one.
     pub matformer: String,

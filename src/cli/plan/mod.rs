@@ -174,7 +174,7 @@ impl Plan {
 }
 
 /// From the smallest to the largest.
-const RECIPES: [Recipe; 3] = [Recipe::Small, Recipe::Balanced, Recipe::Q8];
+const RECIPES: [Recipe; 4] = [Recipe::Small, Recipe::Q4_0, Recipe::Balanced, Recipe::Q8];
 
 /// The model that was given.
 struct Model {

@@ -4,6 +4,7 @@
 //! package's own dequantisation.
 
 use half::{bf16, f16};
+use kernels::quant::GROUP;
 use safetensors::Dtype;
 
 /// How a tensor of a GGUF file is stored.
@@ -112,6 +113,15 @@ impl BlockType {
         }
     }
 
+    /// Bits of an integer, where a block is 32 of them and a scale, which is first.
+    pub(super) fn bits(self) -> Option<usize> {
+        match self {
+            BlockType::Q4_0 => Some(4),
+            BlockType::Q8_0 => Some(8),
+            _ => None,
+        }
+    }
+
     /// What a tensor that a pack does not quantise is stored as.
     pub(super) fn plain(self) -> Dtype {
         match self {
@@ -140,22 +150,30 @@ impl BlockType {
             BlockType::F32 => out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
             BlockType::F16 => out[0] = half_at(block, 0),
             BlockType::Bf16 => out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32(),
-            BlockType::Q4_0 => {
-                let d = half_at(block, 0);
-                for (j, &byte) in block[2..].iter().enumerate() {
-                    out[j] = d * f32::from(i16::from(byte & 15) - 8);
-                    out[j + 16] = d * f32::from(i16::from(byte >> 4) - 8);
-                }
-            }
-            BlockType::Q8_0 => {
-                let d = half_at(block, 0);
-                for (out, &byte) in out.iter_mut().zip(&block[2..]) {
-                    *out = f32::from(byte as i8) * d;
+            BlockType::Q4_0 | BlockType::Q8_0 => {
+                let (d, mut integers) = (half_at(block, 0), [0; GROUP]);
+                self.integers(block, &mut integers);
+                for (out, q) in out.iter_mut().zip(integers) {
+                    *out = f32::from(q) * d;
                 }
             }
             BlockType::Q4K => five_bits(block, &[0; 32], &block[16..], out),
             BlockType::Q5K => five_bits(block, &block[16..48], &block[48..], out),
             BlockType::Q6K => six_bits(block, out),
+        }
+    }
+
+    /// The integers of a block of a type that has [`BlockType::bits`].
+    pub(super) fn integers(self, block: &[u8], out: &mut [i8; GROUP]) {
+        if self == BlockType::Q8_0 {
+            for (out, &byte) in out.iter_mut().zip(&block[2..]) {
+                *out = byte.cast_signed();
+            }
+            return;
+        }
+        for (j, &byte) in block[2..].iter().enumerate() {
+            out[j] = (byte & 15).cast_signed() - 8;
+            out[j + 16] = (byte >> 4).cast_signed() - 8;
         }
     }
 }

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use super::super::error::PackError;
 use super::blocks::{self, BlockType};
-use crate::model::weights::instead_of_file;
+use super::others::{self, GEMMA_3N, GEMMA_4};
 
-const MAX_TENSORS: u64 = 1 << 16;
+pub(super) const MAX_TENSORS: u64 = 1 << 16;
 const MAX_KEYS: u64 = 1 << 14;
 /// The longest list is that of the merges, some 515,000.
 const MAX_LIST: u64 = 1 << 21;
@@ -30,16 +30,15 @@ const ENTRY_COST: u64 = 160;
 const MAX_DIMENSIONS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// The architecture that llama.cpp calls Gemma 3n.
-pub(super) const ARCHITECTURE: &str = "gemma3n";
-/// And that of a newer family, of which checkpoints are read, and no files of llama.cpp.
-const NOT_YET: &str = "gemma4";
+const ARCHITECTURE: &str = "general.architecture";
 /// Other keys that are kept.
-const KEPT: [&str; 11] = [
-    "general.architecture",
+const KEPT: [&str; 13] = [
+    ARCHITECTURE,
     "general.alignment",
     "split.count",
     "split.no",
+    "split.tensors.count",
+    "tokenizer.chat_template",
     "tokenizer.ggml.tokens",
     "tokenizer.ggml.scores",
     "tokenizer.ggml.token_type",
@@ -51,8 +50,8 @@ const KEPT: [&str; 11] = [
 const PADDING: &str = "tokenizer.ggml.padding_token_id";
 
 fn is_kept(key: &str) -> bool {
-    let own = key.strip_prefix(ARCHITECTURE);
-    own.is_some_and(|rest| rest.starts_with('.')) || key == PADDING || KEPT.contains(&key)
+    let own = key.split_once('.').map(|(first, _)| first);
+    own == Some(GEMMA_3N) || own == Some(GEMMA_4) || key == PADDING || KEPT.contains(&key)
 }
 
 /// The value of a key. Truth values are 0 and 1.
@@ -72,6 +71,8 @@ pub(super) struct TensorInfo {
     pub(super) block_type: BlockType,
     /// First byte in the file.
     pub(super) start: u64,
+    /// Which part of the model that is, from 0 on.
+    pub(super) part: usize,
 }
 
 /// Keys and tensors.
@@ -93,6 +94,26 @@ impl Header {
         };
         let header = reader.header(size)?;
         Ok(header)
+    }
+
+    /// A number, 0 where it is not there.
+    pub(super) fn number(&self, key: &str) -> f64 {
+        number(&self.values, key)
+    }
+
+    /// What llama.cpp calls the model; of one in parts only the first says it.
+    pub(super) fn architecture(&self) -> Option<&str> {
+        match self.values.get(ARCHITECTURE) {
+            Some(Value::Text(name)) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+fn number(values: &HashMap<String, Value>, key: &str) -> f64 {
+    match values.get(key) {
+        Some(Value::Number(n)) => *n,
+        _ => 0.0,
     }
 }
 
@@ -186,7 +207,7 @@ impl Reader<'_> {
 
     fn header(&mut self, size: u64) -> Result<Header, PackError> {
         if self.left < 24 || &self.bytes()? != b"GGUF" {
-            return Err(self.bad(self.instead()));
+            return Err(self.bad(others::instead(self.path)));
         }
         let version = self.u32()?;
         if !(2..=3).contains(&version) {
@@ -212,7 +233,11 @@ impl Reader<'_> {
                 return Err(self.bad(format!("key {key} is there twice")));
             }
         }
-        self.refuse_others(&values)?;
+        if let Some(Value::Text(architecture)) = values.get(ARCHITECTURE)
+            && let Some(reason) = others::reason(architecture)
+        {
+            return Err(self.bad(reason));
+        }
         let alignment = match values.get("general.alignment") {
             None => DEFAULT_ALIGNMENT,
             Some(Value::Number(n)) if *n >= 1.0 && *n <= 65_536.0 && n.fract() == 0.0 => *n as u64,
@@ -250,48 +275,6 @@ impl Reader<'_> {
             }
         }
         Ok(Header { values, tensors })
-    }
-
-    /// What a file is that does not begin as it should.
-    fn instead(&self) -> String {
-        let path = self.path;
-        let mut start = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(512).read_to_end(&mut start));
-        let known = read.ok().and_then(|_| instead_of_file(&start));
-        match known {
-            Some(what) => what.to_owned(),
-            None if path.extension().is_some_and(|end| end == "safetensors") => {
-                "it is one file of a checkpoint: give the directory that holds it".to_owned()
-            }
-            None => "it is no GGUF file (it does not begin with \"GGUF\")".to_owned(),
-        }
-    }
-
-    /// A part of a model, or another model, whatever its tensors are.
-    fn refuse_others(&self, values: &HashMap<String, Value>) -> Result<(), PackError> {
-        let number = |key: &str| match values.get(key) {
-            Some(Value::Number(n)) => *n,
-            _ => 0.0,
-        };
-        let parts = number("split.count");
-        if parts > 1.0 {
-            return Err(self.bad(format!(
-                "it is part {} of a model in {parts} files (also where they were put together with `cat`): merge them with `llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf`, and give that",
-                number("split.no") + 1.0
-            )));
-        }
-        match values.get("general.architecture") {
-            Some(Value::Text(name)) if name == "clip" => Err(self.bad(
-                "it holds the towers of a model for llama.cpp (mmproj): gemmad takes towers from the checkpoint of safetensors".to_owned(),
-            )),
-            Some(Value::Text(name)) if name == NOT_YET => Err(self.bad(format!(
-                "it is a Gemma 4 (\"{NOT_YET}\"), which is packed from the checkpoint of safetensors that Google publishes, not yet from files of llama.cpp: download that, and give its directory"
-            ))),
-            Some(Value::Text(name)) if name != ARCHITECTURE => Err(self.bad(format!(
-                "its architecture is {name:?}; of files of llama.cpp gemmad packs those of Gemma 3n (\"{ARCHITECTURE}\")"
-            ))),
-            _ => Ok(()),
-        }
     }
 
     fn value(&mut self, key: &str, kind: u32) -> Result<Value, PackError> {
@@ -418,6 +401,7 @@ impl Reader<'_> {
             shape,
             block_type,
             start,
+            part: 0,
         })
     }
 }

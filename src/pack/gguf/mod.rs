@@ -4,76 +4,64 @@ mod blocks;
 mod config;
 mod header;
 mod names;
+mod others;
+mod parts;
+mod text;
 mod tokenizer;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
+use half::f16;
 use kernels::Pool;
+use kernels::quant::GROUP;
 
 use super::error::PackError;
 use super::plan::{Described, matrix_shape};
-use super::quantize::Source;
-use super::{Companion, companions};
-use crate::model::architecture::Architecture;
-use crate::model::family;
-use crate::model::tokenizer::Tokenizer;
+use super::quantize::{Groups, Source};
 use blocks::LONGEST_BLOCK;
 use header::{Header, TensorInfo};
 
-/// A GGUF file whose tensors are read a rectangle at a time.
+/// A GGUF model whose tensors are read a rectangle at a time.
 #[derive(Debug)]
 pub(super) struct Gguf {
     path: PathBuf,
-    file: File,
+    /// Its parts in order, mostly one.
+    files: Vec<File>,
     header: Header,
+    /// Canonical tensors that lie in one with others: which, and their rows there.
+    stacked: HashMap<String, (String, Range<usize>)>,
 }
 
 impl Gguf {
     pub(super) fn open(path: &Path) -> Result<Gguf, PackError> {
-        let file = File::open(path).map_err(PackError::read(path))?;
-        let header = Header::read(&file, path)?;
+        let (files, header) = parts::open(path)?;
         Ok(Gguf {
             path: path.to_owned(),
-            file,
+            files,
             header,
+            stacked: HashMap::new(),
         })
     }
 
-    /// The hyper-parameters, and the small files of the pack; the tokenizer of `tokenizer_dir` instead of the file's own.
-    pub(super) fn companions(
-        &self,
-        tokenizer_dir: Option<&Path>,
-    ) -> Result<(Arc<dyn Architecture>, Vec<Companion>), PackError> {
-        let path = &self.path;
-        let (bos, pad, eos) = tokenizer::ids(&self.header);
-        // The architecture first: a file of another model is told so, not that its tokens are odd.
-        let config_json = config::config_json(&self.header, path, &eos, bos, pad)?;
-        let architecture = family::parse(config_json.as_bytes(), path)?;
-        let spec = architecture.spec();
-        let mut files = vec![("config.json".to_owned(), config_json.into_bytes())];
-        match tokenizer_dir {
-            Some(dir) => {
-                Tokenizer::load(dir)?.check_config(&spec.ids, spec.vocab_size, path)?;
-                let own = companions(dir)?.into_iter();
-                files.extend(own.filter(|(name, _)| {
-                    name.contains("tokenizer") || name == "generation_config.json"
-                }));
-            }
-            None => {
-                let json = tokenizer::tokenizer_json(&self.header, path)?;
-                Tokenizer::parse(&json, path)?.check_config(&spec.ids, spec.vocab_size, path)?;
-                files.push(("tokenizer.json".to_owned(), json.into_bytes()));
-            }
+    fn bad(&self, reason: String) -> PackError {
+        PackError::Gguf {
+            path: self.path.clone(),
+            reason,
         }
-        Ok((architecture, files))
     }
 
-    /// The tensor that holds a canonical one, and the first of its rows there.
+    /// The tensor that holds a canonical one, its shape, and the first of its rows there.
     fn find(&self, canonical: &str) -> Option<(&TensorInfo, Vec<usize>, usize)> {
+        if let Some((stack, rows)) = self.stacked.get(canonical) {
+            let info = self.header.tensors.get(stack)?;
+            let shape = vec![rows.len(), matrix_shape(&info.shape).1];
+            return Some((info, shape, rows.start));
+        }
         let (name, part) = names::in_gguf(canonical)?;
         let info = self.header.tensors.get(&name)?;
         match part {
@@ -83,6 +71,69 @@ impl Gguf {
                 let rows = *shape.first()?;
                 (part < parts).then(|| (info, shape.to_vec(), part * rows))
             }
+        }
+    }
+
+    fn place(&self, canonical: &str) -> Result<Place<'_>, PackError> {
+        let (info, shape, first_row) = self.find(canonical).ok_or_else(|| PackError::Missing {
+            path: self.path.clone(),
+            tensor: canonical.to_owned(),
+        })?;
+        Ok(Place {
+            file: &self.files[info.part],
+            info,
+            first_row,
+            row_blocks: matrix_shape(&shape).1 / info.block_type.block_len(),
+        })
+    }
+}
+
+/// Where a tensor lies.
+struct Place<'a> {
+    file: &'a File,
+    info: &'a TensorInfo,
+    first_row: usize,
+    /// Blocks of a row.
+    row_blocks: usize,
+}
+
+impl Place<'_> {
+    /// Reads some blocks of a row.
+    fn read(&self, row: usize, blocks: &Range<usize>) -> std::io::Result<Vec<u8>> {
+        let bytes = self.info.block_type.block_bytes();
+        let block = (self.first_row + row) as u64 * self.row_blocks as u64 + blocks.start as u64;
+        let mut packed = vec![0; blocks.len() * bytes];
+        let at = self.info.start + block * bytes as u64;
+        self.file.read_exact_at(&mut packed, at)?;
+        Ok(packed)
+    }
+}
+
+/// The first error of several threads.
+#[derive(Default)]
+struct Failed(Mutex<Option<std::io::Error>>);
+
+impl Failed {
+    /// The value, or nothing and the error kept.
+    fn check<T>(&self, result: std::io::Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                if let Ok(mut failed) = self.0.lock() {
+                    failed.get_or_insert(error);
+                }
+                None
+            }
+        }
+    }
+
+    fn result(self, path: &Path) -> Result<(), PackError> {
+        match self.0.into_inner() {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) => Err(PackError::read(path)(error)),
+            Err(_) => Err(PackError::read(path)(std::io::Error::other(
+                "another thread failed",
+            ))),
         }
     }
 }
@@ -96,6 +147,7 @@ impl Source for Gguf {
         self.find(name).map(|(info, shape, _)| Described {
             shape,
             dtype: info.block_type.plain(),
+            block_bits: info.block_type.bits(),
         })
     }
 
@@ -107,25 +159,15 @@ impl Source for Gguf {
         cols: Range<usize>,
         out: &mut [f32],
     ) -> Result<(), PackError> {
-        let (info, shape, first_row) = self.find(name).ok_or_else(|| PackError::Missing {
-            path: self.path.clone(),
-            tensor: name.to_owned(),
-        })?;
-        let kind = info.block_type;
+        let place = self.place(name)?;
+        let kind = place.info.block_type;
         let (len, bytes) = (kind.block_len(), kind.block_bytes());
-        let row_len = matrix_shape(&shape).1;
         let blocks = cols.start / len..cols.end.div_ceil(len);
-        let failed = Mutex::new(None);
+        let failed = Failed::default();
         pool.for_each_row_mut(out, cols.len(), &|row, out| {
-            let row = (first_row + rows.start + row) as u64;
-            let at = (row * (row_len / len) as u64 + blocks.start as u64) * bytes as u64;
-            let mut packed = vec![0; blocks.len() * bytes];
-            if let Err(error) = self.file.read_exact_at(&mut packed, info.start + at) {
-                if let Ok(mut failed) = failed.lock() {
-                    failed.get_or_insert(error);
-                }
+            let Some(packed) = failed.check(place.read(rows.start + row, &blocks)) else {
                 return;
-            }
+            };
             let mut weights = [0.0; LONGEST_BLOCK];
             for (block, packed) in blocks.clone().zip(packed.chunks_exact(bytes)) {
                 kind.dequantize(packed, &mut weights[..len]);
@@ -136,13 +178,48 @@ impl Source for Gguf {
                     .copy_from_slice(&weights[start - block * len..end - block * len]);
             }
         });
-        match failed.into_inner() {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(PackError::read(&self.path)(error)),
-            Err(_) => Err(PackError::read(&self.path)(std::io::Error::other(
-                "another thread failed",
-            ))),
+        failed.result(&self.path)
+    }
+
+    fn read_groups(
+        &mut self,
+        pool: &Pool,
+        name: &str,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        groups: &mut Groups,
+    ) -> Result<bool, PackError> {
+        let place = self.place(name)?;
+        let kind = place.info.block_type;
+        let blocks = cols.start / GROUP..cols.end / GROUP;
+        let failed = Failed::default();
+        // A row's scales, and then its integers: the pool hands out rows of one slice.
+        for (row, scales) in rows
+            .clone()
+            .zip(groups.scales.chunks_exact_mut(blocks.len()))
+        {
+            let Some(packed) = failed.check(place.read(row, &blocks)) else {
+                break;
+            };
+            for (scale, block) in scales
+                .iter_mut()
+                .zip(packed.chunks_exact(kind.block_bytes()))
+            {
+                *scale = f16::from_le_bytes([block[0], block[1]]);
+            }
         }
+        pool.for_each_row_mut(&mut groups.integers, cols.len(), &|row, out| {
+            let Some(packed) = failed.check(place.read(rows.start + row, &blocks)) else {
+                return;
+            };
+            let packed = packed.chunks_exact(kind.block_bytes());
+            for (out, block) in out.as_chunks_mut().0.iter_mut().zip(packed) {
+                kind.integers(block, out);
+            }
+        });
+        failed.result(&self.path)?;
+        // The kernels take the magnitude of an integer of 8 bits for one of 7.
+        Ok(kind.bits() == Some(4) || !groups.integers.contains(&i8::MIN))
     }
 }
 

@@ -28,7 +28,7 @@ const STACKED: [(&str, &str); 2] = [
 ];
 
 /// Names inside a layer, without `.weight`, which llama.cpp gives all of them.
-const LAYER: [(&str, &str); 24] = [
+const LAYER: [(&str, &str); 25] = [
     ("altup.router_norm", "altup_router_norm"),
     ("altup.modality_router", "altup_router"),
     ("altup.prediction_coefs", "altup_predict_coef"),
@@ -53,6 +53,7 @@ const LAYER: [(&str, &str); 24] = [
     ("per_layer_input_gate", "inp_gate"),
     ("per_layer_projection", "proj"),
     ("post_per_layer_input_norm", "post_norm"),
+    ("layer_scalar", "layer_output_scale"),
 ];
 
 /// The tensor of a GGUF file that holds a canonical one, and which part of its stack; `None` for names that it cannot have.
@@ -71,4 +72,31 @@ pub(super) fn in_gguf(canonical: &str) -> Option<(String, Option<usize>)> {
     let (_, name) = STACKED.iter().find(|(ours, _)| *ours == stack)?;
     let part = rest.strip_suffix(".weight")?.parse().ok()?;
     Some(((*name).to_owned(), Some(part)))
+}
+
+/// Matrices of a layer that some writers stack, in the order of their rows, and what such a stack is called.
+const FUSED: [(&str, &[&str]); 2] = [
+    (
+        "attn_qkv",
+        &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    ),
+    ("ffn_gate_up", &["mlp.gate_proj", "mlp.up_proj"]),
+];
+
+/// The tensor that may hold a canonical one with others, and the canonical names of those that lie before it there.
+pub(super) fn fused(canonical: &str) -> Option<(String, Vec<String>)> {
+    let (layer, leaf) = canonical
+        .strip_prefix(TEXT_PREFIX)?
+        .strip_prefix("layers.")?
+        .split_once('.')?;
+    let leaf = leaf.strip_suffix(".weight")?;
+    let (stack, place, parts) = FUSED.iter().find_map(|(stack, parts)| {
+        let place = parts.iter().position(|part| *part == leaf)?;
+        Some((stack, place, parts))
+    })?;
+    let name = |part: &&str| format!("{TEXT_PREFIX}layers.{layer}.{part}.weight");
+    Some((
+        format!("blk.{layer}.{stack}.weight"),
+        parts[..place].iter().map(name).collect(),
+    ))
 }

@@ -13,7 +13,7 @@ fn fixture(name: &str) -> PathBuf {
 fn bytes_of(gguf: &Gguf, name: &str) -> Vec<u8> {
     let info = &gguf.header.tensors[name];
     let mut bytes = vec![0; info.block_type.bytes(&info.shape).unwrap() as usize];
-    gguf.file.read_exact_at(&mut bytes, info.start).unwrap();
+    gguf.files[0].read_exact_at(&mut bytes, info.start).unwrap();
     bytes
 }
 
@@ -55,7 +55,7 @@ fn spoiled(name: &str, spoil: impl Fn(u64, &mut Vec<u8>), times: u64) {
         spoil(time, &mut bytes);
         std::fs::write(&path, bytes).unwrap();
         // Whatever comes of it, it is no panic and no large allocation.
-        if let Ok(gguf) = Gguf::open(&path) {
+        if let Ok(mut gguf) = Gguf::open(&path) {
             drop(gguf.companions(None));
         }
     }

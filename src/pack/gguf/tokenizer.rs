@@ -11,7 +11,9 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
 use super::super::error::PackError;
+use super::config::Ids;
 use super::header::{Header, Value};
+use super::others::GEMMA_4;
 
 // Kinds of tokens, as llama.cpp numbers them.
 const NORMAL: f64 = 1.0;
@@ -19,29 +21,57 @@ const UNKNOWN: f64 = 2.0;
 const CONTROL: f64 = 3.0;
 const USER_DEFINED: f64 = 4.0;
 
+/// What ends an answer of Gemma 4: a file's one key names one of these, not always the same.
+const STOPS: [&str; 3] = ["<eos>", "<turn|>", "<|tool_response>"];
+
+/// Tokens of Gemma 4 that control something, of whatever type they are in a file: some have to be seen where llama.cpp prints answers.
+const CONTROLS: [&str; 12] = [
+    "<pad>",
+    "<eos>",
+    "<bos>",
+    "<|turn>",
+    "<turn|>",
+    "<|channel>",
+    "<channel|>",
+    "<|tool_call>",
+    "<tool_call|>",
+    "<|tool_response>",
+    "<tool_response|>",
+    "<|\"|>",
+];
+
 /// The ids of `<bos>` and `<pad>`, and those that end an answer.
-pub(super) fn ids(header: &Header) -> (u32, u32, Vec<u32>) {
+pub(super) fn ids(header: &Header) -> Ids {
     let id = |key: &str| match header.values.get(&format!("tokenizer.ggml.{key}_token_id")) {
         Some(Value::Number(id)) if *id >= 0.0 && *id < 16_777_216.0 => Some(*id as u32),
         _ => None,
     };
-    let mut eos = vec![id("eos").unwrap_or(1)];
-    eos.extend(id("eot"));
-    if let Some(Value::Texts(tokens)) = header.values.get("tokenizer.ggml.tokens") {
-        let end_of_turn = tokens.iter().position(|token| token == "<end_of_turn>");
-        eos.extend(end_of_turn.map(|id| id as u32));
+    let tokens: &[String] = match header.values.get("tokenizer.ggml.tokens") {
+        Some(Value::Texts(tokens)) => tokens,
+        _ => &[],
+    };
+    let named = |name: &str, among: usize| {
+        let place = tokens.iter().take(among).position(|token| token == name);
+        place.map(|id| id as u32)
+    };
+    let mut eos: Vec<u32> = Vec::new();
+    if header.architecture() == Some(GEMMA_4) {
+        eos.extend(STOPS.iter().filter_map(|name| named(name, tokens.len())));
+    }
+    if eos.is_empty() {
+        eos.push(id("eos").unwrap_or(1));
+        eos.extend(id("eot"));
+        eos.extend(named("<end_of_turn>", tokens.len()));
         // Some files name `<end_of_turn>` as what ends a text; `<eos>` ends one too.
-        eos.extend(
-            tokens
-                .iter()
-                .take(16)
-                .position(|token| token == "<eos>")
-                .map(|id| id as u32),
-        );
+        eos.extend(named("<eos>", 16));
     }
     eos.sort_unstable();
     eos.dedup();
-    (id("bos").unwrap_or(2), id("padding").unwrap_or(0), eos)
+    Ids {
+        bos: id("bos").unwrap_or(2),
+        pad: id("padding").unwrap_or(0),
+        eos,
+    }
 }
 
 /// Builds the file; the error says to give a tokenizer where the GGUF file has none of Gemma's kind.
@@ -61,14 +91,12 @@ pub(super) fn tokenizer_json(header: &Header, path: &Path) -> Result<String, Pac
         _ => None,
     };
     let kinds = numbers("token_type").ok_or_else(|| bad("its tokens have no types"))?;
+    // Published files have some texts twice: of such a text the later id counts.
     let vocabulary: HashMap<&str, usize> = tokens
         .iter()
         .enumerate()
         .map(|(id, text)| (text.as_str(), id))
         .collect();
-    if vocabulary.len() != tokens.len() {
-        return Err(bad("a token is there twice"));
-    }
     let merges = match (value("merges"), numbers("scores")) {
         (Some(Value::Texts(merges)), _) => merges
             .iter()
@@ -79,12 +107,16 @@ pub(super) fn tokenizer_json(header: &Header, path: &Path) -> Result<String, Pac
             .ok_or_else(|| bad("its tokens can be split in more ways than those of any Gemma"))?,
         _ => return Err(bad("its tokens have neither scores nor merges")),
     };
-    drop(vocabulary);
+    let is_gemma4 = header.architecture() == Some(GEMMA_4);
+    let controls = |text: &str| is_gemma4 && CONTROLS.contains(&text);
     let added = tokens
         .iter()
         .zip(kinds)
         .enumerate()
-        .filter(|(_, (_, kind))| [UNKNOWN, CONTROL, USER_DEFINED].contains(kind))
+        .filter(|(id, (text, kind))| {
+            let is_added = [UNKNOWN, CONTROL, USER_DEFINED].contains(kind) || controls(text);
+            is_added && vocabulary.get(text.as_str()) == Some(id)
+        })
         .map(|(id, (content, &kind))| AddedToken {
             id,
             content,
@@ -92,9 +124,10 @@ pub(super) fn tokenizer_json(header: &Header, path: &Path) -> Result<String, Pac
             lstrip: false,
             rstrip: false,
             normalized: false,
-            special: kind != USER_DEFINED,
+            special: kind != USER_DEFINED || controls(content),
         })
         .collect();
+    drop(vocabulary);
     let file = File {
         version: "1.0",
         added_tokens: added,

@@ -15,10 +15,10 @@ use serde_json::Value;
 use super::error::PackError;
 use super::plan::{self, Described, FilePlan};
 use super::writer::{self, Progress};
-use super::{Companion, PackOptions, Recipe, begin};
+use super::{Companion, PackOptions, Packed, Recipe, begin};
 use crate::model::architecture::Architecture;
 use crate::model::family;
-use crate::model::weights::{Group, PackManifest};
+use crate::model::weights::Group;
 use weights::Weights;
 
 /// Which published model a synthetic pack has the size of.
@@ -126,7 +126,7 @@ pub fn pack_synthetic(
     options: PackOptions,
     pool: &Pool,
     progress: &mut Progress<'_>,
-) -> Result<PackManifest, PackError> {
+) -> Result<Packed, PackError> {
     writer::check_target(target, options.force)?;
     let file = |name: &str, value: &Value| (name.to_owned(), format!("{value:#}\n").into_bytes());
     let mut companions = vec![
@@ -150,7 +150,7 @@ fn write(
     options: PackOptions,
     pool: &Pool,
     progress: &mut Progress<'_>,
-) -> Result<PackManifest, PackError> {
+) -> Result<Packed, PackError> {
     let path = Path::new(&companions[0].0);
     let architecture = family::parse(&companions[0].1, path)?;
     let slices = architecture.slices(None)?;
@@ -171,14 +171,19 @@ fn write(
         pack.tensors(file, |entry, out| weights.write(pool, entry, out))?;
     }
     let source = format!("synthetic {} seed {seed}", size.name());
-    pack.commit(options.recipe.name(), &source)
+    let manifest = pack.commit(options.recipe.name(), &source)?;
+    Ok(Packed {
+        manifest,
+        requantised: Vec::new(),
+    })
 }
 
-/// A tensor as the published files have it.
-pub(super) fn describe(_: &str, shape: &[usize]) -> Option<Described> {
+/// A tensor as the published files have it: those in 16 bits, and those that were trained in 4, which have the matrices of layers so.
+pub(super) fn describe(name: &str, shape: &[usize]) -> Option<Described> {
     Some(Described {
         shape: shape.to_vec(),
         dtype: Dtype::BF16,
+        block_bits: name.contains(".layers.").then_some(4),
     })
 }
 
@@ -197,6 +202,7 @@ fn listed(list: &str, hidden_size: usize) -> Vec<(String, Described)> {
             // `scalar` has no dimension.
             shape: shape.split('x').filter_map(size).collect(),
             dtype: Dtype::BF16,
+            block_bits: None,
         };
         let repeated = name.split_once('*').and_then(|(head, rest)| {
             let (count, tail) = rest.split_once('.')?;

@@ -54,6 +54,7 @@ fn every_tensor_has_its_published_name_and_shape() {
             shapes.get(name).map(|shape| Described {
                 shape: shape.clone(),
                 dtype: Dtype::BF16,
+                block_bits: None,
             })
         };
         let text = plan::text(
@@ -133,6 +134,7 @@ fn a_seed_gives_one_pack_and_it_loads() {
             &mut |_, _| {},
         )
         .unwrap()
+        .manifest
     };
     let (one, same, other) = (make("1.pack", 7), make("2.pack", 7), make("3.pack", 8));
     assert_eq!(one.files, same.files);
