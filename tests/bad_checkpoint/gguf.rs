@@ -28,8 +28,15 @@ fn gguf(keys: &[(&str, u32, &[u8])], tensors: &[(&str, u32)]) -> Vec<u8> {
     file
 }
 
+/// The file is told by its name, and by these words.
 #[track_caller]
 fn refused(name: &str, file: &[u8], words: &[&str]) {
+    refused_in(name, file, &[words, &[name]].concat());
+}
+
+/// Likewise, where it may be another file's name.
+#[track_caller]
+fn refused_in(name: &str, file: &[u8], words: &[&str]) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join(name);
     std::fs::write(&path, file).unwrap();
@@ -44,7 +51,7 @@ fn refused(name: &str, file: &[u8], words: &[&str]) {
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(DATA), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
-    for word in words.iter().chain(&[name]) {
+    for word in words {
         assert!(message.contains(word), "{word:?} is not in: {message}");
     }
 }
@@ -52,7 +59,7 @@ fn refused(name: &str, file: &[u8], words: &[&str]) {
 const GEMMA: &[u8] = b"\x07\0\0\0\0\0\0\0gemma3n";
 
 #[test]
-fn parts_of_a_model_are_told_how_to_become_one() {
+fn parts_of_a_model_are_told_what_is_missing() {
     let architecture = ("general.architecture", 8, GEMMA);
     let (count, first, second): (_, _, (&str, u32, &[u8])) = (
         ("split.count", 2, &3_u16.to_le_bytes()[..]),
@@ -61,19 +68,28 @@ fn parts_of_a_model_are_told_how_to_become_one() {
     );
     let one = gguf(&[architecture, count, first], &[("token_embd.weight", 0)]);
     let two = gguf(&[second, count], &[("blk.9.attn_q.weight", 0)]);
-    let advice = "llama-gguf-split --merge";
-    refused(
+    // The others are not beside it; whichever is given, the first that is not there is told.
+    refused_in(
         "a-00001-of-00003.gguf",
         &one,
-        &["part 1 of a model in 3 files", advice],
+        &["a-00002-of-00003.gguf", "missing", "in 3 files", "download"],
     );
-    refused(
+    refused_in(
         "a-00002-of-00003.gguf",
         &two,
-        &["part 2 of a model in 3 files", advice],
+        &["a-00001-of-00003.gguf", "missing", "in 3 files"],
     );
+    let advice = "llama-gguf-split --merge";
     let together = [one, two].concat();
     refused("a.gguf", &together, &["part 1 of", "cat", advice]);
+    // Of absurdly many.
+    let many: (&str, u32, &[u8]) = ("split.count", 2, &u16::MAX.to_le_bytes());
+    let many = gguf(&[architecture, many, first], &[]);
+    refused(
+        "a-00001-of-65535.gguf",
+        &many,
+        &["one of 65535 parts", "64 are read"],
+    );
     // Merged, it says 0: then it is told by what else it lacks.
     let merged = gguf(&[architecture, ("split.count", 2, &[0, 0])], &[]);
     refused("whole.gguf", &merged, &["block_count is missing"]);
@@ -116,11 +132,24 @@ fn types_and_architectures_are_told_by_name() {
         &gguf(&llama, &[("v.blk", 23)]),
         &["\"llama\"", "Gemma 3n"],
     );
-    let gemma4 = [("general.architecture", 8, &b"\x06\0\0\0\0\0\0\0gemma4"[..])];
+    let gemma3 = [("general.architecture", 8, &b"\x06\0\0\0\0\0\0\0gemma3"[..])];
     refused(
         "a.gguf",
-        &gguf(&gemma4, &[("v.blk", 23)]),
-        &["Gemma 4", "not yet", "safetensors", "directory"],
+        &gguf(&gemma3, &[("v.blk", 2)]),
+        &["Gemma 3 (\"gemma3\")", "Gemma 4 E2B", "Gemma 3n"],
+    );
+    let gemma4 = [("general.architecture", 8, &b"\x06\0\0\0\0\0\0\0gemma4"[..])];
+    for (number, name) in [(11, "Q3_K"), (21, "IQ3_S"), (35, "TQ2_0")] {
+        refused(
+            "a.gguf",
+            &gguf(&gemma4, &[("blk.0.ffn_up.weight", number)]),
+            &["blk.0.ffn_up.weight", name, "Q4_K_M.gguf"],
+        );
+    }
+    refused(
+        "a.gguf",
+        &gguf(&gemma4, &[]),
+        &["gemma4.block_count is missing"],
     );
 }
 

@@ -84,7 +84,7 @@ fn a_checkpoint_is_planned_as_the_packs_that_are_made_of_it() {
     for (dir, name, slices) in [(demo(), "demo", 2), (many, "many", 13)] {
         let dir = dir.to_str().unwrap();
         let planned = plan(&["--model", dir, "--flash-mb-s=100"]);
-        for recipe in ["small", "balanced", "q8"] {
+        for recipe in ["small", "q4_0", "balanced", "q8"] {
             let target = home.path().join(format!("{name}-{recipe}.pack"));
             let pack = target.to_str().unwrap();
             printed(&["pack", "--from", dir, "--to", pack, "--recipe", recipe]);

@@ -7,6 +7,7 @@
     reason = "every test binary compiles this module and uses a part of it"
 )]
 
+pub mod gguf;
 pub mod pages;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,14 @@ pub fn fixtures() -> PathBuf {
 pub fn fixtures_gemma4() -> PathBuf {
     std::env::var_os("GEMMAD_FIXTURES_G4").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-g4a"),
+        PathBuf::from,
+    )
+}
+
+/// The directory of GGUF files of the Gemma 4 checkpoint under test: `GEMMAD_FIXTURES_G4_GGUF`, else the one in the repository.
+pub fn fixtures_gemma4_gguf() -> PathBuf {
+    std::env::var_os("GEMMAD_FIXTURES_G4_GGUF").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-g4a-gguf"),
         PathBuf::from,
     )
 }

@@ -27,6 +27,15 @@ fn verify(pack: &Path) -> Output {
 
 #[test]
 fn whenever_it_is_killed_nothing_half_written_loads() {
+    killed(&fixture("models/demo"));
+}
+
+#[test]
+fn whenever_it_is_killed_nothing_half_written_of_a_gguf_loads() {
+    killed(&fixture("tests/fixtures/tiny-g4a-gguf/text-mixed.gguf"));
+}
+
+fn killed(from: &Path) {
     let home = tempfile::tempdir().unwrap();
     let to = home.path().join("a.pack");
     let partial = home.path().join("a.pack.partial");
@@ -36,10 +45,7 @@ fn whenever_it_is_killed_nothing_half_written_loads() {
     // From before the first file to after the last, however fast this machine is: each run is killed a little later.
     let mut delay = Duration::ZERO;
     while !to.exists() {
-        let mut child = pack(&fixture("models/demo"), &to)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = pack(from, &to).stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(delay);
         // SIGKILL; it may be done already.
         child.kill().unwrap();
@@ -79,14 +85,14 @@ fn whenever_it_is_killed_nothing_half_written_loads() {
         "{whole_files:?} files are called a pack of {all_files}"
     );
     std::fs::remove_dir_all(&to).unwrap();
-    let output = pack(&fixture("models/demo"), &to).output().unwrap();
+    let output = pack(from, &to).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(verify(&to).status.success());
     assert!(!partial.exists());
 }
 
 /// A file system with room for `inodes` files and directories, its own root included, in a name space of its own.
-fn pack_on_full_disk(inodes: u32, size: &str) -> Option<Output> {
+fn pack_on_full_disk(from: &Path, inodes: u32, size: &str) -> Option<Output> {
     let script = r#"mount -t tmpfs -o "size=$1,nr_inodes=$2" none "$3" || exit 99
         "$0" pack --from "$4" --to "$3/a.pack"; code=$?
         [ -z "$(ls -A "$3")" ] || [ -d "$3/a.pack" ] || exit 98
@@ -95,9 +101,7 @@ fn pack_on_full_disk(inodes: u32, size: &str) -> Option<Output> {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
     command.args([env!("CARGO_BIN_EXE_gemmad"), size, &inodes.to_string()]);
-    command
-        .arg(mount.path())
-        .arg(fixture("tests/fixtures/tiny-a"));
+    command.arg(mount.path()).arg(from);
     let output = command.output().ok()?;
     let refused = matches!(output.status.code(), Some(99)) || {
         String::from_utf8_lossy(&output.stderr).starts_with("unshare:")
@@ -107,15 +111,26 @@ fn pack_on_full_disk(inodes: u32, size: &str) -> Option<Output> {
 
 #[test]
 fn a_file_system_without_room_is_told_at_every_file() {
+    // The root, the directory and 12 files are 14.
+    told_at_every_file(&fixture("tests/fixtures/tiny-a"), 14, "4m");
+}
+
+/// The root, the directory and 6 files: config, tokenizer and template, text and tables, pack.json.
+#[test]
+fn a_file_system_without_room_for_a_gguf_is_told_at_every_file() {
+    let from = fixture("tests/fixtures/tiny-g4a-gguf/text-qat-layout.gguf");
+    told_at_every_file(&from, 8, "1m");
+}
+
+fn told_at_every_file(from: &Path, all: u32, too_small: &str) {
     // Where nobody may mount, tests/pack/files.rs has the same by a limit on the size of files.
-    let Some(sound) = pack_on_full_disk(100, "64m") else {
+    let Some(sound) = pack_on_full_disk(from, 100, "64m") else {
         return;
     };
     assert!(sound.status.success(), "{sound:?}");
     let mut met = std::collections::BTreeSet::new();
-    // The root, the directory and 12 files are 14.
-    for inodes in 1..14 {
-        let output = pack_on_full_disk(inodes, "64m").unwrap();
+    for inodes in 1..all {
+        let output = pack_on_full_disk(from, inodes, "64m").unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(74), "{inodes}: {text}");
         assert_eq!(text.lines().count(), 1, "{text}");
@@ -132,8 +147,8 @@ fn a_file_system_without_room_is_told_at_every_file() {
             .unwrap();
         met.insert(file.to_owned());
     }
-    assert_eq!(met.len(), 13, "{met:?}");
-    let output = pack_on_full_disk(100, "4m").unwrap();
+    assert_eq!(met.len(), all as usize - 1, "{met:?}");
+    let output = pack_on_full_disk(from, 100, too_small).unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(74), "{text}");
     assert!(text.contains("bytes free"), "{text}");

@@ -5,7 +5,7 @@ mod chat;
 mod multimodal;
 mod text;
 mod text_pack;
-mod text_runs;
+pub(crate) mod text_runs;
 mod text_variants;
 mod tokenizer;
 mod vision;
