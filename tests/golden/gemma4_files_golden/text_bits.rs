@@ -52,14 +52,27 @@ fn stored(format: &str, bytes: &[u8]) -> (Vec<i8>, Vec<f16>) {
     };
     let groups = cols / 32;
     let group_bytes = unit_rows * 4 * bits;
-    let unit_bytes = (groups * (group_bytes + 2 * unit_rows)).next_multiple_of(64);
+    // A tile has the scales of two groups, and then these groups; a row all groups, and then their scales.
+    let is_tiled = unit_rows > 1;
+    let pair_bytes = 64 + 2 * group_bytes;
+    let unit_bytes = match is_tiled {
+        true => groups.div_ceil(2) * pair_bytes,
+        false => (groups * (group_bytes + 2)).next_multiple_of(64),
+    };
     let (mut integers, mut scales) = (Vec::new(), Vec::new());
     for row in 0..rows {
         let (unit, row) = (&bytes[row / unit_rows * unit_bytes..], row % unit_rows);
         for group in 0..groups {
-            let at = groups * group_bytes + (group * unit_rows + row) * 2;
-            scales.push(f16::from_le_bytes([unit[at], unit[at + 1]]));
-            let unit = &unit[group * group_bytes..];
+            let (pair, second) = (group / 2 * pair_bytes, group % 2);
+            let (scale, first) = match is_tiled {
+                true => (
+                    pair + 32 * second + 2 * row,
+                    pair + 64 + second * group_bytes,
+                ),
+                false => (groups * group_bytes + 2 * group, group * group_bytes),
+            };
+            scales.push(f16::from_le_bytes([unit[scale], unit[scale + 1]]));
+            let unit = &unit[first..];
             integers.extend((0..32).map(|k| match (bits, unit_rows) {
                 (4, 16) => {
                     let byte = unit[k / 8 * 64 + 4 * row + k % 4];
