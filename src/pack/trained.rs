@@ -49,7 +49,7 @@ mod tests {
     fn a_trained_group_is_found_again_and_any_other_is_none() {
         let scale = f16::from_f32(0.013);
         let grid: [f32; GROUP] = std::array::from_fn(|k| {
-            let q = (k as i8 * 7) % 16 - 8;
+            let q = (k * 7 % 16) as i8 - 8;
             half::bf16::from_f32(f32::from(q) * scale.to_f32()).to_f32()
         });
         assert!(are_trained(&grid));
