@@ -14,7 +14,7 @@ use half::{bf16, f16};
 use kernels::attention::{KvSegment, Queries, attend, attend_all, attend_tile, int8, part_len};
 use kernels::conv::{Window, depthwise_row, patch};
 use kernels::matmul::{gelu_gated, matmul as matmul_floats};
-use kernels::quant::{Format, Q8Activations, Quantized, quantize};
+use kernels::quant::{Format, Q8Activations, Quantized, Roundings, quantize, store_rows};
 use kernels::quantized::{accumulate_rows, matmul, matvec, matvec_rows, quantize_activations};
 use kernels::{
     Inputs, Isa, Matrix, Pool, elementwise, gelu, rms_norm, rope, softmax, sparse, widen,
@@ -42,6 +42,7 @@ fn main() {
     let pool = Pool::new(isa, 1);
     println!("isa\t{isa}");
     products(&pool);
+    row_scaled_products(&pool);
     feed_forward(&pool);
     picked_rows(&pool);
     float_products(&pool);
@@ -95,6 +96,44 @@ fn products(pool: &Pool) {
         });
         black_box(&y);
     }
+}
+
+/// Trained integers with one scale a row. A product rounds its inputs, which a matrix without rows does alone; those with them
+/// have as many rows as a real one, so that this does not count.
+fn row_scaled_products(pool: &Pool) {
+    const ROWS: usize = 1024;
+    let x = random(TOKENS * COLS);
+    let mut y = vec![0.0; TOKENS * ROWS];
+    for (name, format, steps, rows) in [
+        ("round_activations", Format::Q2RowScaled, 2.0, 0),
+        ("q2_row_scaled", Format::Q2RowScaled, 2.0, ROWS),
+        ("q4_row_scaled", Format::Q4RowScaled, 8.0, ROWS),
+        ("q8_row_scaled", Format::Q8RowScaled, 128.0, ROWS),
+    ] {
+        let integers = random(rows * COLS).into_iter();
+        let integers: Vec<i8> = integers.map(|w| (w * steps).floor() as i8).collect();
+        let mut bytes = vec![0; format.matrix_bytes(rows, COLS).unwrap_or_default()];
+        let scales = vec![0.01; rows];
+        store_rows(format, &integers, &scales, rows, COLS, &mut bytes);
+        let (input, output) = (1.0 / 127.0, 0.01);
+        let w = Quantized::new(format, &bytes, rows, COLS)
+            .map(|w| Matrix::quantized(w.with_roundings(Roundings { input, output })));
+        let Some(w) = w else {
+            panic!("as many bytes as the format asks for");
+        };
+        let (unit, of) = match rows {
+            0 => ("32 numbers", BLOCKS),
+            _ => ("32 weights x token", rows * BLOCKS),
+        };
+        for tokens in [1, TOKENS] {
+            let kernel = format!("{name} {tokens} tokens");
+            counted(&kernel, unit, of * tokens, || {
+                let (x, y) = (&x[..tokens * COLS], &mut y[..tokens * rows]);
+                matmul_floats(pool, w, black_box(x), tokens, y);
+            });
+        }
+    }
+    black_box(&y);
 }
 
 /// What a layer does with its stream before and in a dense feed-forward network: norm and quantise, gate, up and activation.

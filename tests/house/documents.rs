@@ -66,7 +66,7 @@ pub(crate) const NEWEST: &[(&str, &[&str])] = &[
     ("An instruction set", &["I8mm", "i8mm"]),
     (
         "A block format",
-        &["Q8Tiled", "Q8Rows", "mod q8", "struct Q8"],
+        &["Q2RowScaled", "Q2LayerScaled", "mod q2", "struct Q2"],
     ),
     (
         "A model family",

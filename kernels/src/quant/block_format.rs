@@ -39,6 +39,13 @@ pub(crate) trait Integers {
     const BITS: usize;
     /// What is added to an integer where it is stored without a sign; 0 where it is stored with one.
     const OFFSET: i8;
+    /// Groups of which all products of 16 integers, stored as they are, with activations from −128 on fit a sum of 16 bits; 0 where not
+    /// even those of one do.
+    const GROUPS_IN_16_BITS: usize =
+        i16::MAX as usize / (GROUP / 2 * 128 * ((1 << Self::BITS) - 1));
+    /// By how many bits an octet's registers for quad `k / 4 mod 4` are shifted where shifted ones are asked for: integers that are cheaper
+    /// to get stay where they lie in their bytes.
+    const SHIFTS: [u32; 4] = [0; 4];
     /// The integers of one group of a row.
     type Group: Bytes;
     /// The integers of one group of a tile.
@@ -47,12 +54,24 @@ pub(crate) trait Integers {
     /// 8 k of the rows `4 i ..` of a tile: two registers, each of 4 rows × 4 k; `octet` and `i` from 0 to 3.
     #[cfg(target_arch = "aarch64")]
     fn neon_octet(s: Neon, tile: &Self::Tile, octet: usize, i: usize) -> [int8x16_t; 2];
+    /// The same, shifted.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn neon_shifted_octet(s: Neon, tile: &Self::Tile, octet: usize, i: usize) -> [int8x16_t; 2] {
+        Self::neon_octet(s, tile, octet, i)
+    }
     /// 8 k of the rows `8 half ..` of a tile: two registers, each of 8 rows × 4 k; `octet` from 0 to 3.
     #[cfg(target_arch = "x86_64")]
     fn avx2_octet(s: Avx2, tile: &Self::Tile, octet: usize, half: usize) -> [__m256i; 2];
     /// 8 k of a tile: two registers, each of 16 rows × 4 k; `octet` from 0 to 3.
     #[cfg(target_arch = "x86_64")]
     fn avx512_octet(s: Avx512Vnni, tile: &Self::Tile, octet: usize) -> [__m512i; 2];
+    /// The same, shifted.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx512_shifted_octet(s: Avx512Vnni, tile: &Self::Tile, octet: usize) -> [__m512i; 2] {
+        Self::avx512_octet(s, tile, octet)
+    }
 }
 
 /// Integers with a scale for each group, which weights of any size can be brought to.

@@ -12,6 +12,9 @@ const ALIGNMENT_BYTES: usize = 64;
 /// Columns that share a scale in a layer-scaled format: a layer's share of a row of the per-layer embeddings.
 pub const LAYER: usize = 256;
 
+/// Columns of a row-scaled matrix at most: the sum of so many products of bytes, one of them without a sign, fits 32 bits.
+const ROW_SCALED_COLS: usize = 1 << 16;
+
 /// A block format: bits a weight, arrangement and scales (see [`crate::quant`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -88,7 +91,7 @@ macro_rules! with_block_format {
     };
 }
 pub(crate) use with_block_format;
-pub(super) use with_integers;
+pub(crate) use with_integers;
 
 impl Format {
     /// Bits of a weight, without its part of the scale.
@@ -198,8 +201,12 @@ impl Format {
         }
     }
 
-    /// Bytes of one unit (a tile or a row) of a matrix with `cols` columns; `None` where that does not fit a `usize`.
+    /// Bytes of one unit (a tile or a row) of a matrix with `cols` columns; `None` where that does not fit a `usize`, or the sum of a
+    /// row 32 bits: row-scaled matrices have at most 65,536 columns.
     pub fn unit_bytes(self, cols: usize) -> Option<usize> {
+        if self.scaled() == Scaled::Row && cols > ROW_SCALED_COLS {
+            return None;
+        }
         if self.is_paired() {
             let pairs = cols.div_ceil(FIRST_COLUMN);
             return pairs.checked_mul(self.pair_bytes());
@@ -212,7 +219,7 @@ impl Format {
             .checked_next_multiple_of(ALIGNMENT_BYTES)
     }
 
-    /// Bytes of a whole matrix; `None` where that does not fit a `usize`.
+    /// Bytes of a whole matrix; `None` as for [`Format::unit_bytes`].
     pub fn matrix_bytes(self, rows: usize, cols: usize) -> Option<usize> {
         self.unit_bytes(cols)?
             .checked_mul(rows.div_ceil(self.unit_rows()))

@@ -21,6 +21,7 @@ pub(crate) struct Q2;
 impl Integers for Q2 {
     const BITS: usize = 2;
     const OFFSET: i8 = 2;
+    const SHIFTS: [u32; 4] = [0, 2, 4, 0];
     type Group = [u8; GROUP / 4];
     type Tile = [u8; TILE_ROWS * GROUP / 4];
 
@@ -29,9 +30,20 @@ impl Integers for Q2 {
     fn neon_octet(s: Neon, tile: &Self::Tile, octet: usize, i: usize) -> [int8x16_t; 2] {
         let crumbs = s.load_bytes(tile, octet / 2 * 64 + i * 16);
         if octet.is_multiple_of(2) {
-            [s.lowest_crumbs(crumbs), s.crumbs::<2>(crumbs)]
+            [s.and(crumbs, 0b11), s.crumbs::<2>(crumbs)]
         } else {
             [s.crumbs::<4>(crumbs), s.crumbs::<6>(crumbs)]
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn neon_shifted_octet(s: Neon, tile: &Self::Tile, octet: usize, i: usize) -> [int8x16_t; 2] {
+        let crumbs = s.load_bytes(tile, octet / 2 * 64 + i * 16);
+        if octet.is_multiple_of(2) {
+            [s.and(crumbs, 0b11), s.and(crumbs, 0b1100)]
+        } else {
+            [s.and(crumbs, 0b11_0000), s.crumbs::<6>(crumbs)]
         }
     }
 
@@ -54,6 +66,17 @@ impl Integers for Q2 {
             [s.crumbs::<0>(crumbs), s.crumbs::<2>(crumbs)]
         } else {
             [s.crumbs::<4>(crumbs), s.crumbs::<6>(crumbs)]
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn avx512_shifted_octet(s: Avx512Vnni, tile: &Self::Tile, octet: usize) -> [__m512i; 2] {
+        let crumbs = s.load_bytes(tile, octet / 2 * 64);
+        if octet.is_multiple_of(2) {
+            [s.and(crumbs, 0b11), s.and(crumbs, 0b1100)]
+        } else {
+            [s.and(crumbs, 0b11_0000), s.crumbs::<6>(crumbs)]
         }
     }
 }

@@ -20,6 +20,10 @@
 //! | [`matmul`](matmul::matmul) | reference | own | own | own | own | AVX2 | own |
 //! | [`matvec_rows`](matvec_rows::matvec_rows) | reference | own | own | dotprod | own | AVX2 | AVX2 |
 //! | [`accumulate_rows`] | reference | own | NEON | NEON | own | AVX2 | AVX2 |
+//! | `row_scaled`, one token | reference | own | own | dotprod | own | AVX2 | own |
+//! | `row_scaled`, several | reference | own | own | own | own | AVX2 | own |
+//!
+//! `row_scaled` is the product with one scale a row, which needs no sum in f32; the others are those with scales for groups.
 
 mod accumulate_rows;
 mod gelu_gated;

@@ -2,12 +2,12 @@
 
 use std::arch::x86_64::__m512i;
 
-use crate::quant::BlockFormat;
+use crate::quant::{BlockFormat, Integers};
 use crate::simd::integer::Avx512Vnni;
 
-/// 8 k of a tile, as [`BlockFormat::avx512_octet`].
+/// 8 k of a tile, as [`Integers::avx512_octet`].
 #[inline(always)]
-pub(super) fn octet<F: BlockFormat>(s: Avx512Vnni, tile: &F::Tile, octet: usize) -> [__m512i; 2] {
+pub(super) fn octet<F: Integers>(s: Avx512Vnni, tile: &F::Tile, octet: usize) -> [__m512i; 2] {
     let [a, b] = F::avx512_octet(s, tile, octet);
     if F::OFFSET == 0 {
         [s.plus_128(a), s.plus_128(b)]

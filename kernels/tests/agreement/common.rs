@@ -20,6 +20,11 @@ pub(crate) fn pools() -> (Pool, Vec<Pool>) {
     )
 }
 
+/// What tells a zero from another, and a NaN from itself.
+pub(crate) fn bits(y: &[f32]) -> Vec<u32> {
+    y.iter().map(|y| y.to_bits()).collect()
+}
+
 /// Repeatable numbers from a multiplicative generator.
 pub(crate) struct Random(u64);
 

@@ -13,6 +13,7 @@ mod quant_formats;
 mod quantized;
 mod row_scaled;
 mod sparse;
+mod trained;
 
 use std::io::Write;
 

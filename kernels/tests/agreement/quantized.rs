@@ -1,7 +1,7 @@
 //! Quantised products on every instruction set against the scalar twin, bit by bit: the integer dots are exact and the few
 //! f32 roundings are the same everywhere, so no tolerance is needed.
 
-use crate::common::{Random, isas};
+use crate::common::{Random, bits, isas};
 use crate::quant_formats::{FORMATS, SHAPES, normal, quantized_bytes, scalar, vector};
 use kernels::gelu::gelu_tanh_mul;
 use kernels::matmul::{gelu_gated, matmul_of};
@@ -12,10 +12,6 @@ use kernels::quantized::matvec_rows::matvec_rows;
 use kernels::quantized::{accumulate_rows, quantize_activations};
 use kernels::rms_norm::rms_norm;
 use kernels::{Inputs, Isa, Matrix, Pool, sparse};
-
-fn bits(y: &[f32]) -> Vec<u32> {
-    y.iter().map(|y| y.to_bits()).collect()
-}
 
 /// Every pool whose results must be those of the scalar one.
 fn pools() -> Vec<Pool> {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use half::f16;
 use kernels::attention::{KvSegment, attend_part, combine, int8, part_keys, part_len};
-use kernels::quant::{Format, Q8Activations, Quantized, quantize};
+use kernels::quant::{Format, Q8Activations, Quantized, Roundings, quantize, store_rows};
 use kernels::quantized::{matmul, matvec, quantize_activations};
-use kernels::{Isa, Matrix, Pool};
+use kernels::{Isa, Matrix, Pool, matmul as matrices};
 use serde::Serialize;
 
 use super::{Bench, median, noise};
@@ -93,6 +93,15 @@ impl Bench {
                 },
             )?);
         }
+        for (name, format) in [
+            ("q2", Format::Q2RowScaled),
+            ("q4", Format::Q4RowScaled),
+            ("q8", Format::Q8RowScaled),
+        ] {
+            report
+                .kernels
+                .extend(row_scaled(&pools, name, format, &weights, &x)?);
+        }
         for shape in ATTENTION {
             report
                 .kernels
@@ -100,6 +109,49 @@ impl Bench {
         }
         publish(&report, self.json, print)
     }
+}
+
+/// Products with trained integers, which round their inputs and outputs.
+fn row_scaled(
+    pools: &[Pool],
+    name: &str,
+    format: Format,
+    weights: &[f32],
+    x: &[f32],
+) -> Result<Vec<Figure>, Failure> {
+    let (least, most) = format.range();
+    let integers = weights[..QUANTIZED_ROWS * COLS].iter();
+    let integers: Vec<i8> = integers
+        .map(|w| (w * f32::from(most)).clamp(f32::from(least), f32::from(most)) as i8)
+        .collect();
+    let len = format.matrix_bytes(QUANTIZED_ROWS, COLS);
+    let mut bytes = vec![0; len.ok_or_else(broken)?];
+    let scales = vec![0.02; QUANTIZED_ROWS];
+    store_rows(format, &integers, &scales, QUANTIZED_ROWS, COLS, &mut bytes);
+    let bytes = bytes.repeat(ROWS / QUANTIZED_ROWS);
+    let (input, output) = (0.03, 0.1);
+    let matrix = Quantized::new(format, &bytes, ROWS, COLS)
+        .ok_or_else(broken)?
+        .with_roundings(Roundings { input, output });
+    let mut figures = Vec::new();
+    for (kind, rows, tokens) in [
+        ("matvec", ROWS, 1),
+        ("matmul", PREFILL_ROWS, PREFILL_TOKENS),
+    ] {
+        let w = Matrix::quantized(matrix.slice_rows(0, rows));
+        let name = match tokens {
+            1 => format!("{name} row-scaled {kind} {rows}x{COLS} (decode)"),
+            _ => format!("{name} row-scaled {kind} {rows}x{COLS}, {tokens} tokens"),
+        };
+        figures.extend(measured(
+            pools,
+            &name,
+            (w.bytes(), rows * COLS * tokens),
+            rows * tokens,
+            &mut |pool, y| matrices::matmul(pool, w, &x[..tokens * COLS], tokens, y),
+        )?);
+    }
+    Ok(figures)
 }
 
 /// Attention of one token over a long context, with keys and values of each type that boards use.

@@ -12,11 +12,23 @@
 //! Each matrix has a scale for its inputs, so these are rounded for every matrix anew.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
+mod tiles;
 
 use std::cell::Cell;
 
 use self::activations::{Activations, with_activations};
+use self::tiles::{BATCH_TOKENS, Tiles};
 use crate::clip::{Bounds, Clip};
 use crate::dot_tile::DotTile;
 use crate::gelu::gelu_tanh_mul;
@@ -27,7 +39,7 @@ use crate::pool::{Pool, TASKS_PER_THREAD, TileMut};
 use crate::quant::{PANEL, Quantized, RoundTo, Scaled, TILE_ROWS, dequantize_row};
 use crate::rows::Rows;
 use crate::simd::dispatch;
-use crate::simd::integer::{IntegerKernel, dispatch_integer};
+use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
 
 /// Bytes of weights that a task with one token reads at least.
 const TASK_BYTES: usize = 64 << 10;
@@ -37,9 +49,6 @@ const TASK_TILES: usize = 4;
 
 /// Activations that all tiles read again and again, as in [`super::matmul`].
 const BATCH_BYTES: usize = 320 << 10;
-
-/// Tokens of a batch at most: their sums wait while a tile is taken block by block.
-const BATCH_TOKENS: usize = 256;
 
 /// `Y = r(X Wᵀ)` with the roundings of `w`, of inputs and with outputs that are cut off: `x` `[tokens, cols]`, `y` `[tokens, rows]`.
 ///
@@ -210,33 +219,19 @@ fn multiply(isa: Isa, w: Quantized, x: Input, token: usize, row: usize, y: &mut 
 /// With weights as floats.
 fn multiply_floats(isa: Isa, w: Quantized, x: &[f32], row: usize, y: &mut TileMut<'_, f32>) {
     let depth = w.cols();
-    for first in (0..y.cols()).step_by(TILE_ROWS) {
-        let rows = TILE_ROWS.min(y.cols() - first);
-        with_room(&FLOATS, rows * depth, |weights| {
-            for (i, weights) in weights.chunks_exact_mut(depth.max(1)).enumerate() {
-                dequantize_row(w, row + first + i, weights);
-            }
-            with_room(&UP, y.rows() * rows, |sums| {
-                sums.fill(0.0);
-                let rows_of = |data| Rows {
-                    data,
-                    stride: depth,
-                    depth,
-                };
-                dispatch(
-                    isa,
-                    DotTile {
-                        w: rows_of(&*weights),
-                        x: rows_of(x),
-                        y: &mut TileMut::new(sums, rows),
-                    },
-                );
-                for (t, sums) in sums.chunks_exact(rows).enumerate() {
-                    y.row_mut(t)[first..first + rows].copy_from_slice(sums);
-                }
-            });
-        });
-    }
+    with_room(&FLOATS, y.cols() * depth, |weights| {
+        for (i, weights) in weights.chunks_exact_mut(depth.max(1)).enumerate() {
+            dequantize_row(w, row + i, weights);
+        }
+        (0..y.rows()).for_each(|t| y.row_mut(t).fill(0.0));
+        let rows = |data| Rows {
+            data,
+            stride: depth,
+            depth,
+        };
+        let (w, x) = (rows(&*weights), rows(x));
+        dispatch(isa, DotTile { w, x, y });
+    });
 }
 
 fn with_room(
@@ -252,17 +247,10 @@ fn with_room(
     room.set(taken);
 }
 
-/// The outputs `y` of the tokens from `token` on and of the rows from tile `first` on.
-struct Tiles<'a, 'y, 'm> {
-    w: Quantized<'a>,
-    x: &'a Activations,
-    token: usize,
-    first: usize,
-    y: &'y mut TileMut<'m, f32>,
-}
-
 impl IntegerKernel for Tiles<'_, '_, '_> {
     fn scalar(self) {
         scalar::tiles(self);
     }
+
+    each_with!(neon, dotprod, i8mm, avx2, avx512vnni);
 }

@@ -1,7 +1,7 @@
 //! The reference.
 
-use super::*;
-use crate::quant::GROUP;
+use super::tiles::Tiles;
+use crate::quant::{GROUP, TILE_ROWS};
 
 pub(super) fn tiles(k: Tiles) {
     let mut integers = [0; GROUP];

@@ -98,8 +98,8 @@ impl Neon {
         /// Every byte's high nibble.
         fn high_nibbles(v: int8x16_t) -> int8x16_t =
             vreinterpretq_s8_u8(vshrq_n_u8::<4>(vreinterpretq_u8_s8(v)));
-        /// Every byte's lowest two bits.
-        fn lowest_crumbs(v: int8x16_t) -> int8x16_t = vandq_s8(v, vdupq_n_s8(3));
+        /// The bits of every byte that `mask` has.
+        fn and(v: int8x16_t, mask: i8) -> int8x16_t = vandq_s8(v, vdupq_n_s8(mask));
         /// `a - b`, of bytes.
         fn minus(a: int8x16_t, b: i8) -> int8x16_t = vsubq_s8(a, vdupq_n_s8(b));
         /// Sums of neighbours, of `a` and then of `b`.
@@ -129,6 +129,19 @@ impl Neon {
             vreinterpretq_s8_s16(vuzp1q_s16(vreinterpretq_s16_s32(a[0]), vreinterpretq_s16_s32(a[1]))),
             vreinterpretq_s8_s16(vuzp1q_s16(vreinterpretq_s16_s32(a[2]), vreinterpretq_s16_s32(a[3]))),
         );
+        /// 16 integers as bytes, each the nearest to it.
+        fn narrow_saturated(a: [int32x4_t; 4]) -> int8x16_t = vqmovn_high_s16(
+            vqmovn_s16(vqmovn_high_s32(vqmovn_s32(a[0]), a[1])),
+            vqmovn_high_s32(vqmovn_s32(a[2]), a[3]),
+        );
+        /// The larger one, NaN where one of them is.
+        fn larger_or_nan(a: float32x4_t, b: float32x4_t) -> float32x4_t = vmaxq_f32(a, b);
+        /// Whether a lane is NaN.
+        fn has_nan(a: float32x4_t) -> bool = vminvq_u32(vceqq_f32(a, a)) == 0;
+        /// Even lanes of `a`, then of `b`.
+        fn even_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t = vuzp1q_s32(a, b);
+        /// Odd lanes of `a`, then of `b`.
+        fn odd_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t = vuzp2q_s32(a, b);
         /// The sum of all lanes.
         fn sum_i8(a: int8x16_t) -> i32 = i32::from(vaddlvq_s8(a));
         /// Bytes as floats, four by four.
@@ -169,9 +182,10 @@ impl Neon {
     pub(crate) fn crumbs<const SHIFT: i32>(self, v: int8x16_t) -> int8x16_t {
         // SAFETY: the token proves NEON; registers only.
         unsafe {
-            self.lowest_crumbs(vreinterpretq_s8_u8(vshrq_n_u8::<SHIFT>(
-                vreinterpretq_u8_s8(v),
-            )))
+            self.and(
+                vreinterpretq_s8_u8(vshrq_n_u8::<SHIFT>(vreinterpretq_u8_s8(v))),
+                3,
+            )
         }
     }
 
@@ -254,6 +268,22 @@ impl Neon {
         assert!(at + 4 <= N);
         // SAFETY: 4 floats from `at` on are in the array.
         unsafe { vst1q_f32(to.as_mut_ptr().add(at), v) }
+    }
+
+    /// The 4 integers from `at` on.
+    #[inline(always)]
+    pub(crate) fn load_i32<const N: usize>(self, from: &[i32; N], at: usize) -> int32x4_t {
+        assert!(at + 4 <= N);
+        // SAFETY: 4 integers from `at` on are in the array.
+        unsafe { vld1q_s32(from.as_ptr().add(at)) }
+    }
+
+    /// Writes 4 integers from `at` on.
+    #[inline(always)]
+    pub(crate) fn store_i32<const N: usize>(self, v: int32x4_t, to: &mut [i32; N], at: usize) {
+        assert!(at + 4 <= N);
+        // SAFETY: 4 integers from `at` on are in the array.
+        unsafe { vst1q_s32(to.as_mut_ptr().add(at), v) }
     }
 
     /// The 8 half floats whose 16 bytes begin at `at`, widened.

@@ -98,6 +98,16 @@ impl Avx2 {
                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(high))),
             ]
         };
+        /// 32 bytes with signs, widened to 16 bit.
+        fn widen_bytes(a: __m256i) -> [__m256i; 2] = [
+            _mm256_cvtepi8_epi16(_mm256_castsi256_si128(a)),
+            _mm256_cvtepi8_epi16(_mm256_extracti128_si256::<1>(a)),
+        ];
+        /// `seen`, with all bits of lanes in which `a` is NaN.
+        fn or_nan(seen: __m256, a: __m256) -> __m256 =
+            _mm256_or_ps(seen, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a));
+        /// Whether a lane's highest bit is set.
+        fn any_sign(a: __m256) -> bool = _mm256_movemask_ps(a) != 0;
         /// Every lane the half float of these bytes, widened.
         fn splat_f16(bytes: [u8; 2]) -> __m256 =
             _mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes(bytes)));
@@ -114,6 +124,22 @@ impl Avx2 {
     pub(crate) fn crumbs<const SHIFT: i32>(self, v: __m256i) -> __m256i {
         // SAFETY: the token proves AVX2; registers only.
         unsafe { _mm256_and_si256(_mm256_srli_epi16::<SHIFT>(v), _mm256_set1_epi8(3)) }
+    }
+
+    /// The 8 integers from `at` on.
+    #[inline(always)]
+    pub(crate) fn load_i32<const N: usize>(self, from: &[i32; N], at: usize) -> __m256i {
+        assert!(at + 8 <= N);
+        // SAFETY: 8 integers from `at` on are in the array; the token proves AVX2.
+        unsafe { _mm256_loadu_si256(from.as_ptr().add(at).cast()) }
+    }
+
+    /// Writes 8 integers from `at` on.
+    #[inline(always)]
+    pub(crate) fn store_i32<const N: usize>(self, v: __m256i, to: &mut [i32; N], at: usize) {
+        assert!(at + 8 <= N);
+        // SAFETY: 8 integers from `at` on are in the array; the token proves AVX2.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().add(at).cast(), v) }
     }
 
     /// The 32 bytes from `at` on.
@@ -133,8 +159,8 @@ impl Avx2 {
 
     /// The 4 integers from `at` on, in every 32-bit lane.
     #[inline(always)]
-    pub(crate) fn broadcast_i8x4(self, from: &[i8; 32], at: usize) -> __m256i {
-        assert!(at + 4 <= 32);
+    pub(crate) fn broadcast_i8x4<const N: usize>(self, from: &[i8; N], at: usize) -> __m256i {
+        assert!(at + 4 <= N);
         let quad = [from[at], from[at + 1], from[at + 2], from[at + 3]];
         self.splat_i32(i32::from_le_bytes(quad.map(|x| x as u8)))
     }
@@ -227,6 +253,10 @@ impl Avx512Vnni {
         fn plus_128(v: __m512i) -> __m512i = _mm512_xor_si512(v, _mm512_set1_epi8(-128));
         /// `sum[i] += w[4 i ..][..4] · x[4 i ..][..4]`, `w` unsigned, `x` signed.
         fn dot_u8_i8(sum: __m512i, w: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(sum, w, x);
+        /// The bits of every byte that `mask` has.
+        fn and(v: __m512i, mask: i8) -> __m512i = _mm512_and_si512(v, _mm512_set1_epi8(mask));
+        /// `a + b` in 32 bit.
+        fn add_i32(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
         /// Integers as floats.
         fn to_f32(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         /// 16 half floats, widened.
@@ -240,6 +270,20 @@ impl Avx512Vnni {
         unsafe { _mm512_and_si512(_mm512_srli_epi16::<SHIFT>(v), _mm512_set1_epi8(3)) }
     }
 
+    /// 16 integers.
+    #[inline(always)]
+    pub(crate) fn load_i32(self, from: &[i32; 16]) -> __m512i {
+        // SAFETY: the array has 64 bytes; the token proves AVX-512.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    /// Writes 16 integers.
+    #[inline(always)]
+    pub(crate) fn store_i32(self, v: __m512i, to: &mut [i32; 16]) {
+        // SAFETY: the array has 64 bytes; the token proves AVX-512.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), v) }
+    }
+
     /// The 64 bytes from `at` on.
     #[inline(always)]
     pub(crate) fn load_bytes<const N: usize>(self, from: &[u8; N], at: usize) -> __m512i {
@@ -250,8 +294,8 @@ impl Avx512Vnni {
 
     /// The 4 integers from `at` on, in every 32-bit lane.
     #[inline(always)]
-    pub(crate) fn broadcast_i8x4(self, from: &[i8; 32], at: usize) -> __m512i {
-        assert!(at + 4 <= 32);
+    pub(crate) fn broadcast_i8x4<const N: usize>(self, from: &[i8; N], at: usize) -> __m512i {
+        assert!(at + 4 <= N);
         let quad = [from[at], from[at + 1], from[at + 2], from[at + 3]];
         self.splat_i32(i32::from_le_bytes(quad.map(|x| x as u8)))
     }
