@@ -11,8 +11,8 @@ use super::encoder::{AudioEncoder, AudioError, PictureOptions, VisionEncoder, Vi
 use super::processor_config::{ProcessorConfig, ProcessorConfigError};
 use super::prompt::ChatTemplate;
 use super::spec::Spec;
-use super::tensor_table::{Category, EncoderTensor, TextTensor};
-use super::weights::{Checkpoint, PleOptions, WeightsError};
+use super::tensor_table::{Category, EncoderTensor, NamedShape, TextTensor};
+use super::weights::{Checkpoint, Group, PleOptions, WeightsError};
 
 /// A model as its config.json describes it: facts, and a way to make each of its parts. Each family has one implementation.
 pub trait Architecture: Debug + Send + Sync {
@@ -24,6 +24,13 @@ pub trait Architecture: Debug + Send + Sync {
 
     /// How a tensor of an encoder is read, by its canonical name.
     fn encoder_tensor(&self, name: &str) -> EncoderTensor;
+
+    /// Name and shape of every tensor of the encoder of a group, those among them that a checkpoint may lack: the bounds of linear layers
+    /// (shape `[]`). None where config.json describes no such encoder.
+    ///
+    /// # Errors
+    /// config.json asks for what cannot be built.
+    fn encoder_tensors(&self, group: Group) -> Result<Vec<NamedShape>, VisionError>;
 
     /// The rows in which parameters are counted, in the order in which they are printed.
     fn categories(&self) -> &[Category];

@@ -19,7 +19,8 @@ pub struct ClippedLinear {
 }
 
 /// The names of the bounds, in pairs of the lower and the upper one.
-const BOUNDS: [[&str; 2]; 2] = [["input_min", "input_max"], ["output_min", "output_max"]];
+pub(super) const BOUNDS: [[&str; 2]; 2] =
+    [["input_min", "input_max"], ["output_min", "output_max"]];
 
 impl ClippedLinear {
     /// Finds the matrix `name` of `rows × cols` in `weights`, and its bounds: those of `X.linear.weight` and of `X.weight` are

@@ -101,7 +101,7 @@ pub(super) fn read(dir: &Path) -> Result<(Value, PathBuf), ConfigError> {
 ///
 /// # Errors
 /// They are no JSON.
-pub(super) fn parse(json: &[u8], path: &Path) -> Result<Value, ConfigError> {
+pub(crate) fn parse(json: &[u8], path: &Path) -> Result<Value, ConfigError> {
     serde_json::from_slice(json).map_err(|source| ConfigError::Json {
         path: path.to_owned(),
         source,

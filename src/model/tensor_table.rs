@@ -63,6 +63,9 @@ impl TextTensor {
     }
 }
 
+/// The canonical name of a tensor, and its dimensions, outermost first.
+pub type NamedShape = (String, Vec<usize>);
+
 /// How a tensor of an encoder is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncoderTensor {

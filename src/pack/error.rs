@@ -6,8 +6,9 @@ use kernels::quant::NotFinite;
 
 use crate::model::config::ConfigError;
 use crate::model::decoder::SliceError;
+use crate::model::encoder::VisionError;
 use crate::model::tokenizer::TokenizerError;
-use crate::model::weights::WeightsError;
+use crate::model::weights::{Group, WeightsError};
 
 /// A pack could not be made or is not sound; every message names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum PackError {
     /// The source's config.json.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What the source's config.json asks of its vision encoder.
+    #[error(transparent)]
+    Vision(#[from] VisionError),
     /// The source's weights, or a pack's own description.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -155,6 +159,18 @@ pub enum PackError {
         path: PathBuf,
         /// What is wrong and what to do.
         reason: String,
+    },
+    /// A text model has a tower of its own, and another was given.
+    #[error(
+        "{path} has {group} tensors of its own, and so has {mmproj}: leave out --mmproj, or give a text model without them"
+    )]
+    TwoTowers {
+        /// The text model.
+        path: PathBuf,
+        /// What both have.
+        group: Group,
+        /// The mmproj file.
+        mmproj: PathBuf,
     },
     /// Files of a pack are not what pack.json says.
     #[error(

@@ -51,7 +51,7 @@ impl PackEstimate {
         let slices = architecture.slices(None)?;
         let tensors = architecture.text_tensors();
         let files = plan::text(&tensors, recipe, &slices, path, &describe)?;
-        let towers = size.towers(&*architecture, recipe);
+        let towers = SyntheticSize::towers(&*architecture, recipe)?;
         let tower_bytes = towers.map(|file| sum(&file.entries));
         Ok(PackEstimate::of(architecture, slices, files, tower_bytes))
     }

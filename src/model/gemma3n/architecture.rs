@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::FAMILY;
 use super::audio::{AudioTower, log_mel};
 use super::config::{AudioConfig, Config};
+use super::encoder_tensors;
 use super::matformer;
 use super::template::Template;
 use super::tensors;
@@ -22,8 +23,8 @@ use crate::model::encoder::{AudioEncoder, AudioError, PictureOptions, VisionEnco
 use crate::model::processor_config::{ProcessorConfig, ProcessorConfigError};
 use crate::model::prompt::ChatTemplate;
 use crate::model::spec::{AudioSpec, PictureSpec, Spec};
-use crate::model::tensor_table::{Category, EncoderTensor, TextTensor};
-use crate::model::weights::{Checkpoint, PleOptions, PleStore, WeightsError};
+use crate::model::tensor_table::{Category, EncoderTensor, NamedShape, TextTensor};
+use crate::model::weights::{Checkpoint, Group, PleOptions, PleStore, WeightsError};
 
 /// Of the released checkpoints; it stands where no file says so.
 const RELEASED_RESOLUTION_PX: usize = 768;
@@ -97,6 +98,16 @@ impl Architecture for Gemma3n {
 
     fn encoder_tensor(&self, name: &str) -> EncoderTensor {
         tensors::encoder(name)
+    }
+
+    fn encoder_tensors(&self, group: Group) -> Result<Vec<NamedShape>, VisionError> {
+        let (audio, vision) = (&self.config.audio, &self.config.vision);
+        let text_width = self.spec.hidden_size;
+        match (group, audio, vision) {
+            (Group::Audio, Some(audio), _) => Ok(encoder_tensors::audio(audio, text_width)),
+            (Group::Vision, _, Some(vision)) => encoder_tensors::vision(vision, text_width),
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn categories(&self) -> &[Category] {

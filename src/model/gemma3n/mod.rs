@@ -3,6 +3,7 @@
 mod architecture;
 pub mod audio;
 pub mod config;
+mod encoder_tensors;
 mod layers;
 pub mod matformer;
 pub mod multimodal_embedder;

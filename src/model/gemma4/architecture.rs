@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::audio::{AudioTower, LOG_MEL};
 use super::config::{Config, SOFT_TOKENS};
+use super::encoder_tensors;
 use super::template::Template;
 use super::tensors;
 use super::text::{TextDecoder, TextModel, Workspace};
@@ -20,8 +21,8 @@ use crate::model::encoder::{AudioEncoder, AudioError, PictureOptions, VisionEnco
 use crate::model::processor_config::{ProcessorConfig, ProcessorConfigError};
 use crate::model::prompt::ChatTemplate;
 use crate::model::spec::{AudioSpec, PictureSpec, Spec};
-use crate::model::tensor_table::{Category, EncoderTensor, TextTensor};
-use crate::model::weights::{Checkpoint, PleOptions, PleStore, WeightsError};
+use crate::model::tensor_table::{Category, EncoderTensor, NamedShape, TextTensor};
+use crate::model::weights::{Checkpoint, Group, PleOptions, PleStore, WeightsError};
 
 const FAMILY: &str = "Gemma 4";
 
@@ -96,6 +97,22 @@ impl Architecture for Gemma4 {
 
     fn encoder_tensor(&self, name: &str) -> EncoderTensor {
         tensors::encoder(name)
+    }
+
+    fn encoder_tensors(&self, group: Group) -> Result<Vec<NamedShape>, VisionError> {
+        let (audio, vision) = (&self.config.audio, &self.config.vision);
+        let text_width = self.spec.hidden_size;
+        Ok(match group {
+            Group::Audio => audio
+                .iter()
+                .flat_map(|audio| encoder_tensors::audio(audio, text_width))
+                .collect(),
+            Group::Vision => vision
+                .iter()
+                .flat_map(|vision| encoder_tensors::vision(vision, text_width))
+                .collect(),
+            Group::Text | Group::Ple => Vec::new(),
+        })
     }
 
     fn categories(&self) -> &[Category] {

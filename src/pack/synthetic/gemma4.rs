@@ -1,9 +1,6 @@
-//! The small files of the published Gemma 4, and the tensors of its towers. Source: reference section 1 of Gemma 4.
+//! The small files of the published Gemma 4. Source: reference section 1 of Gemma 4.
 
 use serde_json::{Value, json};
-
-/// Name and shape of the towers' tensors; E2B and E4B have the same.
-pub(super) const TOWERS: &str = include_str!("gemma4_towers.tsv");
 
 /// What differs between the sizes.
 pub(super) struct Size {

@@ -94,23 +94,27 @@ impl SyntheticSize {
         }
     }
 
-    /// The tensors of both towers.
-    fn tower_list(self) -> &'static str {
-        match self {
-            SyntheticSize::E2b | SyntheticSize::E4b => gemma3n::TOWERS,
-            SyntheticSize::Gemma4E2b | SyntheticSize::Gemma4E4b => gemma4::TOWERS,
-        }
-    }
-
     /// The files of both towers.
-    pub(super) fn towers(self, architecture: &dyn Architecture, recipe: Recipe) -> [FilePlan; 2] {
-        let tensors = listed(self.tower_list(), architecture.spec().hidden_size);
-        [Group::Audio, Group::Vision].map(|group| {
-            let own = tensors
-                .iter()
-                .filter(|(name, _)| Group::of(name) == Some(group));
-            plan::encoder(group, recipe, architecture, own.cloned())
-        })
+    ///
+    /// # Errors
+    /// Never: what a published size is made of can be built.
+    pub(super) fn towers(
+        architecture: &dyn Architecture,
+        recipe: Recipe,
+    ) -> Result<[FilePlan; 2], PackError> {
+        let tower = |group| {
+            let tensors = architecture.encoder_tensors(group)?.into_iter();
+            let described = tensors.map(|(name, shape)| {
+                let tensor = Described {
+                    shape,
+                    dtype: Dtype::BF16,
+                    block_bits: None,
+                };
+                (name, tensor)
+            });
+            Ok::<_, PackError>(plan::encoder(group, recipe, architecture, described))
+        };
+        Ok([tower(Group::Audio)?, tower(Group::Vision)?])
     }
 }
 
@@ -163,7 +167,7 @@ fn write(
         &describe,
     )?);
     if architecture.spec().audio.is_some() {
-        files.extend(size.towers(&*architecture, options.recipe));
+        files.extend(SyntheticSize::towers(&*architecture, options.recipe)?);
     }
     let mut pack = begin(target, options, &files, companions, progress)?;
     let mut weights = Weights::new(seed);
@@ -185,36 +189,6 @@ pub(super) fn describe(name: &str, shape: &[usize]) -> Option<Described> {
         dtype: Dtype::BF16,
         block_bits: name.contains(".layers.").then_some(4),
     })
-}
-
-/// The tensors of a list, one a line, name and shape: `*12` stands for the numbers of 12 layers, `D` for the text model's width.
-fn listed(list: &str, hidden_size: usize) -> Vec<(String, Described)> {
-    let mut tensors = Vec::new();
-    for line in list.lines() {
-        let Some((name, shape)) = line.split_once('\t') else {
-            continue;
-        };
-        let size = |n: &str| match n {
-            "D" => Some(hidden_size),
-            n => n.parse().ok(),
-        };
-        let tensor = Described {
-            // `scalar` has no dimension.
-            shape: shape.split('x').filter_map(size).collect(),
-            dtype: Dtype::BF16,
-            block_bits: None,
-        };
-        let repeated = name.split_once('*').and_then(|(head, rest)| {
-            let (count, tail) = rest.split_once('.')?;
-            Some((head, count.parse::<usize>().ok()?, tail))
-        });
-        match repeated {
-            None => tensors.push((format!("model.{name}"), tensor)),
-            Some((head, count, tail)) => tensors
-                .extend((0..count).map(|n| (format!("model.{head}{n}.{tail}"), tensor.clone()))),
-        }
-    }
-    tensors
 }
 
 #[cfg(test)]
