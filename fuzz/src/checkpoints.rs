@@ -11,7 +11,7 @@ use gemmad::model::grammar::Compiler;
 use gemmad::model::processor_config::ProcessorConfig;
 use gemmad::model::tokenizer::Tokenizer;
 use gemmad::model::weights::{Checkpoint, Group};
-use gemmad::pack::{PackOptions, pack_gguf, verify};
+use gemmad::pack::{Mmproj, PackOptions, pack_gguf, verify};
 use kernels::{Isa, Pool};
 use tempfile::TempDir;
 
@@ -123,6 +123,10 @@ pub(crate) fn gguf(bytes: &[u8]) {
     let dir = directory(&[("model.gguf", bytes)]);
     let (from, to) = (dir.path().join("model.gguf"), dir.path().join("a.pack"));
     let options = PackOptions::default();
+    // The same bytes in the place of its towers.
+    if let Ok(mmproj) = Mmproj::open(&from) {
+        mmproj.warnings();
+    }
     if pack_gguf(&from, None, &to, options, pool(), &mut |_, _| {}).is_ok() {
         read_all(&Checkpoint::open(&to).unwrap());
         verify(&to, &mut |_, _| {}).unwrap();

@@ -34,6 +34,8 @@ struct Report {
     model: String,
     /// Whether every file of the pack was read and has its hash.
     verified: bool,
+    /// What a pack says of itself; null for a checkpoint as published.
+    pack: Option<PackReport>,
     groups: Vec<GroupReport>,
     categories: BTreeMap<&'static str, u64>,
     effective_parameters: u64,
@@ -41,6 +43,13 @@ struct Report {
     text: TextReport,
     kv_cache: Vec<KvReport>,
     slices: Vec<SliceReport>,
+}
+
+#[derive(Serialize)]
+struct PackReport {
+    recipe: String,
+    /// Names of the directory or the files that it was made from.
+    source: String,
 }
 
 #[derive(Serialize)]
@@ -149,6 +158,10 @@ fn report(
     Ok(Report {
         model: checkpoint.dir().display().to_string(),
         verified: false,
+        pack: checkpoint.pack().map(|pack| PackReport {
+            recipe: pack.recipe.clone(),
+            source: pack.source.clone(),
+        }),
         groups: Group::ALL
             .into_iter()
             .map(|group| group_report(checkpoint, group))
@@ -231,6 +244,9 @@ fn print(report: &Report, categories: &[Category], out: &mut dyn Write) -> std::
         ""
     };
     writeln!(out, "{}{verified}", report.model)?;
+    if let Some(pack) = &report.pack {
+        writeln!(out, "recipe {}, made from {}", pack.recipe, pack.source)?;
+    }
     writeln!(
         out,
         "\n{:<8}{:>9}{:>16}{:>14}{:>14}{:>14}",

@@ -1,7 +1,7 @@
 //! `gemmad pack`: quantise a checkpoint.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use kernels::{Isa, Pool};
@@ -9,7 +9,7 @@ use kernels::{Isa, Pool};
 use super::failure::{Failure, exit, note};
 use super::{model_args, output, progress};
 use crate::model::weights::Checkpoint;
-use crate::pack::{self, PackOptions, Packed, Recipe, SyntheticSize};
+use crate::pack::{self, Mmproj, PackOptions, Packed, Recipe, SyntheticSize};
 
 /// Quantise a checkpoint into a pack, which runs in place from flash
 ///
@@ -32,6 +32,9 @@ pub(super) struct Pack {
     /// A synthetic pack without audio and vision
     #[arg(long, requires = "synthetic")]
     text_only: bool,
+    /// What hears and sees, of llama.cpp's mmproj file, beside a text model that lacks it
+    #[arg(long, value_name = "FILE.gguf", requires = "from")]
+    mmproj: Option<PathBuf>,
     /// Directory of the tokenizer.json for a GGUF file, instead of its own tokens
     #[arg(long, value_name = "DIR", requires = "from")]
     tokenizer: Option<PathBuf>,
@@ -66,6 +69,13 @@ fn size() -> impl TypedValueParser<Value = SyntheticSize> {
     let names = SyntheticSize::ALL.map(SyntheticSize::name);
     PossibleValuesParser::new(names)
         .try_map(|name| SyntheticSize::named(&name).ok_or("there is no such size"))
+}
+
+/// Tells what is odd about a checkpoint.
+fn warn(dir: &Path) {
+    if let Ok(checkpoint) = Checkpoint::open(dir) {
+        model_args::warn(checkpoint.warnings());
+    }
 }
 
 impl Pack {
@@ -109,23 +119,38 @@ impl Pack {
             recipe: self.recipe(),
             force: self.force,
         };
+        let mmproj = self.mmproj.as_deref().map(Mmproj::open).transpose()?;
+        if let Some(mmproj) = &mmproj {
+            model_args::warn(&mmproj.warnings());
+        }
         let bar = progress::of_bytes("packing");
         let mut advance = |done: u64, total: u64| {
             bar.set_length(total);
             bar.set_position(done);
         };
-        let packed = match (&self.from, self.synthetic) {
-            (Some(from), _) if !from.is_dir() => {
+        let packed = match (&self.from, mmproj, self.synthetic) {
+            (Some(from), Some(mmproj), _) => {
+                warn(from);
+                let tokenizer = self.tokenizer.as_deref();
+                pack::pack_with_mmproj(
+                    from,
+                    tokenizer,
+                    mmproj,
+                    &self.to,
+                    options,
+                    &pool,
+                    &mut advance,
+                )
+            }
+            (Some(from), None, _) if !from.is_dir() => {
                 let tokenizer = self.tokenizer.as_deref();
                 pack::pack_gguf(from, tokenizer, &self.to, options, &pool, &mut advance)
             }
-            (Some(from), _) => {
-                if let Ok(checkpoint) = Checkpoint::open(from) {
-                    model_args::warn(checkpoint.warnings());
-                }
+            (Some(from), None, _) => {
+                warn(from);
                 pack::pack_checkpoint(from, &self.to, options, &pool, &mut advance)
             }
-            (None, size) => {
+            (None, _, size) => {
                 let (text_only, seed) = (self.text_only, self.seed);
                 pack::pack_synthetic(
                     size.unwrap_or(SyntheticSize::ALL[0]),

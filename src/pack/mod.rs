@@ -17,6 +17,7 @@ mod residual;
 mod synthetic;
 mod trained;
 mod verify;
+mod with_towers;
 mod writer;
 
 use std::io::Read as _;
@@ -26,9 +27,11 @@ use kernels::Pool;
 
 pub use error::PackError;
 pub use estimate::{PackEstimate, SliceEstimate};
+pub use gguf::Mmproj;
 pub use recipe::Recipe;
 pub use synthetic::{SyntheticSize, pack_synthetic};
 pub use verify::verify;
+pub use with_towers::pack_with_mmproj;
 pub use writer::Progress;
 
 use crate::model::family;
@@ -148,14 +151,26 @@ fn write(
     recipe: Recipe,
 ) -> Result<Packed, PackError> {
     let mut quantizer = Quantizer::default();
-    for file in files {
-        pack.tensors(file, |entry, out| quantizer.write(pool, source, entry, out))?;
-    }
+    write_files(&mut pack, files, pool, source, &mut quantizer)?;
     let manifest = pack.commit(recipe.name(), &base_name(source.path()))?;
     Ok(Packed {
         manifest,
         requantised: quantizer.requantised(),
     })
+}
+
+/// Writes every tensor of some files.
+fn write_files(
+    pack: &mut PackWriter<'_>,
+    files: &[FilePlan],
+    pool: &Pool,
+    source: &mut impl Source,
+    quantizer: &mut Quantizer,
+) -> Result<(), PackError> {
+    for file in files {
+        pack.tensors(file, |entry, out| quantizer.write(pool, source, entry, out))?;
+    }
+    Ok(())
 }
 
 /// A pack that was made.

@@ -86,7 +86,7 @@ pub enum EngineError {
     },
     /// The checkpoint lacks the encoder that a medium needs.
     #[error(
-        "{dir}: this checkpoint has no {what}: it cannot take {media}; use a complete {family} checkpoint, or what `gemmad pack` makes of one (a GGUF file holds text alone)"
+        "{dir}: this checkpoint has no {what}: it cannot take {media}; use what `gemmad pack` makes of a complete {family} checkpoint, or of a text model and its towers (`--from TEXT --mmproj FILE`; those of Gemma 3n see and do not hear)"
     )]
     NoTower {
         /// The checkpoint.

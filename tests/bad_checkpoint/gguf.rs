@@ -124,7 +124,7 @@ fn types_and_architectures_are_told_by_name() {
     refused(
         "mmproj.gguf",
         &gguf(&clip, &[("v.blk", 23)]),
-        &["mmproj", "safetensors"],
+        &["no text model", "--mmproj"],
     );
     let llama = [("general.architecture", 8, &b"\x05\0\0\0\0\0\0\0llama"[..])];
     refused(

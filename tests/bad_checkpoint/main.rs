@@ -9,6 +9,7 @@ mod allocator;
 mod common;
 mod gemma4;
 mod gguf;
+mod mmproj;
 mod mutated;
 mod other_hands;
 mod pictures;

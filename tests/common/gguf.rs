@@ -6,6 +6,7 @@ use half::{bf16, f16};
 
 /// Numbers of types in ggml's enumeration.
 pub const F32: u32 = 0;
+pub const F16: u32 = 1;
 pub const Q4_0: u32 = 2;
 pub const Q8_0: u32 = 8;
 pub const BF16: u32 = 30;
@@ -70,7 +71,7 @@ impl<'a> Cursor<'a> {
 fn bytes_of(kind: u32, n: usize) -> usize {
     match kind {
         F32 => 4 * n,
-        BF16 => 2 * n,
+        F16 | BF16 => 2 * n,
         Q4_0 => n / 32 * 18,
         Q8_0 => n / 32 * 34,
         other => panic!("type {other}"),
@@ -78,6 +79,15 @@ fn bytes_of(kind: u32, n: usize) -> usize {
 }
 
 impl Gguf {
+    pub fn new(architecture: &str) -> Gguf {
+        let mut file = Gguf {
+            keys: Vec::new(),
+            tensors: Vec::new(),
+        };
+        file.set("general.architecture", &text_value(architecture));
+        file
+    }
+
     pub fn read(path: &Path) -> Gguf {
         let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let mut file = Cursor {
@@ -162,6 +172,15 @@ impl Gguf {
             .unwrap_or_else(|| panic!("{name}"))
     }
 
+    pub fn add(&mut self, name: &str, shape: &[usize], kind: u32, values: &[f32]) {
+        self.tensors.push(Tensor {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            data: stored(kind, values),
+            kind,
+        });
+    }
+
     pub fn take(&mut self, name: &str) -> Tensor {
         let tensor = self.tensor(name).clone();
         self.tensors.retain(|tensor| tensor.name != name);
@@ -177,6 +196,11 @@ pub fn u32_value(n: u32) -> Vec<u8> {
 /// One of 16 bits.
 pub fn u16_value(n: u16) -> Vec<u8> {
     [&2_u32.to_le_bytes()[..], &n.to_le_bytes()].concat()
+}
+
+/// A truth value.
+pub fn bool_value(is: bool) -> Vec<u8> {
+    [&7_u32.to_le_bytes()[..], &[u8::from(is)]].concat()
 }
 
 /// A text.
@@ -208,6 +232,13 @@ pub fn blocks(tensor: &Tensor) -> (Vec<i8>, Vec<f16>) {
 /// What a tensor says in f32.
 pub fn values(tensor: &Tensor) -> Vec<f32> {
     match tensor.kind {
+        F16 => tensor
+            .data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&b| f16::from_le_bytes(b).to_f32())
+            .collect(),
         F32 => tensor
             .data
             .as_chunks()
@@ -249,6 +280,34 @@ pub fn q4_0(values: &[f32]) -> Vec<u8> {
         let nibble = |value: f32| ((value * inverse + 8.5).floor() as i32).min(15) as u8;
         bytes.extend(f16::from_f32(d).to_le_bytes());
         bytes.extend((0..16).map(|j| nibble(group[j]) | nibble(group[j + 16]) << 4));
+    }
+    bytes
+}
+
+/// Numbers in a type, as near as it comes.
+pub fn stored(kind: u32, values: &[f32]) -> Vec<u8> {
+    let numbers = values.iter();
+    match kind {
+        F32 => numbers.flat_map(|x| x.to_le_bytes()).collect(),
+        F16 => numbers
+            .flat_map(|&x| f16::from_f32(x).to_le_bytes())
+            .collect(),
+        BF16 => numbers
+            .flat_map(|&x| bf16::from_f32(x).to_le_bytes())
+            .collect(),
+        Q8_0 => q8_0(values),
+        other => panic!("type {other}"),
+    }
+}
+
+/// Blocks of Q8_0 as ggml's reference makes them: the largest magnitude becomes 127.
+fn q8_0(values: &[f32]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for group in values.as_chunks::<32>().0 {
+        let d = group.iter().fold(0.0, |most, x| f32::max(most, x.abs())) / 127.0;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        bytes.extend(f16::from_f32(d).to_le_bytes());
+        bytes.extend(group.iter().map(|x| (x * inverse).round() as i8 as u8));
     }
     bytes
 }

@@ -16,6 +16,7 @@ use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 /// The checkpoint directory under test: `GEMMAD_FIXTURES`, else the one in the repository.
 pub fn fixtures() -> PathBuf {
@@ -56,6 +57,27 @@ pub fn pack_of(from: &Path, recipe: Recipe, dir: &Path) -> PathBuf {
     };
     pack_checkpoint(from, &to, options, &pool, &mut |_, _| {}).unwrap();
     to
+}
+
+/// A copy of a checkpoint without its towers: the text model's tensors, and all small files.
+pub fn text_alone(from: &Path) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shards = Vec::new();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        match path.extension().and_then(|end| end.to_str()) {
+            Some("safetensors") => shards.push(std::fs::read(&path).unwrap()),
+            _ if path.is_dir() || path.ends_with("model.safetensors.index.json") => {}
+            _ => drop(std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap()),
+        }
+    }
+    let all = shards
+        .iter()
+        .flat_map(|shard| SafeTensors::deserialize(shard).unwrap().tensors());
+    let text = all.filter(|(name, _)| name.starts_with("model.language_model."));
+    let file = safetensors::serialize(text, None).unwrap();
+    std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
+    dir
 }
 
 /// One file of golden tensors.

@@ -60,6 +60,8 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
             "model::architecture",
             "model::tensor_table",
             "model::decoder",
+            "model::encoder",
+            "model::spec",
             "model::tokenizer",
         ],
     ),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::super::error::PackError;
 use super::blocks::{self, BlockType};
-use super::others::{self, GEMMA_3N, GEMMA_4};
+use super::others::{self, GEMMA_3N, GEMMA_4, TOWERS, Wanted};
 
 pub(super) const MAX_TENSORS: u64 = 1 << 16;
 const MAX_KEYS: u64 = 1 << 14;
@@ -51,7 +51,7 @@ const PADDING: &str = "tokenizer.ggml.padding_token_id";
 
 fn is_kept(key: &str) -> bool {
     let own = key.split_once('.').map(|(first, _)| first);
-    own == Some(GEMMA_3N) || own == Some(GEMMA_4) || key == PADDING || KEPT.contains(&key)
+    matches!(own, Some(GEMMA_3N | GEMMA_4 | TOWERS)) || key == PADDING || KEPT.contains(&key)
 }
 
 /// The value of a key. Truth values are 0 and 1.
@@ -83,11 +83,12 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub(super) fn read(file: &File, path: &Path) -> Result<Header, PackError> {
+    pub(super) fn read(file: &File, path: &Path, wanted: Wanted) -> Result<Header, PackError> {
         let size = file.metadata().map_err(PackError::read(path))?.len();
         let limit = size.min(MAX_HEADER_BYTES);
         let mut reader = Reader {
             path,
+            wanted,
             input: BufReader::new(file),
             left: limit,
             room: MAX_KEPT_BYTES,
@@ -119,6 +120,7 @@ fn number(values: &HashMap<String, Value>, key: &str) -> f64 {
 
 struct Reader<'a> {
     path: &'a Path,
+    wanted: Wanted,
     input: BufReader<&'a File>,
     /// Bytes that the header may still take.
     left: u64,
@@ -234,7 +236,7 @@ impl Reader<'_> {
             }
         }
         if let Some(Value::Text(architecture)) = values.get(ARCHITECTURE)
-            && let Some(reason) = others::reason(architecture)
+            && let Some(reason) = others::reason(architecture, self.wanted)
         {
             return Err(self.bad(reason));
         }

@@ -1,8 +1,9 @@
-//! Tensors, hyper-parameters and tokens of a text model in llama.cpp's GGUF.
+//! Tensors, hyper-parameters and tokens of a model in llama.cpp's GGUF: a text model, and beside it perhaps the towers.
 
 mod blocks;
 mod config;
 mod header;
+mod mmproj;
 mod names;
 mod others;
 mod parts;
@@ -25,6 +26,8 @@ use super::plan::{Described, matrix_shape};
 use super::quantize::{Groups, Source};
 use blocks::LONGEST_BLOCK;
 use header::{Header, TensorInfo};
+pub use mmproj::Mmproj;
+use others::Wanted;
 
 /// A GGUF model whose tensors are read a rectangle at a time.
 #[derive(Debug)]
@@ -38,8 +41,13 @@ pub(super) struct Gguf {
 }
 
 impl Gguf {
+    /// A text model.
     pub(super) fn open(path: &Path) -> Result<Gguf, PackError> {
-        let (files, header) = parts::open(path)?;
+        Gguf::open_as(path, Wanted::Text)
+    }
+
+    fn open_as(path: &Path, wanted: Wanted) -> Result<Gguf, PackError> {
+        let (files, header) = parts::open(path, wanted)?;
         Ok(Gguf {
             path: path.to_owned(),
             files,
@@ -79,17 +87,24 @@ impl Gguf {
             path: self.path.clone(),
             tensor: canonical.to_owned(),
         })?;
-        Ok(Place {
+        Ok(self.place_of(info, matrix_shape(&shape).1, first_row))
+    }
+
+    /// Where a tensor lies that is a matrix of `cols` from `first_row` on.
+    fn place_of<'a>(&'a self, info: &'a TensorInfo, cols: usize, first_row: usize) -> Place<'a> {
+        Place {
+            path: &self.path,
             file: &self.files[info.part],
             info,
             first_row,
-            row_blocks: matrix_shape(&shape).1 / info.block_type.block_len(),
-        })
+            row_blocks: cols / info.block_type.block_len(),
+        }
     }
 }
 
 /// Where a tensor lies.
 struct Place<'a> {
+    path: &'a Path,
     file: &'a File,
     info: &'a TensorInfo,
     first_row: usize,
@@ -106,6 +121,75 @@ impl Place<'_> {
         let at = self.info.start + block * bytes as u64;
         self.file.read_exact_at(&mut packed, at)?;
         Ok(packed)
+    }
+
+    /// As [`Source::read`].
+    fn numbers(
+        &self,
+        pool: &Pool,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), PackError> {
+        let kind = self.info.block_type;
+        let (len, bytes) = (kind.block_len(), kind.block_bytes());
+        let blocks = cols.start / len..cols.end.div_ceil(len);
+        let failed = Failed::default();
+        pool.for_each_row_mut(out, cols.len(), &|row, out| {
+            let Some(packed) = failed.check(self.read(rows.start + row, &blocks)) else {
+                return;
+            };
+            let mut weights = [0.0; LONGEST_BLOCK];
+            for (block, packed) in blocks.clone().zip(packed.chunks_exact(bytes)) {
+                kind.dequantize(packed, &mut weights[..len]);
+                // The rectangle may begin and end within a block.
+                let start = (block * len).max(cols.start);
+                let end = (block * len + len).min(cols.end);
+                out[start - cols.start..end - cols.start]
+                    .copy_from_slice(&weights[start - block * len..end - block * len]);
+            }
+        });
+        failed.result(self.path)
+    }
+
+    /// As [`Source::read_groups`].
+    fn groups(
+        &self,
+        pool: &Pool,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        groups: &mut Groups,
+    ) -> Result<bool, PackError> {
+        let kind = self.info.block_type;
+        let blocks = cols.start / GROUP..cols.end / GROUP;
+        let failed = Failed::default();
+        // A row's scales, and then its integers: the pool hands out rows of one slice.
+        for (row, scales) in rows
+            .clone()
+            .zip(groups.scales.chunks_exact_mut(blocks.len()))
+        {
+            let Some(packed) = failed.check(self.read(row, &blocks)) else {
+                break;
+            };
+            for (scale, block) in scales
+                .iter_mut()
+                .zip(packed.chunks_exact(kind.block_bytes()))
+            {
+                *scale = f16::from_le_bytes([block[0], block[1]]);
+            }
+        }
+        pool.for_each_row_mut(&mut groups.integers, cols.len(), &|row, out| {
+            let Some(packed) = failed.check(self.read(rows.start + row, &blocks)) else {
+                return;
+            };
+            let packed = packed.chunks_exact(kind.block_bytes());
+            for (out, block) in out.as_chunks_mut().0.iter_mut().zip(packed) {
+                kind.integers(block, out);
+            }
+        });
+        failed.result(self.path)?;
+        // The kernels take the magnitude of an integer of 8 bits for one of 7.
+        Ok(kind.bits() == Some(4) || !groups.integers.contains(&i8::MIN))
     }
 }
 
@@ -159,26 +243,7 @@ impl Source for Gguf {
         cols: Range<usize>,
         out: &mut [f32],
     ) -> Result<(), PackError> {
-        let place = self.place(name)?;
-        let kind = place.info.block_type;
-        let (len, bytes) = (kind.block_len(), kind.block_bytes());
-        let blocks = cols.start / len..cols.end.div_ceil(len);
-        let failed = Failed::default();
-        pool.for_each_row_mut(out, cols.len(), &|row, out| {
-            let Some(packed) = failed.check(place.read(rows.start + row, &blocks)) else {
-                return;
-            };
-            let mut weights = [0.0; LONGEST_BLOCK];
-            for (block, packed) in blocks.clone().zip(packed.chunks_exact(bytes)) {
-                kind.dequantize(packed, &mut weights[..len]);
-                // The rectangle may begin and end within a block.
-                let start = (block * len).max(cols.start);
-                let end = (block * len + len).min(cols.end);
-                out[start - cols.start..end - cols.start]
-                    .copy_from_slice(&weights[start - block * len..end - block * len]);
-            }
-        });
-        failed.result(&self.path)
+        self.place(name)?.numbers(pool, rows, cols, out)
     }
 
     fn read_groups(
@@ -189,37 +254,7 @@ impl Source for Gguf {
         cols: Range<usize>,
         groups: &mut Groups,
     ) -> Result<bool, PackError> {
-        let place = self.place(name)?;
-        let kind = place.info.block_type;
-        let blocks = cols.start / GROUP..cols.end / GROUP;
-        let failed = Failed::default();
-        // A row's scales, and then its integers: the pool hands out rows of one slice.
-        for (row, scales) in rows
-            .clone()
-            .zip(groups.scales.chunks_exact_mut(blocks.len()))
-        {
-            let Some(packed) = failed.check(place.read(row, &blocks)) else {
-                break;
-            };
-            for (scale, block) in scales
-                .iter_mut()
-                .zip(packed.chunks_exact(kind.block_bytes()))
-            {
-                *scale = f16::from_le_bytes([block[0], block[1]]);
-            }
-        }
-        pool.for_each_row_mut(&mut groups.integers, cols.len(), &|row, out| {
-            let Some(packed) = failed.check(place.read(rows.start + row, &blocks)) else {
-                return;
-            };
-            let packed = packed.chunks_exact(kind.block_bytes());
-            for (out, block) in out.as_chunks_mut().0.iter_mut().zip(packed) {
-                kind.integers(block, out);
-            }
-        });
-        failed.result(&self.path)?;
-        // The kernels take the magnitude of an integer of 8 bits for one of 7.
-        Ok(kind.bits() == Some(4) || !groups.integers.contains(&i8::MIN))
+        self.place(name)?.groups(pool, rows, cols, groups)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a file is that holds no text model that is packed.
+//! What a file is that does not hold what is wanted of it.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,6 +9,17 @@ use crate::model::weights::instead_of_file;
 /// The architectures that llama.cpp calls Gemma 3n and Gemma 4.
 pub(super) const GEMMA_3N: &str = "gemma3n";
 pub(super) const GEMMA_4: &str = "gemma4";
+/// And the one that it gives what hears and sees.
+pub(super) const TOWERS: &str = "clip";
+
+/// What a file is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A text model.
+    Text,
+    /// What hears and sees: an mmproj file.
+    Towers,
+}
 
 /// What a file is that does not begin as it should.
 pub(super) fn instead(path: &Path) -> String {
@@ -25,13 +36,16 @@ pub(super) fn instead(path: &Path) -> String {
 }
 
 /// Why a model of this architecture is not packed, whatever its tensors are.
-pub(super) fn reason(architecture: &str) -> Option<String> {
-    Some(match architecture {
-        GEMMA_3N | GEMMA_4 => return None,
-        "clip" => {
-            "it holds the towers of a model for llama.cpp (mmproj): gemmad takes towers from the checkpoint of safetensors".to_owned()
+pub(super) fn reason(architecture: &str, wanted: Wanted) -> Option<String> {
+    Some(match (architecture, wanted) {
+        (GEMMA_3N | GEMMA_4, Wanted::Text) | (TOWERS, Wanted::Towers) => return None,
+        (_, Wanted::Towers) => format!(
+            "it is no mmproj, which holds what hears and sees: its architecture is {architecture:?}; give a text model as --from, and the model's mmproj file as --mmproj"
+        ),
+        (TOWERS, Wanted::Text) => {
+            "it is an mmproj, which holds what hears and sees, but no text model: give the text model as --from, and this file as --mmproj".to_owned()
         }
-        "gemma3" => format!(
+        ("gemma3", _) => format!(
             "it is a Gemma 3 ({architecture:?}), an older family than those that gemmad runs: take a file of Gemma 4 E2B or E4B, or of Gemma 3n"
         ),
         _ => format!(

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use super::super::error::PackError;
 use super::header::{Header, MAX_TENSORS};
+use super::others::Wanted;
 
 /// A model is split by bytes, into a handful of files.
 const MAX_PARTS: usize = 64;
 
 /// Opens a model whole: the files in order, and a header that tells of each tensor in which of them it lies. Any of them may be given.
-pub(super) fn open(path: &Path) -> Result<(Vec<File>, Header), PackError> {
-    let (file, header) = open_one(path)?;
+pub(super) fn open(path: &Path, wanted: Wanted) -> Result<(Vec<File>, Header), PackError> {
+    let (file, header) = open_one(path, wanted)?;
     let count = header.number("split.count");
     if count <= 1.0 {
         return Ok((vec![file], header));
@@ -52,7 +53,7 @@ pub(super) fn open(path: &Path) -> Result<(Vec<File>, Header), PackError> {
                 ),
             ));
         }
-        let (file, mut header) = open_one(&path)?;
+        let (file, mut header) = open_one(&path, wanted)?;
         let says = (header.number("split.no"), header.number("split.count"));
         if says != (part as f64, name.count as f64) {
             return Err(bad(
@@ -104,9 +105,9 @@ pub(super) fn open(path: &Path) -> Result<(Vec<File>, Header), PackError> {
     Ok((files, whole))
 }
 
-fn open_one(path: &Path) -> Result<(File, Header), PackError> {
+fn open_one(path: &Path, wanted: Wanted) -> Result<(File, Header), PackError> {
     let file = File::open(path).map_err(PackError::read(path))?;
-    let header = Header::read(&file, path)?;
+    let header = Header::read(&file, path, wanted)?;
     Ok((file, header))
 }
 

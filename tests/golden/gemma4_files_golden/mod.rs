@@ -1,6 +1,7 @@
 //! Files of llama.cpp of a Gemma 4 against the reference implementation (tests/fixtures/tiny-g4a-gguf/README.md):
 //! `cargo test gemma4_files_golden` runs all of it, and only it.
 
+mod mmproj;
 mod text;
 mod text_bits;
 mod tokenizer;
