@@ -17,8 +17,9 @@ pub fn dequantize_row(matrix: Quantized, row: usize, out: &mut [f32]) {
     let mut integers = [0; GROUP];
     for (group, out) in out.chunks_mut(GROUP).enumerate() {
         let scale = matrix.group(row, group, &mut integers);
-        for (out, q) in out.iter_mut().zip(integers) {
-            *out = f32::from(q) * scale;
+        for (k, (out, q)) in out.iter_mut().zip(integers).enumerate() {
+            let own = matrix.scale_of_column(row, group * GROUP + k);
+            *out = f32::from(q) * own.unwrap_or(scale);
         }
     }
 }

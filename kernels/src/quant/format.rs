@@ -9,9 +9,6 @@ use super::block_format::{
 /// Tiles and rows start on multiples of this: a cache line, and the widest register.
 const ALIGNMENT_BYTES: usize = 64;
 
-/// Columns that share a scale in a layer-scaled format: a layer's share of a row of the per-layer embeddings.
-pub const LAYER: usize = 256;
-
 /// Columns of a row-scaled matrix at most: the sum of so many products of bytes, one of them without a sign, fits 32 bits.
 const ROW_SCALED_COLS: usize = 1 << 16;
 
@@ -32,10 +29,16 @@ pub enum Format {
     Q4RowScaled,
     /// 8 bit, in tiles of 16 rows, one scale for each row.
     Q8RowScaled,
-    /// 2 bit, row by row, one scale for [`LAYER`] columns.
-    Q2LayerScaled,
-    /// 4 bit, row by row, one scale for [`LAYER`] columns.
-    Q4LayerScaled,
+    /// 2 bit, row by row, one scale for so many columns: a layer's part of a row of per-layer embeddings.
+    Q2LayerScaled {
+        /// The columns.
+        width: u32,
+    },
+    /// 4 bit, likewise.
+    Q4LayerScaled {
+        /// The columns.
+        width: u32,
+    },
 }
 
 /// What shares a scale in a row.
@@ -45,22 +48,22 @@ pub(crate) enum Scaled {
     Group,
     /// All columns, in f32.
     Row,
-    /// Each [`LAYER`] columns, in f32.
-    Layer,
+    /// So many columns, in f32.
+    Layer(usize),
 }
 
 /// Does `$do` where `$F` is the type of the integers of a [`Format`]: the one place that lists them.
 macro_rules! with_integers {
     ($format:expr, $F:ident => $do:expr) => {
         match $format {
-            $crate::quant::Format::Q2RowScaled | $crate::quant::Format::Q2LayerScaled => {
+            $crate::quant::Format::Q2RowScaled | $crate::quant::Format::Q2LayerScaled { .. } => {
                 type $F = $crate::quant::Q2;
                 $do
             }
             $crate::quant::Format::Q4Tiled
             | $crate::quant::Format::Q4Rows
             | $crate::quant::Format::Q4RowScaled
-            | $crate::quant::Format::Q4LayerScaled => {
+            | $crate::quant::Format::Q4LayerScaled { .. } => {
                 type $F = $crate::quant::Q4;
                 $do
             }
@@ -105,7 +108,7 @@ impl Format {
             Format::Q4Tiled | Format::Q8Tiled => true,
             Format::Q4Rows | Format::Q8Rows => false,
             Format::Q2RowScaled | Format::Q4RowScaled | Format::Q8RowScaled => true,
-            Format::Q2LayerScaled | Format::Q4LayerScaled => false,
+            Format::Q2LayerScaled { .. } | Format::Q4LayerScaled { .. } => false,
         }
     }
 
@@ -114,7 +117,9 @@ impl Format {
         match self {
             Format::Q4Tiled | Format::Q8Tiled | Format::Q4Rows | Format::Q8Rows => Scaled::Group,
             Format::Q2RowScaled | Format::Q4RowScaled | Format::Q8RowScaled => Scaled::Row,
-            Format::Q2LayerScaled | Format::Q4LayerScaled => Scaled::Layer,
+            Format::Q2LayerScaled { width } | Format::Q4LayerScaled { width } => {
+                Scaled::Layer(width.max(1) as usize)
+            }
         }
     }
 
@@ -134,7 +139,7 @@ impl Format {
         match self.scaled() {
             Scaled::Group => cols.div_ceil(GROUP),
             Scaled::Row => 1,
-            Scaled::Layer => cols.div_ceil(LAYER),
+            Scaled::Layer(width) => cols.div_ceil(width),
         }
     }
 
@@ -142,16 +147,16 @@ impl Format {
     pub(super) fn scale_bytes(self) -> usize {
         match self.scaled() {
             Scaled::Group => size_of::<f16>(),
-            Scaled::Row | Scaled::Layer => size_of::<f32>(),
+            Scaled::Row | Scaled::Layer(_) => size_of::<f32>(),
         }
     }
 
-    /// Which scale of its row group `group` has.
+    /// Which scale of its row the first column of group `group` has.
     pub(super) fn scale_of(self, group: usize) -> usize {
         match self.scaled() {
             Scaled::Group => group,
             Scaled::Row => 0,
-            Scaled::Layer => group / (LAYER / GROUP),
+            Scaled::Layer(width) => group * GROUP / width,
         }
     }
 

@@ -12,7 +12,7 @@
 //! |---|---|---|---|
 //! | group | 32 columns of a row | f16, chosen for least squared error | `Q4Tiled`, `Q8Tiled`, `Q4Rows`, `Q8Rows` |
 //! | row | a whole row | f32, trained | `Q2RowScaled`, `Q4RowScaled`, `Q8RowScaled`, all tiled |
-//! | layer | [`LAYER`] = 256 columns of a row | f32, trained | `Q2LayerScaled`, `Q4LayerScaled`, both row by row |
+//! | layer | `width` columns of a row, 256 in the published models | f32, trained | `Q2LayerScaled`, `Q4LayerScaled`, both row by row |
 //!
 //! A row-scaled matrix may have [`Roundings`], which were trained with it.
 //!
@@ -64,7 +64,7 @@ pub(crate) use activations::{ActivationGroup, PANEL};
 pub(crate) use block_format::{BlockFormat, Bytes, Integers, Scales, TOGETHER, from_row};
 pub use block_format::{FIRST_COLUMN, GROUP, TILE_ROWS};
 pub use dequantize::dequantize_row;
-pub use format::{Format, LAYER};
+pub use format::Format;
 pub(crate) use format::{Scaled, with_block_format, with_integers};
 pub(crate) use q2::Q2;
 pub(crate) use q4::Q4;

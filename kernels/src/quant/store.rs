@@ -10,7 +10,7 @@ use super::format::{Format, Scaled};
 /// | | shape |
 /// |---|---|
 /// | `integers` | `[rows, cols]` |
-/// | `scales` | `[rows, Format::row_scales]`: one for each row, or for each [`LAYER`](super::LAYER) of its columns |
+/// | `scales` | `[rows, Format::row_scales]`: one for each row, or for each layer's part of it |
 /// | `out` | [`Format::matrix_bytes`] |
 ///
 /// A long matrix may be laid out in pieces of a multiple of 16 rows: their outputs, one after the other, are the whole's.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::block_format::{FIRST_COLUMN, GROUP, TOGETHER, from_row, from_tile};
-use super::format::{Format, LAYER, Scaled, with_integers};
+use super::format::{Format, Scaled, with_integers};
 use super::roundings::Roundings;
 
 /// A view of a quantised matrix, or of some of its rows and columns: `bytes` hold `rows × cols` weights in `format`.
@@ -121,23 +121,20 @@ impl<'a> Quantized<'a> {
             "columns {range:?} of a matrix of {} columns",
             self.cols
         );
-        let whole = match self.format.scaled() {
+        let first = match self.format.scaled() {
+            _ if self.format.is_paired() => FIRST_COLUMN,
             Scaled::Group | Scaled::Row => GROUP,
-            Scaled::Layer => LAYER,
-        };
-        let first = if self.format.is_paired() {
-            FIRST_COLUMN
-        } else {
-            whole
+            // Where it ends, scales of more columns do no harm.
+            Scaled::Layer(width) => width,
         };
         assert!(
             range.start.is_multiple_of(first),
             "columns {range:?} of a matrix whose groups stand together in {first} columns"
         );
-        let is_cut = |at: usize| at != self.cols && !at.is_multiple_of(whole);
+        let is_cut = |at: usize| at != self.cols && !at.is_multiple_of(GROUP);
         assert!(
             !is_cut(range.start) && !is_cut(range.end),
-            "columns {range:?} of a matrix quantised in groups of {whole}"
+            "columns {range:?} of a matrix quantised in groups of {GROUP}"
         );
         Quantized {
             cols: range.len(),
@@ -180,26 +177,45 @@ impl<'a> Quantized<'a> {
         )
     }
 
-    /// Unpacks group `group` of `row` into integers and returns its scale.
+    /// Unpacks group `group` of `row` into integers and returns the scale of the first.
     pub(crate) fn group(&self, row: usize, group: usize, integers: &mut [i8; GROUP]) -> f32 {
         let unit_rows = self.format.unit_rows();
         let unit = &self.bytes[row / unit_rows * self.unit_bytes..][..self.unit_bytes];
-        let (row, group) = (row % unit_rows, self.first_group + group);
+        let stored_group = self.first_group + group;
         let bytes =
-            &unit[self.format.integers_at(group)..][..unit_rows * self.format.group_bytes()];
+            &unit[self.format.integers_at(stored_group)..][..unit_rows * self.format.group_bytes()];
         *integers = with_integers!(self.format, F => if self.format.is_tiled() {
-            from_tile::<F>(bytes, row)
+            from_tile::<F>(bytes, row % unit_rows)
         } else {
             from_row::<F>(bytes)
         });
-        let scale = self.format.scale_of(group);
-        let bytes = &unit[self.format.scale_at(self.stored_groups, row, scale)..];
+        self.scale(row, self.format.scale_of(stored_group))
+    }
+
+    /// The scale of a column, where columns of one scale are no whole number of groups; else `None`.
+    pub(super) fn scale_of_column(&self, row: usize, col: usize) -> Option<f32> {
+        match self.format.scaled() {
+            Scaled::Layer(width) if !width.is_multiple_of(GROUP) => {
+                Some(self.scale(row, (self.first_group * GROUP + col) / width))
+            }
+            _ => None,
+        }
+    }
+
+    /// A scale of a row as it is stored.
+    fn scale(&self, row: usize, scale: usize) -> f32 {
+        let unit_rows = self.format.unit_rows();
+        let unit = &self.bytes[row / unit_rows * self.unit_bytes..][..self.unit_bytes];
+        let at = self
+            .format
+            .scale_at(self.stored_groups, row % unit_rows, scale);
+        let bytes = &unit[at..];
         let [first, second, ..] = *bytes else {
             return 0.0;
         };
         match self.format.scaled() {
             Scaled::Group => f16::from_le_bytes([first, second]).to_f32(),
-            Scaled::Row | Scaled::Layer => bytes
+            Scaled::Row | Scaled::Layer(_) => bytes
                 .first_chunk()
                 .map_or(0.0, |bytes| f32::from_le_bytes(*bytes)),
         }

@@ -1,9 +1,7 @@
-//! Trained integers with one scale a row, or for 256 columns: what is laid out comes back.
+//! Trained integers with one scale a row, or for some columns of it: what is laid out comes back.
 
 use half::f16;
-use kernels::quant::{
-    Format, LAYER, Quantized, Roundings, dequantize_row, store_blocks, store_rows,
-};
+use kernels::quant::{Format, Quantized, Roundings, dequantize_row, store_blocks, store_rows};
 use kernels::{Isa, Matrix, widen};
 
 use crate::common::{Random, bits};
@@ -14,7 +12,13 @@ pub(crate) const ROW_SCALED: [Format; 3] = [
     Format::Q4RowScaled,
     Format::Q8RowScaled,
 ];
-pub(crate) const LAYER_SCALED: [Format; 2] = [Format::Q2LayerScaled, Format::Q4LayerScaled];
+/// Of whole groups, of half a group and of neither.
+pub(crate) const LAYER_SCALED: [Format; 4] = [
+    Format::Q2LayerScaled { width: 256 },
+    Format::Q4LayerScaled { width: 256 },
+    Format::Q4LayerScaled { width: 16 },
+    Format::Q2LayerScaled { width: 24 },
+];
 
 /// A matrix as it was trained, and as it is stored.
 pub(crate) struct Trained {
@@ -67,7 +71,12 @@ impl Trained {
 
     pub(crate) fn weight(&self, row: usize, col: usize) -> f32 {
         let row_scales = self.format.row_scales(self.cols);
-        let scale = if row_scales == 1 { 0 } else { col / LAYER };
+        let scale = match self.format {
+            Format::Q2LayerScaled { width } | Format::Q4LayerScaled { width } => {
+                col / width as usize
+            }
+            _ => 0,
+        };
         f32::from(self.integers(row)[col]) * self.scales[row * row_scales + scale]
     }
 }
@@ -80,7 +89,7 @@ fn some_columns_are_a_matrix() {
     for (format, columns) in ROW_SCALED
         .map(|format| (format, 32..800))
         .into_iter()
-        .chain(LAYER_SCALED.map(|format| (format, 256..1000)))
+        .chain(LAYER_SCALED.map(|format| (format, 768..1000)))
     {
         let w = Trained::random(&mut random, format, rows, cols);
         let part = Matrix::quantized(w.view(Roundings::default())).columns(columns.clone());
@@ -157,7 +166,7 @@ fn an_integer_too_large_for_its_format_is_refused() {
 #[test]
 #[should_panic(expected = "roundings of a matrix in Q4LayerScaled")]
 fn only_matrices_scaled_by_row_round() {
-    let w = Trained::new(Format::Q4LayerScaled, 1, 2, vec![1, 2], vec![1.0]);
+    let w = Trained::new(LAYER_SCALED[1], 1, 2, vec![1, 2], vec![1.0]);
     w.view(Roundings {
         input: 0.5,
         output: 0.0,

@@ -165,9 +165,21 @@ impl Blocks {
             "q2_row_scaled" => (Format::Q2RowScaled, false),
             "q4_row_scaled" => (Format::Q4RowScaled, false),
             "q8_row_scaled" => (Format::Q8RowScaled, false),
-            "q2_layer_scaled" => (Format::Q2LayerScaled, false),
-            "q4_layer_scaled" => (Format::Q4LayerScaled, false),
-            _ => return None,
+            word => match word.split_once("_layer_scaled/")? {
+                ("q2", width) => (
+                    Format::Q2LayerScaled {
+                        width: width.parse().ok()?,
+                    },
+                    false,
+                ),
+                ("q4", width) => (
+                    Format::Q4LayerScaled {
+                        width: width.parse().ok()?,
+                    },
+                    false,
+                ),
+                _ => return None,
+            },
         };
         let blocks = Blocks {
             format,
@@ -180,6 +192,7 @@ impl Blocks {
 
     /// The words that [`Blocks::parse`] reads.
     pub fn describe(&self) -> String {
+        let layer_scaled;
         let format = match (self.format, self.columns) {
             (Format::Q4Tiled, _) => "q4_tiled",
             (Format::Q8Tiled, _) => "q8_tiled",
@@ -190,8 +203,10 @@ impl Blocks {
             (Format::Q2RowScaled, _) => "q2_row_scaled",
             (Format::Q4RowScaled, _) => "q4_row_scaled",
             (Format::Q8RowScaled, _) => "q8_row_scaled",
-            (Format::Q2LayerScaled, _) => "q2_layer_scaled",
-            (Format::Q4LayerScaled, _) => "q4_layer_scaled",
+            (Format::Q2LayerScaled { width } | Format::Q4LayerScaled { width }, _) => {
+                layer_scaled = format!("q{}_layer_scaled/{width}", self.format.bits());
+                &layer_scaled
+            }
         };
         format!("{format} {} {}", self.rows, self.cols)
     }

@@ -7,7 +7,7 @@
 //!
 //! The sum is exact, so there is no order to keep; the few roundings after it are the same on every instruction set. Where a scale of
 //! the activations is 0 nothing is rounded, and without `s_in` they stay floats: then weights become floats too, and their sum is
-//! that of [`crate::matvec`]. So does any matrix with scales for [`LAYER`](crate::quant::LAYER) columns, made for picking rows.
+//! that of [`crate::matvec`]. So does any matrix with scales for parts of rows, made for picking rows.
 //!
 //! Each matrix has a scale for its inputs, so these are rounded for every matrix anew.
 
