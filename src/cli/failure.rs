@@ -132,6 +132,9 @@ impl From<PackError> for Failure {
             | PackError::Name { .. }
             | PackError::Busy { .. }
             | PackError::AlreadyPacked { .. }
+            | PackError::Trained { .. }
+            | PackError::TrainedTowers { .. }
+            | PackError::NotTrained { .. }
             | PackError::NotAPack { .. } => exit::USAGE,
             _ => exit::DATA,
         };

@@ -1,7 +1,7 @@
 //! `gemmad pack`: quantise a checkpoint.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use kernels::{Isa, Pool};
@@ -41,7 +41,7 @@ pub(super) struct Pack {
     /// The directory to make, NAME.pack by custom
     #[arg(long, value_name = "NAME.pack")]
     to: PathBuf,
-    /// How many bits the weights get [default: q4_0 for weights that were trained in 4 bits, else balanced]
+    /// How many bits the weights get [default: q4_0 or mobile for weights that were trained in few bits, else balanced]
     #[arg(long, value_enum)]
     recipe: Option<RecipeArg>,
     /// Replace the pack that is there
@@ -62,6 +62,8 @@ enum RecipeArg {
     Q4_0,
     /// 4 bit, and 8 where it is cheap
     Small,
+    /// 2, 4 and 8 bit as they were trained, taken over as they are: Gemma 4's checkpoints called qat-mobile-transformers
+    Mobile,
 }
 
 /// A size by its name.
@@ -69,13 +71,6 @@ fn size() -> impl TypedValueParser<Value = SyntheticSize> {
     let names = SyntheticSize::ALL.map(SyntheticSize::name);
     PossibleValuesParser::new(names)
         .try_map(|name| SyntheticSize::named(&name).ok_or("there is no such size"))
-}
-
-/// Tells what is odd about a checkpoint.
-fn warn(dir: &Path) {
-    if let Ok(checkpoint) = Checkpoint::open(dir) {
-        model_args::warn(checkpoint.warnings());
-    }
 }
 
 impl Pack {
@@ -87,21 +82,30 @@ impl Pack {
             RecipeArg::Balanced => Recipe::Balanced,
             RecipeArg::Q4_0 => Recipe::Q4_0,
             RecipeArg::Small => Recipe::Small,
+            RecipeArg::Mobile => Recipe::Mobile,
         });
         // What is wrong with the source is told when it is packed.
         let fitting = self.from.as_deref().map(pack::fitting_recipe);
         let (fitting, is_trained) = fitting.and_then(Result::ok).unwrap_or_default();
         match given {
             None if is_trained => {
+                let bits = match fitting {
+                    Recipe::Mobile => "2, 4 and 8 bits",
+                    _ => "blocks of 4 bits",
+                };
                 note(&format!(
-                    "recipe {}: the weights were trained in blocks of 4 bits, which stay as they are",
+                    "recipe {}: the weights were trained in {bits}, which stay as they are",
                     fitting.name()
                 ));
                 fitting
             }
             None => fitting,
             Some(given) => {
-                if is_trained && ![fitting, Recipe::Float].contains(&given) {
+                // Of a mobile checkpoint any other recipe is refused when it is packed.
+                if is_trained
+                    && ![fitting, Recipe::Float].contains(&given)
+                    && fitting != Recipe::Mobile
+                {
                     let (name, fitting) = (given.name(), fitting.name());
                     model_args::warn(&[format!(
                         "the weights were trained in blocks of 4 bits; {name} quantises some of them anew, {fitting} keeps all as they are"
@@ -115,10 +119,18 @@ impl Pack {
     pub(super) fn run(self) -> Result<(), Failure> {
         let isa = Isa::from_environment().map_err(|error| Failure::new(exit::CONFIG, error))?;
         let pool = Pool::new(isa, kernels::recommended_threads());
+        // What is wrong with it is told where it is packed.
+        let source = match &self.from {
+            Some(from) if from.is_dir() => Checkpoint::open_source(from).ok(),
+            _ => None,
+        };
         let options = PackOptions {
             recipe: self.recipe(),
             force: self.force,
         };
+        if let Some(source) = &source {
+            model_args::warn(source.warnings());
+        }
         let mmproj = self.mmproj.as_deref().map(Mmproj::open).transpose()?;
         if let Some(mmproj) = &mmproj {
             model_args::warn(&mmproj.warnings());
@@ -130,7 +142,6 @@ impl Pack {
         };
         let packed = match (&self.from, mmproj, self.synthetic) {
             (Some(from), Some(mmproj), _) => {
-                warn(from);
                 let tokenizer = self.tokenizer.as_deref();
                 pack::pack_with_mmproj(
                     from,
@@ -147,7 +158,6 @@ impl Pack {
                 pack::pack_gguf(from, tokenizer, &self.to, options, &pool, &mut advance)
             }
             (Some(from), None, _) => {
-                warn(from);
                 pack::pack_checkpoint(from, &self.to, options, &pool, &mut advance)
             }
             (None, _, size) => {

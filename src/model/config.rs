@@ -83,7 +83,7 @@ pub enum ConfigError {
 ///
 /// # Errors
 /// The file is missing or no JSON.
-pub(super) fn read(dir: &Path) -> Result<(Value, PathBuf), ConfigError> {
+pub(crate) fn read(dir: &Path) -> Result<(Value, PathBuf), ConfigError> {
     let path = dir.join("config.json");
     match files::read(&path, MAX_JSON_BYTES) {
         Ok(text) => Ok((parse(&text, &path)?, path)),

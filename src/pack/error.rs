@@ -140,6 +140,70 @@ pub enum PackError {
         /// Where in the tensor.
         source: NotFinite,
     },
+    /// A row of weights has a scale that is none.
+    #[error(
+        "{path}: tensor {tensor}: the scale of row {row} is {value}, and scales are more than 0 and finite; download the file again"
+    )]
+    Scale {
+        /// The source.
+        path: PathBuf,
+        /// The tensor of scales.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// What stands there.
+        value: f32,
+    },
+    /// A tensor is stored in a way that the model's layers are not.
+    #[error(
+        "{path}: tensor {tensor} {reason}: download it again, or take the checkpoint as Google publishes it"
+    )]
+    Unexpected {
+        /// The source.
+        path: PathBuf,
+        /// The tensor's canonical name.
+        tensor: String,
+        /// What is odd about it; goes on behind the name.
+        reason: String,
+    },
+    /// `quantization_config` is malformed, or does not say how the weights are stored.
+    #[error(
+        "{path}: quantization_config.{key}: {reason}: download config.json again, from where the weights are from"
+    )]
+    Quantization {
+        /// The config.json.
+        path: PathBuf,
+        /// The key behind `quantization_config`.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Weights that were trained in few bits are to get others.
+    #[error(
+        "{path} has weights that were trained in the bits they have, and recipe {recipe} would round them once more: leave --recipe out to keep them as they are, or take the model that is not quantised"
+    )]
+    Trained {
+        /// The source.
+        path: PathBuf,
+        /// The recipe that was asked for.
+        recipe: &'static str,
+    },
+    /// Towers of another file are to stand beside weights that were trained in few bits.
+    #[error(
+        "{path} has weights that were trained in few bits, and its towers with them: leave --mmproj out"
+    )]
+    TrainedTowers {
+        /// The source.
+        path: PathBuf,
+    },
+    /// There are no such weights.
+    #[error(
+        "{path} has no weights that were trained in few bits, which recipe mobile keeps: take a checkpoint whose name ends in qat-mobile-transformers, or give --recipe balanced"
+    )]
+    NotTrained {
+        /// The source.
+        path: PathBuf,
+    },
     /// A slice cuts through a group of quantised weights.
     #[error(
         "MatFormer slice {slice:?} is {width} wide in layer {layer}; a pack can be cut at multiples of 32 only: change slices.toml"

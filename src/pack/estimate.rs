@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use super::error::PackError;
 use super::huggingface::HuggingFace;
-use super::plan::{self, Described, Entry, FilePlan, Store};
-use super::quantize::Source as _;
+use super::plan::{Described, Entry, FilePlan, Store};
 use super::recipe::Recipe;
-use super::synthetic::{SyntheticSize, describe};
+use super::synthetic::SyntheticSize;
 use crate::model::architecture::Architecture;
 use crate::model::decoder::{Slice, Slices};
 use crate::model::family;
@@ -43,37 +42,27 @@ impl PackEstimate {
     /// Lays the pack of a published size out without writing it.
     ///
     /// # Errors
-    /// Never; what the layout could object to.
+    /// There are no such weights of that size.
     pub fn new(size: SyntheticSize, recipe: Recipe) -> Result<PackEstimate, PackError> {
         let path = Path::new("config.json");
-        let json = size.config(false).to_string();
-        let architecture = family::parse(json.as_bytes(), path)?;
+        let config = size.config(false, recipe);
+        let architecture = family::parse(config.to_string().as_bytes(), path)?;
         let slices = architecture.slices(None)?;
-        let tensors = architecture.text_tensors();
-        let files = plan::text(&tensors, recipe, &slices, path, &describe)?;
-        let towers = SyntheticSize::towers(&*architecture, recipe)?;
-        let tower_bytes = towers.map(|file| sum(&file.entries));
-        Ok(PackEstimate::of(architecture, slices, files, tower_bytes))
+        let files = size.plan(&config, &*architecture, &slices, recipe)?;
+        Ok(PackEstimate::of(architecture, slices, files))
     }
 
     /// Lays the pack of the checkpoint in `dir` out without writing it.
     ///
     /// # Errors
-    /// As [`pack_checkpoint`](super::pack_checkpoint): the checkpoint is incomplete, malformed or a pack.
+    /// As [`pack_checkpoint`](super::pack_checkpoint): the checkpoint is incomplete, malformed or a pack, or the recipe is none for it.
     pub fn of_checkpoint(dir: &Path, recipe: Recipe) -> Result<PackEstimate, PackError> {
         let mut source = HuggingFace::open(dir)?;
         let architecture = family::load(dir)?;
         source.find_trained(&architecture.text_tensors())?;
         let slices = architecture.slices(Some(dir))?;
-        let describe = |name: &str, _: &[usize]| source.describe(name);
-        let tensors = architecture.text_tensors();
-        let files = plan::text(&tensors, recipe, &slices, dir, &describe)?;
-        let tower = |group: Group| {
-            let tensors = source.tensors(group).into_iter();
-            sum(&plan::encoder(group, recipe, &*architecture, tensors).entries)
-        };
-        let tower_bytes = [tower(Group::Audio), tower(Group::Vision)];
-        Ok(PackEstimate::of(architecture, slices, files, tower_bytes))
+        let files = super::plan_checkpoint(&mut source, &*architecture, &slices, recipe)?;
+        Ok(PackEstimate::of(architecture, slices, files))
     }
 
     /// Reads what stands in a pack.
@@ -99,13 +88,15 @@ impl PackEstimate {
     fn of(
         architecture: Arc<dyn Architecture>,
         slices: Slices,
-        [text, ple]: [FilePlan; 2],
-        tower_bytes: [u64; 2],
+        files: Vec<FilePlan>,
     ) -> PackEstimate {
+        let of_group = |group: Group| files.iter().filter(move |file| file.group == group);
+        let bytes = |group: Group| of_group(group).map(|file| sum(&file.entries)).sum();
+        let text = of_group(Group::Text).flat_map(|file| file.entries.clone());
         PackEstimate {
-            flash_bytes: sum(&text.entries) + sum(&ple.entries) + tower_bytes.iter().sum::<u64>(),
-            tower_bytes,
-            text: text.entries,
+            flash_bytes: Group::ALL.into_iter().map(bytes).sum::<u64>(),
+            tower_bytes: [bytes(Group::Audio), bytes(Group::Vision)],
+            text: text.collect(),
             slices,
             architecture,
         }

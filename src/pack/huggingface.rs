@@ -14,11 +14,15 @@ use super::plan::{Described, matrix_shape};
 use super::quantize::{Groups, Source};
 use super::trained;
 use crate::model::tensor_table::{Role, TextTensor};
+use crate::model::weights::mobile::{self, ACTIVATION_SCALES, scale_of};
 use crate::model::weights::{Checkpoint, Group, Mapped, TensorInfo, columns};
 
 /// A group is unmapped, and its pages given back, whenever this much of it was read: the table of per-layer embeddings alone
 /// is larger than a board's memory.
 const MAPPED_READ_BYTES: u64 = 256 << 20;
+
+/// The token embeddings.
+const EMBEDDINGS: &str = "model.language_model.embed_tokens.weight";
 
 /// A checkpoint whose tensors are read a rectangle at a time.
 pub(super) struct HuggingFace {
@@ -34,7 +38,7 @@ const SAMPLE_ROWS: usize = 4;
 
 impl HuggingFace {
     pub(super) fn open(dir: &Path) -> Result<HuggingFace, PackError> {
-        let checkpoint = Checkpoint::open(dir)?;
+        let checkpoint = Checkpoint::open_source(dir)?;
         if checkpoint.pack().is_some() {
             return Err(PackError::AlreadyPacked {
                 path: dir.to_owned(),
@@ -50,6 +54,9 @@ impl HuggingFace {
 
     /// Finds out whether the text model was trained in blocks of Q4_0: all matrices of its layers, and perhaps others.
     pub(super) fn find_trained(&mut self, tensors: &[TextTensor]) -> Result<bool, PackError> {
+        if self.is_mobile() {
+            return Ok(false);
+        }
         let mut trained = HashSet::new();
         // The layers first: most checkpoints are known by one matrix.
         for of_layers in [true, false] {
@@ -104,6 +111,46 @@ impl HuggingFace {
             data: mapped.view(handle).data,
             row_len: matrix_shape(&shape).1,
         })
+    }
+
+    /// Whether its weights are integers that were trained.
+    pub(super) fn is_mobile(&self) -> bool {
+        self.checkpoint.is_mobile()
+    }
+
+    /// Whether the head has other integers or scales than the token embeddings.
+    pub(super) fn has_second_head(&mut self) -> Result<bool, PackError> {
+        let head = format!("{}.weight", mobile::HEAD);
+        for (one, other) in [
+            (EMBEDDINGS.to_owned(), head.clone()),
+            (scale_of(EMBEDDINGS), scale_of(&head)),
+        ] {
+            let mapped = self.mapped(Group::Text, 0)?;
+            // What is missing is told where the tensors are looked up.
+            let [one, other] = [one, other].map(|name| mapped.bytes(&name));
+            if other.is_some() && one != other {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Looks at every number that activations are rounded to.
+    ///
+    /// # Errors
+    /// One of them is no such number.
+    pub(super) fn check_roundings(&mut self) -> Result<(), PackError> {
+        let names: Vec<String> = (self.checkpoint.tensors())
+            .map(|info| info.name.clone())
+            .collect();
+        for group in [Group::Text, Group::Audio, Group::Vision] {
+            let own = names.iter().filter(|name| Group::of(name) == Some(group));
+            let layers = own.filter_map(|name| name.strip_suffix(ACTIVATION_SCALES[0]));
+            for layer in layers {
+                self.mapped(group, 0)?.roundings(layer)?;
+            }
+        }
+        Ok(())
     }
 
     /// Every tensor of a group.
@@ -220,5 +267,58 @@ impl Source for HuggingFace {
             }
         }
         Ok(true)
+    }
+
+    fn take(
+        &mut self,
+        pool: &Pool,
+        name: &str,
+        rows: Range<usize>,
+        integers: &mut [i8],
+        scales: &mut [f32],
+    ) -> Result<(), PackError> {
+        let scale = scale_of(name);
+        let parts = 0..scales.len() / rows.len();
+        self.read(pool, &scale, rows.clone(), parts.clone(), scales)?;
+        let row_of = |at: usize| rows.start + at / parts.len();
+        // The largest weight, of 8 bits, is to be a number, too.
+        let fits = |&scale: &f32| scale > 0.0 && (scale * 128.0).is_finite();
+        if let Some(at) = scales.iter().position(|scale| !fits(scale)) {
+            return Err(PackError::Scale {
+                path: self.checkpoint.dir().to_owned(),
+                tensor: scale,
+                row: row_of(at),
+                value: scales[at],
+            });
+        }
+        let missing = || PackError::Missing {
+            path: self.checkpoint.dir().to_owned(),
+            tensor: name.to_owned(),
+        };
+        let info = self.info(name).ok_or_else(missing)?;
+        let (dtype, row_bytes) = (info.dtype, columns(&info.shape));
+        let group = info.group.ok_or_else(missing)?;
+        let cols = integers.len() / rows.len();
+        let bits = mobile::bits(dtype, row_bytes, cols).ok_or_else(missing)?;
+        let mapped = self.mapped(group, (rows.len() * row_bytes) as u64)?;
+        let bytes = mapped.bytes(name).unwrap_or_default();
+        let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
+        pool.for_each_row_mut(integers, cols, &|row, integers| {
+            unpack(bits, &bytes[row * row_bytes..][..row_bytes], integers);
+        });
+        Ok(())
+    }
+}
+
+/// Integers of some bits, the first in the lowest bits of its byte, stored with half of their range added; those of 8 with a sign.
+///
+/// Source: `src/model/gemma4/mobile.md` section 1.2.
+fn unpack(bits: usize, bytes: &[u8], integers: &mut [i8]) {
+    let sign = if bits == 8 { 0 } else { 1 << (bits - 1) };
+    let mask = u8::MAX >> (8 - bits);
+    for (integers, &byte) in integers.chunks_mut(8 / bits).zip(bytes) {
+        for (place, q) in integers.iter_mut().enumerate() {
+            *q = (byte >> (place * bits) & mask).cast_signed() - sign;
+        }
     }
 }

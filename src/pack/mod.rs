@@ -10,6 +10,7 @@ mod error;
 mod estimate;
 mod gguf;
 mod huggingface;
+mod mobile;
 mod plan;
 mod quantize;
 mod recipe;
@@ -17,6 +18,7 @@ mod residual;
 mod synthetic;
 mod trained;
 mod verify;
+mod widths;
 mod with_towers;
 mod writer;
 
@@ -34,13 +36,16 @@ pub use verify::verify;
 pub use with_towers::pack_with_mmproj;
 pub use writer::Progress;
 
-use crate::model::family;
+use crate::model::architecture::Architecture;
+use crate::model::decoder::Slices;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Group, PackManifest};
+use crate::model::{config, family};
 use gguf::Gguf;
 use huggingface::HuggingFace;
 use plan::FilePlan;
 use quantize::{Quantizer, Source};
+use widths::Widths;
 use writer::PackWriter;
 
 /// How a pack is made.
@@ -71,9 +76,12 @@ type Companion = (String, Vec<u8>);
 
 /// Packs the checkpoint in `dir`, in the layout that Hugging Face publishes, as `target`.
 ///
+/// Recipe [`Recipe::Mobile`] takes the weights over as they were trained, and only those that were
+/// ([`Checkpoint::is_mobile`](crate::model::weights::Checkpoint::is_mobile)).
+///
 /// # Errors
-/// The source is incomplete, malformed or a pack; the target exists, or its disk is full or not writable. Nothing is left at
-/// the target then.
+/// The source is incomplete, malformed or a pack; the recipe is none for it; the target exists, or its disk is full or not writable.
+/// Nothing is left at the target then.
 pub fn pack_checkpoint(
     dir: &Path,
     target: &Path,
@@ -90,28 +98,48 @@ pub fn pack_checkpoint(
     let config_path = dir.join("config.json");
     Tokenizer::load(dir)?.check_config(&spec.ids, spec.vocab_size, &config_path)?;
 
-    let describe = |name: &str, _: &[usize]| source.describe(name);
-    let mut files = Vec::from(plan::text(
-        &architecture.text_tensors(),
-        options.recipe,
-        &slices,
-        dir,
-        &describe,
-    )?);
-    for group in [Group::Audio, Group::Vision] {
-        let tensors = source.tensors(group);
-        if !tensors.is_empty() {
-            files.push(plan::encoder(
-                group,
-                options.recipe,
-                &*architecture,
-                tensors.into_iter(),
-            ));
-        }
-    }
+    let files = plan_checkpoint(&mut source, &*architecture, &slices, options.recipe)?;
     let companions = companions(dir)?;
     let pack = begin(target, options, &files, &companions, progress)?;
     write(pack, &files, pool, &mut source, options.recipe)
+}
+
+/// Lays a checkpoint out.
+fn plan_checkpoint(
+    source: &mut HuggingFace,
+    architecture: &dyn Architecture,
+    slices: &Slices,
+    recipe: Recipe,
+) -> Result<Vec<FilePlan>, PackError> {
+    let path = source.path().to_owned();
+    match (source.is_mobile(), recipe) {
+        (true, Recipe::Mobile) => {
+            let has_head = source.has_second_head()?;
+            source.check_roundings()?;
+            let find = |name: &str| source.describe(name);
+            let files = mobile::files(architecture, &path, &find, has_head)?;
+            let (config, path) = config::read(&path)?;
+            Widths::of(&config, &path)?.check(&files)?;
+            return Ok(files);
+        }
+        (true, recipe) => {
+            let recipe = recipe.name();
+            return Err(PackError::Trained { path, recipe });
+        }
+        (false, Recipe::Mobile) => return Err(PackError::NotTrained { path }),
+        (false, _) => {}
+    }
+    let describe = |name: &str, _: &[usize]| source.describe(name);
+    let tensors = architecture.text_tensors();
+    let mut files = Vec::from(plan::text(&tensors, recipe, slices, &path, &describe)?);
+    for group in [Group::Audio, Group::Vision] {
+        let tensors = source.tensors(group);
+        if !tensors.is_empty() {
+            let tensors = tensors.into_iter();
+            files.push(plan::encoder(group, recipe, architecture, tensors));
+        }
+    }
+    Ok(files)
 }
 
 /// Packs a text model of llama.cpp; its tokenizer is that of `tokenizer_dir` where one is given, else the file's own.
@@ -127,6 +155,10 @@ pub fn pack_gguf(
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
     writer::check_target(target, options.force)?;
+    if options.recipe == Recipe::Mobile {
+        let path = file.to_owned();
+        return Err(PackError::NotTrained { path });
+    }
     let mut source = Gguf::open(file)?;
     let (architecture, companions) = source.companions(tokenizer_dir)?;
     let slices = architecture.slices(None)?;
@@ -183,14 +215,18 @@ pub struct Packed {
     pub requantised: Vec<String>,
 }
 
-/// The recipe that fits a source, and whether it keeps trained blocks of 4 bits as they are, which no other does.
+/// The recipe that fits a source, and whether it keeps integers that were trained as they are, which no other does.
 ///
 /// # Errors
 /// As [`pack_checkpoint`] and [`pack_gguf`]: the source is malformed, or no model that is packed.
 pub fn fitting_recipe(from: &Path) -> Result<(Recipe, bool), PackError> {
     let is_trained = if from.is_dir() {
+        let mut source = HuggingFace::open(from)?;
+        if source.is_mobile() {
+            return Ok((Recipe::Mobile, true));
+        }
         let architecture = family::load(from)?;
-        HuggingFace::open(from)?.find_trained(&architecture.text_tensors())?
+        source.find_trained(&architecture.text_tensors())?
     } else {
         let mut source = Gguf::open(from)?;
         let architecture = source.architecture()?;

@@ -22,7 +22,7 @@ const CUT: usize = kernels::quant::GROUP;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Described {
     pub(super) shape: Vec<usize>,
-    /// BF16, F16 or F32: what it is stored as where it is not quantised.
+    /// BF16, F16 or F32: what it is stored as where it is not quantised. U8 or I8: integers that were trained, packed row by row.
     pub(super) dtype: Dtype,
     /// Bits of an integer, where the source consists of groups of 32 with a scale in f16.
     pub(super) block_bits: Option<usize>,
@@ -43,6 +43,8 @@ pub(super) struct Entry {
 pub(super) enum Store {
     /// Quantised: all rows of the source up to `blocks.rows`, `blocks.cols` columns from `first_col` on.
     Quantized { blocks: Blocks, first_col: usize },
+    /// Integers and scales as the source has them ([`super::mobile`]).
+    Trained(Blocks),
     /// Number by number, as in the source.
     Plain(Described),
     /// The second plane: what the first one leaves of the source, quantised.
@@ -55,7 +57,7 @@ impl Entry {
     /// Bytes in the file; `None` where that does not fit.
     pub(super) fn bytes(&self) -> Option<u64> {
         match &self.store {
-            Store::Quantized { blocks, .. } | Store::Residual(blocks) => {
+            Store::Quantized { blocks, .. } | Store::Trained(blocks) | Store::Residual(blocks) => {
                 blocks.bytes().map(|bytes| bytes as u64)
             }
             Store::ResidualPeaks { rows, .. } => (*rows as u64).checked_mul(residual::PEAK_BYTES),

@@ -7,7 +7,7 @@ use std::path::Path;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use kernels::Pool;
-use kernels::quant::{GROUP, NotFinite, store_blocks};
+use kernels::quant::{GROUP, NotFinite, TILE_ROWS, store_blocks, store_rows};
 use safetensors::Dtype;
 
 use super::error::PackError;
@@ -49,6 +49,23 @@ pub(super) trait Source {
         cols: Range<usize>,
         groups: &mut Groups,
     ) -> Result<bool, PackError>;
+
+    /// Takes some rows of a matrix of trained integers as they are.
+    ///
+    /// | buffer | shape |
+    /// |---|---|
+    /// | `integers` | \[rows, cols\] |
+    /// | `scales` | \[rows, scales of a row\] |
+    fn take(
+        &mut self,
+        _pool: &Pool,
+        name: &str,
+        _rows: Range<usize>,
+        _integers: &mut [i8],
+        _scales: &mut [f32],
+    ) -> Result<(), PackError> {
+        unreachable!("{name} is planned as trained, and there is no such matrix here")
+    }
 }
 
 /// A rectangle of integers, `[rows, cols]`, each with the scale of its group, `[rows, cols / GROUP]`.
@@ -75,6 +92,7 @@ pub(super) struct Quantizer {
     piece: Vec<f32>,
     turned: Vec<f32>,
     groups: Groups,
+    integers: Vec<i8>,
     bytes: Vec<u8>,
     requantised: BTreeSet<String>,
 }
@@ -92,6 +110,7 @@ impl Quantizer {
             Store::Quantized { blocks, first_col } => {
                 self.quantize(pool, source, &entry.source, *blocks, *first_col, out)
             }
+            Store::Trained(blocks) => self.take(pool, source, &entry.source, *blocks, out),
             Store::Plain(tensor) => self.copy(pool, source, &entry.source, tensor, out),
             Store::Residual(blocks) => {
                 let shape = (blocks.rows, blocks.cols);
@@ -216,6 +235,42 @@ impl Quantizer {
     /// Tensors of which some rows could not be taken over as they are, by name.
     pub(super) fn requantised(self) -> Vec<String> {
         self.requantised.into_iter().collect()
+    }
+
+    /// Lays trained integers out, without changing any.
+    fn take(
+        &mut self,
+        pool: &Pool,
+        source: &mut impl Source,
+        tensor: &str,
+        Blocks {
+            format, rows, cols, ..
+        }: Blocks,
+        out: &mut FileWriter<'_, '_>,
+    ) -> Result<(), PackError> {
+        let row_scales = format.row_scales(cols);
+        let piece_rows = piece_rows(cols);
+        for first in (0..rows).step_by(piece_rows) {
+            let last = rows.min(first + piece_rows);
+            let n = last - first;
+            self.integers.resize(n * cols, 0);
+            self.piece.resize(n * row_scales, 0.0);
+            let (integers, scales) = (&mut self.integers[..], &mut self.piece[..]);
+            source.take(pool, tensor, first..last, integers, scales)?;
+            let (integers, scales) = (&self.integers, &self.piece);
+            let bytes = format.matrix_bytes(n, cols).unwrap_or(0);
+            self.bytes.resize(bytes, 0);
+            // Each tile by itself.
+            let unit = format.matrix_bytes(TILE_ROWS, cols).unwrap_or(0);
+            pool.for_each_chunk_mut(&mut self.bytes, unit, &|at, out| {
+                let rows = at * TILE_ROWS..n.min((at + 1) * TILE_ROWS);
+                let integers = &integers[rows.start * cols..rows.end * cols];
+                let scales = &scales[rows.start * row_scales..rows.end * row_scales];
+                store_rows(format, integers, scales, rows.len(), cols, out);
+            });
+            out.write(&self.bytes)?;
+        }
+        Ok(())
     }
 
     /// Writes what `form` makes of the residuals of some rows, until all have had their turn.

@@ -19,6 +19,8 @@ pub enum Recipe {
     Q4_0,
     /// FFN, attention, head and PLE table in 4 bit; LAuReL, AltUp, the per-layer-input projections and the towers in 8.
     Small,
+    /// As a checkpoint has them that was trained in 2, 4 and 8 bits.
+    Mobile,
 }
 
 /// In what order a matrix's weights are stored.
@@ -39,6 +41,7 @@ impl Recipe {
             Recipe::Balanced => "balanced",
             Recipe::Q4_0 => "q4_0",
             Recipe::Small => "small",
+            Recipe::Mobile => "mobile",
         }
     }
 
@@ -65,6 +68,7 @@ impl Recipe {
                 Role::Encoder => false,
             },
             Recipe::Small => !matches!(role, Role::Side | Role::Encoder),
+            Recipe::Mobile => unreachable!("trained weights are laid out as they are"),
         };
         Some(match (q4, arrangement) {
             (true, Arrangement::Tiled) => Format::Q4Tiled,

@@ -10,7 +10,7 @@ use super::huggingface::HuggingFace;
 use super::plan::{self, Described};
 use super::quantize::{Quantizer, Source};
 use super::writer::{self, Progress};
-use super::{Companion, PackOptions, Packed, base_name, begin, companions, write_files};
+use super::{Companion, PackOptions, Packed, Recipe, base_name, begin, companions, write_files};
 use crate::model::family;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Group;
@@ -31,6 +31,15 @@ pub fn pack_with_mmproj(
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
     writer::check_target(target, options.force)?;
+    if options.recipe == Recipe::Mobile {
+        let path = from.to_owned();
+        return Err(
+            match from.is_dir() && HuggingFace::open(from)?.is_mobile() {
+                true => PackError::TrainedTowers { path },
+                false => PackError::NotTrained { path },
+            },
+        );
+    }
     if !from.is_dir() {
         let mut text = Gguf::open(from)?;
         let (_, small) = text.companions(tokenizer_dir)?;
@@ -49,6 +58,10 @@ pub fn pack_with_mmproj(
         return both.pack(target, options, pool, progress);
     }
     let mut text = HuggingFace::open(from)?;
+    if text.is_mobile() {
+        let (path, recipe) = (from.to_owned(), options.recipe.name());
+        return Err(PackError::Trained { path, recipe });
+    }
     // What its config.json says alone is told first, by name.
     let alone = family::load(from)?;
     text.find_trained(&alone.text_tensors())?;

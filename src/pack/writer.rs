@@ -298,7 +298,9 @@ impl Layout {
         for entry in &plan.entries {
             let bytes = entry.bytes().unwrap_or(u64::MAX / 2);
             let (dtype, shape) = match &entry.store {
-                Store::Quantized { blocks, .. } | Store::Residual(blocks) => {
+                Store::Quantized { blocks, .. }
+                | Store::Trained(blocks)
+                | Store::Residual(blocks) => {
                     formats.insert(entry.name.clone(), blocks.describe().into());
                     (Dtype::U8, vec![bytes as usize])
                 }

@@ -10,6 +10,7 @@ mod common;
 mod gemma4;
 mod gguf;
 mod mmproj;
+mod mobile;
 mod mutated;
 mod other_hands;
 mod pictures;

@@ -81,10 +81,19 @@ fn second_plane_bytes(pack: &Path) -> f64 {
 fn a_checkpoint_is_planned_as_the_packs_that_are_made_of_it() {
     let home = tempfile::tempdir().unwrap();
     let many = with_many_slices(home.path());
-    for (dir, name, slices) in [(demo(), "demo", 2), (many, "many", 13)] {
+    let trained = demo().with_file_name("demo-gemma4").join("mobile");
+    let any = &["small", "q4_0", "balanced", "q8"][..];
+    for (dir, name, slices, recipes) in [
+        (demo(), "demo", 2, any),
+        (many, "many", 13, any),
+        (trained, "mobile", 1, &["mobile"]),
+    ] {
         let dir = dir.to_str().unwrap();
         let planned = plan(&["--model", dir, "--flash-mb-s=100"]);
-        for recipe in ["small", "q4_0", "balanced", "q8"] {
+        let own = planned["rows"].as_array().unwrap().iter();
+        let own = own.filter(|row| row["model"] == name);
+        assert_eq!(own.count(), slices * recipes.len(), "{name}");
+        for &recipe in recipes {
             let target = home.path().join(format!("{name}-{recipe}.pack"));
             let pack = target.to_str().unwrap();
             printed(&["pack", "--from", dir, "--to", pack, "--recipe", recipe]);
@@ -234,6 +243,27 @@ fn gemma_4_is_planned_as_its_specification_counts() {
         )
     };
     assert_eq!(of(&long), of(&beyond));
+}
+
+/// The specification of the mobile checkpoints counts 795.6 and 2230.3 MB a token (section 1.4).
+#[test]
+fn gemma_4_that_was_trained_in_few_bits_is_small() {
+    let planned = plan(&["--context=4096"]);
+    for (model, token_mb, idle_gb, all_gb) in [
+        ("Gemma 4 E2B", 800.0, 0.95, 1.5),
+        ("Gemma 4 E4B", 2240.0, 2.5, 2.8),
+    ] {
+        let rows = rows(&planned, model, "mobile");
+        assert_eq!(rows.len(), 1, "{model}");
+        let of = |key: &str| number(rows[0], key);
+        let token = of("weight_bytes_per_token") / 1e6;
+        assert!((token_mb * 0.99..=token_mb).contains(&token), "{token} MB");
+        let idle = of("resident_idle_bytes");
+        let towers = of("resident_speech_bytes") + of("resident_motion_bytes") - 2.0 * idle;
+        assert!(idle <= idle_gb * 1e9, "{model}: {idle}");
+        assert!(idle + towers <= all_gb * 1e9, "{model}: {idle} + {towers}");
+    }
+    assert!(rows(&planned, "Gemma 3n E2B", "mobile").is_empty());
 }
 
 #[test]

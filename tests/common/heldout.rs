@@ -41,6 +41,12 @@ pub(crate) const GEMMA4: Demo = Demo {
     lost_in_noise: 1,
 };
 
+/// Trained in 2, 4 and 8 bits; it runs from a pack only.
+pub(crate) const GEMMA4_MOBILE: Demo = Demo {
+    directory: "models/demo-gemma4/mobile",
+    ..GEMMA4
+};
+
 /// Rounding may tip a close call: one file more or less than the reference.
 pub(crate) const TOLERANCE: usize = 1;
 

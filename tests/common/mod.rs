@@ -42,6 +42,15 @@ pub fn fixtures_gemma4_gguf() -> PathBuf {
     )
 }
 
+/// The Gemma 4 checkpoint under test whose bits were trained: `GEMMAD_FIXTURES_G4_MOBILE`, else the one in the repository. It was made of
+/// [`fixtures_gemma4`], whose prompts, picture and clip its goldens are of.
+pub fn fixtures_gemma4_mobile() -> PathBuf {
+    std::env::var_os("GEMMAD_FIXTURES_G4_MOBILE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-g4a-qat-mobile"),
+        PathBuf::from,
+    )
+}
+
 /// The checkpoint under test as a pack in `dir`.
 pub fn tiny_pack(recipe: Recipe, dir: &Path) -> PathBuf {
     pack_of(&fixtures(), recipe, dir)

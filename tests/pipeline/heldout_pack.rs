@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::heldout::{Demo, GEMMA3N, GEMMA4, TOLERANCE, demo, expected};
+use crate::heldout::{Demo, GEMMA3N, GEMMA4, GEMMA4_MOBILE, TOLERANCE, demo, expected};
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::features::image::{ImageLimits, RgbImage};
 use gemmad::model::decoder::kv_cache::KvType;
@@ -139,4 +139,14 @@ fn gemma_4_balanced_with_keys_and_values_in_8_bits() {
 #[test]
 fn gemma_4_small() {
     check(&GEMMA4, Recipe::Small, KvType::F32);
+}
+
+#[test]
+fn gemma_4_as_it_was_trained_in_few_bits() {
+    check(&GEMMA4_MOBILE, Recipe::Mobile, KvType::F32);
+}
+
+#[test]
+fn gemma_4_as_it_was_trained_in_few_bits_with_keys_and_values_in_8_bits() {
+    check(&GEMMA4_MOBILE, Recipe::Mobile, KvType::Int8);
 }

@@ -1,4 +1,4 @@
-//! Integers with one scale a row, or for 256 columns, on every instruction set against a naive product of the numbers that were
+//! Integers with one scale a row, or for some columns of it, on every instruction set against a naive product of the numbers that were
 //! stored: sums of integers are exact and the few roundings after them are told, so the bits must be the same.
 
 use kernels::gelu::gelu_tanh_mul;

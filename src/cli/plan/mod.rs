@@ -160,7 +160,7 @@ impl Plan {
 
     fn add_published(&self, report: &mut Report) -> Result<(), Failure> {
         for size in SyntheticSize::ALL {
-            for recipe in RECIPES {
+            for &recipe in size.recipes() {
                 let pack = PackEstimate::new(size, recipe)?;
                 let whole = pack.slices.full().name.clone();
                 let model = format!("{} {}", pack.architecture.spec().family, size.model());
@@ -173,7 +173,7 @@ impl Plan {
     }
 }
 
-/// From the smallest to the largest.
+/// Those of a checkpoint that is not quantised, from the smallest to the largest.
 const RECIPES: [Recipe; 4] = [Recipe::Small, Recipe::Q4_0, Recipe::Balanced, Recipe::Q8];
 
 /// The model that was given.
@@ -184,7 +184,7 @@ struct Model {
 
 impl Model {
     fn open(dir: &Path) -> Result<Model, Failure> {
-        let checkpoint = Checkpoint::open(dir)?;
+        let checkpoint = Checkpoint::open_source(dir)?;
         // Also of `.`.
         let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let name = path.file_name().unwrap_or(path.as_os_str());
@@ -224,7 +224,11 @@ impl Model {
             report.add(&pack, &self.name, &manifest.recipe, |_| true);
             return Ok(());
         }
-        for recipe in RECIPES {
+        let recipes = match self.checkpoint.is_mobile() {
+            true => &[Recipe::Mobile][..],
+            false => &RECIPES,
+        };
+        for &recipe in recipes {
             let pack = PackEstimate::of_checkpoint(self.checkpoint.dir(), recipe)?;
             report.add(&pack, &self.name, recipe.name(), |_| true);
         }

@@ -1,5 +1,8 @@
 //! Token embeddings and the LM head: one matrix, in a pack perhaps in two planes.
 //!
+//! Where its integers were trained, what goes into the product and what comes out of it is rounded, and lookups are not. A checkpoint may then
+//! have a head that is another matrix.
+//!
 //! Of two planes A and B the weights are A + B, and a logit is `A·h + B·h`, added in f32. A is read for every token; where few logits
 //! decide what is chosen, only the rows of B are read that may be among those few. With the `n` best wanted:
 //!
@@ -51,6 +54,8 @@ pub enum Exact<'a> {
 pub(crate) struct Head {
     /// All of it, or the first plane.
     embed_tokens: Tensor,
+    /// The same for products, or another matrix.
+    product: Tensor,
     residual: Option<Residual>,
     cap: Option<f32>,
 }
@@ -120,8 +125,10 @@ impl Head {
             None => None,
             Some(file) => Some(Residual::load(file, checkpoint, loader.weights, rows)?),
         };
+        let embed_tokens = loader.matrix("embed_tokens.weight", rows, d)?;
         Ok(Head {
-            embed_tokens: loader.matrix("embed_tokens.weight", rows, d)?,
+            embed_tokens,
+            product: loader.head(embed_tokens)?,
             residual,
             cap,
         })
@@ -161,7 +168,7 @@ impl Head {
         Ok(())
     }
 
-    /// `out = cap · tanh(embed_tokens · hidden / cap)` for the first `out.len()` ids.
+    /// `out = cap · tanh(product · hidden / cap)` for the first `out.len()` ids.
     pub(crate) fn logits(
         &self,
         compute: Compute<'_>,
@@ -171,7 +178,7 @@ impl Head {
         out: &mut [f32],
     ) -> Result<(), WeightsError> {
         let Compute { pool, weights } = compute;
-        let first = weights.view(self.embed_tokens).rows(0..out.len());
+        let first = weights.view(self.product).rows(0..out.len());
         kernels::matvec::matvec(pool, first, hidden, out);
         if let Some(residual) = &self.residual {
             match exact {
@@ -197,7 +204,7 @@ impl Head {
         let block_rows = kernels::matvec::BLOCK_ROWS;
         let mut blocks: Vec<u32> = ids.iter().map(|id| id / block_rows as u32).collect();
         blocks.dedup();
-        let first = weights.view(self.embed_tokens).rows(0..out.len());
+        let first = weights.view(self.product).rows(0..out.len());
         let short = blocks.last().map_or(0, |&last| {
             ((last as usize + 1) * block_rows).saturating_sub(out.len())
         });

@@ -1,6 +1,7 @@
 //! Tensors of a text model by the part of their name behind the model's, or the layer's, prefix.
 
 use super::RmsNorm;
+use crate::model::weights::mobile::HEAD;
 use crate::model::weights::{Mapped, Tensor, WeightsError};
 
 /// What every text tensor's canonical name starts with.
@@ -44,6 +45,16 @@ impl<'a> Loader<'a> {
         cols: usize,
     ) -> Result<Tensor, WeightsError> {
         self.weights.matrix(&self.name(leaf), rows, cols)
+    }
+
+    /// The head: `embed_tokens` with the roundings of products, or a matrix of its own.
+    pub(crate) fn head(&self, embed_tokens: Tensor) -> Result<Tensor, WeightsError> {
+        let Tensor { rows, cols, .. } = embed_tokens;
+        let own = format!("{HEAD}.weight");
+        match self.weights.contains(&own) {
+            true => self.weights.matrix(&own, rows, cols),
+            false => Ok(embed_tokens.rounding(self.weights.roundings(HEAD)?)),
+        }
     }
 
     /// A matrix, whole or in the column segments `{leaf}.0`, `{leaf}.1`, … of a pack.

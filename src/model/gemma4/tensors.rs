@@ -122,8 +122,8 @@ pub(super) const CATEGORIES: [Category; 11] = [
     other("embed_audio"),
 ];
 
-/// The category of what other families do not have.
-const OWN: [(&str, &str); 1] = [("layer_scalar", "text.norms")];
+/// The category of what other families do not have. A head of its own are the token embeddings once more.
+const OWN: [(&str, &str); 2] = [("layer_scalar", "text.norms"), ("lm_head", "embed_tokens")];
 
 /// The name of the category of a canonical tensor name.
 pub(super) fn category(config: &TextConfig, name: &str) -> Option<&'static str> {

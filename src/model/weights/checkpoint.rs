@@ -11,6 +11,7 @@ use super::foreign;
 use super::header::{MAX_HEADER_BYTES, read_header};
 use super::index::{self, Source};
 use super::mapping::{self, Mapped};
+use super::mobile;
 use super::pack::{HEAD_RESIDUAL, PackManifest};
 use super::tensor_info::TensorInfo;
 use super::{Group, WeightsError};
@@ -24,6 +25,7 @@ pub struct Checkpoint {
     handles: Vec<File>,
     tensors: BTreeMap<String, TensorInfo>,
     pack: Option<PackManifest>,
+    is_mobile: bool,
     warnings: Vec<String>,
     /// The groups that somebody has mapped.
     mapped: [Mutex<Weak<Mapped>>; Group::ALL.len()],
@@ -35,8 +37,22 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A file that is missing, truncated, overlapping, or whose header is malformed or too large; a tensor found twice, or named by
-    /// the index and not found; tensors as other programs name or quantise them.
+    /// the index and not found; tensors as other programs name or quantise them; weights that run from a pack only.
     pub fn open(dir: &Path) -> Result<Checkpoint, WeightsError> {
+        let checkpoint = Checkpoint::open_source(dir)?;
+        match checkpoint.is_mobile {
+            true => Err(WeightsError::PackFirst {
+                dir: dir.to_owned(),
+            }),
+            false => Ok(checkpoint),
+        }
+    }
+
+    /// As [`Checkpoint::open`], for making a pack of it: the weights may be trained in few bits ([`Checkpoint::is_mobile`]).
+    ///
+    /// # Errors
+    /// As there, but for that.
+    pub fn open_source(dir: &Path) -> Result<Checkpoint, WeightsError> {
         let no_weights = || match files::instead_of_checkpoint(dir) {
             Some(reason) => WeightsError::NotACheckpoint {
                 path: dir.to_owned(),
@@ -91,6 +107,7 @@ impl Checkpoint {
             dir: dir.to_owned(),
             files,
             handles,
+            is_mobile: pack.is_none() && tensors.keys().any(|name: &String| mobile::marks(name)),
             tensors,
             pack,
             warnings,
@@ -98,7 +115,9 @@ impl Checkpoint {
         };
         checkpoint.canonicalise();
         if checkpoint.pack.is_none() {
-            foreign::refuse(dir, &checkpoint.tensors)?;
+            if !checkpoint.is_mobile {
+                foreign::refuse(dir, &checkpoint.tensors)?;
+            }
             checkpoint.warnings.extend(foreign::unmerged_adapter(dir));
         }
         Ok(checkpoint)
@@ -108,6 +127,9 @@ impl Checkpoint {
     /// embeddings theirs where they were saved as what is tied to them.
     fn canonicalise(&mut self) {
         self.name_text();
+        if self.is_mobile {
+            return self.rename(mobile::canonical);
+        }
         let embeddings = "model.language_model.embed_tokens.weight";
         if self.tensors.contains_key(embeddings) {
             return;
@@ -130,14 +152,21 @@ impl Checkpoint {
         {
             return;
         }
+        self.rename(
+            |name| match (Group::of(name), name.strip_prefix("model.")) {
+                (None, Some(rest)) => format!("model.language_model.{rest}"),
+                _ => name.to_owned(),
+            },
+        );
+    }
+
+    fn rename(&mut self, canonical: impl Fn(&str) -> String) {
         let tensors = std::mem::take(&mut self.tensors);
         self.tensors = tensors
             .into_values()
             .map(|mut info| {
-                if let (None, Some(rest)) = (info.group, info.name.strip_prefix("model.")) {
-                    info.name = format!("model.language_model.{rest}");
-                    info.group = Group::of(&info.name);
-                }
+                info.name = canonical(&info.name);
+                info.group = Group::of(&info.name);
                 (info.name.clone(), info)
             })
             .collect();
@@ -146,6 +175,11 @@ impl Checkpoint {
     /// What the pack says of itself; `None` for a checkpoint in the published layout.
     pub fn pack(&self) -> Option<&PackManifest> {
         self.pack.as_ref()
+    }
+
+    /// Whether its weights are quantised as they were trained ([`mobile`]): a pack takes them over as they are.
+    pub fn is_mobile(&self) -> bool {
+        self.is_mobile
     }
 
     /// What is odd about its files, in one line each: it serves all the same.

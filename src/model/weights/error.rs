@@ -41,6 +41,14 @@ pub enum WeightsError {
         /// What they are, and what to do.
         reason: String,
     },
+    /// The weights were trained in few bits, which are read from a pack only.
+    #[error(
+        "{dir} holds weights that were trained in 2, 4 and 8 bits: pack it first (gemmad pack --from DIR --to NAME.pack takes them over as they are), and give the pack"
+    )]
+    PackFirst {
+        /// The checkpoint's directory.
+        dir: PathBuf,
+    },
     /// A safetensors header is malformed, or the file is shorter or longer than it says.
     #[error("{path}: {reason}; download the file again")]
     Header {

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use kernels::Matrix;
-use kernels::quant::{GROUP, Quantized, TILE_ROWS};
+use kernels::quant::{GROUP, Quantized, Roundings, TILE_ROWS};
 use safetensors::Dtype;
 
 use super::pack::Blocks;
@@ -15,6 +15,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Whether products with it may round what goes in and comes out: it has one scale for each row.
+    pub(super) fn rounds(self) -> bool {
+        match self {
+            Kind::Float(_) => false,
+            Kind::Quantized(blocks) => {
+                blocks.format.is_tiled() && !blocks.format.has_group_scales()
+            }
+        }
+    }
+
     /// Bytes of one row of `cols` numbers; `None` where a row's bytes do not lie together.
     pub(super) fn row_bytes(self, cols: usize) -> Option<usize> {
         match self {
@@ -39,7 +49,9 @@ impl Kind {
     pub(super) fn rows(self, bytes: &[u8], rows: usize, cols: usize) -> Matrix<'_> {
         match self {
             Kind::Float(dtype) => float_matrix(dtype, bytes, rows, cols),
-            Kind::Quantized(blocks) => quantized_matrix(blocks, bytes, rows, cols),
+            Kind::Quantized(blocks) => {
+                quantized_matrix(blocks, Roundings::default(), bytes, rows, cols)
+            }
         }
     }
 }
@@ -69,6 +81,7 @@ pub(super) fn float_matrix(dtype: Dtype, bytes: &[u8], rows: usize, cols: usize)
 /// `rows × cols` as stored.
 pub(super) fn quantized_matrix(
     blocks: Blocks,
+    roundings: Roundings,
     bytes: &[u8],
     rows: usize,
     cols: usize,
@@ -76,7 +89,7 @@ pub(super) fn quantized_matrix(
     let length = blocks.format.matrix_bytes(rows, cols).unwrap_or(0);
     match Quantized::new(blocks.format, &bytes[..length], rows, cols) {
         Some(matrix) if blocks.columns => Matrix::quantized_columns(matrix),
-        Some(matrix) => Matrix::quantized(matrix),
+        Some(matrix) => Matrix::quantized(matrix.with_roundings(roundings)),
         None => unreachable!("the header was checked against the format's size"),
     }
 }

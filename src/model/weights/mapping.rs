@@ -7,12 +7,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use kernels::quant::{TILE_ROWS, dequantize_row};
+use kernels::quant::{Roundings, TILE_ROWS, dequantize_row};
 use kernels::{Matrix, MatrixData};
 use memmap2::{Mmap, MmapOptions};
 
 use super::error::io;
 use super::kind::{Kind, blocks_of, element_bytes, float_matrix, quantized_matrix};
+use super::mobile::layer_of;
 use super::tensor_info::{TensorInfo, columns};
 use super::{Group, WeightsError};
 
@@ -42,9 +43,18 @@ pub struct Tensor {
     /// Columns: the product of the other dimensions.
     pub cols: usize,
     kind: Kind,
+    roundings: Roundings,
 }
 
 impl Tensor {
+    /// The same matrix, with roundings of what goes in and comes out where its format has such.
+    pub(in crate::model) fn rounding(self, roundings: Roundings) -> Tensor {
+        match self.kind.rounds() {
+            true => Tensor { roundings, ..self },
+            false => self,
+        }
+    }
+
     /// Whether its first columns are a matrix, whatever their number.
     pub fn has_any_columns(&self) -> bool {
         self.stored_by_column() || matches!(self.kind, Kind::Float(_))
@@ -241,13 +251,15 @@ impl Mapped {
             });
         }
         if let Some(blocks) = info.blocks {
-            return Ok(Tensor {
+            let tensor = Tensor {
                 run: entry.run,
                 offset: entry.offset,
                 rows,
                 cols,
                 kind: Kind::Quantized(blocks),
-            });
+                roundings: Roundings::default(),
+            };
+            return Ok(tensor.rounding(self.roundings(layer_of(name))?));
         }
         let size = element_bytes(info.dtype).ok_or_else(|| WeightsError::Dtype {
             path: entry.path.clone(),
@@ -267,6 +279,7 @@ impl Mapped {
             rows,
             cols,
             kind: Kind::Float(info.dtype),
+            roundings: Roundings::default(),
         })
     }
 
@@ -292,12 +305,18 @@ impl Mapped {
             Kind::Float(dtype) => float_matrix(dtype, bytes, tensor.rows, tensor.cols),
             Kind::Quantized(blocks) => {
                 let (rows, cols) = blocks.stored();
-                quantized_matrix(blocks, bytes, rows, cols)
+                quantized_matrix(blocks, tensor.roundings, bytes, rows, cols)
             }
         }
     }
 
-    /// The bytes of a tensor; `None` where there is no such tensor.
+    /// The bytes of a tensor as they are stored; `None` where there is no such tensor.
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let Stretch { run, range } = self.stretch(name)?;
+        self.runs[run].map.get(range)
+    }
+
+    /// Where the bytes of a tensor lie; `None` where there is no such tensor.
     pub(super) fn stretch(&self, name: &str) -> Option<Stretch> {
         let entry = self.table.get(name)?;
         Some(Stretch {

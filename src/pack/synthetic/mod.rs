@@ -2,6 +2,7 @@
 
 mod gemma3n;
 mod gemma4;
+mod mobile;
 mod random;
 mod vocabulary;
 mod weights;
@@ -17,8 +18,9 @@ use super::plan::{self, Described, FilePlan};
 use super::writer::{self, Progress};
 use super::{Companion, PackOptions, Packed, Recipe, begin};
 use crate::model::architecture::Architecture;
-use crate::model::family;
+use crate::model::decoder::Slices;
 use crate::model::weights::Group;
+use crate::model::{config, family};
 use weights::Weights;
 
 /// Which published model a synthetic pack has the size of.
@@ -76,14 +78,33 @@ impl SyntheticSize {
         }
     }
 
+    /// The recipes that there are packs of, from the smallest to the largest.
+    pub fn recipes(self) -> &'static [Recipe] {
+        match mobile::quantization_config(self) {
+            Some(_) => &[
+                Recipe::Mobile,
+                Recipe::Small,
+                Recipe::Q4_0,
+                Recipe::Balanced,
+                Recipe::Q8,
+            ],
+            None => &[Recipe::Small, Recipe::Q4_0, Recipe::Balanced, Recipe::Q8],
+        }
+    }
+
     /// Its `config.json`, as published but for the ids of the synthetic vocabulary.
-    pub(super) fn config(self, text_only: bool) -> Value {
-        match self {
+    pub(super) fn config(self, text_only: bool, recipe: Recipe) -> Value {
+        let mut config = match self {
             SyntheticSize::E2b => gemma3n::config(gemma3n::E2B, text_only),
             SyntheticSize::E4b => gemma3n::config(gemma3n::E4B, text_only),
             SyntheticSize::Gemma4E2b => gemma4::config(gemma4::E2B, text_only),
             SyntheticSize::Gemma4E4b => gemma4::config(gemma4::E4B, text_only),
+        };
+        if recipe == Recipe::Mobile {
+            config["quantization_config"] = mobile::quantization_config(self).into();
+            config["tie_word_embeddings"] = false.into();
         }
+        config
     }
 
     /// Its other small files: name and contents.
@@ -94,15 +115,26 @@ impl SyntheticSize {
         }
     }
 
-    /// The files of both towers.
-    ///
-    /// # Errors
-    /// Never: what a published size is made of can be built.
-    pub(super) fn towers(
+    /// Lays its pack out, with the towers that its `config` describes.
+    pub(super) fn plan(
+        self,
+        config: &Value,
         architecture: &dyn Architecture,
+        slices: &Slices,
         recipe: Recipe,
-    ) -> Result<[FilePlan; 2], PackError> {
-        let tower = |group| {
+    ) -> Result<Vec<FilePlan>, PackError> {
+        if recipe == Recipe::Mobile && !self.recipes().contains(&recipe) {
+            let path = self.name().into();
+            return Err(PackError::NotTrained { path });
+        }
+        if recipe == Recipe::Mobile {
+            return mobile::plan(architecture, config);
+        }
+        let path = Path::new("config.json");
+        let tensors = architecture.text_tensors();
+        let text = plan::text(&tensors, recipe, slices, path, &describe)?;
+        let mut files = Vec::from(text);
+        for group in [Group::Audio, Group::Vision] {
             let tensors = architecture.encoder_tensors(group)?.into_iter();
             let described = tensors.map(|(name, shape)| {
                 let tensor = Described {
@@ -112,9 +144,12 @@ impl SyntheticSize {
                 };
                 (name, tensor)
             });
-            Ok::<_, PackError>(plan::encoder(group, recipe, architecture, described))
-        };
-        Ok([tower(Group::Audio)?, tower(Group::Vision)?])
+            let file = plan::encoder(group, recipe, architecture, described);
+            if !file.entries.is_empty() {
+                files.push(file);
+            }
+        }
+        Ok(files)
     }
 }
 
@@ -134,7 +169,7 @@ pub fn pack_synthetic(
     writer::check_target(target, options.force)?;
     let file = |name: &str, value: &Value| (name.to_owned(), format!("{value:#}\n").into_bytes());
     let mut companions = vec![
-        file("config.json", &size.config(text_only)),
+        file("config.json", &size.config(text_only, options.recipe)),
         (
             "tokenizer.json".to_owned(),
             size.tokenizer_json().into_bytes(),
@@ -155,20 +190,11 @@ fn write(
     pool: &Pool,
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
-    let path = Path::new(&companions[0].0);
-    let architecture = family::parse(&companions[0].1, path)?;
+    let (config, path) = (&companions[0].1, Path::new(&companions[0].0));
+    let architecture = family::parse(config, path)?;
     let slices = architecture.slices(None)?;
-    let tensors = architecture.text_tensors();
-    let mut files = Vec::from(plan::text(
-        &tensors,
-        options.recipe,
-        &slices,
-        path,
-        &describe,
-    )?);
-    if architecture.spec().audio.is_some() {
-        files.extend(SyntheticSize::towers(&*architecture, options.recipe)?);
-    }
+    let config = config::parse(config, path)?;
+    let files = size.plan(&config, &*architecture, &slices, options.recipe)?;
     let mut pack = begin(target, options, &files, companions, progress)?;
     let mut weights = Weights::new(seed);
     for file in &files {
@@ -183,7 +209,7 @@ fn write(
 }
 
 /// A tensor as the published files have it: those in 16 bits, and those that were trained in 4, which have the matrices of layers so.
-pub(super) fn describe(name: &str, shape: &[usize]) -> Option<Described> {
+fn describe(name: &str, shape: &[usize]) -> Option<Described> {
     Some(Described {
         shape: shape.to_vec(),
         dtype: Dtype::BF16,

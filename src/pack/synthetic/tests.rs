@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use kernels::Isa;
 
-use super::super::Recipe;
 use super::super::plan::Store;
+use super::super::{PackEstimate, Recipe};
 use super::*;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::weights::Checkpoint;
+use crate::model::weights::{Checkpoint, PleOptions};
 
 /// Names and shapes of the published checkpoints, from the fixtures' list.
 fn published(size: SyntheticSize) -> BTreeMap<String, Vec<usize>> {
@@ -42,7 +42,8 @@ fn published(size: SyntheticSize) -> BTreeMap<String, Vec<usize>> {
 #[test]
 fn every_tensor_has_its_published_name_and_shape() {
     for size in SyntheticSize::ALL {
-        let json = size.config(false).to_string();
+        let config = size.config(false, Recipe::Balanced);
+        let json = config.to_string();
         let model = family::parse(json.as_bytes(), Path::new("config.json")).unwrap();
         assert!(model.spec().audio.is_some() && model.spec().pictures.is_some());
         let slices = model.slices(None).unwrap();
@@ -66,7 +67,9 @@ fn every_tensor_has_its_published_name_and_shape() {
         )
         .unwrap();
         let (mut bytes, mut quantised) = (0, 0);
-        for file in SyntheticSize::towers(&*model, Recipe::Balanced).unwrap() {
+        let files = size.plan(&config, &*model, &slices, Recipe::Balanced);
+        let is_tower = |file: &FilePlan| matches!(file.group, Group::Audio | Group::Vision);
+        for file in files.unwrap().into_iter().filter(is_tower) {
             for entry in &file.entries {
                 asked.borrow_mut().insert(entry.name.clone());
                 let shape = &shapes[&entry.name];
@@ -82,8 +85,8 @@ fn every_tensor_has_its_published_name_and_shape() {
                         assert_eq!(found, plan::matrix_shape(shape), "{}", entry.name);
                         quantised += entry.bytes().unwrap();
                     }
-                    Store::Residual(_) | Store::ResidualPeaks { .. } => {
-                        panic!("only the text model's head has two planes")
+                    Store::Trained(_) | Store::Residual(_) | Store::ResidualPeaks { .. } => {
+                        panic!("only the text model's head has two planes, and nothing was trained")
                     }
                 }
                 bytes += entry.bytes().unwrap();
@@ -107,7 +110,7 @@ fn every_tensor_has_its_published_name_and_shape() {
 
 /// A text model of the same build, small enough for a test.
 fn small_config() -> String {
-    let mut config = SyntheticSize::E2b.config(true);
+    let mut config = SyntheticSize::E2b.config(true, Recipe::Balanced);
     for (key, value) in [("hidden_size", 64), ("head_dim", 16), ("vocab_size", 300)] {
         config[key] = value.into();
     }
@@ -178,7 +181,7 @@ fn ids_mean_the_same_in_every_file() {
             write(name, value.to_string());
         }
         let tokenizer = Tokenizer::load(home.path()).unwrap();
-        let json = size.config(false).to_string();
+        let json = size.config(false, Recipe::Balanced).to_string();
         let path = Path::new("config.json");
         let model = family::parse(json.as_bytes(), path).unwrap();
         let spec = model.spec();
@@ -189,5 +192,78 @@ fn ids_mean_the_same_in_every_file() {
         let ids = tokenizer.encode_text(text);
         assert!(ids.len() < text.len(), "{ids:?}");
         assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+    }
+}
+
+/// `src/model/gemma4/mobile.md` section 1.4: what a token reads; and the sizes of the published files, 2 458 111 846 and 3 525 094 516 bytes,
+/// less the head that is stored once (101.7 and 168.8 MB) and the unused keys and values (9.5 and 27.6), with what fills rows of the table up
+/// to cache lines (13.6 and 6.3).
+#[test]
+fn mobile_packs_have_the_bytes_of_the_published_files() {
+    for (size, token_mb, pack_mb) in [
+        (SyntheticSize::Gemma4E2b, 795.6, 2360.5),
+        (SyntheticSize::Gemma4E4b, 2230.3, 3335.0),
+    ] {
+        let pack = PackEstimate::new(size, Recipe::Mobile).unwrap();
+        let token = pack.slice(pack.slices.full()).token_bytes as f64 / 1e6;
+        assert!((token / token_mb - 1.0).abs() < 0.001, "{token} MB a token");
+        let all = pack.flash_bytes as f64 / 1e6;
+        assert!((all / pack_mb - 1.0).abs() < 0.001, "{all} MB");
+    }
+}
+
+#[test]
+fn a_mobile_pack_of_random_weights_loads() {
+    let home = tempfile::tempdir().unwrap();
+    let pool = Pool::new(Isa::from_environment().unwrap(), 2);
+    let mut config = SyntheticSize::Gemma4E2b.config(true, Recipe::Mobile);
+    for (key, value) in [
+        ("hidden_size", 64),
+        ("intermediate_size", 96),
+        ("vocab_size", 300),
+    ] {
+        config[key] = value.into();
+    }
+    config["vocab_size_per_layer_input"] = 300.into();
+    let companions = [("config.json".to_owned(), config.to_string().into_bytes())];
+    let target = home.path().join("a.pack");
+    let options = PackOptions {
+        recipe: Recipe::Mobile,
+        force: false,
+    };
+    let size = SyntheticSize::Gemma4E2b;
+    write(
+        size,
+        7,
+        &companions,
+        &target,
+        options,
+        &pool,
+        &mut |_, _| {},
+    )
+    .unwrap();
+    let checkpoint = Checkpoint::open(&target).unwrap();
+    let model = family::load(&target).unwrap();
+    let ple = PleOptions::default();
+    model.decoder(&checkpoint, &ple, 4, &mut |_, _| {}).unwrap();
+    let mapped = checkpoint.load(Group::Text).unwrap();
+    let name = "model.language_model.layers.20.mlp.gate_proj.weight";
+    let tensor = mapped.matrix(name, 192, 64).unwrap();
+    let kernels::MatrixData::Quantized(matrix) = mapped.view(tensor).data else {
+        panic!("the feed-forward is quantised");
+    };
+    assert_eq!(matrix.format(), kernels::quant::Format::Q2RowScaled);
+    assert!(matrix.roundings().input > 0.0 && matrix.roundings().output > 0.0);
+    let mut row = vec![0.0; 64];
+    let mut squares = 0.0;
+    for i in 0..192 {
+        kernels::quant::dequantize_row(matrix, i, &mut row);
+        squares += row.iter().map(|w| w * w).sum::<f32>();
+    }
+    // 12288 weights of variance 1/64, in four steps.
+    assert!((squares / 192.0 - 1.0).abs() < 0.3, "{squares}");
+    for size in [SyntheticSize::E2b, SyntheticSize::E4b] {
+        let refused = PackEstimate::new(size, Recipe::Mobile).err().unwrap();
+        assert!(refused.to_string().contains("mobile"), "{refused}");
     }
 }

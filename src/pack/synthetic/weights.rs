@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 
 use kernels::Pool;
-use kernels::quant::{Format, TILE_ROWS};
+use kernels::quant::{Format, TILE_ROWS, store_rows};
 use safetensors::Dtype;
 
 use super::random::Random;
 use crate::model::weights::Blocks;
+use crate::model::weights::mobile::ACTIVATION_SCALES;
 use crate::pack::error::PackError;
 use crate::pack::plan::{Described, Entry, Store, matrix_shape};
 use crate::pack::quantize::narrow;
@@ -61,6 +62,7 @@ impl Weights {
             Store::Quantized { blocks, .. } => {
                 self.compose(pool, entry, *blocks, Plane::First, random, out)
             }
+            Store::Trained(blocks) => self.compose(pool, entry, *blocks, Plane::First, random, out),
             Store::Plain(tensor) => self.plain(&entry.name, tensor, random, out),
             // What belongs to the tiles that the first plane is composed of, in the same order.
             Store::Residual(blocks) => {
@@ -189,6 +191,10 @@ fn normal_pattern(
     });
     let mut bytes = vec![0; format.matrix_bytes(rows, cols).unwrap_or(0)];
     // Normal weights are finite.
+    if let Some(step) = trained_step(format) {
+        trained_pattern(format, &weights, step * deviation, cols, &mut bytes);
+        return bytes;
+    }
     if plane == Plane::First {
         kernels::quant::quantize(pool, format, &weights, rows, cols, &mut bytes).ok();
         return bytes;
@@ -205,6 +211,28 @@ fn normal_pattern(
         }
     }
     bytes
+}
+
+/// The scale of trained integers for weights of deviation 1; `None` for a format whose integers are none.
+fn trained_step(format: Format) -> Option<f32> {
+    match format {
+        Format::Q2RowScaled | Format::Q2LayerScaled { .. } => Some(1.0),
+        Format::Q4RowScaled | Format::Q4LayerScaled { .. } => Some(0.4),
+        Format::Q8RowScaled => Some(0.03),
+        Format::Q4Tiled | Format::Q8Tiled | Format::Q4Rows | Format::Q8Rows => None,
+    }
+}
+
+/// Lays rows of weights out as integers of one `scale`.
+fn trained_pattern(format: Format, weights: &[f32], scale: f32, cols: usize, bytes: &mut [u8]) {
+    let (least, most) = format.range();
+    let within = |steps: f32| steps.clamp(f32::from(least), f32::from(most)) as i8;
+    let integers: Vec<i8> = (weights.iter())
+        .map(|weight| within((weight / scale).round()))
+        .collect();
+    let rows = weights.len() / cols;
+    let scales = vec![scale; rows * format.row_scales(cols)];
+    store_rows(format, &integers, &scales, rows, cols, bytes);
 }
 
 /// What a tensor that is not quantised is filled with, so that activations stay near variance 1.
@@ -235,6 +263,7 @@ impl Fill {
             _ if ends(&["bias", "per_dim_scale"]) => Fill::Constant(0.0),
             _ if ends(&["input_min", "output_min"]) => Fill::Constant(-CLIP_BOUND),
             _ if ends(&["input_max", "output_max"]) => Fill::Constant(CLIP_BOUND),
+            _ if ends(&ACTIVATION_SCALES) => Fill::Constant(CLIP_BOUND / 127.0),
             _ if ends(&["layer_scalar"]) => Fill::Constant(LAYER_SCALAR),
             _ => Fill::Constant(1.0),
         }

@@ -1,7 +1,9 @@
-//! Files of llama.cpp of a Gemma 4 against the reference implementation (tests/fixtures/tiny-g4a-gguf/README.md):
+//! Files of llama.cpp of a Gemma 4 (tests/fixtures/tiny-g4a-gguf/README.md), and one that was trained in few bits, against the reference
+//! implementation:
 //! `cargo test gemma4_files_golden` runs all of it, and only it.
 
 mod mmproj;
+mod mobile;
 mod text;
 mod text_bits;
 mod tokenizer;

@@ -77,7 +77,6 @@ pub(super) fn read(section: &Section<'_>) -> Result<TextConfig, ConfigError> {
     refuse_larger_models(section)?;
     section.only("hidden_activation", &Value::from("gelu_pytorch_tanh"))?;
     section.only("attention_bias", &Value::from(false))?;
-    section.only("tie_word_embeddings", &Value::from(true))?;
     let layers = section.size("num_hidden_layers")?;
     section.at_most(MAX_LAYERS, "num_hidden_layers", layers)?;
     let shared = match section.get("num_kv_shared_layers") {

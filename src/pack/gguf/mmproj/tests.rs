@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use kernels::Isa;
 
 use super::*;
-use crate::pack::SyntheticSize;
 use crate::pack::companions;
 use crate::pack::huggingface::HuggingFace;
+use crate::pack::{Recipe, SyntheticSize};
 
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -75,7 +75,7 @@ fn every_tensor_is_that_of_the_checkpoint() {
 
 /// Names of the tensors of a published model in an mmproj file.
 fn published(size: SyntheticSize, family: Family, group: Group) -> BTreeSet<String> {
-    let json = size.config(false).to_string();
+    let json = size.config(false, Recipe::Balanced).to_string();
     let architecture = family::parse(json.as_bytes(), Path::new("config.json")).unwrap();
     let tensors = architecture.encoder_tensors(group).unwrap();
     let names = tensors.iter().map(|(name, _)| family.find(name).unwrap().0);
