@@ -3,6 +3,8 @@
 //! The products of matrices do it to what they have at hand, so that no pass over memory is made for it: inputs while they are
 //! quantised or copied, outputs before they are stored, or by the task that has them in its cache.
 
+use std::cell::Cell;
+
 use crate::Isa;
 use crate::map::{Unary, map};
 use crate::pool::TileMut;
@@ -74,4 +76,22 @@ impl Clip {
         input: Bounds::NONE,
         output: Bounds::NONE,
     };
+}
+
+thread_local! {
+    /// Buffer of [`with_clamped`], kept for the next call.
+    static CLAMPED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Hands `x`, or a copy of it that is cut off to `bounds`, to `f`; allocates only while the thread's buffer grows.
+pub(crate) fn with_clamped(isa: Isa, bounds: Bounds, x: &[f32], f: impl FnOnce(&[f32])) {
+    if bounds.is_none() {
+        return f(x);
+    }
+    let mut clamped = CLAMPED.take();
+    clamped.clear();
+    clamped.extend_from_slice(x);
+    bounds.clamp(isa, &mut clamped);
+    f(&clamped);
+    CLAMPED.set(clamped);
 }

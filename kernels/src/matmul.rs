@@ -4,11 +4,11 @@
 
 use std::cell::RefCell;
 
-use crate::clip::{Bounds, Clip};
+use crate::clip::{Bounds, Clip, with_clamped};
 use crate::dot_tile::DotTile;
 use crate::gelu::gelu_tanh_mul;
 use crate::isa::Level;
-use crate::matvec::{clipped_matvec, with_clamped};
+use crate::matvec::clipped_matvec;
 use crate::packed_tile::PackedTile;
 use crate::pool::TileMut;
 use crate::quantized::{self, row_scaled, with_activations};

@@ -2,9 +2,7 @@
 //!
 //! 32 instructions for 32 weights of 16 bit on ARM.
 
-use std::cell::Cell;
-
-use crate::clip::{Bounds, Clip};
+use crate::clip::{Bounds, Clip, with_clamped};
 use crate::dot_tile::DotTile;
 use crate::pool::TileMut;
 use crate::quantized::{self, row_scaled, with_activations};
@@ -52,24 +50,6 @@ pub(crate) fn clipped_matvec(pool: &Pool, w: Matrix<'_>, clip: Clip, x: &[f32], 
             within.clamp(pool.isa(), y);
         }
     });
-}
-
-thread_local! {
-    /// Buffer of [`with_clamped`], kept for the next call.
-    static CLAMPED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// Hands `x`, or a copy of it that is cut off to `bounds`, to `f`; allocates only while the thread's buffer grows.
-pub(crate) fn with_clamped(isa: Isa, bounds: Bounds, x: &[f32], f: impl FnOnce(&[f32])) {
-    if bounds.is_none() {
-        return f(x);
-    }
-    let mut clamped = CLAMPED.take();
-    clamped.clear();
-    clamped.extend_from_slice(x);
-    bounds.clamp(isa, &mut clamped);
-    f(&clamped);
-    CLAMPED.set(clamped);
 }
 
 /// Rows that [`matvec_blocks`] computes together: those of a tile.

@@ -40,11 +40,19 @@ fn pack(checkpoint: &Checkpoint, more: &[&str]) -> (Option<i32>, String, Checkpo
     )
 }
 
+/// Lines beside the one that says what is to be made.
+fn complaints(message: &str) -> usize {
+    let lines = message.lines();
+    lines
+        .filter(|line| !line.contains("recipe mobile: the weights were trained"))
+        .count()
+}
+
 #[track_caller]
 fn not_packed_as(checkpoint: &Checkpoint, more: &[&str], wanted: i32, words: &[&str]) {
     let (code, message, home) = pack(checkpoint, more);
     assert_eq!(code, Some(wanted), "{message}");
-    assert_eq!(message.lines().count(), 1, "{message}");
+    assert_eq!(complaints(&message), 1, "{message}");
     for word in words {
         assert!(message.contains(word), "{word:?} is not in: {message}");
     }
@@ -243,7 +251,7 @@ fn a_larger_model_is_refused_for_what_it_is() {
     });
     let (code, message, _home) = pack(&checkpoint, &[]);
     assert!(code.is_some_and(|code| code != 0), "{message}");
-    assert_eq!(message.lines().count(), 1, "{message}");
+    assert_eq!(complaints(&message), 1, "{message}");
     assert!(message.contains("enable_moe_block"), "{message}");
 }
 

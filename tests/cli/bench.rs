@@ -66,7 +66,7 @@ fn each_kernel_is_measured_on_each_instruction_set_and_the_chosen_one_is_named()
     let expected = expected.unwrap_or_else(|_| kernels::Isa::best().name().to_owned());
     assert_eq!(report["chosen"], expected);
     let figures = report["kernels"].as_array().unwrap();
-    assert_eq!(figures.len(), 8 * available.len());
+    assert_eq!(figures.len(), 14 * available.len());
     for (figure, isa) in figures.iter().zip(available.iter().cycle()) {
         assert_eq!(figure["isa"], *isa, "{figure}");
         assert!(figure["gb_s"].as_f64().unwrap() > 0.0, "{figure}");

@@ -248,7 +248,7 @@ fn gemma_4_is_planned_as_its_specification_counts() {
 /// The specification of the mobile checkpoints counts 795.6 and 2230.3 MB a token (section 1.4).
 #[test]
 fn gemma_4_that_was_trained_in_few_bits_is_small() {
-    let planned = plan(&["--context=4096"]);
+    let planned = json(&[&BOARD[..4], &["--context=4096"]].concat());
     for (model, token_mb, idle_gb, all_gb) in [
         ("Gemma 4 E2B", 800.0, 0.95, 1.5),
         ("Gemma 4 E4B", 2240.0, 2.5, 2.8),

@@ -1,5 +1,7 @@
 //! Trained integers with one scale a row, or for some columns of it: what is laid out comes back.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use half::f16;
 use kernels::quant::{Format, Quantized, Roundings, dequantize_row, store_blocks, store_rows};
 use kernels::{Isa, Matrix, widen};

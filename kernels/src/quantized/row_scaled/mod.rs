@@ -29,12 +29,11 @@ use std::cell::Cell;
 
 use self::activations::{Activations, with_activations};
 use self::tiles::{BATCH_TOKENS, Tiles};
-use crate::clip::{Bounds, Clip};
+use crate::clip::{Bounds, Clip, with_clamped};
 use crate::dot_tile::DotTile;
 use crate::gelu::gelu_tanh_mul;
 use crate::isa::Isa;
 use crate::map::map;
-use crate::matvec::with_clamped;
 use crate::pool::{Pool, TASKS_PER_THREAD, TileMut};
 use crate::quant::{PANEL, Quantized, RoundTo, Scaled, TILE_ROWS, dequantize_row};
 use crate::rows::Rows;
