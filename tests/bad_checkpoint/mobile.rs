@@ -240,7 +240,7 @@ fn widths_that_config_json_does_not_give_are_told() {
     let checkpoint = edited(&|section| section["quant_method"] = "fp8".into());
     not_packed(&checkpoint, &["config.json", "quant_method", "fp8"]);
     let checkpoint = edited(&|section| *section = Value::Null);
-    not_packed(&checkpoint, &["config.json", "quantization_config"]);
+    not_packed(&checkpoint, &["config.json", "tie_word_embeddings"]);
 }
 
 #[test]

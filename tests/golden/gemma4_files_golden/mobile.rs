@@ -100,7 +100,6 @@ impl Run {
         let (want, _) = golden().f32(&name);
         assert_eq!(got.len(), want.len(), "{name}");
         let off = rms(got.iter().zip(&want).map(|(got, want)| got - want));
-        println!("{name}: {off:e} rms");
         if self.rounds {
             assert!(off <= rounded, "{name}: {off} > {rounded}");
         } else {
@@ -164,7 +163,6 @@ fn mobile_logits_and_argmax() {
             same += got.zip(&want).filter(|(got, want)| got == *want).count();
             all += want.len();
         }
-        println!("{}argmax: {same} of {all}", run.prefix);
         assert!(nearest <= ROUNDED_LOGITS, "{nearest}");
         let behind_jumps = if run.rounds { all / 4 } else { 0 };
         assert!(same + behind_jumps >= all, "{same} of {all}");

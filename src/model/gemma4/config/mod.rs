@@ -64,7 +64,7 @@ impl Config {
         let section = |key| top.section(key).filter(|_| complete);
         // A head that was trained in few bits is stored beside the embeddings, which it mostly equals.
         let quantization = top.get("quantization_config");
-        if quantization.is_none_or(|section| section["quant_method"] != "gemma") {
+        if quantization.is_none_or(Value::is_null) {
             text_section.only("tie_word_embeddings", &Value::from(true))?;
         }
         let text = text::read(&text_section)?;
