@@ -158,8 +158,8 @@ fn with_input(
     });
 }
 
-/// Calls `f(token, row, tile)` for tiles of `y` `[tokens, rows]`, each a task: whole tiles of rows, and batches of whole panels of tokens
-/// whose activations stay in a second-level cache.
+/// Calls `f(token, row, tile)` for tiles of `y` `[tokens, rows]`, each a task: whole tiles of rows, with one token in stretches, and
+/// batches of whole panels of tokens whose activations stay in a second-level cache.
 fn for_each_task(
     pool: &Pool,
     w: Quantized,
@@ -170,20 +170,22 @@ fn for_each_task(
     if y.is_empty() {
         return;
     }
-    let (batch, rows) = if tokens == 1 {
+    if tokens == 1 {
         let (integers, scales) = w.unit_lengths();
         let tile_bytes = (integers + scales) * TILE_ROWS / w.format().unit_rows();
-        (1, TILE_ROWS * (TASK_BYTES / tile_bytes.max(1)).max(1))
-    } else {
-        let tiles = w.rows().div_ceil(TILE_ROWS);
-        let even = tiles / (pool.threads() * TASKS_PER_THREAD);
-        let most = (BATCH_BYTES / w.cols().max(1)).clamp(PANEL, BATCH_TOKENS);
-        let batches = tokens.div_ceil(most);
-        (
-            tokens.div_ceil(batches).next_multiple_of(PANEL),
-            TILE_ROWS * even.clamp(1, TASK_TILES),
-        )
-    };
+        let least = (TASK_BYTES / tile_bytes.max(1)).max(1);
+        return pool.for_each_stretch_mut(y, TILE_ROWS, least, &|row, y| {
+            let rows = y.len();
+            f(0, row, &mut TileMut::new(y, rows));
+        });
+    }
+    let tiles = w.rows().div_ceil(TILE_ROWS);
+    let even = tiles / (pool.threads() * TASKS_PER_THREAD);
+    let rows = TILE_ROWS * even.clamp(1, TASK_TILES);
+    let most = (BATCH_BYTES / w.cols().max(1)).clamp(PANEL, BATCH_TOKENS);
+    let batch = tokens
+        .div_ceil(tokens.div_ceil(most))
+        .next_multiple_of(PANEL);
     for (i, y) in y.chunks_mut(batch * w.rows()).enumerate() {
         pool.for_each_tile_mut(y, w.rows(), batch, rows, &|_, row, y| {
             f(i * batch, row, y);
