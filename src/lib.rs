@@ -8,6 +8,7 @@ pub mod config;
 pub mod daemon;
 pub mod features;
 pub mod guard;
+pub mod hub;
 pub mod media;
 pub mod model;
 pub mod pack;

@@ -14,7 +14,6 @@ mod pace;
 mod picture;
 mod recording;
 mod replay;
-mod secure;
 mod source;
 pub mod speech;
 mod still;

@@ -12,12 +12,12 @@ use ureq::{Agent, Body, Error};
 use super::access::Access;
 use super::digest::{Challenge, challenges};
 use super::picture::{Picture, Pixels};
-use super::secure::Secure;
+
 use super::source::{Source, SourceOptions};
 use super::supervise::Unavailable;
 use crate::features::image::ImageLimits;
 use crate::guard::address::{Address, host_and_port};
-use crate::tls::{self, Peer};
+use crate::tls::{self, Peer, Secure};
 
 /// Most redirects from one picture to where it is.
 const MAX_REDIRECTS: usize = 3;

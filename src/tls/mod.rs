@@ -7,6 +7,7 @@
 
 mod certificate;
 mod fault;
+mod secure;
 mod verifier;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 pub use fault::{Fault, fault};
+pub use secure::{Encrypted, Secure};
 use verifier::Verifier;
 
 /// The other side, in the words that people are told.

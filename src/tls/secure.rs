@@ -1,4 +1,4 @@
-//! TLS for addresses of pictures, as all of gemmad's TLS is set up: the HTTP library knows lists of authorities only.
+//! TLS for HTTP, as all of gemmad's TLS is set up: the HTTP library knows lists of authorities only.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use ureq::unversioned::transport::{
 
 /// Encrypts connections whose address wants it.
 #[derive(Debug)]
-pub(super) struct Secure {
+pub struct Secure {
     /// Whom to trust, or why nobody can be.
-    pub(super) trust: Result<Arc<ClientConfig>, String>,
+    pub trust: Result<Arc<ClientConfig>, String>,
 }
 
 impl<In: Transport> Connector<In> for Secure {
@@ -57,7 +57,7 @@ impl<In: Transport> Connector<In> for Secure {
 }
 
 /// An encrypted connection.
-pub(super) struct Encrypted {
+pub struct Encrypted {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
     buffers: LazyBuffers,
 }
