@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use kernels::quant::NotFinite;
 
+use crate::hub::HubError;
 use crate::model::config::ConfigError;
 use crate::model::decoder::SliceError;
 use crate::model::encoder::VisionError;
@@ -28,6 +29,25 @@ pub enum PackError {
     /// The source's slices.toml.
     #[error(transparent)]
     Slice(#[from] SliceError),
+    /// The hub does not give the source.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The repository holds nothing that a pack is made of.
+    #[error("{repository} {reason}")]
+    Repository {
+        /// The repository on the hub.
+        repository: String,
+        /// What it lacks, and what to do; goes on behind the name.
+        reason: String,
+    },
+    /// Files with holes cannot be kept there.
+    #[error(
+        "the file system of {path} keeps no files with holes, as FAT does not: give a --to on another one, such as ext4"
+    )]
+    NoHoles {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The source is a pack.
     #[error("{path} is a pack already: give the checkpoint that it was made from")]
     AlreadyPacked {

@@ -19,7 +19,7 @@ use crate::model::weights::{Checkpoint, Group, Mapped, TensorInfo, columns};
 
 /// A group is unmapped, and its pages given back, whenever this much of it was read: the table of per-layer embeddings alone
 /// is larger than a board's memory.
-const MAPPED_READ_BYTES: u64 = 256 << 20;
+const MAPPED_READ_BYTES: u64 = 64 << 20;
 
 /// The token embeddings.
 const EMBEDDINGS: &str = "model.language_model.embed_tokens.weight";

@@ -10,11 +10,14 @@ mod error;
 mod estimate;
 mod gguf;
 mod huggingface;
+mod journal;
+mod layout;
 mod mobile;
 mod plan;
 mod quantize;
 mod recipe;
 mod residual;
+mod streaming;
 mod synthetic;
 mod trained;
 mod verify;
@@ -31,6 +34,7 @@ pub use error::PackError;
 pub use estimate::{PackEstimate, SliceEstimate};
 pub use gguf::Mmproj;
 pub use recipe::Recipe;
+pub use streaming::{HubSource, Told, pack_from_hub};
 pub use synthetic::{SyntheticSize, pack_synthetic};
 pub use verify::verify;
 pub use with_towers::pack_with_mmproj;
@@ -43,6 +47,7 @@ use crate::model::weights::{Group, PackManifest};
 use crate::model::{config, family};
 use gguf::Gguf;
 use huggingface::HuggingFace;
+use journal::Journal;
 use plan::FilePlan;
 use quantize::{Quantizer, Source};
 use widths::Widths;
@@ -100,7 +105,7 @@ pub fn pack_checkpoint(
 
     let files = plan_checkpoint(&mut source, &*architecture, &slices, options.recipe)?;
     let companions = companions(dir)?;
-    let pack = begin(target, options, &files, &companions, progress)?;
+    let pack = begin(target, options, &files, &companions, None, progress)?;
     write(pack, &files, pool, &mut source, options.recipe)
 }
 
@@ -170,7 +175,7 @@ pub fn pack_gguf(
         file,
         &describe,
     )?;
-    let pack = begin(target, options, &files, &companions, progress)?;
+    let pack = begin(target, options, &files, &companions, None, progress)?;
     write(pack, &files, pool, &mut source, options.recipe)
 }
 
@@ -243,6 +248,7 @@ fn begin<'a>(
     options: PackOptions,
     files: &[FilePlan],
     companions: &[Companion],
+    journal: Option<Journal>,
     progress: &'a mut Progress<'a>,
 ) -> Result<PackWriter<'a>, PackError> {
     let tensors = files.iter().flat_map(|file| &file.entries);
@@ -250,7 +256,7 @@ fn begin<'a>(
         .map(|entry| entry.bytes().unwrap_or(u64::MAX))
         .chain(companions.iter().map(|(_, bytes)| bytes.len() as u64))
         .fold(0, u64::saturating_add);
-    let mut pack = PackWriter::begin(target, options.force, total_bytes, progress)?;
+    let mut pack = PackWriter::begin(target, options.force, total_bytes, journal, progress)?;
     for (name, bytes) in companions {
         pack.small_file(name, bytes)?;
     }

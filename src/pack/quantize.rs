@@ -83,8 +83,11 @@ impl Groups {
     }
 }
 
-/// Makes bytes of some rows.
-type Form<'a> = dyn Fn(&[f32], &mut Vec<u8>) -> Result<(), NotFinite> + 'a;
+/// How many bytes some rows become, and makes them.
+type Form<'a> = (
+    &'a dyn Fn(usize) -> usize,
+    &'a dyn Fn(&[f32], &mut Vec<u8>) -> Result<(), NotFinite>,
+);
 
 /// Quantises or copies entries of a plan; its buffers are reused.
 #[derive(Default)]
@@ -114,21 +117,21 @@ impl Quantizer {
             Store::Plain(tensor) => self.copy(pool, source, &entry.source, tensor, out),
             Store::Residual(blocks) => {
                 let shape = (blocks.rows, blocks.cols);
-                self.residual(pool, source, &entry.source, shape, out, &|left, bytes| {
+                let bytes_of = |rows| blocks.format.matrix_bytes(rows, blocks.cols).unwrap_or(0);
+                let form = |left: &[f32], bytes: &mut Vec<u8>| {
                     residual::second_plane(pool, left, blocks.cols, bytes)
-                })
+                };
+                self.residual(pool, source, &entry.source, shape, out, (&bytes_of, &form))
             }
-            Store::ResidualPeaks { rows, cols } => self.residual(
-                pool,
-                source,
-                &entry.source,
-                (*rows, *cols),
-                out,
-                &|left, bytes| {
+            Store::ResidualPeaks { rows, cols } => {
+                let bytes_of = |rows| rows * residual::PEAK_BYTES as usize;
+                let form = |left: &[f32], bytes: &mut Vec<u8>| {
                     narrow(&residual::peaks(pool, left, *cols), Dtype::BF16, bytes);
                     Ok(())
-                },
-            ),
+                };
+                let shape = (*rows, *cols);
+                self.residual(pool, source, &entry.source, shape, out, (&bytes_of, &form))
+            }
         }
     }
 
@@ -150,6 +153,10 @@ impl Quantizer {
             && (cols.is_multiple_of(GROUP) && first_col.is_multiple_of(GROUP));
         for first in (0..rows).step_by(piece_rows) {
             let last = rows.min(first + piece_rows);
+            let bytes = blocks.format.matrix_bytes(last - first, cols).unwrap_or(0);
+            if out.has(bytes) {
+                continue;
+            }
             if as_it_is {
                 let from_cols = first_col..first_col + cols;
                 if self.take_over(pool, source, tensor, first..last, from_cols, blocks)? {
@@ -171,7 +178,6 @@ impl Quantizer {
                 source.read(pool, tensor, first..last, from_cols, &mut self.piece)?;
                 &self.piece
             };
-            let bytes = blocks.format.matrix_bytes(last - first, cols).unwrap_or(0);
             self.bytes.resize(bytes, 0);
             kernels::quant::quantize(
                 pool,
@@ -253,12 +259,15 @@ impl Quantizer {
         for first in (0..rows).step_by(piece_rows) {
             let last = rows.min(first + piece_rows);
             let n = last - first;
+            let bytes = format.matrix_bytes(n, cols).unwrap_or(0);
+            if out.has(bytes) {
+                continue;
+            }
             self.integers.resize(n * cols, 0);
             self.piece.resize(n * row_scales, 0.0);
             let (integers, scales) = (&mut self.integers[..], &mut self.piece[..]);
             source.take(pool, tensor, first..last, integers, scales)?;
             let (integers, scales) = (&self.integers, &self.piece);
-            let bytes = format.matrix_bytes(n, cols).unwrap_or(0);
             self.bytes.resize(bytes, 0);
             // Each tile by itself.
             let unit = format.matrix_bytes(TILE_ROWS, cols).unwrap_or(0);
@@ -281,11 +290,14 @@ impl Quantizer {
         tensor: &str,
         (rows, cols): (usize, usize),
         out: &mut FileWriter<'_, '_>,
-        form: &Form<'_>,
+        (bytes_of, form): Form<'_>,
     ) -> Result<(), PackError> {
         let piece_rows = piece_rows(cols);
         for first in (0..rows).step_by(piece_rows) {
             let last = rows.min(first + piece_rows);
+            if out.has(bytes_of(last - first)) {
+                continue;
+            }
             self.piece.resize((last - first) * cols, 0.0);
             source.read(pool, tensor, first..last, 0..cols, &mut self.piece)?;
             residual::subtract_first_plane(pool, &mut self.piece, cols, &mut self.bytes)
@@ -317,6 +329,9 @@ impl Quantizer {
         for first in (0..rows).step_by(piece_rows) {
             let last = rows.min(first + piece_rows);
             let n = (last - first) * cols;
+            if out.has(n * described.dtype.bitsize() / 8) {
+                continue;
+            }
             self.piece.resize(n, 0.0);
             source.read(pool, tensor, first..last, 0..cols, &mut self.piece)?;
             narrow(&self.piece, described.dtype, &mut self.bytes);

@@ -143,7 +143,7 @@ impl<S: Source> Both<'_, S> {
             of_mmproj.push(tower(group, self.mmproj.tensors(&*architecture, group)?));
         }
         let files = [&of_text[..], &of_mmproj].concat();
-        let mut pack = begin(target, options, &files, &self.small, progress)?;
+        let mut pack = begin(target, options, &files, &self.small, None, progress)?;
         let mut quantizer = Quantizer::default();
         write_files(&mut pack, &of_text, pool, &mut self.text, &mut quantizer)?;
         write_files(

@@ -3,6 +3,8 @@
 //! The files are written into `NAME.partial`, which the run holds locked. A run that is killed leaves that directory behind;
 //! its lock ends with it, so the next run knows that nobody writes there any more and empties it. `NAME` itself appears in
 //! one step, after every file and the directory have been synchronised: what loads is complete.
+//!
+//! With a journal a run goes on where an earlier one ended: what that wrote is hashed once more and kept as far as it is sound.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -10,25 +12,26 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
-use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
 use super::error::PackError;
-use super::plan::{Entry, FilePlan, Store};
+use super::journal::{Journal, Stretch, sound_beginning};
+use super::layout::{ALIGNMENT_BYTES, Layout};
+use super::plan::{Entry, FilePlan};
 use crate::model::weights::{PACK_JSON, PackManifest, PackedFile};
 
-/// Every tensor starts on a cache line: kernels read blocks in place.
-const ALIGNMENT_BYTES: u64 = 64;
 /// What pack.json, the headers and the file system's own tables take at most, besides the bytes that are counted.
 const OVERHEAD_BYTES: u64 = 16 << 20;
 /// Dirty pages that are let pile up: the disk works while the next matrix is quantised, and the bar does not lie.
 const SYNC_BYTES: u64 = 256 << 20;
 const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes after which the journal gets another line.
+const MARK_BYTES: u64 = 1 << 20;
 
 /// Is told how many bytes of how many are written.
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 
-/// A pack being written; dropping it before [`PackWriter::commit`] removes what is there.
+/// A pack being written; dropping it before [`PackWriter::commit`] removes what is there, unless a journal tells how to go on.
 pub(super) struct PackWriter<'a> {
     target: PathBuf,
     partial: PathBuf,
@@ -37,6 +40,7 @@ pub(super) struct PackWriter<'a> {
     /// Held while the partial directory is ours.
     _lock: File,
     files: BTreeMap<String, PackedFile>,
+    journal: Option<Journal>,
     done_bytes: u64,
     total_bytes: u64,
     progress: &'a mut Progress<'a>,
@@ -73,11 +77,12 @@ fn parent(target: &Path) -> &Path {
 }
 
 impl<'a> PackWriter<'a> {
-    /// Takes the partial directory, emptied, after checking that `total_bytes` fit the disk.
+    /// Takes the partial directory, emptied unless `journal` knows what is in it, after checking that `total_bytes` fit the disk.
     pub(super) fn begin(
         target: &Path,
         force: bool,
         total_bytes: u64,
+        journal: Option<Journal>,
         progress: &'a mut Progress<'a>,
     ) -> Result<Self, PackError> {
         check_target(target, force)?;
@@ -95,6 +100,7 @@ impl<'a> PackWriter<'a> {
             return Err(PackError::Busy { path: partial });
         }
         // From here on, dropping the writer removes the directory.
+        let goes_on = journal.as_ref().is_some_and(Journal::has_any);
         let writer = PackWriter {
             target: target.to_owned(),
             partial,
@@ -102,11 +108,14 @@ impl<'a> PackWriter<'a> {
             committed: false,
             _lock: lock,
             files: BTreeMap::new(),
+            journal,
             done_bytes: 0,
             total_bytes,
             progress,
         };
-        writer.empty()?;
+        if !goes_on {
+            writer.empty()?;
+        }
         writer.check_space()?;
         Ok(writer)
     }
@@ -132,6 +141,7 @@ impl<'a> PackWriter<'a> {
             .map_err(PackError::read(&self.partial))?;
         let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
         let needed_bytes = self.total_bytes.saturating_add(OVERHEAD_BYTES);
+        let needed_bytes = needed_bytes.saturating_sub(self.written_before());
         if free_bytes < needed_bytes {
             return Err(PackError::Space {
                 path: self.target.clone(),
@@ -142,9 +152,18 @@ impl<'a> PackWriter<'a> {
         Ok(())
     }
 
+    /// Bytes that an earlier run has on the disk.
+    fn written_before(&self) -> u64 {
+        let Ok(entries) = std::fs::read_dir(&self.partial) else {
+            return 0;
+        };
+        let sizes = entries.flatten().filter_map(|entry| entry.metadata().ok());
+        sizes.map(|found| found.len()).sum()
+    }
+
     /// Writes a small file.
     pub(super) fn small_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), PackError> {
-        let mut file = self.create(name)?;
+        let mut file = self.create(name, false)?;
         file.write(bytes)?;
         file.finish()
     }
@@ -156,7 +175,7 @@ impl<'a> PackWriter<'a> {
         mut content: impl FnMut(&Entry, &mut FileWriter<'_, 'a>) -> Result<(), PackError>,
     ) -> Result<(), PackError> {
         let layout = Layout::new(plan);
-        let mut file = self.create(&format!("{}.safetensors", plan.group))?;
+        let mut file = self.create(&format!("{}.safetensors", plan.group), true)?;
         file.write(&layout.header)?;
         for (entry, &padding) in plan.entries.iter().zip(&layout.paddings) {
             let before = file.bytes;
@@ -167,17 +186,30 @@ impl<'a> PackWriter<'a> {
         file.finish()
     }
 
-    fn create(&mut self, name: &str) -> Result<FileWriter<'_, 'a>, PackError> {
+    /// Of a file that is not `long` nothing is kept: it may have other contents now.
+    fn create(&mut self, name: &str, long: bool) -> Result<FileWriter<'_, 'a>, PackError> {
         let path = self.partial.join(name);
-        let file = File::create_new(&path).map_err(PackError::write("create", &path))?;
+        let (file, kept, hash) = match &self.journal {
+            Some(journal) if long => {
+                let (kept, hash) = go_on(&path, journal.of(name))?;
+                let file = File::options().append(true).open(&path);
+                (file, kept, hash)
+            }
+            Some(_) => (File::create(&path), 0, Sha256::new()),
+            None => (File::create_new(&path), 0, Sha256::new()),
+        };
+        let file = file.map_err(PackError::write("create", &path))?;
+        let is_marked = long && self.journal.is_some();
         Ok(FileWriter {
             pack: self,
             name: name.to_owned(),
             path,
             out: BufWriter::with_capacity(BUFFER_BYTES, file),
-            hash: Sha256::new(),
+            hash,
+            kept,
             bytes: 0,
-            synced_bytes: 0,
+            synced_bytes: kept,
+            marked_bytes: is_marked.then_some(kept),
         })
     }
 
@@ -230,7 +262,7 @@ impl<'a> PackWriter<'a> {
 
 impl Drop for PackWriter<'_> {
     fn drop(&mut self) {
-        if !self.committed {
+        if !self.committed && self.journal.is_none() {
             // What cannot be removed now is removed by the next run.
             std::fs::remove_dir_all(&self.partial).ok();
         }
@@ -244,17 +276,47 @@ pub(super) struct FileWriter<'w, 'a> {
     path: PathBuf,
     out: BufWriter<File>,
     hash: Sha256,
+    /// What an earlier run wrote, as far as it has not been passed yet: it is on the disk, and in the hash.
+    kept: u64,
     bytes: u64,
     synced_bytes: u64,
+    /// How far the journal knows of it; `None` where it is not to know.
+    marked_bytes: Option<u64>,
 }
 
 impl FileWriter<'_, '_> {
+    /// Bytes from here on that an earlier run wrote.
+    pub(super) fn kept(&self) -> u64 {
+        self.kept
+    }
+
+    /// Whether the next bytes are there already; they are passed then, and need not be made.
+    pub(super) fn has(&mut self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        let has = bytes > 0 && bytes <= self.kept;
+        if has {
+            self.kept -= bytes;
+            self.advance(bytes);
+        }
+        has
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.pack.done_bytes += bytes;
+        (self.pack.progress)(self.pack.done_bytes, self.pack.total_bytes);
+    }
+
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        if self.has(bytes.len()) {
+            return Ok(());
+        }
         self.out
             .write_all(bytes)
             .map_err(PackError::write("write", &self.path))?;
         self.hash.update(bytes);
-        self.bytes += bytes.len() as u64;
+        self.advance(bytes.len() as u64);
+        self.mark(MARK_BYTES)?;
         if self.bytes - self.synced_bytes >= SYNC_BYTES {
             self.synced_bytes = self.bytes;
             let flushed = self
@@ -263,12 +325,31 @@ impl FileWriter<'_, '_> {
                 .and_then(|()| self.out.get_ref().sync_data());
             flushed.map_err(PackError::write("write", &self.path))?;
         }
-        self.pack.done_bytes += bytes.len() as u64;
-        (self.pack.progress)(self.pack.done_bytes, self.pack.total_bytes);
         Ok(())
     }
 
+    /// Tells the journal how far the file is, once that are `least_bytes` more than it knows.
+    fn mark(&mut self, least_bytes: u64) -> Result<(), PackError> {
+        let (Some(journal), Some(marked)) = (&mut self.pack.journal, self.marked_bytes) else {
+            return Ok(());
+        };
+        if self.bytes < marked + least_bytes {
+            return Ok(());
+        }
+        self.out
+            .flush()
+            .map_err(PackError::write("write", &self.path))?;
+        self.marked_bytes = Some(self.bytes);
+        journal.add(&Stretch {
+            file: self.name.clone(),
+            start: 0,
+            end: self.bytes,
+            sha256: hex::encode(self.hash.clone().finalize()),
+        })
+    }
+
     fn finish(mut self) -> Result<(), PackError> {
+        self.mark(1)?;
         let flushed = self
             .out
             .flush()
@@ -283,56 +364,22 @@ impl FileWriter<'_, '_> {
     }
 }
 
-/// The header of a safetensors file, and the zeros behind each tensor.
-struct Layout {
-    header: Vec<u8>,
-    paddings: Vec<u64>,
-}
-
-impl Layout {
-    fn new(plan: &FilePlan) -> Layout {
-        let mut tensors = serde_json::Map::new();
-        let mut formats = serde_json::Map::new();
-        let mut paddings = Vec::with_capacity(plan.entries.len());
-        let mut end = 0;
-        for entry in &plan.entries {
-            let bytes = entry.bytes().unwrap_or(u64::MAX / 2);
-            let (dtype, shape) = match &entry.store {
-                Store::Quantized { blocks, .. }
-                | Store::Trained(blocks)
-                | Store::Residual(blocks) => {
-                    formats.insert(entry.name.clone(), blocks.describe().into());
-                    (Dtype::U8, vec![bytes as usize])
-                }
-                Store::Plain(tensor) => (tensor.dtype, tensor.shape.clone()),
-                Store::ResidualPeaks { rows, .. } => (Dtype::BF16, vec![*rows]),
-            };
-            let mut add = |name: String, dtype: Dtype, shape: Vec<usize>, bytes: u64| {
-                let value = serde_json::json!({
-                    "dtype": dtype.to_string(), "shape": shape, "data_offsets": [end, end + bytes],
-                });
-                tensors.insert(name, value);
-                end += bytes;
-            };
-            add(entry.name.clone(), dtype, shape, bytes);
-            let padding = bytes.next_multiple_of(ALIGNMENT_BYTES) - bytes;
-            if padding > 0 {
-                // The format allows no holes; no tensor of the model is called so, and names are unique in a pack.
-                let name = format!("padding.{}.{}", plan.group, paddings.len());
-                add(name, Dtype::U8, vec![padding as usize], padding);
-            }
-            paddings.push(padding);
-        }
-        if !formats.is_empty() {
-            tensors.insert("__metadata__".to_owned(), formats.into());
-        }
-        let mut json = serde_json::Value::from(tensors).to_string().into_bytes();
-        let length = (json.len() as u64 + 8).next_multiple_of(ALIGNMENT_BYTES) - 8;
-        json.resize(length as usize, b' ');
-        let mut header = length.to_le_bytes().to_vec();
-        header.append(&mut json);
-        Layout { header, paddings }
-    }
+/// Makes a file ready to be written on: what an earlier run wrote of it stays as far as it is sound; so long it is, and its hash.
+fn go_on<'a>(
+    path: &Path,
+    stretches: impl Iterator<Item = &'a Stretch>,
+) -> Result<(u64, Sha256), PackError> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(PackError::write("create", path))?;
+    let (sound, hash) = sound_beginning(&file, path, stretches)?;
+    file.set_len(sound)
+        .map_err(PackError::write("write", path))?;
+    Ok((sound, hash))
 }
 
 #[cfg(test)]
@@ -346,7 +393,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let target = home.path().join("a.pack");
         let mut progress = |_, _| {};
-        let Err(error) = PackWriter::begin(&target, false, u64::MAX / 2, &mut progress) else {
+        let Err(error) = PackWriter::begin(&target, false, u64::MAX / 2, None, &mut progress)
+        else {
             panic!("no disk is that large");
         };
         assert!(matches!(error, PackError::Space { .. }), "{error}");

@@ -1,5 +1,7 @@
 //! What is known of a tensor before a byte of it is read.
 
+use std::ops::Range;
+
 use safetensors::Dtype;
 
 use super::Group;
@@ -29,6 +31,11 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
+    /// Where its bytes lie in its file.
+    pub fn place(&self) -> Range<u64> {
+        self.start..self.start + self.bytes
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.shape.iter().map(|&n| n as u64).product()

@@ -195,7 +195,7 @@ fn write(
     let slices = architecture.slices(None)?;
     let config = config::parse(config, path)?;
     let files = size.plan(&config, &*architecture, &slices, options.recipe)?;
-    let mut pack = begin(target, options, &files, companions, progress)?;
+    let mut pack = begin(target, options, &files, companions, None, progress)?;
     let mut weights = Weights::new(seed);
     for file in &files {
         pack.tensors(file, |entry, out| weights.write(pool, entry, out))?;

@@ -1,0 +1,197 @@
+//! From the hub into a pack: the header of the weights first, then each tensor as it is needed, by ranges.
+//!
+//! Beside the pack that is to be stands `NAME.pull`, which the run holds locked. In there are the small files, the weights' files as
+//! far as they are needed at the moment ([`staging`]), and two journals: what of the pack is written and what is fetched. A run that
+//! is killed goes on from there.
+//!
+//! Weights that are quantised already, and files of llama.cpp, are no larger than what is made of them: they are fetched whole, and
+//! then packed.
+
+mod source;
+mod staging;
+mod workplace;
+
+use std::path::Path;
+
+use kernels::Pool;
+use safetensors::Dtype;
+
+use super::error::PackError;
+use super::huggingface::HuggingFace;
+use super::plan::FilePlan;
+use super::quantize::Quantizer;
+use super::writer::{self, Progress};
+use super::{
+    Companion, PackOptions, begin, companions, pack_checkpoint, pack_gguf, plan_checkpoint,
+};
+use crate::hub::{Client, RemoteFile, Repository};
+use crate::model::architecture::Architecture;
+use crate::model::family;
+use crate::model::tokenizer::Tokenizer;
+use crate::model::weights::{Checkpoint, Group, PackManifest};
+use source::Streamed;
+use staging::Staging;
+use workplace::{SINGLE, Workplace, origin};
+
+/// What is fetched and packed.
+pub struct HubSource<'a> {
+    /// Who is asked.
+    pub client: &'a Client,
+    /// The checkpoint.
+    pub repository: &'a Repository,
+    /// The file of llama.cpp that is meant, where one is.
+    pub gguf: Option<&'a RemoteFile>,
+    /// Whose small files it gets.
+    pub tokenizer: Option<&'a Repository>,
+    /// The parameter groups that are wanted.
+    pub groups: &'a [Group],
+}
+
+/// Is told what goes on.
+pub struct Told<'a> {
+    /// Bytes that came from the hub in this run.
+    pub fetched: &'a mut dyn FnMut(u64),
+    /// A line for people.
+    pub note: &'a dyn Fn(&str),
+}
+
+/// Fetches a model from the hub and packs it as `target`. What was fetched stays beside it until the pack is whole.
+///
+/// # Errors
+/// The hub does not give it, or it is none; the target exists, or its disk is full or not writable. Nothing is at the target then.
+pub fn pack_from_hub(
+    hub: &HubSource<'_>,
+    target: &Path,
+    options: PackOptions,
+    pool: &Pool,
+    progress: &mut Progress<'_>,
+    told: &mut Told<'_>,
+) -> Result<PackManifest, PackError> {
+    writer::check_target(target, options.force)?;
+    let place = Workplace::take(target, hub)?;
+    place.tell_revision(told.note)?;
+    let manifest = match hub.gguf {
+        Some(file) => gguf(hub, file, &place, target, options, pool, progress, told)?,
+        None => checkpoint(hub, &place, target, options, pool, progress, told)?,
+    };
+    place.remove()?;
+    Ok(manifest)
+}
+
+/// A file of llama.cpp: whole, and then packed.
+#[allow(clippy::too_many_arguments, reason = "what the caller was given")]
+fn gguf(
+    hub: &HubSource<'_>,
+    file: &RemoteFile,
+    place: &Workplace,
+    target: &Path,
+    options: PackOptions,
+    pool: &Pool,
+    progress: &mut Progress<'_>,
+    told: &mut Told<'_>,
+) -> Result<PackManifest, PackError> {
+    let tokenizer = match hub.tokenizer {
+        Some(repository) => {
+            place.small_files(hub.client, repository, told)?;
+            Some(place.source())
+        }
+        None => None,
+    };
+    let path = place.whole(hub, file, progress, told)?;
+    pack_gguf(&path, tokenizer, target, options, pool, progress)?;
+    place.sign(target, hub.repository)
+}
+
+fn checkpoint(
+    hub: &HubSource<'_>,
+    place: &Workplace,
+    target: &Path,
+    options: PackOptions,
+    pool: &Pool,
+    progress: &mut Progress<'_>,
+    told: &mut Told<'_>,
+) -> Result<PackManifest, PackError> {
+    place.small_files(hub.client, hub.repository, told)?;
+    // What no such file is told of is told before anything large is fetched.
+    let architecture = family::load(place.source())?;
+    let weights = place.weights(hub.repository)?;
+    let purpose = purpose(hub, &weights, options);
+    let mut staging = Staging::new(hub, place, &purpose, told.fetched)?;
+    for file in &weights {
+        match hub.client.settings().cache.file(hub.repository, file) {
+            Some(path) => place.link(&path, &file.name)?,
+            None => staging.add(file)?,
+        }
+    }
+    let checkpoint = Checkpoint::open(place.source())?;
+    let is_plain = |dtype| matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+    if !checkpoint.tensors().all(|info| is_plain(info.dtype)) {
+        drop(staging);
+        for file in weights {
+            place.whole(hub, file, progress, told)?;
+        }
+        pack_checkpoint(place.source(), target, options, pool, progress)?;
+        return place.sign(target, hub.repository);
+    }
+    let (files, companions) = lay_out(hub, place, &*architecture, options)?;
+    let journal = place.journal("written", &purpose)?;
+    if journal.has_any() || staging.goes_on() {
+        (told.note)("going on where an earlier run ended");
+    }
+    let mut pack = begin(
+        target,
+        options,
+        &files,
+        &companions,
+        Some(journal),
+        progress,
+    )?;
+    let mut source = Streamed::new(place.source(), &checkpoint, staging, &files)?;
+    let mut quantizer = Quantizer::default();
+    for file in &files {
+        pack.tensors(file, |entry, out| {
+            source.begin(entry, out.kept())?;
+            quantizer.write(pool, &mut source, entry, out)?;
+            source.end()
+        })?;
+    }
+    pack.commit(options.recipe.name(), &origin(hub.repository))
+}
+
+/// The files of the pack, and what is taken over as it is.
+fn lay_out(
+    hub: &HubSource<'_>,
+    place: &Workplace,
+    architecture: &dyn Architecture,
+    options: PackOptions,
+) -> Result<(Vec<FilePlan>, Vec<Companion>), PackError> {
+    let dir = place.source();
+    let slices = architecture.slices(Some(dir))?;
+    let spec = architecture.spec();
+    let config = dir.join("config.json");
+    Tokenizer::load(dir)?.check_config(&spec.ids, spec.vocab_size, &config)?;
+    let mut source = HuggingFace::open(dir)?;
+    let mut files = plan_checkpoint(&mut source, architecture, &slices, options.recipe)?;
+    files.retain(|file| hub.groups.contains(&file.group));
+    let mut small = companions(dir)?;
+    small.extend(place.licence(hub.repository)?);
+    Ok((files, small))
+}
+
+/// What has to be the same for a run to go on where another ended. The commit need not be: weights seldom change with it.
+fn purpose(hub: &HubSource<'_>, weights: &[&RemoteFile], options: PackOptions) -> String {
+    let groups: Vec<String> = hub.groups.iter().map(Group::to_string).collect();
+    let of_file = |file: &&RemoteFile| {
+        let etag = file.etag.as_ref().map_or(SINGLE, |etag| etag.hex());
+        format!("{}={etag}:{}", file.name, file.size)
+    };
+    let files: Vec<String> = weights.iter().map(of_file).collect();
+    format!(
+        "gemmad {} {} {} {} {}",
+        env!("CARGO_PKG_VERSION"),
+        hub.repository.id,
+        options.recipe.name(),
+        groups.join("+"),
+        files.join(" ")
+    )
+}

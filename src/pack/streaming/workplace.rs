@@ -1,0 +1,254 @@
+//! The directory that stands beside a pack while it is pulled: who works there, the small files, and what an earlier run left.
+
+use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::super::error::PackError;
+use super::super::journal::Journal;
+use super::super::writer::Progress;
+use super::super::{COMPANIONS, Companion, MAX_COMPANION_BYTES};
+use super::{HubSource, Told};
+use crate::hub::{Client, RemoteFile, Repository};
+use crate::model::weights::{PACK_JSON, PackManifest, PackedFile};
+
+/// The weights in one file.
+pub(super) const SINGLE: &str = "model.safetensors";
+/// Which tensor is in which of several.
+const INDEX: &str = "model.safetensors.index.json";
+/// The commit that the last run pulled.
+const COMMIT: &str = "commit";
+/// The licence of a pack, whatever the repository calls it.
+const LICENCE: &str = "LICENSE";
+const LICENCES: [&str; 4] = ["LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE"];
+const APACHE: &str = include_str!("../../../LICENSE");
+
+/// `NAME.pull`.
+pub(super) struct Workplace {
+    dir: PathBuf,
+    source: PathBuf,
+    commit: String,
+    /// Held while it is ours.
+    _lock: File,
+}
+
+impl Workplace {
+    /// Takes the directory, and makes it where it is missing.
+    pub(super) fn take(target: &Path, hub: &HubSource<'_>) -> Result<Workplace, PackError> {
+        let mut dir = target.as_os_str().to_owned();
+        dir.push(".pull");
+        let dir = PathBuf::from(dir);
+        let source = dir.join("source");
+        std::fs::create_dir_all(&source).map_err(PackError::write("create", &source))?;
+        let lock = File::open(&dir).map_err(PackError::write("open", &dir))?;
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            return Err(PackError::Busy { path: dir });
+        }
+        Ok(Workplace {
+            dir,
+            source,
+            commit: hub.repository.commit.clone(),
+            _lock: lock,
+        })
+    }
+
+    /// Where the files of the checkpoint are.
+    pub(super) fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// Says so where the repository has another commit than when an earlier run began.
+    pub(super) fn tell_revision(&self, note: &dyn Fn(&str)) -> Result<(), PackError> {
+        let path = self.dir.join(COMMIT);
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        if !before.is_empty() && before != self.commit {
+            note(&format!(
+                "the model was changed on the hub since the last run ({} is now {}): what is still the same is kept",
+                short(&before),
+                short(&self.commit)
+            ));
+        }
+        std::fs::write(&path, &self.commit).map_err(PackError::write("write", path))
+    }
+
+    /// A journal of this directory.
+    pub(super) fn journal(&self, name: &str, purpose: &str) -> Result<Journal, PackError> {
+        Journal::open(&self.dir.join(format!("{name}.journal")), purpose)
+    }
+
+    /// Fetches the small files of a checkpoint that are needed.
+    pub(super) fn small_files(
+        &self,
+        client: &Client,
+        repository: &Repository,
+        told: &mut Told<'_>,
+    ) -> Result<(), PackError> {
+        let names = COMPANIONS.iter().chain([&INDEX]).chain(&LICENCES);
+        let mut all = 0;
+        for name in names {
+            let path = self.source.join(name);
+            let Some(file) = repository.file(name) else {
+                // What an earlier revision had is not of this one.
+                remove(&path)?;
+                continue;
+            };
+            all += client.small_file_to(repository, file, MAX_COMPANION_BYTES, &path)?;
+            (told.fetched)(all);
+        }
+        if repository.file("config.json").is_none() {
+            let repository = repository.id.clone();
+            let reason = "has no config.json, so it is no model in the layout that transformers writes: give a repository that has one, or one of its files as :FILE.gguf";
+            return Err(PackError::Repository {
+                repository,
+                reason: reason.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The files that hold the weights.
+    pub(super) fn weights<'a>(
+        &self,
+        repository: &'a Repository,
+    ) -> Result<Vec<&'a RemoteFile>, PackError> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: std::collections::BTreeMap<String, String>,
+        }
+        let wrong = |reason: String| PackError::Repository {
+            repository: repository.id.clone(),
+            reason,
+        };
+        if let Some(file) = repository.file(SINGLE) {
+            return Ok(vec![file]);
+        }
+        let path = self.source.join(INDEX);
+        let Ok(text) = std::fs::read(&path) else {
+            return Err(wrong(format!(
+                "has neither {SINGLE} nor {INDEX}: it has {}; a file of llama.cpp is named by its end, as :FILE.gguf",
+                repository.some_files()
+            )));
+        };
+        let index: Index = serde_json::from_slice(&text)
+            .map_err(|error| wrong(format!("has a {INDEX} that is none: {error}")))?;
+        let names: BTreeSet<&String> = index.weight_map.values().collect();
+        let file = |name: &&String| {
+            let plain = !name.contains('/');
+            repository.file(name).filter(|_| plain).ok_or_else(|| {
+                wrong(format!(
+                    "names {name:?} in {INDEX}, and has no such file: take another revision"
+                ))
+            })
+        };
+        names.iter().map(file).collect()
+    }
+
+    /// Puts a link to a file of the cache into the checkpoint's directory.
+    pub(super) fn link(&self, file: &Path, name: &str) -> Result<(), PackError> {
+        let path = self.source.join(name);
+        remove(&path)?;
+        std::os::unix::fs::symlink(file, &path).map_err(PackError::write("link", path))
+    }
+
+    /// Fetches a whole file, or finds it in the cache.
+    pub(super) fn whole(
+        &self,
+        hub: &HubSource<'_>,
+        file: &RemoteFile,
+        progress: &mut Progress<'_>,
+        told: &mut Told<'_>,
+    ) -> Result<PathBuf, PackError> {
+        let name = file.name.rsplit('/').next().unwrap_or(&file.name);
+        let path = self.source.join(name);
+        if let Some(cached) = hub.client.settings().cache.file(hub.repository, file) {
+            self.link(&cached, name)?;
+            return Ok(path);
+        }
+        remove(&path)?;
+        let mut before = None;
+        let mut advance = |there: u64| {
+            let before = *before.get_or_insert(there);
+            progress(there, file.size);
+            (told.fetched)(there - before);
+        };
+        hub.client
+            .download(hub.repository, file, &path, &mut advance)?;
+        Ok(path)
+    }
+
+    /// The licence's text, from the repository where that has it.
+    pub(super) fn licence(&self, repository: &Repository) -> Result<Option<Companion>, PackError> {
+        for name in LICENCES {
+            let path = self.source.join(name);
+            match std::fs::read(&path) {
+                Ok(text) => return Ok(Some((LICENCE.to_owned(), text))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(PackError::read(path)(error)),
+            }
+        }
+        let text = match repository.licence.as_deref() {
+            Some("apache-2.0") => APACHE.to_owned(),
+            Some("gemma") => {
+                "Gemma is provided under and subject to the Gemma Terms of Use found at https://ai.google.dev/gemma/terms\n".to_owned()
+            }
+            Some(other) => format!("The page of {} names the licence {other}.\n", repository.id),
+            None => return Ok(None),
+        };
+        Ok(Some((LICENCE.to_owned(), text.into_bytes())))
+    }
+
+    /// Writes into a pack that was made of whole files where they are from, and under which licence.
+    pub(super) fn sign(
+        &self,
+        target: &Path,
+        repository: &Repository,
+    ) -> Result<PackManifest, PackError> {
+        let path = target.join(PACK_JSON);
+        let mut manifest = PackManifest::read(target)?.ok_or_else(|| PackError::NotAPack {
+            path: target.to_owned(),
+        })?;
+        manifest.source = origin(repository);
+        if let Some((name, text)) = self.licence(repository)? {
+            let file = PackedFile {
+                bytes: text.len() as u64,
+                sha256: hex::encode(Sha256::digest(&text)),
+            };
+            let licence = target.join(&name);
+            std::fs::write(&licence, text).map_err(PackError::write("write", licence))?;
+            manifest.files.insert(name, file);
+        }
+        let new = target.join("pack.json.new");
+        let written = serde_json::to_vec_pretty(&manifest)
+            .map_err(std::io::Error::other)
+            .and_then(|json| std::fs::write(&new, json))
+            .and_then(|()| File::open(&new)?.sync_all())
+            .and_then(|()| std::fs::rename(&new, &path));
+        written.map_err(PackError::write("write", path))?;
+        Ok(manifest)
+    }
+
+    /// Removes all of it: the pack is whole.
+    pub(super) fn remove(self) -> Result<(), PackError> {
+        std::fs::remove_dir_all(&self.dir).map_err(PackError::write("remove", &self.dir))
+    }
+}
+
+/// What a pack says of where it is from.
+pub(super) fn origin(repository: &Repository) -> String {
+    format!("{}@{}", repository.id, repository.commit)
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..8).unwrap_or(commit)
+}
+
+fn remove(path: &Path) -> Result<(), PackError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(PackError::write("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
