@@ -66,6 +66,7 @@ if command -v dpkg-query >/dev/null; then
         util-linux-extra # fincore, which tells the tests what the page cache holds
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
         openssl # certificates for the broker
+        python3-venv # has the hub's own client
         python3-dbus # another caller of the bus (a third is systemd's busctl)
         systemd groff-base # judge the unit and the manual pages
         dpkg-dev lintian # make the package and judge it
@@ -99,6 +100,17 @@ if ! command -v cargo >/dev/null; then
         apt_install curl ca-certificates
         echo "install-build-deps: Rust is missing and this release has no rustup package; type: $rustup_command" >&2
         exit 1
+    fi
+fi
+
+# The hub's own client, which tests/hub downloads with; without it that test is skipped.
+requirements=tests/hub/requirements.txt
+venv=${CARGO_TARGET_DIR:-target}/hub-venv
+if [ $tests = yes ] && ! cmp -s "$requirements" "$venv/installed.txt"; then
+    if python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --requirement "$requirements"; then
+        cp "$requirements" "$venv/installed.txt"
+    else
+        echo "install-build-deps: huggingface_hub could not be installed into $venv; tests/hub is run without it" >&2
     fi
 fi
 

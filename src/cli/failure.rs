@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::guard::harmless;
+use crate::hub::HubError;
 use crate::model::config::ConfigError;
 use crate::model::decoder::SliceError;
 use crate::model::encoder::VisionError;
@@ -25,6 +26,8 @@ pub(super) mod exit {
     pub(in crate::cli) const SOFTWARE: u8 = 70;
     /// Writing the output failed.
     pub(in crate::cli) const IO: u8 = 74;
+    /// Ctrl-C, as shells have it.
+    pub(in crate::cli) const INTERRUPTED: u8 = 130;
     /// Something was found in an unconfigured or misconfigured state.
     pub(in crate::cli) const CONFIG: u8 = 78;
 }
@@ -124,9 +127,12 @@ impl From<PackError> for Failure {
             PackError::Config(error) => return Failure::from(error),
             PackError::Weights(error) => return Failure::from(error),
             PackError::Slice(error) => return Failure::from(error),
+            PackError::Hub(error) => return Failure::from(error),
             PackError::Tokenizer(error) => return Failure::from(EngineError::from(error)),
             PackError::Read { .. } => exit::NO_INPUT,
-            PackError::Write { .. } | PackError::Space { .. } => exit::IO,
+            PackError::Write { .. } | PackError::Space { .. } | PackError::NoHoles { .. } => {
+                exit::IO
+            }
             PackError::Exists { .. }
             | PackError::NotReplaceable { .. }
             | PackError::Name { .. }
@@ -137,6 +143,19 @@ impl From<PackError> for Failure {
             | PackError::NotTrained { .. }
             | PackError::NotAPack { .. } => exit::USAGE,
             _ => exit::DATA,
+        };
+        Failure::new(code, error)
+    }
+}
+
+impl From<HubError> for Failure {
+    fn from(error: HubError) -> Failure {
+        let code = match error {
+            HubError::Setting { .. } => exit::CONFIG,
+            HubError::NoRevision { .. } | HubError::NoFile { .. } => exit::USAGE,
+            HubError::Hash { .. } | HubError::TooLarge { .. } => exit::DATA,
+            HubError::Io { .. } => exit::IO,
+            _ => exit::UNAVAILABLE,
         };
         Failure::new(code, error)
     }

@@ -13,6 +13,7 @@ mod flash;
 mod inspect;
 mod listen;
 mod model_args;
+mod models;
 mod mqtt_clear;
 mod output;
 mod pack;
@@ -20,6 +21,7 @@ mod pages;
 mod plan;
 mod procfs;
 mod progress;
+mod pull;
 mod run;
 mod transcribe;
 mod watch;
@@ -51,9 +53,11 @@ enum Command {
     Eval(eval::Eval),
     Inspect(inspect::Inspect),
     Listen(listen::Listen),
+    Models(models::Models),
     MqttClear(mqtt_clear::MqttClear),
     Pack(pack::Pack),
     Plan(plan::Plan),
+    Pull(pull::Pull),
     #[command(hide = true)]
     Pages(pages::Pages),
     Run(run::Run),
@@ -111,9 +115,11 @@ pub fn main() -> ExitCode {
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Listen(command) => command.run(),
+        Command::Models(command) => command.run(),
         Command::MqttClear(command) => command.run(),
         Command::Pack(command) => command.run(),
         Command::Plan(command) => command.run(),
+        Command::Pull(command) => command.run(),
         Command::Pages(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Transcribe(command) => command.run(),

@@ -50,7 +50,7 @@ pub(super) struct Pack {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum RecipeArg {
+pub(super) enum RecipeArg {
     /// as in the source, in 16 bits or more: to compare others with
     Float,
     /// 8 bit everywhere
@@ -66,6 +66,19 @@ enum RecipeArg {
     Mobile,
 }
 
+impl RecipeArg {
+    pub(super) fn recipe(self) -> Recipe {
+        match self {
+            RecipeArg::Float => Recipe::Float,
+            RecipeArg::Q8 => Recipe::Q8,
+            RecipeArg::Balanced => Recipe::Balanced,
+            RecipeArg::Q4_0 => Recipe::Q4_0,
+            RecipeArg::Small => Recipe::Small,
+            RecipeArg::Mobile => Recipe::Mobile,
+        }
+    }
+}
+
 /// A size by its name.
 fn size() -> impl TypedValueParser<Value = SyntheticSize> {
     let names = SyntheticSize::ALL.map(SyntheticSize::name);
@@ -76,14 +89,7 @@ fn size() -> impl TypedValueParser<Value = SyntheticSize> {
 impl Pack {
     /// The recipe that was given, with a warning where it spoils what another keeps; else the one that fits the source, which is told.
     fn recipe(&self) -> Recipe {
-        let given = self.recipe.map(|recipe| match recipe {
-            RecipeArg::Float => Recipe::Float,
-            RecipeArg::Q8 => Recipe::Q8,
-            RecipeArg::Balanced => Recipe::Balanced,
-            RecipeArg::Q4_0 => Recipe::Q4_0,
-            RecipeArg::Small => Recipe::Small,
-            RecipeArg::Mobile => Recipe::Mobile,
-        });
+        let given = self.recipe.map(RecipeArg::recipe);
         // What is wrong with the source is told when it is packed.
         let fitting = self.from.as_deref().map(pack::fitting_recipe);
         let (fitting, is_trained) = fitting.and_then(Result::ok).unwrap_or_default();

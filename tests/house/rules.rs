@@ -10,7 +10,7 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
         "cli",
         &[
             "daemon", "config", "capture", "pipeline", "publish", "pack", "features", "model",
-            "media", "report", "guard",
+            "media", "report", "guard", "hub",
         ],
     ),
     (
@@ -63,8 +63,11 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
             "model::encoder",
             "model::spec",
             "model::tokenizer",
+            // A checkpoint is packed while it comes from the hub.
+            "hub",
         ],
     ),
+    ("hub", &["tls", "guard"]),
     ("features", &["media"]),
     // How frames are made of sound is leaf data: the model says it, `features` does it.
     ("model", &["media"]),
@@ -101,6 +104,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
             "src/cli/run",
             "src/cli/broker",
             "src/cli/listen",
+            "src/cli/pull",
         ],
     ),
     (

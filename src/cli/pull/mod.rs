@@ -1,0 +1,304 @@
+//! `gemmad pull`: from the name of a model to a pack.
+
+mod bar;
+mod in_use;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use kernels::{Isa, Pool};
+use serde::Serialize;
+
+use super::failure::{Failure, exit, note};
+use super::pack::RecipeArg;
+use super::{output, plan};
+use crate::hub::{Client, HubError, ModelName, NAMES, RemoteFile, Repository, Settings};
+use crate::model::weights::{Group, PackManifest};
+use crate::pack::{self, HubSource, PackOptions, Recipe, SyntheticSize, Told};
+use bar::Bar;
+
+/// Where models are kept.
+pub(super) const MODELS: &str = "/var/lib/gemmad/models";
+
+/// Fetch a model from Hugging Face and make a pack of it
+///
+/// The weights go from the network into the pack, tensor by tensor: nothing else needs room on the disk. A run that was interrupted
+/// goes on where it was when the same command is given again. What the Hugging Face client has in its cache is not fetched again. The
+/// token of gated models is read from HF_TOKEN or from the file that `hf auth login` writes; HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and
+/// https_proxy mean what they mean there. Nothing is ever fetched without this command.
+#[derive(Debug, clap::Args)]
+pub(super) struct Pull {
+    #[arg(value_name = "NAME", default_value = "gemma-4-e2b", help = format!("The model: {NAMES}"))]
+    name: String,
+    /// The directory that the pack is made in
+    #[arg(long, value_name = "DIR", default_value = MODELS)]
+    to: PathBuf,
+    /// How many bits the weights get [default: the best that fits this board]
+    #[arg(long, value_enum)]
+    recipe: Option<RecipeArg>,
+    /// Neither audio nor vision
+    #[arg(long)]
+    text_only: bool,
+    /// No audio: nothing is heard
+    #[arg(long)]
+    no_audio: bool,
+    /// No vision: nothing is seen
+    #[arg(long)]
+    no_vision: bool,
+    /// Name the pack in the configuration
+    #[arg(long = "use")]
+    in_use: bool,
+    /// The configuration that --use writes to
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/gemmad/gemmad.toml",
+        requires = "in_use"
+    )]
+    config: PathBuf,
+    /// Replace the pack that is there
+    #[arg(long)]
+    force: bool,
+    /// How often a request is repeated that fails for a reason that may pass
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    retries: u32,
+    /// Print JSON, a line for each thing that happens
+    #[arg(long)]
+    json: bool,
+}
+
+/// The documented keys of the last line of `--json`.
+#[derive(Serialize)]
+struct Done<'a> {
+    event: &'static str,
+    pack: &'a Path,
+    /// `OWNER/REPOSITORY@COMMIT`.
+    source: &'a str,
+    recipe: &'a str,
+    pack_bytes: u64,
+    /// What came over the network in this run.
+    fetched_bytes: u64,
+    in_use: bool,
+}
+
+impl Pull {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let usage = |error: String| Failure::new(exit::USAGE, error);
+        let name = ModelName::parse(&self.name).map_err(usage)?;
+        if let Some(terms) = name.terms {
+            note(&format!("whoever uses this model has accepted {terms}"));
+        }
+        let (recipe, why) = self.recipe(&name)?;
+        let target = self.to.join(format!("{}.pack", name.short));
+        let bar = Rc::new(Bar::new(self.json));
+        let told = Rc::clone(&bar);
+        let settings = Settings::from_environment(self.retries)?;
+        let client = Client::new(settings, Box::new(move |line| told.note(line)))?;
+        let repository = client.repository(&name.repository, &name.revision)?;
+        let source = format!("{}@{}", repository.id, repository.commit);
+        if let Some(manifest) = self.is_there(&target, &source, recipe, name.gguf) {
+            return self.finish(&target, &manifest, 0);
+        }
+        bar.note(&format!("{source}, recipe {}{why}", recipe.name()));
+        let tokenizer = match &name.tokenizer_repository {
+            Some(id) => Some(client.repository(id, "main")?),
+            None => None,
+        };
+        let groups = self.groups();
+        let hub = HubSource {
+            client: &client,
+            repository: &repository,
+            gguf: gguf(&name, &repository)?,
+            tokenizer: tokenizer.as_ref(),
+            groups: &groups,
+        };
+        let isa = Isa::from_environment().map_err(|error| Failure::new(exit::CONFIG, error))?;
+        let pool = Pool::new(isa, kernels::recommended_threads());
+        std::fs::create_dir_all(&self.to).map_err(|error| {
+            let what = "give --to, or run this as root";
+            Failure::new(
+                exit::IO,
+                format_args!("cannot create {}: {error}; {what}", self.to.display()),
+            )
+        })?;
+        tell_how_to_go_on();
+        let options = PackOptions {
+            recipe,
+            force: self.force,
+        };
+        let mut told = Told {
+            fetched: &mut |bytes| bar.fetched(bytes),
+            note: &|line| bar.note(line),
+        };
+        let mut advance = |done, total| bar.packed(done, total);
+        let packed = pack::pack_from_hub(&hub, &target, options, &pool, &mut advance, &mut told);
+        bar.clear();
+        packed?;
+        let mut advance = |done, total| bar.verified(done, total);
+        let manifest = pack::verify(&target, &mut advance);
+        bar.clear();
+        self.finish(&target, &manifest?, bar.fetched_bytes())
+    }
+
+    /// The parameter groups that are wanted.
+    fn groups(&self) -> Vec<Group> {
+        let wanted = |group: &Group| match group {
+            Group::Text | Group::Ple => true,
+            Group::Audio => !self.text_only && !self.no_audio,
+            Group::Vision => !self.text_only && !self.no_vision,
+        };
+        Group::ALL.into_iter().filter(wanted).collect()
+    }
+
+    /// The recipe, and why it is that one.
+    fn recipe(&self, name: &ModelName) -> Result<(Recipe, String), Failure> {
+        let because = |why: &str| format!(" ({why})");
+        if let Some(recipe) = self.recipe {
+            return Ok((recipe.recipe(), because("as asked")));
+        }
+        if name.recipe == Some("q8") {
+            return Ok((Recipe::Q8, because("as its name says")));
+        }
+        let size = SyntheticSize::ALL.into_iter().find(|size| {
+            let short = name.short.replacen("gemma-4", "gemma4", 1);
+            let short = short.trim_start_matches("gemma-3n-");
+            short == size.name() || short.starts_with(&format!("{}-", size.name()))
+        });
+        match size {
+            Some(size) => {
+                let (recipe, why) = plan::best_recipe(size)?;
+                Ok((recipe, because(&why)))
+            }
+            None => Ok((Recipe::default(), String::new())),
+        }
+    }
+
+    /// The pack at the target, if it is the very one that is asked for.
+    fn is_there(
+        &self,
+        target: &Path,
+        source: &str,
+        recipe: Recipe,
+        gguf: bool,
+    ) -> Option<PackManifest> {
+        let manifest = PackManifest::read(target).ok().flatten()?;
+        let same = manifest.source == source && manifest.recipe == recipe.name();
+        let groups = self.groups();
+        let has = |group: &Group| manifest.files.contains_key(&format!("{group}.safetensors"));
+        // A file of llama.cpp has no towers.
+        let whole = groups.iter().all(|group| has(group) || gguf);
+        (same && whole && !self.force).then_some(manifest)
+    }
+
+    fn finish(
+        &self,
+        target: &Path,
+        manifest: &PackManifest,
+        fetched_bytes: u64,
+    ) -> Result<(), Failure> {
+        if self.in_use {
+            in_use::write(&self.config, target)?;
+        }
+        let mut out = output::out();
+        let pack_bytes = manifest.files.values().map(|file| file.bytes).sum();
+        if self.json {
+            let done = Done {
+                event: "done",
+                pack: target,
+                source: &manifest.source,
+                recipe: &manifest.recipe,
+                pack_bytes,
+                fetched_bytes,
+                in_use: self.in_use,
+            };
+            writeln!(out, "{}", output::json(&done)?)?;
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "{}: {:.1} MiB, recipe {}, of {}",
+            target.display(),
+            pack_bytes as f64 / f64::from(1 << 20),
+            manifest.recipe,
+            manifest.source
+        )?;
+        match self.in_use {
+            true => writeln!(
+                out,
+                "{} names it now: systemctl restart gemmad",
+                self.config.display()
+            )?,
+            false => writeln!(
+                out,
+                "try it: gemmad ask --model {} \"Why is the sky blue?\"",
+                target.display()
+            )?,
+        }
+        Ok(())
+    }
+}
+
+/// The file of llama.cpp that is meant, where one is.
+fn gguf<'a>(
+    name: &ModelName,
+    repository: &'a Repository,
+) -> Result<Option<&'a RemoteFile>, Failure> {
+    let missing = |file: &str| HubError::NoFile {
+        repository: repository.id.clone(),
+        revision: name.revision.clone(),
+        file: file.to_owned(),
+        others: repository.some_files(),
+    };
+    if let Some(file) = &name.file {
+        let found = repository.file(file).ok_or_else(|| missing(file))?;
+        if !name.gguf {
+            return Err(Failure::new(
+                exit::USAGE,
+                format_args!(
+                    "{file} is no file of llama.cpp (.gguf): leave it out for the whole checkpoint of {}",
+                    repository.id
+                ),
+            ));
+        }
+        return Ok(Some(found));
+    }
+    if !name.gguf {
+        return Ok(None);
+    }
+    // What hears and sees, and what drafts, is in files of its own.
+    let is_model = |file: &&RemoteFile| {
+        let name = file.name.to_ascii_lowercase();
+        name.ends_with(".gguf") && !name.contains("mmproj") && !name.contains("mtp")
+    };
+    let mut models = repository.files.iter().filter(is_model);
+    match (models.next(), models.next()) {
+        (Some(model), None) => Ok(Some(model)),
+        (None, _) => Err(missing("*.gguf").into()),
+        (Some(_), Some(_)) => Err(Failure::new(
+            exit::USAGE,
+            format_args!(
+                "{} has several models: name one, as {}:FILE; it has {}",
+                repository.id,
+                repository.id,
+                repository.some_files()
+            ),
+        )),
+    }
+}
+
+/// On Ctrl-C: one line, and the end. What was done is in the journals at any time.
+fn tell_how_to_go_on() {
+    let wait = || {
+        let signal = super::broker::block_on(tokio::signal::ctrl_c());
+        if matches!(signal, Ok(Ok(()))) {
+            note("interrupted: the same command goes on from here");
+            std::process::exit(i32::from(exit::INTERRUPTED));
+        }
+    };
+    // Without it the signal just ends the process.
+    std::thread::Builder::new()
+        .name("interrupt".to_owned())
+        .spawn(wait)
+        .ok();
+}
