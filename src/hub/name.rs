@@ -92,8 +92,12 @@ impl ModelName {
         match variant {
             "bf16" => {}
             "q8" => model.recipe = Some("q8"),
-            "mobile" if known.is_gemma_4 => model.repository += "-qat-mobile-transformers",
+            "mobile" if known.is_gemma_4 => {
+                model.recipe = Some("mobile");
+                model.repository += "-qat-mobile-transformers";
+            }
             "q4_0" if known.is_gemma_4 => {
+                model.recipe = Some("q4_0");
                 model.tokenizer_repository = Some(model.repository.clone());
                 model.repository += "-qat-q4_0-gguf";
                 model.gguf = true;
@@ -215,10 +219,10 @@ mod tests {
             assert_eq!(name.short, short, "{text}");
             assert_eq!(name.terms.is_some(), text.contains("3n"), "{text}");
         }
-        assert_eq!(
-            ModelName::parse("gemma-4-e2b:q8").unwrap().recipe,
-            Some("q8")
-        );
+        for recipe in ["q8", "q4_0", "mobile"] {
+            let name = ModelName::parse(&format!("gemma-4-e2b:{recipe}"));
+            assert_eq!(name.unwrap().recipe, Some(recipe));
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub use error::PackError;
 pub use estimate::{PackEstimate, SliceEstimate};
 pub use gguf::Mmproj;
 pub use recipe::Recipe;
-pub use streaming::{HubSource, Told, pack_from_hub};
+pub use streaming::{HubSource, Told, gguf_parts, pack_from_hub};
 pub use synthetic::{SyntheticSize, pack_synthetic};
 pub use verify::verify;
 pub use with_towers::pack_with_mmproj;

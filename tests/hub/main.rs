@@ -13,6 +13,7 @@ mod faults;
 mod installed;
 mod interrupted;
 mod large;
+mod network;
 mod pull;
 mod server;
 mod token;

@@ -60,9 +60,9 @@ impl Bar {
         }
     }
 
-    /// So many bytes came from the network.
+    /// So many more bytes came from the network.
     pub(super) fn fetched(&self, bytes: u64) {
-        self.fetched_bytes.set(bytes);
+        self.fetched_bytes.set(self.fetched_bytes() + bytes);
     }
 
     pub(super) fn fetched_bytes(&self) -> u64 {

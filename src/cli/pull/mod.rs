@@ -7,15 +7,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use clap::ValueEnum;
 use kernels::{Isa, Pool};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::{Failure, exit, note};
 use super::pack::RecipeArg;
 use super::{output, plan};
 use crate::hub::{Client, HubError, ModelName, NAMES, RemoteFile, Repository, Settings};
 use crate::model::weights::{Group, PackManifest};
-use crate::pack::{self, HubSource, PackOptions, Recipe, SyntheticSize, Told};
+use crate::pack::{self, HubSource, PackOptions, Recipe, SyntheticSize, Told, gguf_parts};
 use bar::Bar;
 
 /// Where models are kept.
@@ -157,8 +159,10 @@ impl Pull {
         if let Some(recipe) = self.recipe {
             return Ok((recipe.recipe(), because("as asked")));
         }
-        if name.recipe == Some("q8") {
-            return Ok((Recipe::Q8, because("as its name says")));
+        if let Some(named) = name.recipe {
+            // Weights that have no recipe of their own yet get the usual one.
+            let recipe = RecipeArg::from_str(named, false).map(RecipeArg::recipe);
+            return Ok((recipe.unwrap_or_default(), because("as its name says")));
         }
         let size = SyntheticSize::ALL.into_iter().find(|size| {
             let short = name.short.replacen("gemma-4", "gemma4", 1);
@@ -269,7 +273,8 @@ fn gguf<'a>(
     // What hears and sees, and what drafts, is in files of its own.
     let is_model = |file: &&RemoteFile| {
         let name = file.name.to_ascii_lowercase();
-        name.ends_with(".gguf") && !name.contains("mmproj") && !name.contains("mtp")
+        let is_first = gguf_parts(repository, file).first() == Some(file);
+        name.ends_with(".gguf") && is_first && !name.contains("mmproj") && !name.contains("mtp")
     };
     let mut models = repository.files.iter().filter(is_model);
     match (models.next(), models.next()) {
@@ -289,16 +294,22 @@ fn gguf<'a>(
 
 /// On Ctrl-C: one line, and the end. What was done is in the journals at any time.
 fn tell_how_to_go_on() {
-    let wait = || {
-        let signal = super::broker::block_on(tokio::signal::ctrl_c());
-        if matches!(signal, Ok(Ok(()))) {
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let wait = move || {
+        let waited = super::broker::block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            ready.send(()).ok();
+            interrupt.recv().await;
+            std::io::Result::Ok(())
+        });
+        if matches!(waited, Ok(Ok(()))) {
             note("interrupted: the same command goes on from here");
             std::process::exit(i32::from(exit::INTERRUPTED));
         }
     };
     // Without it the signal just ends the process.
-    std::thread::Builder::new()
-        .name("interrupt".to_owned())
-        .spawn(wait)
-        .ok();
+    let thread = std::thread::Builder::new().name("interrupt".to_owned());
+    if thread.spawn(wait).is_ok() {
+        is_ready.recv().ok();
+    }
 }

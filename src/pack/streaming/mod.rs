@@ -49,7 +49,7 @@ pub struct HubSource<'a> {
 
 /// Is told what goes on.
 pub struct Told<'a> {
-    /// Bytes that came from the hub in this run.
+    /// So many more bytes came from the hub.
     pub fetched: &'a mut dyn FnMut(u64),
     /// A line for people.
     pub note: &'a dyn Fn(&str),
@@ -97,9 +97,32 @@ fn gguf(
         }
         None => None,
     };
-    let path = place.whole(hub, file, progress, told)?;
+    for part in gguf_parts(hub.repository, file) {
+        place.whole(hub, part, progress, told)?;
+    }
+    let path = place.path(file);
     pack_gguf(&path, tokenizer, target, options, pool, progress)?;
     place.sign(target, hub.repository)
+}
+
+/// The files that one of llama.cpp is a part of (`NAME-00001-of-00003.gguf`), in their order; of a whole one itself.
+pub fn gguf_parts<'a>(repository: &'a Repository, file: &'a RemoteFile) -> Vec<&'a RemoteFile> {
+    let Some(all) = name_of_parts(&file.name) else {
+        return vec![file];
+    };
+    let is_part = |other: &&RemoteFile| name_of_parts(&other.name) == Some(all);
+    repository.files.iter().filter(is_part).collect()
+}
+
+/// What the names of all parts have in common: before their number, and behind it.
+fn name_of_parts(name: &str) -> Option<(&str, &str)> {
+    const NUMBER: usize = "00001".len();
+    const END: usize = "-of-00003.gguf".len();
+    let (rest, end) = name.split_at_checked(name.len().checked_sub(END)?)?;
+    let (stem, number) = rest.split_at_checked(rest.len().checked_sub(NUMBER)?)?;
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let total = end.strip_prefix("-of-")?.strip_suffix(".gguf")?;
+    (is_number(number) && is_number(total)).then_some((stem, end))
 }
 
 fn checkpoint(
@@ -119,11 +142,11 @@ fn checkpoint(
     let mut staging = Staging::new(hub, place, &purpose, told.fetched)?;
     for file in &weights {
         match hub.client.settings().cache.file(hub.repository, file) {
-            Some(path) => place.link(&path, &file.name)?,
+            Some(path) => place.link(&path, file)?,
             None => staging.add(file)?,
         }
     }
-    let checkpoint = Checkpoint::open(place.source())?;
+    let checkpoint = Checkpoint::open_source(place.source())?;
     let is_plain = |dtype| matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
     if !checkpoint.tensors().all(|info| is_plain(info.dtype)) {
         drop(staging);
@@ -194,4 +217,40 @@ fn purpose(hub: &HubSource<'_>, weights: &[&RemoteFile], options: PackOptions) -
         groups.join("+"),
         files.join(" ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_found_by_their_names() {
+        let names = [
+            "b/M-00001-of-00002.gguf",
+            "b/M-00002-of-00002.gguf",
+            "b/N-00001-of-00002.gguf",
+            "M-00001-of-00002.gguf",
+            "M.gguf",
+        ];
+        let files = names.map(|name| RemoteFile {
+            name: name.to_owned(),
+            size: 1,
+            etag: None,
+        });
+        let repository = Repository {
+            id: "a/b".to_owned(),
+            commit: "0".repeat(40),
+            gated: false,
+            licence: None,
+            files: files.to_vec(),
+        };
+        let parts = |at: usize| -> Vec<&str> {
+            let parts = gguf_parts(&repository, &files[at]).into_iter();
+            parts.map(|file| file.name.as_str()).collect()
+        };
+        assert_eq!(parts(0), names[..2]);
+        assert_eq!(parts(1), names[..2]);
+        assert_eq!(parts(2), names[2..3]);
+        assert_eq!(parts(4), names[4..]);
+    }
 }

@@ -35,7 +35,6 @@ pub(super) struct Staging<'a> {
     journal: Journal,
     stream: Option<(usize, Stream<'a>)>,
     buffer: Vec<u8>,
-    fetched_bytes: u64,
     fetched: &'a mut dyn FnMut(u64),
 }
 
@@ -65,7 +64,6 @@ impl<'a> Staging<'a> {
             journal: place.journal("fetched", purpose)?,
             stream: None,
             buffer: vec![0; CHUNK_BYTES],
-            fetched_bytes: 0,
             fetched,
         })
     }
@@ -204,8 +202,7 @@ impl<'a> Staging<'a> {
                 sha256: hex::encode(Sha256::digest(bytes)),
             })?;
         }
-        self.fetched_bytes += n as u64;
-        (self.fetched)(self.fetched_bytes);
+        (self.fetched)(n as u64);
         if stream.left().is_empty() {
             self.stream = None;
         }

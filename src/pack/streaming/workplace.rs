@@ -86,7 +86,6 @@ impl Workplace {
         told: &mut Told<'_>,
     ) -> Result<(), PackError> {
         let names = COMPANIONS.iter().chain([&INDEX]).chain(&LICENCES);
-        let mut all = 0;
         for name in names {
             let path = self.source.join(name);
             let Some(file) = repository.file(name) else {
@@ -94,8 +93,8 @@ impl Workplace {
                 remove(&path)?;
                 continue;
             };
-            all += client.small_file_to(repository, file, MAX_COMPANION_BYTES, &path)?;
-            (told.fetched)(all);
+            let bytes = client.small_file_to(repository, file, MAX_COMPANION_BYTES, &path)?;
+            (told.fetched)(bytes);
         }
         if repository.file("config.json").is_none() {
             let repository = repository.id.clone();
@@ -145,11 +144,17 @@ impl Workplace {
         names.iter().map(file).collect()
     }
 
+    /// Where a file of the repository is, or will be; folders there are none here.
+    pub(super) fn path(&self, file: &RemoteFile) -> PathBuf {
+        let name = file.name.rsplit('/').next().unwrap_or(&file.name);
+        self.source.join(name)
+    }
+
     /// Puts a link to a file of the cache into the checkpoint's directory.
-    pub(super) fn link(&self, file: &Path, name: &str) -> Result<(), PackError> {
-        let path = self.source.join(name);
+    pub(super) fn link(&self, cached: &Path, file: &RemoteFile) -> Result<(), PackError> {
+        let path = self.path(file);
         remove(&path)?;
-        std::os::unix::fs::symlink(file, &path).map_err(PackError::write("link", path))
+        std::os::unix::fs::symlink(cached, &path).map_err(PackError::write("link", path))
     }
 
     /// Fetches a whole file, or finds it in the cache.
@@ -159,23 +164,20 @@ impl Workplace {
         file: &RemoteFile,
         progress: &mut Progress<'_>,
         told: &mut Told<'_>,
-    ) -> Result<PathBuf, PackError> {
-        let name = file.name.rsplit('/').next().unwrap_or(&file.name);
-        let path = self.source.join(name);
+    ) -> Result<(), PackError> {
+        let path = self.path(file);
         if let Some(cached) = hub.client.settings().cache.file(hub.repository, file) {
-            self.link(&cached, name)?;
-            return Ok(path);
+            return self.link(&cached, file);
         }
         remove(&path)?;
         let mut before = None;
         let mut advance = |there: u64| {
-            let before = *before.get_or_insert(there);
             progress(there, file.size);
-            (told.fetched)(there - before);
+            (told.fetched)(there - before.replace(there).unwrap_or(there));
         };
         hub.client
             .download(hub.repository, file, &path, &mut advance)?;
-        Ok(path)
+        Ok(())
     }
 
     /// The licence's text, from the repository where that has it.
