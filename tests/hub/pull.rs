@@ -188,7 +188,8 @@ fn a_file_of_llama_cpp_is_pulled_and_packed() {
     let pull = |bench: &Bench| {
         let name = "google/demo:sub/tiny-Q4.gguf";
         let to = to.to_str().unwrap();
-        let arguments = ["pull", name, "--to", to, "--recipe", "q8"];
+        let options = ["--recipe", "q8", "--text-only"];
+        let arguments = [&["pull", name, "--to", to][..], &options].concat();
         bench.gemmad(&arguments).output().unwrap()
     };
     let said = failed(&pull(&bench));

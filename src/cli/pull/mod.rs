@@ -114,6 +114,7 @@ impl Pull {
             gguf: gguf(&name, &repository)?,
             tokenizer: tokenizer.as_ref(),
             groups: &groups,
+            keeps_trained: self.recipe.is_none(),
         };
         let isa = Isa::from_environment().map_err(|error| Failure::new(exit::CONFIG, error))?;
         let pool = Pool::new(isa, kernels::recommended_threads());
@@ -160,7 +161,6 @@ impl Pull {
             return Ok((recipe.recipe(), because("as asked")));
         }
         if let Some(named) = name.recipe {
-            // Weights that have no recipe of their own yet get the usual one.
             let recipe = RecipeArg::from_str(named, false).map(RecipeArg::recipe);
             return Ok((recipe.unwrap_or_default(), because("as its name says")));
         }
@@ -187,7 +187,9 @@ impl Pull {
         gguf: bool,
     ) -> Option<PackManifest> {
         let manifest = PackManifest::read(target).ok().flatten()?;
-        let same = manifest.source == source && manifest.recipe == recipe.name();
+        // One that nobody asked for may have given way to what keeps trained weights.
+        let is_other = self.recipe.is_some() && manifest.recipe != recipe.name();
+        let same = manifest.source == source && !is_other;
         let groups = self.groups();
         let has = |group: &Group| manifest.files.contains_key(&format!("{group}.safetensors"));
         // A file of llama.cpp has no towers.

@@ -22,7 +22,8 @@ use super::plan::FilePlan;
 use super::quantize::Quantizer;
 use super::writer::{self, Progress};
 use super::{
-    Companion, PackOptions, begin, companions, pack_checkpoint, pack_gguf, plan_checkpoint,
+    Companion, Mmproj, PackOptions, begin, companions, fitting_recipe, pack_checkpoint, pack_gguf,
+    pack_with_mmproj, plan_checkpoint,
 };
 use crate::hub::{Client, RemoteFile, Repository};
 use crate::model::architecture::Architecture;
@@ -45,6 +46,8 @@ pub struct HubSource<'a> {
     pub tokenizer: Option<&'a Repository>,
     /// The parameter groups that are wanted.
     pub groups: &'a [Group],
+    /// Whether a recipe that keeps trained weights as they are comes before the one that is given.
+    pub keeps_trained: bool,
 }
 
 /// Is told what goes on.
@@ -101,8 +104,38 @@ fn gguf(
         place.whole(hub, part, progress, told)?;
     }
     let path = place.path(file);
-    pack_gguf(&path, tokenizer, target, options, pool, progress)?;
+    let options = fitting(hub, &path, options);
+    let wants_towers = hub.groups.iter().any(|group| *group >= Group::Audio);
+    match mmproj(hub.repository).filter(|_| wants_towers) {
+        Some(towers) => {
+            place.whole(hub, towers, progress, told)?;
+            let towers = Mmproj::open(&place.path(towers))?;
+            pack_with_mmproj(&path, tokenizer, towers, target, options, pool, progress)?;
+        }
+        None => drop(pack_gguf(
+            &path, tokenizer, target, options, pool, progress,
+        )?),
+    }
     place.sign(target, hub.repository)
+}
+
+/// What hears and sees, beside files of llama.cpp that lack it; of several the one with the most bits.
+fn mmproj(repository: &Repository) -> Option<&RemoteFile> {
+    let is_one = |file: &&RemoteFile| {
+        let name = file.name.to_ascii_lowercase();
+        name.contains("mmproj") && name.ends_with(".gguf")
+    };
+    let bits = |file: &&RemoteFile| file.size;
+    repository.files.iter().filter(is_one).max_by_key(bits)
+}
+
+/// The options, with the recipe that keeps trained weights as they are where that is wanted.
+fn fitting(hub: &HubSource<'_>, from: &Path, options: PackOptions) -> PackOptions {
+    // What is wrong with the source is told when it is packed.
+    match fitting_recipe(from) {
+        Ok((recipe, true)) if hub.keeps_trained => PackOptions { recipe, ..options },
+        _ => options,
+    }
 }
 
 /// The files that one of llama.cpp is a part of (`NAME-00001-of-00003.gguf`), in their order; of a whole one itself.
@@ -153,6 +186,7 @@ fn checkpoint(
         for file in weights {
             place.whole(hub, file, progress, told)?;
         }
+        let options = fitting(hub, place.source(), options);
         pack_checkpoint(place.source(), target, options, pool, progress)?;
         return place.sign(target, hub.repository);
     }
