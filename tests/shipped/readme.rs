@@ -125,10 +125,6 @@ const COMMANDS: &[(&str, How)] = &[
         Runs(&[], ""),
     ),
     (
-        "sudo cp -r gemma.pack /var/lib/gemmad/models/",
-        Runs(&[("/var/lib/gemmad", ".")], ""),
-    ),
-    (
         "gemmad pack --from MODEL.gguf --to gemma.pack",
         Runs(
             &[
@@ -136,6 +132,85 @@ const COMMANDS: &[(&str, How)] = &[
                 ("gemma.pack", "gguf.pack"),
             ],
             "",
+        ),
+    ),
+    ("gemmad pack --from DIR", Mention),
+    (
+        "gemmad pack --from TEXT --mmproj FILE.gguf --to gemma.pack",
+        Runs(
+            &[
+                ("TEXT", "TOP/tests/fixtures/tiny-g4a-gguf/text-mixed.gguf"),
+                (
+                    "FILE.gguf",
+                    "TOP/tests/fixtures/tiny-g4a-gguf/mmproj-bf16.gguf",
+                ),
+                ("gemma.pack", "mmproj.pack"),
+            ],
+            "",
+        ),
+    ),
+    (
+        "gemmad pull",
+        Elsewhere(
+            "tests/hub/pull.rs",
+            "&[\"pull\", name, \"--to\", to]",
+            "it needs the model hub, which a server plays there",
+        ),
+    ),
+    (
+        "gemmad pull gemma-4-e2b --to . --text-only",
+        Elsewhere(
+            "tests/hub/pull.rs",
+            "&[\"pull\", name, \"--to\", to]",
+            "it needs the model hub, which a server plays there",
+        ),
+    ),
+    (
+        "sudo gemmad pull",
+        Elsewhere(
+            "tests/hub/pull.rs",
+            "&[\"pull\", name, \"--to\", to]",
+            "it needs the model hub, which a server plays there",
+        ),
+    ),
+    (
+        "sudo gemmad pull gemma-4-e2b --use",
+        Elsewhere(
+            "tests/hub/pull.rs",
+            "&[\"pull\", name, \"--to\", to]",
+            "it needs the model hub, which a server plays there",
+        ),
+    ),
+    (
+        "sudo gemmad pull gemma-4-e4b --use",
+        Elsewhere(
+            "tests/hub/pull.rs",
+            "&[\"pull\", name, \"--to\", to]",
+            "it needs the model hub, which a server plays there",
+        ),
+    ),
+    (
+        "gemmad models",
+        Elsewhere(
+            "tests/hub/installed.rs",
+            "\"models\", \"--dir\"",
+            "it is of what was pulled",
+        ),
+    ),
+    (
+        "gemmad models --check",
+        Elsewhere(
+            "tests/hub/installed.rs",
+            "\"models\", \"--dir\"",
+            "it is of what was pulled",
+        ),
+    ),
+    (
+        "gemmad models --remove",
+        Elsewhere(
+            "tests/hub/installed.rs",
+            "\"models\", \"--dir\"",
+            "it is of what was pulled",
         ),
     ),
     (
@@ -575,7 +650,7 @@ fn what_the_documents_show_does_what_it_says() {
     }
     for made in [
         "gemma.pack/pack.json",
-        "models/gemma.pack/pack.json",
+        "mmproj.pack/pack.json",
         "gguf.pack/pack.json",
     ] {
         assert!(place.path(made).is_file(), "{made}");
