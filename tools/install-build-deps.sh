@@ -66,7 +66,7 @@ if command -v dpkg-query >/dev/null; then
         util-linux-extra # fincore, which tells the tests what the page cache holds
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
         openssl # certificates for the broker
-        python3-venv # has the hub's own client
+        python3-venv # has the hub's own client, and jiwer, which counts word errors, too
         python3-dbus # another caller of the bus (a third is systemd's busctl)
         systemd groff-base # judge the unit and the manual pages
         dpkg-dev lintian # make the package and judge it

@@ -107,7 +107,8 @@ impl Describe {
     }
 }
 
-fn describe(
+/// Asks about one picture.
+pub(super) fn describe(
     engine: &mut Engine,
     image: RgbImage,
     prompt: &str,

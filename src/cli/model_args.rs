@@ -1,13 +1,15 @@
 //! Options that several commands share: which model, and how it answers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::failure::{Failure, exit};
 use super::progress;
 use crate::config::Config;
 use crate::model::decoder::kv_cache::KvType;
 use crate::model::sampler::{Sampling, random_seed};
-use crate::pipeline::{EncoderOptions, Engine, EngineOptions, Generation, PictureOptions};
+use crate::pipeline::{
+    EncoderOptions, Engine, EngineOptions, Generation, PictureOptions, SoftTokenPadding,
+};
 
 /// The model that a command works on.
 #[derive(Debug, clap::Args)]
@@ -17,11 +19,18 @@ pub(super) struct ModelArgs {
     pub(super) model: PathBuf,
 }
 
-/// How the model runs.
+/// Which model runs, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// How a model runs.
+#[derive(Debug, clap::Args)]
+pub(super) struct EngineArgs {
     /// Threads that compute [default: one for each fast core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -55,12 +64,9 @@ impl From<KvArg> for KvType {
 }
 
 impl RunArgs {
-    /// The configuration file that was named, else the defaults.
+    /// As [`EngineArgs::config`].
     pub(super) fn config(&self) -> Result<Config, Failure> {
-        match &self.config {
-            None => Ok(Config::default()),
-            Some(path) => Config::load(path).map_err(|error| Failure::new(exit::CONFIG, error)),
-        }
+        self.engine.config()
     }
 
     /// As [`RunArgs::options`], for a command that takes pictures.
@@ -68,6 +74,25 @@ impl RunArgs {
         let mut options = self.options(config);
         options.encoders.pictures = pictures.or(options.encoders.pictures);
         options
+    }
+
+    /// As [`EngineArgs::options`].
+    pub(super) fn options(&self, config: &Config) -> EngineOptions {
+        self.engine.options(config)
+    }
+
+    pub(super) fn open(&self, options: EngineOptions) -> Result<Engine, Failure> {
+        open(&self.model.model, options)
+    }
+}
+
+impl EngineArgs {
+    /// The configuration file that was named, else the defaults.
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        match &self.config {
+            None => Ok(Config::default()),
+            Some(path) => Config::load(path).map_err(|error| Failure::new(exit::CONFIG, error)),
+        }
     }
 
     /// The options that every command has; a command with media adjusts its own.
@@ -82,18 +107,19 @@ impl RunArgs {
             ..EngineOptions::default()
         }
     }
+}
 
-    pub(super) fn open(&self, options: EngineOptions) -> Result<Engine, Failure> {
-        let bar = progress::of_bytes("copying the per-layer-embedding table");
-        let opened = Engine::open_with(&self.model.model, options, &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        });
-        bar.finish_and_clear();
-        let engine = opened?;
-        warn(engine.warnings());
-        Ok(engine)
-    }
+/// Opens a model; a bar tells how far its table is copied, and what is odd is told.
+pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Engine, Failure> {
+    let bar = progress::of_bytes("copying the per-layer-embedding table");
+    let opened = Engine::open_with(dir, options, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let engine = opened?;
+    warn(engine.warnings());
+    Ok(engine)
 }
 
 /// How pictures are encoded.
@@ -121,6 +147,24 @@ impl PictureArgs {
             configured
         } else {
             given
+        }
+    }
+}
+
+/// As [`SoftTokenPadding`].
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum PaddingArg {
+    /// Pad to the 188 soft tokens of 30 s, as the reference does
+    Reference,
+    /// Only what was heard: less to prefill
+    None,
+}
+
+impl From<PaddingArg> for SoftTokenPadding {
+    fn from(padding: PaddingArg) -> SoftTokenPadding {
+        match padding {
+            PaddingArg::Reference => SoftTokenPadding::Reference,
+            PaddingArg::None => SoftTokenPadding::None,
         }
     }
 }

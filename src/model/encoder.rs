@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kernels::Pool;
+use serde::Serialize;
 
 use super::spec::PictureSpec;
 use super::weights::{Mapped, WeightsError};
@@ -121,11 +122,13 @@ pub enum VisionError {
 
 /// What may be chosen of how pictures are encoded. Each family has one of these ([`PictureSpec`]), and settles it where it is left open
 /// ([`super::architecture::Architecture::picture_options`]).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PictureOptions {
     /// Side of the square that pictures are resized to.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub resolution_px: Option<usize>,
     /// Soft tokens that a picture becomes at most; it keeps its shape.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_tokens: Option<usize>,
 }
 

@@ -40,6 +40,12 @@ impl Spec {
         self.row_ids.iter().any(|ids| ids.contains(&id))
     }
 
+    /// Whether clips are filled up with soft tokens that nothing was heard for.
+    pub fn pads_clips(&self) -> bool {
+        let audio = self.audio.as_ref();
+        audio.is_some_and(|audio| audio.padded_soft_tokens.is_some())
+    }
+
     /// Layers that compute keys and values of their own.
     pub fn own_kv_layers(&self) -> usize {
         let own = self.layers.iter().filter(|layer| layer.kv_of.is_none());

@@ -91,6 +91,11 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// Everything but loading, milliseconds.
+    pub fn computing_ms(&self) -> f64 {
+        self.encode_ms + self.prefill_ms + self.decode_ms
+    }
+
     /// Tokens of the answer per second of decoding; 0 for an empty answer.
     pub fn tokens_per_second(&self) -> f64 {
         if self.decode_ms > 0.0 {

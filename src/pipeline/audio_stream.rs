@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kernels::Pool;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::features::log_mel::LogMel;
 use crate::features::speech_split::MAX_PIECE_SAMPLES;
@@ -12,7 +12,7 @@ use crate::model::encoder::{AudioEncoder, ClipEncoder};
 
 /// What fills the places of a clip (`audio_soft_tokens_per_image`, 188) that its soft tokens do not; of no use where the family fills
 /// none.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SoftTokenPadding {
     /// The embedding of the last audio id, as the reference does: every clip then costs the same prefill.

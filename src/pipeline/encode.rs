@@ -13,6 +13,16 @@ use crate::model::encoder::AudioEncoder;
 use crate::model::prompt::Part;
 
 impl Engine {
+    /// The soft tokens `[tokens, text width]` of a medium that nothing is asked about: to compare encoders.
+    ///
+    /// # Errors
+    /// The checkpoint has no such encoder, or the medium cannot be encoded.
+    pub fn soft_tokens(&mut self, media: &Media) -> Result<Vec<f32>, EngineError> {
+        let mut rows = Vec::new();
+        self.encode(media, &mut rows, &mut Timing::default(), &mut |_| {})?;
+        Ok(rows)
+    }
+
     /// Appends a medium's soft tokens to `rows` and gives its place in the prompt; gives way between its parts.
     pub(super) fn encode(
         &mut self,

@@ -17,6 +17,7 @@ mod common;
 mod config;
 mod describe;
 mod doctor;
+mod eval;
 #[path = "../common/file_pcm.rs"]
 mod file_pcm;
 mod inspect;

@@ -53,14 +53,14 @@ fn shown(page: &Path) -> Option<String> {
 fn every_subcommand_has_a_page() {
     let dir = pages();
     let man = dir.path().join("man");
-    let visible = gemmad::cli::command();
-    let visible = visible
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set());
-    let mut expected: Vec<String> = visible
-        .map(|command| format!("gemmad-{}.1", command.get_name()))
-        .collect();
-    expected.extend(["gemmad.1".to_owned(), "gemmad.toml.5".to_owned()]);
+    let mut expected = vec!["gemmad.toml.5".to_owned()];
+    let mut commands = vec![("gemmad".to_owned(), gemmad::cli::command())];
+    while let Some((name, command)) = commands.pop() {
+        expected.push(format!("{name}.1"));
+        let visible = command.get_subcommands();
+        let visible = visible.filter(|command| !command.is_hide_set());
+        commands.extend(visible.map(|part| (format!("{name}-{}", part.get_name()), part.clone())));
+    }
     expected.sort();
     let mut found: Vec<String> = std::fs::read_dir(&man)
         .unwrap()

@@ -391,7 +391,29 @@ const COMMANDS: &[(&str, How)] = &[
         "gemmad eval --model gemma.pack --reference DIR --text FILE",
         Runs(&[("FILE", "sentences")], "373"),
     ),
+    (
+        "gemmad eval soft-tokens --model gemma.pack --reference DIR --audio command.wav --image door.jpg",
+        Runs(&[], "all pictures"),
+    ),
+    (
+        "gemmad eval audio --model DIR --verbose recordings",
+        Runs(&[], "0 of 7 words wrong"),
+    ),
+    (
+        "gemmad eval captions --model DIR pictures",
+        Runs(&[], "s a picture"),
+    ),
     ("gemmad eval", Mention),
+    (
+        "benches/quality.py target/release/gemmad --write",
+        Runs(
+            &[
+                ("benches", "TOP/benches"),
+                ("target/release/gemmad --write", "--help"),
+            ],
+            "GEMMAD --write",
+        ),
+    ),
     (
         "benches/projections.py",
         Runs(
@@ -591,6 +613,23 @@ impl Place {
             place.path("door.jpg"),
         )
         .unwrap();
+        for (folder, file, text) in [
+            (
+                "recordings",
+                "command.wav",
+                "set the office lamp to twenty percent",
+            ),
+            (
+                "pictures",
+                "door.jpg",
+                "a person is standing at the front door",
+            ),
+        ] {
+            std::fs::create_dir(place.path(folder)).unwrap();
+            std::fs::copy(place.path(file), place.path(folder).join(file)).unwrap();
+            let table = format!("{file}\t{text}\n");
+            std::fs::write(place.path(folder).join("true.tsv"), table).unwrap();
+        }
         let model = top().join("models/demo");
         std::fs::write(
             place.path("gemmad.toml"),

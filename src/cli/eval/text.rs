@@ -1,15 +1,16 @@
-//! `gemmad eval`: what a pack's quantisation costs, against the checkpoint it was made from.
+//! What a pack's quantisation costs, against the checkpoint it was made from, where both read a text.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use kernels::{Isa, Pool};
 use serde::Serialize;
 
-use super::failure::{Failure, exit};
-use super::model_args::{KvArg, ModelArgs};
-use super::output;
+use super::{Difference, read_text};
+use crate::cli::failure::{Failure, exit};
+use crate::cli::model_args::KvArg;
+use crate::cli::output::publish;
 use crate::model::decoder::kv_cache::{KvCache, KvType};
 use crate::model::decoder::{Decoder, Exact, Shortcuts, Slice, Tokens, no_probe};
 use crate::model::family;
@@ -17,11 +18,12 @@ use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Checkpoint, PleOptions};
 use crate::pipeline::EngineError;
 
-/// Compare a pack with the checkpoint it was made from: perplexity, KL divergence, top-1 agreement
 #[derive(Debug, clap::Args)]
-pub(super) struct Eval {
-    #[command(flatten)]
-    model: ModelArgs,
+pub(super) struct Text {
+    /// Directory of the pack
+    // Not flattened from `ModelArgs`: of what is optional as a whole, clap sees only arguments that stand here.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
     /// Directory of the checkpoint to compare with
     #[arg(long, value_name = "DIR")]
     reference: PathBuf,
@@ -61,6 +63,8 @@ struct Report {
     kl_divergence: f64,
     /// Share of tokens for which both find the same one likeliest.
     top1_agreement: f64,
+    /// The root of the mean square of how far logits are off, as a share of that of the reference's.
+    logits_difference: f64,
 }
 
 /// A text longer than this is a mistake: 8192 tokens are some 40 kB.
@@ -68,21 +72,21 @@ const MAX_TEXT_BYTES: u64 = 64 << 20;
 /// Positions whose logits are compared at a time.
 const CHUNK: usize = 32;
 
-impl Eval {
+impl Text {
     pub(super) fn run(self) -> Result<(), Failure> {
         let threads = self
             .threads
             .map_or_else(kernels::recommended_threads, usize::from);
         let pool = Pool::new(Isa::from_environment().map_err(EngineError::from)?, threads);
         let name = self.matformer.as_deref();
-        let mut model = Side::open(&self.model.model, name, self.kv_cache.into())?;
+        let mut model = Side::open(&self.model, name, self.kv_cache.into())?;
         let mut reference = Side::open(&self.reference, name, KvType::F32)?;
         if model.logits.len() != reference.logits.len() {
             return Err(Failure::new(
                 exit::DATA,
                 format_args!(
                     "{} has {} text tokens and {} has {}: they are not the same model",
-                    self.model.model.display(),
+                    self.model.display(),
                     model.logits.len(),
                     self.reference.display(),
                     reference.logits.len()
@@ -104,7 +108,7 @@ impl Eval {
         }
         let mean = |sum: f64| sum / sums.tokens as f64;
         let report = Report {
-            model: self.model.model.display().to_string(),
+            model: self.model.display().to_string(),
             reference: self.reference.display().to_string(),
             matformer: model.slice.name.clone(),
             tokens: sums.tokens,
@@ -112,11 +116,9 @@ impl Eval {
             reference_perplexity: mean(sums.reference_loss).exp(),
             kl_divergence: mean(sums.kl_divergence),
             top1_agreement: mean(sums.agreements as f64),
+            logits_difference: sums.logits.relative_rms(),
         };
-        let mut out = output::out();
-        if self.json {
-            writeln!(out, "{}", output::pretty_json(&report)?)?;
-        } else {
+        publish(&report, self.json, |report, out| {
             writeln!(
                 out,
                 "{} against {}, {} tokens",
@@ -133,30 +135,16 @@ impl Eval {
                 "  top-1 agreement  {:.2} %",
                 100.0 * report.top1_agreement
             )?;
-        }
-        Ok(())
+            writeln!(
+                out,
+                "  logits           {:.3} % off (rms)",
+                100.0 * report.logits_difference
+            )
+        })
     }
 
     fn ids(&self) -> Result<Vec<u32>, Failure> {
-        let no_input = |error: &dyn std::fmt::Display| {
-            Failure::new(
-                exit::NO_INPUT,
-                format_args!("cannot read {}: {error}", self.text.display()),
-            )
-        };
-        let bytes = std::fs::metadata(&self.text)
-            .map_err(|error| no_input(&error))?
-            .len();
-        if bytes > MAX_TEXT_BYTES {
-            return Err(Failure::new(
-                exit::DATA,
-                format_args!(
-                    "{}: {bytes} bytes are more than {MAX_TEXT_BYTES}; give a shorter text",
-                    self.text.display()
-                ),
-            ));
-        }
-        let text = std::fs::read_to_string(&self.text).map_err(|error| no_input(&error))?;
+        let text = read_text(&self.text, MAX_TEXT_BYTES)?;
         let tokenizer = Tokenizer::load(&self.reference).map_err(EngineError::from)?;
         let mut ids = vec![tokenizer.control().bos];
         ids.extend(tokenizer.encode_text(&text));
@@ -203,6 +191,7 @@ struct Sums {
     reference_loss: f64,
     kl_divergence: f64,
     agreements: usize,
+    logits: Difference,
 }
 
 impl Sums {
@@ -248,6 +237,7 @@ impl Sums {
         let (normaliser, top) = log_sum_exp(logits);
         let (reference_normaliser, reference_top) = log_sum_exp(reference);
         self.tokens += 1;
+        self.logits.add(logits, reference);
         self.loss += normaliser - f64::from(chosen);
         self.reference_loss += reference_normaliser - f64::from(reference_chosen);
         self.agreements += usize::from(top == reference_top);
@@ -298,6 +288,8 @@ mod tests {
         assert!((sums.loss - 2f64.ln()).abs() < 1e-6);
         assert!((sums.reference_loss - 4f64.ln()).abs() < 1e-6);
         assert_eq!(sums.agreements, 1);
+        // The one logit that is not 0 is missed.
+        assert!((sums.logits.relative_rms() - 1.0).abs() < 1e-6);
         assert_eq!(log_sum_exp(&[0.0, 1.0, -1.0]).1, 1);
     }
 }
