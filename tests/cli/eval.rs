@@ -161,10 +161,7 @@ fn error_rates_are_those_of_jiwer() {
             }
         }
     }
-    assert!(
-        worst > 1.0,
-        "nothing was much longer than the truth: {worst}"
-    );
+    assert!(worst > 0.5, "nothing was far from the truth: {worst}");
 }
 
 /// As many right as by the reference implementation, which their README.md tell, in lower case and without punctuation, too.
@@ -239,7 +236,7 @@ fn pictures_in_each_size() {
         assert_eq!(row["pairs"].as_array().unwrap().len(), 24);
     }
     // What it was trained with.
-    let right = rows[0]["exact_matches"].as_u64().unwrap();
+    let right = rows[1]["exact_matches"].as_u64().unwrap();
     assert!((22..=24).contains(&right), "{right}");
 }
 
