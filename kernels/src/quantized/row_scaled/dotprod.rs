@@ -60,6 +60,10 @@ impl Products for Dotprod {
 }
 
 /// Adds the products of an octet with quads `A` and `B` of `x`, each to sums of its own.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "the loop is over rows, of two of the sums"
+)]
 #[inline(always)]
 fn add_octet<F: Integers, const A: i32, const B: i32>(
     s: Dotprod,
