@@ -42,6 +42,8 @@ fn logits_and_greedy_text_are_those_of_the_reference() {
 
 /// What 8 bits for activations cost, where the pack keeps the blocks of the file: llama.cpp, which rounds them likewise, is 0.14 to 0.33 away.
 /// The recipe gives 8 bits to what the file has in BF16, and to attn_output, which costs little.
+/// With the same blocks and activations in 8 bits, too, llama.cpp is 0.14 to 0.33 rms off, and has 129 of 154 best tokens (reference,
+/// quantised files, section 2.6).
 #[test]
 fn a_pack_of_the_blocks_is_as_far_away_as_its_activations_are_rounded() {
     for file in FILES {

@@ -22,7 +22,7 @@ use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
 type X = ActivationGroup<1>;
 
 /// Bytes of weights that a task reads at least: long enough a stream for the prefetcher, and cheap to hand out.
-const TASK_BYTES: usize = 64 << 10;
+pub(super) const TASK_BYTES: usize = 64 << 10;
 
 /// Multiplies all rows with one token: `y[r] = Σ_k w[r, k] x[k]`.
 ///

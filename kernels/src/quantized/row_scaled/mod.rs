@@ -29,6 +29,7 @@ use std::cell::Cell;
 
 use self::activations::{Activations, with_activations};
 use self::tiles::{BATCH_TOKENS, Tiles};
+use super::matvec::TASK_BYTES;
 use crate::clip::{Bounds, Clip, with_clamped};
 use crate::dot_tile::DotTile;
 use crate::gelu::gelu_tanh_mul;
@@ -39,9 +40,6 @@ use crate::quant::{PANEL, Quantized, RoundTo, Scaled, TILE_ROWS, dequantize_row}
 use crate::rows::Rows;
 use crate::simd::dispatch;
 use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
-
-/// Bytes of weights that a task with one token reads at least.
-const TASK_BYTES: usize = 64 << 10;
 
 /// Tiles of a task with several tokens at most.
 const TASK_TILES: usize = 4;

@@ -49,22 +49,6 @@ pub(super) fn unpack<F: Integers>(s: Neon, from: &F::Tile, to: &mut Unpacked) {
     }
 }
 
-/// The quads of a token's group, each in all lanes of a register.
-#[inline(always)]
-fn quads(s: Neon, x: &One) -> [int8x16_t; 8] {
-    let x = [s.load_i8(x, 0), s.load_i8(x, 16)];
-    [
-        s.broadcast_quad::<0>(x[0]),
-        s.broadcast_quad::<1>(x[0]),
-        s.broadcast_quad::<2>(x[0]),
-        s.broadcast_quad::<3>(x[0]),
-        s.broadcast_quad::<0>(x[1]),
-        s.broadcast_quad::<1>(x[1]),
-        s.broadcast_quad::<2>(x[1]),
-        s.broadcast_quad::<3>(x[1]),
-    ]
-}
-
 /// 16-bit sums of 4 rows: of two of them, and of the other two.
 type Halves = [int16x8_t; 2];
 
@@ -75,7 +59,7 @@ fn small_one<F: Integers>(s: Neon, w: &[F::Tile], x: &[One]) -> [i32; TILE_ROWS]
     for (w, x) in w.chunks(at_a_time).zip(x.chunks(at_a_time)) {
         let mut halves = [[s.splat_i16(0); 2]; 4];
         for (w, x) in w.iter().zip(x) {
-            let x = quads(s, x);
+            let x = s.quads(x);
             add_rows::<F, 0>(s, &mut halves, w, x);
             add_rows::<F, 1>(s, &mut halves, w, x);
             add_rows::<F, 2>(s, &mut halves, w, x);
@@ -121,7 +105,7 @@ type Pairs = [int32x4_t; 2];
 fn bytes_one<F: Integers>(s: Neon, w: &[F::Tile], x: &[One]) -> [i32; TILE_ROWS] {
     let mut pairs = [[s.splat_i32(0); 2]; 4];
     for (w, x) in w.iter().zip(x) {
-        let x = quads(s, x);
+        let x = s.quads(x);
         add_bytes::<F, 0>(s, &mut pairs, w, x);
         add_bytes::<F, 1>(s, &mut pairs, w, x);
         add_bytes::<F, 2>(s, &mut pairs, w, x);

@@ -196,6 +196,22 @@ impl Neon {
         unsafe { vreinterpretq_s8_s32(vdupq_laneq_s32::<LANE>(vreinterpretq_s32_s8(v))) }
     }
 
+    /// The eight quads of 32 bytes, each in all lanes of a register.
+    #[inline(always)]
+    pub(crate) fn quads(self, x: &[i8; 32]) -> [int8x16_t; 8] {
+        let x = [self.load_i8(x, 0), self.load_i8(x, 16)];
+        [
+            self.broadcast_quad::<0>(x[0]),
+            self.broadcast_quad::<1>(x[0]),
+            self.broadcast_quad::<2>(x[0]),
+            self.broadcast_quad::<3>(x[0]),
+            self.broadcast_quad::<0>(x[1]),
+            self.broadcast_quad::<1>(x[1]),
+            self.broadcast_quad::<2>(x[1]),
+            self.broadcast_quad::<3>(x[1]),
+        ]
+    }
+
     /// `a` times lane `LANE` of `b`.
     #[inline(always)]
     pub(crate) fn multiply_lane<const LANE: i32>(
