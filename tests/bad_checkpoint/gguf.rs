@@ -101,14 +101,12 @@ fn types_and_architectures_are_told_by_name() {
     for (number, name) in [
         (3, "Q4_1"),
         (6, "Q5_0"),
+        (7, "Q5_1"),
         (10, "Q2_K"),
-        (16, "IQ2_XXS"),
-        (20, "IQ4_NL"),
-        (23, "IQ4_XS"),
+        (11, "Q3_K"),
         (24, "I8"),
-        (29, "IQ1_M"),
-        (34, "TQ1_0"),
         (39, "MXFP4"),
+        (40, "NVFP4"),
         (99, "99"),
     ] {
         let file = gguf(&keys, &[("blk.0.attn_q.weight", number)]);
@@ -139,11 +137,25 @@ fn types_and_architectures_are_told_by_name() {
         &["Gemma 3 (\"gemma3\")", "Gemma 4 E2B", "Gemma 3n"],
     );
     let gemma4 = [("general.architecture", 8, &b"\x06\0\0\0\0\0\0\0gemma4"[..])];
-    for (number, name) in [(11, "Q3_K"), (21, "IQ3_S"), (35, "TQ2_0")] {
+    // Blocks of a codebook or of three values, each in a file of its own.
+    for (number, name) in [
+        (16, "IQ2_XXS"),
+        (17, "IQ2_XS"),
+        (18, "IQ3_XXS"),
+        (19, "IQ1_S"),
+        (20, "IQ4_NL"),
+        (21, "IQ3_S"),
+        (22, "IQ2_S"),
+        (23, "IQ4_XS"),
+        (29, "IQ1_M"),
+        (34, "TQ1_0"),
+        (35, "TQ2_0"),
+    ] {
+        let told = format!("has type {name};");
         refused(
             "a.gguf",
             &gguf(&gemma4, &[("blk.0.ffn_up.weight", number)]),
-            &["blk.0.ffn_up.weight", name, "Q4_K_M.gguf"],
+            &["blk.0.ffn_up.weight", &told, "Q4_K_M.gguf"],
         );
     }
     refused(

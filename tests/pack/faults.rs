@@ -14,10 +14,34 @@ fn gemmad(arguments: &[&str]) -> Command {
     command
 }
 
-fn pack(from: &Path, to: &Path) -> Command {
-    let mut command = gemmad(&["pack", "--from"]);
-    command.arg(from).arg("--to").arg(to);
+/// Of a source, and perhaps a file of its towers.
+fn pack(from: &[PathBuf], to: &Path) -> Command {
+    let mut command = gemmad(&["pack", "--to"]);
+    command.arg(to).arg("--from").arg(&from[0]);
+    if let Some(towers) = from.get(1) {
+        command.arg("--mmproj").arg(towers);
+    }
     command
+}
+
+fn demo() -> [PathBuf; 1] {
+    [fixture("models/demo")]
+}
+
+fn gguf() -> [PathBuf; 1] {
+    [fixture("tests/fixtures/tiny-g4a-gguf/text-qat-layout.gguf")]
+}
+
+fn gguf_and_towers() -> [PathBuf; 2] {
+    let [text] = gguf();
+    [
+        text,
+        fixture("tests/fixtures/tiny-g4a-gguf/mmproj-bf16.gguf"),
+    ]
+}
+
+fn trained() -> [PathBuf; 1] {
+    [fixture("tests/fixtures/tiny-g4a-qat-mobile")]
 }
 
 fn verify(pack: &Path) -> Output {
@@ -27,15 +51,20 @@ fn verify(pack: &Path) -> Output {
 
 #[test]
 fn whenever_it_is_killed_nothing_half_written_loads() {
-    killed(&fixture("models/demo"));
+    killed(&demo());
 }
 
 #[test]
-fn whenever_it_is_killed_nothing_half_written_of_a_gguf_loads() {
-    killed(&fixture("tests/fixtures/tiny-g4a-gguf/text-mixed.gguf"));
+fn whenever_it_is_killed_nothing_half_written_of_a_gguf_and_its_towers_loads() {
+    killed(&gguf_and_towers());
 }
 
-fn killed(from: &Path) {
+#[test]
+fn whenever_it_is_killed_nothing_half_written_of_trained_integers_loads() {
+    killed(&trained());
+}
+
+fn killed(from: &[PathBuf]) {
     let home = tempfile::tempdir().unwrap();
     let to = home.path().join("a.pack");
     let partial = home.path().join("a.pack.partial");
@@ -92,16 +121,16 @@ fn killed(from: &Path) {
 }
 
 /// A file system with room for `inodes` files and directories, its own root included, in a name space of its own.
-fn pack_on_full_disk(from: &Path, inodes: u32, size: &str) -> Option<Output> {
+fn pack_on_full_disk(from: &[PathBuf], inodes: u32, size: &str) -> Option<Output> {
     let script = r#"mount -t tmpfs -o "size=$1,nr_inodes=$2" none "$3" || exit 99
-        "$0" pack --from "$4" --to "$3/a.pack"; code=$?
+        "$0" pack --from "$4" ${5:+--mmproj "$5"} --to "$3/a.pack"; code=$?
         [ -z "$(ls -A "$3")" ] || [ -d "$3/a.pack" ] || exit 98
         exit $code"#;
     let mount = tempfile::tempdir().unwrap();
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
     command.args([env!("CARGO_BIN_EXE_gemmad"), size, &inodes.to_string()]);
-    command.arg(mount.path()).arg(from);
+    command.arg(mount.path()).args(from);
     let output = command.output().ok()?;
     let refused = matches!(output.status.code(), Some(99)) || {
         String::from_utf8_lossy(&output.stderr).starts_with("unshare:")
@@ -112,17 +141,28 @@ fn pack_on_full_disk(from: &Path, inodes: u32, size: &str) -> Option<Output> {
 #[test]
 fn a_file_system_without_room_is_told_at_every_file() {
     // The root, the directory and 12 files are 14.
-    told_at_every_file(&fixture("tests/fixtures/tiny-a"), 14, "4m");
+    told_at_every_file(&[fixture("tests/fixtures/tiny-a")], 14, "4m");
 }
 
 /// The root, the directory and 6 files: config, tokenizer and template, text and tables, pack.json.
 #[test]
 fn a_file_system_without_room_for_a_gguf_is_told_at_every_file() {
-    let from = fixture("tests/fixtures/tiny-g4a-gguf/text-qat-layout.gguf");
-    told_at_every_file(&from, 8, "1m");
+    told_at_every_file(&gguf(), 8, "1m");
 }
 
-fn told_at_every_file(from: &Path, all: u32, too_small: &str) {
+/// Three files more: both towers, and how pictures and sound are prepared.
+#[test]
+fn a_file_system_without_room_for_a_gguf_and_its_towers_is_told_at_every_file() {
+    told_at_every_file(&gguf_and_towers(), 11, "2m");
+}
+
+/// The root, the directory and 11 files.
+#[test]
+fn a_file_system_without_room_for_trained_integers_is_told_at_every_file() {
+    told_at_every_file(&trained(), 13, "1m");
+}
+
+fn told_at_every_file(from: &[PathBuf], all: u32, too_small: &str) {
     // Where nobody may mount, tests/pack/files.rs has the same by a limit on the size of files.
     let Some(sound) = pack_on_full_disk(from, 100, "64m") else {
         return;
@@ -131,7 +171,7 @@ fn told_at_every_file(from: &Path, all: u32, too_small: &str) {
     let mut met = std::collections::BTreeSet::new();
     for inodes in 1..all {
         let output = pack_on_full_disk(from, inodes, "64m").unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
+        let text = complaint(&output);
         assert_eq!(output.status.code(), Some(74), "{inodes}: {text}");
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(
@@ -149,16 +189,23 @@ fn told_at_every_file(from: &Path, all: u32, too_small: &str) {
     }
     assert_eq!(met.len(), all as usize - 1, "{met:?}");
     let output = pack_on_full_disk(from, 100, too_small).unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
+    let text = complaint(&output);
     assert_eq!(output.status.code(), Some(74), "{text}");
     assert!(text.contains("bytes free"), "{text}");
+}
+
+/// What is said beside which recipe the source gets.
+fn complaint(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines = text.lines().filter(|line| !line.contains(": recipe "));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn a_pack_of_text_alone_says_that_it_cannot_hear_or_see() {
     let home = tempfile::tempdir().unwrap();
     let to = home.path().join("text.pack");
-    let output = pack(&fixture("tests/fixtures/gguf/tiny-a.gguf"), &to)
+    let output = pack(&[fixture("tests/fixtures/gguf/tiny-a.gguf")], &to)
         .arg("--tokenizer")
         .arg(fixture("tests/fixtures/tiny-a"))
         .output()

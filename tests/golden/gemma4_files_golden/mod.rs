@@ -4,6 +4,7 @@
 
 mod mmproj;
 mod mobile;
+mod mobile_runs;
 mod text;
 mod text_bits;
 mod tokenizer;

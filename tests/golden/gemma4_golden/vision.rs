@@ -14,6 +14,7 @@ use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};
 use serde_json::Value;
 
+use super::instruction_sets;
 use crate::common::{Golden, assert_close, fixtures_gemma4};
 
 /// Absolute, as the fixtures' notes suggest.
@@ -50,14 +51,6 @@ fn picture(golden: &Golden, tensor: &str) -> RgbImage {
 fn encoded(tower: &VisionTower, pool: &Pool, image: &RgbImage) -> Vec<f32> {
     let size = [image.width_px, image.height_px];
     tower.encode(pool, &image.pixels, size, &mut || ()).unwrap()
-}
-
-/// In plain Rust, pictures take minutes at the real width.
-fn instruction_sets() -> Vec<Isa> {
-    let hidden_size = config(&fixtures_gemma4()).hidden_size;
-    let mut all = Isa::available();
-    all.retain(|isa| hidden_size < 256 || *isa != Isa::scalar());
-    all
 }
 
 #[test]
