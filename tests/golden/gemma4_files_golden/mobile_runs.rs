@@ -118,7 +118,6 @@ pub(super) fn assert_as_near_as_itself(
     assert!(beside_a_boundary().is_none(), "{name}: {off} > {exact}");
     let runs = (0..MOVED).map(|seed| moved(&Run::of(Steps::Moved(seed))));
     let most = runs.fold(0.0, f64::max);
-    println!("{name}: {off:.4} off, and {most:.4} with moved steps");
     assert!(off <= SLACK * most, "{name}: {off} > {SLACK} * {most}");
 }
 
