@@ -15,13 +15,14 @@ use kernels::{Isa, Pool};
 use serde_json::Value;
 
 use super::instruction_sets;
+use super::text_runs::rms;
 use crate::common::{Golden, assert_close, fixtures_gemma4};
 
 /// Absolute, as the fixtures' notes suggest.
 const TOLERANCE: f32 = 1e-3;
 
-/// The reference resized with torchvision, and here it is done as Pillow does: that moves soft tokens by up to 0.008.
-const RESIZED_TOLERANCE: f32 = 0.01;
+/// The reference resized with torchvision, and here it is done as Pillow does: that moves soft tokens by so much at most, rms of a share.
+const RESIZED: f64 = 0.01;
 
 const PICTURES: [&str; 2] = ["photo", "tall"];
 
@@ -51,6 +52,12 @@ fn picture(golden: &Golden, tensor: &str) -> RgbImage {
 fn encoded(tower: &VisionTower, pool: &Pool, image: &RgbImage) -> Vec<f32> {
     let size = [image.width_px, image.height_px];
     tower.encode(pool, &image.pixels, size, &mut || ()).unwrap()
+}
+
+/// The root mean square of what values are off, as a share of that of what they should be.
+fn share_off(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    rms(got.iter().zip(want).map(|(got, want)| got - want)) / rms(want.iter().copied())
 }
 
 #[test]
@@ -209,12 +216,10 @@ fn pictures_as_they_come_are_seen_as_the_reference_sees_them() {
         };
         assert!(off(1) < 0.005 && off(2) < 1e-4, "{name}: {}", off(1));
         assert_eq!(off(3), 0.0, "{name}");
-        assert_close(
-            name,
-            &encoded(&tower, &pool, &got),
-            &golden.f32(&format!("{name}.soft_tokens")).0,
-            RESIZED_TOLERANCE,
-        );
+        let (want, _) = golden.f32(&format!("{name}.soft_tokens"));
+        let share = share_off(&encoded(&tower, &pool, &got), &want);
+        println!("{name}: {share:.5} of the soft tokens");
+        assert!(share < RESIZED, "{name}: {share}");
     }
 }
 
@@ -236,11 +241,7 @@ fn packs_see_pictures_as_the_reference_sees_them() {
             let image = picture(&golden, &format!("{name}.resized_u8_hwc"));
             let got = encoded(&tower, &pool, &image);
             let (want, _) = golden.f32(&format!("{name}.soft_tokens"));
-            let squares = |values: &mut dyn Iterator<Item = f32>| {
-                values.map(|x| f64::from(x).powi(2)).sum::<f64>()
-            };
-            let off = squares(&mut got.iter().zip(&want).map(|(got, want)| got - want));
-            let share = (off / squares(&mut want.iter().copied())).sqrt();
+            let share = share_off(&got, &want);
             // 8 bits are no 16: an error of nothing would mean that the pack was not read.
             assert!((1e-4..0.05).contains(&share), "{isa} {name}: {share}");
         }
