@@ -3,17 +3,19 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::failure::{Failure, exit, note};
-use super::output;
 use super::pull::MODELS;
+use super::{output, progress};
 use crate::config::Config;
-use crate::hub::{Client, Settings};
+use crate::hub::{Client, ModelName, Settings};
 use crate::model::family;
 use crate::model::weights::{PackManifest, instead_of_file};
+use crate::pack::{self, verified_at};
 
-/// List the packs that are installed; look for newer ones, or remove one
+/// List the packs that are installed; look whether they are whole, look for newer ones, or remove one
 #[derive(Debug, clap::Args)]
 pub(super) struct Models {
     /// The directory that they are in
@@ -22,14 +24,20 @@ pub(super) struct Models {
     /// The configuration that says which one is in use
     #[arg(long, value_name = "FILE", default_value = "/etc/gemmad/gemmad.toml")]
     config: PathBuf,
+    /// Read every pack and compare it with the hashes that were taken when it was made
+    #[arg(long, conflicts_with_all = ["check", "remove"])]
+    verify: bool,
     /// Ask the hub whether there is a newer revision of each; nothing is fetched
     #[arg(long)]
     check: bool,
     /// Remove the pack of that name, or what is left of a pull that was interrupted
     #[arg(long, value_name = "NAME", conflicts_with = "check")]
     remove: Option<String>,
-    /// Remove without asking
+    /// Remove a pack that is in use, too
     #[arg(long, requires = "remove")]
+    force: bool,
+    /// Ask the hub, or remove, without asking you
+    #[arg(long)]
     yes: bool,
     /// Print JSON
     #[arg(long, conflicts_with = "remove")]
@@ -54,6 +62,8 @@ struct Installed {
     in_use: bool,
     /// Seconds since 1970.
     made_at: Option<u64>,
+    /// When all of it was last read and found whole, seconds since 1970; null where nobody looked.
+    verified_at: Option<u64>,
     /// With `--check`: the newest commit, where it is another one.
     newer: Option<String>,
 }
@@ -67,17 +77,34 @@ impl Models {
             return self.remove(name);
         }
         let mut found = self.installed()?;
+        if self.verify {
+            verify(&mut found)?;
+        }
         if self.check {
-            let settings = Settings::from_environment(2)?;
-            let client = Client::new(settings, Box::new(note))?;
-            for pack in &mut found {
-                if let Some((id, commit)) = of_the_hub(&pack.source) {
-                    let newest = client.repository(id, "main")?.commit;
-                    pack.newer = (newest != commit).then_some(newest);
-                }
-            }
+            self.look_for_newer(&mut found)?;
         }
         output::publish(&found, self.json, |found, out| self.print(found, out))
+    }
+
+    fn look_for_newer(&self, found: &mut [Installed]) -> Result<(), Failure> {
+        let settings = Settings::from_environment(2)?;
+        let client = Client::new(settings, Box::new(note))?;
+        let of_hub = |pack: &&mut Installed| of_the_hub(&pack.source).is_some();
+        let n = found.iter_mut().filter(of_hub).count();
+        let question = format!("Ask {} about {n} packs?", client.hub());
+        if n > 0 && !self.yes && !agreed(&question)? {
+            return Err(Failure::new(
+                exit::USAGE,
+                "nobody was asked: give --yes where there is no terminal",
+            ));
+        }
+        for pack in found {
+            if let Some((id, commit)) = of_the_hub(&pack.source) {
+                let newest = client.repository(id, "main")?.commit;
+                pack.newer = (newest != commit).then_some(newest);
+            }
+        }
+        Ok(())
     }
 
     fn installed(&self) -> Result<Vec<Installed>, Failure> {
@@ -112,6 +139,7 @@ impl Models {
                     let since = at.duration_since(std::time::UNIX_EPOCH).ok()?;
                     Some(since.as_secs())
                 }),
+                verified_at: verified_at(&path),
                 newer: None,
                 path,
             });
@@ -163,11 +191,18 @@ impl Models {
                 pack.source,
                 pack.licence.unwrap_or("not kept with it"),
             )?;
-            match (&pack.newer, of_the_hub(&pack.source)) {
-                (Some(newer), Some((id, _))) => writeln!(
+            match pack.verified_at.and_then(day) {
+                Some(day) => writeln!(out, "  verified: {day}")?,
+                None => writeln!(
                     out,
-                    "  newer: {id}@{newer}; `gemmad pull --force {id}` fetches it"
+                    "  verified: never here; gemmad models --verify does it"
                 )?,
+            }
+            match (&pack.newer, of_the_hub(&pack.source)) {
+                (Some(newer), Some((id, _))) => {
+                    let pull = self.pull_again(pack);
+                    writeln!(out, "  newer: {id}@{newer}; `{pull}` fetches it")?;
+                }
                 (None, Some(_)) if self.check => writeln!(out, "  it is the newest")?,
                 _ => {}
             }
@@ -182,6 +217,26 @@ impl Models {
             }
         }
         Ok(())
+    }
+
+    /// The command that makes a pack anew of what the hub has now.
+    fn pull_again(&self, pack: &Installed) -> String {
+        let stem = pack.name.strip_suffix(".pack").unwrap_or(&pack.name);
+        let model = ModelName::of_pack(&pack.source, stem);
+        let towers = match (pack.hears, pack.sees) {
+            (true, true) => "",
+            (true, false) => " --no-vision",
+            (false, true) => " --no-audio",
+            (false, false) => " --text-only",
+        };
+        let to = match self.dir == Path::new(MODELS) {
+            true => String::new(),
+            false => format!(" --to {}", self.dir.display()),
+        };
+        format!(
+            "gemmad pull {model} --recipe {}{towers}{to} --force",
+            pack.recipe
+        )
     }
 
     fn remove(&self, name: &str) -> Result<(), Failure> {
@@ -201,9 +256,10 @@ impl Models {
             ));
         }
         let packs = self.installed()?;
-        if packs.iter().any(|pack| pack.name == name && pack.in_use) {
+        let is_in_use = packs.iter().any(|pack| pack.name == name && pack.in_use);
+        if is_in_use && !self.force {
             return refuse(format!(
-                "{name} is in use: name another one as [model] path in {} first",
+                "{name} is in use: name another one as [model] path in {} first, or give --force",
                 self.config.display()
             ));
         }
@@ -231,9 +287,35 @@ fn is_unfinished(path: &Path) -> bool {
     path.is_dir() && UNFINISHED.iter().any(|end| name.ends_with(end))
 }
 
-/// Repository and commit of `OWNER/REPOSITORY@COMMIT`.
+/// Reads every pack; those that are not whole are told.
+fn verify(found: &mut [Installed]) -> Result<(), Failure> {
+    let mut damaged = None;
+    for pack in found {
+        let bar = progress::of_bytes("verifying");
+        let verified = pack::verify(&pack.path, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        });
+        bar.finish_and_clear();
+        if let Err(error) = verified {
+            note(&error.to_string());
+            damaged = Some(error);
+        }
+        pack.verified_at = verified_at(&pack.path);
+    }
+    damaged.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// The day of a time, in UTC.
+fn day(at: u64) -> Option<String> {
+    let at = Timestamp::from_second(i64::try_from(at).ok()?).ok()?;
+    Some(at.strftime("%Y-%m-%d").to_string())
+}
+
+/// Repository and commit of `OWNER/REPOSITORY@COMMIT[:FILE]`.
 fn of_the_hub(source: &str) -> Option<(&str, &str)> {
     let (id, commit) = source.rsplit_once('@')?;
+    let commit = commit.split(':').next().unwrap_or(commit);
     let is_commit = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
     (id.contains('/') && is_commit).then_some((id, commit))
 }

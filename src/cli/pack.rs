@@ -9,7 +9,7 @@ use kernels::{Isa, Pool};
 use super::failure::{Failure, exit, note};
 use super::{model_args, output, progress};
 use crate::model::weights::Checkpoint;
-use crate::pack::{self, Mmproj, PackOptions, Packed, Recipe, SyntheticSize};
+use crate::pack::{self, Mmproj, PackOptions, Recipe, SyntheticSize};
 
 /// Quantise a checkpoint into a pack, which runs in place from flash
 ///
@@ -180,19 +180,9 @@ impl Pack {
             }
         };
         bar.finish_and_clear();
-        let Packed {
-            manifest,
-            requantised,
-        } = packed?;
-        if let Some(first) = requantised.first() {
-            let others = match requantised.len() {
-                1 => String::new(),
-                n => format!(" and of {} more", n - 1),
-            };
-            model_args::warn(&[format!(
-                "some rows of {first}{others} could not be taken over as they are and were quantised anew"
-            )]);
-        }
+        let packed = packed?;
+        model_args::warn(packed.warning().as_slice());
+        let manifest = packed.manifest;
         let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
         let mut out = output::out();
         writeln!(

@@ -92,6 +92,11 @@ impl Client {
         &self.settings
     }
 
+    /// Where the hub is.
+    pub fn hub(&self) -> &str {
+        &self.settings.base
+    }
+
     /// The page of a repository, for people.
     pub fn page(&self, repository: &str) -> String {
         format!("{}/{repository}", self.settings.base)
@@ -301,5 +306,34 @@ fn redirected(from: &Address, host: &str, response: &Response<Body>) -> Result<A
     match from.tls && !to.tls {
         true => Err(refuse("from https:// to http://, which is not encrypted")),
         false => Ok(to),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Encryption is not given up on the way; what is not encrypted from the start may stay so.
+    #[test]
+    fn a_redirect_is_followed_as_far_as_it_is_safe() {
+        for (from, to, told) in [
+            ("https://a/b", "https://c/d", None),
+            ("https://a/b", "/d", None),
+            ("http://a/b", "http://c/d", None),
+            ("http://a/b", "https://c/d", None),
+            ("https://a/b", "http://a/d", Some("not encrypted")),
+            ("https://a/b", "file:///etc/passwd", Some("scheme")),
+        ] {
+            let response = Response::builder()
+                .header(header::LOCATION, to)
+                .body(Body::builder().data(""))
+                .unwrap();
+            let followed = redirected(&Address::parse(from).unwrap(), "a", &response);
+            match (followed, told) {
+                (Ok(_), None) => {}
+                (Err(error), Some(told)) => assert!(error.to_string().contains(told), "{error}"),
+                (followed, _) => panic!("{from} to {to}: {}", followed.is_ok()),
+            }
+        }
     }
 }

@@ -65,7 +65,7 @@ pub enum HubError {
     },
     /// Its terms are to be accepted first, and nobody is logged in.
     #[error(
-        "{repository} is given to those who accepted its terms: log in at {page}, accept them there, make a token with the right to read public gated repositories, and set HF_TOKEN to it"
+        "{repository} is given to those who accepted its terms: log in at {page} and accept them there; make a token with the right to read public gated repositories, and give it as HF_TOKEN or by `hf auth login`"
     )]
     Gated {
         /// The repository.

@@ -60,6 +60,7 @@ const KNOWN: [Known; 4] = [
 /// What may be named, for help and messages.
 pub const NAMES: &str = "gemma-4-e2b, gemma-4-e4b, gemma-3n-e2b or gemma-3n-e4b, each with :bf16 or :q8, of Gemma 4 also :q4_0 or :mobile; or OWNER/REPOSITORY[@REVISION][:FILE]";
 
+const VARIANTS: [&str; 4] = ["bf16", "q8", "q4_0", "mobile"];
 const MAIN: &str = "main";
 const MAX_REVISION_BYTES: usize = 256;
 /// The longest name of a repository's part that the hub takes.
@@ -105,6 +106,26 @@ impl ModelName {
             _ => return Err(unknown()),
         }
         Ok(model)
+    }
+}
+
+impl ModelName {
+    /// What a pack is pulled anew by: of `OWNER/REPOSITORY@COMMIT[:FILE]`, as its source is written, and its own name.
+    pub fn of_pack(source: &str, short: &str) -> String {
+        let (repository, rest) = source.split_once('@').unwrap_or((source, ""));
+        let is_it = |name: &String| {
+            let parsed = ModelName::parse(name);
+            parsed.is_ok_and(|model| model.repository == repository && model.short == short)
+        };
+        let mut known = KNOWN.iter().flat_map(|known| {
+            let of = |variant: &str| format!("{}:{variant}", known.name);
+            let variants = VARIANTS.iter().map(move |variant| of(variant));
+            std::iter::once(known.name.to_owned()).chain(variants)
+        });
+        known.find(is_it).unwrap_or_else(|| {
+            let file = rest.split_once(':').map(|(_, file)| format!(":{file}"));
+            format!("{repository}{}", file.unwrap_or_default())
+        })
     }
 }
 
@@ -223,6 +244,25 @@ mod tests {
             let name = ModelName::parse(&format!("gemma-4-e2b:{recipe}"));
             assert_eq!(name.unwrap().recipe, Some(recipe));
         }
+    }
+
+    #[test]
+    fn a_pack_is_pulled_anew_by_the_name_that_it_was_pulled_by() {
+        for name in [
+            "gemma-4-e2b",
+            "gemma-3n-e4b:q8",
+            "gemma-4-e2b:q4_0",
+            "gemma-4-e4b:mobile",
+            "a/b",
+            "a/b:x/Y.gguf",
+        ] {
+            let model = ModelName::parse(name).unwrap();
+            let file = model.file.map_or(String::new(), |file| format!(":{file}"));
+            let source = format!("{}@{}{file}", model.repository, "0".repeat(40));
+            assert_eq!(ModelName::of_pack(&source, &model.short), name);
+        }
+        let renamed = ModelName::of_pack("google/gemma-4-E2B-it@0", "mine");
+        assert_eq!(renamed, "google/gemma-4-E2B-it");
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl PackEstimate {
         let architecture = family::load(dir)?;
         source.find_trained(&architecture.text_tensors())?;
         let slices = architecture.slices(Some(dir))?;
-        let files = super::plan_checkpoint(&mut source, &*architecture, &slices, recipe)?;
+        let has_head = super::look_at_trained(&mut source, recipe)?;
+        let files = super::plan_checkpoint(&source, &*architecture, &slices, has_head, recipe)?;
         Ok(PackEstimate::of(architecture, slices, files))
     }
 

@@ -11,7 +11,7 @@ use safetensors::Dtype;
 
 use super::error::PackError;
 use super::plan::{Described, matrix_shape};
-use super::quantize::{Groups, Source};
+use super::source::{Fetch, Groups, Located, Location, Source};
 use super::trained;
 use crate::model::tensor_table::{Role, TextTensor};
 use crate::model::weights::mobile::{self, ACTIVATION_SCALES, scale_of};
@@ -52,21 +52,58 @@ impl HuggingFace {
         })
     }
 
+    /// The directory.
+    pub(super) fn path(&self) -> &Path {
+        self.checkpoint.dir()
+    }
+
     /// Finds out whether the text model was trained in blocks of Q4_0: all matrices of its layers, and perhaps others.
     pub(super) fn find_trained(&mut self, tensors: &[TextTensor]) -> Result<bool, PackError> {
+        self.find_trained_of(tensors.iter(), &mut |_| Ok(()))
+    }
+
+    /// The same where every look is a request: all layers are taken for what the first one is. A matrix that is none after all is
+    /// quantised, as one of a whole checkpoint is of which a row was overlooked.
+    pub(super) fn find_trained_by_one_layer(
+        &mut self,
+        tensors: &[TextTensor],
+        fetch: &mut Fetch<'_>,
+    ) -> Result<bool, PackError> {
+        let of_one = |tensor: &&TextTensor| tensor.layer.is_none_or(|layer| layer == 0);
+        if !self.find_trained_of(tensors.iter().filter(of_one), fetch)? {
+            return Ok(false);
+        }
+        for tensor in tensors {
+            let layer = tensor.layer.unwrap_or(0);
+            let of_layer = format!(".layers.{layer}.");
+            if self
+                .trained
+                .contains(&tensor.name.replacen(&of_layer, ".layers.0.", 1))
+            {
+                self.trained.insert(tensor.name.clone());
+            }
+        }
+        Ok(true)
+    }
+
+    fn find_trained_of<'a>(
+        &mut self,
+        tensors: impl Iterator<Item = &'a TextTensor> + Clone,
+        fetch: &mut Fetch<'_>,
+    ) -> Result<bool, PackError> {
         if self.is_mobile() {
             return Ok(false);
         }
         let mut trained = HashSet::new();
         // The layers first: most checkpoints are known by one matrix.
         for of_layers in [true, false] {
-            let matrices = tensors.iter().filter(|tensor| {
+            let matrices = tensors.clone().filter(|tensor| {
                 let role = tensor.matrix.map(|(role, _)| role);
                 role.is_some()
                     && of_layers == matches!(role, Some(Role::Attention | Role::FeedForward))
             });
             for tensor in matrices {
-                if self.is_trained(&tensor.name)? {
+                if self.is_trained(&tensor.name, fetch)? {
                     trained.insert(tensor.name.clone());
                 } else if of_layers {
                     return Ok(false);
@@ -78,7 +115,7 @@ impl HuggingFace {
     }
 
     /// A few rows tell: others' groups are on the grid by a chance of none.
-    fn is_trained(&mut self, name: &str) -> Result<bool, PackError> {
+    fn is_trained(&mut self, name: &str, fetch: &mut Fetch<'_>) -> Result<bool, PackError> {
         let Some((rows, cols)) = self.info(name).map(|info| matrix_shape(&info.shape)) else {
             return Ok(false);
         };
@@ -87,6 +124,9 @@ impl HuggingFace {
         }
         let mut weights = vec![0.0; cols];
         for row in (0..rows).step_by(rows.div_ceil(SAMPLE_ROWS)) {
+            self.locate(name, row..row + 1)
+                .iter()
+                .try_for_each(&mut *fetch)?;
             let data = self.rows(name, 4 * cols as u64)?;
             data.read(Isa::scalar(), row, 0..cols, &mut weights);
             if !trained::are_trained(&weights) {
@@ -119,8 +159,10 @@ impl HuggingFace {
     }
 
     /// Whether the head has other integers or scales than the token embeddings.
-    pub(super) fn has_second_head(&mut self) -> Result<bool, PackError> {
+    pub(super) fn has_second_head(&mut self, fetch: &mut Fetch<'_>) -> Result<bool, PackError> {
         let head = format!("{}.weight", mobile::HEAD);
+        let both = [self.locate_all(EMBEDDINGS), self.locate_second_head()];
+        both.iter().flatten().try_for_each(fetch)?;
         for (one, other) in [
             (EMBEDDINGS.to_owned(), head.clone()),
             (scale_of(EMBEDDINGS), scale_of(&head)),
@@ -133,6 +175,18 @@ impl HuggingFace {
             }
         }
         Ok(false)
+    }
+
+    /// Where the head is that may have other integers.
+    pub(super) fn locate_second_head(&self) -> Vec<Location> {
+        self.locate_all(&format!("{}.weight", mobile::HEAD))
+    }
+
+    fn locate_all(&self, name: &str) -> Vec<Location> {
+        let rows = self
+            .info(name)
+            .map_or(0, |info| matrix_shape(&info.shape).0);
+        self.locate(name, 0..rows)
     }
 
     /// Looks at every number that activations are rounded to.
@@ -215,8 +269,37 @@ fn described(info: &TensorInfo) -> Described {
     }
 }
 
+impl Located for HuggingFace {
+    fn locate(&self, name: &str, rows: Range<usize>) -> Vec<Location> {
+        // The scales of trained integers are those of their rows.
+        let names = [name.to_owned(), scale_of(name)];
+        let infos = names.iter().filter_map(|name| self.info(name));
+        let located = infos.map(|info| {
+            let (of, path) = (matrix_shape(&info.shape).0, self.checkpoint.path(info));
+            Location::of_rows(path, info.place(), of, rows.clone())
+        });
+        located.collect()
+    }
+
+    fn look_at(
+        &mut self,
+        _pool: &Pool,
+        name: &str,
+        fetch: &mut Fetch<'_>,
+    ) -> Result<(), PackError> {
+        let [input, output] = ACTIVATION_SCALES;
+        let (Some(layer), Some(group)) = (name.strip_suffix(input), Group::of(name)) else {
+            return Ok(());
+        };
+        let both = self.locate(&format!("{layer}{output}"), 0..1);
+        both.iter().try_for_each(&mut *fetch)?;
+        self.mapped(group, 0)?.roundings(layer)?;
+        Ok(())
+    }
+}
+
 impl Source for HuggingFace {
-    fn path(&self) -> &Path {
+    fn path_of(&self, _name: &str) -> &Path {
         self.checkpoint.dir()
     }
 

@@ -17,6 +17,7 @@ mod plan;
 mod quantize;
 mod recipe;
 mod residual;
+mod source;
 mod streaming;
 mod synthetic;
 mod trained;
@@ -34,9 +35,9 @@ pub use error::PackError;
 pub use estimate::{PackEstimate, SliceEstimate};
 pub use gguf::Mmproj;
 pub use recipe::Recipe;
-pub use streaming::{HubSource, Told, gguf_parts, pack_from_hub};
+pub use streaming::{HubSource, Told, gguf_parts, origin, pack_from_hub};
 pub use synthetic::{SyntheticSize, pack_synthetic};
-pub use verify::verify;
+pub use verify::{verified_at, verify};
 pub use with_towers::pack_with_mmproj;
 pub use writer::Progress;
 
@@ -49,7 +50,8 @@ use gguf::Gguf;
 use huggingface::HuggingFace;
 use journal::Journal;
 use plan::FilePlan;
-use quantize::{Quantizer, Source};
+use quantize::Quantizer;
+use source::Source;
 use widths::Widths;
 use writer::PackWriter;
 
@@ -103,24 +105,42 @@ pub fn pack_checkpoint(
     let config_path = dir.join("config.json");
     Tokenizer::load(dir)?.check_config(&spec.ids, spec.vocab_size, &config_path)?;
 
-    let files = plan_checkpoint(&mut source, &*architecture, &slices, options.recipe)?;
-    let companions = companions(dir)?;
-    let pack = begin(target, options, &files, &companions, None, progress)?;
-    write(pack, &files, pool, &mut source, options.recipe)
+    let has_head = look_at_trained(&mut source, options.recipe)?;
+    let planned = Planned {
+        files: plan_checkpoint(&source, &*architecture, &slices, has_head, options.recipe)?,
+        small: companions(dir)?,
+    };
+    let name = base_name(dir);
+    write(planned, &name, target, options, pool, &mut source, progress)
 }
 
-/// Lays a checkpoint out.
+/// All of a pack before the first byte of it is written.
+struct Planned {
+    files: Vec<FilePlan>,
+    /// Its small files.
+    small: Vec<Companion>,
+}
+
+/// Looks at weights that are kept as they were trained; tells whether the head is not the token embeddings.
+fn look_at_trained(source: &mut HuggingFace, recipe: Recipe) -> Result<bool, PackError> {
+    if !source.is_mobile() || recipe != Recipe::Mobile {
+        return Ok(false);
+    }
+    source.check_roundings()?;
+    source.has_second_head(&mut |_| Ok(()))
+}
+
+/// Lays a checkpoint out; `has_head` tells of one whose weights were trained in few bits that its head is not its token embeddings.
 fn plan_checkpoint(
-    source: &mut HuggingFace,
+    source: &HuggingFace,
     architecture: &dyn Architecture,
     slices: &Slices,
+    has_head: bool,
     recipe: Recipe,
 ) -> Result<Vec<FilePlan>, PackError> {
     let path = source.path().to_owned();
     match (source.is_mobile(), recipe) {
         (true, Recipe::Mobile) => {
-            let has_head = source.has_second_head()?;
-            source.check_roundings()?;
             let find = |name: &str| source.describe(name);
             let files = mobile::files(architecture, &path, &find, has_head)?;
             let (config, path) = config::read(&path)?;
@@ -160,54 +180,52 @@ pub fn pack_gguf(
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
     writer::check_target(target, options.force)?;
-    if options.recipe == Recipe::Mobile {
-        let path = file.to_owned();
-        return Err(PackError::NotTrained { path });
-    }
     let mut source = Gguf::open(file)?;
-    let (architecture, companions) = source.companions(tokenizer_dir)?;
-    let slices = architecture.slices(None)?;
-    let describe = |name: &str, _: &[usize]| source.describe(name);
-    let files = plan::text(
-        &architecture.text_tensors(),
-        options.recipe,
-        &slices,
-        file,
-        &describe,
-    )?;
-    let pack = begin(target, options, &files, &companions, None, progress)?;
-    write(pack, &files, pool, &mut source, options.recipe)
+    let planned = plan_gguf(&mut source, tokenizer_dir, options.recipe)?;
+    let name = base_name(file);
+    write(planned, &name, target, options, pool, &mut source, progress)
 }
 
-/// Writes every tensor of every file and commits the pack.
-fn write(
-    mut pack: PackWriter<'_>,
-    files: &[FilePlan],
-    pool: &Pool,
-    source: &mut impl Source,
+/// Lays a text model of llama.cpp out.
+fn plan_gguf(
+    source: &mut Gguf,
+    tokenizer_dir: Option<&Path>,
     recipe: Recipe,
-) -> Result<Packed, PackError> {
-    let mut quantizer = Quantizer::default();
-    write_files(&mut pack, files, pool, source, &mut quantizer)?;
-    let manifest = pack.commit(recipe.name(), &base_name(source.path()))?;
-    Ok(Packed {
-        manifest,
-        requantised: quantizer.requantised(),
+) -> Result<Planned, PackError> {
+    let path = source.path().to_owned();
+    if recipe == Recipe::Mobile {
+        return Err(PackError::NotTrained { path });
+    }
+    let (architecture, small) = source.companions(tokenizer_dir)?;
+    let slices = architecture.slices(None)?;
+    let describe = |name: &str, _: &[usize]| source.describe(name);
+    let tensors = architecture.text_tensors();
+    let files = plan::text(&tensors, recipe, &slices, &path, &describe)?;
+    Ok(Planned {
+        files: Vec::from(files),
+        small,
     })
 }
 
-/// Writes every tensor of some files.
-fn write_files(
-    pack: &mut PackWriter<'_>,
-    files: &[FilePlan],
+/// Writes a pack of the source that is called so.
+fn write(
+    planned: Planned,
+    name: &str,
+    target: &Path,
+    options: PackOptions,
     pool: &Pool,
     source: &mut impl Source,
-    quantizer: &mut Quantizer,
-) -> Result<(), PackError> {
-    for file in files {
+    progress: &mut Progress<'_>,
+) -> Result<Packed, PackError> {
+    let mut pack = begin(target, options, &planned, None, progress)?;
+    let mut quantizer = Quantizer::default();
+    for file in &planned.files {
         pack.tensors(file, |entry, out| quantizer.write(pool, source, entry, out))?;
     }
-    Ok(())
+    Ok(Packed {
+        manifest: pack.commit(options.recipe.name(), name)?,
+        requantised: quantizer.requantised(),
+    })
 }
 
 /// A pack that was made.
@@ -218,6 +236,20 @@ pub struct Packed {
     /// Tensors of which some rows could not be taken over as they are, by name: an integer of 8 bits was −128, or a group of weights
     /// was off the grid of the others.
     pub requantised: Vec<String>,
+}
+
+impl Packed {
+    /// A line for people where some weights are not what they were.
+    pub fn warning(&self) -> Option<String> {
+        let first = self.requantised.first()?;
+        let others = match self.requantised.len() {
+            1 => String::new(),
+            n => format!(" and of {} more", n - 1),
+        };
+        Some(format!(
+            "some rows of {first}{others} could not be taken over as they are and were quantised anew"
+        ))
+    }
 }
 
 /// The recipe that fits a source, and whether it keeps integers that were trained as they are, which no other does.
@@ -246,18 +278,17 @@ pub fn fitting_recipe(from: &Path) -> Result<(Recipe, bool), PackError> {
 fn begin<'a>(
     target: &Path,
     options: PackOptions,
-    files: &[FilePlan],
-    companions: &[Companion],
+    Planned { files, small }: &Planned,
     journal: Option<Journal>,
     progress: &'a mut Progress<'a>,
 ) -> Result<PackWriter<'a>, PackError> {
     let tensors = files.iter().flat_map(|file| &file.entries);
     let total_bytes = tensors
         .map(|entry| entry.bytes().unwrap_or(u64::MAX))
-        .chain(companions.iter().map(|(_, bytes)| bytes.len() as u64))
+        .chain(small.iter().map(|(_, bytes)| bytes.len() as u64))
         .fold(0, u64::saturating_add);
     let mut pack = PackWriter::begin(target, options.force, total_bytes, journal, progress)?;
-    for (name, bytes) in companions {
+    for (name, bytes) in small {
         pack.small_file(name, bytes)?;
     }
     Ok(pack)

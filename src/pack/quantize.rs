@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -13,6 +12,7 @@ use safetensors::Dtype;
 use super::error::PackError;
 use super::plan::{Described, Entry, Store, matrix_shape};
 use super::residual;
+use super::source::{Groups, Source};
 use super::writer::FileWriter;
 use crate::model::weights::Blocks;
 
@@ -20,68 +20,6 @@ use crate::model::weights::Blocks;
 const PIECE: usize = 4 << 20;
 /// A piece is a multiple of a tile's rows, and of the columns of a super-block of any GGUF type.
 const PIECE_ROWS: usize = 256;
-
-/// Where tensors come from, by canonical name.
-pub(super) trait Source {
-    /// The file or directory, for errors.
-    fn path(&self) -> &Path;
-
-    /// Shape and type of a tensor; `None` where there is none of that name.
-    fn describe(&self, name: &str) -> Option<Described>;
-
-    /// Reads `out [rows, cols]`, a rectangle of the tensor as a matrix.
-    fn read(
-        &mut self,
-        pool: &Pool,
-        name: &str,
-        rows: Range<usize>,
-        cols: Range<usize>,
-        out: &mut [f32],
-    ) -> Result<(), PackError>;
-
-    /// Reads a rectangle as the integers that it consists of, where the tensor's `block_bits` are these; its columns are whole groups.
-    /// False, and `groups` is not to be used, where they do not fit the block formats.
-    fn read_groups(
-        &mut self,
-        pool: &Pool,
-        name: &str,
-        rows: Range<usize>,
-        cols: Range<usize>,
-        groups: &mut Groups,
-    ) -> Result<bool, PackError>;
-
-    /// Takes some rows of a matrix of trained integers as they are.
-    ///
-    /// | buffer | shape |
-    /// |---|---|
-    /// | `integers` | \[rows, cols\] |
-    /// | `scales` | \[rows, scales of a row\] |
-    fn take(
-        &mut self,
-        _pool: &Pool,
-        name: &str,
-        _rows: Range<usize>,
-        _integers: &mut [i8],
-        _scales: &mut [f32],
-    ) -> Result<(), PackError> {
-        unreachable!("{name} is planned as trained, and there is no such matrix here")
-    }
-}
-
-/// A rectangle of integers, `[rows, cols]`, each with the scale of its group, `[rows, cols / GROUP]`.
-#[derive(Default)]
-pub(super) struct Groups {
-    pub(super) integers: Vec<i8>,
-    pub(super) scales: Vec<f16>,
-}
-
-impl Groups {
-    /// Sets the shape; what stood there is no more.
-    pub(super) fn resize(&mut self, rows: usize, cols: usize) {
-        self.integers.resize(rows * cols, 0);
-        self.scales.resize(rows * cols / GROUP, f16::ZERO);
-    }
-}
 
 /// How many bytes some rows become, and makes them.
 type Form<'a> = (
@@ -194,7 +132,7 @@ impl Quantizer {
                 }
                 at.col += first_col;
                 PackError::NotFinite {
-                    path: source.path().to_owned(),
+                    path: source.path_of(tensor).to_owned(),
                     tensor: tensor.to_owned(),
                     source: at,
                 }
@@ -224,7 +162,7 @@ impl Quantizer {
         if let Some(at) = scales.iter().position(|scale| !scale.is_finite()) {
             let in_row = width / GROUP;
             return Err(PackError::NotFinite {
-                path: source.path().to_owned(),
+                path: source.path_of(tensor).to_owned(),
                 tensor: tensor.to_owned(),
                 source: NotFinite {
                     row: first.0 + at / in_row,
@@ -305,7 +243,7 @@ impl Quantizer {
                 .map_err(|mut at| {
                     at.row += first;
                     PackError::NotFinite {
-                        path: source.path().to_owned(),
+                        path: source.path_of(tensor).to_owned(),
                         tensor: tensor.to_owned(),
                         source: at,
                     }

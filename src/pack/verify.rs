@@ -2,17 +2,55 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
 use super::error::PackError;
 use super::writer::Progress;
-use crate::model::weights::PackManifest;
+use crate::model::weights::{PACK_JSON, PackManifest};
 
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Reads every file of the pack in `dir` and compares its size and SHA-256 with pack.json's.
+/// What tells in a pack when it was verified.
+const STAMP: &str = "verified.json";
+
+/// A verification that found nothing wrong.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Stamp {
+    /// Seconds since 1970.
+    at: u64,
+    /// The file that says what is in the pack: of a copy it is another.
+    inode: u64,
+}
+
+/// When the pack in `dir` was last found whole, seconds since 1970; `None` where nobody looked since it came there.
+pub fn verified_at(dir: &Path) -> Option<u64> {
+    const MOST_BYTES: u64 = 1 << 10;
+    let mut json = String::new();
+    let stamp = File::open(dir.join(STAMP)).ok()?;
+    stamp.take(MOST_BYTES).read_to_string(&mut json).ok()?;
+    let stamp: Stamp = serde_json::from_str(&json).ok()?;
+    (stamp.inode == inode(dir)?).then_some(stamp.at)
+}
+
+fn inode(dir: &Path) -> Option<u64> {
+    dir.join(PACK_JSON).metadata().ok().map(|found| found.ino())
+}
+
+/// Keeps the time of a verification, where that can be written: a pack on a read-only disk is none the worse.
+fn keep(dir: &Path) -> Option<()> {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()?;
+    let (at, inode) = (since.as_secs(), inode(dir)?);
+    let json = serde_json::to_vec(&Stamp { at, inode }).ok()?;
+    std::fs::write(dir.join(STAMP), json).ok()
+}
+
+/// Reads every file of the pack in `dir` and compares its size and SHA-256 with pack.json's; keeps when it did so ([`verified_at`]).
 ///
 /// # Errors
 /// [`PackError::Damaged`] names every file that differs; the directory is no pack, or a file cannot be read.
@@ -51,8 +89,10 @@ pub fn verify(dir: &Path, progress: &mut Progress<'_>) -> Result<PackManifest, P
         done = before + expected.bytes;
     }
     if damaged.is_empty() {
+        keep(dir);
         return Ok(manifest);
     }
+    std::fs::remove_file(dir.join(STAMP)).ok();
     Err(PackError::Damaged {
         path: dir.to_owned(),
         files: damaged.join(", "),

@@ -1,5 +1,6 @@
 //! A pack of two sources: a text model, and an mmproj file with its towers.
 
+use std::ops::Range;
 use std::path::Path;
 
 use kernels::Pool;
@@ -8,9 +9,9 @@ use super::error::PackError;
 use super::gguf::{Gguf, Mmproj};
 use super::huggingface::HuggingFace;
 use super::plan::{self, Described};
-use super::quantize::{Quantizer, Source};
+use super::source::{Fetch, Groups, Located, Location, Source};
 use super::writer::{self, Progress};
-use super::{Companion, PackOptions, Packed, Recipe, base_name, begin, companions, write_files};
+use super::{Companion, PackOptions, Packed, Planned, Recipe, base_name, companions, write};
 use crate::model::family;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Group;
@@ -40,22 +41,13 @@ pub fn pack_with_mmproj(
             },
         );
     }
+    let name = format!("{} + {}", base_name(from), base_name(mmproj.path()));
     if !from.is_dir() {
-        let mut text = Gguf::open(from)?;
-        let (_, small) = text.companions(tokenizer_dir)?;
-        let tokenizer = match tokenizer_dir {
-            Some(dir) => Tokenizer::load(dir)?,
-            None => tokenizer_of(&small, from)?,
-        };
-        let both = Both {
-            text,
-            mmproj,
-            small,
-            tokenizer,
-            own: Vec::new(),
-            slices_dir: None,
-        };
-        return both.pack(target, options, pool, progress);
+        let text = Gguf::open(from)?;
+        let mut both = Both { text, mmproj };
+        let planned = both.plan_gguf(tokenizer_dir, options.recipe)?;
+        both.mmproj.look_at_bounds(pool)?;
+        return write(planned, &name, target, options, pool, &mut both, progress);
     }
     let mut text = HuggingFace::open(from)?;
     if text.is_mobile() {
@@ -78,15 +70,54 @@ pub fn pack_with_mmproj(
             mmproj: mmproj.path().to_owned(),
         });
     }
-    let both = Both {
+    let mut both = Both { text, mmproj };
+    let beside = Beside {
         own,
         small: companions(from)?,
         tokenizer: Tokenizer::load(from)?,
         slices_dir: Some(from),
-        text,
-        mmproj,
     };
-    both.pack(target, options, pool, progress)
+    let planned = both.plan(from, beside, options.recipe)?;
+    both.mmproj.look_at_bounds(pool)?;
+    write(planned, &name, target, options, pool, &mut both, progress)
+}
+
+/// A text model, and towers for it.
+pub(super) struct Both<S> {
+    pub(super) text: S,
+    pub(super) mmproj: Mmproj,
+}
+
+/// What a text model has beside its tensors.
+struct Beside<'a> {
+    /// Its small files.
+    small: Vec<Companion>,
+    tokenizer: Tokenizer,
+    /// Towers of its own.
+    own: Vec<(Group, Vec<(String, Described)>)>,
+    slices_dir: Option<&'a Path>,
+}
+
+impl Both<Gguf> {
+    /// Lays the pack out, with the tokenizer of `tokenizer_dir` or the file's own.
+    pub(super) fn plan_gguf(
+        &mut self,
+        tokenizer_dir: Option<&Path>,
+        recipe: Recipe,
+    ) -> Result<Planned, PackError> {
+        let path = self.text.path().to_owned();
+        let (_, small) = self.text.companions(tokenizer_dir)?;
+        let beside = Beside {
+            tokenizer: match tokenizer_dir {
+                Some(dir) => Tokenizer::load(dir)?,
+                None => tokenizer_of(&small, &path)?,
+            },
+            small,
+            own: Vec::new(),
+            slices_dir: None,
+        };
+        self.plan(&path, beside, recipe)
+    }
 }
 
 /// The tokenizer among the small files of a pack.
@@ -96,68 +127,94 @@ fn tokenizer_of(small: &[Companion], path: &Path) -> Result<Tokenizer, PackError
     Ok(Tokenizer::parse(&json.unwrap_or_default(), path)?)
 }
 
-/// A text model and its towers.
-struct Both<'a, S> {
-    text: S,
-    mmproj: Mmproj,
-    /// Small files of the text model.
-    small: Vec<Companion>,
-    tokenizer: Tokenizer,
-    /// Towers that the text model has itself.
-    own: Vec<(Group, Vec<(String, Described)>)>,
-    slices_dir: Option<&'a Path>,
-}
-
-impl<S: Source> Both<'_, S> {
-    fn pack(
-        mut self,
-        target: &Path,
-        options: PackOptions,
-        pool: &Pool,
-        progress: &mut Progress<'_>,
-    ) -> Result<Packed, PackError> {
-        let path = self.text.path().to_owned();
-        let architecture = self
-            .mmproj
-            .complete(pool, &mut self.small, &self.tokenizer, &path)?;
-        let slices = architecture.slices(self.slices_dir)?;
+impl<S: Source> Both<S> {
+    fn plan(
+        &mut self,
+        path: &Path,
+        beside: Beside<'_>,
+        recipe: Recipe,
+    ) -> Result<Planned, PackError> {
+        let mut small = beside.small;
+        let architecture = self.mmproj.complete(&mut small, &beside.tokenizer, path)?;
+        let slices = architecture.slices(beside.slices_dir)?;
         let describe = |name: &str, _: &[usize]| self.text.describe(name);
         let tensors = architecture.text_tensors();
-        let mut of_text = Vec::from(plan::text(
-            &tensors,
-            options.recipe,
-            &slices,
-            &path,
-            &describe,
-        )?);
-        let tower = |group: Group, tensors: Vec<(String, Described)>| {
-            plan::encoder(group, options.recipe, &*architecture, tensors.into_iter())
-        };
-        of_text.extend(
-            std::mem::take(&mut self.own)
-                .into_iter()
-                .map(|(group, own)| tower(group, own)),
-        );
-        let mut of_mmproj = Vec::new();
+        let text = plan::text(&tensors, recipe, &slices, path, &describe)?;
+        let mut files = Vec::from(text);
+        let mut towers = beside.own;
         for &group in self.mmproj.groups() {
-            of_mmproj.push(tower(group, self.mmproj.tensors(&*architecture, group)?));
+            towers.push((group, self.mmproj.tensors(&*architecture, group)?));
         }
-        let files = [&of_text[..], &of_mmproj].concat();
-        let mut pack = begin(target, options, &files, &self.small, None, progress)?;
-        let mut quantizer = Quantizer::default();
-        write_files(&mut pack, &of_text, pool, &mut self.text, &mut quantizer)?;
-        write_files(
-            &mut pack,
-            &of_mmproj,
-            pool,
-            &mut self.mmproj,
-            &mut quantizer,
-        )?;
-        let source = format!("{} + {}", base_name(&path), base_name(self.mmproj.path()));
-        let manifest = pack.commit(options.recipe.name(), &source)?;
-        Ok(Packed {
-            manifest,
-            requantised: quantizer.requantised(),
-        })
+        files.extend(towers.into_iter().map(|(group, tensors)| {
+            plan::encoder(group, recipe, &*architecture, tensors.into_iter())
+        }));
+        Ok(Planned { files, small })
+    }
+
+    fn has_towers(&self, name: &str) -> bool {
+        Group::of(name).is_some_and(|group| self.mmproj.groups().contains(&group))
+    }
+
+    /// Whose tensor it is.
+    fn source(&mut self, name: &str) -> &mut dyn Source {
+        match self.has_towers(name) {
+            true => &mut self.mmproj,
+            false => &mut self.text,
+        }
+    }
+}
+
+impl<S: Located> Located for Both<S> {
+    fn locate(&self, name: &str, rows: Range<usize>) -> Vec<Location> {
+        match self.has_towers(name) {
+            true => self.mmproj.locate(name, rows),
+            false => self.text.locate(name, rows),
+        }
+    }
+
+    fn look_at(&mut self, pool: &Pool, name: &str, fetch: &mut Fetch<'_>) -> Result<(), PackError> {
+        match self.has_towers(name) {
+            true => self.mmproj.look_at(pool, name, fetch),
+            false => self.text.look_at(pool, name, fetch),
+        }
+    }
+}
+
+impl<S: Source> Source for Both<S> {
+    fn path_of(&self, name: &str) -> &Path {
+        match self.has_towers(name) {
+            true => self.mmproj.path(),
+            false => self.text.path_of(name),
+        }
+    }
+
+    fn describe(&self, name: &str) -> Option<Described> {
+        match self.has_towers(name) {
+            true => self.mmproj.describe(name),
+            false => self.text.describe(name),
+        }
+    }
+
+    fn read(
+        &mut self,
+        pool: &Pool,
+        name: &str,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), PackError> {
+        self.source(name).read(pool, name, rows, cols, out)
+    }
+
+    fn read_groups(
+        &mut self,
+        pool: &Pool,
+        name: &str,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        groups: &mut Groups,
+    ) -> Result<bool, PackError> {
+        self.source(name)
+            .read_groups(pool, name, rows, cols, groups)
     }
 }

@@ -108,8 +108,8 @@ fn what_passes_is_waited_for() {
 fn a_lost_network_costs_nothing_that_was_fetched() {
     let bench = Bench::new();
     let here = bench.packed_here(GEMMA_4);
-    bench.hub.fail("blob/", 3, 1, Fault::CutOff(1_500_000));
-    bench.hub.fail("blob/", 3, 2, status(502, &[]));
+    bench.hub.fail("blob/", 5, 1, Fault::CutOff(500_000));
+    bench.hub.fail("blob/", 5, 2, status(502, &[]));
     let said = failed(&bench.pull(&["--retries", "1"]).output().unwrap());
     assert!(said.contains("what is downloaded stays"), "{said}");
     assert!(!bench.pack().exists());
@@ -123,7 +123,8 @@ fn a_lost_network_costs_nothing_that_was_fetched() {
     let all: u64 = first + bench.hub.sent_bytes();
     let whole = of_this_repository(GEMMA_4).join("model.safetensors");
     let whole = whole.metadata().unwrap().len() + 200_000;
-    assert!(all < whole + (1 << 20), "{all} of {whole}");
+    // What was fetched for the last, unmarked MiB of the pack comes once more: in 16 bits it is up to four times that.
+    assert!(all < whole + (4 << 20), "{all} of {whole}");
 }
 
 #[test]
@@ -131,6 +132,19 @@ fn a_file_that_is_another_than_it_should_be_is_refused() {
     for (path, fault, told) in [
         ("resolve/", Fault::Changed, "changed on the hub meanwhile"),
         ("resolve", Fault::NoCommit, "names no commit"),
+        // A network that wants a login, before the first file and in the middle.
+        ("resolve", Fault::Page, "asks to log in to this network"),
+        ("blob/", Fault::Page, "ends tokenizer.json before its end"),
+        (
+            "resolve/",
+            status(404, &[("X-Error-Code", "EntryNotFound")]),
+            "has no file",
+        ),
+        (
+            "resolve/",
+            Fault::To("/google/demo/resolve/main/config.json?again".to_owned()),
+            "redirects in a circle",
+        ),
         ("blob/", Fault::Whole, "only as a whole"),
         ("blob/", status(416, &[]), "it is shorter"),
         (
@@ -161,6 +175,55 @@ fn a_file_that_is_another_than_it_should_be_is_refused() {
             "{said}"
         );
     }
+}
+
+/// What was fetched before stays, and is gone on with where the file is the same after all.
+#[test]
+fn a_file_that_changes_between_two_parts_of_it_is_refused() {
+    let bench = Bench::new();
+    let here = bench.packed_here(GEMMA_4);
+    bench.hub.fail("model.safetensors", 3, 1, Fault::Changed);
+    let said = failed(&bench.pull(&[]).output().unwrap());
+    assert!(
+        said.contains("model.safetensors changed on the hub meanwhile (another hash)"),
+        "{said}"
+    );
+    assert!(!bench.pack().exists());
+    let said = succeeded(&bench.pull(&[]).output().unwrap());
+    assert!(
+        said.contains("going on where an earlier run ended"),
+        "{said}"
+    );
+    assert_same(&bench.pack(), &here);
+}
+
+/// Names that lead out of the directory are of no file.
+#[test]
+fn a_repository_writes_nowhere_but_where_its_files_belong() {
+    let mut repo = Repo::of(&of_this_repository(GEMMA_4), "e7");
+    for name in [
+        "../../evil",
+        "../evil.safetensors",
+        "/evil",
+        "a/../../../evil",
+    ] {
+        repo.add(name, b"evil".to_vec());
+    }
+    let bench = Bench::with(repo);
+    let before: Vec<_> = std::fs::read_dir(bench.dir.path()).unwrap().collect();
+    succeeded(&bench.pull(&[]).output().unwrap());
+    let after: Vec<_> = std::fs::read_dir(bench.dir.path()).unwrap().collect();
+    assert_eq!(before.len() + 1, after.len(), "{after:?}");
+    assert!(
+        bench
+            .hub
+            .asked()
+            .iter()
+            .all(|asked| !asked.target.contains("evil"))
+    );
+    let named = ["pull", "google/demo:../../evil", "--to", "."];
+    let said = failed(&bench.gemmad(&named).output().unwrap());
+    assert!(said.contains("is no file of a repository"), "{said}");
 }
 
 #[test]
@@ -205,28 +268,6 @@ fn a_repository_that_is_no_model_is_told_so() {
         assert!(said.contains(told), "{told}: {said}");
         assert!(!bench.pack().exists());
     }
-}
-
-/// A disk of 5 MB, where this user may have one.
-#[test]
-fn a_disk_that_is_too_small_is_told_before_anything_large_is_fetched() {
-    let bench = Bench::new();
-    let disk = bench.path("models");
-    std::fs::create_dir(&disk).unwrap();
-    let mount = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=5m", "tmpfs"])
-        .arg(&disk)
-        .output();
-    if !mount.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: this user may not mount a small disk");
-        return;
-    }
-    let output = bench.pull(&[]).output();
-    let unmounted = std::process::Command::new("umount").arg(&disk).status();
-    assert!(unmounted.unwrap().success());
-    let said = failed(&output.unwrap());
-    assert!(said.contains("bytes free"), "{said}");
-    assert!(bench.hub.sent_bytes() < 1 << 20);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Runs that are killed at any moment, and go on.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::server::{Fault, Repo};
@@ -15,11 +15,21 @@ fn numbers(mut seed: u64) -> impl FnMut() -> u64 {
 }
 
 /// Kills `times` runs, each after it has fetched some more; gives back how many bytes were sent until the last was done.
-pub(crate) fn killed(bench: &Bench, times: usize, step_bytes: u64, arguments: &[&str]) -> u64 {
+pub(crate) fn killed(bench: &Bench, times: usize, step_bytes: u64) -> u64 {
+    killed_of(bench, times, step_bytes, &|| bench.pull(&[]))
+}
+
+/// The same of any pull.
+pub(crate) fn killed_of(
+    bench: &Bench,
+    times: usize,
+    step_bytes: u64,
+    pull: &dyn Fn() -> Command,
+) -> u64 {
     let mut next = numbers(7);
     let mut sent = 0;
     for _ in 0..times {
-        let mut run = bench.pull(arguments);
+        let mut run = pull();
         let mut run = run
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -35,7 +45,7 @@ pub(crate) fn killed(bench: &Bench, times: usize, step_bytes: u64, arguments: &[
         run.wait().unwrap();
         sent += of_this_run + bench.hub.sent_bytes();
     }
-    succeeded(&bench.pull(arguments).output().unwrap());
+    succeeded(&pull().output().unwrap());
     sent + bench.hub.sent_bytes()
 }
 
@@ -43,7 +53,7 @@ pub(crate) fn killed(bench: &Bench, times: usize, step_bytes: u64, arguments: &[
 fn a_pull_that_is_killed_again_and_again_makes_the_same_pack() {
     let bench = Bench::new();
     let here = bench.packed_here(GEMMA_4);
-    killed(&bench, 25, 600_000, &[]);
+    killed(&bench, 25, 600_000);
     assert_same(&bench.pack(), &here);
 }
 
@@ -132,7 +142,7 @@ fn a_revision_with_other_weights_is_begun_anew() {
 
 /// A run that ends when a part is fetched.
 fn stopped(bench: &Bench) {
-    bench.hub.fail("blob/", 3, 1, Fault::CutOff(1_500_000));
+    bench.hub.fail("blob/", 5, 1, Fault::CutOff(500_000));
     failed(&bench.pull(&["--retries", "0"]).output().unwrap());
     assert!(!bench.pack().exists());
 }
@@ -162,32 +172,61 @@ fn two_pulls_at_once_do_not_hurt_each_other() {
     assert_same(&bench.pack(), &here);
 }
 
-/// What a person sees who ends it.
+/// What a person sees who ends it, while something is on its way.
 #[test]
 fn ctrl_c_says_that_it_goes_on() {
     let bench = Bench::new();
+    let here = bench.packed_here(GEMMA_4);
+    let (never, waits) = (
+        bench.path("never"),
+        bench.path("models/demo.pack.pull/fetched.journal"),
+    );
+    bench.hub.fail("blob/", 3, 1, Fault::Until(never));
     let mut run = bench.pull(&[]);
     let run = run
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let there = bench.path("models/demo.pack.pull/commit");
-    while !there.exists() {
+    while !waits.exists() {
         std::thread::sleep(Duration::from_millis(1));
     }
     let id = run.id().to_string();
-    let killed = std::process::Command::new("kill")
-        .args(["-INT", &id])
-        .status();
+    let killed = Command::new("kill").args(["-INT", &id]).status();
     assert!(killed.unwrap().success());
     let output = run.wait_with_output().unwrap();
-    // It may have been done just before.
-    if !output.status.success() {
-        let said = failed(&output);
-        assert!(
-            said.contains("the same command goes on from here"),
-            "{said}"
-        );
+    let said = failed(&output);
+    assert!(
+        said.contains("the same command goes on from here"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(130));
+    assert!(!bench.pack().exists());
+    succeeded(&bench.pull(&[]).output().unwrap());
+    assert_same(&bench.pack(), &here);
+}
+
+/// The second is told so while the first works, and hurts nothing.
+#[test]
+fn a_second_pull_is_told_that_one_works() {
+    let bench = Bench::new();
+    let here = bench.packed_here(GEMMA_4);
+    let go_on = bench.path("go-on");
+    bench.hub.fail("blob/", 3, 1, Fault::Until(go_on.clone()));
+    let mut run = bench.pull(&[]);
+    let run = run
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !bench.path("models/demo.pack.pull/fetched.journal").exists() {
+        std::thread::sleep(Duration::from_millis(1));
     }
+    for arguments in [&[][..], &["--force"]] {
+        let said = failed(&bench.pull(arguments).output().unwrap());
+        assert!(said.contains("another gemmad writes"), "{said}");
+    }
+    std::fs::write(go_on, "").unwrap();
+    succeeded(&run.wait_with_output().unwrap());
+    assert_same(&bench.pack(), &here);
 }

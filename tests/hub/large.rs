@@ -1,9 +1,11 @@
 //! A checkpoint of the published size, which nobody keeps: its numbers follow from their place.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
+
+use gemmad::pack::{Recipe, SyntheticSize};
 
 use crate::server::Repo;
 use crate::{Bench, interrupted, of_this_repository, succeeded};
@@ -63,27 +65,17 @@ fn disk_bytes(dir: &Path) -> u64 {
     bytes.sum()
 }
 
-/// GEMMAD_LARGE is the directory of a pack by `gemmad pack --synthetic gemma4-e2b`, for its small files; GEMMAD_KILLS is how often it is
-/// killed, if not fifty times.
+/// GEMMAD_KILLS is how often it is killed, if not fifty times.
 #[test]
-#[ignore = "takes an hour and 10 GB of disk"]
+#[ignore = "takes half an hour and 9 GB of disk"]
 fn a_model_of_the_published_size_is_pulled_and_killed_fifty_times() {
-    let small = PathBuf::from(std::env::var("GEMMAD_LARGE").unwrap());
     let mut repo = Repo::new("ad");
-    for name in [
-        "config.json",
-        "tokenizer.json",
-        "generation_config.json",
-        "processor_config.json",
-    ] {
-        if let Ok(bytes) = std::fs::read(small.join(name)) {
-            repo.add(name, bytes);
-        }
+    let mut small_bytes = 0;
+    for (name, bytes) in SyntheticSize::Gemma4E2b.small_files(false, Recipe::Balanced) {
+        small_bytes += bytes.len() as u64;
+        repo.add(&name, bytes);
     }
     let (header, behind, needed) = header();
-    let small_bytes = std::fs::metadata(small.join("tokenizer.json"))
-        .unwrap()
-        .len();
     let needed = needed + header.len() as u64 + small_bytes;
     repo.add_numbers("model.safetensors", header, behind);
     let bench = Bench::with(repo);
@@ -119,7 +111,7 @@ fn a_model_of_the_published_size_is_pulled_and_killed_fifty_times() {
 
     std::fs::remove_dir_all(bench.pack()).unwrap();
     let kills = std::env::var("GEMMAD_KILLS").map_or(50, |kills| kills.parse().unwrap());
-    let sent = interrupted::killed(&bench, kills, needed / (kills as u64 + 1), &[]);
+    let sent = interrupted::killed(&bench, kills, needed / (kills as u64 + 1));
     eprintln!("killed {kills} times: sent {sent}");
     let resumed = std::fs::read_to_string(bench.pack().join("pack.json")).unwrap();
     assert_eq!(undisturbed, resumed);

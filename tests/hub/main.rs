@@ -9,12 +9,14 @@
 )]
 
 mod client;
+mod disks;
 mod faults;
 mod installed;
 mod interrupted;
 mod large;
 mod network;
 mod pull;
+mod quantised;
 mod server;
 mod token;
 
@@ -83,14 +85,15 @@ impl Bench {
 
     /// What is packed from the same files on the disk.
     pub(crate) fn packed_here(&self, model: &str) -> PathBuf {
+        self.packed_of(&of_this_repository(model), &["--recipe", "balanced"])
+    }
+
+    /// The same of any files.
+    pub(crate) fn packed_of(&self, from: &Path, arguments: &[&str]) -> PathBuf {
         let pack = self.path("here.pack");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gemmad"));
-        command.args(["pack", "--recipe", "balanced", "--from"]);
-        command
-            .arg(of_this_repository(model))
-            .arg("--to")
-            .arg(&pack);
-        assert!(command.status().unwrap().success());
+        let mut command = self.gemmad(&["pack", "--force", "--from"]);
+        command.arg(from).arg("--to").arg(&pack).args(arguments);
+        succeeded(&command.output().unwrap());
         pack
     }
 }
@@ -115,7 +118,7 @@ pub(crate) fn weights(pack: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(pack).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names
-        .filter(|name| !["pack.json", "LICENSE"].contains(&name.as_str()))
+        .filter(|name| !["pack.json", "LICENSE", "verified.json"].contains(&name.as_str()))
         .collect();
     names.sort();
     let read = |name: String| {

@@ -69,29 +69,30 @@ fn a_proxy_is_gone_through_where_one_is_named() {
     assert!(said.contains("proxy") && !said.contains("s3cret"), "{said}");
 }
 
-/// A server of openssl's, which is no hub, with a certificate that it signed itself.
-#[test]
-fn a_certificate_has_to_be_of_somebody_who_is_trusted() {
-    let bench = Bench::new();
+/// Runs openssl in the directory of a bench.
+fn openssl(bench: &Bench, arguments: &str) {
+    let mut command = Command::new("openssl");
+    command
+        .current_dir(bench.dir.path())
+        .args(arguments.split(' '));
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A server of openssl's, which is no hub, with a certificate that it signed itself; what a pull from it says that trusts it, and one that
+/// does not.
+fn pulled_from(bench: &Bench, certificate: &str, trusts: bool) -> String {
     let at = |name: &str| bench.path(name).to_str().unwrap().to_owned();
-    let (key, certificate) = (at("key.pem"), at("certificate.pem"));
-    let made = Command::new("openssl")
-        .args([
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9",
-        ])
-        .args(["-subj", "/CN=hub", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-keyout", &key, "-out", &certificate])
-        .output()
-        .unwrap();
-    assert!(made.status.success());
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
     let mut server = Command::new("openssl")
         .args(["s_server", "-www", "-accept", &port.to_string()])
-        .args(["-key", &key, "-cert", &certificate])
+        .args(["-key", &at("key.pem"), "-cert", &at(certificate)])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -99,23 +100,63 @@ fn a_certificate_has_to_be_of_somebody_who_is_trusted() {
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         std::thread::sleep(Duration::from_millis(10));
     }
-    let pull = |trusted: Option<&str>| {
-        let mut pull = bench.pull(&["--retries", "0"]);
-        pull.env("HF_ENDPOINT", format!("https://127.0.0.1:{port}"));
-        pull.env("HF_TOKEN", "hf_s3cret");
-        if let Some(file) = trusted {
-            pull.env("SSL_CERT_FILE", file);
-        }
-        failed(&pull.output().unwrap())
-    };
-    let (unknown, known) = (pull(None), pull(Some(&certificate)));
+    let mut pull = bench.pull(&["--retries", "0"]);
+    pull.env("HF_ENDPOINT", format!("https://127.0.0.1:{port}"));
+    pull.env("HF_TOKEN", "hf_s3cret");
+    if trusts {
+        pull.env("SSL_CERT_FILE", at(certificate));
+    }
+    let output = pull.output().unwrap();
     server.kill().unwrap();
     server.wait().unwrap();
+    let said = failed(&output);
+    assert!(!said.contains("hf_s3cret"), "{said}");
+    said
+}
+
+#[test]
+fn a_certificate_has_to_be_of_somebody_who_is_trusted_and_of_today() {
+    let bench = Bench::new();
+    openssl(
+        &bench,
+        "req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=hub -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out good.pem",
+    );
+    openssl(&bench, "req -new -key key.pem -subj /CN=hub -out hub.csr");
+    let settings = "[ca]\ndefault_ca = d\n[d]\ndatabase = index\nserial = serial\nnew_certs_dir = .\ndefault_md = sha256\npolicy = p\n\
+                    unique_subject = no\n[p]\ncommonName = supplied\n[v]\nsubjectAltName = IP:127.0.0.1\n";
+    std::fs::write(bench.path("ca.cnf"), settings).unwrap();
+    std::fs::write(bench.path("index"), "").unwrap();
+    std::fs::write(bench.path("serial"), "01\n").unwrap();
+    for (name, from, to) in [
+        ("expired", "20200101000000Z", "20200201000000Z"),
+        // What every certificate is to a board whose clock says 1970.
+        ("early", "20980101000000Z", "20990101000000Z"),
+    ] {
+        openssl(
+            &bench,
+            &format!(
+                "ca -config ca.cnf -batch -notext -selfsign -keyfile key.pem -in hub.csr -out {name}.pem -startdate {from} -enddate {to} -extensions v"
+            ),
+        );
+    }
+    let unknown = pulled_from(&bench, "good.pem", false);
     assert!(unknown.contains("cannot be trusted"), "{unknown}");
-    assert!(unknown.contains("timedatectl"), "{unknown}");
+    let known = pulled_from(&bench, "good.pem", true);
     assert!(
         known.contains("does not answer as the model hub"),
         "{known}"
     );
-    assert!(!unknown.contains("hf_s3cret") && !known.contains("hf_s3cret"));
+    let expired = pulled_from(&bench, "expired.pem", true);
+    assert!(expired.contains("expired on 2020-02-01"), "{expired}");
+    let early = pulled_from(&bench, "early.pem", true);
+    assert!(
+        early.contains("2098-01-01") && early.contains("and here it is"),
+        "{early}"
+    );
+    for said in [unknown, expired, early] {
+        assert!(
+            said.contains("is the clock of this board right (timedatectl)?"),
+            "{said}"
+        );
+    }
 }

@@ -172,18 +172,14 @@ fn another_file_of_a_repository_is_not_taken_for_a_model() {
     }
 }
 
-/// Its file is fetched whole, and compared with its hash.
+/// Without a tokenizer of its own repository: the file's own is taken.
 #[test]
 fn a_file_of_llama_cpp_is_pulled_and_packed() {
     let file = of_this_repository("tests/fixtures/gguf/tiny-a.gguf");
     let mut repo = Repo::new("e6");
     repo.add("mmproj-a.gguf", b"GGUF".to_vec());
     repo.add("sub/tiny-Q4.gguf", std::fs::read(&file).unwrap());
-    let lying = |mut repo: Repo| {
-        repo.lie("sub/tiny-Q4.gguf");
-        repo
-    };
-    let bench = Bench::with(lying(repo.clone()));
+    let bench = Bench::with(repo);
     let to = bench.path("models");
     let pull = |bench: &Bench| {
         let name = "google/demo:sub/tiny-Q4.gguf";
@@ -192,22 +188,97 @@ fn a_file_of_llama_cpp_is_pulled_and_packed() {
         let arguments = [&["pull", name, "--to", to][..], &options].concat();
         bench.gemmad(&arguments).output().unwrap()
     };
-    let said = failed(&pull(&bench));
-    assert!(said.contains("came with the hash"), "{said}");
-    bench.hub.put("google/demo", repo);
-    bench.hub.fail("blob/", 0, 1, Fault::CutOff(1_000_000));
+    bench.hub.fail("blob/", 0, 1, Fault::CutOff(10_000));
     succeeded(&pull(&bench));
-    let here = bench.path("here.pack");
-    let mut pack = bench.gemmad(&["pack", "--recipe", "q8", "--to", here.to_str().unwrap()]);
-    succeeded(&pack.arg("--from").arg(&file).output().unwrap());
     let pulled = to.join("tiny-q4.pack");
-    assert_same(&pulled, &here);
+    assert_same(&pulled, &bench.packed_of(&file, &["--recipe", "q8"]));
     let manifest = std::fs::read_to_string(pulled.join("pack.json")).unwrap();
-    assert!(manifest.contains(&format!("google/demo@{}", "e6".repeat(20))));
-    let verify = bench.gemmad(&["inspect", "--verify", "--model", pulled.to_str().unwrap()]);
-    succeeded(&{ verify }.output().unwrap());
+    assert!(manifest.contains(&format!("google/demo@{}:sub/tiny-Q4.gguf", "e6".repeat(20))));
     // The same again is nothing to do.
     bench.hub.asked();
     succeeded(&pull(&bench));
     assert_eq!(bench.hub.asked().len(), 1);
+}
+
+/// Where nobody names a model: one that fits, and why it is that one. The hub of this test has none of them.
+#[test]
+fn a_model_is_chosen_where_nobody_names_one() {
+    let bench = Bench::new();
+    let to = bench.path("models");
+    let output = bench
+        .gemmad(&["pull", "--to", to.to_str().unwrap()])
+        .output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.starts_with("gemmad: gemma-4-e"), "{said}");
+    for told in ["GiB of memory", "GB free", "tokens/s"] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    let said = failed(&output);
+    assert!(said.contains("is not on the hub"), "{said}");
+}
+
+/// A daemon runs with the configuration, as far as its command line tells.
+struct Running(std::process::Child);
+
+impl Running {
+    fn start(bench: &Bench, config: &str) -> Running {
+        std::fs::copy("/bin/sh", bench.path("gemmad")).unwrap();
+        std::fs::write(bench.path("run"), "read line\n").unwrap();
+        let mut daemon = std::process::Command::new(bench.path("gemmad"));
+        daemon.args(["run", "--config", config]);
+        daemon.current_dir(bench.dir.path());
+        daemon.stdin(std::process::Stdio::piped());
+        Running(daemon.spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn the_service_that_runs_with_a_configuration_is_restarted() {
+    let bench = Bench::new();
+    let config = bench.path("gemmad.toml");
+    std::fs::write(&config, "").unwrap();
+    let shown = config.to_str().unwrap();
+    let bin = bench.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let asked = bench.path("asked");
+    // As systemctl is called; it is active, or is not.
+    let systemctl = |is_active: bool| {
+        let exit = if is_active { "exit 0" } else { "exit 3" };
+        let script = format!("#!/bin/sh\necho \"$@\" >> {}\n{exit}\n", asked.display());
+        std::fs::write(bin.join("systemctl"), script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(bin.join("systemctl"), mode).unwrap();
+    };
+    let pull = || {
+        let mut pull = bench.pull(&["--use", "--config", shown]);
+        let output = pull.env("PATH", &bin).output().unwrap();
+        succeeded(&output);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    systemctl(true);
+    let said = pull();
+    assert!(
+        said.ends_with("names it now\n") && !asked.exists(),
+        "{said}"
+    );
+    let daemon = Running::start(&bench, shown);
+    let said = pull();
+    assert!(said.contains("and gemmad runs with it"), "{said}");
+    let told = std::fs::read_to_string(&asked).unwrap();
+    assert!(told.contains("try-restart gemmad.service"), "{told}");
+    systemctl(false);
+    std::fs::remove_file(&asked).unwrap();
+    let said = pull();
+    assert!(said.contains("sudo systemctl restart gemmad"), "{said}");
+    let told = std::fs::read_to_string(&asked).unwrap();
+    assert!(!told.contains("try-restart"), "{told}");
+    drop(daemon);
 }

@@ -93,3 +93,34 @@ fn a_token_is_not_sent_where_that_is_forbidden() {
             .all(|asked| asked.authorization.is_none())
     );
 }
+
+/// Gemma 3n: its terms, where they are accepted, and how the token is given.
+#[test]
+fn the_terms_of_a_model_are_named_before_anything_is_fetched() {
+    let bench = gated();
+    let mut repo = Repo::of(&of_this_repository(crate::GEMMA_3N), "a8");
+    (repo.gated, repo.licence) = (true, "gemma");
+    let id = "google/gemma-3n-E2B-it";
+    bench.hub.put(id, repo);
+    let to = bench.path("models");
+    let pull = || {
+        let arguments = ["pull", "gemma-3n-e2b", "--to", to.to_str().unwrap()];
+        bench.gemmad(&arguments)
+    };
+    let output = pull().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let page = format!("{}/{id}", bench.hub.endpoint);
+    assert!(said.contains("https://ai.google.dev/gemma/terms"), "{said}");
+    assert!(
+        said.contains(&format!("they are accepted at {page}")),
+        "{said}"
+    );
+    let said = failed(&output);
+    for told in [&format!("log in at {page}"), "HF_TOKEN", "hf auth login"] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    let output = pull().env("HF_TOKEN", TOKEN).output().unwrap();
+    assert!(succeeded(&output).contains("accepted"));
+    let licence = std::fs::read_to_string(to.join("gemma-3n-e2b.pack/LICENSE")).unwrap();
+    assert!(licence.contains("Gemma Terms of Use"), "{licence}");
+}

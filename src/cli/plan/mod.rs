@@ -1,5 +1,6 @@
 //! `gemmad plan`: which model, recipe and slice fit a board, and how fast they can be at most.
 
+mod best;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use super::{flash, procfs};
 use crate::model::decoder::kv_cache::{KvCache, KvType};
 use crate::model::weights::{Checkpoint, Group};
 use crate::pack::{PackEstimate, Recipe, SyntheticSize};
+pub(super) use best::{Best, best_model, best_recipe};
 
 /// Tell which model, recipe and MatFormer slice fit a board, what is resident when, and the speed at most
 ///
@@ -171,43 +173,6 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// The recipe in which a published model fits this machine best, and why: the largest of those with which it hears and sees.
-pub(super) fn best_recipe(size: SyntheticSize) -> Result<(Recipe, String), Failure> {
-    let mut report = Report {
-        memory_bytes: memory_of_this_machine()?,
-        read_gb_s: 1.0,
-        read_measured: false,
-        isa: "",
-        context: 4096,
-        flash: None,
-        rows: Vec::new(),
-    };
-    let recipes = [Recipe::Balanced, Recipe::Small];
-    for recipe in recipes {
-        let pack = PackEstimate::new(size, recipe)?;
-        let whole = pack.slices.full().name.clone();
-        report.add(&pack, size.model(), recipe.name(), |slice| slice == whole);
-    }
-    let gib = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
-    let memory = gib(report.memory_bytes);
-    let fits = |wanted: &str| report.rows.iter().position(|row| row.fits == wanted);
-    let (at, how) = match (fits("all"), fits("text")) {
-        (Some(at), _) => (at, "all of it"),
-        (None, Some(at)) => (at, "without hearing and seeing"),
-        (None, None) => (
-            recipes.len() - 1,
-            "which is less than it needs, so it will be slow",
-        ),
-    };
-    let needed = gib(report.rows[at].resident_idle_bytes);
-    let why = format!("{needed:.1} GiB at rest fit the {memory:.1} GiB of this machine, {how}");
-    let why = match fits("all").or(fits("text")) {
-        Some(_) => why,
-        None => format!("it needs {needed:.1} GiB, and this machine has {memory:.1} GiB, {how}"),
-    };
-    Ok((recipes[at], why))
 }
 
 /// Those of a checkpoint that is not quantised, from the smallest to the largest.

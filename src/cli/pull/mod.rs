@@ -2,6 +2,7 @@
 
 mod bar;
 mod in_use;
+mod restart;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::hub::{Client, HubError, ModelName, NAMES, RemoteFile, Repository, Set
 use crate::model::weights::{Group, PackManifest};
 use crate::pack::{self, HubSource, PackOptions, Recipe, SyntheticSize, Told, gguf_parts};
 use bar::Bar;
+use restart::Daemon;
 
 /// Where models are kept.
 pub(super) const MODELS: &str = "/var/lib/gemmad/models";
@@ -31,8 +33,8 @@ pub(super) const MODELS: &str = "/var/lib/gemmad/models";
 /// https_proxy mean what they mean there. Nothing is ever fetched without this command.
 #[derive(Debug, clap::Args)]
 pub(super) struct Pull {
-    #[arg(value_name = "NAME", default_value = "gemma-4-e2b", help = format!("The model: {NAMES}"))]
-    name: String,
+    #[arg(value_name = "NAME", help = format!("The model: {NAMES} [default: what fits this board best]"))]
+    name: Option<String>,
     /// The directory that the pack is made in
     #[arg(long, value_name = "DIR", default_value = MODELS)]
     to: PathBuf,
@@ -48,7 +50,7 @@ pub(super) struct Pull {
     /// No vision: nothing is seen
     #[arg(long)]
     no_vision: bool,
-    /// Name the pack in the configuration
+    /// Name the pack in the configuration, and restart the service if it runs with that
     #[arg(long = "use")]
     in_use: bool,
     /// The configuration that --use writes to
@@ -87,19 +89,31 @@ struct Done<'a> {
 impl Pull {
     pub(super) fn run(self) -> Result<(), Failure> {
         let usage = |error: String| Failure::new(exit::USAGE, error);
-        let name = ModelName::parse(&self.name).map_err(usage)?;
-        if let Some(terms) = name.terms {
-            note(&format!("whoever uses this model has accepted {terms}"));
-        }
+        let named = match &self.name {
+            Some(name) => name.clone(),
+            None => {
+                let plan::Best { name, why } = plan::best_model(&self.to)?;
+                note(&format!("{name}: {why}"));
+                name.to_owned()
+            }
+        };
+        let name = ModelName::parse(&named).map_err(usage)?;
         let (recipe, why) = self.recipe(&name)?;
         let target = self.to.join(format!("{}.pack", name.short));
         let bar = Rc::new(Bar::new(self.json));
         let told = Rc::clone(&bar);
         let settings = Settings::from_environment(self.retries)?;
         let client = Client::new(settings, Box::new(move |line| told.note(line)))?;
+        if let Some(terms) = name.terms {
+            let page = client.page(&name.repository);
+            bar.note(&format!(
+                "whoever uses this model has accepted {terms}; they are accepted at {page}"
+            ));
+        }
         let repository = client.repository(&name.repository, &name.revision)?;
-        let source = format!("{}@{}", repository.id, repository.commit);
-        if let Some(manifest) = self.is_there(&target, &source, recipe, name.gguf) {
+        let gguf = gguf(&name, &repository)?;
+        let source = pack::origin(&repository, gguf);
+        if let Some(manifest) = self.is_there(&target, &source, recipe, gguf.is_some()) {
             return self.finish(&target, &manifest, 0);
         }
         bar.note(&format!("{source}, recipe {}{why}", recipe.name()));
@@ -111,7 +125,7 @@ impl Pull {
         let hub = HubSource {
             client: &client,
             repository: &repository,
-            gguf: gguf(&name, &repository)?,
+            gguf,
             tokenizer: tokenizer.as_ref(),
             groups: &groups,
             keeps_trained: self.recipe.is_none(),
@@ -137,7 +151,9 @@ impl Pull {
         let mut advance = |done, total| bar.packed(done, total);
         let packed = pack::pack_from_hub(&hub, &target, options, &pool, &mut advance, &mut told);
         bar.clear();
-        packed?;
+        if let Some(warning) = packed?.warning() {
+            bar.note(&format!("warning: {warning}"));
+        }
         let mut advance = |done, total| bar.verified(done, total);
         let manifest = pack::verify(&target, &mut advance);
         bar.clear();
@@ -203,8 +219,10 @@ impl Pull {
         manifest: &PackManifest,
         fetched_bytes: u64,
     ) -> Result<(), Failure> {
+        let mut daemon = Daemon::None;
         if self.in_use {
             in_use::write(&self.config, target)?;
+            daemon = restart::restart(&self.config);
         }
         let mut out = output::out();
         let pack_bytes = manifest.files.values().map(|file| file.bytes).sum();
@@ -229,13 +247,17 @@ impl Pull {
             manifest.recipe,
             manifest.source
         )?;
-        match self.in_use {
-            true => writeln!(
+        let config = self.config.display();
+        match (self.in_use, daemon) {
+            (true, Daemon::None) => writeln!(out, "{config} names it now")?,
+            (true, Daemon::Restarted) => {
+                writeln!(out, "{config} names it now, and gemmad runs with it")?
+            }
+            (true, Daemon::AsBefore) => writeln!(
                 out,
-                "{} names it now: systemctl restart gemmad",
-                self.config.display()
+                "{config} names it now; gemmad still runs with the one before: sudo systemctl restart gemmad"
             )?,
-            false => writeln!(
+            (false, _) => writeln!(
                 out,
                 "try it: gemmad ask --model {} \"Why is the sky blue?\"",
                 target.display()

@@ -3,8 +3,7 @@
 //! Source: the GGUF specification of the ggml project, versions 2 and 3.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
 use super::super::error::PackError;
@@ -77,14 +76,19 @@ pub(super) struct TensorInfo {
 
 /// Keys and tensors.
 #[derive(Debug)]
-pub(super) struct Header {
+pub(in crate::pack) struct Header {
     pub(super) values: HashMap<String, Value>,
     pub(super) tensors: BTreeMap<String, TensorInfo>,
 }
 
 impl Header {
-    pub(super) fn read(file: &File, path: &Path, wanted: Wanted) -> Result<Header, PackError> {
-        let size = file.metadata().map_err(PackError::read(path))?.len();
+    /// Reads the header of a file of `size` bytes.
+    pub(in crate::pack) fn read(
+        file: impl Read + Seek,
+        size: u64,
+        path: &Path,
+        wanted: Wanted,
+    ) -> Result<Header, PackError> {
         let limit = size.min(MAX_HEADER_BYTES);
         let mut reader = Reader {
             path,
@@ -118,17 +122,17 @@ fn number(values: &HashMap<String, Value>, key: &str) -> f64 {
     }
 }
 
-struct Reader<'a> {
+struct Reader<'a, R> {
     path: &'a Path,
     wanted: Wanted,
-    input: BufReader<&'a File>,
+    input: BufReader<R>,
     /// Bytes that the header may still take.
     left: u64,
     /// Memory that what is kept of it may still take.
     room: u64,
 }
 
-impl Reader<'_> {
+impl<R: Read + Seek> Reader<'_, R> {
     fn bad(&self, reason: impl Into<String>) -> PackError {
         PackError::Gguf {
             path: self.path.to_owned(),

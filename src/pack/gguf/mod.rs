@@ -23,18 +23,20 @@ use kernels::quant::GROUP;
 
 use super::error::PackError;
 use super::plan::{Described, matrix_shape};
-use super::quantize::{Groups, Source};
+use super::source::{Fetch, Groups, Located, Location, Source};
 use blocks::LONGEST_BLOCK;
-use header::{Header, TensorInfo};
+pub(super) use header::Header;
+use header::TensorInfo;
 pub use mmproj::Mmproj;
-use others::Wanted;
+pub(super) use others::Wanted;
+use parts::Part;
 
 /// A GGUF model whose tensors are read a rectangle at a time.
 #[derive(Debug)]
 pub(super) struct Gguf {
     path: PathBuf,
     /// Its parts in order, mostly one.
-    files: Vec<File>,
+    parts: Vec<Part>,
     header: Header,
     /// Canonical tensors that lie in one with others: which, and their rows there.
     stacked: HashMap<String, (String, Range<usize>)>,
@@ -47,13 +49,32 @@ impl Gguf {
     }
 
     fn open_as(path: &Path, wanted: Wanted) -> Result<Gguf, PackError> {
-        let (files, header) = parts::open(path, wanted)?;
+        let (parts, header) = parts::open(path, wanted)?;
         Ok(Gguf {
             path: path.to_owned(),
-            files,
+            parts,
             header,
             stacked: HashMap::new(),
         })
+    }
+
+    /// The file, or the one of its parts that was given.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Some of the `of` rows of a matrix that a tensor holds from `first_row` on.
+    fn locate_in(
+        &self,
+        info: &TensorInfo,
+        of: usize,
+        first_row: usize,
+        rows: Range<usize>,
+    ) -> Location {
+        let bytes = info.block_type.bytes(&info.shape).unwrap_or(0);
+        let place = info.start..info.start + bytes;
+        let rows = first_row + rows.start..first_row + rows.end;
+        Location::of_rows(&self.parts[info.part].path, place, of, rows)
     }
 
     fn bad(&self, reason: String) -> PackError {
@@ -94,7 +115,7 @@ impl Gguf {
     fn place_of<'a>(&'a self, info: &'a TensorInfo, cols: usize, first_row: usize) -> Place<'a> {
         Place {
             path: &self.path,
-            file: &self.files[info.part],
+            file: &self.parts[info.part].file,
             info,
             first_row,
             row_blocks: cols / info.block_type.block_len(),
@@ -222,8 +243,24 @@ impl Failed {
     }
 }
 
+impl Located for Gguf {
+    fn locate(&self, name: &str, rows: Range<usize>) -> Vec<Location> {
+        let found = self.find(name).map(|(info, shape, first_row)| {
+            // Those of all that the tensor holds: it may be a stack.
+            let elements: usize = info.shape.iter().product();
+            let of = elements / matrix_shape(&shape).1.max(1);
+            self.locate_in(info, of, first_row, rows)
+        });
+        found.into_iter().collect()
+    }
+
+    fn look_at(&mut self, _: &Pool, _: &str, _: &mut Fetch<'_>) -> Result<(), PackError> {
+        Ok(())
+    }
+}
+
 impl Source for Gguf {
-    fn path(&self) -> &Path {
+    fn path_of(&self, _name: &str) -> &Path {
         &self.path
     }
 

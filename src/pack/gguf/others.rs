@@ -14,7 +14,7 @@ pub(super) const TOWERS: &str = "clip";
 
 /// What a file is to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(in crate::pack) enum Wanted {
     /// A text model.
     Text,
     /// What hears and sees: an mmproj file.

@@ -12,12 +12,20 @@ use super::others::Wanted;
 /// A model is split by bytes, into a handful of files.
 const MAX_PARTS: usize = 64;
 
+/// A file of a model.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+}
+
 /// Opens a model whole: the files in order, and a header that tells of each tensor in which of them it lies. Any of them may be given.
-pub(super) fn open(path: &Path, wanted: Wanted) -> Result<(Vec<File>, Header), PackError> {
+pub(super) fn open(path: &Path, wanted: Wanted) -> Result<(Vec<Part>, Header), PackError> {
     let (file, header) = open_one(path, wanted)?;
     let count = header.number("split.count");
     if count <= 1.0 {
-        return Ok((vec![file], header));
+        let path = path.to_owned();
+        return Ok((vec![Part { path, file }], header));
     }
     let bad = |path: &Path, reason: String| PackError::Gguf {
         path: path.to_owned(),
@@ -67,10 +75,13 @@ pub(super) fn open(path: &Path, wanted: Wanted) -> Result<(Vec<File>, Header), P
                 ),
             ));
         }
-        files.push(file);
         for tensor in header.tensors.values_mut() {
             tensor.part = part;
         }
+        files.push(Part {
+            path: path.clone(),
+            file,
+        });
         match &mut whole {
             None => whole = Some(header),
             Some(whole) => {
@@ -107,7 +118,8 @@ pub(super) fn open(path: &Path, wanted: Wanted) -> Result<(Vec<File>, Header), P
 
 fn open_one(path: &Path, wanted: Wanted) -> Result<(File, Header), PackError> {
     let file = File::open(path).map_err(PackError::read(path))?;
-    let header = Header::read(&file, path, wanted)?;
+    let size = file.metadata().map_err(PackError::read(path))?.len();
+    let header = Header::read(&file, size, path, wanted)?;
     Ok((file, header))
 }
 

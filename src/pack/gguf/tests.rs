@@ -13,7 +13,8 @@ fn fixture(name: &str) -> PathBuf {
 fn bytes_of(gguf: &Gguf, name: &str) -> Vec<u8> {
     let info = &gguf.header.tensors[name];
     let mut bytes = vec![0; info.block_type.bytes(&info.shape).unwrap() as usize];
-    gguf.files[0].read_exact_at(&mut bytes, info.start).unwrap();
+    let file = &gguf.parts[0].file;
+    file.read_exact_at(&mut bytes, info.start).unwrap();
     bytes
 }
 

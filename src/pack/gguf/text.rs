@@ -8,7 +8,7 @@ use safetensors::Dtype;
 
 use super::super::error::PackError;
 use super::super::plan::matrix_shape;
-use super::super::quantize::Source as _;
+use super::super::source::{Location, Source as _};
 use super::super::{Companion, companions};
 use super::blocks::BlockType;
 use super::header::{TensorInfo, Value};
@@ -31,6 +31,18 @@ const DOUBLED: usize = 16;
 const PIECE: usize = 1 << 20;
 
 impl Gguf {
+    /// What the hyper-parameters are read from, besides the header.
+    pub(in crate::pack) fn locate_config(&self) -> Vec<Location> {
+        let tensor = |name: &str| self.header.tensors.get(name);
+        let (head, embedding) = (tensor(HEAD), tensor(EMBEDDING));
+        // Compared with each other where there are two.
+        let both = head.and(embedding).into_iter().chain(head);
+        let located = tensor(ROPE).into_iter().chain(both);
+        located
+            .map(|info| self.locate_in(info, 1, 0, 0..1))
+            .collect()
+    }
+
     /// The hyper-parameters. What they ask for is looked for in stacks, too, from then on.
     pub(in crate::pack) fn architecture(&mut self) -> Result<Arc<dyn Architecture>, PackError> {
         Ok(self.config()?.0)
@@ -180,7 +192,8 @@ impl Gguf {
 
     fn bytes(&self, info: &TensorInfo, at: u64, n: usize) -> Result<Vec<u8>, PackError> {
         let mut bytes = vec![0; n];
-        self.files[info.part]
+        self.parts[info.part]
+            .file
             .read_exact_at(&mut bytes, info.start + at)
             .map_err(PackError::read(&self.path))?;
         Ok(bytes)

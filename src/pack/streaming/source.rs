@@ -1,4 +1,4 @@
-//! A checkpoint whose tensors come from the hub while they are read.
+//! A source whose tensors come from the hub while they are read.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -7,11 +7,9 @@ use std::path::Path;
 use kernels::Pool;
 
 use super::super::error::PackError;
-use super::super::huggingface::HuggingFace;
 use super::super::plan::{Described, Entry, FilePlan, matrix_shape};
-use super::super::quantize::{Groups, Source};
+use super::super::source::{Groups, Located, Source};
 use super::staging::Staging;
-use crate::model::weights::Checkpoint;
 
 /// Bytes that are expected ahead at most. Tensors of a layer lie together in the file, but in another order than in the pack: a request
 /// gets a layer or more.
@@ -22,8 +20,8 @@ const LEAST_AHEAD_BYTES: u64 = 16 << 20;
 const AHEAD_SHARE: u64 = 8;
 
 /// What reads the files, and what sees to it that there is something to read.
-pub(super) struct Streamed<'a> {
-    inner: HuggingFace,
+pub(super) struct Streamed<'a, S> {
+    inner: S,
     staging: Staging<'a>,
     tensors: HashMap<String, Remote>,
     /// The tensor of each entry, in the order in which the pack is written.
@@ -34,77 +32,81 @@ pub(super) struct Streamed<'a> {
     left_bytes: u64,
 }
 
+/// Bytes of a staged file, by its number.
+type Place = (usize, Range<u64>);
+
 /// A tensor on the hub.
 struct Remote {
-    file: usize,
-    place: Range<u64>,
-    rows: u64,
+    places: Vec<Place>,
+    rows: usize,
     /// Entries that are still made of it.
     readers: usize,
 }
 
 impl Remote {
-    /// Where some rows lie.
-    fn rows(&self, rows: Range<u64>) -> Range<u64> {
-        let row_bytes = (self.place.end - self.place.start) / self.rows.max(1);
-        let start = self.place.start;
-        start + rows.start * row_bytes..start + rows.end * row_bytes
-    }
-
     fn bytes(&self) -> u64 {
-        self.place.end - self.place.start
+        let bytes = self.places.iter().map(|(_, place)| place.end - place.start);
+        bytes.sum()
     }
 }
 
-impl<'a> Streamed<'a> {
-    pub(super) fn new(
-        dir: &Path,
-        checkpoint: &Checkpoint,
-        staging: Staging<'a>,
-        files: &[FilePlan],
-    ) -> Result<Streamed<'a>, PackError> {
+/// Where some rows of a tensor are, as far as they come from the hub.
+fn places<S: Located>(
+    source: &S,
+    staging: &Staging<'_>,
+    name: &str,
+    rows: Range<usize>,
+) -> Vec<Place> {
+    let located = source.locate(name, rows).into_iter();
+    let staged = located.filter_map(|found| Some((staging.position(&found.path)?, found.bytes)));
+    staged.collect()
+}
+
+impl<'a, S: Located> Streamed<'a, S> {
+    pub(super) fn new(inner: S, staging: Staging<'a>, files: &[FilePlan]) -> Streamed<'a, S> {
         let entries = files.iter().flat_map(|file| &file.entries);
         let order: Vec<String> = entries.map(|entry| entry.source.clone()).collect();
-        let mut tensors = HashMap::new();
-        for info in checkpoint.tensors() {
-            let Some(file) = staging.position(checkpoint.path(info)) else {
+        let mut tensors: HashMap<String, Remote> = HashMap::new();
+        for name in &order {
+            if let Some(found) = tensors.get_mut(name) {
+                found.readers += 1;
                 continue;
-            };
+            }
+            let rows = inner.describe(name);
+            let rows = rows.map_or(0, |found| matrix_shape(&found.shape).0);
             let remote = Remote {
-                file,
-                place: info.place(),
-                rows: matrix_shape(&info.shape).0 as u64,
-                readers: order.iter().filter(|name| **name == info.name).count(),
+                places: places(&inner, &staging, name, 0..rows),
+                rows,
+                readers: 1,
             };
-            tensors.insert(info.name.clone(), remote);
+            tensors.insert(name.clone(), remote);
         }
         let bytes = |name: &String| tensors.get(name).map_or(0, Remote::bytes);
-        Ok(Streamed {
-            inner: HuggingFace::open(dir)?,
+        Streamed {
             left_bytes: order.iter().map(bytes).sum(),
+            inner,
             staging,
             tensors,
             order,
             at: 0,
-        })
+        }
     }
 
     /// An entry is to be made, of which an earlier run has made `kept` bytes.
-    pub(super) fn begin(&mut self, entry: &Entry, kept: u64) -> Result<(), PackError> {
+    pub(super) fn begin(&mut self, entry: &Entry, kept: u64) {
         let of = |name: &String| self.tensors.get(name);
         self.left_bytes -= of(&entry.source).map_or(0, Remote::bytes);
         let all = entry.bytes().unwrap_or(u64::MAX).max(1);
         if kept >= all {
-            return Ok(());
+            return;
         }
-        let first = of(&entry.source).map(|tensor| {
-            let done = (u128::from(tensor.rows) * u128::from(kept) / u128::from(all)) as u64;
-            (tensor.file, tensor.rows(done..tensor.rows))
+        let mut expected: Vec<Place> = of(&entry.source).map_or_else(Vec::new, |tensor| {
+            let done = (tensor.rows as u128 * u128::from(kept) / u128::from(all)) as usize;
+            places(&self.inner, &self.staging, &entry.source, done..tensor.rows)
         });
         let most = (self.left_bytes / AHEAD_SHARE).clamp(LEAST_AHEAD_BYTES, MOST_AHEAD_BYTES);
         let mut ahead_bytes = 0;
         let mut seen = HashSet::from([&entry.source]);
-        let mut expected: Vec<_> = first.into_iter().collect();
         for name in &self.order[self.at + 1..] {
             let Some(tensor) = of(name).filter(|_| seen.insert(name)) else {
                 continue;
@@ -113,11 +115,10 @@ impl<'a> Streamed<'a> {
             if ahead_bytes > most {
                 break;
             }
-            expected.push((tensor.file, tensor.place.clone()));
+            expected.extend(tensor.places.iter().cloned());
         }
         expected.sort_by_key(|(file, place)| (*file, place.start));
         self.staging.announce(expected.into_iter());
-        Ok(())
     }
 
     /// Sees to it that some rows are there.
@@ -125,34 +126,43 @@ impl<'a> Streamed<'a> {
         let Some(tensor) = self.tensors.get(name) else {
             return Ok(());
         };
-        let needed = tensor.rows(rows.start as u64..rows.end as u64);
-        let before = tensor.place.start..needed.start;
-        self.staging.need(tensor.file, needed)?;
-        // The last entry of a tensor goes through its rows once.
-        match tensor.readers {
-            1 => self.staging.release(tensor.file, before),
-            _ => Ok(()),
+        for (file, place) in places(&self.inner, &self.staging, name, rows.clone()) {
+            self.staging.need(file, place)?;
         }
+        // The last entry of a tensor goes through its rows once.
+        if tensor.readers == 1 {
+            for (file, place) in places(&self.inner, &self.staging, name, 0..rows.start) {
+                self.staging.release(file, place)?;
+            }
+        }
+        Ok(())
     }
 
-    /// The entry is made: what no other is made of is given back.
-    pub(super) fn end(&mut self) -> Result<(), PackError> {
+    /// The entry is made: it is looked at, if it was made in this run, and what no other is made of is given back.
+    pub(super) fn end(&mut self, pool: &Pool, made: bool) -> Result<(), PackError> {
         let name = &self.order[self.at];
         self.at += 1;
+        if made {
+            let staging = &mut self.staging;
+            self.inner
+                .look_at(pool, name, &mut |found| staging.fetch(found))?;
+        }
         let Some(tensor) = self.tensors.get_mut(name) else {
             return Ok(());
         };
         tensor.readers = tensor.readers.saturating_sub(1);
-        match tensor.readers {
-            0 => self.staging.release(tensor.file, tensor.place.clone()),
-            _ => Ok(()),
+        if tensor.readers == 0 {
+            for (file, place) in tensor.places.clone() {
+                self.staging.release(file, place)?;
+            }
         }
+        Ok(())
     }
 }
 
-impl Source for Streamed<'_> {
-    fn path(&self) -> &Path {
-        self.inner.path()
+impl<S: Located> Source for Streamed<'_, S> {
+    fn path_of(&self, name: &str) -> &Path {
+        self.inner.path_of(name)
     }
 
     fn describe(&self, name: &str) -> Option<Described> {
@@ -181,5 +191,17 @@ impl Source for Streamed<'_> {
     ) -> Result<bool, PackError> {
         self.need(name, &rows)?;
         self.inner.read_groups(pool, name, rows, cols, groups)
+    }
+
+    fn take(
+        &mut self,
+        pool: &Pool,
+        name: &str,
+        rows: Range<usize>,
+        integers: &mut [i8],
+        scales: &mut [f32],
+    ) -> Result<(), PackError> {
+        self.need(name, &rows)?;
+        self.inner.take(pool, name, rows, integers, scales)
     }
 }

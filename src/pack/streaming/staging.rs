@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -13,7 +14,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 use sha2::{Digest, Sha256};
 
 use super::super::error::PackError;
+use super::super::gguf::{Header, Wanted};
 use super::super::journal::{Journal, Stretch};
+use super::super::source::Location;
 use super::HubSource;
 use super::workplace::Workplace;
 use crate::hub::{RemoteFile, Stream};
@@ -24,13 +27,16 @@ const CHUNK_BYTES: usize = 1 << 20;
 const GAP_BYTES: u64 = 4 << 10;
 /// Headers of published files are below 1 MiB.
 const MAX_HEADER_BYTES: u64 = 4 << 20;
+/// What is fetched at once of one whose length nobody tells: some MB, most of it the tokens.
+const LEAST_HEADER_BYTES: u64 = 64 << 10;
+const MOST_HEADER_BYTES: u64 = 4 << 20;
 /// A hole that takes so much is none.
 const MAX_HOLE_BYTES: u64 = 1 << 20;
 
 /// The files, and what is fetched of them.
 pub(super) struct Staging<'a> {
     hub: &'a HubSource<'a>,
-    source: PathBuf,
+    place: &'a Workplace,
     files: Vec<Staged<'a>>,
     journal: Journal,
     stream: Option<(usize, Stream<'a>)>,
@@ -53,15 +59,15 @@ struct Staged<'a> {
 impl<'a> Staging<'a> {
     pub(super) fn new(
         hub: &'a HubSource<'a>,
-        place: &Workplace,
-        purpose: &str,
+        place: &'a Workplace,
+        files: &str,
         fetched: &'a mut dyn FnMut(u64),
     ) -> Result<Staging<'a>, PackError> {
         Ok(Staging {
             hub,
-            source: place.source().to_owned(),
+            place,
             files: Vec::new(),
-            journal: place.journal("fetched", purpose)?,
+            journal: place.journal("fetched", files)?,
             stream: None,
             buffer: vec![0; CHUNK_BYTES],
             fetched,
@@ -78,9 +84,14 @@ impl<'a> Staging<'a> {
         self.files.iter().position(|file| file.path == path)
     }
 
-    /// Makes a file, and fetches its header.
-    pub(super) fn add(&mut self, remote: &'a RemoteFile) -> Result<(), PackError> {
-        let path = self.source.join(&remote.name);
+    /// Makes a file of which nothing is there yet, or a link to the cache; tells whether it is the former.
+    fn add(&mut self, remote: &'a RemoteFile) -> Result<Option<usize>, PackError> {
+        let cache = &self.hub.client.settings().cache;
+        if let Some(path) = cache.file(self.hub.repository, remote) {
+            self.place.link(&path, remote)?;
+            return Ok(None);
+        }
+        let path = self.place.path(remote);
         if path.is_symlink() {
             std::fs::remove_file(&path).map_err(PackError::write("remove", &path))?;
         }
@@ -91,9 +102,13 @@ impl<'a> Staging<'a> {
             .truncate(!self.journal.has_any())
             .open(&path)
             .map_err(PackError::write("create", &path))?;
+        // Where there are no holes, so long a file would be written to its end, or be too long.
+        if !can_punch(&file) {
+            return Err(PackError::NoHoles { path });
+        }
         file.set_len(remote.size)
             .map_err(PackError::write("make room for", &path))?;
-        if !has_holes(&file, self.journal.has_any()) {
+        if !self.journal.has_any() && !has_holes(&file) {
             return Err(PackError::NoHoles { path });
         }
         let of_file = self.journal.of(&remote.name);
@@ -106,7 +121,14 @@ impl<'a> Staging<'a> {
             expected: RangeSet::new(),
             promised: promised.collect(),
         });
-        let at = self.files.len() - 1;
+        Ok(Some(self.files.len() - 1))
+    }
+
+    /// Adds a file of safetensors, and fetches its header.
+    pub(super) fn add_safetensors(&mut self, remote: &'a RemoteFile) -> Result<(), PackError> {
+        let Some(at) = self.add(remote)? else {
+            return Ok(());
+        };
         let wrong = |reason: String| PackError::Repository {
             repository: self.hub.repository.id.clone(),
             reason: format!("has a {} {reason}", remote.name),
@@ -122,15 +144,47 @@ impl<'a> Staging<'a> {
             .map_err(PackError::read(&self.files[at].path))?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER_BYTES.min(remote.size - 8) {
-            let wrong = |reason: String| PackError::Repository {
+            return Err(PackError::Repository {
                 repository: self.hub.repository.id.clone(),
-                reason: format!("has a {} {reason}", remote.name),
-            };
-            return Err(wrong(format!(
-                "whose header claims {length} bytes, of which there may be {MAX_HEADER_BYTES}: those are no weights in safetensors"
-            )));
+                reason: format!(
+                    "has a {} whose header claims {length} bytes, of which there may be {MAX_HEADER_BYTES}: those are no weights in safetensors",
+                    remote.name
+                ),
+            });
         }
         self.need(at, 8..8 + length)
+    }
+
+    /// Adds a file of llama.cpp, and fetches its header.
+    pub(super) fn add_gguf(
+        &mut self,
+        remote: &'a RemoteFile,
+        wanted: Wanted,
+    ) -> Result<(), PackError> {
+        let Some(at) = self.add(remote)? else {
+            return Ok(());
+        };
+        let path = self.files[at].path.clone();
+        let mut failed = None;
+        let header = Fetched {
+            staging: self,
+            at,
+            position: 0,
+            failed: &mut failed,
+        };
+        match Header::read(header, remote.size, &path, wanted) {
+            Ok(_) => Ok(()),
+            // What the hub says comes before what became of it.
+            Err(error) => Err(failed.unwrap_or(error)),
+        }
+    }
+
+    /// Sees to it that bytes of a file are there, if they come from the hub.
+    pub(super) fn fetch(&mut self, location: &Location) -> Result<(), PackError> {
+        match self.position(&location.path) {
+            Some(at) => self.need(at, location.bytes.clone()),
+            None => Ok(()),
+        }
     }
 
     /// Says what will be needed soon, instead of what was said before.
@@ -147,6 +201,20 @@ impl<'a> Staging<'a> {
             let start = expected.iter().rev().find(is_near).map(|near| near.start);
             expected.insert(start.unwrap_or(stretch.start)..stretch.end);
         }
+    }
+
+    /// Gives bytes back that are not needed any more.
+    pub(super) fn release_all(&mut self, locations: &[Location]) -> Result<(), PackError> {
+        for location in locations {
+            if let Some(at) = self.position(&location.path) {
+                self.release(at, location.bytes.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_missing(&self, at: usize, stretch: Range<u64>) -> bool {
+        self.files[at].present.gaps(&stretch).next().is_some()
     }
 
     /// Sees to it that a stretch of a file is there.
@@ -267,16 +335,63 @@ impl Staged<'_> {
     }
 }
 
-/// Whether a file keeps its holes; of one that holds something already, whether more can be made.
-fn has_holes(file: &File, is_in_use: bool) -> bool {
-    let is_small = || {
-        let found = file.metadata();
-        found.is_ok_and(|found| found.blocks() * 512 <= MAX_HOLE_BYTES)
-    };
-    // Behind the end nothing is lost.
+/// A file that is read from its beginning without knowing how far: the further it was, the more is fetched at once.
+struct Fetched<'s, 'a> {
+    staging: &'s mut Staging<'a>,
+    at: usize,
+    position: u64,
+    failed: &'s mut Option<PackError>,
+}
+
+impl Read for Fetched<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let (at, start) = (self.at, self.position);
+        let left = self.staging.files[at].remote.size.saturating_sub(start);
+        let n = left.min(buffer.len() as u64) as usize;
+        let end = start + n as u64;
+        if self.staging.is_missing(at, start..end) {
+            let ahead = start.clamp(LEAST_HEADER_BYTES, MOST_HEADER_BYTES);
+            let fetched = self
+                .staging
+                .need(at, start..start + left.min(ahead.max(n as u64)));
+            if let Err(error) = fetched {
+                *self.failed = Some(error);
+                return Err(std::io::ErrorKind::Other.into());
+            }
+        }
+        self.staging.files[at]
+            .file
+            .read_exact_at(&mut buffer[..n], start)?;
+        self.position = end;
+        Ok(n)
+    }
+}
+
+impl Seek for Fetched<'_, '_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let place = match to {
+            SeekFrom::Start(place) => Some(place),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => {
+                let size = self.staging.files[self.at].remote.size;
+                size.checked_add_signed(by)
+            }
+        };
+        self.position = place.ok_or(std::io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+/// Whether holes can be made; behind the end nothing is lost.
+fn can_punch(file: &File) -> bool {
     let behind = file.metadata().map_or(0, |found| found.len());
-    let can_punch = punch(file, &(behind..behind + GAP_BYTES)).is_ok();
-    can_punch && (is_in_use || is_small())
+    punch(file, &(behind..behind + GAP_BYTES)).is_ok()
+}
+
+/// Whether a file that nothing was written to takes no room.
+fn has_holes(file: &File) -> bool {
+    let found = file.metadata();
+    found.is_ok_and(|found| found.blocks() * 512 <= MAX_HOLE_BYTES)
 }
 
 fn punch(file: &File, stretch: &Range<u64>) -> std::io::Result<()> {

@@ -4,15 +4,11 @@ use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::super::error::PackError;
 use super::super::journal::Journal;
-use super::super::writer::Progress;
 use super::super::{COMPANIONS, Companion, MAX_COMPANION_BYTES};
 use super::{HubSource, Told};
 use crate::hub::{Client, RemoteFile, Repository};
-use crate::model::weights::{PACK_JSON, PackManifest, PackedFile};
 
 /// The weights in one file.
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -146,8 +142,7 @@ impl Workplace {
 
     /// Where a file of the repository is, or will be; folders there are none here.
     pub(super) fn path(&self, file: &RemoteFile) -> PathBuf {
-        let name = file.name.rsplit('/').next().unwrap_or(&file.name);
-        self.source.join(name)
+        self.source.join(file.name.replace('/', "--"))
     }
 
     /// Puts a link to a file of the cache into the checkpoint's directory.
@@ -155,29 +150,6 @@ impl Workplace {
         let path = self.path(file);
         remove(&path)?;
         std::os::unix::fs::symlink(cached, &path).map_err(PackError::write("link", path))
-    }
-
-    /// Fetches a whole file, or finds it in the cache.
-    pub(super) fn whole(
-        &self,
-        hub: &HubSource<'_>,
-        file: &RemoteFile,
-        progress: &mut Progress<'_>,
-        told: &mut Told<'_>,
-    ) -> Result<(), PackError> {
-        let path = self.path(file);
-        if let Some(cached) = hub.client.settings().cache.file(hub.repository, file) {
-            return self.link(&cached, file);
-        }
-        remove(&path)?;
-        let mut before = None;
-        let mut advance = |there: u64| {
-            progress(there, file.size);
-            (told.fetched)(there - before.replace(there).unwrap_or(there));
-        };
-        hub.client
-            .download(hub.repository, file, &path, &mut advance)?;
-        Ok(())
     }
 
     /// The licence's text, from the repository where that has it.
@@ -201,34 +173,25 @@ impl Workplace {
         Ok(Some((LICENCE.to_owned(), text.into_bytes())))
     }
 
-    /// Writes into a pack that was made of whole files where they are from, and under which licence.
-    pub(super) fn sign(
+    /// An answer that costs much to find: an earlier run's, if it was about the same files.
+    pub(super) fn remembered(
         &self,
-        target: &Path,
-        repository: &Repository,
-    ) -> Result<PackManifest, PackError> {
-        let path = target.join(PACK_JSON);
-        let mut manifest = PackManifest::read(target)?.ok_or_else(|| PackError::NotAPack {
-            path: target.to_owned(),
-        })?;
-        manifest.source = origin(repository);
-        if let Some((name, text)) = self.licence(repository)? {
-            let file = PackedFile {
-                bytes: text.len() as u64,
-                sha256: hex::encode(Sha256::digest(&text)),
-            };
-            let licence = target.join(&name);
-            std::fs::write(&licence, text).map_err(PackError::write("write", licence))?;
-            manifest.files.insert(name, file);
+        name: &str,
+        files: &str,
+        find: impl FnOnce() -> Result<bool, PackError>,
+    ) -> Result<bool, PackError> {
+        let path = self.dir.join(name);
+        let text = |answer: bool| format!("{files}\n{answer}\n");
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        if let Some(known) = [false, true]
+            .into_iter()
+            .find(|&known| before == text(known))
+        {
+            return Ok(known);
         }
-        let new = target.join("pack.json.new");
-        let written = serde_json::to_vec_pretty(&manifest)
-            .map_err(std::io::Error::other)
-            .and_then(|json| std::fs::write(&new, json))
-            .and_then(|()| File::open(&new)?.sync_all())
-            .and_then(|()| std::fs::rename(&new, &path));
-        written.map_err(PackError::write("write", path))?;
-        Ok(manifest)
+        let found = find()?;
+        std::fs::write(&path, text(found)).map_err(PackError::write("write", path))?;
+        Ok(found)
     }
 
     /// Removes all of it: the pack is whole.
@@ -237,9 +200,10 @@ impl Workplace {
     }
 }
 
-/// What a pack says of where it is from.
-pub(super) fn origin(repository: &Repository) -> String {
-    format!("{}@{}", repository.id, repository.commit)
+/// What a pack says of where it is from: repository, commit and, where it is of one of several, the file.
+pub fn origin(repository: &Repository, gguf: Option<&RemoteFile>) -> String {
+    let file = gguf.map_or(String::new(), |file| format!(":{}", file.name));
+    format!("{}@{}{file}", repository.id, repository.commit)
 }
 
 fn short(commit: &str) -> &str {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::error::PackError;
 use super::plan::{self, Described, FilePlan};
 use super::writer::{self, Progress};
-use super::{Companion, PackOptions, Packed, Recipe, begin};
+use super::{Companion, PackOptions, Packed, Planned, Recipe, begin};
 use crate::model::architecture::Architecture;
 use crate::model::decoder::Slices;
 use crate::model::weights::Group;
@@ -107,6 +107,20 @@ impl SyntheticSize {
         config
     }
 
+    /// The small files of its checkpoint, and of its packs: name and contents; first the `config.json`.
+    pub fn small_files(self, text_only: bool, recipe: Recipe) -> Vec<(String, Vec<u8>)> {
+        let file =
+            |name: &str, value: &Value| (name.to_owned(), format!("{value:#}\n").into_bytes());
+        let tokenizer = self.tokenizer_json().into_bytes();
+        let mut files = vec![
+            file("config.json", &self.config(text_only, recipe)),
+            ("tokenizer.json".to_owned(), tokenizer),
+        ];
+        let others = self.other_files(text_only);
+        files.extend(others.iter().map(|(name, value)| file(name, value)));
+        files
+    }
+
     /// Its other small files: name and contents.
     fn other_files(self, text_only: bool) -> Vec<(&'static str, Value)> {
         match self {
@@ -167,37 +181,29 @@ pub fn pack_synthetic(
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
     writer::check_target(target, options.force)?;
-    let file = |name: &str, value: &Value| (name.to_owned(), format!("{value:#}\n").into_bytes());
-    let mut companions = vec![
-        file("config.json", &size.config(text_only, options.recipe)),
-        (
-            "tokenizer.json".to_owned(),
-            size.tokenizer_json().into_bytes(),
-        ),
-    ];
-    let others = size.other_files(text_only);
-    companions.extend(others.iter().map(|(name, value)| file(name, value)));
-    write(size, seed, &companions, target, options, pool, progress)
+    let companions = size.small_files(text_only, options.recipe);
+    write(size, seed, companions, target, options, pool, progress)
 }
 
 /// Likewise, with these small files, the first of which is the `config.json`.
 fn write(
     size: SyntheticSize,
     seed: u64,
-    companions: &[Companion],
+    small: Vec<Companion>,
     target: &Path,
     options: PackOptions,
     pool: &Pool,
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
-    let (config, path) = (&companions[0].1, Path::new(&companions[0].0));
+    let (config, path) = (&small[0].1, Path::new(&small[0].0));
     let architecture = family::parse(config, path)?;
     let slices = architecture.slices(None)?;
     let config = config::parse(config, path)?;
     let files = size.plan(&config, &*architecture, &slices, options.recipe)?;
-    let mut pack = begin(target, options, &files, companions, None, progress)?;
+    let planned = Planned { files, small };
+    let mut pack = begin(target, options, &planned, None, progress)?;
     let mut weights = Weights::new(seed);
-    for file in &files {
+    for file in &planned.files {
         pack.tensors(file, |entry, out| weights.write(pool, entry, out))?;
     }
     let source = format!("synthetic {} seed {seed}", size.name());

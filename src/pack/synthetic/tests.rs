@@ -123,14 +123,14 @@ fn small_config() -> String {
 fn a_seed_gives_one_pack_and_it_loads() {
     let home = tempfile::tempdir().unwrap();
     let pool = Pool::new(Isa::from_environment().unwrap(), 2);
-    let companions = [("config.json".to_owned(), small_config().into_bytes())];
+    let companions = vec![("config.json".to_owned(), small_config().into_bytes())];
     let make = |name: &str, seed| {
         let target = home.path().join(name);
         let options = PackOptions::default();
         write(
             SyntheticSize::E2b,
             seed,
-            &companions,
+            companions.clone(),
             &target,
             options,
             &pool,
@@ -225,23 +225,14 @@ fn a_mobile_pack_of_random_weights_loads() {
         config[key] = value.into();
     }
     config["vocab_size_per_layer_input"] = 300.into();
-    let companions = [("config.json".to_owned(), config.to_string().into_bytes())];
+    let companions = vec![("config.json".to_owned(), config.to_string().into_bytes())];
     let target = home.path().join("a.pack");
     let options = PackOptions {
         recipe: Recipe::Mobile,
         force: false,
     };
     let size = SyntheticSize::Gemma4E2b;
-    write(
-        size,
-        7,
-        &companions,
-        &target,
-        options,
-        &pool,
-        &mut |_, _| {},
-    )
-    .unwrap();
+    write(size, 7, companions, &target, options, &pool, &mut |_, _| {}).unwrap();
     let checkpoint = Checkpoint::open(&target).unwrap();
     let model = family::load(&target).unwrap();
     let ple = PleOptions::default();

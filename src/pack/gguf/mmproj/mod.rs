@@ -2,12 +2,12 @@
 //!
 //! Every reordering that its converter made is undone, so that what is packed is what the checkpoint of safetensors has.
 
+mod bounds;
 mod config;
 mod keys;
 mod names;
 
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::model::weights::Group;
 use crate::pack::Companion;
 use crate::pack::error::PackError;
 use crate::pack::plan::{Described, matrix_shape};
-use crate::pack::quantize::{Groups, Source};
+use crate::pack::source::{Fetch, Groups, Located, Location, Source};
 use keys::{Family, Keys};
 use names::Change;
 
@@ -47,6 +47,8 @@ pub struct Mmproj {
     groups: Vec<Group>,
     /// Where their tensors are, by canonical name, once they were looked for.
     tensors: HashMap<String, Placed>,
+    /// The upper bound that belongs to each lower one.
+    upper: BTreeMap<String, String>,
 }
 
 /// A tensor that was found.
@@ -83,6 +85,7 @@ impl Mmproj {
             family,
             groups,
             tensors: HashMap::new(),
+            upper: BTreeMap::new(),
             gguf,
         })
     }
@@ -103,6 +106,11 @@ impl Mmproj {
         }
     }
 
+    /// The file.
+    pub(in crate::pack) fn path(&self) -> &Path {
+        &self.gguf.path
+    }
+
     /// The towers that are taken from the file.
     pub(in crate::pack) fn groups(&self) -> &[Group] {
         &self.groups
@@ -111,7 +119,6 @@ impl Mmproj {
     /// Puts the towers into the small files of the text model from `path`, and finds every tensor of them.
     pub(in crate::pack) fn complete(
         &mut self,
-        pool: &Pool,
         companions: &mut Vec<Companion>,
         tokenizer: &Tokenizer,
         path: &Path,
@@ -164,7 +171,7 @@ impl Mmproj {
             tensors.extend(architecture.encoder_tensors(group)?);
         }
         self.tensors = self.found(&tensors)?;
-        self.check_bounds(pool, &tensors)?;
+        self.find_bounds(&tensors)?;
         Ok(architecture)
     }
 
@@ -217,46 +224,6 @@ impl Mmproj {
                 self.family.name()
             ))),
         }
-    }
-
-    /// Bounds are four for each linear layer, or none, and bound something.
-    fn check_bounds(&self, pool: &Pool, tensors: &[NamedShape]) -> Result<(), PackError> {
-        let keys = self.keys();
-        let bounds: Vec<&str> = tensors
-            .iter()
-            .filter(|(_, shape)| shape.is_empty())
-            .map(|(name, _)| name.as_str())
-            .collect();
-        let number = |name: &str| {
-            let mut number = [0.0];
-            let read = self.rectangle(pool, name, 0..1, 0..1, &mut number);
-            read.map(|()| number[0])
-        };
-        // They stand together: both of what goes in, both of what comes out.
-        for of_layer in bounds.chunks(4) {
-            let (there, absent): (Vec<&str>, Vec<&str>) = of_layer
-                .iter()
-                .partition(|name| self.tensors.contains_key(**name));
-            if let (Some(there), Some(absent)) = (there.first(), absent.first()) {
-                return Err(keys.bad(format!(
-                    "tensor {} is there, but {} is not: a layer has all four bounds or none; download it again",
-                    self.theirs(there),
-                    self.theirs(absent)
-                )));
-            }
-            for pair in there.chunks_exact(2) {
-                let (least, most) = (number(pair[0])?, number(pair[1])?);
-                // What is not a number is in no order.
-                if least.partial_cmp(&most).is_none_or(Ordering::is_gt) {
-                    return Err(keys.bad(format!(
-                        "{} is {least} and {} is {most}, which bound nothing; download it again",
-                        self.theirs(pair[0]),
-                        self.theirs(pair[1])
-                    )));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// What a tensor is called in the file.
@@ -335,8 +302,25 @@ impl Mmproj {
     }
 }
 
+impl Located for Mmproj {
+    fn locate(&self, name: &str, rows: Range<usize>) -> Vec<Location> {
+        let located = self.tensors.get(name).map(|Placed { info, shape, .. }| {
+            self.gguf.locate_in(info, matrix_shape(shape).0, 0, rows)
+        });
+        located.into_iter().collect()
+    }
+
+    fn look_at(&mut self, pool: &Pool, name: &str, fetch: &mut Fetch<'_>) -> Result<(), PackError> {
+        let Some(most) = self.upper.get(name) else {
+            return Ok(());
+        };
+        self.locate(most, 0..1).iter().try_for_each(fetch)?;
+        self.look_at_bound(pool, name, most)
+    }
+}
+
 impl Source for Mmproj {
-    fn path(&self) -> &Path {
+    fn path_of(&self, _name: &str) -> &Path {
         &self.gguf.path
     }
 

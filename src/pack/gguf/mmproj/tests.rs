@@ -24,7 +24,9 @@ fn complete(mmproj: &mut Mmproj, pool: &Pool) -> Result<Arc<dyn Architecture>, P
     let dir = fixture("tiny-g4a");
     let mut small = companions(&dir).unwrap();
     let tokenizer = Tokenizer::load(&dir).unwrap();
-    mmproj.complete(pool, &mut small, &tokenizer, &dir)
+    let architecture = mmproj.complete(&mut small, &tokenizer, &dir)?;
+    mmproj.look_at_bounds(pool)?;
+    Ok(architecture)
 }
 
 #[test]

@@ -1,0 +1,44 @@
+//! The service, told of another model: only a restart takes one.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::super::failure::note;
+use super::super::procfs;
+
+const UNIT: &str = "gemmad.service";
+
+/// What became of the daemon that runs with a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Daemon {
+    /// None runs.
+    None,
+    /// The service was started again.
+    Restarted,
+    /// It is not the service's, or this user may not restart it.
+    AsBefore,
+}
+
+/// Restarts the service where it runs with this configuration. A reload keeps the model, since nothing answers while one is loaded.
+pub(super) fn restart(config: &Path) -> Daemon {
+    if !procfs::runs_with(config) {
+        return Daemon::None;
+    }
+    let systemctl = |what: &str| {
+        let mut command = Command::new("systemctl");
+        command.args(["--no-ask-password", "--quiet", what, UNIT]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !systemctl("is-active") {
+        return Daemon::AsBefore;
+    }
+    note("gemmad is restarted, and loads the model");
+    match systemctl("try-restart") {
+        true => Daemon::Restarted,
+        false => Daemon::AsBefore,
+    }
+}
