@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, fadvise};
 
+use super::failure::{Failure, exit};
+use crate::model::weights::{Checkpoint, Group};
+
 /// Past the page cache, offsets, lengths and addresses are multiples of this on every disk that is sold.
 const ALIGNMENT: usize = 4096;
 /// Read together in one go.
@@ -54,6 +57,27 @@ pub(super) fn measure(path: &Path, row_bytes: usize) -> io::Result<Speed> {
     fadvise(&file, 0, None, Advice::DontNeed).ok();
     fadvise(&file, 0, None, Advice::Random).ok();
     read(&file, row_bytes)
+}
+
+/// Measures it where the per-layer-embedding table of a checkpoint lies, its largest tensor; `mend` says what to do where that cannot be
+/// read.
+///
+/// # Errors
+/// There is no such table, or it cannot be read.
+pub(super) fn of_checkpoint(checkpoint: &Checkpoint, mend: &str) -> Result<Speed, Failure> {
+    let tensors = checkpoint.tensors();
+    let tables = tensors.filter(|info| info.group == Some(Group::Ple));
+    let largest = tables.max_by_key(|info| info.bytes).ok_or_else(|| {
+        let dir = checkpoint.dir().display();
+        let what = "has no per-layer-embedding table: it is no Gemma that this program runs";
+        Failure::new(exit::DATA, format_args!("{dir} {what}"))
+    })?;
+    let path = checkpoint.path(largest);
+    let rows = largest.shape.first().copied().unwrap_or(1).max(1);
+    measure(path, largest.bytes as usize / rows).map_err(|error| {
+        let path = path.display();
+        Failure::new(exit::NO_INPUT, format_args!("{path}: {error}; {mend}"))
+    })
 }
 
 /// Reads in one go, then here and there.

@@ -22,6 +22,7 @@ mod plan;
 mod procfs;
 mod progress;
 mod pull;
+mod report;
 mod run;
 mod transcribe;
 mod watch;
@@ -60,6 +61,7 @@ enum Command {
     Pull(pull::Pull),
     #[command(hide = true)]
     Pages(pages::Pages),
+    Report(report::Report),
     Run(run::Run),
     Transcribe(transcribe::Transcribe),
     Watch(watch::Watch),
@@ -121,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Plan(command) => command.run(),
         Command::Pull(command) => command.run(),
         Command::Pages(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Transcribe(command) => command.run(),
         Command::Watch(command) => command.run(),

@@ -1,5 +1,6 @@
 //! Options that several commands share: which model, and how it answers.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::failure::{Failure, exit};
@@ -237,4 +238,13 @@ impl GenerationArgs {
         }
         generation
     }
+}
+
+/// A command's options as somebody would type them, for a command that does what others do: defaults are theirs.
+pub(super) fn command_of<A: clap::Args>(line: Vec<OsString>) -> Result<A, Failure> {
+    let command = A::augment_args(clap::Command::new("gemmad").no_binary_name(true));
+    let matches = command.try_get_matches_from(line);
+    matches
+        .and_then(|matches| A::from_arg_matches(&matches))
+        .map_err(|error| Failure::new(exit::USAGE, error))
 }

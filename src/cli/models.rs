@@ -111,7 +111,7 @@ impl Models {
         let in_use = Config::load(&self.config).ok();
         let in_use = in_use.and_then(|config| config.model.path.canonicalize().ok());
         let mut found = Vec::new();
-        for path in self.entries()? {
+        for path in entries(&self.dir)? {
             let manifest = match PackManifest::read(&path) {
                 Ok(Some(manifest)) => manifest,
                 Ok(None) => continue,
@@ -145,24 +145,6 @@ impl Models {
             });
         }
         Ok(found)
-    }
-
-    /// What lies in the directory, in alphabetical order.
-    fn entries(&self) -> Result<Vec<PathBuf>, Failure> {
-        let entries = match std::fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => {
-                let dir = self.dir.display();
-                return Err(Failure::new(
-                    exit::NO_INPUT,
-                    format_args!("cannot read {dir}: {error}; give --dir"),
-                ));
-            }
-        };
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        paths.sort();
-        Ok(paths)
     }
 
     fn print(&self, found: &[Installed], out: &mut dyn Write) -> io::Result<()> {
@@ -207,7 +189,7 @@ impl Models {
                 _ => {}
             }
         }
-        for path in self.entries().unwrap_or_default() {
+        for path in entries(&self.dir).unwrap_or_default() {
             if is_unfinished(&path) {
                 let name = name_of(&path);
                 writeln!(
@@ -275,6 +257,31 @@ impl Models {
         writeln!(output::out(), "{name} is removed")?;
         Ok(())
     }
+}
+
+/// What lies in a directory of packs, in alphabetical order.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            let dir = dir.display();
+            return Err(Failure::new(
+                exit::NO_INPUT,
+                format_args!("cannot read {dir}: {error}; give --dir"),
+            ));
+        }
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// The packs among them.
+pub(super) fn packs_in(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut paths = entries(dir)?;
+    paths.retain(|path| matches!(PackManifest::read(path), Ok(Some(_))));
+    Ok(paths)
 }
 
 fn name_of(path: &Path) -> String {

@@ -21,26 +21,27 @@ pub(super) fn runs_with(config: &Path) -> bool {
     let Ok(wanted) = config.canonicalize() else {
         return false;
     };
+    daemons().any(|(process, named)| {
+        // A relative path is relative to where that process stands.
+        let path = process.join("cwd").join(named).canonicalize();
+        path.is_ok_and(|path| path == wanted)
+    })
+}
+
+/// Whether any `gemmad run` is.
+pub(super) fn runs() -> bool {
+    daemons().next().is_some()
+}
+
+/// The directories in `/proc` of all `gemmad run`, each with its configuration as it was told.
+fn daemons() -> impl Iterator<Item = (PathBuf, PathBuf)> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_process = |name: &OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     processes
-        .filter(|process| {
-            process
-                .file_name()
-                .as_encoded_bytes()
-                .iter()
-                .all(u8::is_ascii_digit)
-        })
-        .any(|process| {
+        .filter(move |process| is_process(&process.file_name()))
+        .filter_map(|process| {
             let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let named = configuration_of(&command);
-            // A relative path is relative to where that process stands.
-            let stands = || process.path().join("cwd");
-            named.is_some_and(|named| {
-                stands()
-                    .join(named)
-                    .canonicalize()
-                    .is_ok_and(|path| path == wanted)
-            })
+            Some((process.path(), configuration_of(&command)?))
         })
 }
 

@@ -54,6 +54,7 @@ pub use error::DaemonError;
 pub use log_sink::install as install_log;
 pub use reload::engine_options;
 pub use reports::sources;
+pub use vitals::Vitals;
 
 /// Events that may wait for the loop: more than a burst of all sources, less than memory minds.
 const EVENTS: usize = 1024;

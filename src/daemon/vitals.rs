@@ -6,18 +6,22 @@ use crate::config::Degrade;
 
 /// Figures of this process and the board.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Vitals {
-    pub(super) rss_mib: f64,
-    pub(super) anonymous_mib: f64,
-    pub(super) load_1m: f64,
-    pub(super) hottest_c: Option<f64>,
+pub struct Vitals {
+    /// Memory of this process, MiB.
+    pub rss_mib: f64,
+    /// Of it what no file holds, MiB.
+    pub anonymous_mib: f64,
+    /// Mean number of processes that ran or waited in the last minute.
+    pub load_1m: f64,
+    /// The hottest thermal zone, °C.
+    pub hottest_c: Option<f64>,
     /// Share of the last 10 s in which something waited for memory, percent.
-    pub(super) memory_pressure_percent: Option<f64>,
+    pub memory_pressure_percent: Option<f64>,
 }
 
 impl Vitals {
     /// Reads those of the board below `root`, where its `/proc` and `/sys` are. What cannot be read is left out.
-    pub(super) fn read(root: &Path) -> Vitals {
+    pub fn read(root: &Path) -> Vitals {
         let text = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mib = |key: &str| kib_of(&status, key) / 1024.0;

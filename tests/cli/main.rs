@@ -30,4 +30,5 @@ mod private_bus;
 #[path = "../common/process.rs"]
 #[allow(dead_code, reason = "the daemon's tests use all of it")]
 mod process;
+mod report;
 mod transcribe;

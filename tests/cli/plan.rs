@@ -266,6 +266,54 @@ fn gemma_4_that_was_trained_in_few_bits_is_small() {
     assert!(rows(&planned, "Gemma 3n E2B", "mobile").is_empty());
 }
 
+/// docs/boards.md shows two plans in one table: 4 GiB at 5.6 GB/s, and 8 GiB at 11.
+#[test]
+fn the_documents_show_what_is_planned() {
+    let [small, large] = [["4", "5.6"], ["8", "11"]].map(|[memory, read]| {
+        json(&[
+            "plan",
+            "--json",
+            "--memory-gib",
+            memory,
+            "--read-gb-s",
+            read,
+        ])
+    });
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/boards.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    let mut seen = 0;
+    for line in document.lines().filter(|line| line.starts_with("| Gemma ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let &[name, flash, resident, slow, fast, ..] = &*cells else {
+            continue;
+        };
+        // `Gemma 4 E2B `mobile``, `Gemma 3n E4B `balanced`, slice `e2b``.
+        let [model, recipe, slice] = [0, 1, 3].map(|at| name.split('`').nth(at).unwrap_or(""));
+        if !flash.ends_with(" GB") {
+            continue;
+        }
+        let row = |plan| {
+            let mut rows = rows(plan, model.trim(), recipe).into_iter();
+            let wanted = if slice.is_empty() { "full" } else { slice };
+            rows.find(|row| row["matformer"] == wanted).unwrap().clone()
+        };
+        let row = [row(&small), row(&large)];
+        let gb = |key: &str| format!("{:.1}", number(&row[0], key) / 1e9);
+        let keys = ["idle", "speech", "motion"].map(|when| gb(&format!("resident_{when}_bytes")));
+        let speed = |row: &Value| format!("{:.1}", number(row, "projected_tok_s_at_most"));
+        let shown = [
+            format!("{} GB", gb("flash_bytes")),
+            format!("{} GB", keys.join(" / ")),
+            speed(&row[0]),
+            speed(&row[1]),
+        ];
+        let bare = [slow, fast].map(|cell| cell.trim_end_matches(" tokens/s"));
+        assert_eq!([flash, resident, bare[0], bare[1]], shown, "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 12);
+}
+
 #[test]
 fn what_cannot_be_planned_is_told() {
     let home = tempfile::tempdir().unwrap();

@@ -9,8 +9,19 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "daemon", "config", "capture", "pipeline", "publish", "pack", "features", "model",
-            "media", "report", "guard", "hub",
+            "daemon",
+            "config",
+            "capture",
+            "pipeline",
+            "publish",
+            "pack",
+            "features",
+            "model",
+            "media",
+            "report",
+            "utterance",
+            "guard",
+            "hub",
         ],
     ),
     (

@@ -415,10 +415,16 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
-        "benches/projections.py",
-        Runs(
-            &[("benches", "TOP/benches")],
-            "speech, share of real time                                  0.64",
+        "gemmad report --projections",
+        Runs(&[], "encoding speech, share of real time |"),
+    ),
+    ("gemmad report", Mention),
+    (
+        "gemmad report --to page.md",
+        Elsewhere(
+            "tests/cli/report.rs",
+            "\"report\", \"--beside-daemon\"",
+            "it measures for minutes, and is judged there",
         ),
     ),
     (

@@ -23,39 +23,42 @@ use crate::pipeline::{
 /// Sides of the squares that MobileNetV5 was trained on.
 const RESOLUTIONS_PX: [usize; 3] = [256, 512, 768];
 
+/// Ends the name of speech that was filled up.
+pub(in crate::cli) const PADDED: &str = ", padded as the reference does";
+
 /// The documented keys of `--json`.
 #[derive(Serialize)]
-struct Report {
+pub(in crate::cli) struct Events {
     model: String,
     quantisation: String,
     matformer: String,
     isa: String,
     threads: usize,
-    events: Vec<Event>,
+    pub(in crate::cli) events: Vec<Event>,
 }
 
 /// Times are medians of the repetitions but for the first, whose page faults read the tower from flash.
 #[derive(Serialize)]
-struct Event {
-    event: String,
+pub(in crate::cli) struct Event {
+    pub(in crate::cli) event: String,
     /// Of the first repetition: mapping the tower.
     load_ms: f64,
     /// Picture or sound to soft tokens; of the first repetition `first_encode_ms`.
-    encode_ms: f64,
+    pub(in crate::cli) encode_ms: f64,
     first_encode_ms: f64,
     /// Of a clip: `encode_ms` as a share of what it takes to say it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    real_time_factor: Option<f64>,
+    pub(in crate::cli) real_time_factor: Option<f64>,
     prefill_ms: f64,
     decode_ms: f64,
     prompt_tokens: usize,
     tokens: usize,
     /// From the end of the event (the picture is there, the last word was said) to the last token.
-    latency_ms: f64,
+    pub(in crate::cli) latency_ms: f64,
     unload_ms: f64,
     /// Memory of this process after an answer to text, mapped weights included; with the tower; and after its unloading.
     resident_before_bytes: u64,
-    resident_loaded_bytes: u64,
+    pub(in crate::cli) resident_loaded_bytes: u64,
     resident_after_bytes: u64,
 }
 
@@ -67,10 +70,18 @@ struct Heard {
 
 impl Bench {
     pub(super) fn image(&self) -> Result<(), Failure> {
+        self.tell(self.seen(usize::MAX)?)
+    }
+
+    /// What `gemmad bench image` tells of the first `sizes`.
+    ///
+    /// # Errors
+    /// The model cannot be opened, or sees nothing.
+    pub(in crate::cli) fn seen(&self, sizes: usize) -> Result<Option<Events>, Failure> {
         let (config, tasks) = self.tasks()?;
         let prompt = tasks.describe().map_err(misconfigured)?;
         let mut report = None;
-        for size in self.picture_sizes(&config)? {
+        for size in self.picture_sizes(&config)?.into_iter().take(sizes) {
             let mut engine = self.open(&config, |_| {})?;
             let request = self.request(
                 &engine,
@@ -88,7 +99,7 @@ impl Bench {
             })?;
             self.add(&engine, &mut report, event);
         }
-        self.tell(report)
+        Ok(report)
     }
 
     /// What is measured: the size that was asked for, else those that the model knows, of soft tokens no more than it has by itself.
@@ -127,6 +138,14 @@ impl Bench {
     }
 
     pub(super) fn voice(&self) -> Result<(), Failure> {
+        self.tell(self.spoken(true)?)
+    }
+
+    /// What `gemmad bench voice` tells of speech that is encoded while it is spoken, and of speech that comes whole, if that is wanted.
+    ///
+    /// # Errors
+    /// The model cannot be opened, or hears nothing.
+    pub(in crate::cli) fn spoken(&self, whole: bool) -> Result<Option<Events>, Failure> {
         const SECONDS: usize = 3;
         let (config, tasks) = self.tasks()?;
         let prompt = tasks.transcribe("English").map_err(misconfigured)?;
@@ -137,10 +156,7 @@ impl Bench {
             .and_then(|audio| audio.padded_soft_tokens);
         let paddings = match padded {
             Some(_) => vec![
-                (
-                    Some(SoftTokenPadding::Reference),
-                    ", padded as the reference does",
-                ),
+                (Some(SoftTokenPadding::Reference), PADDED),
                 (Some(SoftTokenPadding::None), ", not padded"),
             ],
             None => vec![(None, "")],
@@ -148,12 +164,14 @@ impl Bench {
         for (padding, padded) in paddings {
             let mut engine =
                 self.open(&config, |encoders| encoders.soft_token_padding = padding)?;
-            let request = self.request(&engine, clip_parts(SECONDS, &prompt));
-            let name = format!("{SECONDS} s of speech, whole{padded}");
-            let event = self.event(&mut engine, name, Some(SECONDS), &mut |engine| {
-                answer_whole(engine, &request)
-            })?;
-            self.add(&engine, &mut report, event);
+            if whole {
+                let request = self.request(&engine, clip_parts(SECONDS, &prompt));
+                let name = format!("{SECONDS} s of speech, whole{padded}");
+                let event = self.event(&mut engine, name, Some(SECONDS), &mut |engine| {
+                    answer_whole(engine, &request)
+                })?;
+                self.add(&engine, &mut report, event);
+            }
             let samples = sound(SECONDS);
             let batch = config.audio.batch_ms * SAMPLE_RATE_HZ as usize / 1000;
             let name = format!("{SECONDS} s of speech, streamed{padded}");
@@ -172,7 +190,7 @@ impl Bench {
             })?;
             self.add(&engine, &mut report, event);
         }
-        self.tell(report)
+        Ok(report)
     }
 
     fn spec(&self) -> Result<Spec, Failure> {
@@ -257,8 +275,8 @@ impl Bench {
         })
     }
 
-    fn add(&self, engine: &Engine, report: &mut Option<Report>, event: Event) {
-        let report = report.get_or_insert_with(|| Report {
+    fn add(&self, engine: &Engine, report: &mut Option<Events>, event: Event) {
+        let report = report.get_or_insert_with(|| Events {
             model: engine.dir().display().to_string(),
             quantisation: engine.quantization(),
             matformer: self.matformer.clone().unwrap_or_else(|| "full".to_owned()),
@@ -269,7 +287,7 @@ impl Bench {
         report.events.push(event);
     }
 
-    fn tell(&self, report: Option<Report>) -> Result<(), Failure> {
+    fn tell(&self, report: Option<Events>) -> Result<(), Failure> {
         report.map_or(Ok(()), |report| publish(&report, self.json, print))
     }
 }
@@ -323,7 +341,7 @@ fn picture() -> RgbImage {
     }
 }
 
-fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(report: &Events, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(
         out,
         "{} ({}), slice {}, {} threads, {}",

@@ -6,7 +6,8 @@ mod extend;
 mod kernels;
 mod text;
 
-pub(super) use text::memory_read_gb_s;
+pub(super) use event::{Events, PADDED};
+pub(super) use text::{TextReport, memory_read_gb_s};
 
 use std::path::{Path, PathBuf};
 

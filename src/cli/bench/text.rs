@@ -23,17 +23,17 @@ use crate::pipeline::EngineError;
 
 /// The documented keys of `--json`.
 #[derive(Serialize)]
-struct Report {
+pub(in crate::cli) struct TextReport {
     model: String,
     recipe: Option<String>,
     matformer: String,
-    isa: &'static str,
-    threads: usize,
-    prefill_tokens: usize,
-    prefill_tok_s: f64,
-    decode_tok_s: f64,
+    pub(in crate::cli) isa: &'static str,
+    pub(in crate::cli) threads: usize,
+    pub(in crate::cli) prefill_tokens: usize,
+    pub(in crate::cli) prefill_tok_s: f64,
+    pub(in crate::cli) decode_tok_s: f64,
     /// Weights that one decoded token reads, counted as they are read.
-    weight_bytes_per_token: u64,
+    pub(in crate::cli) weight_bytes_per_token: u64,
     /// Rows of the LM head's second plane among them; 0 where it has none.
     head_rows_per_token: f64,
     /// The same two under a grammar that allows few tokens.
@@ -47,8 +47,8 @@ struct Report {
     kv_cache_bytes: u64,
     buffer_bytes: u64,
     /// Memory of this process, mapped weights included.
-    resident_bytes: u64,
-    peak_rss_bytes: u64,
+    pub(in crate::cli) resident_bytes: u64,
+    pub(in crate::cli) peak_rss_bytes: u64,
     /// Where `--context` asks for them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     contexts: Vec<Context>,
@@ -67,6 +67,14 @@ struct GroupReport {
 
 impl Bench {
     pub(super) fn text(&self) -> Result<(), Failure> {
+        publish(&self.measure_text()?, self.json, print)
+    }
+
+    /// What `gemmad bench text` tells.
+    ///
+    /// # Errors
+    /// The model cannot be opened, or has fewer tokens of context than are asked for.
+    pub(in crate::cli) fn measure_text(&self) -> Result<TextReport, Failure> {
         let dir = self.model()?;
         let architecture = family::load(dir)?;
         let spec = architecture.spec();
@@ -146,7 +154,7 @@ impl Bench {
             .iter_mut()
             .for_each(|group| group.unload_ms = unload_ms);
         groups.extend(encoders(&checkpoint, &*architecture, &pool)?);
-        let report = Report {
+        Ok(TextReport {
             model: dir.display().to_string(),
             recipe: checkpoint.pack().map(|pack| pack.recipe.clone()),
             matformer: slice.name.clone(),
@@ -167,8 +175,7 @@ impl Bench {
             resident_bytes,
             peak_rss_bytes: status_bytes("VmHWM:"),
             contexts,
-        };
-        publish(&report, self.json, print)
+        })
     }
 }
 
@@ -287,7 +294,7 @@ pub(in crate::cli) fn memory_read_gb_s(pool: &Pool) -> f64 {
     best
 }
 
-fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(report: &TextReport, out: &mut dyn Write) -> std::io::Result<()> {
     let recipe = report.recipe.as_deref().unwrap_or("as published");
     writeln!(
         out,

@@ -2,7 +2,7 @@
 
 use super::candidates::Encoding;
 use super::measure::Measure;
-use super::report::{Medium, Said};
+use super::report::{Medium, Report, Said};
 use crate::cli::failure::{Failure, exit};
 use crate::cli::model_args::PaddingArg;
 use crate::cli::transcribe::{Question, Transcript};
@@ -14,7 +14,7 @@ use crate::features::speech_check::SpeechOptions;
 /// transcribe`. Before texts are compared they are made lower case, apostrophes are left out, and other punctuation (Unicode's
 /// categories P*) parts words as a space does; words are what white space parts, characters are Unicode's scalar values.
 #[derive(Debug, clap::Args)]
-pub(super) struct Audio {
+pub(in crate::cli) struct Audio {
     #[command(flatten)]
     measure: Measure,
     /// What fills the places of a clip that its sound does not (Gemma 3n); may be given several times
@@ -34,9 +34,25 @@ pub(super) struct Audio {
 
 impl Audio {
     pub(super) fn run(self) -> Result<(), Failure> {
+        self.measure.publish(&self.rates()?)
+    }
+
+    /// Whether there is anything to measure.
+    ///
+    /// # Errors
+    /// The table of true texts cannot be used.
+    pub(in crate::cli) fn check(&self) -> Result<(), Failure> {
+        self.measure.truths().map(drop)
+    }
+
+    /// What it tells.
+    ///
+    /// # Errors
+    /// The recordings or a model cannot be used.
+    pub(in crate::cli) fn rates(&self) -> Result<Report, Failure> {
         let config = self.measure.engine.config()?;
-        let text = match self.prompt {
-            Some(prompt) => prompt,
+        let text = match &self.prompt {
+            Some(prompt) => prompt.clone(),
             None => config
                 .tasks
                 .transcribe(&self.language)
@@ -51,7 +67,7 @@ impl Audio {
             soft_token_padding: Some(padding.into()),
             ..Encoding::default()
         });
-        self.measure.run(
+        self.measure.measure(
             &config,
             Medium::Audio,
             encodings.collect(),

@@ -17,20 +17,20 @@ use crate::pipeline::{
 
 /// A row of the table.
 #[derive(Clone, Serialize)]
-pub(super) struct Candidate {
+pub(in crate::cli) struct Candidate {
     pub(super) model: String,
     /// `bf16` for a checkpoint as published.
     pub(super) recipe: String,
     pub(super) matformer: String,
     #[serde(flatten)]
-    pub(super) encoding: Encoding,
+    pub(in crate::cli) encoding: Encoding,
     #[serde(skip)]
     dir: PathBuf,
 }
 
 /// How media become soft tokens.
 #[derive(Clone, Copy, Default, Serialize)]
-pub(super) struct Encoding {
+pub(in crate::cli) struct Encoding {
     /// Of sound, where the family pads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) soft_token_padding: Option<SoftTokenPadding>,
@@ -40,7 +40,7 @@ pub(super) struct Encoding {
 
 impl Encoding {
     /// For people.
-    pub(super) fn told(&self) -> String {
+    pub(in crate::cli) fn told(&self) -> String {
         let told = match self.soft_token_padding {
             Some(SoftTokenPadding::Reference) => Some("reference".to_owned()),
             Some(SoftTokenPadding::None) => Some("none".to_owned()),
@@ -55,7 +55,7 @@ impl Encoding {
 
 impl Candidate {
     /// The model's files.
-    pub(super) fn dir(&self) -> &Path {
+    pub(in crate::cli) fn dir(&self) -> &Path {
         &self.dir
     }
 

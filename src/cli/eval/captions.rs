@@ -45,7 +45,7 @@ impl Captions {
             pictures,
             ..Encoding::default()
         });
-        self.measure.run(
+        let report = self.measure.measure(
             &config,
             Medium::Pictures,
             encodings.collect(),
@@ -59,6 +59,7 @@ impl Captions {
                     duration_s: 0.0,
                 })
             },
-        )
+        )?;
+        self.measure.publish(&report)
     }
 }

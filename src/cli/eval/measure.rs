@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::candidates::{Asked, Encoding};
 use super::report::{Medium, Report, Row, Said};
 use super::score::Normalisation;
-use super::truths;
+use super::truths::{self, Truth};
 use crate::cli::failure::{Failure, exit, note};
 use crate::cli::model_args::{self, EngineArgs};
 use crate::cli::{output, progress};
@@ -59,15 +59,14 @@ impl Measure {
     ///
     /// # Errors
     /// The table or a model cannot be used, or none of the files can.
-    pub(super) fn run(
+    pub(super) fn measure(
         &self,
         config: &Config,
         medium: Medium,
         encodings: Vec<Encoding>,
         ask: Ask<'_>,
-    ) -> Result<(), Failure> {
-        let table = self.table.as_deref();
-        let truths = truths::read(&self.directory, table, self.column.as_deref())?;
+    ) -> Result<Report, Failure> {
+        let truths = self.truths()?;
         let options = self.engine.options(config);
         let asked = Asked {
             models: &self.models,
@@ -137,6 +136,19 @@ impl Measure {
                 ),
             ));
         }
-        output::publish(&report, self.json, |report, out| report.print(out))
+        Ok(report)
+    }
+
+    /// The files, and what is true of them.
+    ///
+    /// # Errors
+    /// The table is missing or malformed, or names what is not there.
+    pub(super) fn truths(&self) -> Result<Vec<Truth>, Failure> {
+        let table = self.table.as_deref();
+        truths::read(&self.directory, table, self.column.as_deref())
+    }
+
+    pub(super) fn publish(&self, report: &Report) -> Result<(), Failure> {
+        output::publish(report, self.json, |report, out| report.print(out))
     }
 }

@@ -11,6 +11,9 @@ mod soft_tokens;
 mod text;
 mod truths;
 
+pub(super) use audio::Audio;
+pub(super) use report::Row;
+
 use std::io::Read;
 use std::path::Path;
 

@@ -23,34 +23,34 @@ pub(super) enum Medium {
 
 /// The documented keys of `--json`.
 #[derive(Serialize)]
-pub(super) struct Report {
+pub(in crate::cli) struct Report {
     directory: String,
     medium: Medium,
     normalisation: Normalisation,
-    pub(super) rows: Vec<Row>,
+    pub(in crate::cli) rows: Vec<Row>,
 }
 
 /// One candidate on all files. Rates are over all words and characters together, so that long texts weigh more.
 #[derive(Serialize)]
-pub(super) struct Row {
+pub(in crate::cli) struct Row {
     #[serde(flatten)]
-    pub(super) candidate: Candidate,
+    pub(in crate::cli) candidate: Candidate,
     /// Files that were judged.
-    pub(super) files: usize,
+    pub(in crate::cli) files: usize,
     /// Files that could not be.
-    failed: usize,
+    pub(in crate::cli) failed: usize,
     /// Files of which all is right.
     exact_matches: usize,
     /// More than 1 where much was invented; `null` where the truth has no words.
-    word_error_rate: Option<f64>,
-    character_error_rate: Option<f64>,
+    pub(in crate::cli) word_error_rate: Option<f64>,
+    pub(in crate::cli) character_error_rate: Option<f64>,
     words: Edits,
     characters: Edits,
     /// Time spent on a file, without loading the tower.
     seconds_per_file: Option<f64>,
     /// Time spent, as a share of how long the sound is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    real_time_factor: Option<f64>,
+    pub(in crate::cli) real_time_factor: Option<f64>,
     #[serde(skip)]
     computing_s: f64,
     #[serde(skip)]

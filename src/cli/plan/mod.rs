@@ -13,7 +13,7 @@ use super::failure::{Failure, exit};
 use super::output::publish;
 use super::{flash, procfs};
 use crate::model::decoder::kv_cache::{KvCache, KvType};
-use crate::model::weights::{Checkpoint, Group};
+use crate::model::weights::Checkpoint;
 use crate::pack::{PackEstimate, Recipe, SyntheticSize};
 pub(super) use best::{Best, best_model, best_recipe};
 
@@ -194,23 +194,8 @@ impl Model {
         Ok(Model { name, checkpoint })
     }
 
-    /// Reads where the per-layer-embedding table lies, the largest tensor there is.
     fn measure_flash(&self) -> Result<Flash, Failure> {
-        let tensors = self.checkpoint.tensors();
-        let tables = tensors.filter(|info| info.group == Some(Group::Ple));
-        let largest = tables.max_by_key(|info| info.bytes).ok_or_else(|| {
-            let dir = self.checkpoint.dir().display();
-            let what = "has no per-layer-embedding table: it is no Gemma that this program runs";
-            Failure::new(exit::DATA, format_args!("{dir} {what}"))
-        })?;
-        let path = self.checkpoint.path(largest);
-        let rows = largest.shape.first().copied().unwrap_or(1).max(1);
-        let row_bytes = largest.bytes as usize / rows;
-        let speed = flash::measure(path, row_bytes).map_err(|error| {
-            let path = path.display();
-            let mend = "give --flash-mb-s instead";
-            Failure::new(exit::NO_INPUT, format_args!("{path}: {error}; {mend}"))
-        })?;
+        let speed = flash::of_checkpoint(&self.checkpoint, "give --flash-mb-s instead")?;
         Ok(Flash {
             mb_s: speed.megabytes_s,
             measured: true,
