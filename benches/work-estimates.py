@@ -5,7 +5,7 @@
 
 adds to the record of whole works (work-counts.py) those that are missing there, marked `kernels`: the shapes of the pack's matrices times
 what each kernel was counted to take (kernels/benches/record). A matrix of n tokens is taken to cost what 128 cost, and what one token
-costs more is shared among the n. Left out is what no kernel of the record does, such as resizing a picture: a few per cent.
+costs more is shared among the n. Left out is what no kernel of the record does, such as resizing a picture and making frames of sound.
 """
 
 import argparse
