@@ -12,6 +12,8 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -38,11 +40,13 @@ class Model(typing.NamedTuple):
     # Whether it runs as published, so that packs can be compared with it.
     published: bool = True
     recipes: list = RECIPES
+    # Whether its inputs and outputs were rounded in training, so that it can be run without.
+    rounds: bool = False
 
 
 MODELS = [
     Model("models/demo-gemma4", ["full"]),
-    Model("models/demo-gemma4/mobile", ["full"], published=False, recipes=["mobile"]),
+    Model("models/demo-gemma4/mobile", ["full"], published=False, recipes=["mobile"], rounds=True),
     Model("models/demo", ["full", "half"]),
     Model("tests/fixtures/tiny-g4a", ["full"], answers=False),
 ]
@@ -95,6 +99,19 @@ def numbers(program, reference, path, sentences):
     ]
 
 
+def without_roundings(source, target):
+    """A copy of a checkpoint with every step of 0, which rounds nothing."""
+    shutil.copytree(source, target)
+    for file in target.glob("*.safetensors"):
+        raw = bytearray(file.read_bytes())
+        length, = struct.unpack_from("<Q", raw)
+        for name, info in json.loads(raw[8:8 + length]).items():
+            if name.endswith("_activation_scale"):
+                start, end = info["data_offsets"]
+                raw[8 + length + start:8 + length + end] = bytes(end - start)
+        file.write_bytes(raw)
+
+
 def table(program, folder):
     # The sentences and commands of the held-out set.
     rows = [line.split("\t") for line in (HELDOUT / "audio/expected.tsv").read_text().splitlines()[1:]]
@@ -112,6 +129,12 @@ def table(program, folder):
             said = answers(program, model, path) if model.answers else [""] * 4
             off = numbers(program, model.path, path, sentences) if recipe and model.published else [""] * 5
             lines.append([f"`{model.path}`", f"`{recipe}`" if recipe else "as published", *said, *off])
+            if model.rounds:
+                bare, bare_pack = folder / "bare", folder / "bare.pack"
+                without_roundings(TOP / model.path, bare)
+                program.run("pack", "--from", bare, "--to", bare_pack, "--recipe", recipe)
+                off = numbers(program, path, bare_pack, sentences)
+                lines.append([f"`{model.path}`", f"`{recipe}`, nothing rounded", *answers(program, model, bare_pack), *off])
     return "".join(re.sub(" +", " ", f"| {' | '.join(line)} |") + "\n" for line in lines)
 
 

@@ -73,10 +73,21 @@ def checkpoints(gemmad):
     seed("safetensors", "stale-index", index.replace("two", "gone"), safetensors(text[:1]), safetensors(text[1:2]))
     seed("safetensors", "shard-elsewhere", index.replace("two", "../two"), safetensors(text[:1]))
 
+    # What was trained in 2, 4 and 8 bits: scales, steps, and a matrix of each width.
+    tensors, _ = read_safetensors(TOP / "tests/fixtures/tiny-g4a-qat-mobile/model.safetensors")
+    matrices = [t for t in tensors if t[1] in ("U8", "I8") and len(t[3]) < 1600]
+    layers = {n.removesuffix(".weight") for n, *_ in matrices[:6]}
+    seed("safetensors", "trained", safetensors([t for t in tensors if t[0].rpartition(".")[0] in layers]))
+    steps = [t for t in tensors if t[0].endswith("activation_scale")]
+    seed("safetensors", "trained-steps", safetensors([(n, k, s, struct.pack("<f", x)) for (n, k, s, _), x in zip(steps, (0, -1, math.nan, math.inf, 1e-45, 1e38))]))
+    scales = [t for t in tensors if t[0].endswith(("_scale", "_quantized")) and len(t[3]) < 1600]
+    seed("safetensors", "trained-scales", safetensors(scales[:12]))
+
     with tempfile.TemporaryDirectory() as home:
-        for recipe in ("q8", "balanced", "small"):
+        trained = TOP / "tests/fixtures/tiny-g4a-qat-mobile"
+        for recipe, source in (("mobile", trained), ("q8", TINY), ("balanced", TINY), ("small", TINY)):
             pack = Path(home) / f"{recipe}.pack"
-            subprocess.run([gemmad, "pack", "--from", TINY, "--to", pack, "--recipe", recipe], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run([gemmad, "pack", "--from", source, "--to", pack, "--recipe", recipe], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             manifest = json.loads((pack / "pack.json").read_text())
             manifest["files"] = {"text.safetensors": {"bytes": "SIZE", "sha256": "0" * 64}}
             for file in sorted(pack.glob("*.safetensors")):
@@ -97,8 +108,9 @@ def checkpoints(gemmad):
         seed("pack", "blocks-beyond", json.dumps(manifest), wrong.replace(b"q8_rows 1 32", b"q4_tiled 9 99"))
 
 
-def gguf():
-    raw = (TOP / "tests/fixtures/gguf/tiny-a.gguf").read_bytes()
+def read_gguf(path):
+    """Keys as (name, kind, kind of a list's items, items), tensors as (name, dimensions, type, bytes), and which of its tokens to keep."""
+    raw = path.read_bytes()
     _, n_tensors, n_keys = struct.unpack("<IQQ", raw[4:24])
     at = 24
     sizes = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -114,9 +126,6 @@ def gguf():
         n = number("Q")
         at += n
         return raw[at - n:at]
-
-    def packed(words):
-        return struct.pack("<Q", len(words)) + words
 
     keys = []
     keep = None
@@ -139,23 +148,65 @@ def gguf():
         else:
             keys.append((key, kind, None, [raw[at:at + sizes[kind]]]))
             at += sizes[kind]
+    table = []
+    for _ in range(n_tensors):
+        name = text()
+        dimensions = [number("Q") for _ in range(number("I"))]
+        table.append((name, dimensions, number("I"), number("Q")))
+    data = raw[(at + 31) // 32 * 32:]
+    ends = sorted(offset for *_, offset in table)[1:] + [len(data)]
+    ends = dict(zip(sorted(offset for *_, offset in table), ends))
+    return keys, [(name, dimensions, kind, data[offset:ends[offset]]) for name, dimensions, kind, offset in table], keep
 
-    def file(keys, tensors=b"", n_tensors=0, version=3):
-        out = b"GGUF" + struct.pack("<IQQ", version, n_tensors, len(keys))
-        for key, kind, of, items in keys:
-            out += packed(key) + struct.pack("<I", kind)
-            if kind == 8:
-                out += packed(items[0])
-            elif kind == 9:
-                out += struct.pack("<IQ", of, len(items))
-                out += b"".join(packed(i) for i in items) if of == 8 else b"".join(items)
-            else:
-                out += items[0]
-        return out + tensors
 
-    tokens = next(len(items) for key, kind, _, items in keys if key == b"tokenizer.ggml.tokens")
-    shorter = [(k, kind, of, [items[i] for i in keep] if kind == 9 and len(items) == tokens else items[:80] if k == b"tokenizer.ggml.merges" else items)
-               for k, kind, of, items in keys]
+def packed(words):
+    return struct.pack("<Q", len(words)) + words
+
+
+def gguf_file(keys, tensors=b"", n_tensors=0, version=3):
+    out = b"GGUF" + struct.pack("<IQQ", version, n_tensors, len(keys))
+    for key, kind, of, items in keys:
+        out += packed(key) + struct.pack("<I", kind)
+        if kind == 8:
+            out += packed(items[0])
+        elif kind == 9:
+            out += struct.pack("<IQ", of, len(items))
+            out += b"".join(packed(i) for i in items) if of == 8 else b"".join(items)
+        else:
+            out += items[0]
+    return out + tensors
+
+
+def gguf_with(keys, tensors):
+    """A whole file of these tensors."""
+    infos, data = b"", b""
+    for name, dimensions, kind, values in tensors:
+        infos += packed(name) + struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, kind, len(data))
+        data += values + bytes(-len(values) % 32)
+    head = gguf_file(keys, infos, len(tensors))
+    return head + bytes(-len(head) % 32) + data
+
+
+def shortened(keys, keep):
+    """With the tokens to keep only, and few merges."""
+    tokens = next(len(items) for key, _, _, items in keys if key == b"tokenizer.ggml.tokens")
+    return [(k, kind, of, [items[i] for i in keep] if kind == 9 and len(items) == tokens else items[:80] if k == b"tokenizer.ggml.merges" else items)
+            for k, kind, of, items in keys]
+
+
+def smallest(tensors, most):
+    """The smallest, as many as have so many bytes together."""
+    chosen = []
+    for tensor in sorted(tensors, key=lambda tensor: len(tensor[3])):
+        most -= len(tensor[3])
+        if most >= 0:
+            chosen.append(tensor)
+    return chosen
+
+
+def gguf():
+    keys, _, keep = read_gguf(TOP / "tests/fixtures/gguf/tiny-a.gguf")
+    file, shorter = gguf_file, shortened(keys, keep)
     bare = [key for key in keys if not key[0].startswith(b"tokenizer")]
     one = packed(b"token_embd.weight") + struct.pack("<IQQIQ", 2, 32, 4, 8, 0)
     seed("gguf", "keys-and-tokens", file(shorter))
@@ -170,6 +221,20 @@ def gguf():
     seed("gguf", "lists", file(lists))
     blocks = (TOP / "tests/fixtures/gguf/blocks.gguf").read_bytes()
     seed("gguf", "blocks", blocks[:20000])
+
+    # Gemma 4's text model and its towers, cut down to what is small.
+    keys, tensors, keep = read_gguf(TOP / "tests/fixtures/tiny-g4a-gguf/text-qat-layout.gguf")
+    bare = [key for key in keys if not key[0].startswith(b"tokenizer")]
+    seed("gguf", "gemma4-keys-and-tokens", file(shortened(keys, keep)))
+    seed("gguf", "gemma4-keys-only", file(bare))
+    seed("gguf", "gemma4-tensors", gguf_with(bare, smallest(tensors, 8000)))
+    part = [(b"split.no", 2, None, [bytes(2)]), (b"split.count", 2, None, [b"\2\0"])]
+    seed("gguf", "gemma4-part", gguf_with(bare + part, smallest(tensors, 400)))
+    keys, tensors, _ = read_gguf(TOP / "tests/fixtures/tiny-g4a-gguf/mmproj-bf16.gguf")
+    seed("gguf", "mmproj-keys-only", file(keys))
+    for tower in (b"v.", b"a."):
+        own = [tensor for tensor in tensors if tensor[0].startswith(tower)]
+        seed("gguf", f"mmproj-{tower[:1].decode()}", gguf_with(keys, smallest(own, 4000)))
 
 
 def small_tokenizer(path):
