@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the daemon looks for its configuration unless it is told.
@@ -14,6 +15,11 @@ pub(super) fn bytes(path: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     let kib: u64 = rest.split_whitespace().next()?.parse().ok()?;
     Some(kib << 10)
+}
+
+/// Whether this is root, who works for others.
+pub(super) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0)
 }
 
 /// Whether a `gemmad run` with this configuration is among the processes of this machine, as far as its command line can be seen.

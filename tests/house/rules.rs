@@ -115,7 +115,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
             "src/cli/run",
             "src/cli/broker",
             "src/cli/listen",
-            "src/cli/pull",
+            "src/cli/interrupt",
         ],
     ),
     (

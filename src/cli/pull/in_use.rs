@@ -1,10 +1,10 @@
 //! The pack that a configuration names, written into it; everything else in there stays as people wrote it.
 
-use std::io::Write;
 use std::path::Path;
 
-use toml_edit::{DocumentMut, Item, Table, value};
+use toml_edit::DocumentMut;
 
+use super::super::config_file;
 use super::super::failure::{Failure, exit};
 use crate::config::Config;
 
@@ -19,41 +19,18 @@ pub(super) fn write(config: &Path, pack: &Path) -> Result<(), Failure> {
             ),
         )
     };
-    // A link stays one.
-    let path = config.canonicalize().map_err(failed)?;
-    let text = std::fs::read_to_string(&path).map_err(failed)?;
+    let text = std::fs::read_to_string(config).map_err(failed)?;
     let pack = pack.canonicalize().map_err(failed)?;
     let text = with_model(&text, &pack)
         .map_err(|error| Failure::new(exit::CONFIG, format_args!("{shown}: {error}")))?;
     Config::parse(&text, config).map_err(|error| Failure::new(exit::CONFIG, error))?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mode = path.metadata().map_err(failed)?.permissions();
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.as_file().set_permissions(mode))
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(failed)?;
-    file.persist(&path).map_err(|error| failed(error.error))?;
-    Ok(())
+    config_file::replace(config, &text).map_err(failed)
 }
 
 fn with_model(text: &str, pack: &Path) -> Result<String, String> {
     let pack = pack.to_str().ok_or("the pack's path is not UTF-8")?;
     let mut document: DocumentMut = text.parse().map_err(|error| format!("{error}"))?;
-    let model = document
-        .entry("model")
-        .or_insert_with(|| Item::Table(Table::new()));
-    let model = model
-        .as_table_like_mut()
-        .ok_or("[model] is no section there")?;
-    match model.get_mut("path").and_then(Item::as_value_mut) {
-        Some(old) => {
-            let decor = old.decor().clone();
-            *old = pack.into();
-            *old.decor_mut() = decor;
-        }
-        None => drop(model.insert("path", value(pack))),
-    }
+    config_file::set(config_file::section(&mut document, "model")?, "path", pack);
     Ok(document.to_string())
 }
 

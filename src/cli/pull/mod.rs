@@ -4,18 +4,20 @@ mod bar;
 mod in_use;
 mod restart;
 
+use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use clap::ValueEnum;
+use clap::{Args, FromArgMatches, ValueEnum};
 use kernels::{Isa, Pool};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::{Failure, exit, note};
 use super::pack::RecipeArg;
-use super::{output, plan};
+use super::{interrupt, output, plan, procfs};
 use crate::hub::{Client, HubError, ModelName, NAMES, RemoteFile, Repository, Settings};
 use crate::model::weights::{Group, PackManifest};
 use crate::pack::{self, HubSource, PackOptions, Recipe, SyntheticSize, Told, gguf_parts};
@@ -86,8 +88,35 @@ struct Done<'a> {
     in_use: bool,
 }
 
+/// What a pull made, or found made.
+struct Pulled {
+    pack: PathBuf,
+    manifest: PackManifest,
+    /// What came over the network in this run.
+    fetched_bytes: u64,
+}
+
 impl Pull {
     pub(super) fn run(self) -> Result<(), Failure> {
+        // What was done is in the journals at any time.
+        interrupt::ends_with(|| note("interrupted: the same command goes on from here"));
+        let pulled = self.pull()?;
+        self.finish(&pulled)
+    }
+
+    /// Pulls a model into a directory as `gemmad pull` does unless it is told otherwise; `None` is its default choice. Gives the pack.
+    pub(super) fn into_directory(name: Option<&str>, to: &Path) -> Result<PathBuf, Failure> {
+        let arguments = [Some(OsStr::new("pull")), name.map(OsStr::new)];
+        let arguments = arguments.into_iter().flatten();
+        let arguments = arguments.chain([OsStr::new("--to"), to.as_os_str()]);
+        let command = Pull::augment_args(clap::Command::new("pull"));
+        let matches = command.try_get_matches_from(arguments);
+        let pull = matches.and_then(|matches| Pull::from_arg_matches(&matches));
+        let pull = pull.map_err(|error| Failure::new(exit::USAGE, error))?;
+        Ok(pull.pull()?.pack)
+    }
+
+    fn pull(&self) -> Result<Pulled, Failure> {
         let usage = |error: String| Failure::new(exit::USAGE, error);
         let named = match &self.name {
             Some(name) => name.clone(),
@@ -114,7 +143,11 @@ impl Pull {
         let gguf = gguf(&name, &repository)?;
         let source = pack::origin(&repository, gguf);
         if let Some(manifest) = self.is_there(&target, &source, recipe, gguf.is_some()) {
-            return self.finish(&target, &manifest, 0);
+            return Ok(Pulled {
+                pack: target,
+                manifest,
+                fetched_bytes: 0,
+            });
         }
         bar.note(&format!("{source}, recipe {}{why}", recipe.name()));
         let tokenizer = match &name.tokenizer_repository {
@@ -139,7 +172,6 @@ impl Pull {
                 format_args!("cannot create {}: {error}; {what}", self.to.display()),
             )
         })?;
-        tell_how_to_go_on();
         let options = PackOptions {
             recipe,
             force: self.force,
@@ -157,7 +189,14 @@ impl Pull {
         let mut advance = |done, total| bar.verified(done, total);
         let manifest = pack::verify(&target, &mut advance);
         bar.clear();
-        self.finish(&target, &manifest?, bar.fetched_bytes())
+        if procfs::is_root() {
+            for_all_to_read(&target)?;
+        }
+        Ok(Pulled {
+            manifest: manifest?,
+            pack: target,
+            fetched_bytes: bar.fetched_bytes(),
+        })
     }
 
     /// The parameter groups that are wanted.
@@ -213,12 +252,12 @@ impl Pull {
         (same && whole && !self.force).then_some(manifest)
     }
 
-    fn finish(
-        &self,
-        target: &Path,
-        manifest: &PackManifest,
-        fetched_bytes: u64,
-    ) -> Result<(), Failure> {
+    fn finish(&self, pulled: &Pulled) -> Result<(), Failure> {
+        let Pulled {
+            pack: target,
+            manifest,
+            fetched_bytes,
+        } = pulled;
         let mut daemon = Daemon::None;
         if self.in_use {
             in_use::write(&self.config, target)?;
@@ -233,7 +272,7 @@ impl Pull {
                 source: &manifest.source,
                 recipe: &manifest.recipe,
                 pack_bytes,
-                fetched_bytes,
+                fetched_bytes: *fetched_bytes,
                 in_use: self.in_use,
             };
             writeln!(out, "{}", output::json(&done)?)?;
@@ -265,6 +304,21 @@ impl Pull {
         }
         Ok(())
     }
+}
+
+/// Root pulls for the daemon, who is somebody else: what root's umask keeps from others is no secret.
+fn for_all_to_read(pack: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        let shown = pack.display();
+        Failure::new(
+            exit::IO,
+            format_args!("cannot let others read {shown}: {error}"),
+        )
+    };
+    for entry in std::fs::read_dir(pack).map_err(failed)?.flatten() {
+        std::fs::set_permissions(entry.path(), Permissions::from_mode(0o644)).map_err(failed)?;
+    }
+    std::fs::set_permissions(pack, Permissions::from_mode(0o755)).map_err(failed)
 }
 
 /// The file of llama.cpp that is meant, where one is.
@@ -313,27 +367,5 @@ fn gguf<'a>(
                 repository.some_files()
             ),
         )),
-    }
-}
-
-/// On Ctrl-C: one line, and the end. What was done is in the journals at any time.
-fn tell_how_to_go_on() {
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    let wait = move || {
-        let waited = super::broker::block_on(async {
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            ready.send(()).ok();
-            interrupt.recv().await;
-            std::io::Result::Ok(())
-        });
-        if matches!(waited, Ok(Ok(()))) {
-            note("interrupted: the same command goes on from here");
-            std::process::exit(i32::from(exit::INTERRUPTED));
-        }
-    };
-    // Without it the signal just ends the process.
-    let thread = std::thread::Builder::new().name("interrupt".to_owned());
-    if thread.spawn(wait).is_ok() {
-        is_ready.recv().ok();
     }
 }
