@@ -34,7 +34,7 @@ use watcher::Watcher;
 
 pub use camera::{CameraAbout, CameraDevice, CameraFormat, cameras};
 pub use microphone::{MicrophoneDevice, SampleFormats, microphones};
-pub use trial::{try_camera, try_microphone};
+pub use trial::{hear_once, try_camera, try_microphone};
 
 /// Where events go; false says that nobody takes them any more, and ends the thread.
 ///

@@ -1,12 +1,13 @@
-//! Whether a device can be used, for `gemmad doctor`: opened as the daemon opens it, and read once.
+//! Whether a device can be used, for `gemmad doctor` and `gemmad setup`: opened as the daemon opens it, and read once.
 
 use std::time::{Duration, Instant};
 
-use super::level::rms_dbfs;
+use super::level::{Meter, rms_dbfs};
 use super::options::{CameraOptions, MicrophoneOptions};
+use super::speech::{Gate, Segmenter, SpeechEvent};
 use super::supervise::Unavailable;
 use crate::features::image::ImageLimits;
-use crate::media::SAMPLE_RATE_HZ;
+use crate::media::{SAMPLE_RATE_HZ, VideoFrame};
 
 /// Longest that a device is tried.
 const TRIED_FOR: Duration = Duration::from_secs(10);
@@ -31,21 +32,63 @@ pub fn try_microphone(config: &MicrophoneOptions) -> Result<f32, String> {
     let begun = Instant::now();
     while samples.len() < HEARD_SAMPLES {
         if begun.elapsed() >= TRIED_FOR {
-            return Err(format!(
-                "{} is open and gives no sound: unplug it and plug it in again",
-                config.source()
-            ));
+            return Err(gives_none(config));
         }
         sound.read(WAIT, &mut samples).map_err(told)?;
     }
     Ok(rms_dbfs(&samples))
 }
 
-/// Opens a camera and takes one picture; its width and height, pixels.
+/// Opens a microphone and waits until somebody has said something: what was said, 16 kHz mono, and nothing where nobody speaks in time.
+/// `level` is told meanwhile how loud it is, dB full scale.
+///
+/// # Errors
+/// It cannot be opened, or gives nothing any more; why, and what to do.
+pub fn hear_once(
+    config: &MicrophoneOptions,
+    level: &mut dyn FnMut(f32),
+) -> Result<Vec<f32>, String> {
+    let told = |Unavailable(reason)| reason;
+    let mut sound = super::open_sound(config).map_err(told)?;
+    let mut segmenter = Segmenter::new(&config.speech, Gate::PushToTalk);
+    segmenter.listen();
+    let (mut meter, mut samples, mut said) = (Meter::default(), Vec::new(), Vec::new());
+    let mut over = false;
+    let mut heard_at = Instant::now();
+    while !over {
+        samples.clear();
+        if sound.read(WAIT, &mut samples).map_err(told)?.any {
+            heard_at = Instant::now();
+        } else if heard_at.elapsed() >= TRIED_FOR {
+            return Err(gives_none(config));
+        }
+        if let Some(dbfs) = meter.push(&samples) {
+            level(dbfs);
+        }
+        segmenter.push(&samples, &mut |event| match event {
+            SpeechEvent::Started => {}
+            SpeechEvent::Samples(samples) if !over => said.extend(samples),
+            SpeechEvent::Samples(_) => {}
+            SpeechEvent::Ended { .. } | SpeechEvent::ListenTimedOut => over = true,
+            // It was no speech: what was asked for may still come.
+            SpeechEvent::Cancelled => said.clear(),
+        });
+    }
+    Ok(said)
+}
+
+fn gives_none(config: &MicrophoneOptions) -> String {
+    format!(
+        "{} is open and gives no sound: unplug it and plug it in again",
+        config.source()
+    )
+}
+
+/// Opens a camera and takes one picture.
 ///
 /// # Errors
 /// It cannot be opened, or gives no picture that can be read; why, and what to do.
-pub fn try_camera(config: &CameraOptions, limits: &ImageLimits) -> Result<[usize; 2], String> {
+pub fn try_camera(config: &CameraOptions, limits: &ImageLimits) -> Result<VideoFrame, String> {
     let told = |Unavailable(reason)| reason;
     let mut source = config.open(limits).map_err(told)?;
     let mut reason = "gives no picture".to_owned();
@@ -56,7 +99,10 @@ pub fn try_camera(config: &CameraOptions, limits: &ImageLimits) -> Result<[usize
             continue;
         };
         match picture.overview(limits) {
-            Ok(overview) => return Ok(overview.picture_px.into()),
+            Ok(overview) => {
+                let frame = picture.into_frame(overview.picture_px);
+                return frame.map_err(|error| format!("{}: {error}", config.source()));
+            }
             // Cameras give a damaged frame now and then.
             Err(error) => reason = error.to_string(),
         }

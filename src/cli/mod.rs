@@ -26,6 +26,7 @@ mod progress;
 mod pull;
 mod report;
 mod run;
+mod setup;
 mod transcribe;
 mod watch;
 
@@ -65,6 +66,7 @@ enum Command {
     Pages(pages::Pages),
     Report(report::Report),
     Run(run::Run),
+    Setup(setup::Setup),
     Transcribe(transcribe::Transcribe),
     Watch(watch::Watch),
 }
@@ -127,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Pages(command) => command.run(),
         Command::Report(command) => command.run(),
         Command::Run(command) => command.run(),
+        Command::Setup(command) => command.run(),
         Command::Transcribe(command) => command.run(),
         Command::Watch(command) => command.run(),
     };

@@ -46,13 +46,13 @@ pub(super) struct Models {
 
 /// The documented keys of `--json`.
 #[derive(Serialize)]
-struct Installed {
-    name: String,
-    path: PathBuf,
+pub(super) struct Installed {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
     /// `Gemma 4`; null where its config.json is not understood.
-    family: Option<&'static str>,
-    recipe: String,
-    bytes: u64,
+    pub(super) family: Option<&'static str>,
+    pub(super) recipe: String,
+    pub(super) bytes: u64,
     /// `OWNER/REPOSITORY@COMMIT`, or what it was made from.
     source: String,
     /// What its text says; null where none is kept with it.
@@ -105,6 +105,19 @@ impl Models {
             }
         }
         Ok(())
+    }
+
+    /// The packs of a directory.
+    pub(super) fn installed_in(dir: &Path) -> Result<Vec<Installed>, Failure> {
+        let all = Models {
+            dir: dir.to_owned(),
+            config: PathBuf::new(),
+            check: false,
+            remove: None,
+            yes: false,
+            json: false,
+        };
+        all.installed()
     }
 
     fn installed(&self) -> Result<Vec<Installed>, Failure> {

@@ -2,9 +2,9 @@
 
 mod board;
 mod flash;
-mod model;
-mod services;
-mod sources;
+pub(super) mod model;
+pub(super) mod services;
+pub(super) mod sources;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub(super) struct Doctor {
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
+pub(super) enum State {
     Ok,
     /// It works, but not as well as it might, or it cannot be told from here.
     Warning,
@@ -49,9 +49,9 @@ enum State {
 
 /// What a check found; the documented keys of `--json`.
 #[derive(Debug, Serialize)]
-struct Finding {
+pub(super) struct Finding {
     check: &'static str,
-    state: State,
+    pub(super) state: State,
     found: String,
     /// What to do; nothing where all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,7 +93,7 @@ impl Finding {
     }
 
     /// One line. What is found may come from a device or a broker.
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let state = match self.state {
             State::Ok => "ok",
             State::Warning => "warning",

@@ -12,7 +12,7 @@ use crate::model::weights::{Checkpoint, Group, WeightsError};
 use crate::pipeline::{Engine, EngineError};
 
 /// What an opened model needs.
-pub(super) struct Model {
+pub(in crate::cli) struct Model {
     pub(super) text_bytes: u64,
     pub(super) audio_bytes: u64,
     pub(super) vision_bytes: u64,
@@ -32,7 +32,7 @@ impl Model {
 }
 
 /// Opens the configured model: every header, the tokenizer, the slices.
-pub(super) fn model(config: &Config) -> (Finding, Option<Model>) {
+pub(in crate::cli) fn model(config: &Config) -> (Finding, Option<Model>) {
     let path = config.model.path.display();
     let (model, about) = match open(config) {
         Ok(opened) => opened,

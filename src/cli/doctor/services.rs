@@ -9,7 +9,7 @@ use crate::publish::mqtt::{self, MqttError, Occupant, Unusable};
 use crate::report::Info;
 
 /// Tries at the broker what the daemon will do; `running`: a daemon runs on this board.
-pub(super) fn broker(config: &Config, running: bool) -> Vec<Finding> {
+pub(in crate::cli) fn broker(config: &Config, running: bool) -> Vec<Finding> {
     let mqtt = &config.mqtt;
     if !mqtt.enabled {
         return vec![Finding::ok("broker", "mqtt.enabled is false")];

@@ -9,9 +9,10 @@ use crate::capture::options::{CameraOptions, CameraType, MicrophoneOptions};
 use crate::capture::{try_camera, try_microphone};
 use crate::config::Config;
 use crate::features::image::ImageLimits;
+use crate::media::VideoFrame;
 
 /// Listens for a moment. A device that is taken is no fault while a daemon is `running`.
-pub(super) fn microphone(microphone: &MicrophoneOptions, running: bool) -> Finding {
+pub(in crate::cli) fn microphone(microphone: &MicrophoneOptions, running: bool) -> Finding {
     let id = &microphone.id;
     match try_microphone(microphone) {
         Ok(level) if level == f32::NEG_INFINITY => Finding::warning(
@@ -32,19 +33,33 @@ pub(super) fn microphone(microphone: &MicrophoneOptions, running: bool) -> Findi
 
 /// Takes a picture. A device that is taken is no fault while a daemon is `running`.
 pub(super) fn camera(camera: &CameraOptions, limits: &ImageLimits, running: bool) -> Finding {
-    let id = &camera.id;
     match try_camera(camera, limits) {
-        Ok([width, height]) => Finding::ok(
-            "camera",
-            format!(
-                "{id}: {} gives pictures of {width} x {height}",
-                camera.source()
-            ),
-        ),
-        Err(reason) => match camera.advice() {
-            None => unusable("camera", id, &reason, running),
-            Some(advice) => Finding::failing("camera", format!("{id}: {reason}"), advice),
-        },
+        Ok(picture) => gives_pictures(camera, &picture),
+        Err(reason) => gives_no_picture(camera, &reason, running),
+    }
+}
+
+/// That it works.
+pub(in crate::cli) fn gives_pictures(camera: &CameraOptions, picture: &VideoFrame) -> Finding {
+    let (width, height) = (picture.width_px, picture.height_px);
+    let found = format!(
+        "{}: {} gives pictures of {width} x {height}",
+        camera.id,
+        camera.source()
+    );
+    Finding::ok("camera", found)
+}
+
+/// Why it does not.
+pub(in crate::cli) fn gives_no_picture(
+    camera: &CameraOptions,
+    reason: &str,
+    running: bool,
+) -> Finding {
+    let id = &camera.id;
+    match camera.advice() {
+        None => unusable("camera", id, reason, running),
+        Some(advice) => Finding::failing("camera", format!("{id}: {reason}"), advice),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cli::progress;
 use crate::guard::harmless;
 
 /// The meter: a line of a terminal, or lines of a pipe.
-pub(super) struct Meter {
+pub(in crate::cli) struct Meter {
     line: ProgressBar,
     id: String,
     doing: &'static str,
@@ -17,7 +17,7 @@ pub(super) struct Meter {
 
 impl Meter {
     /// Begins to show that a microphone listens.
-    pub(super) fn new(id: &str) -> Meter {
+    pub(in crate::cli) fn new(id: &str) -> Meter {
         let mut meter = Meter {
             line: progress::of_state(),
             id: harmless::line(id).into_owned(),
@@ -29,19 +29,19 @@ impl Meter {
     }
 
     /// Shows what happens.
-    pub(super) fn says(&mut self, doing: &'static str) {
+    pub(in crate::cli) fn says(&mut self, doing: &'static str) {
         self.doing = doing;
         self.show(|meter| format!("{}: {doing}", meter.id));
     }
 
     /// Shows how loud it is, dB full scale.
-    pub(super) fn level(&mut self, dbfs: f32) {
+    pub(in crate::cli) fn level(&mut self, dbfs: f32) {
         self.dbfs = dbfs;
         self.show(|meter| format!("{}: {dbfs:.1} dBFS", meter.id));
     }
 
     /// Takes the line away.
-    pub(super) fn clear(&self) {
+    pub(in crate::cli) fn clear(&self) {
         self.line.finish_and_clear();
     }
 

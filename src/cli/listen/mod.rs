@@ -14,7 +14,7 @@ use super::failure::{Failure, exit};
 use super::output;
 use crate::guard::harmless;
 use crate::publish::mqtt::{Followed, Follower, MqttOptions};
-use meter::Meter;
+pub(super) use meter::Meter;
 
 /// Press the button of a microphone of the running gemmad: show how loud it is, and print what was understood
 ///

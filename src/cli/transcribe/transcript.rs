@@ -207,7 +207,11 @@ impl<'a> Transcript<'a> {
     }
 
     /// Transcribes a piece of at most 30 s, where somebody speaks in it.
-    fn transcribe(&mut self, piece: &[f32], source: &dyn Display) -> Result<(), Failure> {
+    pub(in crate::cli) fn transcribe(
+        &mut self,
+        piece: &[f32],
+        source: &dyn Display,
+    ) -> Result<(), Failure> {
         if !SpeechCheck::holds_speech(&self.question.speech, piece) {
             return Ok(());
         }
