@@ -31,4 +31,7 @@ mod private_bus;
 #[allow(dead_code, reason = "the daemon's tests use all of it")]
 mod process;
 mod report;
+mod setup;
+#[path = "../common/terminal.rs"]
+mod terminal;
 mod transcribe;

@@ -18,6 +18,7 @@ mod network;
 mod pull;
 mod quantised;
 mod server;
+mod setup;
 mod token;
 
 use std::path::{Path, PathBuf};
