@@ -322,6 +322,13 @@ class Board:
             subprocess.run(self._ssh()[:-1] + ["-O", "exit", "root@127.0.0.1"],
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def lend_port(self, port):
+        """What listens on this port of the host's loopback is reached on the same port of the board's."""
+        forward = ["-O", "forward", "-R", f"127.0.0.1:{port}:127.0.0.1:{port}", "root@127.0.0.1"]
+        result = subprocess.run(self._ssh()[:-1] + forward, capture_output=True, text=True)
+        if result.returncode:
+            raise BoardError(f"cannot lend the board port {port}: {result.stderr.strip()}")
+
     def throttle_writes(self, bytes_per_second):
         """Let the disk take so many bytes a second; 0 for as many as come."""
         limits = {name: 0 for name in ("bps", "bps_rd", "iops", "iops_rd", "iops_wr")}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from media import HELDOUT, yuyv_frame
 
+TOP = Path(__file__).resolve().parents[2]
 CONFIG_FILE = "/etc/gemmad/gemmad.toml"
 DEMO_MODEL = "/usr/share/gemmad/models/demo"
 

@@ -2,9 +2,11 @@
 import json
 import random
 import re
+import time
 
+from hub import Hub
 from media import expected
-from node import CONFIG_FILE, DEMO_MODEL, camera, check, microphone
+from node import CONFIG_FILE, DEMO_MODEL, TOP, camera, check, microphone
 
 # Of the held-out clips those that the demo model understands when they are cut out of silence: it is tiny, and of a few others
 # it hears another command then.
@@ -125,6 +127,38 @@ def install(node):
     node.sh(f"gemmad devices >> {CONFIG_FILE} && gemmad check-config {CONFIG_FILE}")
     score = re.search(r"exposure level.*?([\d.]+ \w+)", rating)
     return f"ready in {ready_s:.1f} s, exposure {score.group(1) if score else '?'}: {now['StatusText']}"
+
+
+# All that is typed on a board that has nothing yet. The broker's package is there, as on a board beside Home Assistant.
+TYPED = [
+    "apt install -y ./gemmad_*.deb",
+    "gemmad setup --yes",
+    "systemctl enable --now gemmad",
+]
+
+
+@scenario(clean=True)
+def from_nothing(node):
+    """apt install, gemmad setup, systemctl enable --now: a model comes from a hub, and what is said arrives as a transcript."""
+    minutes, told = [], ""
+    with Hub("google/gemma-4-E2B-it", TOP / "models" / "demo-gemma4") as hub:
+        node.board.lend_port(hub.port)
+        for command in TYPED:
+            started = time.monotonic()
+            told = told + node.sh(f"cd /srv && export HF_ENDPOINT=http://127.0.0.1:{hub.port} && {command} 2>&1", timeout=1200)
+            minutes.append(f"`{command}` {(time.monotonic() - started) / 60:.1f} min")
+    for words in ("The service is stopped", "ok       model: /var/lib/gemmad/models/gemma-4-e2b.pack", "ok       broker: ",
+                  "microphone: plughw:CARD=Mic0", "camera sees: ", "All that is left: sudo systemctl enable --now gemmad"):
+        check(words in told, f"no {words!r} in what was told:\n{told}")
+    owner = node.sh(f"stat -c '%U:%G %a' {CONFIG_FILE} {CONFIG_FILE}.bak")
+    check(owner.splitlines() == ["root:gemmad 640"] * 2, f"owners and modes: {owner}")
+    check(node.sh("systemctl is-enabled gemmad") == "enabled", "the service is not enabled")
+    node.listen()
+    node.wait("mic/microphone/state", lambda state: state == "online")
+    hears(node, CLIPS[0], "microphone")
+    examined = node.sh("runuser -u gemmad -- gemmad doctor || true")
+    check("failing" not in examined, examined)
+    return ", ".join(minutes)
 
 
 @scenario
