@@ -214,6 +214,23 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
+        "sudo gemmad setup",
+        Elsewhere(
+            "tests/board/scenarios.py",
+            "gemmad setup --yes",
+            "it needs a board, a virtual one at least",
+        ),
+    ),
+    ("gemmad setup --help", Runs(&[], "--broker-password-file")),
+    (
+        "sudo gemmad setup --yes --microphone kitchen=plughw:CARD=Device,DEV=0 --no-camera --broker broker.local",
+        Elsewhere(
+            "tests/cli/setup/mod.rs",
+            "\"--microphone\", \"kitchen=hall\"",
+            "it needs a microphone and a broker",
+        ),
+    ),
+    (
         "gemmad devices",
         Elsewhere(
             "tests/microphone.rs",
