@@ -26,6 +26,7 @@ mod progress;
 mod pull;
 mod report;
 mod run;
+mod service;
 mod setup;
 mod transcribe;
 mod watch;

@@ -132,7 +132,7 @@ def install(node):
 # All that is typed on a board that has nothing yet. The broker's package is there, as on a board beside Home Assistant.
 TYPED = [
     "apt install -y ./gemmad_*.deb",
-    "gemmad setup --yes",
+    "gemmad setup --yes --model gemma-4-e2b",
     "systemctl enable --now gemmad",
 ]
 

@@ -1,12 +1,10 @@
 //! The service, told of another model: only a restart takes one.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use super::super::failure::note;
 use super::super::procfs;
-
-const UNIT: &str = "gemmad.service";
+use super::super::service::systemctl;
 
 /// What became of the daemon that runs with a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,15 +22,6 @@ pub(super) fn restart(config: &Path) -> Daemon {
     if !procfs::runs_with(config) {
         return Daemon::None;
     }
-    let systemctl = |what: &str| {
-        let mut command = Command::new("systemctl");
-        command.args(["--no-ask-password", "--quiet", what, UNIT]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
     if !systemctl("is-active") {
         return Daemon::AsBefore;
     }

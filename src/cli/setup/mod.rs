@@ -5,7 +5,7 @@ mod devices;
 mod document;
 mod model;
 mod prompts;
-mod service;
+mod stopped;
 mod tries;
 
 use std::io::ErrorKind;
@@ -110,14 +110,14 @@ impl Start {
 impl Setup {
     pub(super) fn run(self) -> Result<(), Failure> {
         interrupt::ends_with(|| {
-            service::start_again();
+            stopped::start_again();
             note(
                 "interrupted: nothing was written; the same command begins anew, and goes on with a pull",
             );
         });
         let done = self.set_up();
         // Unless all is written.
-        service::start_again();
+        stopped::start_again();
         done
     }
 
@@ -263,7 +263,7 @@ impl Setup {
     /// Tries what is going to be written.
     fn try_out(&self, asker: Asker, config: &Config) -> Result<(), Failure> {
         let mut is_running = procfs::runs_with(&self.output);
-        if is_running && service::stop() {
+        if is_running && stopped::stop() {
             tell("The service is stopped, so that microphones and cameras can be tried.")?;
             is_running = false;
         }
@@ -327,7 +327,7 @@ impl Setup {
 
     fn tell_what_is_left(&self) -> Result<(), Failure> {
         let is_running = procfs::runs_with(&self.output);
-        service::leave_stopped();
+        stopped::leave_stopped();
         let shown = self.output.display();
         tell(
             &match (self.output == Path::new(DEFAULT_OUTPUT), is_running) {

@@ -77,7 +77,7 @@ pub(super) fn choose(
         }
     }
     choices.push((
-        "pull what fits this board: Gemma 4 E2B, some gigabytes from Hugging Face".to_owned(),
+        "pull the one that fits this board best, some gigabytes from Hugging Face".to_owned(),
         Some(Choice::Pull(None)),
     ));
     choices.push(("pull another one".to_owned(), None));

@@ -1,7 +1,8 @@
 //! The service, which has microphones, cameras and memory for itself while it runs.
 
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::cli::service::systemctl;
 
 /// It was stopped and is to run again if nothing comes of the setup.
 static STOPPED: AtomicBool = AtomicBool::new(false);
@@ -23,14 +24,4 @@ pub(super) fn start_again() {
 /// It is to be started by whoever was told so.
 pub(super) fn leave_stopped() {
     STOPPED.store(false, Ordering::SeqCst);
-}
-
-fn systemctl(what: &str) -> bool {
-    let mut command = Command::new("systemctl");
-    command.args(["--quiet", what, "gemmad"]);
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    quiet.status().is_ok_and(|status| status.success())
 }
