@@ -20,6 +20,7 @@ use crate::model::weights::PleOptions;
 use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 use crate::pipeline::{AudioSection, PrefixCacheOptions, VisionSection};
 use crate::publish::dbus::DbusOptions;
+use crate::publish::http::HttpOptions;
 use crate::publish::mqtt::MqttOptions;
 use crate::publish::wyoming::WyomingOptions;
 
@@ -63,6 +64,8 @@ pub struct Config {
     pub dbus: DbusOptions,
     /// Speech to text for Home Assistant's Assist.
     pub wyoming: WyomingOptions,
+    /// Clients of OpenAI's and Ollama's protocols, and the page.
+    pub http: HttpOptions,
     /// What waits, and for how long.
     pub queue: Queue,
     /// When less is done.
@@ -144,6 +147,7 @@ impl Config {
         ];
         config.dbus.check(ids).map_err(bad)?;
         config.wyoming.check().map_err(bad)?;
+        config.http.check().map_err(bad)?;
         config.mqtt.check().map_err(bad)?;
         Ok(config)
     }

@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
 use super::DaemonError;
 use super::reload::kept;
 use crate::config::Config;
-use crate::publish::{Door, Inside, Opening, dbus, mqtt, wyoming};
-use crate::report::{Info, MqttHealth, Report, Request};
+use crate::publish::{Door, Inside, Opening, dbus, http, mqtt, wyoming};
+use crate::report::{MqttHealth, Report};
 
 /// First and longest pause between two tries to open a door.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -70,6 +68,7 @@ fn places() -> Vec<Place> {
         Place::new("mqtt", Upkeep::Reloaded(|old, new| old.mqtt != new.mqtt), |c| c.mqtt.enabled, move |c, inside| mqtt::open(&c.mqtt, inside, &answers)),
         Place::new("bus", Upkeep::Retried(|new, old| kept("[dbus]", &mut new.dbus, &old.dbus)), |c| c.dbus.enabled, |c, inside| dbus::open(&c.dbus, inside)),
         Place::new("wyoming", Upkeep::None(|new, old| kept("[wyoming]", &mut new.wyoming, &old.wyoming)), |c| c.wyoming.enabled, |c, inside| wyoming::open(&c.wyoming, inside)),
+        Place::new("http", Upkeep::None(|new, old| kept("[http]", &mut new.http, &old.http)), |c| c.http.enabled, |c, inside| http::open(&c.http, inside)),
     ]
 }
 
@@ -82,14 +81,10 @@ pub(super) struct Doors {
 
 impl Doors {
     /// Opens those that are configured. One that may be away is no error.
-    pub(super) async fn open(
-        config: &Config,
-        info: Info,
-        requests: mpsc::Sender<Request>,
-    ) -> Result<Doors, DaemonError> {
+    pub(super) async fn open(config: &Config, inside: Inside) -> Result<Doors, DaemonError> {
         let mut doors = Doors {
             places: places(),
-            inside: Inside { info, requests },
+            inside,
             namesake: None,
         };
         for place in &mut doors.places {

@@ -7,7 +7,7 @@ use super::demands::{check_cameras, check_slices};
 use crate::config::Config;
 use crate::media::CaptureEvent;
 use crate::pipeline::{Engine, EngineError, GroupMemory, PictureSpec, Residency};
-use crate::report::{JobUpdate, Report, Request};
+use crate::report::{JobUpdate, ModelCard, Report, Request};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub(super) enum WorkerNote {
 pub(super) struct Loaded {
     /// Its name: that of its directory.
     pub(super) model: String,
+    /// What clients are told of it.
+    pub(super) card: Arc<ModelCard>,
     /// `bf16` for a checkpoint, the recipe of a pack.
     pub(super) quantisation: String,
     /// The slices that it serves.
@@ -85,8 +87,13 @@ impl Loaded {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
+        let model = name.trim_end_matches(".pack").to_owned();
         Loaded {
-            model: name.trim_end_matches(".pack").to_owned(),
+            card: Arc::new(ModelCard {
+                name: model.clone(),
+                ..engine.card()
+            }),
+            model,
             quantisation: engine.quantization(),
             slices: engine.slice_names(),
             pictures: engine.spec().pictures.clone(),

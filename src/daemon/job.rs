@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::hearing::Hearing;
 use super::settings::Settings;
 use crate::media::{CaptionTrigger, MotionExtent, VideoFrame};
-use crate::report::{Ask, Attachment, ErrorBody, ErrorCode, Header, Transcribe, Wish};
+use crate::report::chat::Chat;
+use crate::report::{Ask, Attachment, ErrorBody, ErrorCode, Header, Origin, Transcribe, Wish};
 use crate::utterance::{self, Progress};
 
 /// Samples of an utterance that are worked on together while it is spoken, 160 ms. Every utterance is cut so, whatever else is being
@@ -25,6 +26,8 @@ pub(super) enum Rank {
     Speaking,
     /// What somebody asked for.
     Request,
+    /// What a program asked for over HTTP: people who press a button do not wait for it.
+    Guest,
     /// A picture that nobody asked for.
     Caption,
 }
@@ -65,6 +68,8 @@ pub(super) enum Work {
     Caption(CaptionWork),
     /// A question.
     Ask(Ask),
+    /// A conversation.
+    Chat(Box<Chat>),
     /// An attached picture.
     Describe { image: Attachment, wish: Wish },
     /// Attached audio.
@@ -137,8 +142,13 @@ impl Job {
                     }),
                 },
             },
-            _ if self.asker.is_some() => Some(turn(Rank::Request)),
-            _ => Some(turn(Rank::Caption)),
+            work => Some(turn(match (&self.asker, work) {
+                (None, _) => Rank::Caption,
+                // A camera is asked by somebody who looks at the page.
+                (Some(asker), Work::Caption(_)) if asker.origin == Origin::Http => Rank::Request,
+                (Some(asker), _) if asker.origin == Origin::Http => Rank::Guest,
+                (Some(_), _) => Rank::Request,
+            })),
         }
     }
 

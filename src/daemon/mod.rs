@@ -36,6 +36,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::guard::lock::Lock;
+use crate::publish::Inside;
 use crate::report::{ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Report, Request};
 use devices::Devices;
 use doors::Doors;
@@ -200,7 +201,12 @@ impl Daemon {
         }
         let started_at = clock::now();
         let info = reports::info(&settings, &loaded, &started_at);
-        let doors = Doors::open(&settings.config, info, request_sender).await?;
+        let inside = Inside {
+            info,
+            card: Arc::clone(&loaded.card),
+            requests: request_sender,
+        };
+        let doors = Doors::open(&settings.config, inside).await?;
         let devices = Devices::start(&settings.config, &switches, event_sender);
         let daemon = Daemon {
             options: options.clone(),

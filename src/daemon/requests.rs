@@ -154,6 +154,10 @@ impl Daemon {
                 self.check_soft_tokens(ask.soft_tokens)?;
                 self.admit(header, Work::Ask(ask));
             }
+            Payload::Chat(chat) => self.admit_guest(header, Work::Chat(chat)),
+            Payload::Transcribe(transcribe) if header.origin == Origin::Http => {
+                self.admit_guest(header, Work::Transcribe(transcribe));
+            }
             Payload::Transcribe(transcribe) => {
                 self.admit(header, Work::Transcribe(transcribe));
             }
@@ -281,6 +285,12 @@ impl Daemon {
 
     fn admit(&mut self, asker: &Header, work: Work) {
         self.admit_until(asker, work, Instant::now() + self.patience(asker.timeout));
+    }
+
+    /// Takes in what a program asks for over HTTP: it waits longer than people do, and says itself how long.
+    fn admit_guest(&mut self, asker: &Header, work: Work) {
+        let most = Duration::from_secs(self.settings.config.http.deadline_s.into());
+        self.admit_until(asker, work, Instant::now() + most);
     }
 
     fn admit_until(&mut self, asker: &Header, work: Work, deadline: Instant) {

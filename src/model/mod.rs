@@ -8,7 +8,7 @@ pub mod conformer;
 pub mod decoder;
 pub mod encoder;
 pub mod family;
-mod files;
+pub(crate) mod files;
 pub mod gemma3n;
 pub mod gemma4;
 pub mod generation_config;

@@ -329,7 +329,7 @@ impl Engine {
     }
 
     /// Whether the model can be asked so.
-    fn check(&self, thinking: bool) -> Result<(), EngineError> {
+    pub(super) fn check(&self, thinking: bool) -> Result<(), EngineError> {
         let template = self.architecture.template();
         Ok(template.check(&self.tokenizer, &asking(thinking))?)
     }

@@ -3,12 +3,20 @@
 use std::sync::Arc;
 
 use kernels::{Isa, Pool};
+use sha2::{Digest, Sha256};
 
 use super::engine::Engine;
 use super::error::EngineError;
 use super::request::Generation;
 use crate::model::encoder::PictureOptions;
+use crate::model::files;
+use crate::model::prompt::PromptOptions;
 use crate::model::sampler::{Sampling, random_seed};
+use crate::model::weights::{Group, PACK_JSON, TensorInfo};
+use crate::report::ModelCard;
+
+/// The most that a file may have that a [`ModelCard`] is made of.
+const MAX_CARD_FILE_BYTES: u64 = 16 << 20;
 
 impl Engine {
     /// `bf16` for a checkpoint as published, else the pack's recipe.
@@ -33,6 +41,54 @@ impl Engine {
     /// How pictures are encoded where a request leaves it open.
     pub fn picture_options(&self) -> PictureOptions {
         self.encoders.pictures
+    }
+
+    /// What clients are told of the model; its name is the caller's to give.
+    pub fn card(&self) -> ModelCard {
+        let spec = self.spec();
+        let dir = self.checkpoint.dir();
+        let mut paths: Vec<_> = self
+            .checkpoint
+            .tensors()
+            .map(|info| self.checkpoint.path(info))
+            .collect();
+        paths.sort_unstable();
+        paths.dedup();
+        let files: Vec<_> = paths
+            .iter()
+            .filter_map(|path| path.metadata().ok())
+            .collect();
+        let small = |name: &str| files::read(&dir.join(name), MAX_CARD_FILE_BYTES).ok();
+        let list = small(PACK_JSON).or_else(|| small("config.json"));
+        let chat_template = small("chat_template.jinja").unwrap_or_default();
+        let thinking = PromptOptions {
+            thinking: true,
+            ..PromptOptions::ASK
+        };
+        let template = self.architecture.template();
+        let pictures = spec
+            .pictures
+            .as_ref()
+            .filter(|_| self.checkpoint.has(Group::Vision));
+        ModelCard {
+            name: String::new(),
+            family: spec.family.to_owned(),
+            quantisation: self.quantization(),
+            slices: self.slice_names(),
+            context: self.options.context,
+            width: spec.hidden_size,
+            layers: spec.layers.len(),
+            vocabulary: spec.vocab_size,
+            parameters: self.checkpoint.tensors().map(TensorInfo::parameters).sum(),
+            bytes: files.iter().map(std::fs::Metadata::len).sum(),
+            modified: files.iter().filter_map(|file| file.modified().ok()).max(),
+            digest: hex::encode(Sha256::digest(list.unwrap_or_default())),
+            sees: pictures.is_some(),
+            hears: spec.audio.is_some() && self.checkpoint.has(Group::Audio),
+            thinks: template.check(&self.tokenizer, &thinking).is_ok(),
+            soft_tokens: pictures.map_or_else(Vec::new, |pictures| pictures.soft_tokens.to_vec()),
+            template: String::from_utf8_lossy(&chat_template).into_owned(),
+        }
     }
 
     /// Name of the instructions that the kernels use.

@@ -1,10 +1,12 @@
 //! THE line: what was heard, seen or asked becomes an answer.
 
+mod accept;
 mod answer;
 mod audio_stream;
 pub mod commands;
 mod conversations;
 mod decode;
+mod dialogue;
 mod encode;
 mod encoders;
 mod engine;
@@ -26,10 +28,11 @@ pub use crate::model::spec::PictureSpec;
 pub use crate::model::weights::{Group, GroupState, PleOptions, Residency};
 pub use answer::{Answer, FinishReason, GroupMemory, Timing};
 pub use audio_stream::{AudioStream, AudioStreamError, SoftTokenPadding};
+pub use dialogue::in_turns;
 pub use encoders::EncoderOptions;
 pub use engine::{Engine, GiveWay, OnStep};
 pub use error::EngineError;
 pub use options::{AudioSection, EngineOptions, VisionSection};
 pub use prefix_cache::PrefixCacheOptions;
-pub use request::{Generation, Media, Message, Part, Request};
+pub use request::{Generation, Media, Message, Part, Pieces, Request};
 pub use speech::Speech;

@@ -1,7 +1,10 @@
 //! What is asked of a model.
 
+use std::collections::VecDeque;
+
 use crate::features::audio_file::{AudioFileError, AudioLimits, AudioReader};
 use crate::features::image::{ImageError, ImageLimits, RgbImage};
+use crate::features::speech_split::SpeechSplitter;
 use crate::media::{AudioClip, SAMPLE_RATE_HZ};
 use crate::model::encoder::PictureOptions;
 use crate::model::grammar::Grammar;
@@ -42,6 +45,49 @@ impl Media {
         };
         while reader.read(&mut clip.samples)? {}
         Ok(Media::Clip(clip))
+    }
+}
+
+/// Sound of any length, in pieces that the model hears at once.
+pub struct Pieces {
+    reader: Option<AudioReader>,
+    splitter: SpeechSplitter,
+    ready: VecDeque<Vec<f32>>,
+}
+
+impl Pieces {
+    /// Of the bytes of a WAV, FLAC, OGG or MP3 file.
+    ///
+    /// # Errors
+    /// It is none of them, or exceeds a limit.
+    pub fn new(encoded: &[u8], limits: &AudioLimits) -> Result<Pieces, AudioFileError> {
+        Ok(Pieces {
+            reader: Some(AudioReader::from_bytes("attached audio", encoded, limits)?),
+            splitter: SpeechSplitter::new(),
+            ready: VecDeque::new(),
+        })
+    }
+
+    /// The next piece, 16 kHz mono, at most 30 s; `None` after the last.
+    ///
+    /// # Errors
+    /// The file is damaged, or exceeds a limit.
+    pub fn next(&mut self) -> Result<Option<Vec<f32>>, AudioFileError> {
+        let mut samples = Vec::new();
+        while self.ready.is_empty() {
+            let Some(reader) = &mut self.reader else {
+                return Ok(None);
+            };
+            samples.clear();
+            let more = reader.read(&mut samples)?;
+            self.ready.extend(self.splitter.push(&samples));
+            if !more {
+                self.reader = None;
+                self.ready
+                    .extend(std::mem::take(&mut self.splitter).finish());
+            }
+        }
+        Ok(self.ready.pop_front())
     }
 }
 

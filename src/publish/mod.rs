@@ -3,23 +3,27 @@
 //! A door is a folder here and a line in the list of `daemon::doors`.
 
 pub mod dbus;
+pub mod http;
 pub mod mqtt;
 mod replies;
 pub mod wyoming;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::report::{Info, MqttHealth, Report, Request};
+use crate::report::{Info, ModelCard, MqttHealth, Report, Request};
 
 /// What a door is opened with.
 #[derive(Clone, Debug)]
 pub struct Inside {
     /// What runs.
     pub info: Info,
+    /// What the model is.
+    pub card: Arc<ModelCard>,
     /// Where requests go; what finds no room is refused.
     pub requests: mpsc::Sender<Request>,
 }

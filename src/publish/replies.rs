@@ -5,13 +5,88 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
 
-use crate::report::{JobUpdate, ReplyTo};
+use ulid::Ulid;
+
+use crate::report::{Cancel, JobUpdate, Name, Origin, Payload, ReplyTo, Request};
 
 /// Updates that may wait for a client.
 const MAX_WAITING: usize = 32;
 
+/// A request whose answers are waited for. Dropped before it ended, its job is cancelled.
+pub(super) struct Asked {
+    origin: Origin,
+    job: String,
+    replies: Replies,
+    requests: mpsc::Sender<Request>,
+    ended: bool,
+}
+
+impl Asked {
+    /// Asks the daemon for something; nothing where it has too much to do.
+    pub(super) fn new(
+        requests: &mpsc::Sender<Request>,
+        origin: Origin,
+        payload: Payload,
+    ) -> Option<Asked> {
+        let (reply, replies) = channel();
+        let job = Ulid::generate().to_string();
+        let request = Request::new(job.clone(), origin.clone(), None, payload, reply);
+        requests.try_send(request).ok()?;
+        Some(Asked {
+            origin,
+            job,
+            replies,
+            requests: requests.clone(),
+            ended: false,
+        })
+    }
+
+    /// The job's name.
+    pub(super) fn job(&self) -> &str {
+        &self.job
+    }
+
+    /// What the daemon tells next; nothing where it ended without an answer.
+    pub(super) async fn next(&mut self) -> Option<JobUpdate> {
+        let update = self.replies.next().await;
+        self.ended |= update
+            .as_ref()
+            .is_none_or(|update| update.state.has_ended());
+        update
+    }
+
+    /// How it ended, once it has.
+    pub(super) async fn end(&mut self) -> Option<JobUpdate> {
+        let update = self.replies.end().await;
+        self.ended = true;
+        update
+    }
+
+    /// How it ended, where it has already.
+    pub(super) fn try_end(&mut self) -> Option<JobUpdate> {
+        let update = self.replies.try_end();
+        self.ended |= update.is_some();
+        update
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        if let Ok(job) = Name::new("job", self.job.clone()) {
+            let id = Ulid::generate().to_string();
+            let cancel = Payload::Cancel(Cancel::Job(job));
+            let cancel = Request::new(id, self.origin.clone(), None, cancel, ReplyTo::nobody());
+            // Where the daemon has no ear for it, the job ends by its deadline.
+            self.requests.try_send(cancel).ok();
+        }
+    }
+}
+
 /// The client's end.
-pub(super) struct Replies(mpsc::Receiver<JobUpdate>);
+struct Replies(mpsc::Receiver<JobUpdate>);
 
 /// The daemon's end. It never waits: pieces of the answer for which a slow client has left no room come with what finds room next, at
 /// the latest with the end, which has a place of its own.
@@ -23,7 +98,7 @@ struct Line {
 }
 
 /// A way back for one request.
-pub(super) fn channel() -> (ReplyTo, Replies) {
+fn channel() -> (ReplyTo, Replies) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING + 1);
     let line = Mutex::new(Line {
         end: sender.clone().try_reserve_owned().ok(),
@@ -58,7 +133,7 @@ impl Replies {
     }
 
     /// How it ended, once it has.
-    pub(super) async fn end(&mut self) -> Option<JobUpdate> {
+    async fn end(&mut self) -> Option<JobUpdate> {
         while let Some(update) = self.next().await {
             if update.state.has_ended() {
                 return Some(update);
@@ -68,7 +143,7 @@ impl Replies {
     }
 
     /// How it ended, where it has already.
-    pub(super) fn try_end(&mut self) -> Option<JobUpdate> {
+    fn try_end(&mut self) -> Option<JobUpdate> {
         while let Ok(update) = self.0.try_recv() {
             if update.state.has_ended() {
                 return Some(update);

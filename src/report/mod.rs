@@ -3,9 +3,11 @@
 //! Timestamps are RFC 3339 with the offset of local time; every payload has `schema`, the version of its layout, which only
 //! ever gains fields.
 
+pub mod chat;
 mod fields;
 mod header;
 mod health;
+mod model_card;
 mod reply;
 mod request;
 mod result;
@@ -14,6 +16,7 @@ mod short;
 pub use fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
 pub use header::{Header, Origin};
 pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
+pub use model_card::ModelCard;
 pub use reply::ReplyTo;
 pub use request::{
     Ask, Cancel, Describe, Dictation, MAX_NAME_BYTES, Name, Payload, Picture, Request, Switch,

@@ -65,6 +65,8 @@ pub struct ReportTiming {
     pub latency_ms: f64,
     /// Tokens of the prompt, soft tokens included.
     pub prompt_tokens: usize,
+    /// Those of them that were read before: their keys and values were kept.
+    pub cached_tokens: usize,
     /// Tokens of the answer.
     pub tokens: usize,
     /// Tokens of the answer per second.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 pub use fault::{Fault, fault};
 pub use secure::{Encrypted, Secure};
@@ -152,4 +152,23 @@ fn bad(key: &'static str, path: &Path, reason: impl std::fmt::Display) -> TlsErr
         path: path.to_owned(),
         reason: reason.to_string(),
     }
+}
+
+/// How clients are met: with a certificate, those between it and its authority, and its key.
+///
+/// # Errors
+/// A file cannot be read or does not hold what its key says, or the key is not the certificate's.
+pub fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain = certificates("tls_certificate_file", certificate)?;
+    let private = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| bad("tls_key_file", key, no_key(error)))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Setup(error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, private);
+    config
+        .map(Arc::new)
+        .map_err(|error| bad("tls_certificate_file", certificate, error))
 }

@@ -50,6 +50,7 @@ fn assert_names_every_key(known: &str, reference: &str) {
         "mqtt",
         "dbus",
         "wyoming",
+        "http",
         "queue",
         "degrade",
         "log",

@@ -19,7 +19,9 @@ use crate::pipeline::{
 use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report, ReportTiming};
 
 mod caption;
+mod chat;
 mod question;
+mod transcript;
 mod utterance;
 mod wake_phrase;
 
@@ -171,6 +173,7 @@ impl Desk {
             Work::Caption(_) | Work::Describe { .. } => (false, true),
             Work::Recognize { .. } => (false, false),
             Work::Ask(ask) => (ask.audio.is_some(), ask.image.is_some()),
+            Work::Chat(chat) => chat::towers(chat),
         };
         let outer = engine.swap_on_step(Box::new(watch(&job.ticket, &self.heartbeat)));
         let hearing = match &mut job.work {
@@ -189,6 +192,7 @@ impl Desk {
             Work::Recognize { text } => task.recognize(text),
             Work::Caption(caption) => task.caption(caption),
             Work::Ask(ask) => task.ask(ask),
+            Work::Chat(chat) => task.chat(chat),
             Work::Describe { image, wish } => task.describe(image, wish),
             Work::Transcribe(transcribe) => task.transcribe(transcribe),
         }
@@ -290,15 +294,14 @@ impl Task<'_> {
     fn stream(&mut self, request: &Request) -> Result<Option<Answer>, EngineError> {
         let (events, job) = (self.desk.events.clone(), self.job);
         self.answer_as_it_comes(request, &mut |text| {
-            if let Some(asker) = &job.asker {
-                let update = Box::new(JobUpdate {
-                    partial: Some(text.to_owned()),
-                    ..JobUpdate::new(asker, JobState::Running)
-                });
-                events.blocking_send(Event::Told(Told::Asker(update))).ok();
-            }
+            tell_piece(&events, job, text);
             ControlFlow::Continue(())
         })
+    }
+
+    /// Tells whoever asked a piece of the text.
+    fn piece(&self, text: &str) {
+        tell_piece(&self.desk.events, self.job, text);
     }
 
     fn answer_as_it_comes(
@@ -361,6 +364,7 @@ impl Task<'_> {
             decode_ms: timing.decode_ms,
             latency_ms: since.elapsed().as_secs_f64() * 1e3,
             prompt_tokens: timing.prompt_tokens,
+            cached_tokens: timing.cached_tokens,
             tokens: timing.tokens,
             tps: timing.tokens_per_second(),
         }
@@ -376,6 +380,16 @@ impl Task<'_> {
         } else {
             self.job.too_late()
         }
+    }
+}
+
+fn tell_piece(events: &mpsc::Sender<Event>, job: &Job, text: &str) {
+    if let Some(asker) = &job.asker {
+        let update = Box::new(JobUpdate {
+            partial: Some(text.to_owned()),
+            ..JobUpdate::new(asker, JobState::Running)
+        });
+        events.blocking_send(Event::Told(Told::Asker(update))).ok();
     }
 }
 
@@ -413,10 +427,13 @@ pub(super) fn stopping() -> ErrorBody {
 fn engine_error(error: &EngineError) -> ErrorBody {
     let code = match error {
         EngineError::Slice(_) => ErrorCode::NotFound,
-        EngineError::Prompt(PromptError::NoThinking { .. }) => ErrorCode::Invalid,
-        EngineError::Text(_) | EngineError::Prompt(_) => ErrorCode::TooLarge,
+        EngineError::Prompt(PromptError::TooLong { .. }) | EngineError::Text(_) => {
+            ErrorCode::TooLarge
+        }
         EngineError::Clip(_) => ErrorCode::InvalidAudio,
         EngineError::Grammar(_)
+        | EngineError::Prompt(_)
+        | EngineError::NoTower { .. }
         | EngineError::Sampling(_)
         | EngineError::Vision(VisionError::SoftTokens { .. } | VisionError::ForeignOption { .. }) => {
             ErrorCode::Invalid

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Task, engine_error};
 use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::Understanding;
-use crate::pipeline::{Answer, Grammar, Media, Message, Part, PictureOptions, Request};
+use crate::pipeline::{Grammar, Media, Message, Part, PictureOptions, Request};
 use crate::report::{Ask, Attachment, ErrorBody, ErrorCode, Reply, ReportTiming, Transcribe, Wish};
 
 /// Why there is no text.
@@ -49,9 +49,7 @@ impl Task<'_> {
         }
         if let Some(audio) = &ask.audio {
             let clip = Media::clip(&audio.0, &limits.audio).map_err(super::invalid_audio)?;
-            if !self.holds_speech(&clip) {
-                return Err(super::invalid_audio(NO_SPEECH_TO_ASK_ABOUT));
-            }
+            self.need_speech(&clip)?;
             user.push(Part::Media(clip));
         }
         user.push(Part::Text(ask.prompt.clone()));
@@ -95,6 +93,9 @@ impl Task<'_> {
     }
 
     pub(super) fn transcribe(&mut self, transcribe: &Transcribe) {
+        if transcribe.in_pieces {
+            return self.transcribe_pieces(transcribe);
+        }
         let since = self.job.queued_at;
         self.begun();
         match Media::clip(&transcribe.audio.0, &self.settings().config.limits.audio) {
@@ -107,6 +108,14 @@ impl Task<'_> {
         }
     }
 
+    /// Nobody is asked about sound in which nobody speaks.
+    pub(super) fn need_speech(&self, clip: &Media) -> Result<(), ErrorBody> {
+        match self.holds_speech(clip) {
+            true => Ok(()),
+            false => Err(super::invalid_audio(NO_SPEECH_TO_ASK_ABOUT)),
+        }
+    }
+
     /// Whether somebody speaks in a clip.
     fn holds_speech(&self, clip: &Media) -> bool {
         match clip {
@@ -115,36 +124,6 @@ impl Task<'_> {
             }
             Media::Image(..) => true,
         }
-    }
-
-    fn transcript(
-        &mut self,
-        transcribe: &Transcribe,
-        clip: Media,
-    ) -> Result<Option<Answer>, ErrorBody> {
-        let settings = std::sync::Arc::clone(&self.job.settings);
-        let language = transcribe.language.as_ref();
-        let language = language.map_or("English", |name| name.as_str());
-        let prompt = settings
-            .config
-            .tasks
-            .transcribe(language)
-            .map_err(|error| ErrorBody {
-                code: ErrorCode::Failed,
-                message: error.to_string(),
-            })?;
-        let limit = settings.max_tokens;
-        let max_tokens = transcribe
-            .max_tokens
-            .map_or(limit, |asked| asked.min(limit));
-        let request = Request {
-            messages: Message::user(vec![Part::Media(clip), Part::Text(prompt)]),
-            matformer: self.slice(transcribe.matformer.as_ref()),
-            thinking: None,
-            conversation: None,
-            generation: self.engine.most_likely(max_tokens),
-        };
-        self.answer(&request).map_err(|error| engine_error(&error))
     }
 
     /// Which command a sentence is, told in the reply's details.

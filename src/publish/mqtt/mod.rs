@@ -168,7 +168,12 @@ impl Mqtt {
         info: Info,
         requests: mpsc::Sender<Request>,
     ) -> Result<Mqtt, MqttError> {
-        Mqtt::start_for(config, Inside { info, requests }, Answers::default())
+        let inside = Inside {
+            info,
+            requests,
+            card: Arc::default(),
+        };
+        Mqtt::start_for(config, inside, Answers::default())
     }
 
     /// The same, for answers to what an earlier connection was asked, too.
@@ -177,7 +182,7 @@ impl Mqtt {
         inside: Inside,
         answers: Answers,
     ) -> Result<Mqtt, MqttError> {
-        let Inside { info, requests } = inside;
+        let Inside { info, requests, .. } = inside;
         config.check().map_err(MqttError::Config)?;
         let broker = config.broker().map_err(MqttError::Config)?;
         let tls = if broker.tls {

@@ -5,17 +5,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
-use ulid::Ulid;
 
 use super::Shared;
 use super::framing::{self, Event, Fault};
 use super::info;
 use super::sound::Sound;
 use crate::guard::harmless::short;
-use crate::publish::replies::{self, Replies};
-use crate::report::{
-    Cancel, Dictation, JobState, JobUpdate, Name, Origin, Payload, ReplyTo, Request,
-};
+use crate::publish::replies::Asked;
+use crate::report::{Dictation, JobState, JobUpdate, Origin, Payload};
 use crate::utterance;
 
 /// Bytes of sound that are decoded together.
@@ -32,33 +29,12 @@ pub(super) enum Ended {
     Refused(String),
 }
 
-/// An answer that is waited for. Dropped before it came, its job is cancelled.
-struct Awaited {
-    job: String,
-    answers: Replies,
-    shared: Arc<Shared>,
-    came: bool,
-}
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        if self.came {
-            return;
-        }
-        if let Ok(job) = Name::new("job", self.job.clone()) {
-            let cancel = request(Payload::Cancel(Cancel::Job(job)), ReplyTo::nobody());
-            // Where the daemon has no ear for it, the job ends by its deadline.
-            self.shared.requests.try_send(cancel).ok();
-        }
-    }
-}
-
 /// Speech that comes.
 struct Utterance {
     sound: Sound,
     /// `None` once it was cut at the longest length.
     sender: Option<utterance::Sender>,
-    awaited: Awaited,
+    awaited: Asked,
 }
 
 /// A client and what it has said so far.
@@ -69,11 +45,6 @@ pub(super) struct Client<R, W> {
     /// The language that `transcribe` named, in the prompt's words.
     language: Option<String>,
     utterance: Option<Utterance>,
-}
-
-fn request(payload: Payload, reply: ReplyTo) -> Request {
-    let id = Ulid::generate().to_string();
-    Request::new(id, Origin::Wyoming, None, payload, reply)
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
@@ -159,19 +130,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 
     /// Asks the daemon for something.
-    fn ask(&self, payload: Payload) -> Result<Awaited, Ended> {
-        let (reply, answers) = replies::channel();
-        let request = request(payload, reply);
-        let job = request.header.id.clone();
+    fn ask(&self, payload: Payload) -> Result<Asked, Ended> {
         let busy = || Ended::Refused("the daemon has too much to do: ask again later".to_owned());
-        let sent = self.shared.requests.try_send(request);
-        let awaited = Awaited {
-            job,
-            answers,
-            shared: Arc::clone(&self.shared),
-            came: sent.is_err(),
-        };
-        sent.map(|()| awaited).map_err(|_| busy())
+        Asked::new(&self.shared.requests, Origin::Wyoming, payload).ok_or_else(busy)
     }
 
     /// Speech begins: the model is made ready while it comes.
@@ -204,8 +165,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             return Ok(());
         };
         // It may have been refused, or its time may be over.
-        if let Some(update) = utterance.awaited.answers.try_end() {
-            utterance.awaited.came = true;
+        if let Some(update) = utterance.awaited.try_end() {
             return Err(Ended::Refused(told(&update)));
         }
         // A whole clip may come at once: it is decoded piece by piece, others' turn between, and nothing beyond what is heard.
@@ -280,7 +240,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 
     /// The answer, or nothing where the client goes before it comes.
-    async fn answer(&mut self, mut awaited: Awaited) -> Result<Option<JobUpdate>, Ended> {
+    async fn answer(&mut self, mut asked: Asked) -> Result<Option<JobUpdate>, Ended> {
         let gone = async {
             // Whoever says more before the answer is still there; what it says is read after.
             match self.input.fill_buf().await {
@@ -289,10 +249,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             }
         };
         let update = tokio::select! {
-            update = awaited.answers.end() => update,
+            update = asked.end() => update,
             () = gone => return Ok(None),
         };
-        awaited.came = true;
         // The daemon drops the way back only where it ends itself.
         update
             .map(Some)

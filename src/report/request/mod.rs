@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::chat::Chat;
 use super::fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
 use super::header::{Header, Origin};
 use super::reply::ReplyTo;
@@ -54,6 +55,8 @@ impl Request {
 pub enum Payload {
     /// An answer.
     Ask(Ask),
+    /// An answer to a whole conversation.
+    Chat(Box<Chat>),
     /// What a camera, or an attached picture, shows.
     Describe(Describe),
     /// What is said in attached audio.
@@ -114,6 +117,7 @@ impl Payload {
     fn kind(&self) -> &'static str {
         match self {
             Payload::Ask(_) => "ask",
+            Payload::Chat(_) => "chat",
             Payload::Describe(_) => "describe",
             Payload::Transcribe(_) => "transcribe",
             Payload::Dictate(_) => "dictate",
@@ -300,6 +304,10 @@ pub struct Transcribe {
     pub max_tokens: Option<usize>,
     /// Milliseconds after which the job is given up.
     pub timeout_ms: Option<u64>,
+    /// Sound of any length, cut at pauses: the reply's details have the pieces, and their texts are told as they come.
+    pub in_pieces: bool,
+    /// The language that it is translated into.
+    pub into: Option<Name>,
 }
 
 impl TryFrom<TranscribeFields> for Transcribe {
@@ -314,6 +322,8 @@ impl TryFrom<TranscribeFields> for Transcribe {
             matformer: Name::optional("matformer", fields.matformer)?,
             max_tokens: fields.max_tokens,
             timeout_ms: fields.timeout_ms,
+            in_pieces: false,
+            into: None,
         })
     }
 }

@@ -1,0 +1,189 @@
+//! How everything is, kept from what the daemon tells, for a page that has just been opened.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::extract;
+use axum::response::Response;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+
+use super::events::{self, Event};
+use crate::media::DeviceState;
+use crate::publish::http::Shared;
+use crate::publish::http::answer::{ask, json as answered};
+use crate::publish::http::fault::Fault;
+use crate::publish::mqtt;
+use crate::report::{Payload, Report};
+
+/// What was heard and seen before the page was opened, and is still shown.
+const RECENT: usize = 50;
+
+/// Events that may wait for a page; a slower one misses some.
+const WAITING: usize = 256;
+
+/// A microphone or a camera, as it was told last.
+#[derive(Debug, Default)]
+struct Device {
+    state: &'static str,
+    reason: Option<String>,
+    /// Whether somebody speaks, or something moves.
+    active: bool,
+    captions: bool,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    microphones: BTreeMap<String, Device>,
+    cameras: BTreeMap<String, Device>,
+    pictures: BTreeMap<String, Arc<[u8]>>,
+    recent: VecDeque<Event>,
+}
+
+/// What is known, and who hears of more.
+#[derive(Debug)]
+pub(in crate::publish::http) struct State {
+    known: Mutex<Known>,
+    events: broadcast::Sender<Event>,
+}
+
+fn state_of(state: &DeviceState, off: &'static str) -> (&'static str, Option<String>) {
+    let reason = match state {
+        DeviceState::Offline { reason } => Some(reason.clone()),
+        DeviceState::Online | DeviceState::Off => None,
+    };
+    (state.name(off), reason)
+}
+
+impl State {
+    pub(in crate::publish::http) fn new() -> State {
+        State {
+            known: Mutex::default(),
+            events: broadcast::Sender::new(WAITING),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what happened, and tells every page.
+    pub(in crate::publish::http) fn take(&self, report: &Report) {
+        let mut known = self.known();
+        match report {
+            Report::MicrophoneState { id, state } => {
+                let device = known.microphones.entry(id.clone()).or_default();
+                (device.state, device.reason) = state_of(state, "muted");
+            }
+            Report::Speech { id, speaking } => {
+                known.microphones.entry(id.clone()).or_default().active = *speaking;
+            }
+            Report::CameraState { id, state } => {
+                let device = known.cameras.entry(id.clone()).or_default();
+                (device.state, device.reason) = state_of(state, "disabled");
+            }
+            Report::Motion { id, moving } => {
+                known.cameras.entry(id.clone()).or_default().active = *moving;
+            }
+            Report::Captions { id, enabled } => {
+                known.cameras.entry(id.clone()).or_default().captions = *enabled;
+            }
+            Report::Caption {
+                event,
+                image: Some(image),
+            } => {
+                known
+                    .pictures
+                    .insert(event.source.clone(), Arc::clone(image));
+            }
+            _ => {}
+        }
+        let Some(event) = events::of(report) else {
+            return;
+        };
+        if event.stays() {
+            known.recent.truncate(RECENT - 1);
+            known.recent.push_front(event.clone());
+        }
+        drop(known);
+        // Nobody may be listening.
+        self.events.send(event).ok();
+    }
+
+    /// What happens from now on.
+    pub(super) fn listen(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// The last picture of a camera, JPEG or PNG.
+    pub(super) fn picture(&self, camera: &str) -> Option<Arc<[u8]>> {
+        self.known().pictures.get(camera).cloned()
+    }
+}
+
+/// What is wrong, and what to do: as far as the running program knows. `gemmad doctor` looks deeper.
+fn doctor(known: &Known, health: &Value) -> Vec<Value> {
+    let mut findings = Vec::new();
+    let mut add = |check: &str, found: &str, advice: &str| {
+        findings
+            .push(json!({ "check": check, "state": "warning", "found": found, "advice": advice }));
+    };
+    for reason in health["degraded"].as_array().into_iter().flatten() {
+        let advice = "less is done until it is well: cool it, or give it more memory";
+        add("board", reason.as_str().unwrap_or_default(), advice);
+    }
+    let devices = [
+        ("microphone", &known.microphones),
+        ("camera", &known.cameras),
+    ];
+    for (what, devices) in devices {
+        for (id, device) in devices {
+            if let Some(reason) = &device.reason {
+                let advice = "see what `gemmad doctor` and `gemmad devices` say on the board";
+                add(&format!("{what} {id}"), reason, advice);
+            }
+        }
+    }
+    findings
+}
+
+pub(super) async fn state(
+    extract::State(shared): extract::State<Arc<Shared>>,
+) -> Result<Response, Fault> {
+    let health = Value::Object(ask(&shared, Payload::Stats)?.whole().await?.details);
+    let info = shared.info().clone();
+    let known = shared.page.known();
+    let nothing = Device::default();
+    let microphones = info.microphones.iter().map(|microphone| {
+        let device = known.microphones.get(&microphone.id).unwrap_or(&nothing);
+        json!({
+            "id": microphone.id, "name": microphone.name, "state": device.state, "reason": device.reason,
+            "muted": device.state == "muted", "speech": device.active,
+        })
+    });
+    let cameras = info.cameras.iter().map(|camera| {
+        let device = known.cameras.get(&camera.id).unwrap_or(&nothing);
+        json!({
+            "id": camera.id, "name": camera.name, "state": device.state, "reason": device.reason,
+            "enabled": device.state != "disabled", "motion": device.active, "captions": device.captions,
+            "has_picture": known.pictures.contains_key(&camera.id),
+        })
+    });
+    Ok(answered(&json!({
+        "name": mqtt::host_name(),
+        "version": info.version,
+        "model": shared.card.name,
+        "models": crate::publish::http::names::all(&shared.card),
+        "modalities": { "vision": shared.card.sees, "audio": shared.card.hears },
+        "listen": shared.options.listen.to_string(),
+        "url": shared.options.url(),
+        "has_key": shared.key.is_some(),
+        "info": info,
+        "microphones": microphones.collect::<Vec<_>>(),
+        "cameras": cameras.collect::<Vec<_>>(),
+        "health": health,
+        "queue": health["queues"],
+        "doctor": doctor(&known, &health),
+        "recent": known.recent.iter().map(Event::value).collect::<Vec<_>>(),
+    })))
+}
