@@ -457,6 +457,24 @@ def doors():
     }.items():
         seed("wyoming", name, sent)
 
+    def asked(path, body=b"", method="POST", head="Host: pi\r\n"):
+        body = body.encode() if isinstance(body, str) else body
+        return f"{method} {path} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    said = '"messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0K"}},{"type":"input_audio","input_audio":{"data":"UklGRg==","format":"wav"}}]}]'
+    form = "--b\r\nContent-Disposition: form-data; name=\"response_format\"\r\n\r\nsrt\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\nRIFF\r\n--b--\r\n"
+    of_form = "Host: pi\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    for name, sent in {
+        "chat": asked("/v1/chat/completions", "{" + said + ',"stream":true,"stop":["x"],"seed":-1,"top_k":-1,"stream_options":{"include_usage":true}}'), "schema": asked("/v1/chat/completions", "{" + said + ',"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object"}}}}'),
+        "responses": asked("/v1/responses", '{"input":[{"role":"user","content":"a"},{"type":"function_call_output","output":{"a":1}}],"stream":true,"text":{"format":{"type":"json_object"}}}'), "models": asked("//v1//models/", method="GET"), "model": asked("/v1/models/model:low-res", method="GET"),
+        "ollama": asked("/api/chat", '{"model":"model:latest","messages":[{"role":"user","content":"a","images":["iVBORw0K"]},{"role":"tool","content":"b"}],"options":{"num_predict":-1,"temperature":0},"think":false,"format":"json"}'), "generate": asked("/api/generate", '{"model":"model","prompt":"a","stream":false,"keep_alive":"5m"}'),
+        "load": asked("/api/generate", '{"model":"model","keep_alive":0}'), "show": asked("/api/show", '{"name":"model"}'), "pull": asked("/api/pull", '{"model":"other"}'), "form": asked("/v1/audio/transcriptions", form, head=of_form), "form-cut": asked("/v1/audio/translations", form[:60], head=of_form),
+        "two": asked("/api/tags", method="GET") + asked("/health", method="GET"), "chunks": b"POST /api/show HTTP/1.1\r\nHost: pi\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{\"name\":\"model\"}\r\n0\r\n\r\n", "both-lengths": b"POST /api/show HTTP/1.1\r\nHost: pi\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "no-host": asked("/", method="GET", head=""), "foreign": asked("/", method="GET", head="Host: evil.example\r\n"), "origin": asked("/api/tags", method="GET", head="Host: pi\r\nOrigin: https://evil.example\r\n"), "page": asked("/", method="GET", head="Host: pi\r\nAccept: text/html\r\n"),
+        "login": asked("/page/login", '{"key":"x"}'), "button": asked("/page/microphones/kitchen/mute"), "rubbish": b"\0\xff\r\n\r\n", "deep": asked("/api/chat", "[" * 300), "metrics": asked("/metrics", method="GET"), "long": b"GET /" + b"a" * 20000,
+    }.items():
+        seed("http", name, sent)
+
     def align(data, to):
         return data + bytes(-len(data) % to)
 

@@ -1,15 +1,18 @@
-//! What comes from the broker, from clients of the Wyoming server and over the bus.
+//! What comes from the broker, from clients of the Wyoming server and of the HTTP server, and over the bus.
 
 use std::io::Read;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use gemmad::publish::http::HttpServerOptions;
 use gemmad::publish::mqtt::MqttOptions;
 use gemmad::publish::wyoming::WyomingOptions;
-use gemmad::publish::{dbus, mqtt, wyoming};
-use gemmad::report::{Info, JobUpdate, Payload, Reply, Request};
+use gemmad::publish::{Inside, dbus, http, mqtt, wyoming};
+use gemmad::report::{Info, JobUpdate, ModelCard, Payload, Reply, Request};
 use gemmad::utterance::Progress;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::sync::mpsc;
 use tokio::task::unconstrained;
 
 /// What may be told of an input: it is read by a person, and goes back over the network.
@@ -72,6 +75,56 @@ pub(crate) fn wyoming(bytes: &[u8]) {
     for piece in [1, 7] {
         assert_eq!(converse(bytes, piece), whole, "in pieces of {piece}");
     }
+}
+
+/// What a client sends over a connection: whatever it is, the server answers, or closes, and has no fault of its own.
+pub(crate) fn http(bytes: &[u8]) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let answers = runtime.block_on(async {
+        let (requests, mut asked) = mpsc::channel::<Request>(8);
+        let inside = Inside {
+            info: info(),
+            card: Arc::new(ModelCard {
+                name: "model".to_owned(),
+                family: "Gemma 4".to_owned(),
+                hears: true,
+                ..ModelCard::default()
+            }),
+            requests,
+        };
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let options = HttpServerOptions::default();
+        let serve = http::converse(&options, inside, server);
+        let answer = async {
+            while let Some(request) = asked.recv().await {
+                let text = Some("said".to_owned());
+                let reply = Reply {
+                    text,
+                    ..Reply::default()
+                };
+                request
+                    .reply
+                    .tell(&JobUpdate::end(&request.header, Ok(reply)));
+            }
+            std::future::pending().await
+        };
+        let ask = async {
+            client.write_all(bytes).await.ok();
+            client.shutdown().await.ok();
+            let mut answers = Vec::new();
+            client.read_to_end(&mut answers).await.ok();
+            answers
+        };
+        tokio::select! {
+            ((), answers) = async { tokio::join!(serve, ask) } => answers,
+            () = answer => Vec::new(),
+        }
+    });
+    let fault = b"HTTP/1.1 500";
+    assert!(!answers.windows(fault.len()).any(|window| window == fault));
 }
 
 /// What the client is sent, and why it is let go where it is.

@@ -27,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("settings", words::settings),
     ("mqtt", doors::mqtt),
     ("wyoming", doors::wyoming),
+    ("http", doors::http),
     ("dbus", doors::dbus),
 ];
 

@@ -22,7 +22,7 @@ impl CheckConfig {
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         writeln!(
             output::out(),
-            "{}: good: {}, {}, {}; mqtt {}, dbus {}",
+            "{}: good: {}, {}, {}; mqtt {}, dbus {}, http {}",
             self.config.display(),
             plural(config.microphone.len(), "microphone"),
             plural(config.camera.len(), "camera"),
@@ -36,6 +36,11 @@ impl CheckConfig {
                 &config.dbus.bus
             } else {
                 "off"
+            },
+            if config.http.enabled {
+                config.http.url()
+            } else {
+                "off".to_owned()
             },
         )?;
         Ok(())

@@ -20,7 +20,7 @@ use crate::model::weights::PleOptions;
 use crate::pipeline::commands::{Command, CommandGrammar, Commands};
 use crate::pipeline::{AudioSection, PrefixCacheOptions, VisionSection};
 use crate::publish::dbus::DbusOptions;
-use crate::publish::http::HttpOptions;
+use crate::publish::http::HttpServerOptions;
 use crate::publish::mqtt::MqttOptions;
 use crate::publish::wyoming::WyomingOptions;
 
@@ -65,7 +65,7 @@ pub struct Config {
     /// Speech to text for Home Assistant's Assist.
     pub wyoming: WyomingOptions,
     /// Clients of OpenAI's and Ollama's protocols, and the page.
-    pub http: HttpOptions,
+    pub http: HttpServerOptions,
     /// What waits, and for how long.
     pub queue: Queue,
     /// When less is done.

@@ -6,7 +6,7 @@ use super::DaemonError;
 use super::demands::{check_cameras, check_slices};
 use crate::config::Config;
 use crate::media::CaptureEvent;
-use crate::pipeline::{Engine, EngineError, GroupMemory, PictureSpec, Residency};
+use crate::pipeline::{Engine, EngineError, GroupMemory, PictureSpec, Residency, RowCounts};
 use crate::report::{JobUpdate, ModelCard, Report, Request};
 
 /// Something that happened.
@@ -46,8 +46,8 @@ pub(super) enum WorkerNote {
     Loaded(Box<Loaded>),
     /// The model cannot be opened; the worker has ended.
     OpenFailed(EngineError),
-    /// Memory of each parameter group changed.
-    Memory(Vec<GroupMemory>),
+    /// Memory of each parameter group changed; and how many rows of per-layer embeddings have been needed.
+    Memory(Vec<GroupMemory>, RowCounts),
 }
 
 /// What is known of the model once it is open.

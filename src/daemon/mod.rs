@@ -22,6 +22,7 @@ mod reports;
 mod requests;
 mod settings;
 mod state;
+mod switching;
 mod systemd;
 mod vitals;
 mod worker;
@@ -296,7 +297,8 @@ impl Daemon {
 
     fn worker_note(&mut self, note: WorkerNote) {
         match note {
-            WorkerNote::Memory(memory) => {
+            WorkerNote::Memory(memory, ple) => {
+                self.record.ple = ple;
                 let states = |memory: &[crate::pipeline::GroupMemory]| -> Vec<String> {
                     memory
                         .iter()

@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::vitals::{Degraded, Vitals};
 use crate::config::Config;
 use crate::media::CaptionTrigger;
-use crate::pipeline::GroupMemory;
+use crate::pipeline::{GroupMemory, RowCounts};
 use crate::report::{
     CameraInfo, CaptionEvent, ErrorBody, EventType, Health, Info, JobUpdate, MicrophoneInfo,
     MqttHealth, Queues, Reply, Report, ReportTiming, SCHEMA, VoiceEvent,
@@ -151,6 +151,7 @@ pub(super) struct Record {
     pub(super) started: Instant,
     pub(super) queues: Queues,
     pub(super) memory: Vec<GroupMemory>,
+    pub(super) ple: RowCounts,
     pub(super) tokens_per_second: f64,
     pub(super) prefill_tokens_per_second: f64,
     pub(super) last_error: Option<String>,
@@ -162,6 +163,7 @@ impl Record {
             started: Instant::now(),
             queues: Queues::default(),
             memory,
+            ple: RowCounts::default(),
             tokens_per_second: 0.0,
             prefill_tokens_per_second: 0.0,
             last_error: None,
@@ -179,7 +181,8 @@ impl Record {
             self.tokens_per_second = timing.tps;
         }
         if timing.prefill_ms > 0.0 {
-            self.prefill_tokens_per_second = timing.prompt_tokens as f64 * 1e3 / timing.prefill_ms;
+            let read = timing.prompt_tokens.saturating_sub(timing.cached_tokens);
+            self.prefill_tokens_per_second = read as f64 * 1e3 / timing.prefill_ms;
         }
     }
 
@@ -223,6 +226,8 @@ impl Record {
             mqtt,
             tokens_per_second: self.tokens_per_second,
             prefill_tokens_per_second: self.prefill_tokens_per_second,
+            ple_rows: self.ple.used,
+            ple_row_reads: self.ple.read,
             last_error: self.last_error.clone(),
         }
     }

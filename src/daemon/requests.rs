@@ -9,11 +9,11 @@ use serde_json::json;
 use super::job::{Job, Speaker, Ticket, Utterance, Work};
 use super::queue::Cancelled;
 use super::{Daemon, reports};
-use crate::media::{CameraControl, MicrophoneControl};
+use crate::media::MicrophoneControl;
 use crate::pipeline::{Group, PictureOptions};
 use crate::report::{
     Cancel, Describe, Dictation, ErrorBody, ErrorCode, Header, JobUpdate, Origin, Payload, Picture,
-    ReplyTo, Report, Request, Switch,
+    ReplyTo, Report, Request,
 };
 
 /// Requests that have not ended, of every door: whose they are, and where their answers go.
@@ -79,7 +79,7 @@ impl Open {
 
 /// What has a device.
 #[derive(Clone, Copy)]
-enum Source {
+pub(super) enum Source {
     Microphone,
     Camera,
 }
@@ -93,7 +93,7 @@ impl Source {
     }
 }
 
-fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
+pub(super) fn error(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
     ErrorBody::new(code, message)
 }
 
@@ -229,7 +229,7 @@ impl Daemon {
     }
 
     /// Whether it can be switched: what waits for its device is opened as it is switched then.
-    fn need_switch(&self, what: Source, id: &str) -> Result<(), ErrorBody> {
+    pub(super) fn need_switch(&self, what: Source, id: &str) -> Result<(), ErrorBody> {
         let runs = match what {
             Source::Microphone => self.devices.microphones.contains_key(id),
             Source::Camera => self.devices.cameras.contains_key(id),
@@ -362,95 +362,5 @@ impl Daemon {
             }
         }
         Ok(json!({ "cancelled": meant }))
-    }
-
-    /// Changes a switch, keeps it, and tells everybody. One that stands as it is wanted is left alone, and nobody is told.
-    fn switch(&mut self, switch: &Switch) -> Result<serde_json::Value, ErrorBody> {
-        if self.stands(switch)? {
-            return Ok(json!({ "unchanged": true }));
-        }
-        let report = match switch {
-            Switch::Mute { id, muted } => {
-                self.devices
-                    .control_microphone(id, MicrophoneControl::Mute(*muted));
-                self.switches.muted.insert(id.to_string(), *muted);
-                None // its state follows when the device is closed or open
-            }
-            Switch::Enable { id, enabled } => {
-                self.devices
-                    .control_camera(id, CameraControl::Enable(*enabled));
-                self.switches.enabled.insert(id.to_string(), *enabled);
-                None
-            }
-            Switch::Captions { id, enabled } => {
-                self.devices
-                    .control_camera(id, CameraControl::Captions(*enabled));
-                self.switches.captions.insert(id.to_string(), *enabled);
-                Some(Report::Captions {
-                    id: id.to_string(),
-                    enabled: *enabled,
-                })
-            }
-            Switch::Matformer(name) => {
-                self.switches.matformer = Some(name.to_string());
-                Some(Report::Matformer(name.to_string()))
-            }
-            Switch::MaxTokens(tokens) => {
-                self.switches.max_tokens = Some(*tokens);
-                Some(Report::MaxTokens(*tokens))
-            }
-        };
-        let kept = self.keeping.changed();
-        if kept {
-            self.state_file.save(&self.switches);
-        }
-        let degraded = self.monitor.degraded().is_degraded();
-        self.settings = Arc::new(self.settings.for_board(&self.switches, degraded));
-        // What could not be written yet is told with the next tick, which writes it.
-        if let Some(report) = report.filter(|_| kept) {
-            self.doors.publish(&report);
-        }
-        Ok(json!({}))
-    }
-
-    /// Whether a switch stands as it is wanted; an error where there is none, or no such value.
-    fn stands(&self, switch: &Switch) -> Result<bool, ErrorBody> {
-        let switches = &self.switches;
-        Ok(match switch {
-            Switch::Mute { id, muted } => {
-                self.need_switch(Source::Microphone, id)?;
-                switches.is_muted(id) == *muted
-            }
-            Switch::Enable { id, enabled } => {
-                self.need_switch(Source::Camera, id)?;
-                switches.is_enabled(id) == *enabled
-            }
-            Switch::Captions { id, enabled } => {
-                self.need_switch(Source::Camera, id)?;
-                switches.has_captions(id) == *enabled
-            }
-            Switch::Matformer(name) => {
-                if !self.loaded.slices.contains(name) {
-                    let slices = self.loaded.slices.join(", ");
-                    let message = format!("the model has no slice {name:?}; it has {slices}");
-                    return Err(error(ErrorCode::NotFound, message));
-                }
-                let configured = self.settings.config.matformer.slice.as_ref();
-                let usual = (switches.matformer.as_ref())
-                    .or(configured)
-                    .or(self.loaded.slices.first());
-                usual.is_some_and(|usual| *usual == **name)
-            }
-            Switch::MaxTokens(tokens) => {
-                let limit = self.settings.config.queue.max_tokens;
-                if *tokens == 0 || *tokens > limit {
-                    let message = format!(
-                        "max_tokens {tokens}: it must be 1 to {limit} ([queue] max_tokens)"
-                    );
-                    return Err(error(ErrorCode::Invalid, message));
-                }
-                switches.max_tokens.unwrap_or(limit) == *tokens
-            }
-        })
     }
 }

@@ -13,6 +13,7 @@ use super::error::EngineError;
 use super::memory_lock;
 use super::options::{DecodeShortcuts, EngineOptions};
 use super::prefix_cache::PrefixCache;
+use super::prefixes::{Known, Prefixes};
 use super::{Answer, FinishReason, Part, Request, Timing};
 use crate::model::architecture::Architecture;
 use crate::model::decoder::kv_cache::KvCache;
@@ -20,7 +21,7 @@ use crate::model::decoder::{Decoder, Slice, SliceError, Slices};
 use crate::model::family;
 use crate::model::generation_config::GenerationConfig;
 use crate::model::grammar;
-use crate::model::prompt::{self, Message, Prompt, PromptOptions};
+use crate::model::prompt::{self, Message, Prompt, PromptOptions, Role};
 use crate::model::sampler::Sampling;
 use crate::model::spec::Spec;
 use crate::model::tensor_table::EncoderTensor;
@@ -48,6 +49,7 @@ pub struct Engine {
     pub(super) options: EngineOptions,
     pub(super) conversations: Conversations,
     pub(super) prefix_cache: Option<PrefixCache>,
+    pub(super) prefixes: Prefixes,
     /// Made when an answer is first constrained.
     grammars: Option<grammar::Compiler>,
     pub(super) on_step: OnStep,
@@ -136,6 +138,7 @@ impl Engine {
         Ok(Engine {
             warnings,
             prefix_cache,
+            prefixes: Prefixes::new(options.prefix_bytes),
             logits: vec![0.0; spec.text_vocab_size],
             encoders,
             residency,
@@ -295,18 +298,27 @@ impl Engine {
             next = self.go_on(name, &mut system, thinking, &messages, &mut conversation)?;
         }
         let resumed = next.is_some();
-        let ids = match next {
-            Some(ids) => ids,
+        match next {
+            Some(ids) => {
+                let rows = self.media_rows(&ids, &rows);
+                self.prefill(&mut conversation, &ids, &rows, give_way)?;
+            }
             None => {
                 conversation.thinking = request.thinking == Some(true);
                 let ids = self.render(&messages, conversation.thinking)?.ids;
-                let fixed = self.fixed_tokens(&messages, conversation.thinking, &ids)?;
-                self.prefill_fixed(&mut conversation, &ids[..fixed], give_way)?;
-                ids[fixed..].to_vec()
+                let rows = self.media_rows(&ids, &rows);
+                let prompt = Known {
+                    ids: &ids,
+                    rows: &rows,
+                    fixed: self.fixed_tokens(&messages, conversation.thinking, &ids)?,
+                    goes_on: messages
+                        .iter()
+                        .any(|message| message.role == Role::Assistant),
+                    more_follows: false,
+                };
+                self.prefill_known(&mut conversation, prompt, give_way)?;
             }
-        };
-        let rows = self.media_rows(&ids, &rows);
-        self.prefill(&mut conversation, &ids, &rows, give_way)?;
+        }
         let generation = &request.generation;
         let keeps = request.conversation.is_some();
         // The user's next message will stand behind an answer without thoughts.

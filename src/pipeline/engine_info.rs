@@ -12,7 +12,7 @@ use crate::model::encoder::PictureOptions;
 use crate::model::files;
 use crate::model::prompt::PromptOptions;
 use crate::model::sampler::{Sampling, random_seed};
-use crate::model::weights::{Group, PACK_JSON, TensorInfo};
+use crate::model::weights::{Group, PACK_JSON, RowCounts, TensorInfo};
 use crate::report::ModelCard;
 
 /// The most that a file may have that a [`ModelCard`] is made of.
@@ -89,6 +89,11 @@ impl Engine {
             soft_tokens: pictures.map_or_else(Vec::new, |pictures| pictures.soft_tokens.to_vec()),
             template: String::from_utf8_lossy(&chat_template).into_owned(),
         }
+    }
+
+    /// Rows of per-layer embeddings that have been needed, and read.
+    pub fn ple_rows(&self) -> RowCounts {
+        self.decoder.ple().counts()
     }
 
     /// Name of the instructions that the kernels use.

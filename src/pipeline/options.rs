@@ -28,6 +28,8 @@ pub struct EngineOptions {
     pub conversation_bytes: u64,
     /// Where keys and values of prompt beginnings are kept.
     pub prefix_cache: PrefixCacheOptions,
+    /// Memory for keys and values of prompt beginnings, bytes; 0 for none.
+    pub prefix_bytes: u64,
 }
 
 impl Default for EngineOptions {
@@ -42,6 +44,7 @@ impl Default for EngineOptions {
             mlock: false,
             conversation_bytes: 256 << 20,
             prefix_cache: PrefixCacheOptions::default(),
+            prefix_bytes: 0,
         }
     }
 }

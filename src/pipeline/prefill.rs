@@ -1,12 +1,13 @@
 //! A prompt on its way into a conversation: its beginning perhaps from the prefix cache, the rest chunk by chunk.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer::milliseconds;
 use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
-use super::prefix_cache::PrefixCache;
-use crate::model::decoder::{Tokens, no_probe};
+use super::prefixes::{Known, Token, widths};
+use crate::model::decoder::{Slice, Tokens, no_probe};
 use crate::model::prompt::{Message, Role, system_message};
 
 impl Engine {
@@ -17,9 +18,10 @@ impl Engine {
         thinking: bool,
         ids: &[u32],
     ) -> Result<usize, EngineError> {
-        let Some(least) = self.prefix_cache.as_ref().map(PrefixCache::min_tokens) else {
+        if self.prefix_cache.is_none() && !self.prefixes.is_on() {
             return Ok(0);
-        };
+        }
+        let least = self.options.prefix_cache.min_tokens.max(1);
         let Some(system) = system_message(messages).filter(|_| ids.len() > least) else {
             return Ok(0);
         };
@@ -35,36 +37,114 @@ impl Engine {
         Ok(if fixed < least { 0 } else { fixed })
     }
 
-    /// Takes the beginning of a prompt into an empty conversation: from the prefix cache, or computed, and then kept there.
-    /// Text only.
-    pub(super) fn prefill_fixed(
+    /// Takes a prompt into an empty conversation, all but what is kept of it: the longest beginning that came before, from memory or disk.
+    /// What may come again is kept on the way.
+    pub(super) fn prefill_known(
         &mut self,
         conversation: &mut Conversation,
-        ids: &[u32],
+        prompt: Known<'_>,
         give_way: GiveWay<'_>,
     ) -> Result<(), EngineError> {
-        let kv_layers = self.spec().own_kv_layers();
-        let kept = self
-            .prefix_cache
-            .as_ref()
-            .filter(|cache| ids.len() >= cache.min_tokens())
-            .map(|cache| cache.key(&conversation.slice, kv_layers, ids));
-        if let (Some(cache), Some(key)) = (&self.prefix_cache, &kept) {
-            let start = Instant::now();
-            if cache.load(key, &conversation.slice, &mut conversation.cache) {
-                conversation.timing.prefill_ms += milliseconds(start);
-                conversation.timing.prompt_tokens += ids.len();
-                conversation.timing.cached_tokens += ids.len();
-                return Ok(());
+        let Known { ids, rows, .. } = prompt;
+        let architecture = Arc::clone(&self.architecture);
+        let spec = architecture.spec();
+        let (kv_layers, width) = (spec.own_kv_layers(), spec.hidden_size);
+        let takes_row = |id: u32| spec.takes_row(id);
+        let text = ids.iter().take_while(|&&id| !takes_row(id)).count();
+        let rows_of = |ids: &[u32]| ids.iter().filter(|&&id| takes_row(id)).count() * width;
+        let tokens = match self.prefixes.is_on() {
+            true => self.prefixes.tokens(ids, rows, width, takes_row),
+            false => Vec::new(),
+        };
+        let most = prompt.most();
+        let start = Instant::now();
+        let (slice, cache) = (&conversation.slice, &mut conversation.cache);
+        let found =
+            self.prefixes
+                .take_over(slice, kv_layers, &tokens[..most.min(tokens.len())], cache);
+        let mut at = found.as_ref().map_or(0, |found| found.length);
+        if let Some(disk) = &self.prefix_cache {
+            let ids = &ids[..text.min(most)];
+            at = disk
+                .take_over(slice, kv_layers, ids, at, cache)
+                .unwrap_or(at);
+        }
+        // What was in memory when it came for the first time is worth a file when it comes again.
+        if let (Some(found), Some(disk)) = (found, &mut self.prefix_cache)
+            && found.first
+            && at == found.length
+            && (disk.min_tokens()..=text).contains(&at)
+        {
+            let key = disk.key(slice, kv_layers, &ids[..at]);
+            disk.keep(&key, cache, true);
+        }
+        if at > 0 {
+            conversation.timing.prefill_ms += milliseconds(start);
+            conversation.timing.prompt_tokens += at;
+            conversation.timing.cached_tokens += at;
+        }
+        let mut row = rows_of(&ids[..at]);
+        for (place, again) in self.places(&conversation.slice, &prompt, &tokens, at) {
+            let more = rows_of(&ids[at..place]);
+            self.prefill(
+                conversation,
+                &ids[at..place],
+                &rows[row..row + more],
+                give_way,
+            )?;
+            (at, row) = (place, row + more);
+            let (slice, cache) = (&conversation.slice, &conversation.cache);
+            if !tokens.is_empty() {
+                self.prefixes
+                    .keep(widths(slice, kv_layers), &tokens[..at], cache);
+            }
+            if let Some(disk) = &mut self.prefix_cache
+                && (disk.min_tokens()..=text).contains(&at)
+                && (again || at == prompt.fixed)
+            {
+                let key = disk.key(slice, kv_layers, &ids[..at]);
+                disk.keep(&key, cache, again);
             }
         }
-        if !ids.is_empty() {
-            self.prefill(conversation, ids, &[], give_way)?;
-        }
-        if let (Some(cache), Some(key)) = (&mut self.prefix_cache, &kept) {
-            cache.keep(key, &conversation.cache);
+        if at < ids.len() {
+            self.prefill(conversation, &ids[at..], &rows[row..], give_way)?;
         }
         Ok(())
+    }
+
+    /// Where keys and values are kept on the way, in order, from behind `from` on; and whether what stands before came before.
+    fn places(
+        &mut self,
+        slice: &Slice,
+        prompt: &Known<'_>,
+        tokens: &[Token],
+        from: usize,
+    ) -> Vec<(usize, bool)> {
+        let mut places = Vec::new();
+        let least = self.options.prefix_cache.min_tokens.max(1);
+        if prompt.fixed >= least {
+            places.push((prompt.fixed, false));
+        }
+        if self.prefixes.is_on() {
+            let turn = self.tokenizer.control().start_of_turn;
+            let turns = prompt.ids.iter().enumerate().filter(|(_, id)| **id == turn);
+            let turns: Vec<usize> = turns.map(|(at, _)| at).collect();
+            let widths = widths(slice, self.spec().own_kv_layers());
+            let parting = self.prefixes.parting(widths, tokens, &turns, from, least);
+            places.extend(parting.map(|at| (at, true)));
+            let last = turns
+                .last()
+                .filter(|last| prompt.goes_on && **last >= from + least);
+            places.extend(last.map(|last| (*last, false)));
+        }
+        places.retain(|(place, _)| *place > from && *place <= prompt.most());
+        places.sort_unstable();
+        places.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            earlier.1 |= same && later.1;
+            same
+        });
+        places
     }
 
     /// Takes tokens into a conversation; `rows` are the embeddings of those beyond the text vocabulary.

@@ -1,7 +1,7 @@
 //! Keys and values of prompt beginnings that come again, on disk (`[prefix_cache]`): instructions are read once, not before
 //! every question, and survive a restart.
 //!
-//! `gemmad-prefix-KEY.kv` holds what the model computed for some tokens; KEY is the hash of all that it depends on, so a file is
+//! `gemmad-prefix-N-KEY.kv` holds what the model computed for N tokens; KEY is the hash of all that it depends on, so a file is
 //! never out of date: at worst nobody asks for it any more, and the least recently used ones go when room is needed. A file is
 //! hashed when it is read; one that is damaged is removed. A beginning is kept from its second use on: what comes once would
 //! only wear the flash out.
@@ -17,6 +17,7 @@ use rustix::fs::OFlags;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::prefixes::widths;
 use crate::guard::private;
 use crate::model::decoder::Slice;
 use crate::model::decoder::kv_cache::{KvCache, KvType};
@@ -30,6 +31,8 @@ pub struct PrefixCacheOptions {
     pub dir: Option<PathBuf>,
     /// Size of all files together, MiB.
     pub max_mib: usize,
+    /// Memory for such beginnings besides, MiB; 0 for none.
+    pub memory_mib: usize,
     /// Tokens that a beginning must have to be kept.
     pub min_tokens: usize,
 }
@@ -39,6 +42,7 @@ impl Default for PrefixCacheOptions {
         PrefixCacheOptions {
             dir: None,
             max_mib: 256,
+            memory_mib: 192,
             min_tokens: 32,
         }
     }
@@ -120,15 +124,37 @@ impl PrefixCache {
     /// nothing of what is kept.
     pub(super) fn key(&self, slice: &Slice, kv_layers: usize, ids: &[u32]) -> String {
         let mut hash = self.model.clone();
-        for layer in 0..kv_layers {
-            hash.update(format!("{:?} ", slice.width(layer)));
-        }
+        hash.update(widths(slice, kv_layers));
         hash.update(bytemuck::cast_slice(ids));
-        hex::encode(hash.finalize())
+        format!("{}-{}", ids.len(), hex::encode(hash.finalize()))
+    }
+
+    /// Fills `cache`, which is empty or holds a shorter one, with the longest beginning of `ids` that is kept; its length, if it is
+    /// longer than `beyond`.
+    pub(super) fn take_over(
+        &self,
+        slice: &Slice,
+        kv_layers: usize,
+        ids: &[u32],
+        beyond: usize,
+        cache: &mut KvCache,
+    ) -> Option<usize> {
+        let length = |(path, ..): &(PathBuf, u64, SystemTime)| {
+            let name = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+            name.split_once('-')?.0.parse::<usize>().ok()
+        };
+        let mut lengths: Vec<usize> = self.files(SUFFIX).iter().filter_map(length).collect();
+        lengths.retain(|length| *length > beyond && *length <= ids.len());
+        lengths.sort_unstable();
+        lengths.dedup();
+        lengths.into_iter().rev().find(|&length| {
+            let key = self.key(slice, kv_layers, &ids[..length]);
+            self.load(&key, slice, cache)
+        })
     }
 
     /// Fills `cache`, which is empty, with what is kept under `key`; false where there is nothing.
-    pub(super) fn load(&self, key: &str, slice: &Slice, cache: &mut KvCache) -> bool {
+    fn load(&self, key: &str, slice: &Slice, cache: &mut KvCache) -> bool {
         let path = self.path(key);
         let mut bytes = Vec::new();
         // Whatever stands in its place is not waited for.
@@ -161,13 +187,23 @@ impl PrefixCache {
         whole
     }
 
-    /// Keeps what `cache` holds under `key`, from the second time on.
-    pub(super) fn keep(&mut self, key: &str, cache: &KvCache) {
+    /// Keeps what `cache` holds under `key`, from the second time on; at once where it is known that there was a first.
+    pub(super) fn keep(&mut self, key: &str, cache: &KvCache, again: bool) {
+        if again {
+            if !self.path(key).exists() {
+                self.write(key, cache);
+            }
+            return;
+        }
         let Some(at) = self.used_once.iter().position(|used| used == key) else {
             self.used_once.truncate(REMEMBERED - 1);
             return self.used_once.push_front(key.to_owned());
         };
         self.used_once.remove(at);
+        self.write(key, cache);
+    }
+
+    fn write(&self, key: &str, cache: &KvCache) {
         let mut bytes = cache.to_bytes();
         let hash = Sha256::digest(&bytes);
         bytes.extend_from_slice(&hash);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::answer::milliseconds;
 use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
+use super::prefixes::Known;
 use super::{Answer, AudioStream, Generation};
 use crate::model::prompt::{Message, Part, Role};
 
@@ -68,7 +69,14 @@ impl Engine {
             .map_or(prefix.ids.len(), |clip| clip.soft_tokens.start);
         let suffix = prefix.ids.split_off(at);
         let soft_id = self.spec().ids.media.map_or(0, |media| media.audio);
-        self.prefill_fixed(&mut conversation, &prefix.ids, give_way)?;
+        let before = Known {
+            ids: &prefix.ids,
+            rows: &[],
+            fixed: prefix.ids.len(),
+            goes_on: false,
+            more_follows: true,
+        };
+        self.prefill_known(&mut conversation, before, give_way)?;
         Ok(Speech {
             conversation,
             stream,

@@ -1,7 +1,7 @@
 //! A conversation to answer, as its whole: who said and showed what, and how the answer is chosen.
 
 use super::fields::Attachment;
-use super::request::Name;
+use super::name::Name;
 
 /// Who says a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

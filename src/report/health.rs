@@ -113,6 +113,10 @@ pub struct Health {
     pub tokens_per_second: f64,
     /// Prompt tokens per second of the last answer.
     pub prefill_tokens_per_second: f64,
+    /// Rows of per-layer embeddings that were needed since the start.
+    pub ple_rows: u64,
+    /// Those of them that were read from flash.
+    pub ple_row_reads: u64,
     /// The last error, and when.
     pub last_error: Option<String>,
 }

@@ -8,6 +8,7 @@ mod fields;
 mod header;
 mod health;
 mod model_card;
+mod name;
 mod reply;
 mod request;
 mod result;
@@ -17,10 +18,10 @@ pub use fields::{AskFields, Attachment, CancelFields, DescribeFields, Transcribe
 pub use header::{Header, Origin};
 pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
 pub use model_card::ModelCard;
+pub use name::{MAX_NAME_BYTES, Name};
 pub use reply::ReplyTo;
 pub use request::{
-    Ask, Cancel, Describe, Dictation, MAX_NAME_BYTES, Name, Payload, Picture, Request, Switch,
-    Transcribe, Wish,
+    Ask, Cancel, Describe, Dictation, Payload, Picture, Request, Switch, Transcribe, Wish,
 };
 pub use result::{
     CaptionEvent, CommandCall, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply,

@@ -17,6 +17,9 @@ mod faults;
 #[path = "../common/file_pcm.rs"]
 mod file_pcm;
 mod guard;
+mod http;
+#[path = "../common/http_client.rs"]
+mod http_client;
 mod lifecycle;
 mod listen;
 #[path = "../common/payloads.rs"]

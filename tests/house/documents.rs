@@ -72,7 +72,7 @@ pub(crate) const NEWEST: &[(&str, &[&str])] = &[
         "A model family",
         &["gemma4", "Gemma4", "Gemma4E2b", "NOT_YET"],
     ),
-    ("A door", &["Wyoming", "WyomingOptions", "wyoming"]),
+    ("A door", &["HttpServerOptions", "mod http"]),
     ("A capture source", &["HttpOptions", "Still", "mod still"]),
 ];
 

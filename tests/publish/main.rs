@@ -10,6 +10,9 @@
 #[path = "../common/broker.rs"]
 mod broker;
 mod dbus;
+mod http;
+#[path = "../common/http_client.rs"]
+mod http_client;
 mod mqtt;
 #[path = "../common/payloads.rs"]
 mod payloads;

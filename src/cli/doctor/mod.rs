@@ -161,6 +161,7 @@ impl Doctor {
                 tell(broker)?;
             }
             tell(found)?;
+            tell(services::http(&config.http, running))?;
             for microphone in &config.microphone {
                 tell(sources::microphone(microphone, running))?;
             }

@@ -1,10 +1,13 @@
-//! The broker and the bus, as the daemon would use them.
+//! The broker, the bus and the HTTP server, as the daemon would use them.
+
+use std::net::TcpListener;
 
 use super::Finding;
 use crate::cli::broker::block_on;
 use crate::config::Config;
 use crate::daemon;
 use crate::publish::dbus::{self, DbusError, DbusOptions, NameOwner};
+use crate::publish::http::{self, HttpServerOptions};
 use crate::publish::mqtt::{self, MqttError, Occupant, Unusable};
 use crate::report::Info;
 
@@ -144,6 +147,42 @@ fn owned(bus: &str, id: Option<u32>) -> Finding {
         found,
         "if that is not a gemmad, end it: the daemon cannot have the name",
     )
+}
+
+/// Whether key and certificate can be used, and the address is to be had, or a daemon has it.
+pub(super) fn http(config: &HttpServerOptions, running: bool) -> Finding {
+    if !config.enabled {
+        return Finding::ok("http", "http.enabled is false");
+    }
+    if let Err(error) = http::check_files(config) {
+        let advice = "the file must be there, and readable for the daemon's user";
+        return Finding::failing("http", error.to_string(), advice);
+    }
+    let url = config.url();
+    if let Err(error) = TcpListener::bind(config.listen) {
+        if running && error.kind() == std::io::ErrorKind::AddrInUse {
+            return Finding::ok("http", format!("the daemon answers at {url}"));
+        }
+        return Finding::failing(
+            "http",
+            format!("http.listen: cannot listen on {}: {error}", config.listen),
+            "another program has the port, perhaps Ollama itself: end it, or choose another port",
+        );
+    }
+    let found = format!("{url} is free for clients and the page");
+    if config.listen.ip().is_loopback() {
+        return Finding::ok("http", found);
+    }
+    if !config.has_key() {
+        let advice =
+            "whoever reaches it may ask, and see what is heard and seen: give http.api_key_file";
+        return Finding::warning("http", found, advice);
+    }
+    if !config.has_tls() {
+        let advice = "the key goes over the network in the clear: give http.tls_certificate_file and http.tls_key_file, or let a proxy encrypt";
+        return Finding::warning("http", found, advice);
+    }
+    Finding::ok("http", found)
 }
 
 fn no_runtime(check: &'static str, error: &std::io::Error) -> Finding {

@@ -279,3 +279,34 @@ fn sound_wakes_a_worker_that_waits() {
     });
     queue.done();
 }
+
+#[test]
+fn people_come_before_programs_and_programs_before_captions() {
+    let queue = Arc::new(Queue::default());
+    let by_http = |id: &str, work: Work| {
+        let mut job = job(id, work);
+        let asker = job.asker.get_or_insert_with(|| Header {
+            id: id.to_owned(),
+            origin: Origin::Http,
+            transaction: None,
+            kind: "chat",
+            timeout: None,
+        });
+        asker.origin = Origin::Http;
+        job
+    };
+    push(&queue, "caption", caption("door"));
+    for job in [by_http("chat", request()), by_http("look", caption("hall"))] {
+        assert!(matches!(queue.push(job, ROOM), Pushed::Waits));
+    }
+    push(&queue, "button", request());
+    speak(&queue, "voice").end(false);
+    // A chat on its way gives way to speech and to buttons, also those of the page, and to nothing else.
+    let mut before = Vec::new();
+    while let Some(id) = work(&queue, Some(Rank::Guest)) {
+        before.push(id);
+    }
+    before.dedup();
+    assert_eq!(before, ["voice", "look", "button"]);
+    assert_eq!(order(&queue), ["chat", "caption"]);
+}

@@ -9,21 +9,25 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::event::{Event, Loaded, Told, WorkerNote};
-use super::job::{Job, Rank, STOPPING, Ticket, Work};
+use super::job::{Job, Rank, Ticket, Work};
 use super::queue::Queue;
 use super::settings::Settings;
 use crate::pipeline::{
-    Answer, Engine, EngineError, EngineOptions, FinishReason, Group, GroupMemory, GroupState,
-    PromptError, Request, VisionError,
+    Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, GroupState, Request,
 };
 use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report, ReportTiming};
 
 mod caption;
 mod chat;
+mod error;
 mod question;
 mod transcript;
 mod utterance;
 mod wake_phrase;
+
+use error::{engine_error, invalid_audio, invalid_image, whole};
+
+pub(super) use error::stopping;
 
 /// What the watchdog looks at: whether the worker works, and whether it gets on.
 #[derive(Debug, Default)]
@@ -272,7 +276,7 @@ impl Desk {
     fn tell_memory(&mut self, engine: &Engine) {
         self.told = (states(engine), Instant::now());
         let memory: Vec<GroupMemory> = engine.memory();
-        tell(&self.events, WorkerNote::Memory(memory));
+        tell(&self.events, WorkerNote::Memory(memory, engine.ple_rows()));
     }
 }
 
@@ -393,16 +397,6 @@ fn tell_piece(events: &mpsc::Sender<Event>, job: &Job, text: &str) {
     }
 }
 
-/// An answer that was not broken off.
-fn whole(result: Result<Answer, EngineError>) -> Result<Option<Answer>, EngineError> {
-    match result {
-        Ok(answer) if answer.finish == FinishReason::Cancelled => Ok(None),
-        Ok(answer) => Ok(Some(answer)),
-        Err(EngineError::Cancelled) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// What the engine calls while it works: it shows that the worker gets on, and tells whether to.
 fn watch(
     ticket: &Arc<Ticket>,
@@ -415,48 +409,5 @@ fn watch(
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
-    }
-}
-
-/// The error of work that was not done because the daemon ends.
-pub(super) fn stopping() -> ErrorBody {
-    ErrorBody::new(ErrorCode::Busy, STOPPING)
-}
-
-/// What went wrong in the engine, for whoever asked.
-fn engine_error(error: &EngineError) -> ErrorBody {
-    let code = match error {
-        EngineError::Slice(_) => ErrorCode::NotFound,
-        EngineError::Prompt(PromptError::TooLong { .. }) | EngineError::Text(_) => {
-            ErrorCode::TooLarge
-        }
-        EngineError::Clip(_) => ErrorCode::InvalidAudio,
-        EngineError::Grammar(_)
-        | EngineError::Prompt(_)
-        | EngineError::NoTower { .. }
-        | EngineError::Sampling(_)
-        | EngineError::Vision(VisionError::SoftTokens { .. } | VisionError::ForeignOption { .. }) => {
-            ErrorCode::Invalid
-        }
-        EngineError::Vision(VisionError::Picture { .. }) => ErrorCode::InvalidImage,
-        _ => ErrorCode::Failed,
-    };
-    ErrorBody {
-        code,
-        message: error.to_string(),
-    }
-}
-
-fn invalid_image(error: impl std::fmt::Display) -> ErrorBody {
-    ErrorBody {
-        code: ErrorCode::InvalidImage,
-        message: error.to_string(),
-    }
-}
-
-fn invalid_audio(error: impl std::fmt::Display) -> ErrorBody {
-    ErrorBody {
-        code: ErrorCode::InvalidAudio,
-        message: error.to_string(),
     }
 }

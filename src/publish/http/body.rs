@@ -121,6 +121,14 @@ pub(super) async fn json<T: DeserializeOwned>(
     body: Body,
 ) -> Result<(T, Room), Fault> {
     let read = bytes(shared, body).await?;
+    // A list would be taken for the values of the keys, in their order.
+    if !read.bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Fault::invalid("", "the request is no JSON object"));
+    }
+    if values(&read.bytes) > MAX_VALUES {
+        let message = format!("the request has more than {MAX_VALUES} values");
+        return Err(Fault::invalid("", message));
+    }
     let mut json = serde_json::Deserializer::from_slice(&read.bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -135,6 +143,24 @@ pub(super) async fn json<T: DeserializeOwned>(
     json.end()
         .map_err(|error| Fault::invalid("", format!("something follows the JSON: {error}")))?;
     Ok((value, Room(read.room)))
+}
+
+/// Values of a request at most: each takes far more memory than its text, and a schema or a list of tools has some thousands.
+const MAX_VALUES: usize = 100_000;
+
+/// How many values JSON has at most: one, and one behind each comma, bracket and brace.
+fn values(json: &[u8]) -> usize {
+    let (mut found, mut in_text, mut escaped) = (1, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b'[' | b'{' if !in_text => found += 1,
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Memory that a request takes.
@@ -180,5 +206,22 @@ pub(super) async fn form(
         let mut bytes = Vec::new();
         reader.read(&mut field, &mut bytes).await?;
         fields.push(Field { name, bytes });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_texts() {
+        for (json, found) in [
+            ("7", 1),
+            ("[]", 2),
+            ("[1,2,[3]]", 5),
+            ("{\"a\":\"[,{\\\",[\",\"b\":1}", 3),
+        ] {
+            assert_eq!(values(json.as_bytes()), found, "{json}");
+        }
     }
 }

@@ -7,8 +7,11 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::HttpError;
-use super::options::{HttpOptions, LEAST_KEY_BYTES};
+use super::options::{HttpServerOptions, LEAST_KEY_BYTES};
 use crate::guard::regular;
+
+/// The cookie of the page.
+pub(super) const COOKIE_NAME: &str = "gemmad";
 
 /// Longest key, bytes.
 const MAX_KEY_BYTES: u64 = 4096;
@@ -49,7 +52,7 @@ impl Key {
 }
 
 /// Reads the key, where one is configured.
-pub(super) fn load(options: &HttpOptions) -> Result<Option<Key>, HttpError> {
+pub(super) fn load(options: &HttpServerOptions) -> Result<Option<Key>, HttpError> {
     let (key, path) = match (&options.api_key_file, &options.api_key_credential) {
         (Some(path), _) => ("api_key_file", path.clone()),
         (None, Some(name)) => {
@@ -103,9 +106,9 @@ mod tests {
     fn files_that_hold_no_key_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
-        let options = HttpOptions {
+        let options = HttpServerOptions {
             api_key_file: Some(path.clone()),
-            ..HttpOptions::default()
+            ..HttpServerOptions::default()
         };
         assert!(load(&options).is_err());
         for (text, good) in [
@@ -118,6 +121,6 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             assert_eq!(load(&options).is_ok(), good, "{text:?}");
         }
-        assert!(load(&HttpOptions::default()).unwrap().is_none());
+        assert!(load(&HttpServerOptions::default()).unwrap().is_none());
     }
 }

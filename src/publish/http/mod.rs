@@ -32,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -41,7 +42,7 @@ use crate::report::{Info, ModelCard, Report, Request};
 use crate::tls::{self, TlsError};
 use key::Key;
 
-pub use options::HttpOptions;
+pub use options::HttpServerOptions;
 
 /// The server cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +80,7 @@ pub enum HttpError {
 
 /// What clients share.
 struct Shared {
-    options: HttpOptions,
+    options: HttpServerOptions,
     key: Option<Key>,
     card: Arc<ModelCard>,
     info: Mutex<Info>,
@@ -92,6 +93,20 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(options: &HttpServerOptions, key: Option<Key>, inside: Inside) -> Shared {
+        Shared {
+            options: options.clone(),
+            key,
+            page: page::State::new(),
+            card: inside.card,
+            info: Mutex::new(inside.info),
+            requests: inside.requests,
+            bodies: Arc::new(Semaphore::new(options.max_bodies_mib << 10)),
+            counts: metrics::Counts::default(),
+            started: Instant::now(),
+        }
+    }
+
     fn info(&self) -> MutexGuard<'_, Info> {
         self.info.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,13 +127,13 @@ pub struct Http {
 ///
 /// # Errors
 /// As [`Http::start`], but for the address.
-pub fn check_files(options: &HttpOptions) -> Result<(), HttpError> {
+pub fn check_files(options: &HttpServerOptions) -> Result<(), HttpError> {
     key::load(options)?;
     encryption(options)?;
     Ok(())
 }
 
-fn encryption(options: &HttpOptions) -> Result<Option<Arc<rustls::ServerConfig>>, HttpError> {
+fn encryption(options: &HttpServerOptions) -> Result<Option<Arc<rustls::ServerConfig>>, HttpError> {
     match (&options.tls_certificate_file, &options.tls_key_file) {
         (Some(certificate), Some(key)) => tls::server(certificate, key)
             .map(Some)
@@ -132,7 +147,7 @@ impl Http {
     ///
     /// # Errors
     /// The address cannot be listened on; the key or the certificate cannot be used.
-    pub async fn start(options: &HttpOptions, inside: Inside) -> Result<Http, HttpError> {
+    pub async fn start(options: &HttpServerOptions, inside: Inside) -> Result<Http, HttpError> {
         let key = key::load(options)?;
         let encryption = encryption(options)?;
         let address = options.listen;
@@ -148,24 +163,27 @@ impl Http {
                 "http.listen is {address} without TLS: the key and all answers go over the network in the clear"
             );
         }
-        let shared = Arc::new(Shared {
-            options: options.clone(),
-            key,
-            page: page::State::new(),
-            card: inside.card,
-            info: Mutex::new(inside.info),
-            requests: inside.requests,
-            bodies: Arc::new(Semaphore::new(options.max_bodies_mib << 10)),
-            counts: metrics::Counts::default(),
-            started: Instant::now(),
-        });
+        let shared = Arc::new(Shared::new(options, key, inside));
         let task = tokio::spawn(server::accept(listener, encryption, Arc::clone(&shared)));
         Ok(Http { shared, task })
     }
 }
 
+/// One connection, from its first byte to its end. Open to tests: what comes over the network comes this way.
+#[doc(hidden)]
+pub async fn converse(
+    options: &HttpServerOptions,
+    inside: Inside,
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+) {
+    let shared = Arc::new(Shared::new(options, None, inside));
+    let (app, patience) = (server::app(&shared), shared.patience());
+    // Why it ended is told to nobody.
+    server::converse(stream, app, patience).await.ok();
+}
+
 /// Listens as [`Http::start`] does.
-pub fn open(options: &HttpOptions, inside: Inside) -> Opening {
+pub fn open(options: &HttpServerOptions, inside: Inside) -> Opening {
     let options = options.clone();
     Box::pin(async move {
         let http = Http::start(&options, inside).await;

@@ -2,7 +2,7 @@
 //! become, has a name of its own.
 
 use super::fault::Fault;
-use super::options::HttpOptions;
+use super::options::HttpServerOptions;
 use crate::report::{ModelCard, Name};
 
 /// What Ollama's clients put behind a name without a tag.
@@ -65,7 +65,7 @@ pub(super) fn tagged(card: &ModelCard) -> Vec<String> {
 /// There is no such model.
 pub(super) fn choose(
     card: &ModelCard,
-    options: &HttpOptions,
+    options: &HttpServerOptions,
     asked: Option<&str>,
 ) -> Result<Chosen, Fault> {
     let Some(asked) = asked.filter(|asked| !asked.is_empty()) else {
@@ -115,9 +115,9 @@ mod tests {
             soft_tokens: vec![70, 280, 1120],
             ..ModelCard::default()
         };
-        let options = HttpOptions {
+        let options = HttpServerOptions {
             aliases: vec!["gpt-4o".to_owned()],
-            ..HttpOptions::default()
+            ..HttpServerOptions::default()
         };
         assert_eq!(
             all(&card),

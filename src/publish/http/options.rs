@@ -10,7 +10,7 @@ use crate::values::between;
 /// `[http]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields, expecting = "struct Http")]
-pub struct HttpOptions {
+pub struct HttpServerOptions {
     /// Listen for clients.
     pub enabled: bool,
     /// Address and port.
@@ -58,9 +58,9 @@ const MOST_BODY_BYTES: usize = 1 << 30;
 /// Shorter keys are guessed.
 pub(super) const LEAST_KEY_BYTES: usize = 16;
 
-impl Default for HttpOptions {
-    fn default() -> HttpOptions {
-        HttpOptions {
+impl Default for HttpServerOptions {
+    fn default() -> HttpServerOptions {
+        HttpServerOptions {
             enabled: false,
             listen: SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 11_434),
             api_key_file: None,
@@ -84,7 +84,7 @@ impl Default for HttpOptions {
     }
 }
 
-impl HttpOptions {
+impl HttpServerOptions {
     /// Looks whether the values fit their keys.
     ///
     /// # Errors
@@ -180,13 +180,13 @@ mod tests {
 
     #[test]
     fn other_machines_need_a_key_or_a_word() {
-        let open = HttpOptions {
+        let open = HttpServerOptions {
             enabled: true,
             listen: SocketAddr::from(([0, 0, 0, 0], 11_434)),
-            ..HttpOptions::default()
+            ..HttpServerOptions::default()
         };
         assert!(open.check().unwrap_err().contains("api_key_file"));
-        let with = |change: fn(&mut HttpOptions)| {
+        let with = |change: fn(&mut HttpServerOptions)| {
             let mut options = open.clone();
             change(&mut options);
             options.check()
@@ -198,14 +198,14 @@ mod tests {
             with(|o| o.listen = SocketAddr::from(([127, 0, 0, 1], 1))),
             Ok(())
         );
-        assert_eq!(HttpOptions::default().check(), Ok(()));
+        assert_eq!(HttpServerOptions::default().check(), Ok(()));
         assert_eq!(open.url(), "http://127.0.0.1:11434");
     }
 
     #[test]
     fn values_that_do_not_fit_are_named() {
-        let wrong = |change: fn(&mut HttpOptions)| {
-            let mut options = HttpOptions::default();
+        let wrong = |change: fn(&mut HttpServerOptions)| {
+            let mut options = HttpServerOptions::default();
             change(&mut options);
             options.check().unwrap_err()
         };

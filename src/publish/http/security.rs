@@ -20,11 +20,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::fault::Fault;
+use super::key::COOKIE_NAME;
 use super::page;
 use crate::guard::harmless::short;
-
-/// The cookie of the page.
-pub(super) const COOKIE_NAME: &str = "gemmad";
 
 /// Endings of names that lead nowhere but into a home network.
 const HOME: [&str; 6] = [

@@ -41,8 +41,8 @@ const MAX_REFUSED: usize = 64;
 const REFUSAL_WITHIN: Duration = Duration::from_secs(1);
 
 /// Everything that may be asked.
-fn routes(shared: &Arc<Shared>) -> Router {
-    Router::new()
+pub(super) fn app(shared: &Arc<Shared>) -> TowerToHyperService<Router> {
+    let routes = Router::new()
         .merge(openai::routes())
         .merge(ollama::routes())
         .merge(page::routes())
@@ -50,7 +50,8 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .layer(from_fn_with_state(Arc::clone(shared), security::admitted))
         .layer(from_fn_with_state(Arc::clone(shared), metrics::counted))
         .layer(from_fn(fault::shaped))
-        .with_state(Arc::clone(shared))
+        .with_state(Arc::clone(shared));
+    TowerToHyperService::new(routes)
 }
 
 pub(super) async fn accept(
@@ -58,7 +59,7 @@ pub(super) async fn accept(
     encryption: Option<Arc<ServerConfig>>,
     shared: Arc<Shared>,
 ) {
-    let app = TowerToHyperService::new(routes(&shared));
+    let app = app(&shared);
     let tls = encryption.map(TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(shared.options.max_clients));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSED));
@@ -118,7 +119,7 @@ async fn serve(
 }
 
 /// One connection, request after request.
-async fn converse(
+pub(super) async fn converse(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     app: TowerToHyperService<Router>,
     patience: Duration,

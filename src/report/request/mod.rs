@@ -3,7 +3,6 @@
 //! A payload is made of what a door read ([`AskFields`] and its kin). What is missing in it, and names that could be none, are
 //! refused here, for every door alike.
 
-use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use super::chat::Chat;
 use super::fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
 use super::header::{Header, Origin};
+use super::name::{Name, check_name};
 use super::reply::ReplyTo;
 use super::result::{ErrorBody, ErrorCode};
 use crate::utterance;
@@ -138,49 +138,6 @@ impl Payload {
             _ => None,
         }
     }
-}
-
-/// Longest name that a request may give or mean, bytes: of a camera, a slice, a conversation, a job, of the request itself.
-pub const MAX_NAME_BYTES: usize = 256;
-
-/// What may be the name of something. What longer ones do is at best to fill the answer that refuses them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Name(String);
-
-impl Name {
-    /// # Errors
-    /// It is too long; `key` is what the asker calls it.
-    pub fn new(key: &str, name: String) -> Result<Name, ErrorBody> {
-        check_name(key, &name)?;
-        Ok(Name(name))
-    }
-
-    fn optional(key: &str, name: Option<String>) -> Result<Option<Name>, ErrorBody> {
-        name.map(|name| Name::new(key, name)).transpose()
-    }
-}
-
-impl Deref for Name {
-    type Target = String;
-
-    fn deref(&self) -> &String {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-fn check_name(key: &str, name: &str) -> Result<(), ErrorBody> {
-    let bytes = name.len();
-    if bytes > MAX_NAME_BYTES {
-        let message = format!("`{key}` has {bytes} bytes; no name has more than {MAX_NAME_BYTES}");
-        return Err(ErrorBody::new(ErrorCode::TooLarge, message));
-    }
-    Ok(())
 }
 
 /// An answer of no token is no answer.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::report::MAX_NAME_BYTES;
 
 fn file() -> Option<Attachment> {
     Some(Attachment(b"file"[..].into()))

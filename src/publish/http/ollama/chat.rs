@@ -84,8 +84,9 @@ impl Turn {
                 .map_or_else(String::new, |name| format!(" of {name}"));
             said.push(Said::Text(format!("Result{of}:")));
         }
-        said.extend(self.content.map(Said::Text));
+        // As Ollama has it, and as the models were trained: what is looked at and listened to comes first.
         said.extend(shown(self.images, at)?);
+        said.extend(self.content.map(Said::Text));
         for call in self.tool_calls.iter().flatten() {
             said.push(Said::Text(call.get("function").unwrap_or(call).to_string()));
         }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::guard::harmless::short;
 use crate::publish::http::answer::{ask, json as answered, timing};
 use crate::publish::http::fault::Fault;
-use crate::publish::http::security::COOKIE_NAME;
+use crate::publish::http::key::COOKIE_NAME;
 use crate::publish::http::{Shared, body};
 use crate::report::{Describe, Name, Payload, Picture, Switch, Wish};
 
