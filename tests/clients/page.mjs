@@ -1,0 +1,229 @@
+// The page in a real browser: Debian's Chromium, driven by playwright-core and judged by axe-core.
+//
+//     node page.mjs ADDRESS KEY HELD_OUT PICTURES        (NODE_PATH is where playwright-core and axe-core are)
+//
+// What is to be said or shown it asks for on standard output ("say FILE", "show FILE"); whoever started it does that.
+
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+
+const need = createRequire(`${process.env.NODE_PATH}/`);
+const { chromium } = need("playwright-core");
+const axe = readFileSync(need.resolve("axe-core/axe.min.js"), "utf8");
+
+const [address, key, heldOut, pictures] = process.argv.slice(2);
+const SAID = { file: "009_both.wav", text: "Set the office lamp to twenty percent.", slot: "area: office" };
+const PRESSED = { file: "017_combo.wav", text: "Open the bathroom gate." };
+const RECORDED = { file: "003_both.wav", text: "Play classical music in the hallway." };
+const SEEN = { file: "002_picture.png", text: "A person is standing at the front door." };
+const COMMAND = { prompt: "turn off the kitchen light\nReturn the command as JSON:", answer: '{"action":"turn_off","device":"light","area":"kitchen"}' };
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: [
+    "--no-sandbox",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+    `--use-file-for-fake-audio-capture=${heldOut}/audio/${RECORDED.file}%noloop`,
+  ],
+});
+const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, permissions: ["microphone"], reducedMotion: "reduce" });
+context.setDefaultTimeout(30_000);
+const page = await context.newPage();
+const amiss = [];
+page.on("pageerror", (error) => amiss.push(`the page threw ${error}`));
+page.on("console", (message) => message.type() === "error" && !/status of 401/.test(message.text()) && amiss.push(message.text()));
+page.on("request", (request) => {
+  const url = request.url();
+  if (!url.startsWith(address) && !/^(blob|data):/.test(url)) amiss.push(`the page asked ${url}`);
+});
+
+const wish = (text) => process.stdout.write(`${text}\n`);
+const feed = (text) => page.locator("#feed > li", { hasText: text });
+
+function expect(what, found, wanted = true) {
+  if (JSON.stringify(found) !== JSON.stringify(wanted)) throw new Error(`${what}: ${JSON.stringify(found)} instead of ${JSON.stringify(wanted)}`);
+}
+
+async function faults(what) {
+  // Run by the driver, not loaded by the page, whose policy would refuse it.
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+  const serious = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+  expect(`serious faults of ${what} by axe`, serious.map(({ id, nodes }) => [id, nodes.map(({ target }) => target.join(" "))]), []);
+}
+
+async function ask(prompt) {
+  await page.fill("#prompt", prompt);
+  await page.keyboard.press("Enter");
+  const answer = page.locator("#talk .theirs").last();
+  await page.waitForFunction(() => !document.getElementById("send").hidden && document.querySelector("#ask-state").textContent.includes("tokens read"));
+  return answer.textContent();
+}
+
+const checks = {
+  async "a wrong key is refused"() {
+    await page.goto(address);
+    await page.waitForSelector("#login:not([hidden])");
+    expect("the focus", await page.evaluate(() => document.activeElement.id), "key");
+    await faults("the page that asks for the key");
+    await page.fill("#key", `${key}x`);
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() => document.getElementById("refused").textContent);
+    expect("what is shown", await page.isVisible("#board"), false);
+    expect("cookies", await context.cookies(), []);
+  },
+  async "the right key is asked once, and kept where no script reads it"() {
+    await page.fill("#key", key);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#board:not([hidden])");
+    const [cookie] = await context.cookies();
+    expect("the cookie", [cookie.httpOnly, cookie.sameSite, cookie.value.includes(key)], [true, "Strict", false]);
+    expect("what scripts see of it", await page.evaluate(() => document.cookie), "");
+    await page.reload();
+    await page.waitForSelector("#board:not([hidden])");
+    await page.waitForSelector("#link.good");
+  },
+  async "what is heard appears, with its command"() {
+    wish(`say ${SAID.file}`);
+    await feed(SAID.text).first().waitFor();
+    await feed(SAID.text).locator(".badge", { hasText: SAID.slot }).first().waitFor();
+    await feed(SAID.text).locator(".times", { hasText: "ms: " }).first().waitFor();
+  },
+  async "what is seen appears, with its picture"() {
+    wish(`show ${SEEN.file}`);
+    const item = feed(SEEN.text).first();
+    await item.waitFor();
+    await item.locator("img").waitFor();
+    await page.waitForFunction((text) => [...document.querySelectorAll("#feed img")].some((image) => image.alt === text && image.naturalWidth > 0), SEEN.text);
+  },
+  async "press-to-talk works with the pointer"() {
+    const button = page.locator("#microphones button", { hasText: "Press to talk" }).first();
+    await button.click();
+    await page.waitForSelector('#microphones button[aria-pressed="true"]');
+    wish(`say ${PRESSED.file}`);
+    await page.waitForFunction(() => [...document.querySelectorAll("#microphones meter")].some((meter) => meter.value > meter.min));
+    await feed(PRESSED.text).first().waitFor();
+    await page.waitForSelector('#microphones button[aria-pressed="true"]', { state: "detached" });
+  },
+  async "press-to-talk works with the keyboard"() {
+    const before = await feed(PRESSED.text).count();
+    await page.locator("#microphones button", { hasText: "Press to talk" }).first().focus();
+    await page.keyboard.press("Space");
+    await page.waitForSelector('#microphones button[aria-pressed="true"]');
+    wish(`say ${PRESSED.file}`);
+    await feed(PRESSED.text).nth(before).waitFor();
+  },
+  async "a microphone is muted and opened again"() {
+    await page.locator("#microphones button", { hasText: /^Mute/ }).first().click();
+    await page.locator("#microphones .badge", { hasText: "muted" }).first().waitFor();
+    expect("press-to-talk", await page.locator("#microphones button", { hasText: "Press to talk" }).first().isDisabled());
+    await page.locator("#microphones button", { hasText: "Unmute" }).first().click();
+    await page.locator("#microphones .badge", { hasText: "online" }).first().waitFor();
+  },
+  async "a camera describes when it is told to"() {
+    const before = await page.locator("#feed > li", { hasText: "caption" }).count();
+    await page.locator("#cameras button", { hasText: "Describe now" }).first().click();
+    await page.locator("#feed > li", { hasText: "caption" }).nth(before).waitFor();
+    await page.locator("#cameras img:not([hidden])").first().waitFor();
+  },
+  async "the ask box streams an answer"() {
+    await page.evaluate(() => {
+      globalThis.lengths = new Set();
+      new MutationObserver(() => globalThis.lengths.add(document.querySelector("#talk .theirs:last-child")?.textContent.length)).observe(
+        document.getElementById("talk"),
+        { childList: true, subtree: true, characterData: true },
+      );
+    });
+    expect("the answer", await ask(COMMAND.prompt), COMMAND.answer);
+    expect("it came in pieces", (await page.evaluate(() => globalThis.lengths.size)) > 3);
+  },
+  async "a picture that is attached is looked at"() {
+    await page.click("#anew");
+    await page.setInputFiles("#files", `${heldOut}/images/${SEEN.file}`);
+    await page.waitForSelector("#attached img");
+    expect("the answer", await ask("Describe what the camera sees."), SEEN.text);
+  },
+  async "the browser's microphone is heard"() {
+    await page.click("#anew");
+    await page.click("#record");
+    await page.waitForSelector('#record[aria-pressed="true"]');
+    await page.waitForTimeout(4000); // the length of the recording
+    await page.click("#record");
+    await page.waitForSelector("#attached audio");
+    expect("the answer", await ask("Transcribe the following speech segment in English:"), RECORDED.text);
+  },
+  async "markup from outside stays text"() {
+    await page.click("#anew");
+    await ask('<img src=x onerror="document.title=1"><script>document.title=2</script>');
+    expect("elements made of it", await page.locator("#talk img, #talk script").count(), 0);
+    expect("the title", /gemmad/.test(await page.title()));
+    await page.click("#anew");
+  },
+  async "a schema that is none is told"() {
+    await page.click("summary");
+    await page.fill("#schema", "{");
+    await page.fill("#prompt", "Hello");
+    await page.click("#send");
+    await page.waitForFunction(() => document.getElementById("ask-state").textContent.includes("not JSON"));
+    await page.fill("#schema", "");
+    await page.fill("#prompt", "");
+    await page.click("summary");
+  },
+  async "cards have the right address"() {
+    const cards = await page.locator("#cards code").allTextContents();
+    expect("cards", cards.map((card) => card.includes("://")), [true, true, true]);
+    await page.locator("#cards button").first().click();
+    await page.locator("#cards button", { hasText: /Copied|Marked/ }).first().waitFor();
+  },
+  async "the keyboard gets everywhere, and back"() {
+    await page.click("h1");
+    await page.keyboard.press("Shift+Tab");
+    expect("the first stop", await page.evaluate(() => document.activeElement.className), "skip");
+    const stops = new Set();
+    for (let n = 0; n < 60; n++) {
+      await page.keyboard.press("Tab");
+      stops.add(await page.evaluate(() => document.activeElement.id || document.activeElement.textContent));
+    }
+    for (const stop of ["feed", "prompt", "record", "files", "again"]) expect(`a stop at ${stop}`, stops.has(stop));
+    expect("a stop at press-to-talk", [...stops].some((stop) => stop.startsWith("Press to talk")));
+  },
+  async "axe finds no serious fault, light, dark and on a phone"() {
+    await page.evaluate(() => scrollTo(0, 0));
+    for (const [name, colorScheme, viewport] of [
+      ["light", "light", { width: 1280, height: 900 }],
+      ["dark", "dark", { width: 1280, height: 900 }],
+      ["phone", "light", { width: 390, height: 844 }],
+    ]) {
+      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      await page.setViewportSize(viewport);
+      await faults(name);
+      expect(`${name}: nothing is wider than the window`, await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+      await page.screenshot({ path: `${pictures}/${name}.png`, fullPage: true });
+    }
+  },
+  async "signing out ends it"() {
+    await page.click("#logout");
+    await page.waitForSelector("#login:not([hidden])");
+    expect("cookies", await context.cookies(), []);
+  },
+  async "nothing went amiss beside"() {
+    expect("errors of the page", amiss, []);
+  },
+};
+
+let number = 0;
+let code = 0;
+for (const [name, check] of Object.entries(checks)) {
+  try {
+    await check();
+    wish(`ok ${++number} of ${Object.keys(checks).length}: ${name}`);
+  } catch (error) {
+    wish(`not ok: ${name}: ${error.message}\n${JSON.stringify(amiss)}`);
+    await page.screenshot({ path: `${pictures}/failed.png`, fullPage: true });
+    code = 1;
+    break;
+  }
+}
+await browser.close();
+process.exit(code);
