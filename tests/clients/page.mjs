@@ -1,17 +1,16 @@
 // The page in a real browser: Debian's Chromium, driven by playwright-core and judged by axe-core.
 //
-//     node page.mjs ADDRESS KEY HELD_OUT PICTURES        (NODE_PATH is where playwright-core and axe-core are)
+//     node page.mjs HELD_OUT PICTURES        (the environment is that of door.mjs)
 //
 // What is to be said or shown it asks for on standard output ("say FILE", "show FILE"); whoever started it does that.
 
-import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
+import { KEY as key, URL_OF_DOOR as address, need } from "./door.mjs";
 
-const need = createRequire(`${process.env.NODE_PATH}/`);
 const { chromium } = need("playwright-core");
 const axe = readFileSync(need.resolve("axe-core/axe.min.js"), "utf8");
 
-const [address, key, heldOut, pictures] = process.argv.slice(2);
+const [heldOut, pictures] = process.argv.slice(2);
 const SAID = { file: "009_both.wav", text: "Set the office lamp to twenty percent.", slot: "area: office" };
 const PRESSED = { file: "017_combo.wav", text: "Open the bathroom gate." };
 const RECORDED = { file: "003_both.wav", text: "Play classical music in the hallway." };
