@@ -1,6 +1,6 @@
 # One line for each thing people do. The scripts behind them are in tools/ and can be called by themselves.
 
-.PHONY: help demo deps test-deps board-deps lint test test-boards fuzz soak ha-test cross deb reproducible board-image board-test deny
+.PHONY: help demo deps test-deps board-deps lint test test-boards fuzz soak ha-test clients-test cross deb reproducible board-image board-test deny
 
 # Where rustup puts cargo, for a shell that does not know it yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -40,6 +40,11 @@ ha-test: ## the daemon with a real Home Assistant and the blueprints (installs H
 	tools/install-build-deps.sh ha
 	cargo build --locked --release --bin gemmad
 	tools/ha-test.sh $(release)
+
+clients-test: ## unmodified clients, a browser, a fuzzer and a current Home Assistant at the HTTP door (installs them into target/clients; PARTS="openai page" for some)
+	tools/install-build-deps.sh clients
+	cargo build --locked --release --bin gemmad
+	tools/clients-test.sh $(release) $(PARTS)
 
 soak: test-deps ## HOURS=n of work with everything failing now and then: no id may be lost, nothing may grow (docs/soak.md; the report is in target/soak)
 	cargo build --locked --release --bin gemmad

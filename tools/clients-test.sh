@@ -37,4 +37,9 @@ fi
 # Node's own package for this machine's architecture came with them.
 ln -sfr "$CLIENTS"/npm/node_modules/node-linux-*/bin/node "$CLIENTS/node"
 
+# Prometheus's own judge of metrics, without the service that its package starts.
+if [ ! -x "$CLIENTS/prometheus/usr/bin/promtool" ]; then
+    (cd "$CLIENTS" && apt-get download prometheus && dpkg-deb --extract prometheus_*.deb prometheus && rm prometheus_*.deb)
+fi
+
 [ "$1" = --install ] || exec python3 tests/clients "$@"

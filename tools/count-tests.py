@@ -21,6 +21,10 @@ RUNNERS = {
         r"^instruction-counts: (?:(?P<kernels>\d+) kernels on \d+ CPUs, none|kernels take more)",
         lambda found: (int(found["kernels"]), 0) if found["kernels"] else (0, 1),
     ),
+    "clients at the HTTP door": (
+        r"^clients: (?P<passed>\d+) passed, (?P<failed>\d+) failed",
+        lambda found: (int(found["passed"]), int(found["failed"])),
+    ),
     "the virtual board": (
         r"^(?P<passed>\d+) of (?P<run>\d+) passed in \d+ min$",
         lambda found: (int(found["passed"]), int(found["run"]) - int(found["passed"])),

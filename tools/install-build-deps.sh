@@ -4,6 +4,7 @@
 #   install-build-deps.sh demo     what `make demo` needs
 #   install-build-deps.sh test     what `make test` needs
 #   install-build-deps.sh fuzz     what `make fuzz` needs
+#   install-build-deps.sh clients  what `make clients-test` needs
 #   install-build-deps.sh ha       what `make ha-test` needs, beside Python 3.13
 #   install-build-deps.sh board    everything, and what the virtual board is built and run with
 # Uses sudo only where a package is missing and the caller is not root.
@@ -13,9 +14,9 @@ cd "$(dirname "$0")/.."
 what=${1:-all}
 board=no
 case $what in
-all | board | demo | test | fuzz | ha) ;;
+all | board | demo | test | fuzz | ha | clients) ;;
 *)
-    echo "usage: tools/install-build-deps.sh [board | demo | test | fuzz | ha]" >&2
+    echo "usage: tools/install-build-deps.sh [board | demo | test | fuzz | ha | clients]" >&2
     exit 64
     ;;
 esac
@@ -62,6 +63,15 @@ if command -v dpkg-query >/dev/null; then
     )
     [ "$what" != ha ] || packages+=(ffmpeg) # Home Assistant turns speech into MP3 with it
     [ "$what" != fuzz ] || packages+=(g++) # libFuzzer is C++
+    if [ "$what" = clients ]; then
+        packages+=(
+            python3-venv # has the clients
+            chromium # looks at the page
+            mmdebstrap debian-archive-keyring # a Debian whose Python is new enough for Home Assistant
+        )
+        # Whoever has a Node from elsewhere has its own npm.
+        command -v npm >/dev/null || packages+=(npm)
+    fi
     [ $tests = no ] || packages+=(
         util-linux-extra # fincore, which tells the tests what the page cache holds
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format

@@ -95,10 +95,23 @@ native() {
     fi
 }
 
+# Unmodified clients at the HTTP door of the program that the tests were built with. Where they cannot be had, that says nothing of gemmad.
+clients() {
+    step "clients from PyPI and npm, a browser and a fuzzer at the HTTP door (make clients-test: all of them)"
+    if ! command -v chromium >/dev/null || ! command -v npm >/dev/null; then
+        step "clients: not run, chromium or npm is missing (tools/install-build-deps.sh clients)"
+    elif ! tools/clients-test.sh --install quick; then
+        step "clients: not run, they could not be installed"
+    else
+        cargo build --locked --bin gemmad
+        tools/clients-test.sh "${CARGO_TARGET_DIR:-target}/debug/gemmad" quick
+    fi
+}
+
 # What of the Makefile proves something and is not part of `make test`.
 beside() {
     printf '\nThis is what runs anywhere. Beside it there are:\n'
-    sed -n 's/^\(test-boards\|board-test\|ha-test\|fuzz\|soak\):.*## /  make \1\t/p' Makefile
+    sed -n 's/^\(test-boards\|board-test\|ha-test\|clients-test\|fuzz\|soak\):.*## /  make \1\t/p' Makefile
 }
 
 case ${1-} in
@@ -111,6 +124,7 @@ here)
     beside
     style
     clippy
+    clients
     native # last: its summary ends the log
     ;;
 boards)

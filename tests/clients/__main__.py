@@ -18,6 +18,7 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "demo"))
 from stage import MODEL as HELD_OUT, MODELS, TOP, Stage, Trouble, free_port, wait_until  # noqa: E402
+import home_assistant  # noqa: E402
 import load  # noqa: E402
 
 INSTALLED = pathlib.Path(os.environ.get("CLIENTS", TOP / "target/clients")).resolve()
@@ -126,7 +127,7 @@ def page(house):
 def metrics(house):
     """Judged by Prometheus's own tool."""
     text = house.ask("/metrics")
-    judged = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    judged = subprocess.run([INSTALLED / "prometheus/usr/bin/promtool", "check", "metrics"], input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print("".join(f"    {line}\n" for line in judged.stdout.splitlines()), end="")
     print(f"    ok: {text.count('# TYPE')} metrics" if judged.returncode == 0 else "    not ok: promtool")
     return judged.returncode
@@ -155,6 +156,7 @@ PARTS = {
     "metrics": metrics,
     "fuzz": fuzz,
     "load": load.run,
+    "home-assistant": home_assistant.run,
 }
 # Without what takes long to install (the rest of the environments) or to run.
 QUICK = ["openai", "ollama", "shapes", "openai-node", "ollama-node", "langchain", "node-red", "page", "metrics", "fuzz"]

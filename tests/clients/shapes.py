@@ -220,7 +220,7 @@ def strangers_are_refused():
     if KEY:
         for path in ("/v1/models", "/api/tags", "/page/state", "/events", "/metrics", "/props"):
             same(path, httpx.get(f"{URL}{path}").status_code, 401)
-    for path in ("/", "/page/page.js", "/page/page.css"):
+    for path in ("/", "/page.js", "/page.css"):
         answer = httpx.get(f"{URL}{path}", headers={"Accept": "text/html"})
         same(path, answer.status_code, 200)
         policy = answer.headers["content-security-policy"]

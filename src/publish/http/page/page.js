@@ -7,7 +7,6 @@ const MOST_SHOWN = 60;
 const HOUR_MS = 3_600_000;
 const RATE_HZ = 16_000;
 const LARGEST_SIDE = 1600;
-const HELD_MS = 400; // longer than a tap: whoever holds the button says when it is over
 
 /** An element. `properties` are its own, or attributes where it has none of that name; children are elements and strings. */
 function make(tag, properties = {}, ...children) {
@@ -142,12 +141,12 @@ function listen() {
   on("heard", (event) => heard(event, true));
   on("seen", (event) => seen(event, true));
   on("health", health);
-  on("level", ({ source, dbfs }) => microphones.get(source)?.level(dbfs));
-  on("speech", ({ source, speaking }) => microphones.get(source)?.speech(speaking));
-  on("microphone", ({ source, state }) => microphones.get(source)?.state(state));
-  on("camera", ({ source, state }) => cameras.get(source)?.state(state));
-  on("motion", ({ source, moving }) => cameras.get(source)?.motion(moving));
-  on("log", warn);
+  on("level", ({ id, dbfs }) => microphones.get(id)?.level(dbfs));
+  on("state", ({ kind, id, ...told }) => {
+    const view = (kind === "camera" ? cameras : microphones).get(id);
+    for (const [what, value] of Object.entries(told)) view?.[what]?.(value);
+  });
+  on("missed", begin);
   // Also what the browser calls the end of a connection, which has no data.
   events.onerror = (event) => {
     if (event.data) return warn(JSON.parse(event.data));
@@ -167,17 +166,18 @@ function link(text, kind) {
 function show(state) {
   $("board").hidden = false;
   $("login").hidden = true;
-  $("logout").hidden = !state.locked;
+  $("logout").hidden = !state.has_key;
   $("name").textContent = state.name;
-  $("model").textContent = [state.model, state.matformer, state.version && `gemmad ${state.version}`].filter(Boolean).join(" · ");
+  $("model").textContent = [state.model, state.info.quantisation, `gemmad ${state.version}`].join(" · ");
   document.title = `${state.name} – gemmad`;
   devices(microphones, $("microphones"), state.microphones, microphone, "No microphone is configured.");
   devices(cameras, $("cameras"), state.cameras, camera, "No camera is configured.");
-  memory = (state.memory ?? []).map(({ ts, rss_mib, groups }) => ({ at: Date.parse(ts), rss: rss_mib, groups }));
-  if (state.health) health(state.health);
-  doctor(state.doctor ?? []);
+  memory = state.memory.map(({ ts, rss_mib, groups }) => ({ at: Date.parse(ts), rss: rss_mib, groups }));
+  health(state.health);
+  doctor(state.doctor);
   cards(state);
-  for (const { event, data } of state.recent ?? []) (event === "heard" ? heard : seen)(data, false);
+  $("log").replaceChildren();
+  for (const { event, data } of state.recent.toReversed()) ({ heard, seen, error: warn })[event](data, false);
 }
 
 /** One view for each device; those that stay keep theirs, and with it the focus. */
@@ -217,17 +217,15 @@ function microphone(id, name) {
   const talk = make("button", { type: "button" });
   let now = "";
   let ended = null;
-  let pressed = null; // since when
   const listening = (yes) => {
     talk.ariaPressed = String(yes);
     label(talk, yes ? "Listening…" : "Press to talk", name);
     clearTimeout(ended);
-    if (yes) ended = setTimeout(() => listening(false), 60_000);
+    if (yes) ended = setTimeout(listening, 60_000, false);
     else meter.value = meter.min;
   };
-  const press = async () => {
-    if (talk.disabled || pressed !== null) return;
-    pressed = performance.now();
+  listening(false);
+  talk.onclick = async () => {
     listening(true);
     try {
       await tell(path("microphones", id, "press"));
@@ -237,30 +235,6 @@ function microphone(id, name) {
       complain(error.message);
     }
   };
-  const release = () => {
-    if (pressed === null) return;
-    const held = performance.now() - pressed;
-    pressed = null;
-    // After a tap it listens until nobody speaks any more.
-    if (held >= HELD_MS) tell(path("microphones", id, "release")).catch((error) => complain(error.message));
-  };
-  const key = (then) => (event) => {
-    if (event.key !== " " && event.key !== "Enter") return;
-    event.preventDefault();
-    if (!event.repeat) then();
-  };
-  talk.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    talk.setPointerCapture(event.pointerId);
-    press();
-  });
-  for (const end of ["pointerup", "pointercancel", "blur"]) talk.addEventListener(end, release);
-  talk.addEventListener("keydown", key(press));
-  talk.addEventListener("keyup", key(release));
-  // A screen reader clicks without pressing anything.
-  talk.addEventListener("click", (event) => event.detail === 0 && press().then(release));
-  talk.addEventListener("contextmenu", (event) => event.preventDefault());
-  listening(false);
   mute.onclick = () => act(mute, path("microphones", id, now === "muted" ? "unmute" : "mute"));
   return {
     name,
@@ -510,8 +484,8 @@ function chart() {
 }
 
 function doctor(list) {
-  const items = list.map(({ state, what, advice }) =>
-    make("li", {}, badge(state, state), ` ${what}`, advice ? make("p", {}, advice) : null),
+  const items = list.map(({ state, check, found, advice }) =>
+    make("li", {}, badge(state, state), ` ${check}: ${found}`, advice ? make("p", {}, advice) : null),
   );
   $("doctor").replaceChildren(...(items.length ? items : [make("li", { className: "faint" }, "Nothing to report; gemmad doctor looks closer.")]));
 }
@@ -527,10 +501,10 @@ function warn({ ts, level, message }) {
 
 function cards(state) {
   const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
-  const base = local && state.addresses?.length ? state.addresses[0] : location.origin;
-  const alone = local && !state.addresses?.length;
+  const alone = ["localhost", "127.0.0.1", "[::1]"].includes(new URL(state.url).hostname);
+  const base = local && !alone ? state.url : location.origin;
   $("reach").textContent = alone ? "This door is open to this machine only. To reach it from elsewhere set listen and api_key_file under [http] in gemmad.toml." : "";
-  const key = state.locked ? "YOUR_KEY" : null;
+  const key = state.has_key ? "YOUR_KEY" : null;
   const model = state.model;
   const header = key ? ` -H 'Authorization: Bearer ${key}'` : "";
   const list = [
