@@ -8,5 +8,6 @@
 )]
 
 mod demo;
+mod page;
 mod readme;
 mod systemd;
