@@ -19,6 +19,7 @@ mod models;
 mod mqtt_clear;
 mod output;
 mod pack;
+mod page;
 mod pages;
 mod plan;
 mod procfs;
@@ -61,6 +62,7 @@ enum Command {
     Models(models::Models),
     MqttClear(mqtt_clear::MqttClear),
     Pack(pack::Pack),
+    Page(page::Page),
     Plan(plan::Plan),
     Pull(pull::Pull),
     #[command(hide = true)]
@@ -125,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Models(command) => command.run(),
         Command::MqttClear(command) => command.run(),
         Command::Pack(command) => command.run(),
+        Command::Page(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Pull(command) => command.run(),
         Command::Pages(command) => command.run(),

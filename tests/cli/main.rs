@@ -21,6 +21,7 @@ mod eval;
 #[path = "../common/file_pcm.rs"]
 mod file_pcm;
 mod inspect;
+mod page;
 mod pages;
 #[path = "../common/payloads.rs"]
 mod payloads;

@@ -158,7 +158,7 @@ class Checks:
 
     def ollama_converses(self):
         agents = self.hub.entities("conversation")
-        self.hub.add_to(self.ollama, "conversation", {"name": "gemmad", "model": self.house.model, "prompt": "You are terse.", "num_ctx": 4096})
+        self.hub.add_to(self.ollama, "conversation", {"name": "gemmad", "model": f"{self.house.model}:latest", "prompt": "You are terse.", "num_ctx": 4096})
         agent = self.hub.entity("conversation", agents)
         answer = self.hub.say(agent, QUESTION)
         if not answer.strip():
@@ -169,7 +169,7 @@ class Checks:
         shutil.copy(HELD_OUT / "heldout/images" / PICTURE, picture)
         self.hub.add_integration("local_file", {"file_path": f"{self.hub.inside}/{PICTURE}"})
         camera = self.hub.entity("camera")
-        self.hub.add_to(self.ollama, "ai_task_data", {"name": "gemmad task", "model": self.house.model})
+        self.hub.add_to(self.ollama, "ai_task_data", {"name": "gemmad task", "model": f"{self.house.model}:latest"})
         self.task = self.hub.entity("ai_task")
         attached = [{"media_content_id": f"media-source://camera/{camera}", "media_content_type": "image/png"}]
         call = {"task_name": "look", "instructions": LOOK, "entity_id": self.task, "attachments": attached}

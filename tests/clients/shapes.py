@@ -129,7 +129,7 @@ def frigate_by_ollama():
         },
         "required": ["title", "confidence", "potential_threat_level"],
     }
-    body["options"]["num_predict"] = 200
+    body["options"]["num_predict"] = 800
     # With the keys that made Ollama leave out required fields.
     found = json.loads(post("/api/generate", {**body, "format": review}).json()["response"])
     holds("required fields", {"title", "confidence", "potential_threat_level"} <= set(found), found)

@@ -1,6 +1,6 @@
 //! `[http]`: OpenAI's and Ollama's protocols, and the page.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -172,6 +172,29 @@ impl HttpServerOptions {
         };
         format!("{scheme}://{host}:{}", self.listen.port())
     }
+
+    /// Where other machines reach it, if it is to be reached by them: where it listens on every address, the one that they see.
+    pub fn url_for_others(&self) -> String {
+        let listen = match own_address() {
+            Some(ip) if self.listen.ip().is_unspecified() => {
+                SocketAddr::new(ip, self.listen.port())
+            }
+            _ => self.listen,
+        };
+        let seen = HttpOptions {
+            listen,
+            ..self.clone()
+        };
+        seen.url()
+    }
+}
+
+/// The address that this machine has towards others, if it has any. Nothing is sent: the system only looks up the way.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // An address of documentation, which is nobody's (RFC 5737).
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, SET_COOKIE};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::state::Shown;
 use crate::guard::harmless::short;
 use crate::publish::http::answer::{ask, json as answered, timing};
 use crate::publish::http::fault::Fault;
@@ -51,6 +52,12 @@ pub(super) async fn login(
         key.session()
     );
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
+}
+
+/// The browser forgets it.
+pub(super) async fn logout() -> Response {
+    let cookie = format!("{COOKIE_NAME}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
+    (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()
 }
 
 fn name(key: &str, id: String) -> Result<Name, Fault> {
@@ -106,7 +113,7 @@ pub(super) async fn camera(
     })
 }
 
-/// The last picture that was described and may be shown.
+/// The last picture that was described and may be shown; its tag is the `image_sha256` of the event that told of it.
 pub(super) async fn picture(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
@@ -118,13 +125,15 @@ pub(super) async fn picture(
         );
         Fault::new(StatusCode::NOT_FOUND, "not_found", message)
     })?;
+    let Shown { sha256, picture } = picture;
     let kind = match picture.starts_with(b"\x89PNG") {
         true => "image/png",
         false => "image/jpeg",
     };
-    Ok((
-        [(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-store")],
-        picture.to_vec(),
-    )
-        .into_response())
+    let headers = [
+        (CONTENT_TYPE, kind.to_owned()),
+        (CACHE_CONTROL, "no-store".to_owned()),
+        (ETAG, format!("\"{sha256}\"")),
+    ];
+    Ok((headers, picture.to_vec()).into_response())
 }

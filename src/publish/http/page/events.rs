@@ -25,6 +25,8 @@ const LEAST_DBFS: f32 = -120.0;
 #[derive(Clone, Debug)]
 pub(super) struct Event {
     name: &'static str,
+    /// The microphone, of what was heard.
+    microphone: Option<String>,
     data: Arc<str>,
 }
 
@@ -32,7 +34,17 @@ impl Event {
     fn new(name: &'static str, data: &impl Serialize) -> Option<Event> {
         let data = serde_json::to_string(data).ok()?;
         let data = data.into();
-        Some(Event { name, data })
+        let microphone = None;
+        Some(Event {
+            name,
+            microphone,
+            data,
+        })
+    }
+
+    /// Whether it is what that microphone heard.
+    pub(super) fn is_heard_by(&self, microphone: &str) -> bool {
+        self.microphone.as_deref() == Some(microphone)
     }
 
     /// Whether a page that is opened later is still shown it.
@@ -60,7 +72,10 @@ pub(super) fn of(report: &Report) -> Option<Event> {
         Event::new("state", &data)
     };
     match report {
-        Report::Voice(event) => Event::new("heard", event),
+        Report::Voice(event) => Event::new("heard", event).map(|heard| Event {
+            microphone: Some(event.source.clone()),
+            ..heard
+        }),
         Report::Caption { event, .. } => Event::new("seen", event),
         Report::Health(health) => Event::new("health", health),
         Report::Log(line) => Event::new("error", line),

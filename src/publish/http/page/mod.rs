@@ -30,6 +30,7 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/events", get(events::events))
         .route("/page/state", get(state::state))
         .route("/page/login", post(controls::login))
+        .route("/page/logout", post(controls::logout))
         .route(
             "/page/microphones/{id}/{action}",
             post(controls::microphone),

@@ -195,6 +195,7 @@ function devices(views, list, told = [], build, none) {
     view.state(device.state);
     view.speech?.(device.speech);
     view.motion?.(device.motion);
+    view.pictured?.(device.has_picture);
   }
   for (const id of gone) {
     views.get(id).element.remove();
@@ -301,6 +302,12 @@ function camera(id, name) {
     motion(yes) {
       moving.hidden = !yes;
     },
+    /** The last one from before the page was opened. */
+    async pictured(yes) {
+      if (!yes || !image.hidden) return;
+      const url = await picture(id);
+      if (image.hidden) view.seen("The last picture that was described.", url);
+    },
     seen(text, url) {
       busy(false);
       caption.textContent = text;
@@ -310,7 +317,6 @@ function camera(id, name) {
       image.hidden = false;
     },
   };
-  picture(id).then((url) => url && image.hidden && view.seen("The last picture that was described.", url));
   return view;
 }
 

@@ -19,6 +19,9 @@ use crate::report::{Payload, Report};
 /// What was heard and seen before the page was opened, and is still shown.
 const RECENT: usize = 50;
 
+/// How memory was: an hour where it is told each minute, and as much again for when something changes.
+const SAMPLES: usize = 120;
+
 /// Events that may wait for a page; a slower one misses some.
 const WAITING: usize = 256;
 
@@ -36,8 +39,18 @@ struct Device {
 struct Known {
     microphones: BTreeMap<String, Device>,
     cameras: BTreeMap<String, Device>,
-    pictures: BTreeMap<String, Arc<[u8]>>,
+    pictures: BTreeMap<String, Shown>,
     recent: VecDeque<Event>,
+    memory: VecDeque<Value>,
+}
+
+/// A picture that may be shown.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    /// As in the event that told of it.
+    pub(super) sha256: String,
+    /// JPEG or PNG.
+    pub(super) picture: Arc<[u8]>,
 }
 
 /// What is known, and who hears of more.
@@ -74,6 +87,10 @@ impl State {
             Report::MicrophoneState { id, state } => {
                 let device = known.microphones.entry(id.clone()).or_default();
                 (device.state, device.reason) = state_of(state, "muted");
+                if *state == DeviceState::Off {
+                    // Whoever mutes does not want what was said to stay where it can be read.
+                    known.recent.retain(|event| !event.is_heard_by(id));
+                }
             }
             Report::Speech { id, speaking } => {
                 known.microphones.entry(id.clone()).or_default().active = *speaking;
@@ -92,9 +109,17 @@ impl State {
                 event,
                 image: Some(image),
             } => {
-                known
-                    .pictures
-                    .insert(event.source.clone(), Arc::clone(image));
+                let shown = Shown {
+                    sha256: event.image_sha256.clone(),
+                    picture: Arc::clone(image),
+                };
+                known.pictures.insert(event.source.clone(), shown);
+            }
+            Report::Health(health) => {
+                known.memory.truncate(SAMPLES - 1);
+                known.memory.push_front(json!({
+                    "ts": health.ts, "rss_mib": health.rss_mib, "groups": health.memory_groups_mib,
+                }));
             }
             _ => {}
         }
@@ -115,8 +140,8 @@ impl State {
         self.events.subscribe()
     }
 
-    /// The last picture of a camera, JPEG or PNG.
-    pub(super) fn picture(&self, camera: &str) -> Option<Arc<[u8]>> {
+    /// The last picture of a camera.
+    pub(super) fn picture(&self, camera: &str) -> Option<Shown> {
         self.known().pictures.get(camera).cloned()
     }
 }
@@ -176,14 +201,73 @@ pub(super) async fn state(
         "models": crate::publish::http::names::all(&shared.card),
         "modalities": { "vision": shared.card.sees, "audio": shared.card.hears },
         "listen": shared.options.listen.to_string(),
-        "url": shared.options.url(),
+        "url": shared.options.url_for_others(),
         "has_key": shared.key.is_some(),
         "info": info,
         "microphones": microphones.collect::<Vec<_>>(),
         "cameras": cameras.collect::<Vec<_>>(),
         "health": health,
         "queue": health["queues"],
+        "memory": known.memory.iter().rev().collect::<Vec<_>>(),
         "doctor": doctor(&known, &health),
         "recent": known.recent.iter().map(Event::value).collect::<Vec<_>>(),
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{EventType, Health, ReportTiming, SCHEMA, VoiceEvent};
+
+    fn heard(microphone: &str) -> Report {
+        Report::Voice(Box::new(VoiceEvent {
+            schema: SCHEMA,
+            id: "01".to_owned(),
+            event_type: EventType::Transcript,
+            ts: String::new(),
+            clock_synced: true,
+            source: microphone.to_owned(),
+            language: "English".to_owned(),
+            text: Some("words".to_owned()),
+            command: None,
+            confidence: None,
+            audio_s: 1.0,
+            truncated: false,
+            reason: None,
+            model: String::new(),
+            matformer: String::new(),
+            timing: ReportTiming::default(),
+        }))
+    }
+
+    #[test]
+    fn a_muted_microphone_leaves_no_words() {
+        let state = State::new();
+        state.take(&heard("kitchen"));
+        state.take(&heard("hall"));
+        state.take(&Report::MicrophoneState {
+            id: "kitchen".to_owned(),
+            state: DeviceState::Off,
+        });
+        let recent: Vec<Value> = state.known().recent.iter().map(Event::value).collect();
+        let [event] = recent.as_slice() else {
+            unreachable!("{recent:?}")
+        };
+        assert_eq!(event["data"]["source"], "hall");
+    }
+
+    #[test]
+    fn memory_is_kept_within_a_bound_the_newest_first() {
+        let state = State::new();
+        for minute in 0..SAMPLES + 5 {
+            let health = Health {
+                ts: minute.to_string(),
+                ..Health::default()
+            };
+            state.take(&Report::Health(Box::new(health)));
+        }
+        let known = state.known();
+        assert_eq!(known.memory.len(), SAMPLES);
+        assert_eq!(known.memory[0]["ts"], (SAMPLES + 4).to_string());
+    }
 }
