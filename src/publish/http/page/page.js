@@ -5,6 +5,7 @@ const GROUPS = { text: "text", ple: "embeddings (PLE)", audio: "audio tower", vi
 const STAGES = { queue_ms: "queue", load_ms: "load", encode_ms: "encode", prefill_ms: "prompt", decode_ms: "answer" };
 const MOST_SHOWN = 60;
 const HOUR_MS = 3_600_000;
+const SHORTEST_MS = 300_000; // of the chart of memory
 const RATE_HZ = 16_000;
 const LARGEST_SIDE = 1600;
 
@@ -367,7 +368,8 @@ function entry(event, device, said, kind, more) {
 
 function timing(timing) {
   if (!timing) return null;
-  const stages = Object.entries(STAGES).filter(([key]) => timing[key] > 0);
+  // A sentence waits while it is spoken, too; what is longer than all of it took was that.
+  const stages = Object.entries(STAGES).filter(([key]) => timing[key] > 0 && (key !== "queue_ms" || timing[key] <= timing.latency_ms));
   const bar = make("div", { className: "stages", ariaHidden: "true" });
   for (const [key] of stages) {
     const part = make("i", { className: key });
@@ -449,7 +451,8 @@ function chart() {
   const end = Math.max(Date.now(), memory.at(-1)?.at ?? 0);
   const total = (sample) => Object.keys(GROUPS).reduce((sum, group) => sum + (sample.groups?.[group] ?? 0), 0);
   const most = Math.max(1, ...memory.map((sample) => Math.max(total(sample), sample.rss ?? 0)));
-  const x = (at) => left + Math.max(0, 1 - (end - at) / HOUR_MS) * (right - left);
+  const span = Math.min(HOUR_MS, Math.max(SHORTEST_MS, end - (memory[0]?.at ?? end)));
+  const x = (at) => left + Math.max(0, 1 - (end - at) / span) * (right - left);
   const y = (mib) => bottom - (mib / most) * (bottom - top);
   const steps = (value) => {
     const points = [];
@@ -465,9 +468,9 @@ function chart() {
     parts.push(svg("line", { class: "grid", x1: left, x2: right, y1: height, y2: height }));
     parts.push(svg("text", { x: left - 6, y: height + 4, "text-anchor": "end" }, `${Math.round(share * most)}`));
   }
-  for (const [minutes, anchor] of [[60, "start"], [30, "middle"], [0, "end"]]) {
-    const label = minutes ? `${minutes} min ago` : "now, MiB";
-    parts.push(svg("text", { x: x(end - minutes * 60_000), y: bottom + 17, "text-anchor": anchor }, label));
+  for (const [share, anchor] of [[1, "start"], [0.5, "middle"], [0, "end"]]) {
+    const label = share ? `${number((share * span) / 60_000)} min ago` : "now, MiB";
+    parts.push(svg("text", { x: x(end - share * span), y: bottom + 17, "text-anchor": anchor }, label));
   }
   if (memory.length) {
     let below = () => 0;
