@@ -181,7 +181,7 @@ impl HttpServerOptions {
             }
             _ => self.listen,
         };
-        let seen = HttpOptions {
+        let seen = HttpServerOptions {
             listen,
             ..self.clone()
         };
