@@ -77,7 +77,7 @@ pub(crate) fn instead_of_checkpoint(path: &Path) -> Option<String> {
         found.map(String::as_str)
     };
     let has = |name: &str| names.iter().any(|found| found == name);
-    if has("adapter_config.json") {
+    if has("adapter_config.json") || has("adapter_model.safetensors") {
         return Some(format!(
             "it holds a LoRA adapter alone, which is a change{} and no model: merge it first (`merge_and_unload()` of peft), save the whole model, and give that",
             base_of_adapter(path)
@@ -90,8 +90,8 @@ pub(crate) fn instead_of_checkpoint(path: &Path) -> Option<String> {
     }
     if let Some(name) = ending(&[".gguf"]) {
         return Some(format!(
-            "it holds {name}, a file of llama.cpp: make a pack of that with `gemmad pack --from {} --to NAME.pack`, and give the pack",
-            path.join(name).display()
+            "it holds {name}, a file of llama.cpp: {}",
+            pack_it(&path.join(name))
         ));
     }
     if let Some(name) = ending(&[".task", ".litertlm", ".tflite"]) {
@@ -141,10 +141,7 @@ fn instead_of_directory(path: &Path) -> String {
     let read = File::open(path).and_then(|file| file.take(512).read_to_end(&mut start));
     let ends = |ending: &str| path.extension().is_some_and(|found| found == ending);
     if read.is_ok() && start.starts_with(b"GGUF") {
-        return format!(
-            "it is a file of llama.cpp: make a pack of it with `gemmad pack --from {} --to NAME.pack`, and give the pack",
-            path.display()
-        );
+        return format!("it is a file of llama.cpp: {}", pack_it(path));
     }
     if let Some(what) = instead_of_file(&start) {
         return what.to_owned();
@@ -154,6 +151,21 @@ fn instead_of_directory(path: &Path) -> String {
     }
     "it is a file: give the directory that holds config.json, tokenizer.json and the weights"
         .to_owned()
+}
+
+/// The command that makes a pack of a file of llama.cpp, ready to paste, and what to do then.
+fn pack_it(gguf: &Path) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
+    let quoted = |path: String| match path.chars().all(plain) {
+        true => path,
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    };
+    let from = quoted(gguf.display().to_string());
+    let stem = gguf.file_stem().unwrap_or_default().to_string_lossy();
+    let pack = quoted(format!("{stem}.pack"));
+    format!(
+        "make a pack of it with `gemmad pack --from {from} --to {pack}`, and give that, as --model {pack}"
+    )
 }
 
 fn litert(name: &str) -> String {

@@ -166,6 +166,52 @@ fn types_and_architectures_are_told_by_name() {
 }
 
 #[test]
+fn what_is_no_model_is_told_by_what_it_says_it_is() {
+    let architecture = ("general.architecture", 8, GEMMA);
+    let adapter = ("general.type", 8, &b"\x07\0\0\0\0\0\0\0adapter"[..]);
+    refused(
+        "lora.gguf",
+        &gguf(
+            &[adapter, architecture],
+            &[("blk.0.attn_q.weight.lora_a", 1)],
+        ),
+        &[
+            "a LoRA adapter",
+            "llama-export-lora",
+            "give the whole model",
+        ],
+    );
+    let matrix = ("general.type", 8, &b"\x07\0\0\0\0\0\0\0imatrix"[..]);
+    refused("a.gguf", &gguf(&[matrix], &[]), &["importance matrix"]);
+}
+
+/// As it is printed, by a shell.
+#[test]
+fn the_command_that_packs_a_file_of_llama_cpp_does_it() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("my model's file.gguf");
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/tiny-a.gguf");
+    std::fs::copy(tiny, &file).unwrap();
+    let ask = |model: &Path| {
+        let mut command = Command::cargo_bin("gemmad").unwrap();
+        let command = command.args(["ask", "--max-tokens=1", "Hi", "--model"]);
+        command.arg(model).output().unwrap()
+    };
+    let refused = String::from_utf8(ask(&file).stderr).unwrap();
+    let line = refused.split('`').nth(1).unwrap();
+    let gemmad = Path::new(env!("CARGO_BIN_EXE_gemmad"));
+    let made = std::process::Command::new("/bin/sh")
+        .args(["-c", line])
+        .current_dir(home.path())
+        .env("PATH", gemmad.parent().unwrap())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{line}: {made:?}");
+    let answered = ask(&home.path().join("my model's file.pack"));
+    assert!(answered.status.success(), "{answered:?}");
+}
+
+#[test]
 fn what_is_no_gguf_is_told() {
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 33442553\n";
     refused("a.gguf", pointer, &["git lfs pull"]);

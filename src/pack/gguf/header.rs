@@ -30,9 +30,11 @@ const MAX_DIMENSIONS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
 
 const ARCHITECTURE: &str = "general.architecture";
+const TYPE: &str = "general.type";
 /// Other keys that are kept.
-const KEPT: [&str; 13] = [
+const KEPT: [&str; 14] = [
     ARCHITECTURE,
+    TYPE,
     "general.alignment",
     "split.count",
     "split.no",
@@ -238,6 +240,11 @@ impl<R: Read + Seek> Reader<'_, R> {
             if values.insert(key.clone(), value).is_some() {
                 return Err(self.bad(format!("key {key} is there twice")));
             }
+        }
+        if let Some(Value::Text(kind)) = values.get(TYPE)
+            && let Some(reason) = others::no_model(kind)
+        {
+            return Err(self.bad(reason));
         }
         if let Some(Value::Text(architecture)) = values.get(ARCHITECTURE)
             && let Some(reason) = others::reason(architecture, self.wanted)

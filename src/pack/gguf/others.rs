@@ -35,6 +35,19 @@ pub(super) fn instead(path: &Path) -> String {
     }
 }
 
+/// Why what a file says that it is (`general.type`) is no model, where that is so.
+pub(super) fn no_model(kind: &str) -> Option<&'static str> {
+    match kind {
+        "adapter" => Some(
+            "it is a LoRA adapter, which is a change to a model and no model: merge it first (`llama-export-lora -m MODEL.gguf --lora FILE.gguf -o WHOLE.gguf`), and give the whole model",
+        ),
+        "imatrix" => Some(
+            "it is an importance matrix, which says how to quantise a model and is none: give the model's own file",
+        ),
+        _ => None,
+    }
+}
+
 /// Why a model of this architecture is not packed, whatever its tensors are.
 pub(super) fn reason(architecture: &str, wanted: Wanted) -> Option<String> {
     Some(match (architecture, wanted) {
