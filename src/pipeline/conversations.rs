@@ -43,11 +43,15 @@ impl Conversations {
     /// Keeps a conversation in place of what had its name, and forgets the least recently used ones that are too much then,
     /// itself among them.
     pub(super) fn keep(&mut self, name: &str, kept: Kept) {
-        self.kept.retain(|(other, _)| other != name);
+        self.forget(name);
         self.kept.push_back((name.to_owned(), kept));
         while self.bytes() > self.limit_bytes {
             self.kept.pop_front();
         }
+    }
+
+    pub(super) fn forget(&mut self, name: &str) {
+        self.kept.retain(|(other, _)| other != name);
     }
 
     /// Bytes held.

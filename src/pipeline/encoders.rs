@@ -114,13 +114,10 @@ impl Encoders {
             }
             None => {
                 let start = Instant::now();
-                let missing = || self.missing("audio tower", "audio");
-                if !checkpoint.has(Group::Audio) {
-                    return Err(missing());
-                }
+                self.check(checkpoint, Group::Audio)?;
                 let encoder = self.architecture.audio_encoder(checkpoint, pool)?;
                 timing.load_ms += milliseconds(start);
-                encoder.ok_or_else(missing)?
+                encoder.ok_or_else(|| self.missing(Group::Audio))?
             }
         };
         self.residency.loaded(Group::Audio);
@@ -140,20 +137,32 @@ impl Encoders {
             }
             None => {
                 let start = Instant::now();
-                let missing = || self.missing("vision tower", "pictures");
-                if !checkpoint.has(Group::Vision) {
-                    return Err(missing());
-                }
+                self.check(checkpoint, Group::Vision)?;
                 let encoder = self.architecture.vision_encoder(checkpoint)?;
                 timing.load_ms += milliseconds(start);
-                encoder.ok_or_else(missing)?
+                encoder.ok_or_else(|| self.missing(Group::Vision))?
             }
         };
         self.residency.loaded(Group::Vision);
         Ok(Arc::clone(self.vision.insert(encoder)))
     }
 
-    fn missing(&self, what: &'static str, media: &'static str) -> EngineError {
+    /// Whether the checkpoint has a group.
+    ///
+    /// # Errors
+    /// It has not, and so cannot take what that is for.
+    pub(super) fn check(&self, checkpoint: &Checkpoint, group: Group) -> Result<(), EngineError> {
+        match checkpoint.has(group) {
+            true => Ok(()),
+            false => Err(self.missing(group)),
+        }
+    }
+
+    fn missing(&self, group: Group) -> EngineError {
+        let (what, media) = match group {
+            Group::Audio => ("audio tower", "audio"),
+            _ => ("vision tower", "pictures"),
+        };
         EngineError::NoTower {
             dir: self.dir.clone(),
             what,

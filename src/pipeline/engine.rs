@@ -340,8 +340,11 @@ impl Engine {
         self.conversations.bytes()
     }
 
-    /// Whether the model can be asked so.
-    pub(super) fn check(&self, thinking: bool) -> Result<(), EngineError> {
+    /// Whether the model can be asked so: to think before it answers, where that is wanted.
+    ///
+    /// # Errors
+    /// It does not think.
+    pub fn check(&self, thinking: bool) -> Result<(), EngineError> {
         let template = self.architecture.template();
         Ok(template.check(&self.tokenizer, &asking(thinking))?)
     }

@@ -38,6 +38,14 @@ impl Engine {
         std::iter::once(whole.clone()).chain(others).collect()
     }
 
+    /// Whether the model hears ([`Group::Audio`]) or sees ([`Group::Vision`]).
+    ///
+    /// # Errors
+    /// It has no such encoder.
+    pub fn check_encoder(&self, group: Group) -> Result<(), EngineError> {
+        self.encoders.check(&self.checkpoint, group)
+    }
+
     /// How pictures are encoded where a request leaves it open.
     pub fn picture_options(&self) -> PictureOptions {
         self.encoders.pictures

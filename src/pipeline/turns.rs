@@ -8,6 +8,17 @@ use crate::model::decoder::kv_cache::KvSnapshot;
 use crate::model::prompt::{Message, Role};
 
 impl Engine {
+    /// Tokens of a conversation that is kept; 0 where none of that name is.
+    pub fn kept_tokens(&mut self, name: &str) -> usize {
+        let kept = self.conversations.get(name);
+        kept.map_or(0, |kept| kept.snapshot.position() + kept.pending.len())
+    }
+
+    /// Forgets a conversation, and gives its memory back.
+    pub fn forget(&mut self, name: &str) {
+        self.conversations.forget(name);
+    }
+
     /// Takes up a kept conversation, with its instructions; gives the ids that go on with it, or nothing where it has to begin
     /// anew.
     pub(super) fn go_on(

@@ -7,6 +7,7 @@
 mod call_options;
 mod caller;
 mod calls;
+mod client;
 mod error;
 mod events;
 mod job;
@@ -37,6 +38,7 @@ use zbus::{Connection, OwnedVariant, fdo};
 use super::{Door, Inside, Opening, Stopped};
 use crate::report::{AskFields, Info, Report, Request};
 
+pub use client::{CallError, Client};
 pub use error::DbusError;
 pub use options::DbusOptions;
 pub use probe::{NameOwner, probe};

@@ -47,6 +47,34 @@ fn variant(value: &Value) -> Option<Variant<'static>> {
     })
 }
 
+/// The way back: what a value of the bus is in JSON; text where JSON has nothing like it.
+pub(super) fn json(value: &Variant<'_>) -> Value {
+    match value {
+        Variant::Bool(value) => (*value).into(),
+        Variant::U8(value) => (*value).into(),
+        Variant::I16(value) => (*value).into(),
+        Variant::U16(value) => (*value).into(),
+        Variant::I32(value) => (*value).into(),
+        Variant::U32(value) => (*value).into(),
+        Variant::I64(value) => (*value).into(),
+        Variant::U64(value) => (*value).into(),
+        Variant::F64(value) => (*value).into(),
+        Variant::Str(value) => value.as_str().into(),
+        Variant::Variant(inner) => json(inner),
+        Variant::Array(values) => values.inner().iter().map(json).collect(),
+        Variant::Dict(entries) => {
+            let mut object = serde_json::Map::new();
+            for (key, value) in entries.iter() {
+                if let Variant::Str(key) = key {
+                    object.insert(key.as_str().to_owned(), json(value));
+                }
+            }
+            Value::Object(object)
+        }
+        other => other.to_string().into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -64,5 +92,10 @@ mod tests {
         let signatures = ["whole", "most", "share", "text", "list", "inner"].map(signature);
         assert_eq!(signatures, ["x", "t", "d", "s", "av", "a{sv}"]);
         assert_eq!(dict["text"], Variant::from("a\u{fffd}b"));
+        let back = json(&Variant::from(dict));
+        let whole = json!({
+            "whole": 3, "most": u64::MAX, "share": 0.5, "text": "a\u{fffd}b", "list": [1, "x"], "inner": {"yes": true},
+        });
+        assert_eq!(back, whole);
     }
 }
