@@ -1,18 +1,17 @@
 //! `gemmad ask`: one question, one answer.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
-use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::describe::picture;
 use super::failure::{Failure, exit, note};
 use super::model_args::{GenerationArgs, PictureArgs, RunArgs};
-use super::output;
+use super::{output, progress};
 use crate::config::Limits;
 use crate::features::audio_file::{AudioLimits, read_audio_file};
 use crate::media::AudioClip;
@@ -135,7 +134,7 @@ impl Ask {
         if self.json {
             grammar = grammar.map(Grammar::with_confidence);
         }
-        let progress = spinner("loading the model");
+        let progress = progress::of_steps("loading the model");
         let mut engine = self
             .run
             .open(self.run.options_with(&config, self.pictures))?;
@@ -221,7 +220,8 @@ impl Ask {
     }
 }
 
-fn clip(path: &Path, limits: &AudioLimits) -> Result<AudioClip, Failure> {
+/// Reads a clip, for every command that takes one.
+pub(super) fn clip(path: &Path, limits: &AudioLimits) -> Result<AudioClip, Failure> {
     read_audio_file(path, limits).map_err(|error| Failure::new(exit::DATA, error))
 }
 
@@ -244,14 +244,4 @@ fn read_prompt() -> Result<String, Failure> {
             format_args!("standard input is not UTF-8 text (byte {at} is the first that is not)"),
         )
     })
-}
-
-/// A spinner on a terminal, nothing in a pipe.
-fn spinner(message: &'static str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let progress = ProgressBar::new_spinner().with_message(message);
-    progress.enable_steady_tick(std::time::Duration::from_millis(100));
-    progress
 }

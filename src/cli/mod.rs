@@ -3,6 +3,7 @@
 mod ask;
 mod bench;
 mod broker;
+mod chat;
 mod check_config;
 mod config_file;
 mod describe;
@@ -55,6 +56,7 @@ enum Command {
     Devices(devices::Devices),
     Doctor(doctor::Doctor),
     Bench(bench::Bench),
+    Chat(chat::Chat),
     CheckConfig(check_config::CheckConfig),
     Eval(eval::Eval),
     Inspect(inspect::Inspect),
@@ -120,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Devices(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Chat(command) => command.run(of_command),
         Command::CheckConfig(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),

@@ -88,6 +88,11 @@ impl RunArgs {
 }
 
 impl EngineArgs {
+    /// The configuration file that was named.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// The configuration file that was named, else the defaults.
     pub(super) fn config(&self) -> Result<Config, Failure> {
         match &self.config {
@@ -178,17 +183,17 @@ pub(super) fn warn(warnings: &[String]) {
 }
 
 /// How answers are chosen; what is not given comes from the checkpoint's generation_config.json.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct GenerationArgs {
     /// MatFormer slice that answers (`gemmad inspect` lists them) [default: the whole model]
     #[arg(long, value_name = "NAME")]
     pub(super) matformer: Option<String>,
     /// Tokens of the answer at most
     #[arg(long, value_name = "N", default_value_t = 512)]
-    max_tokens: usize,
+    pub(super) max_tokens: usize,
     /// 0 always takes the likeliest token; 1 samples as the model says; more is wilder
     #[arg(long, value_name = "T")]
-    temperature: Option<f32>,
+    pub(super) temperature: Option<f32>,
     /// Sample among the K likeliest tokens; 0 for all
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
@@ -203,7 +208,7 @@ pub(super) struct GenerationArgs {
     repetition_penalty: Option<f32>,
     /// The same seed gives the same text [default: random]
     #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// End the answer where it contains this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,

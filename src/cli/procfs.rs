@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the daemon looks for its configuration unless it is told.
-const DEFAULT_CONFIG: &str = "/etc/gemmad/gemmad.toml";
+pub(super) const DEFAULT_CONFIG: &str = "/etc/gemmad/gemmad.toml";
 
 /// A line of a file such as `/proc/meminfo` or `/proc/self/status`, which are in KiB, in bytes; `key` has its colon. `None` where
 /// the system has no such line.

@@ -17,6 +17,16 @@ pub(super) fn of_files(files: usize) -> ProgressBar {
     progress
 }
 
+/// A spinner beside what is being done.
+pub(super) fn of_steps(first: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let progress = ProgressBar::new_spinner().with_message(first);
+    progress.enable_steady_tick(Duration::from_millis(100));
+    progress
+}
+
 /// A line that is written anew with each message, for what changes while somebody looks.
 pub(super) fn of_state() -> ProgressBar {
     if !std::io::stderr().is_terminal() {

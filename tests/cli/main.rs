@@ -12,6 +12,7 @@ mod ask;
 mod bench;
 #[path = "../common/broker.rs"]
 mod broker;
+mod chat;
 #[path = "../common/mod.rs"]
 mod common;
 mod config;

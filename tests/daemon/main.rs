@@ -13,6 +13,7 @@ mod ask;
 mod board;
 #[path = "../common/broker.rs"]
 mod broker;
+mod chat;
 mod faults;
 #[path = "../common/file_pcm.rs"]
 mod file_pcm;
@@ -31,6 +32,8 @@ mod process;
 mod sight;
 mod switches;
 mod talkers;
+#[path = "../common/terminal.rs"]
+mod terminal;
 mod voice;
 mod watch;
 mod wyoming;

@@ -336,6 +336,29 @@ const COMMANDS: &[(&str, How)] = &[
         Runs(&[], "demo          balanced  half"),
     ),
     (
+        "gemmad chat",
+        Elsewhere(
+            "tests/daemon/chat.rs",
+            ".arg(\"chat\")",
+            "it needs the daemon, or a configuration in /etc",
+        ),
+    ),
+    (
+        "gemmad chat --model DIR",
+        Elsewhere(
+            "tests/cli/chat.rs",
+            "Terminal::start(&chat(",
+            "it needs a terminal",
+        ),
+    ),
+    (
+        "printf '%s\\n' \"Turn off the kitchen light. Return the command as JSON:\" | gemmad chat --model DIR",
+        Runs(
+            &[],
+            "{\"action\":\"turn_off\",\"device\":\"light\",\"area\":\"kitchen\"}",
+        ),
+    ),
+    (
         "gemmad ask --model DIR \"Why is the sky blue?\"",
         Runs(&[], ""),
     ),

@@ -296,11 +296,7 @@ impl Pull {
                 out,
                 "{config} names it now; gemmad still runs with the one before: sudo systemctl restart gemmad"
             )?,
-            (false, _) => writeln!(
-                out,
-                "try it: gemmad ask --model {} \"Why is the sky blue?\"",
-                target.display()
-            )?,
+            (false, _) => writeln!(out, "try it: gemmad chat --model {}", target.display())?,
         }
         Ok(())
     }
