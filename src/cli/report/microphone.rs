@@ -58,7 +58,8 @@ pub(super) fn last_word(model: &Path, config: &Config, name: &str) -> Result<Hea
     };
     let silence_ms = microphone.speech.hangover_ms;
     let mut options = daemon::engine_options(config);
-    // Neither is to be left behind.
+    // Copies are the daemon's to keep, and locking is its right.
+    options.mlock = false;
     options.ple.cache_dir = None;
     options.prefix_cache = Default::default();
     let mut engine = Engine::open(model, options)?;
