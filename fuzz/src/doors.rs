@@ -154,7 +154,7 @@ impl AsyncRead for Pieces<'_> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         let most = self.piece.min(into.remaining());
-        let read = self.bytes.read(into.initialize_unfilled_to(most))?;
+        let read = Read::read(&mut self.bytes, into.initialize_unfilled_to(most))?;
         into.advance(read);
         Poll::Ready(Ok(()))
     }

@@ -112,8 +112,10 @@ impl Models {
         let all = Models {
             dir: dir.to_owned(),
             config: PathBuf::new(),
+            verify: false,
             check: false,
             remove: None,
+            force: false,
             yes: false,
             json: false,
         };

@@ -68,8 +68,11 @@ mod tests {
     use crate::media::AudioClip;
     use crate::pipeline::Media;
 
+    /// Who says what.
+    type Sent<'s> = &'s [(char, &'s [&'s str])];
+
     /// `s`, `u` and `a` are the speakers; `@` is a clip, each other word a part.
-    fn of(lines: &[(char, &[&str])]) -> Vec<Message> {
+    fn of(lines: Sent<'_>) -> Vec<Message> {
         let part = |word: &&str| match *word {
             "@" => Part::Media(Media::Clip(AudioClip::default())),
             text => Part::Text(text.to_owned()),
@@ -99,7 +102,7 @@ mod tests {
 
     #[test]
     fn conversations_take_turns_whatever_was_sent() {
-        let cases: &[(&[(char, &[&str])], &str)] = &[
+        let cases: &[(Sent<'_>, &str)] = &[
             (&[('u', &["a"])], "User: a"),
             (
                 &[('s', &["be brief"]), ('s', &["be kind"]), ('u', &["a"])],

@@ -72,7 +72,7 @@ impl Pieces {
     ///
     /// # Errors
     /// The file is damaged, or exceeds a limit.
-    pub fn next(&mut self) -> Result<Option<Vec<f32>>, AudioFileError> {
+    pub fn take(&mut self) -> Result<Option<Vec<f32>>, AudioFileError> {
         let mut samples = Vec::new();
         while self.ready.is_empty() {
             let Some(reader) = &mut self.reader else {

@@ -348,3 +348,76 @@ fn instructions_on_disk_are_for_their_user_only_whatever_the_umask() {
         assert!(answer.timing.cached_tokens > 0);
     }
 }
+
+/// Without a word of who asks, or where the beginning ends: it shows where prompts part.
+#[test]
+fn beginnings_that_came_before_are_taken_from_memory() {
+    for checkpoint in [fixtures(), fixtures_gemma4()] {
+        let home = tempfile::tempdir().unwrap();
+        let pack = pack_of(&checkpoint, Recipe::Balanced, home.path());
+        let kept = home.path().join("kept");
+        let mut plain = Engine::open(&pack, options(None)).unwrap();
+        let with_memory = |prefix_bytes, dir| {
+            let options = EngineOptions {
+                prefix_bytes,
+                ..options(dir)
+            };
+            Engine::open(&pack, options).unwrap()
+        };
+        let user = |engine: &mut Engine, text: &str| {
+            let request = Request {
+                conversation: None,
+                messages: Message::user(vec![Part::Text(format!("{INSTRUCTIONS} {text}"))]),
+                matformer: None,
+                thinking: None,
+                generation: generation(),
+            };
+            engine
+                .answer(&request, &mut |_| ControlFlow::Continue(()))
+                .unwrap()
+        };
+        let mut engine = with_memory(64 << 20, Some(&*kept));
+        for (text, found) in [
+            ("Where is the lamp?", false),
+            ("A fan, is there one?", false), // here it shows what they have in common
+            ("Is it warm?", true),
+            ("No, thanks.", true),
+        ] {
+            let (answer, wanted) = (user(&mut engine, text), user(&mut plain, text));
+            assert_eq!(answer.text, wanted.text, "{text}");
+            assert_eq!(answer.timing.prompt_tokens, wanted.timing.prompt_tokens);
+            assert_eq!(
+                answer.timing.cached_tokens > 32,
+                found,
+                "{text}: {:?}",
+                answer.timing
+            );
+        }
+        // Instructions are known from the first time on.
+        for (text, found) in [("Where?", false), ("When?", true)] {
+            let (answer, wanted) = (
+                ask_of(&mut engine, INSTRUCTIONS, text),
+                ask_of(&mut plain, INSTRUCTIONS, text),
+            );
+            assert_eq!(answer.text, wanted.text);
+            assert_eq!(
+                answer.timing.cached_tokens > 32,
+                found,
+                "{text}: {:?}",
+                answer.timing
+            );
+        }
+        // After a restart it is on disk.
+        let mut again = with_memory(64 << 20, Some(&*kept));
+        let (answer, wanted) = (user(&mut again, "Why?"), user(&mut plain, "Why?"));
+        assert_eq!(answer.text, wanted.text);
+        assert!(answer.timing.cached_tokens > 32, "{:?}", answer.timing);
+        // Where there is no room nothing is kept, and nothing is lost.
+        let mut small = with_memory(1, None);
+        for text in ["Where?", "Where?", "Where?"] {
+            let answer = user(&mut small, text);
+            assert_eq!(answer.text, user(&mut plain, text).text);
+            assert_eq!(answer.timing.cached_tokens, 0);
+        }
+    }
+}

@@ -29,7 +29,7 @@ impl Task<'_> {
         };
         let (mut text, mut pieces, mut samples) = (String::new(), Vec::new(), 0);
         let mut begun = false;
-        while let Some(piece) = sound.next().map_err(invalid_audio)? {
+        while let Some(piece) = sound.take().map_err(invalid_audio)? {
             if !std::mem::replace(&mut begun, true) {
                 self.begun();
             }

@@ -543,6 +543,7 @@ fn the_doctor_asks_for_a_damaged_picture_a_handful_of_times() {
         let text = format!("[[camera]]\nid = \"door\"\n{}", camera.config("", ""));
         let config = Config::parse(&text, Path::new("test.toml")).unwrap();
         let tried = try_camera(&config.camera[0], &ImageLimits::default());
+        let tried = tried.map(|frame| [frame.width_px, frame.height_px]);
         match words {
             "" => assert_eq!(tried, Ok([150, 93])),
             words => assert!(tried.clone().unwrap_err().contains(words), "{tried:?}"),
