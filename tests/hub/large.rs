@@ -1,4 +1,6 @@
 //! A checkpoint of the published size, which nobody keeps: its numbers follow from their place.
+//!
+//!     cargo test --release --test hub -- --ignored --nocapture
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

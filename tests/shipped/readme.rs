@@ -206,6 +206,22 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
+        "gemmad models --remove gemma-4-e2b.pack",
+        Elsewhere(
+            "tests/hub/installed.rs",
+            "\"--remove\", name",
+            "it is of what was pulled",
+        ),
+    ),
+    (
+        "gemmad models --verify",
+        Elsewhere(
+            "tests/hub/installed.rs",
+            "&[\"--verify\"]",
+            "it is of what was pulled",
+        ),
+    ),
+    (
         "gemmad models --remove",
         Elsewhere(
             "tests/hub/installed.rs",
