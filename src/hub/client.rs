@@ -7,13 +7,14 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::{HeaderValue, Response, header};
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
 use ureq::{Agent, Body, Error};
 
 use super::error::HubError;
 use super::listing::{Etag, Repository};
 use super::refusal::{About, By, PEER, refused, told};
 use super::settings::Settings;
+use super::socket::Connect;
 use crate::guard::address::Address;
 use crate::tls::{self, Secure};
 
@@ -78,7 +79,7 @@ impl Client {
             .accept_encoding("identity")
             .build();
         let connector = ConnectProxyConnector::default()
-            .chain(TcpConnector::default())
+            .chain(Connect)
             .chain(Secure { trust });
         Ok(Client {
             agent: Agent::with_parts(http, connector, DefaultResolver::default()),

@@ -11,6 +11,7 @@ mod listing;
 mod name;
 mod refusal;
 mod settings;
+mod socket;
 mod stream;
 
 pub use cache::Cache;

@@ -329,7 +329,7 @@ impl FileWriter<'_, '_> {
     }
 
     /// Tells the journal how far the file is, once that are `least_bytes` more than it knows.
-    fn mark(&mut self, least_bytes: u64) -> Result<(), PackError> {
+    pub(super) fn mark(&mut self, least_bytes: u64) -> Result<(), PackError> {
         let (Some(journal), Some(marked)) = (&mut self.pack.journal, self.marked_bytes) else {
             return Ok(());
         };

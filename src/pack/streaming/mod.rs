@@ -191,6 +191,8 @@ impl Run<'_> {
                 let kept = out.kept();
                 source.begin(entry, kept);
                 quantizer.write(self.pool, &mut source, entry, out)?;
+                // Before what it was made of is given back.
+                out.mark(1)?;
                 source.end(self.pool, entry.bytes().is_some_and(|bytes| kept < bytes))
             })?;
         }
