@@ -232,9 +232,10 @@ fn sound_of_any_length_is_written_down_piece_by_piece() {
     let door = start(&bench, "demo", "");
     let (first, second) = ("009_both.wav", "017_combo.wav");
     let mut sound = samples(first);
-    sound.resize(35 * 32_000, 0);
+    // The longest that is heard at once ends in the pause, as late as it can.
+    sound.resize(30 * 32_000, 0);
     sound.extend(samples(second));
-    sound.resize(48 * 32_000, 0);
+    let seconds = sound.len() as f64 / 32_000.0;
     let mut wav = std::fs::read(heldout("audio").join(first)).unwrap()[..44].to_vec();
     wav[4..8].copy_from_slice(&(sound.len() as u32 + 36).to_le_bytes());
     wav[40..44].copy_from_slice(&(sound.len() as u32).to_le_bytes());
@@ -256,7 +257,7 @@ fn sound_of_any_length_is_written_down_piece_by_piece() {
         expected("audio", second, "transcript"),
     );
     assert!(text.starts_with(&first) && text.contains(&second), "{text}");
-    assert_eq!(told["duration"], 48.0);
+    assert_eq!(told["duration"], seconds);
     let segments = told["segments"].as_array().unwrap();
     assert!(segments.len() >= 2, "{told}");
     let quiet = form(&[&wav[..44], &vec![0; 64_000][..]].concat(), "json");

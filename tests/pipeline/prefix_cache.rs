@@ -394,18 +394,14 @@ fn beginnings_that_came_before_are_taken_from_memory() {
             );
         }
         // Instructions are known from the first time on.
-        for (text, found) in [("Where?", false), ("When?", true)] {
+        for (text, again) in [("Where?", false), ("When?", true)] {
             let (answer, wanted) = (
                 ask_of(&mut engine, INSTRUCTIONS, text),
                 ask_of(&mut plain, INSTRUCTIONS, text),
             );
             assert_eq!(answer.text, wanted.text);
-            assert_eq!(
-                answer.timing.cached_tokens > 32,
-                found,
-                "{text}: {:?}",
-                answer.timing
-            );
+            let found = answer.timing.cached_tokens > 32;
+            assert!(found || !again, "{text}: {:?}", answer.timing);
         }
         // After a restart it is on disk.
         let mut again = with_memory(64 << 20, Some(&*kept));
