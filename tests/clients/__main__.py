@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -165,6 +166,8 @@ QUICK = ["openai", "ollama", "shapes", "openai-node", "ollama-node", "langchain"
 def main():
     if len(sys.argv) < 2 or not set(sys.argv[2:]) <= {*PARTS, "quick"}:
         sys.exit(f"usage: python3 tests/clients GEMMAD [quick | {' | '.join(PARTS)} ...]")
+    # Whoever ends this ends what it started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = QUICK if sys.argv[2:] == ["quick"] else sys.argv[2:] or list(PARTS)
     wrong = []
     with Stage(sys.argv[1]) as stage:
