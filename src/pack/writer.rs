@@ -308,7 +308,7 @@ impl FileWriter<'_, '_> {
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
-        if self.has(bytes.len()) {
+        if bytes.is_empty() || self.has(bytes.len()) {
             return Ok(());
         }
         self.out

@@ -164,7 +164,7 @@ mod tests {
             (4, 5.0, 20, "gemma-4-e2b:mobile", "the best"),
             (4, 1.0, 20, "gemma-4-e2b:mobile", "the best"),
             (2, 5.0, 20, "gemma-4-e2b:mobile", "fits this machine"),
-            (1, 5.0, 20, "gemma-4-e2b:mobile", "too little"),
+            (1, 5.0, 20, "gemma-4-e2b:mobile", "no room to hear or see"),
             (8, 12.0, 1, "gemma-4-e2b:mobile", "too little"),
         ] {
             let mut report = report(speed).unwrap();
