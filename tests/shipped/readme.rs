@@ -70,6 +70,14 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
+        "make clients-test",
+        Elsewhere(
+            "Makefile",
+            "tools/clients-test.sh",
+            "it installs what it asks with",
+        ),
+    ),
+    (
         "make ha-test",
         Elsewhere(
             "tools/ha-test.sh",
@@ -269,6 +277,14 @@ const COMMANDS: &[(&str, How)] = &[
     (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=BROKER -addext subjectAltName=DNS:BROKER -keyout broker.key -out broker.pem",
         Runs(&[], ""),
+    ),
+    (
+        "gemmad page",
+        Elsewhere(
+            "tests/cli/page.rs",
+            "\"page\"",
+            "it needs a gemmad.toml with the door",
+        ),
     ),
     (
         "gemmad watch",
