@@ -155,7 +155,7 @@ def from_nothing(node):
     check(node.sh("systemctl is-enabled gemmad") == "enabled", "the service is not enabled")
     node.listen()
     node.wait("mic/microphone/state", lambda state: state == "online")
-    hears(node, CLIPS[0], "microphone")
+    hears(node, CLIPS[1], "microphone")
     examined = node.sh("runuser -u gemmad -- gemmad doctor || true")
     check("failing" not in examined, examined)
     return ", ".join(minutes)

@@ -102,7 +102,7 @@ class House:
             **more,
         }
         wishes = {"say": self.say, "show": self.show}
-        with subprocess.Popen([str(part) for part in argv], env=environment, stdout=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen([str(part) for part in argv], env=environment, cwd=self.stage.directory, stdout=subprocess.PIPE, text=True) as child:
             for line in child.stdout:
                 verb, _, what = line.strip().partition(" ")
                 if verb in wishes:
