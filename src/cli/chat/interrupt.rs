@@ -1,9 +1,8 @@
 //! Ctrl-C: while something is answered it ends the answer, and not the conversation.
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cli::broker::block_on;
+use crate::cli::interrupt;
 
 /// Whether Ctrl-C was pressed since the last [`Interrupt::begin`].
 #[derive(Clone)]
@@ -20,23 +19,9 @@ impl Interrupt {
 
     fn taken_over() -> Interrupt {
         let (press, pressed) = watch::channel(());
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let wait = move || {
-            let waited = block_on(async {
-                let mut interrupt = signal(SignalKind::interrupt())?;
-                ready.send(()).ok();
-                while interrupt.recv().await.is_some() {
-                    press.send_replace(());
-                }
-                std::io::Result::Ok(())
-            });
-            // Without it the signal just ends the process.
-            waited.and_then(|waited| waited).ok();
-        };
-        let thread = std::thread::Builder::new().name("interrupt".to_owned());
-        if thread.spawn(wait).is_ok() {
-            is_ready.recv().ok();
-        }
+        interrupt::each(move || {
+            press.send_replace(());
+        });
         Interrupt(pressed)
     }
 
