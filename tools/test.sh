@@ -89,7 +89,7 @@ native() {
     cargo test --locked --workspace --doc
     # More at a time than there are cores: most of them wait, for a broker, a bus or a clock.
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --locked --workspace --test-threads $((2 * $(nproc)))
+        cargo nextest run --locked --workspace --no-fail-fast --test-threads $((2 * $(nproc)))
     else
         cargo test --locked --workspace --lib --bins --tests
     fi
