@@ -84,7 +84,7 @@ impl<L: log::Log> log::Log for Tap<L> {
 
     /// Whoever wrote a line, no address in it keeps its user, password and query.
     fn log(&self, record: &Record<'_>) {
-        if tells_bytes(record) {
+        if tells_bytes(record) || speaks_of_what_was_sent(record) {
             return;
         }
         let text = record.args().to_string();
@@ -117,8 +117,17 @@ impl<L: log::Log> Tap<L> {
 
 /// What libraries trace are pieces of what goes over the network, passwords and all, which nothing could be taken out of.
 fn tells_bytes(record: &Record<'_>) -> bool {
-    let crate_name = record.module_path().and_then(|path| path.split(':').next());
-    record.level() == Level::Trace && crate_name != Some(env!("CARGO_CRATE_NAME"))
+    record.level() == Level::Trace && crate_name(record) != Some(env!("CARGO_CRATE_NAME"))
+}
+
+/// A decoder calls sound that it cannot read an error; whoever sent it is told so, and nothing is wrong with the service.
+fn speaks_of_what_was_sent(record: &Record<'_>) -> bool {
+    let is_decoder = crate_name(record).is_some_and(|name| name.starts_with("symphonia"));
+    is_decoder && log::max_level() < LevelFilter::Debug
+}
+
+fn crate_name<'r>(record: &Record<'r>) -> Option<&'r str> {
+    record.module_path().and_then(|path| path.split(':').next())
 }
 
 /// A record's fields, each as a harmless text.
@@ -237,6 +246,24 @@ mod tests {
             assert!(!line.contains(harmless::is_harmful), "{line:?}");
             assert!(line.starts_with("ha") && line.contains("it said a") && line.ends_with('b'));
         }
+    }
+
+    #[test]
+    fn what_a_decoder_thinks_of_what_was_sent_is_no_error_of_the_service() {
+        let tap = Tap(Recorder::default());
+        let fields = [("source", "http")];
+        for path in ["symphonia_core::formats::probe", "gemmad::daemon"] {
+            log::Log::log(
+                &tap,
+                &Record::builder()
+                    .level(Level::Error)
+                    .module_path(Some(path))
+                    .args(format_args!("{path}"))
+                    .key_values(&fields.as_slice())
+                    .build(),
+            );
+        }
+        assert_eq!(*tap.0.0.lock().unwrap(), ["http gemmad::daemon"]);
     }
 
     #[test]
