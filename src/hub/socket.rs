@@ -12,8 +12,8 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
 
-/// The system takes twice that, of which a part is its own. Over 50 ms it still lets 20 MB/s through.
-const WAITING_BYTES: usize = 1 << 20;
+/// The system takes twice that, of which a part is its own. Over 20 ms it still lets 20 MB/s through.
+const WAITING_BYTES: usize = 384 << 10;
 
 /// Connects where no proxy has.
 #[derive(Debug)]

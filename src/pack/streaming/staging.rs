@@ -22,7 +22,7 @@ use super::workplace::Workplace;
 use crate::hub::{RemoteFile, Stream};
 
 /// What is read from the hub at once, and the unit of the journal.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 512 << 10;
 /// Stretches that are so near to each other are fetched as one: a request costs more.
 const GAP_BYTES: u64 = 4 << 10;
 /// Headers of published files are below 1 MiB.
