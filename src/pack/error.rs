@@ -281,9 +281,7 @@ impl PackError {
                 Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {
                     "free some space there, or give another --to"
                 }
-                Kind::PermissionDenied => {
-                    "give a --to in a directory that this user may write"
-                }
+                Kind::PermissionDenied => "give a --to in a directory that this user may write",
                 _ => "check the disk, or give another --to",
             },
             source,

@@ -88,6 +88,8 @@ pub struct Timing {
     pub cached_tokens: usize,
     /// Tokens of the answer.
     pub tokens: usize,
+    /// Passes through the model that the answer took: one a token where nothing was known before and nothing guessed.
+    pub passes: usize,
 }
 
 impl Timing {

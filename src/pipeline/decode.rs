@@ -1,45 +1,20 @@
-//! From the last token of a prompt to the last token of an answer.
+//! From the last token of a prompt to the last token of an answer: token by token, several of them in a pass where they are known before
+//! or well guessed.
 
-use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::answer::milliseconds;
 use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
+use super::guesses::{MAX_PASS, Stand, Topic};
+use super::writing::{Pass, Writing};
 use super::{Answer, FinishReason, Generation};
-use crate::model::decoder::{Exact, Shortcuts, Tokens, no_probe};
-use crate::model::grammar::{Constraint, Next, TokenSet};
+use crate::model::decoder::{Shortcuts, Tokens, no_probe};
+use crate::model::grammar::Next;
 use crate::model::sampler::Sampler;
-use crate::model::stop::{StopReason, StopRules, TextStream};
-
-/// Room in an answer for each token, so that it does not grow while it is decoded; no text's tokens are longer on average.
-const BYTES_PER_TOKEN: usize = 32;
-
-/// The grammar of an answer on its way.
-struct Constrained {
-    constraint: Constraint,
-    /// The least probability that the model gave to what was allowed, where that is wanted.
-    confidence: Option<f32>,
-    /// Tokens that are forced, and in the context already.
-    taken: VecDeque<u32>,
-}
-
-impl Constrained {
-    /// Notes how probable the model found `allowed`.
-    fn measure(&mut self, allowed: &TokenSet, logits: &[f32]) {
-        if let Some(least) = &mut self.confidence {
-            *least = least.min(allowed.probability(logits));
-        }
-    }
-
-    fn is_complete(&self) -> bool {
-        self.taken.is_empty() && self.constraint.is_complete()
-    }
-}
-
-/// Logits are computed for the allowed tokens alone where their blocks are at most this share of the vocabulary.
-const FEW: usize = 4;
+use crate::model::stop::StopRules;
 
 impl Engine {
     /// Decodes the answer to what was prefilled.
@@ -51,297 +26,175 @@ impl Engine {
         give_way: GiveWay<'_>,
     ) -> Result<Answer, EngineError> {
         let mut start = Instant::now();
-        let mut constrained = match &generation.grammar {
-            None => None,
-            Some(grammar) => Some(Constrained {
-                constraint: self.constraint(grammar)?,
-                confidence: grammar.confidence().then_some(1.0),
-                taken: VecDeque::new(),
-            }),
-        };
         let rules = StopRules {
             tokens: self.stop_tokens(),
             strings: generation.stop.clone(),
             max_tokens: generation.max_tokens,
         };
-        let mut sampler = Sampler::new(
+        let tokenizer = self.shared_tokenizer();
+        let constraint = match &generation.grammar {
+            None => None,
+            Some(grammar) => Some((self.constraint(grammar)?, grammar.confidence())),
+        };
+        let context = conversation.cache.context();
+        let sampler = Sampler::new(
             generation.sampling,
             self.spec().text_vocab_size,
             generation.seed,
         )?;
-        let tokenizer = self.shared_tokenizer();
-        let mut stream = TextStream::new(&tokenizer, &rules);
-        let context = conversation.cache.context();
-        let room = generation.max_tokens.min(context) * BYTES_PER_TOKEN;
-        let mut text = String::with_capacity(room);
-        let mut finish = stream.stopped().map(FinishReason::from);
-        let thought = tokenizer.control().thoughts.map(|marks| marks.start);
-        let mut thought = thought.filter(|_| conversation.thinking);
-        while finish.is_none() {
-            if (self.on_step)().is_break() {
-                finish = Some(FinishReason::Cancelled);
-                break;
-            }
-            let was_thinking = stream.is_thinking();
-            let chosen = match &mut constrained {
-                None => self.choose_freely(&mut sampler, &[]),
-                // Its grammar is that of the text behind the thought: the thought ends by its mark alone.
-                Some(_) if was_thinking => self.choose_freely(&mut sampler, &rules.tokens),
-                Some(constrained) => match thought.take() {
-                    Some(thought) => self.choose_beginning(constrained, &mut sampler, thought),
-                    None => {
-                        let room = generation.max_tokens - stream.tokens();
-                        self.choose(conversation, constrained, &mut sampler, room)
-                    }
-                },
+        let mut writing = Writing::new(&tokenizer, &rules, sampler, constraint, context);
+        writing.topic = self.topic(conversation, generation);
+        let thoughts = tokenizer.control().thoughts.map(|marks| marks.start);
+        writing.thought = thoughts.filter(|_| conversation.thinking);
+        let mut began: Option<Instant> = None;
+        while writing.finish.is_none() {
+            let chosen = match (self.on_step)() {
+                ControlFlow::Break(()) => Err(EngineError::Cancelled),
+                ControlFlow::Continue(()) => self.choose(&mut writing),
             };
             let id = match chosen {
                 Err(EngineError::Cancelled) => {
-                    finish = Some(FinishReason::Cancelled);
+                    writing.finish = Some(FinishReason::Cancelled);
                     break;
                 }
                 other => other?,
             };
-            let (piece, stopped) = stream.push(id);
-            text.push_str(piece);
-            finish = stopped.map(FinishReason::from);
-            if !piece.is_empty() && on_text(piece).is_break() {
-                finish = finish.or(Some(FinishReason::Cancelled));
+            self.guesser.came(&mut writing.open, id);
+            writing.take(id, on_text)?;
+            if writing.finish.is_some() {
+                break;
             }
-            if let Some(constrained) = &mut constrained
-                && !was_thinking
-                && !stream.is_thinking()
+            if writing.pass.comes_to(id) {
+                writing.pending = None;
+                continue;
+            }
+            if let Some(began) = began
+                && writing.pass.is_plain()
             {
-                // Taken already, as those before it.
-                if constrained.taken.pop_front().is_some() {
-                    if constrained.is_complete() {
-                        finish = finish.or(Some(FinishReason::Stop));
-                    }
-                    continue;
-                }
-                if stopped != Some(StopReason::Token) {
-                    constrained.constraint.accept(&[id])?;
-                }
-                if constrained.is_complete() {
-                    finish = finish.or(Some(FinishReason::Stop));
-                }
+                self.guesser.passed(writing.pass.tokens(), began.elapsed());
             }
-            conversation.pending = (stopped != Some(StopReason::Token)).then_some(id);
-            if finish.is_none() && conversation.cache.position() == context {
-                finish = Some(FinishReason::ContextFull);
+            writing.pass.take_back(&mut conversation.cache);
+            if conversation.cache.position() == context {
+                writing.finish = Some(FinishReason::ContextFull);
+                continue;
             }
-            if finish.is_none() {
-                // Nothing of this answer is in the workspace or the logits now.
-                start += self.pause(give_way);
-                match self.take(conversation, &[id], Shortcuts::default()) {
-                    Err(EngineError::Cancelled) => finish = Some(FinishReason::Cancelled),
-                    other => other?,
+            let pass = self.next_pass(conversation, &mut writing, id)?;
+            // Nothing of this answer is in the workspace or the logits now.
+            start += self.pause(give_way);
+            began = Some(Instant::now());
+            match self.take(conversation, &pass) {
+                // The context is empty.
+                Err(EngineError::Cancelled) => {
+                    (writing.pass, writing.finish) =
+                        (Pass::default(), Some(FinishReason::Cancelled));
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    conversation.timing.passes += 1;
+                    (writing.pass, writing.pending) = (pass, None);
                 }
             }
         }
-        let rest = stream.finish();
-        if !rest.is_empty() {
-            text.push_str(rest);
-            // The answer has ended; there is nothing left to break off.
-            on_text(rest).is_break();
+        writing.pass.take_back(&mut conversation.cache);
+        conversation.pending = writing.pending;
+        self.guesser.end(&mut writing.open);
+        if writing.is_whole() {
+            self.guesser.learn(&writing.topic, &writing.written);
         }
-        let thoughts = stream.thoughts();
         let mut timing = std::mem::take(&mut conversation.timing);
         timing.decode_ms = milliseconds(start);
-        timing.tokens = stream.tokens();
-        Ok(Answer {
-            text,
-            thoughts,
-            finish: finish.unwrap_or(FinishReason::Stop),
-            matformer: conversation.slice.name.clone(),
-            grammar_confidence: constrained.and_then(|constrained| constrained.confidence),
-            resumed: None,
-            timing,
-            memory: self.memory(),
-        })
+        let slice = conversation.slice.name.clone();
+        Ok(writing.answer(on_text, slice, timing, self.memory()))
     }
 
-    /// The next token, of all but `not`.
-    fn choose_freely(&mut self, sampler: &mut Sampler, not: &[u32]) -> Result<u32, EngineError> {
-        let last = self.decoder.ready() - 1;
-        self.logits(last, besides(exact(sampler, None), not))?;
-        mask(&mut self.logits, not);
-        Ok(sampler.sample(&mut self.logits)?)
-    }
-
-    /// The first token of an answer that the model may think before: the mark of a thought, or what the grammar begins with.
-    fn choose_beginning(
-        &mut self,
-        constrained: &mut Constrained,
-        sampler: &mut Sampler,
-        thought: u32,
-    ) -> Result<u32, EngineError> {
-        let mut allowed = match constrained.constraint.allowed()? {
-            Next::Forced(run) => TokenSet::of(&run[..1], self.logits.len()),
-            Next::Among(allowed) => allowed,
-        };
-        allowed.insert(thought);
-        let last = self.decoder.ready() - 1;
-        self.logits(last, exact(sampler, Some(&allowed)))?;
-        constrained.measure(&allowed, &self.logits);
-        allowed.mask(&mut self.logits);
-        Ok(sampler.sample(&mut self.logits)?)
-    }
-
-    /// The next token within a grammar. Where it forces several, they are all taken into the context at once, at most `room` of
-    /// them, and left in [`Constrained::taken`]; the first is given.
-    fn choose(
-        &mut self,
-        conversation: &mut Conversation,
-        constrained: &mut Constrained,
-        sampler: &mut Sampler,
-        room: usize,
-    ) -> Result<u32, EngineError> {
-        if let Some(&id) = constrained.taken.front() {
-            return Ok(id);
+    /// What an answer is about.
+    fn topic(&self, conversation: &Conversation, generation: &Generation) -> Topic {
+        let origin = self.origin.clone();
+        let mut prompt = DefaultHasher::new();
+        if origin.is_none() {
+            let spec = self.spec();
+            let words = conversation
+                .prompt
+                .iter()
+                .filter(|&&id| !spec.takes_row(id));
+            words.for_each(|id| id.hash(&mut prompt));
         }
-        let last = self.decoder.ready() - 1;
-        match constrained.constraint.allowed()? {
-            Next::Forced(mut run) => {
-                let cache = &conversation.cache;
-                let most = match self.shortcuts.forced_runs {
-                    true => room
-                        .min(cache.chunk())
-                        .min(cache.context() - cache.position()),
-                    false => 1,
-                };
-                run.truncate(most.max(1));
-                sampler.accept(&run);
-                if constrained.confidence.is_some() {
-                    self.measure_forced(constrained, last, run[0])?;
-                }
-                if run.len() > 1 {
-                    self.take_run(conversation, constrained, &run)?;
-                }
-                Ok(run[0])
-            }
-            Next::Among(allowed) => {
-                let blocks = allowed.len() * kernels::matvec::BLOCK_ROWS;
-                let few = blocks <= self.logits.len() / FEW && self.shortcuts.head_rows;
-                if few && constrained.confidence.is_none() {
-                    let ids: Vec<u32> = allowed.iter().collect();
-                    let logits = &mut self.logits;
-                    self.decoder.logits_of(&self.pool, last, &ids, logits)?;
-                } else {
-                    self.logits(last, exact(sampler, Some(&allowed)))?;
-                    constrained.measure(&allowed, &self.logits);
-                    allowed.mask(&mut self.logits);
-                }
-                Ok(sampler.sample(&mut self.logits)?)
-            }
+        Topic {
+            origin,
+            prompt: prompt.finish(),
+            is_bound: generation.grammar.is_some(),
         }
     }
 
-    /// Takes a run of forced tokens. Their probabilities, where they are wanted, need all layers for each.
-    fn take_run(
+    /// What goes through the layers next: a token that was chosen, what has to follow it, and guesses.
+    fn next_pass(
         &mut self,
-        conversation: &mut Conversation,
-        constrained: &mut Constrained,
-        run: &[u32],
-    ) -> Result<(), EngineError> {
-        let shortcuts = match constrained.confidence {
-            None => Shortcuts::default(),
-            Some(_) => Shortcuts::ALL_LOGITS,
-        };
-        self.take(conversation, run, shortcuts)?;
-        constrained.constraint.accept(run)?;
-        constrained.taken.extend(run);
-        if constrained.confidence.is_some() {
-            for (token, &id) in run[1..].iter().enumerate() {
-                self.measure_forced(constrained, token, id)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes how probable the model found the only token that may stand behind token `token` of the last chunk.
-    fn measure_forced(
-        &mut self,
-        constrained: &mut Constrained,
-        token: usize,
+        conversation: &Conversation,
+        writing: &mut Writing<'_>,
         id: u32,
-    ) -> Result<(), EngineError> {
-        let only = TokenSet::of(&[id], self.logits.len());
-        let exact = Exact::Best {
-            count: 1,
-            within: Some(&only),
-        };
-        self.logits(token, exact)?;
-        constrained.measure(&only, &self.logits);
-        Ok(())
+    ) -> Result<Pass, EngineError> {
+        let cache = &conversation.cache;
+        // What would be too much for the answer or the context is not begun.
+        let room = (cache.context() - cache.position()).min(writing.room());
+        let most = room.min(cache.max_revocable()).max(1);
+        let mut ids = vec![id];
+        let (mut without_logits, mut is_cut) = (0, false);
+        if self.shortcuts.forced_runs
+            && let Some(constrained) = writing.binding()
+            && let Next::Forced(run) = constrained.next()?
+        {
+            is_cut = run.len() >= most;
+            ids.extend(run.iter().take(most - 1));
+            if constrained.confidence.is_none() {
+                without_logits = ids.len() - 1;
+            }
+        }
+        let certain = ids.len();
+        let guesses = most.min(MAX_PASS).min(self.options.guess_tokens + certain);
+        if !is_cut && guesses > certain {
+            let row = (certain == 1).then(|| writing.pass.row());
+            let how = self.shortcuts.guessing;
+            let written = [&writing.written, &ids[1..]].concat();
+            let mut stand = Stand {
+                topic: &writing.topic,
+                prompt: &conversation.prompt,
+                written: &written,
+                row,
+                decoder: &mut *self.decoder,
+                cache,
+                pool: &self.pool,
+            };
+            let open = &mut writing.open;
+            let mut guess = self
+                .guesser
+                .guess(&mut stand, how, certain, guesses - certain, open);
+            let ends = |id: &u32| writing.rules.tokens.contains(id);
+            guess.truncate(guess.iter().position(ends).unwrap_or(guess.len()));
+            if let Some(constrained) = writing.binding() {
+                let all = [&ids[1..], &guess].concat();
+                let fit = constrained.constraint.fitting(&all)?;
+                guess.truncate((fit + 1).saturating_sub(certain));
+            }
+            self.guesser.cut(&mut writing.open, guess.len());
+            ids.append(&mut guess);
+        }
+        Ok(Pass::new(ids, without_logits))
     }
 
     /// Takes tokens of the answer into the context.
-    fn take(
-        &mut self,
-        conversation: &mut Conversation,
-        ids: &[u32],
-        shortcuts: Shortcuts,
-    ) -> Result<(), EngineError> {
-        let Conversation {
-            cache,
-            slice,
-            pending,
-            ..
-        } = conversation;
+    fn take(&mut self, conversation: &mut Conversation, pass: &Pass) -> Result<(), EngineError> {
+        let Conversation { cache, slice, .. } = conversation;
         let tokens = Tokens {
-            shortcuts,
-            ..Tokens::new(ids, slice)
+            shortcuts: Shortcuts::default(),
+            logits: pass.logits(),
+            ..Tokens::new(pass.ids(), slice)
         };
-        self.decoder.extend_watched(
+        Ok(self.decoder.extend_watched(
             &self.pool,
             cache,
             tokens,
             &mut no_probe,
             &mut *self.on_step,
-        )?;
-        *pending = None;
-        Ok(())
-    }
-
-    /// The logits behind a token; those of ids that no answer holds are -inf.
-    fn logits(&mut self, token: usize, exact: Exact<'_>) -> Result<(), EngineError> {
-        let exact = if self.shortcuts.head_planes {
-            besides(exact, &self.never_said)
-        } else {
-            Exact::All
-        };
-        let logits = &mut self.logits;
-        self.decoder.logits(&self.pool, token, exact, logits)?;
-        mask(logits, &self.never_said);
-        Ok(())
-    }
-}
-
-fn mask(logits: &mut [f32], ids: &[u32]) {
-    for &id in ids {
-        if let Some(logit) = logits.get_mut(id as usize) {
-            *logit = f32::NEG_INFINITY;
-        }
-    }
-}
-
-/// As many more of the best as may turn out to be of `masked`.
-fn besides<'a>(exact: Exact<'a>, masked: &[u32]) -> Exact<'a> {
-    match exact {
-        Exact::All => Exact::All,
-        Exact::Best { count, within } => Exact::Best {
-            count: count.saturating_add(masked.len()),
-            within,
-        },
-    }
-}
-
-/// What a sampler has to know to choose among all tokens, or among those of a set. How probable a grammar's tokens are is then told
-/// from logits that are exact where they weigh most.
-fn exact<'a>(sampler: &Sampler, within: Option<&'a TokenSet>) -> Exact<'a> {
-    match sampler.deciding() {
-        None => Exact::All,
-        Some(count) => Exact::Best { count, within },
+        )?)
     }
 }

@@ -10,6 +10,7 @@ use kernels::{Isa, Pool};
 use super::conversations::Conversations;
 use super::encoders::Encoders;
 use super::error::EngineError;
+use super::guesses::{Earlier, GuessCounts, Guesser, Source};
 use super::memory_lock;
 use super::options::{DecodeShortcuts, EngineOptions};
 use super::prefix_cache::PrefixCache;
@@ -46,6 +47,11 @@ pub struct Engine {
     pub(super) encoders: Encoders,
     pub(super) pool: Arc<Pool>,
     pub(super) logits: Vec<f32>,
+    /// What the logits of the tokens of a pass begin as, \[tokens, ids\]; it grows with the first pass of several.
+    pub(super) products: Vec<f32>,
+    pub(super) guesser: Guesser,
+    /// Whom is answered, see [`Engine::swap_origin`].
+    pub(super) origin: Option<Arc<str>>,
     pub(super) options: EngineOptions,
     pub(super) conversations: Conversations,
     pub(super) prefix_cache: Option<PrefixCache>,
@@ -140,6 +146,9 @@ impl Engine {
             prefix_cache,
             prefixes: Prefixes::new(options.prefix_bytes),
             logits: vec![0.0; spec.text_vocab_size],
+            products: Vec::new(),
+            guesser: Guesser::new(Earlier::default()),
+            origin: None,
             encoders,
             residency,
             checkpoint,
@@ -205,6 +214,35 @@ impl Engine {
         std::mem::replace(&mut self.on_step, hook)
     }
 
+    /// Answers to another microphone or camera from now on, or to nobody in particular, and gives the one before: what one was answered is
+    /// a good guess of what it will be answered.
+    pub fn swap_origin(&mut self, origin: Option<Arc<str>>) -> Option<Arc<str>> {
+        std::mem::replace(&mut self.origin, origin)
+    }
+
+    /// Forgets what an origin was answered, or everybody, as far as it was kept to guess.
+    pub fn forget_answers(&mut self, origin: Option<&str>) {
+        self.guesser.forget(origin);
+    }
+
+    /// Takes texts that are likely to be said, in place of those before: names and values of commands.
+    pub fn set_phrases<'t>(&mut self, phrases: impl IntoIterator<Item = &'t str>) {
+        // As they stand within a sentence.
+        let tokens = |text: &str| self.tokenizer.encode_text(&format!(" {text}"));
+        let phrases = phrases.into_iter().map(tokens).collect();
+        self.guesser.set_phrases(phrases);
+    }
+
+    /// One more source of guesses, in place of one of that name.
+    pub fn add_guesses(&mut self, source: Box<dyn Source>) {
+        self.guesser.add(source);
+    }
+
+    /// What came of the guesses of each source so far.
+    pub fn guess_counts(&self) -> Vec<GuessCounts> {
+        self.guesser.counts().collect()
+    }
+
     /// Lets what is more urgent be done, and tells how long that took.
     pub(super) fn pause(&mut self, give_way: GiveWay<'_>) -> Duration {
         let start = Instant::now();
@@ -245,6 +283,7 @@ impl Engine {
             cache,
             slice,
             thinking: false,
+            prompt: Vec::new(),
             pending: None,
             timing: Timing::default(),
         })
@@ -409,6 +448,8 @@ pub(super) struct Conversation {
     pub(super) slice: Slice,
     /// Whether the model was asked to think before it answers.
     pub(super) thinking: bool,
+    /// The prompt, soft tokens included; of a conversation that goes on, what was added to it.
+    pub(super) prompt: Vec<u32>,
     /// The token of the answer that is not taken yet.
     pub(super) pending: Option<u32>,
     pub(super) timing: Timing,

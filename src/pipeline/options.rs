@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::guesses::{Guessing, MAX_PASS};
 use super::{EncoderOptions, PictureOptions, PrefixCacheOptions, SoftTokenPadding};
 use crate::media::LONGEST_CLIP_S;
 use crate::model::decoder::kv_cache::KvType;
@@ -30,6 +31,8 @@ pub struct EngineOptions {
     pub prefix_cache: PrefixCacheOptions,
     /// Memory for keys and values of prompt beginnings, bytes; 0 for none.
     pub prefix_bytes: u64,
+    /// Tokens of an answer that are guessed at once, at most; 0 for none.
+    pub guess_tokens: usize,
 }
 
 impl Default for EngineOptions {
@@ -45,6 +48,7 @@ impl Default for EngineOptions {
             conversation_bytes: 256 << 20,
             prefix_cache: PrefixCacheOptions::default(),
             prefix_bytes: 0,
+            guess_tokens: MAX_PASS - 1,
         }
     }
 }
@@ -120,6 +124,8 @@ pub struct DecodeShortcuts {
     pub head_planes: bool,
     /// Tokens that a grammar forces pass the layers together.
     pub forced_runs: bool,
+    /// Tokens that are guessed pass the layers with the one before them.
+    pub guessing: Guessing,
 }
 
 impl Default for DecodeShortcuts {
@@ -128,6 +134,7 @@ impl Default for DecodeShortcuts {
             head_rows: true,
             head_planes: true,
             forced_runs: true,
+            guessing: Guessing::WherePays,
         }
     }
 }

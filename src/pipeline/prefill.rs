@@ -82,6 +82,7 @@ impl Engine {
             conversation.timing.prefill_ms += milliseconds(start);
             conversation.timing.prompt_tokens += at;
             conversation.timing.cached_tokens += at;
+            conversation.prompt.extend(&ids[..at]);
         }
         let mut row = rows_of(&ids[..at]);
         for (place, again) in self.places(&conversation.slice, &prompt, &tokens, at) {
@@ -160,6 +161,7 @@ impl Engine {
             cache,
             slice,
             timing,
+            prompt: taken,
             ..
         } = conversation;
         let tokens = Tokens {
@@ -178,6 +180,7 @@ impl Engine {
         }
         timing.prefill_ms += milliseconds(start);
         timing.prompt_tokens += ids.len();
+        taken.extend(ids);
         Ok(())
     }
 }

@@ -20,6 +20,8 @@ struct Pass<'a> {
     is_last: bool,
     /// Whether its tokens leave behind the last K/V producer, all but the last of the prompt.
     cut: bool,
+    /// How many tokens do not, where the prompt ends with it.
+    kept: usize,
     skip_zeros: bool,
 }
 
@@ -27,7 +29,8 @@ impl Pass<'_> {
     /// How many of its tokens, the first ones, need nothing behind the last K/V producer.
     fn leaving(self) -> usize {
         match self.cut {
-            true => self.t - usize::from(self.is_last),
+            true if self.is_last => self.t - self.kept,
+            true => self.t,
             false => 0,
         }
     }
@@ -52,6 +55,7 @@ impl<S: Stack> TextModel<S> {
             media_rows,
             slice,
             shortcuts,
+            logits,
         } = prompt.tokens;
         let chunk = work.chunk.min(cache.chunk());
         let end = ids.len().min(prompt.done + chunk);
@@ -60,12 +64,14 @@ impl<S: Stack> TextModel<S> {
         let d = self.dimensions.hidden_size;
         let (rows, later) = media_rows.split_at(self.media_count(now) * d);
         let is_last = end == ids.len();
+        let kept = logits.clamp(1, now.len());
         let pass = Pass {
             t: now.len(),
             slice,
             is_last,
             // A single token passes every layer, cut or not.
-            cut: shortcuts.kv_cut && !(is_last && now.len() == 1),
+            cut: shortcuts.kv_cut && !(is_last && now.len() == kept),
+            kept,
             skip_zeros: shortcuts.sparse_ffn,
         };
         let compute = self.compute(pool);
@@ -86,7 +92,10 @@ impl<S: Stack> TextModel<S> {
         if ids.len() > 1 {
             let ahead = ids.len().min(prompt.done + self.ple.capacity().max(chunk));
             let leaving = match prompt.tokens.shortcuts.kv_cut {
-                true => ahead.min(ids.len() - 1).max(prompt.requested),
+                true => {
+                    let kept = prompt.tokens.logits.clamp(1, ids.len());
+                    ahead.min(ids.len() - kept).max(prompt.requested)
+                }
                 false => prompt.requested,
             };
             let request = |ids: &[u32], layers| self.ple.request(self.ple_rows(ids), layers);
@@ -200,8 +209,8 @@ impl<S: Stack> TextModel<S> {
                     cache.finish_layer(layer, t);
                     break;
                 }
-                stack.keep_last(layer, compute, work, t);
-                first = t - 1;
+                stack.keep_last(layer, compute, work, t, pass.kept);
+                first = t - pass.kept;
             }
             let step = Step {
                 tokens: first..t,

@@ -168,8 +168,21 @@ impl Head {
         Ok(())
     }
 
-    /// `out = cap · tanh(product · hidden / cap)` for the first `out.len()` ids.
-    pub(crate) fn logits(
+    /// What logits begin as, `product · hidden` or that of the first plane, for `t` hidden states \[T, D\] and the first ids, as many as
+    /// `out` \[T, ids\] has room for. The matrix is read once.
+    pub(crate) fn products(
+        &self,
+        Compute { pool, weights }: Compute<'_>,
+        hidden: &[f32],
+        t: usize,
+        out: &mut [f32],
+    ) {
+        let first = weights.view(self.product).rows(0..out.len() / t);
+        kernels::matmul::matmul(pool, first, hidden, t, out);
+    }
+
+    /// `out = cap · tanh(product · hidden / cap)` of what [`Head::products`] gave for the first `out.len()` ids.
+    pub(crate) fn finish(
         &self,
         compute: Compute<'_>,
         hidden: &[f32],
@@ -177,9 +190,7 @@ impl Head {
         scratch: &mut Scratch,
         out: &mut [f32],
     ) -> Result<(), WeightsError> {
-        let Compute { pool, weights } = compute;
-        let first = weights.view(self.product).rows(0..out.len());
-        kernels::matvec::matvec(pool, first, hidden, out);
+        let pool = compute.pool;
         if let Some(residual) = &self.residual {
             match exact {
                 Exact::All => residual.lift_all(pool, hidden, scratch, out)?,

@@ -1,6 +1,6 @@
 //! What a decoder can do, whatever its family.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use kernels::Pool;
 
@@ -48,7 +48,7 @@ pub trait Decoder: Send {
         watch: Watch<'_>,
     ) -> Result<bool, TextError>;
 
-    /// Tokens of the last chunk that went through every layer, and so have logits: all of them, or only the last with the K/V cut.
+    /// Tokens of the last chunk that went through every layer, and so have logits: all of them, or with the K/V cut the last ones.
     fn ready(&self) -> usize;
 
     /// Logits of such a token, for the first `out.len()` ids, those exact that `exact` asks for.
@@ -59,6 +59,28 @@ pub trait Decoder: Send {
     /// # Panics
     /// If `token` is not below [`Decoder::ready`], or `out` is longer than the vocabulary.
     fn logits(
+        &mut self,
+        pool: &Pool,
+        token: usize,
+        exact: Exact<'_>,
+        out: &mut [f32],
+    ) -> Result<(), TextError>;
+
+    /// What the logits of some such tokens begin as, \[tokens, ids\]: the head is read once. [`Decoder::finish_logits`] makes logits of
+    /// each token's, equal bit by bit to [`Decoder::logits`].
+    ///
+    /// # Panics
+    /// If the tokens are not below [`Decoder::ready`], or `out` is longer than the vocabulary times their number.
+    fn products(&self, pool: &Pool, tokens: Range<usize>, out: &mut [f32]);
+
+    /// The logits of a token, of what [`Decoder::products`] gave for it.
+    ///
+    /// # Errors
+    /// As [`Decoder::logits`].
+    ///
+    /// # Panics
+    /// As there.
+    fn finish_logits(
         &mut self,
         pool: &Pool,
         token: usize,

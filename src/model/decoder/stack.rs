@@ -46,8 +46,15 @@ pub trait Stack: Layout + Send + Sync {
         t: usize,
     );
 
-    /// Of `t` tokens for which a layer has written keys and values, the last is the only one from now on.
-    fn keep_last(&self, layer: usize, compute: Compute<'_>, work: &mut Workspace<Self>, t: usize);
+    /// Of `t` tokens for which a layer has written keys and values, the last `kept` are the only ones from now on.
+    fn keep_last(
+        &self,
+        layer: usize,
+        compute: Compute<'_>,
+        work: &mut Workspace<Self>,
+        t: usize,
+        kept: usize,
+    );
 
     /// The rest of a layer, for tokens that stand at the beginning of the workspace.
     fn forward(

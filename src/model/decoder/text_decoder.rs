@@ -1,5 +1,7 @@
 //! The text model with its buffers, as the rest of the program sees it.
 
+use std::ops::Range;
+
 use kernels::Pool;
 
 use super::kv_cache::KvCache;
@@ -80,6 +82,21 @@ impl<S: Stack> Decoder for TextDecoder<S> {
         out: &mut [f32],
     ) -> Result<(), TextError> {
         self.text.logits(pool, &mut self.work, token, exact, out)
+    }
+
+    fn products(&self, pool: &Pool, tokens: Range<usize>, out: &mut [f32]) {
+        self.text.products(pool, &self.work, tokens, out);
+    }
+
+    fn finish_logits(
+        &mut self,
+        pool: &Pool,
+        token: usize,
+        exact: Exact<'_>,
+        out: &mut [f32],
+    ) -> Result<(), TextError> {
+        self.text
+            .finish_logits(pool, &mut self.work, token, exact, out)
     }
 
     fn logits_of(

@@ -2,7 +2,7 @@
 //!
 //! Tokens go through in chunks; [`TextModel::extend`] is prefill and decode step alike.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use kernels::Pool;
@@ -123,8 +123,8 @@ impl<S: Stack> TextModel<S> {
         self.dimensions.text_vocab_size
     }
 
-    /// Takes tokens into the context: a prompt, or one decoded token. Afterwards [`TextModel::logits`] has the logits of the last one,
-    /// or of each one where the shortcuts leave the K/V cut out.
+    /// Takes tokens into the context: a prompt, or one decoded token. Afterwards [`TextModel::logits`] has the logits of the last ones that
+    /// were asked for, or of each one where the shortcuts leave the K/V cut out.
     ///
     /// # Errors
     /// Nothing was changed when the prompt does not fit the context, holds an unknown id, or the number of media rows
@@ -244,10 +244,48 @@ impl<S: Stack> TextModel<S> {
         exact: Exact<'_>,
         out: &mut [f32],
     ) -> Result<(), TextError> {
+        self.products(pool, work, token..token + 1, out);
+        self.finish_logits(pool, work, token, exact, out)
+    }
+
+    /// What the logits of some tokens begin as, \[tokens, ids\], for as many ids as there is room: the head is read once.
+    /// [`TextModel::finish_logits`] makes logits of each token's. Equal bit by bit to [`TextModel::logits`].
+    ///
+    /// # Panics
+    /// As there.
+    pub fn products(
+        &self,
+        pool: &Pool,
+        work: &Workspace<S>,
+        tokens: Range<usize>,
+        out: &mut [f32],
+    ) {
+        let (d, ready) = (self.dimensions.hidden_size, work.ready());
+        assert!(tokens.end <= ready, "tokens {tokens:?} of {ready}");
+        let hidden = &work.hidden[tokens.start * d..tokens.end * d];
+        self.head
+            .products(self.compute(pool), hidden, tokens.len(), out);
+    }
+
+    /// The logits of a token, of what [`TextModel::products`] gave for it.
+    ///
+    /// # Errors
+    /// As [`TextModel::logits`].
+    ///
+    /// # Panics
+    /// As there.
+    pub fn finish_logits(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace<S>,
+        token: usize,
+        exact: Exact<'_>,
+        out: &mut [f32],
+    ) -> Result<(), TextError> {
         let (hidden, scratch) = self.hidden(work, token);
         Ok(self
             .head
-            .logits(self.compute(pool), hidden, exact, scratch, out)?)
+            .finish(self.compute(pool), hidden, exact, scratch, out)?)
     }
 
     /// As [`TextModel::logits`], but only the logits of `ids`, which ascend, are computed, and all others are -inf: for a

@@ -17,6 +17,8 @@ pub struct Tokens<'a> {
     pub slice: &'a Slice,
     /// What is skipped.
     pub shortcuts: Shortcuts,
+    /// How many of the last are to have logits, at least; those of them that are in the last chunk do.
+    pub logits: usize,
 }
 
 impl<'a> Tokens<'a> {
@@ -27,6 +29,7 @@ impl<'a> Tokens<'a> {
             media_rows: &[],
             slice,
             shortcuts: Shortcuts::default(),
+            logits: 1,
         }
     }
 }
@@ -34,7 +37,7 @@ impl<'a> Tokens<'a> {
 /// What need not be computed; the results are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortcuts {
-    /// Only the last token of a prompt passes the layers behind the last K/V producer, so it alone has logits (reference 11.1).
+    /// Only the tokens that are to have logits, the last ones of a prompt, pass the layers behind the last K/V producer (reference 11.1).
     pub kv_cut: bool,
     /// Through a sparse FFN only the active rows are read (reference 11.2).
     pub sparse_ffn: bool,

@@ -43,6 +43,16 @@ impl Constraint {
             .map_err(|error| self.gave_up(&error.to_string()))
     }
 
+    /// How many of these tokens, the first ones, may come one after the other; nothing is taken.
+    ///
+    /// # Errors
+    /// The parser reached a limit.
+    pub fn fitting(&mut self, ids: &[u32]) -> Result<usize, GrammarError> {
+        self.matcher
+            .validate_tokens(ids)
+            .map_err(|error| self.gave_up(&error.to_string()))
+    }
+
     /// Takes tokens that were allowed, none of which ends the answer.
     ///
     /// # Errors

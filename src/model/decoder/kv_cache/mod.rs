@@ -27,6 +27,8 @@ pub struct KvCache {
     layers: Vec<Option<LayerKv>>,
     /// K/V of the chunk in work: a block for the sliding layer in work, and one for each whose K/V other layers read.
     fresh: Vec<Block>,
+    /// How many tokens the last chunk had, where they may be taken back.
+    revocable: usize,
     kind: KvType,
     context: usize,
     chunk: usize,
@@ -39,7 +41,12 @@ pub struct KvCache {
 struct LayerKv {
     block: Block,
     ring: Option<Ring>,
+    /// Of a ring, what the last chunk wrote over, slot by slot.
+    displaced: Option<Block>,
 }
+
+/// Tokens of a chunk that can be taken back, at most ([`KvCache::take_back`]): a longer one is a prompt.
+const MAX_REVOCABLE: usize = 16;
 
 /// What a sliding layer keeps: the last tokens, and beside them those of the chunk in work.
 #[derive(Clone, Copy, Debug)]
@@ -104,12 +111,18 @@ impl KvCache {
                     is_shared,
                 }
             });
-            Some(LayerKv { block, ring })
+            let displaced = ring.map(|_| block.with_slots(kind, MAX_REVOCABLE));
+            Some(LayerKv {
+                block,
+                ring,
+                displaced,
+            })
         };
         let layers = layers.iter().enumerate().map(&mut layer_kv).collect();
         KvCache {
             layers,
             fresh,
+            revocable: 0,
             kind,
             context,
             chunk,
@@ -190,6 +203,7 @@ impl KvCache {
         }
         self.position = snapshot.position;
         self.slice = snapshot.slice.clone();
+        self.revocable = 0;
     }
 
     /// The keys and values so far as bytes, little-endian: for each layer that has its own, K and V of every head.
@@ -216,6 +230,7 @@ impl KvCache {
         }
         self.position = position;
         self.slice = Some(slice.clone());
+        self.revocable = 0;
         true
     }
 
@@ -223,11 +238,50 @@ impl KvCache {
     pub fn clear(&mut self) {
         self.position = 0;
         self.slice = None;
+        self.revocable = 0;
+    }
+
+    /// Tokens that a chunk may have for [`KvCache::take_back`].
+    pub fn max_revocable(&self) -> usize {
+        let rings = self.layers.iter().flatten();
+        let rings = rings.filter(|layer| layer.ring.is_some());
+        let shortest = rings.map(|layer| layer.block.slots).min();
+        shortest
+            .map_or(MAX_REVOCABLE, |slots| slots.min(MAX_REVOCABLE))
+            .min(self.chunk)
+    }
+
+    /// Takes the last `count` tokens of the last chunk back, as if they had never been: guesses that turned out wrong.
+    ///
+    /// # Panics
+    /// If the last chunk had fewer tokens, or more than [`KvCache::max_revocable`].
+    pub fn take_back(&mut self, count: usize) {
+        assert!(
+            count <= self.revocable,
+            "{count} tokens of a chunk of {} cannot be taken back",
+            self.revocable
+        );
+        let chunk = self.revocable;
+        self.revocable -= count;
+        self.position -= count;
+        for LayerKv {
+            block, displaced, ..
+        } in self.layers.iter_mut().flatten()
+        {
+            let Some(displaced) = displaced else { continue };
+            for t in chunk - count..chunk {
+                let position = self.position + t - (chunk - count);
+                // Before the ring was full nothing was written over.
+                if position >= block.slots {
+                    block.copy_slots(position % block.slots, displaced, t, 1);
+                }
+            }
+        }
     }
 
     /// Stores the keys and values of the `t` tokens of the chunk in work, \[T, kv heads · head_dim\] each.
     pub(crate) fn write(&mut self, isa: Isa, layer: usize, t: usize, k: &[f32], v: &[f32]) {
-        let Some(LayerKv { block, ring }) = &mut self.layers[layer] else {
+        let Some(LayerKv { block, ring, .. }) = &mut self.layers[layer] else {
             return;
         };
         let (block, first) = match ring {
@@ -255,7 +309,7 @@ impl KvCache {
         head: usize,
         tokens: Range<usize>,
     ) -> [KvSegment<'_>; 3] {
-        let Some(LayerKv { block, ring }) = &self.layers[layer] else {
+        let Some(LayerKv { block, ring, .. }) = &self.layers[layer] else {
             unreachable!("attention asks for layers with K/V of their own");
         };
         let part = |slot: usize, len: usize| block.segment(head, slot, len);
@@ -285,6 +339,7 @@ impl KvCache {
             self.commit(layer, t, true);
         }
         self.position += t;
+        self.revocable = if t <= self.max_revocable() { t } else { 0 };
     }
 
     /// Puts the last of `t` fresh tokens into a layer's ring, if it has one that `is_shared`, or one that is not.
@@ -292,6 +347,7 @@ impl KvCache {
         let Some(LayerKv {
             block,
             ring: Some(ring),
+            displaced,
         }) = &mut self.layers[layer]
         else {
             return;
@@ -299,8 +355,15 @@ impl KvCache {
         if ring.is_shared != is_shared {
             return;
         }
+        let is_revocable = t <= MAX_REVOCABLE;
         for t in t.saturating_sub(block.slots)..t {
             let slot = (self.position + t) % block.slots;
+            if let Some(displaced) = displaced
+                && is_revocable
+                && self.position + t >= block.slots
+            {
+                displaced.copy_slots(t, block, slot, 1);
+            }
             block.copy_slots(slot, &self.fresh[ring.fresh], t, 1);
         }
     }

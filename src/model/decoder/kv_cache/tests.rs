@@ -141,6 +141,58 @@ fn what_was_kept_goes_on_as_if_nothing_had_been() {
     }
 }
 
+/// Whatever is taken back of a chunk, what comes then sees what it would have seen.
+#[test]
+fn tokens_that_are_taken_back_were_never_there() {
+    let layers = layers();
+    for kind in [KvType::F32, KvType::F16, KvType::Int8] {
+        for (before, chunk, back) in [(0, 3, 3), (2, 3, 1), (2, 3, 2), (7, 3, 2), (9, 2, 1)] {
+            let new = || KvCache::new(&layers, kind, CONTEXT, 3);
+            let take = |cache: &mut KvCache, tokens: usize, salt: f32| {
+                let positions = cache.position()..cache.position() + tokens;
+                for (index, shape) in layers.iter().enumerate() {
+                    if shape.kv_of.is_none() {
+                        let k = rows(index, shape, positions.clone(), KEY * salt);
+                        let v = rows(index, shape, positions.clone(), VALUE * salt);
+                        cache.write(Isa::best(), index, tokens, &k, &v);
+                    }
+                    cache.finish_layer(index, tokens);
+                }
+                cache.finish_chunk(tokens);
+            };
+            let (mut plain, mut guessed) = (new(), new());
+            assert_eq!(guessed.max_revocable(), 3);
+            for cache in [&mut plain, &mut guessed] {
+                (0..before).for_each(|_| take(cache, 1, 1.0));
+            }
+            // Guesses have other keys than what comes in their place.
+            take(&mut guessed, chunk, 1.0);
+            guessed.take_back(back);
+            (0..chunk - back).for_each(|_| take(&mut plain, 1, 1.0));
+            assert_eq!(guessed.position(), plain.position());
+            assert_eq!(guessed.to_bytes(), plain.to_bytes());
+            let kept = guessed.snapshot();
+            for cache in [&mut plain, &mut guessed] {
+                take(cache, 2, 1.7);
+            }
+            assert_eq!(guessed.to_bytes(), plain.to_bytes());
+            let mut restored = new();
+            restored.restore(&kept);
+            take(&mut restored, 2, 1.7);
+            assert_eq!(restored.to_bytes(), plain.to_bytes());
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "cannot be taken back")]
+fn a_prompt_is_not_taken_back() {
+    let layers = layers();
+    let mut cache = KvCache::new(&layers, KvType::F32, CONTEXT, 6);
+    take_chunk(&mut cache, &layers, 6);
+    cache.take_back(1);
+}
+
 #[test]
 fn its_size_is_that_of_the_layers_with_keys_and_values_of_their_own() {
     let layers = layers();

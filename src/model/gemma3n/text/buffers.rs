@@ -33,10 +33,10 @@ impl Buffers {
         &mut self.streams[..t * self.streams_width]
     }
 
-    /// The last of `t` tokens is the only one from now on.
-    pub(super) fn keep_last(&mut self, t: usize) {
+    /// The last `kept` of `t` tokens are the only ones from now on.
+    pub(super) fn keep_last(&mut self, t: usize, kept: usize) {
         let width = self.streams_width;
-        self.streams.copy_within((t - 1) * width..t * width, 0);
+        self.streams.copy_within((t - kept) * width..t * width, 0);
     }
 
     /// Bytes held.

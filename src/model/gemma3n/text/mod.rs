@@ -104,9 +104,16 @@ impl Stack for Layers {
         self.layers[layer].predict(compute, cache, work, t);
     }
 
-    fn keep_last(&self, layer: usize, compute: Compute<'_>, work: &mut Workspace, t: usize) {
-        work.own.keep_last(t);
-        self.layers[layer].norm_input(compute, work, 1);
+    fn keep_last(
+        &self,
+        layer: usize,
+        compute: Compute<'_>,
+        work: &mut Workspace,
+        t: usize,
+        kept: usize,
+    ) {
+        work.own.keep_last(t, kept);
+        self.layers[layer].norm_input(compute, work, kept);
     }
 
     fn forward(

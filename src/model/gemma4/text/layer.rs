@@ -54,11 +54,17 @@ impl Layer {
         self.sublayers.write_kv(compute, cache, work);
     }
 
-    /// The last of `t` tokens is the only one from now on.
-    pub(super) fn keep_last(&self, compute: Compute<'_>, work: &mut Workspace, t: usize) {
+    /// The last `kept` of `t` tokens are the only ones from now on.
+    pub(super) fn keep_last(
+        &self,
+        compute: Compute<'_>,
+        work: &mut Workspace,
+        t: usize,
+        kept: usize,
+    ) {
         let d = self.d;
-        work.residual.copy_within((t - 1) * d..t * d, 0);
-        self.norm_input(compute, work, 1);
+        work.residual.copy_within((t - kept) * d..t * d, 0);
+        self.norm_input(compute, work, kept);
     }
 
     fn norm_input(&self, compute: Compute<'_>, work: &mut Workspace, t: usize) {

@@ -76,8 +76,15 @@ impl Stack for Layers {
         self.0[layer].write_kv(compute, cache, work, t);
     }
 
-    fn keep_last(&self, layer: usize, compute: Compute<'_>, work: &mut Workspace, t: usize) {
-        self.0[layer].keep_last(compute, work, t);
+    fn keep_last(
+        &self,
+        layer: usize,
+        compute: Compute<'_>,
+        work: &mut Workspace,
+        t: usize,
+        kept: usize,
+    ) {
+        self.0[layer].keep_last(compute, work, t, kept);
     }
 
     fn forward(

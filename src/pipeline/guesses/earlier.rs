@@ -1,0 +1,168 @@
+//! What was answered before to the same microphone, camera or question: homes repeat themselves.
+//!
+//! In memory only, bounded, and forgotten with the origin that it came from.
+
+use std::collections::VecDeque;
+
+use super::follow::{common_end, follow, strength};
+use super::{Source, Stand, Topic};
+
+/// Topics that are known at once.
+const TOPICS: usize = 64;
+/// Different answers of a topic.
+const ANSWERS: usize = 64;
+/// Tokens of an answer that are kept.
+const TOKENS: usize = 256;
+/// Tokens that are compared at most where an answer goes another way than all before.
+const LONGEST: usize = 4;
+
+#[derive(Debug)]
+struct Answer {
+    ids: Vec<u32>,
+    times: f64,
+}
+
+/// Answers by topic, the latest last.
+#[derive(Debug, Default)]
+pub(in crate::pipeline) struct Earlier(VecDeque<(Topic, VecDeque<Answer>)>);
+
+impl Earlier {
+    fn answers(&self, topic: &Topic) -> Option<&VecDeque<Answer>> {
+        let found = self.0.iter().find(|(known, _)| known == topic)?;
+        Some(&found.1)
+    }
+
+    fn guess(&self, topic: &Topic, written: &[u32], most: usize, ids: &mut Vec<u32>) -> usize {
+        let Some(answers) = self.answers(topic) else {
+            return 0;
+        };
+        let latest_first = || answers.iter().rev();
+        let rests: Vec<(&[u32], f64)> = latest_first()
+            .filter_map(|answer| Some((answer.ids.strip_prefix(written)?, answer.times)))
+            .collect();
+        if !rests.is_empty() {
+            let share = follow(&rests, most, ids);
+            return strength(share);
+        }
+        // None began like this: what stood behind the last tokens in one of them.
+        let mut best = (0, 0.0, &[][..]);
+        for answer in latest_first() {
+            for end in 1..answer.ids.len() {
+                let agree = common_end(&answer.ids[..end], written, LONGEST);
+                if agree > 0 && (agree, answer.times) > (best.0, best.1) {
+                    best = (agree, answer.times, &answer.ids[end..]);
+                }
+            }
+        }
+        ids.extend(best.2.iter().take(most));
+        // Less sure than where the whole answer was the same so far.
+        best.0.saturating_sub(1).min(2)
+    }
+
+    fn learn(&mut self, topic: &Topic, answer: &[u32]) {
+        if answer.len() < 2 {
+            return;
+        }
+        let mut answers = match self.0.iter().position(|(known, _)| known == topic) {
+            Some(at) => self.0.remove(at).map(|(_, answers)| answers),
+            None => None,
+        }
+        .unwrap_or_default();
+        let ids = &answer[..answer.len().min(TOKENS)];
+        let known = answers.iter().position(|known| known.ids == ids);
+        let times = known.and_then(|at| answers.remove(at));
+        let times = times.map_or(0.0, |known| known.times) + 1.0;
+        answers.push_back(Answer {
+            ids: ids.to_vec(),
+            times,
+        });
+        if answers.len() > ANSWERS {
+            answers.pop_front();
+        }
+        self.0.push_back((topic.clone(), answers));
+        if self.0.len() > TOPICS {
+            self.0.pop_front();
+        }
+    }
+
+    fn forget(&mut self, origin: Option<&str>) {
+        match origin {
+            None => self.0.clear(),
+            Some(_) => self
+                .0
+                .retain(|(topic, _)| topic.origin.as_deref() != origin),
+        }
+    }
+}
+
+impl Source for Earlier {
+    fn name(&self) -> &'static str {
+        "earlier"
+    }
+
+    fn guess(&mut self, stand: &mut Stand<'_>, most: usize, ids: &mut Vec<u32>) -> usize {
+        Earlier::guess(self, stand.topic, stand.written, most, ids)
+    }
+
+    fn learn(&mut self, topic: &Topic, answer: &[u32]) {
+        Earlier::learn(self, topic, answer);
+    }
+
+    fn forget(&mut self, origin: Option<&str>) {
+        Earlier::forget(self, origin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(origin: &str) -> Topic {
+        Topic {
+            origin: Some(origin.into()),
+            ..Topic::default()
+        }
+    }
+
+    fn guess(earlier: &Earlier, origin: &str, written: &[u32]) -> Vec<u32> {
+        let mut ids = Vec::new();
+        earlier.guess(&topic(origin), written, 3, &mut ids);
+        ids
+    }
+
+    #[test]
+    fn what_was_said_often_is_said_again() {
+        let mut earlier = Earlier::default();
+        let mut learn = |origin: &str, ids: &[u32]| earlier.learn(&topic(origin), ids);
+        learn("kitchen", &[1, 2, 3, 4]);
+        learn("kitchen", &[1, 2, 3, 4]);
+        learn("kitchen", &[1, 2, 5]);
+        learn("hall", &[1, 9]);
+        assert_eq!(guess(&earlier, "kitchen", &[1]), [2, 3, 4]);
+        assert_eq!(guess(&earlier, "hall", &[1]), [9]);
+        // Another beginning: from where it is the same again.
+        assert_eq!(guess(&earlier, "kitchen", &[8, 2, 3]), [4]);
+        earlier.forget(Some("kitchen"));
+        assert!(guess(&earlier, "kitchen", &[1]).is_empty());
+        assert_eq!(guess(&earlier, "hall", &[1]), [9]);
+        earlier.forget(None);
+        assert!(guess(&earlier, "hall", &[1]).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut earlier = Earlier::default();
+        for n in 0..2000 {
+            let origin = format!("{}", n % 100);
+            let long: Vec<u32> = (n..n + 1000).collect();
+            earlier.learn(&topic(&origin), &long);
+            earlier.learn(&topic("always"), &long);
+        }
+        assert_eq!(earlier.0.len(), TOPICS);
+        let answers = earlier.0.iter().map(|(_, answers)| answers.len());
+        assert!(answers.clone().all(|count| count <= ANSWERS));
+        assert_eq!(answers.max(), Some(ANSWERS));
+        let longest = earlier.0.iter().flat_map(|(_, answers)| answers);
+        assert_eq!(longest.map(|answer| answer.ids.len()).max(), Some(TOKENS));
+    }
+}

@@ -1,0 +1,293 @@
+//! Guesses of how an answer goes on. The model looks at several of them in one pass, which reads its weights once, and what it would have
+//! chosen itself is kept: the answer is the same, bit by bit, whatever is guessed.
+//!
+//! Each source is a file and a [`Source`]; [`Guesser`] asks them, and decides how much to guess, if anything.
+
+mod acceptance;
+mod costs;
+mod earlier;
+mod follow;
+mod phrases;
+mod prompt;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kernels::Pool;
+use serde::Serialize;
+
+use self::acceptance::Acceptance;
+use self::costs::Costs;
+pub(super) use self::earlier::Earlier;
+use self::phrases::Phrases;
+use self::prompt::PromptLookup;
+use crate::model::decoder::Decoder;
+use crate::model::decoder::kv_cache::KvCache;
+
+/// Tokens of a pass at most, guesses included.
+pub(super) const MAX_PASS: usize = 8;
+
+/// How sure a source may be of a guess: 0 and up. What that is worth is measured.
+pub const STRENGTHS: usize = 4;
+
+/// Where an answer stands.
+pub struct Stand<'a> {
+    /// What the answer is about: who said or showed something, and what was asked.
+    pub topic: &'a Topic,
+    /// The prompt, soft tokens included; of a conversation that goes on, what was added to it.
+    pub prompt: &'a [u32],
+    /// The answer. Its last token was chosen, or had to be, and is not in the cache yet.
+    pub written: &'a [u32],
+    /// Which hidden state of the decoder's last chunk the last token was chosen by; `None` where it had to be.
+    pub row: Option<usize>,
+    /// The decoder, which the answer's last chunk went through.
+    pub decoder: &'a mut dyn Decoder,
+    /// All tokens but the last one.
+    pub cache: &'a KvCache,
+    /// The threads that compute.
+    pub pool: &'a Pool,
+}
+
+/// Where guesses come from. It is asked before each pass, and knows of an answer only what it is told then: several may be on their way.
+pub trait Source: Send {
+    /// Its name in figures.
+    fn name(&self) -> &'static str;
+
+    /// Guesses what follows: appends at most `most` tokens, or none, and tells how sure it is of the first, below [`STRENGTHS`].
+    fn guess(&mut self, stand: &mut Stand<'_>, most: usize, ids: &mut Vec<u32>) -> usize;
+
+    /// Whether asking it costs nothing beside a pass. One that computes is asked only where that pays.
+    fn is_free(&self) -> bool {
+        true
+    }
+
+    /// Learns from a whole answer.
+    fn learn(&mut self, _topic: &Topic, _answer: &[u32]) {}
+
+    /// Forgets what it learnt of an origin, or of all.
+    fn forget(&mut self, _origin: Option<&str>) {}
+}
+
+/// What an answer is about. Answers about the same are likely to be alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Topic {
+    /// The microphone or camera, as whoever runs the engine calls it.
+    pub origin: Option<Arc<str>>,
+    /// What was asked, where nobody said or showed it: a hash of the prompt's text.
+    pub prompt: u64,
+    /// Whether a grammar binds the answer.
+    pub is_bound: bool,
+}
+
+/// Whether, and how much, is guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guessing {
+    /// Nothing.
+    Never,
+    /// As much as pays on this machine, by what is measured.
+    WherePays,
+    /// As much as there is to guess: to try it.
+    Always,
+}
+
+/// What came of the guesses of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GuessCounts {
+    /// The source.
+    pub source: &'static str,
+    /// Tokens of passes that were its guesses.
+    pub guessed: u64,
+    /// Those of them that the model chose, too.
+    pub accepted: u64,
+}
+
+/// A guess that is in a pass, or would be.
+#[derive(Debug)]
+struct Guess {
+    source: usize,
+    strength: usize,
+    ids: Vec<u32>,
+    /// Tokens that came and were guessed.
+    right: usize,
+    /// Tokens of it in the pass.
+    taken: usize,
+}
+
+/// The guesses of one answer that are still to be judged.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    guesses: Vec<Guess>,
+    /// Tokens that have to come before.
+    certain: usize,
+}
+
+struct Asked {
+    source: Box<dyn Source>,
+    acceptance: Acceptance,
+    counts: GuessCounts,
+    /// What asking it takes, milliseconds; 0 of a source that is free.
+    cost_ms: f64,
+}
+
+/// The sources, what their guesses were worth so far, and what a pass costs.
+pub(super) struct Guesser {
+    asked: Vec<Asked>,
+    costs: Costs,
+}
+
+impl Guesser {
+    /// With the sources that cost nothing.
+    pub(super) fn new(earlier: Earlier) -> Guesser {
+        let mut guesser = Guesser {
+            asked: Vec::new(),
+            costs: Costs::default(),
+        };
+        guesser.add(Box::new(earlier));
+        guesser.add(Box::new(PromptLookup));
+        guesser
+    }
+
+    /// One more source, beside the others.
+    pub(super) fn add(&mut self, source: Box<dyn Source>) {
+        let name = source.name();
+        self.asked.retain(|asked| asked.counts.source != name);
+        self.asked.push(Asked {
+            acceptance: Acceptance::default(),
+            counts: GuessCounts {
+                source: name,
+                ..GuessCounts::default()
+            },
+            cost_ms: 0.0,
+            source,
+        });
+    }
+
+    /// Texts that are likely to be said: names and values of commands, as tokens.
+    pub(super) fn set_phrases(&mut self, phrases: Vec<Vec<u32>>) {
+        self.add(Box::new(Phrases::new(phrases)));
+    }
+
+    /// What follows, at most `most` tokens and as many as pay behind the `certain` ones that the pass has anyhow.
+    pub(super) fn guess(
+        &mut self,
+        stand: &mut Stand<'_>,
+        how: Guessing,
+        certain: usize,
+        most: usize,
+        open: &mut Open,
+    ) -> Vec<u32> {
+        open.guesses.clear();
+        open.certain = certain - 1;
+        if how == Guessing::Never || most == 0 {
+            return Vec::new();
+        }
+        let mut best: Option<(f64, usize, usize)> = None;
+        for (source, asked) in self.asked.iter_mut().enumerate() {
+            let is_free = asked.source.is_free();
+            if !is_free && how == Guessing::WherePays {
+                let (gain, _) = self.costs.best(certain, most, asked.cost_ms, |depth| {
+                    asked.acceptance.of(STRENGTHS - 1, depth)
+                });
+                if gain <= best.map_or(1.0, |(gain, ..)| gain) {
+                    continue;
+                }
+            }
+            let (mut ids, start) = (Vec::new(), Instant::now());
+            let strength = asked.source.guess(stand, most, &mut ids).min(STRENGTHS - 1);
+            ids.truncate(most);
+            if !is_free {
+                let took_ms = milliseconds(start.elapsed());
+                asked.cost_ms = costs::blend(asked.cost_ms, took_ms);
+            }
+            if ids.is_empty() {
+                continue;
+            }
+            let (gain, taken) = match how {
+                Guessing::Always => (ids.len() as f64 + strength as f64 / 8.0, ids.len()),
+                // What asking took is spent by now, whatever is made of it.
+                _ => self.costs.best(certain, ids.len(), 0.0, |depth| {
+                    asked.acceptance.of(strength, depth)
+                }),
+            };
+            if taken > 0 && best.is_none_or(|(least, ..)| gain > least) {
+                best = Some((gain, open.guesses.len(), taken));
+            }
+            open.guesses.push(Guess {
+                source,
+                strength,
+                ids,
+                right: 0,
+                taken: 0,
+            });
+        }
+        match best {
+            None => Vec::new(),
+            Some((_, at, taken)) => {
+                open.guesses[at].taken = taken;
+                open.guesses[at].ids[..taken].to_vec()
+            }
+        }
+    }
+
+    /// Of what was guessed last only the first `count` tokens are in the pass.
+    pub(super) fn cut(&mut self, open: &mut Open, count: usize) {
+        for guess in &mut open.guesses {
+            guess.taken = guess.taken.min(count);
+        }
+    }
+
+    /// The next token came: what was guessed is right so far, or wrong.
+    pub(super) fn came(&mut self, open: &mut Open, id: u32) {
+        if open.certain > 0 {
+            open.certain -= 1;
+            return;
+        }
+        open.guesses.retain_mut(|guess| {
+            let is_right = guess.ids.get(guess.right) == Some(&id);
+            let asked = &mut self.asked[guess.source];
+            asked.acceptance.note(guess.strength, guess.right, is_right);
+            asked.counts.guessed += u64::from(guess.right < guess.taken);
+            asked.counts.accepted += u64::from(is_right && guess.right < guess.taken);
+            guess.right += 1;
+            if !is_right {
+                // Those behind were in the pass for nothing.
+                let behind = guess.taken.saturating_sub(guess.right);
+                asked.counts.guessed += behind as u64;
+            }
+            is_right && guess.right < guess.ids.len()
+        });
+    }
+
+    /// The answer has ended: what is left of the guesses was for nothing.
+    pub(super) fn end(&mut self, open: &mut Open) {
+        for guess in open.guesses.drain(..) {
+            let left = guess.taken.saturating_sub(guess.right);
+            self.asked[guess.source].counts.guessed += left as u64;
+        }
+    }
+
+    /// A pass of so many tokens, with what was chosen behind them, took so long.
+    pub(super) fn passed(&mut self, tokens: usize, took: Duration) {
+        self.costs.note(tokens, milliseconds(took));
+    }
+
+    pub(super) fn learn(&mut self, topic: &Topic, answer: &[u32]) {
+        for asked in &mut self.asked {
+            asked.source.learn(topic, answer);
+        }
+    }
+
+    pub(super) fn forget(&mut self, origin: Option<&str>) {
+        for asked in &mut self.asked {
+            asked.source.forget(origin);
+        }
+    }
+
+    pub(super) fn counts(&self) -> impl Iterator<Item = GuessCounts> {
+        self.asked.iter().map(|asked| asked.counts)
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
