@@ -168,8 +168,15 @@ impl Engine {
             let mut guess = self
                 .guesser
                 .guess(&mut stand, how, certain, guesses - certain, open);
-            let ends = |id: &u32| writing.rules.tokens.contains(id);
-            guess.truncate(guess.iter().position(ends).unwrap_or(guess.len()));
+            let spec = self.architecture.spec();
+            // What ends an answer is worth no pass, and what has an embedding of its own is no text.
+            let is_text = |id: &u32| {
+                (*id as usize) < spec.text_vocab_size
+                    && !spec.takes_row(*id)
+                    && !writing.rules.tokens.contains(id)
+            };
+            let text = guess.iter().take_while(|id| is_text(id)).count();
+            guess.truncate(text);
             if let Some(constrained) = writing.binding() {
                 let all = [&ids[1..], &guess].concat();
                 let fit = constrained.constraint.fitting(&all)?;
