@@ -18,7 +18,7 @@ use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
 use crate::model::weights::PleOptions;
 use crate::pipeline::commands::{Command, CommandGrammar, Commands};
-use crate::pipeline::{AudioSection, PrefixCacheOptions, VisionSection};
+use crate::pipeline::{AudioSection, GuessOptions, PrefixCacheOptions, VisionSection};
 use crate::publish::dbus::DbusOptions;
 use crate::publish::http::HttpServerOptions;
 use crate::publish::mqtt::MqttOptions;
@@ -46,6 +46,8 @@ pub struct Config {
     pub ple: PleOptions,
     /// What is kept of prompts that come again.
     pub prefix_cache: PrefixCacheOptions,
+    /// What is guessed of answers.
+    pub guess: GuessOptions,
     /// Which of the nested models answers.
     pub matformer: Matformer,
     /// Threads that compute.
@@ -134,6 +136,7 @@ impl Config {
             toml::from_str(text).map_err(|error| bad(mistake::explain(&error, text)))?;
         config.audio.check().map_err(bad)?;
         config.speech.check().map_err(bad)?;
+        config.guess.check().map_err(bad)?;
         if !config.command.is_empty() {
             CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar)
                 .map_err(|error| bad(error.to_string()))?;

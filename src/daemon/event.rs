@@ -6,7 +6,10 @@ use super::DaemonError;
 use super::demands::{check_cameras, check_slices};
 use crate::config::Config;
 use crate::media::CaptureEvent;
-use crate::pipeline::{Engine, EngineError, GroupMemory, PictureSpec, Residency, RowCounts};
+use crate::pipeline::{
+    EarlierAnswers, Engine, EngineError, GroupMemory, GuessCounts, PictureSpec, Residency,
+    RowCounts,
+};
 use crate::report::{JobUpdate, ModelCard, Report, Request};
 
 /// Something that happened.
@@ -46,8 +49,8 @@ pub(super) enum WorkerNote {
     Loaded(Box<Loaded>),
     /// The model cannot be opened; the worker has ended.
     OpenFailed(EngineError),
-    /// Memory of each parameter group changed; and how many rows of per-layer embeddings have been needed.
-    Memory(Vec<GroupMemory>, RowCounts),
+    /// Memory of each parameter group changed; how many rows of per-layer embeddings have been needed, and what came of guesses.
+    Memory(Vec<GroupMemory>, RowCounts, Vec<GuessCounts>),
 }
 
 /// What is known of the model once it is open.
@@ -69,6 +72,8 @@ pub(super) struct Loaded {
     pub(super) memory: Vec<GroupMemory>,
     /// To begin to read a tower while the worker is busy.
     pub(super) residency: Arc<Residency>,
+    /// To have forgotten what a microphone or camera was answered.
+    pub(super) earlier: EarlierAnswers,
 }
 
 impl Loaded {
@@ -101,6 +106,7 @@ impl Loaded {
             threads: engine.threads(),
             memory: engine.memory(),
             residency: Arc::clone(engine.residency()),
+            earlier: engine.earlier_answers(),
         }
     }
 }

@@ -117,7 +117,29 @@ impl Work {
     }
 }
 
+/// What the engine calls a microphone that it answers.
+pub(super) fn origin_of_microphone(id: &str) -> String {
+    format!("microphone/{id}")
+}
+
+/// What the engine calls a camera that it answers.
+pub(super) fn origin_of_camera(id: &str) -> String {
+    format!("camera/{id}")
+}
+
 impl Job {
+    /// Whom it answers, where that is a microphone or a camera.
+    pub(super) fn origin(&self) -> Option<Arc<str>> {
+        match &self.work {
+            Work::Utterance(Utterance {
+                speaker: Speaker::Microphone(id),
+                ..
+            }) => Some(origin_of_microphone(id).into()),
+            Work::Caption(caption) => Some(origin_of_camera(&caption.camera).into()),
+            _ => None,
+        }
+    }
+
     /// When it is taken; nothing where there is nothing to be done yet.
     pub(super) fn turn(&self) -> Option<Turn> {
         let turn = |rank| Turn {

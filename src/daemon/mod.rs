@@ -297,8 +297,8 @@ impl Daemon {
 
     fn worker_note(&mut self, note: WorkerNote) {
         match note {
-            WorkerNote::Memory(memory, ple) => {
-                self.record.ple = ple;
+            WorkerNote::Memory(memory, ple, guesses) => {
+                (self.record.ple, self.record.guesses) = (ple, guesses);
                 let states = |memory: &[crate::pipeline::GroupMemory]| -> Vec<String> {
                     memory
                         .iter()

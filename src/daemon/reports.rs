@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::vitals::{Degraded, Vitals};
 use crate::config::Config;
 use crate::media::CaptionTrigger;
-use crate::pipeline::{GroupMemory, RowCounts};
+use crate::pipeline::{GroupMemory, GuessCounts, RowCounts};
 use crate::report::{
     CameraInfo, CaptionEvent, ErrorBody, EventType, Health, Info, JobUpdate, MicrophoneInfo,
     MqttHealth, Queues, Reply, Report, ReportTiming, SCHEMA, VoiceEvent,
@@ -152,6 +152,8 @@ pub(super) struct Record {
     pub(super) queues: Queues,
     pub(super) memory: Vec<GroupMemory>,
     pub(super) ple: RowCounts,
+    /// What came of the guesses of each source.
+    pub(super) guesses: Vec<GuessCounts>,
     pub(super) tokens_per_second: f64,
     pub(super) prefill_tokens_per_second: f64,
     pub(super) last_error: Option<String>,
@@ -164,10 +166,16 @@ impl Record {
             queues: Queues::default(),
             memory,
             ple: RowCounts::default(),
+            guesses: Vec::new(),
             tokens_per_second: 0.0,
             prefill_tokens_per_second: 0.0,
             last_error: None,
         }
+    }
+
+    fn guessed(&self, of: impl Fn(&GuessCounts) -> u64) -> BTreeMap<String, u64> {
+        let count = |counts: &GuessCounts| (counts.source.to_owned(), of(counts));
+        self.guesses.iter().map(count).collect()
     }
 
     /// Remembers an error, with its time.
@@ -228,6 +236,8 @@ impl Record {
             prefill_tokens_per_second: self.prefill_tokens_per_second,
             ple_rows: self.ple.used,
             ple_row_reads: self.ple.read,
+            guessed_tokens: self.guessed(|counts| counts.guessed),
+            accepted_tokens: self.guessed(|counts| counts.accepted),
             last_error: self.last_error.clone(),
         }
     }

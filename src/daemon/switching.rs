@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::Daemon;
 use super::requests::{Source, error};
+use super::{Daemon, job};
 use crate::media::{CameraControl, MicrophoneControl};
 use crate::report::{ErrorBody, ErrorCode, Report, Switch};
 
@@ -20,12 +20,16 @@ impl Daemon {
                 self.devices
                     .control_microphone(id, MicrophoneControl::Mute(*muted));
                 self.switches.muted.insert(id.to_string(), *muted);
+                let origin = job::origin_of_microphone(id);
+                self.loaded.earlier.forget(Some(&origin));
                 None // its state follows when the device is closed or open
             }
             Switch::Enable { id, enabled } => {
                 self.devices
                     .control_camera(id, CameraControl::Enable(*enabled));
                 self.switches.enabled.insert(id.to_string(), *enabled);
+                let origin = job::origin_of_camera(id);
+                self.loaded.earlier.forget(Some(&origin));
                 None
             }
             Switch::Captions { id, enabled } => {

@@ -269,6 +269,22 @@ fn check_name<'a>(
     Ok(())
 }
 
+/// What is likely to be said where commands are configured: their names, and the names and values of their slots.
+pub fn phrases(commands: &[Command]) -> Vec<String> {
+    let mut phrases = Vec::new();
+    for command in commands {
+        phrases.push(command.name.clone());
+        for slot in &command.slots {
+            phrases.push(slot.name.clone());
+            phrases.extend(slot.values.iter().filter_map(|value| match value {
+                SlotValue::Text(text) => Some(text.clone()),
+                SlotValue::Number(_) => None,
+            }));
+        }
+    }
+    phrases
+}
+
 fn json_of(value: &SlotValue) -> Value {
     match value {
         SlotValue::Number(number) => json!(number),

@@ -1,14 +1,13 @@
 //! From the last token of a prompt to the last token of an answer: token by token, several of them in a pass where they are known before
 //! or well guessed.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::answer::milliseconds;
 use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
-use super::guesses::{MAX_PASS, Stand, Topic};
+use super::guesses::{Known, Stand};
 use super::writing::{Pass, Writing};
 use super::{Answer, FinishReason, Generation};
 use crate::model::decoder::{Shortcuts, Tokens, no_probe};
@@ -107,25 +106,6 @@ impl Engine {
         Ok(writing.answer(on_text, slice, timing, self.memory()))
     }
 
-    /// What an answer is about.
-    fn topic(&self, conversation: &Conversation, generation: &Generation) -> Topic {
-        let origin = self.origin.clone();
-        let mut prompt = DefaultHasher::new();
-        if origin.is_none() {
-            let spec = self.spec();
-            let words = conversation
-                .prompt
-                .iter()
-                .filter(|&&id| !spec.takes_row(id));
-            words.for_each(|id| id.hash(&mut prompt));
-        }
-        Topic {
-            origin,
-            prompt: prompt.finish(),
-            is_bound: generation.grammar.is_some(),
-        }
-    }
-
     /// What goes through the layers next: a token that was chosen, what has to follow it, and guesses.
     fn next_pass(
         &mut self,
@@ -133,6 +113,7 @@ impl Engine {
         writing: &mut Writing<'_>,
         id: u32,
     ) -> Result<Pass, EngineError> {
+        self.guesser.end(&mut writing.open);
         let cache = &conversation.cache;
         // What would be too much for the answer or the context is not begun.
         let room = (cache.context() - cache.position()).min(writing.room());
@@ -150,19 +131,21 @@ impl Engine {
             }
         }
         let certain = ids.len();
-        let guesses = most.min(MAX_PASS).min(self.options.guess_tokens + certain);
+        let guesses = most.min(self.guesser.most(certain));
         if !is_cut && guesses > certain {
-            let row = (certain == 1).then(|| writing.pass.row());
             let how = self.shortcuts.guessing;
             let written = [&writing.written, &ids[1..]].concat();
+            let model = (certain == 1).then(|| Known {
+                decoder: &mut *self.decoder,
+                row: writing.pass.row(),
+                cache,
+                pool: &self.pool,
+            });
             let mut stand = Stand {
                 topic: &writing.topic,
                 prompt: &conversation.prompt,
                 written: &written,
-                row,
-                decoder: &mut *self.decoder,
-                cache,
-                pool: &self.pool,
+                model,
             };
             let open = &mut writing.open;
             let mut guess = self

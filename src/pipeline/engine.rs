@@ -10,7 +10,7 @@ use kernels::{Isa, Pool};
 use super::conversations::Conversations;
 use super::encoders::Encoders;
 use super::error::EngineError;
-use super::guesses::{Earlier, GuessCounts, Guesser, Source};
+use super::guesses::{EarlierAnswers, Guesser};
 use super::memory_lock;
 use super::options::{DecodeShortcuts, EngineOptions};
 use super::prefix_cache::PrefixCache;
@@ -50,6 +50,7 @@ pub struct Engine {
     /// What the logits of the tokens of a pass begin as, \[tokens, ids\]; it grows with the first pass of several.
     pub(super) products: Vec<f32>,
     pub(super) guesser: Guesser,
+    pub(super) earlier: EarlierAnswers,
     /// Whom is answered, see [`Engine::swap_origin`].
     pub(super) origin: Option<Arc<str>>,
     pub(super) options: EngineOptions,
@@ -141,13 +142,15 @@ impl Engine {
             warnings.push(warning);
             None
         });
+        let earlier = EarlierAnswers::default();
         Ok(Engine {
             warnings,
             prefix_cache,
             prefixes: Prefixes::new(options.prefix_bytes),
             logits: vec![0.0; spec.text_vocab_size],
             products: Vec::new(),
-            guesser: Guesser::new(Earlier::default()),
+            guesser: Guesser::new(options.guess, &earlier),
+            earlier,
             origin: None,
             encoders,
             residency,
@@ -212,35 +215,6 @@ impl Engine {
     /// Calls another hook from now on, and gives the one before: for work that others give way to.
     pub fn swap_on_step(&mut self, hook: OnStep) -> OnStep {
         std::mem::replace(&mut self.on_step, hook)
-    }
-
-    /// Answers to another microphone or camera from now on, or to nobody in particular, and gives the one before: what one was answered is
-    /// a good guess of what it will be answered.
-    pub fn swap_origin(&mut self, origin: Option<Arc<str>>) -> Option<Arc<str>> {
-        std::mem::replace(&mut self.origin, origin)
-    }
-
-    /// Forgets what an origin was answered, or everybody, as far as it was kept to guess.
-    pub fn forget_answers(&mut self, origin: Option<&str>) {
-        self.guesser.forget(origin);
-    }
-
-    /// Takes texts that are likely to be said, in place of those before: names and values of commands.
-    pub fn set_phrases<'t>(&mut self, phrases: impl IntoIterator<Item = &'t str>) {
-        // As they stand within a sentence.
-        let tokens = |text: &str| self.tokenizer.encode_text(&format!(" {text}"));
-        let phrases = phrases.into_iter().map(tokens).collect();
-        self.guesser.set_phrases(phrases);
-    }
-
-    /// One more source of guesses, in place of one of that name.
-    pub fn add_guesses(&mut self, source: Box<dyn Source>) {
-        self.guesser.add(source);
-    }
-
-    /// What came of the guesses of each source so far.
-    pub fn guess_counts(&self) -> Vec<GuessCounts> {
-        self.guesser.counts().collect()
     }
 
     /// Lets what is more urgent be done, and tells how long that took.

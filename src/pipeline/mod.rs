@@ -14,6 +14,7 @@ mod engine;
 mod engine_info;
 mod error;
 mod guesses;
+mod hints;
 mod memory_lock;
 mod options;
 mod prefill;
@@ -36,7 +37,9 @@ pub use dialogue::in_turns;
 pub use encoders::EncoderOptions;
 pub use engine::{Engine, GiveWay, OnStep};
 pub use error::EngineError;
-pub use guesses::{GuessCounts, Guessing, STRENGTHS, Source, Stand, Topic};
+pub use guesses::{
+    EarlierAnswers, GuessCounts, GuessOptions, Guessing, Known, STRENGTHS, Source, Stand, Topic,
+};
 pub use options::{AudioSection, EngineOptions, VisionSection};
 pub use prefix_cache::PrefixCacheOptions;
 pub use request::{Generation, Media, Message, Part, Pieces, Request};

@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-use super::guesses::{Guessing, MAX_PASS};
-use super::{EncoderOptions, PictureOptions, PrefixCacheOptions, SoftTokenPadding};
+use super::{
+    EncoderOptions, GuessOptions, Guessing, PictureOptions, PrefixCacheOptions, SoftTokenPadding,
+};
 use crate::media::LONGEST_CLIP_S;
 use crate::model::decoder::kv_cache::KvType;
 use crate::model::weights::PleOptions;
@@ -31,8 +32,8 @@ pub struct EngineOptions {
     pub prefix_cache: PrefixCacheOptions,
     /// Memory for keys and values of prompt beginnings, bytes; 0 for none.
     pub prefix_bytes: u64,
-    /// Tokens of an answer that are guessed at once, at most; 0 for none.
-    pub guess_tokens: usize,
+    /// What is guessed of answers.
+    pub guess: GuessOptions,
 }
 
 impl Default for EngineOptions {
@@ -48,7 +49,7 @@ impl Default for EngineOptions {
             conversation_bytes: 256 << 20,
             prefix_cache: PrefixCacheOptions::default(),
             prefix_bytes: 0,
-            guess_tokens: MAX_PASS - 1,
+            guess: GuessOptions::default(),
         }
     }
 }

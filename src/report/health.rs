@@ -117,6 +117,10 @@ pub struct Health {
     pub ple_rows: u64,
     /// Those of them that were read from flash.
     pub ple_row_reads: u64,
+    /// Tokens of answers that were guessed since the start, by the source of the guesses.
+    pub guessed_tokens: BTreeMap<String, u64>,
+    /// Those of them that the model chose, too.
+    pub accepted_tokens: BTreeMap<String, u64>,
     /// The last error, and when.
     pub last_error: Option<String>,
 }

@@ -69,6 +69,8 @@ pub struct ReportTiming {
     pub cached_tokens: usize,
     /// Tokens of the answer.
     pub tokens: usize,
+    /// Passes through the model that they took: fewer than tokens where some had to follow, or were guessed.
+    pub passes: usize,
     /// Tokens of the answer per second.
     pub tps: f64,
 }

@@ -190,7 +190,6 @@ fn answers_of_gemma3n_are_the_same() {
 #[test]
 fn answers_of_gemma4_are_the_same() {
     check(&fixtures_gemma4(), KvType::F16, 2, 16);
-    check(&fixtures_gemma4_mobile(), KvType::F32, 1, 128);
 }
 
 #[test]
@@ -202,6 +201,12 @@ fn answers_of_packs_are_the_same() {
         pack_of(&from, recipe, &dir)
     };
     check(&pack(fixtures(), Recipe::Balanced, "a"), KvType::F16, 2, 16);
+    check(
+        &pack(fixtures_gemma4_mobile(), Recipe::Mobile, "c"),
+        KvType::F32,
+        1,
+        128,
+    );
     check(
         &pack(fixtures_gemma4(), Recipe::Small, "b"),
         KvType::Int8,

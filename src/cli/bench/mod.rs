@@ -3,6 +3,7 @@
 mod context;
 mod event;
 mod extend;
+mod guess;
 mod kernels;
 mod text;
 
@@ -43,6 +44,9 @@ pub(super) struct Bench {
     /// Decode with a longer and longer context too, 512 tokens and twice as many again up to this; of text
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(context::SHORTEST as i64..=131_072))]
     context: Option<u32>,
+    /// Tokens of a pass, those that are guessed among them, up to 8: measured in turn with one token a pass; of decode
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [2, 4, 8], value_parser = clap::value_parser!(u8).range(2..=8))]
+    guess: Vec<u8>,
     /// Element type of the K/V cache
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvArg::F16)]
     kv_cache: KvArg,
@@ -63,6 +67,8 @@ pub(super) struct Bench {
 enum What {
     /// Prefill and decode, weights read per token, each parameter group's load time and memory
     Text,
+    /// Passes of several tokens, as where an answer is guessed right: tokens per second, and what a pass of each length costs
+    Decode,
     /// A picture of each size that the vision tower knows, or of the one that is given: seconds to soft tokens and to the answer, memory
     Image,
     /// Clips of 3, 10 and 30 s: the audio tower's share of real time, memory
@@ -77,6 +83,7 @@ impl Bench {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.what {
             What::Text => self.text(),
+            What::Decode => self.guess(),
             What::Image => self.image(),
             What::Audio => self.audio(),
             What::Voice => self.voice(),

@@ -12,8 +12,9 @@ use super::event::{Event, Loaded, Told, WorkerNote};
 use super::job::{Job, Rank, Ticket, Work};
 use super::queue::Queue;
 use super::settings::Settings;
+use crate::config::Config;
 use crate::pipeline::{
-    Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, GroupState, Request,
+    Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, GroupState, Request, commands,
 };
 use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report, ReportTiming};
 
@@ -72,6 +73,8 @@ struct Desk {
     /// Threads that the engine has now.
     threads: usize,
     towers: [Tower; 2],
+    /// The configuration whose commands the engine knows.
+    phrases_of: Arc<Config>,
     /// States of the groups as they were told last, and when.
     told: (Vec<GroupState>, Instant),
 }
@@ -132,6 +135,7 @@ pub(super) fn start(
             queue,
             heartbeat,
             events,
+            phrases_of: Arc::default(),
             settings,
             towers: [Tower::new(Group::Audio), Tower::new(Group::Vision)],
             told: (Vec::new(), Instant::now()),
@@ -162,6 +166,7 @@ impl Desk {
             self.heartbeat.set_busy(true);
             self.settings = Arc::clone(&job.settings);
             self.adjust_threads(engine);
+            self.learn_phrases(engine);
             let is_done = self.run(engine, job);
             self.heartbeat.set_busy(false);
             if is_done {
@@ -180,6 +185,7 @@ impl Desk {
             Work::Chat(chat) => chat::towers(chat),
         };
         let outer = engine.swap_on_step(Box::new(watch(&job.ticket, &self.heartbeat)));
+        let outer_origin = engine.swap_origin(job.origin());
         let hearing = match &mut job.work {
             Work::Utterance(utterance) => utterance.hearing.take(),
             _ => None,
@@ -201,6 +207,7 @@ impl Desk {
             Work::Transcribe(transcribe) => task.transcribe(transcribe),
         }
         drop(engine.swap_on_step(outer));
+        engine.swap_origin(outer_origin);
         // From the end of the work: a long one is no idleness.
         for (used, group) in [(audio, Group::Audio), (vision, Group::Vision)] {
             if used {
@@ -244,6 +251,16 @@ impl Desk {
         }
     }
 
+    /// What commands are configured is likely to be said.
+    fn learn_phrases(&mut self, engine: &mut Engine) {
+        let config = &self.settings.config;
+        if !Arc::ptr_eq(&self.phrases_of, config) {
+            self.phrases_of = Arc::clone(config);
+            let phrases = commands::phrases(&config.command);
+            engine.set_phrases(phrases.iter().map(String::as_str));
+        }
+    }
+
     fn unload_idle(&mut self, engine: &mut Engine) {
         let model = &self.settings.config.model;
         let limits_s = [model.audio_idle_unload_s, model.vision_idle_unload_s];
@@ -276,7 +293,8 @@ impl Desk {
     fn tell_memory(&mut self, engine: &Engine) {
         self.told = (states(engine), Instant::now());
         let memory: Vec<GroupMemory> = engine.memory();
-        tell(&self.events, WorkerNote::Memory(memory, engine.ple_rows()));
+        let note = WorkerNote::Memory(memory, engine.ple_rows(), engine.guess_counts());
+        tell(&self.events, note);
     }
 }
 
@@ -370,6 +388,7 @@ impl Task<'_> {
             prompt_tokens: timing.prompt_tokens,
             cached_tokens: timing.cached_tokens,
             tokens: timing.tokens,
+            passes: timing.passes,
             tps: timing.tokens_per_second(),
         }
     }

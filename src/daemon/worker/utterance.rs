@@ -235,6 +235,7 @@ impl Task<'_> {
         both.decode_ms += timing.decode_ms;
         both.prompt_tokens += timing.prompt_tokens;
         both.tokens += timing.tokens;
+        both.passes += timing.passes;
         Ok(understood(commands, second, Some(said), both))
     }
 

@@ -3,6 +3,7 @@
 //! In memory only, bounded, and forgotten with the origin that it came from.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::follow::{common_end, follow, strength};
 use super::{Source, Stand, Topic};
@@ -22,11 +23,40 @@ struct Answer {
     times: f64,
 }
 
-/// Answers by topic, the latest last.
-#[derive(Debug, Default)]
-pub(in crate::pipeline) struct Earlier(VecDeque<(Topic, VecDeque<Answer>)>);
+/// What was answered before. Clones share it: whoever mutes a microphone has it forgotten without waiting for the model.
+#[derive(Clone, Debug, Default)]
+pub struct EarlierAnswers(Arc<Mutex<Answers>>);
 
-impl Earlier {
+impl EarlierAnswers {
+    /// Forgets what an origin was answered, or everybody.
+    pub fn forget(&self, origin: Option<&str>) {
+        self.answers().forget(origin);
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source for EarlierAnswers {
+    fn name(&self) -> &'static str {
+        "earlier"
+    }
+
+    fn guess(&mut self, stand: &mut Stand<'_>, most: usize, ids: &mut Vec<u32>) -> usize {
+        self.answers().guess(stand.topic, stand.written, most, ids)
+    }
+
+    fn learn(&mut self, topic: &Topic, answer: &[u32]) {
+        self.answers().learn(topic, answer);
+    }
+}
+
+/// By topic, the latest last.
+#[derive(Debug, Default)]
+struct Answers(VecDeque<(Topic, VecDeque<Answer>)>);
+
+impl Answers {
     fn answers(&self, topic: &Topic) -> Option<&VecDeque<Answer>> {
         let found = self.0.iter().find(|(known, _)| known == topic)?;
         Some(&found.1)
@@ -95,24 +125,6 @@ impl Earlier {
     }
 }
 
-impl Source for Earlier {
-    fn name(&self) -> &'static str {
-        "earlier"
-    }
-
-    fn guess(&mut self, stand: &mut Stand<'_>, most: usize, ids: &mut Vec<u32>) -> usize {
-        Earlier::guess(self, stand.topic, stand.written, most, ids)
-    }
-
-    fn learn(&mut self, topic: &Topic, answer: &[u32]) {
-        Earlier::learn(self, topic, answer);
-    }
-
-    fn forget(&mut self, origin: Option<&str>) {
-        Earlier::forget(self, origin);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +136,7 @@ mod tests {
         }
     }
 
-    fn guess(earlier: &Earlier, origin: &str, written: &[u32]) -> Vec<u32> {
+    fn guess(earlier: &Answers, origin: &str, written: &[u32]) -> Vec<u32> {
         let mut ids = Vec::new();
         earlier.guess(&topic(origin), written, 3, &mut ids);
         ids
@@ -132,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_was_said_often_is_said_again() {
-        let mut earlier = Earlier::default();
+        let mut earlier = Answers::default();
         let mut learn = |origin: &str, ids: &[u32]| earlier.learn(&topic(origin), ids);
         learn("kitchen", &[1, 2, 3, 4]);
         learn("kitchen", &[1, 2, 3, 4]);
@@ -151,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let mut earlier = Earlier::default();
+        let mut earlier = Answers::default();
         for n in 0..2000 {
             let origin = format!("{}", n % 100);
             let long: Vec<u32> = (n..n + 1000).collect();

@@ -5,6 +5,8 @@
 
 mod acceptance;
 mod costs;
+#[cfg(test)]
+mod day;
 mod earlier;
 mod follow;
 mod phrases;
@@ -14,18 +16,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernels::Pool;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::acceptance::Acceptance;
 use self::costs::Costs;
-pub(super) use self::earlier::Earlier;
+pub use self::earlier::EarlierAnswers;
 use self::phrases::Phrases;
 use self::prompt::PromptLookup;
 use crate::model::decoder::Decoder;
 use crate::model::decoder::kv_cache::KvCache;
 
 /// Tokens of a pass at most, guesses included.
-pub(super) const MAX_PASS: usize = 8;
+const MAX_PASS: usize = 8;
 
 /// How sure a source may be of a guess: 0 and up. What that is worth is measured.
 pub const STRENGTHS: usize = 4;
@@ -38,10 +40,16 @@ pub struct Stand<'a> {
     pub prompt: &'a [u32],
     /// The answer. Its last token was chosen, or had to be, and is not in the cache yet.
     pub written: &'a [u32],
-    /// Which hidden state of the decoder's last chunk the last token was chosen by; `None` where it had to be.
-    pub row: Option<usize>,
-    /// The decoder, which the answer's last chunk went through.
+    /// What the model knows of it; `None` where the last token had to be, for then nothing was computed to choose it.
+    pub model: Option<Known<'a>>,
+}
+
+/// What the model knows where an answer stands.
+pub struct Known<'a> {
+    /// The decoder; its last chunk has the hidden state of the token before the answer's last one.
     pub decoder: &'a mut dyn Decoder,
+    /// Which hidden state of the chunk that is: the one that the last token was chosen by.
+    pub row: usize,
     /// All tokens but the last one.
     pub cache: &'a KvCache,
     /// The threads that compute.
@@ -63,9 +71,6 @@ pub trait Source: Send {
 
     /// Learns from a whole answer.
     fn learn(&mut self, _topic: &Topic, _answer: &[u32]) {}
-
-    /// Forgets what it learnt of an origin, or of all.
-    fn forget(&mut self, _origin: Option<&str>) {}
 }
 
 /// What an answer is about. Answers about the same are likely to be alike.
@@ -88,6 +93,42 @@ pub enum Guessing {
     WherePays,
     /// As much as there is to guess: to try it.
     Always,
+}
+
+/// `[guess]`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuessOptions {
+    /// Tokens that are guessed at once, at most; 0 for none.
+    pub tokens: usize,
+    /// Guess from what a microphone, a camera or a question was answered before.
+    pub earlier_answers: bool,
+}
+
+impl Default for GuessOptions {
+    fn default() -> GuessOptions {
+        GuessOptions {
+            tokens: MAX_PASS - 1,
+            earlier_answers: true,
+        }
+    }
+}
+
+impl GuessOptions {
+    /// Looks whether the values fit their keys.
+    ///
+    /// # Errors
+    /// More tokens than a pass has room for.
+    pub fn check(&self) -> Result<(), String> {
+        let most = MAX_PASS - 1;
+        match self.tokens <= most {
+            true => Ok(()),
+            false => Err(format!(
+                "guess.tokens is {}; it must be 0 to {most}",
+                self.tokens
+            )),
+        }
+    }
 }
 
 /// What came of the guesses of a source.
@@ -131,20 +172,34 @@ struct Asked {
 
 /// The sources, what their guesses were worth so far, and what a pass costs.
 pub(super) struct Guesser {
+    options: GuessOptions,
     asked: Vec<Asked>,
     costs: Costs,
 }
 
 impl Guesser {
     /// With the sources that cost nothing.
-    pub(super) fn new(earlier: Earlier) -> Guesser {
+    pub(super) fn new(options: GuessOptions, earlier: &EarlierAnswers) -> Guesser {
         let mut guesser = Guesser {
+            options,
             asked: Vec::new(),
             costs: Costs::default(),
         };
-        guesser.add(Box::new(earlier));
+        if options.earlier_answers {
+            guesser.add(Box::new(earlier.clone()));
+        }
         guesser.add(Box::new(PromptLookup));
         guesser
+    }
+
+    /// Tokens of a pass at most, the certain ones among them.
+    pub(super) fn most(&self, certain: usize) -> usize {
+        MAX_PASS.min(self.options.tokens + certain)
+    }
+
+    /// Without any source.
+    pub(super) fn clear(&mut self) {
+        self.asked.clear();
     }
 
     /// One more source, beside the others.
@@ -176,7 +231,6 @@ impl Guesser {
         most: usize,
         open: &mut Open,
     ) -> Vec<u32> {
-        open.guesses.clear();
         open.certain = certain - 1;
         if how == Guessing::Never || most == 0 {
             return Vec::new();
@@ -258,8 +312,9 @@ impl Guesser {
         });
     }
 
-    /// The answer has ended: what is left of the guesses was for nothing.
+    /// Nothing more comes of the last pass: what is left of its guesses was for nothing.
     pub(super) fn end(&mut self, open: &mut Open) {
+        open.certain = 0;
         for guess in open.guesses.drain(..) {
             let left = guess.taken.saturating_sub(guess.right);
             self.asked[guess.source].counts.guessed += left as u64;
@@ -274,12 +329,6 @@ impl Guesser {
     pub(super) fn learn(&mut self, topic: &Topic, answer: &[u32]) {
         for asked in &mut self.asked {
             asked.source.learn(topic, answer);
-        }
-    }
-
-    pub(super) fn forget(&mut self, origin: Option<&str>) {
-        for asked in &mut self.asked {
-            asked.source.forget(origin);
         }
     }
 

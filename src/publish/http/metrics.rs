@@ -90,6 +90,7 @@ impl Tables {
             ("prompt", timing.prompt_tokens),
             ("prompt_cached", timing.cached_tokens),
             ("answer", timing.tokens),
+            ("pass", timing.passes),
         ] {
             add(
                 &mut self.tokens,
@@ -283,6 +284,23 @@ fn written(shared: &Shared, health: &Value) -> String {
             page.one(name, "counter", help, rows);
         }
     }
+    let mut guesses = Table::new();
+    for (what, path) in [
+        ("guessed", "/guessed_tokens"),
+        ("accepted", "/accepted_tokens"),
+    ] {
+        let counts = health.pointer(path).and_then(Value::as_object);
+        for (source, count) in counts.into_iter().flatten() {
+            let labels = [("source", source.as_str()), ("token", what)];
+            add(&mut guesses, &labels, count.as_f64().unwrap_or_default());
+        }
+    }
+    page.table(
+        "gemmad_guesses_total",
+        "counter",
+        "Tokens of answers that were guessed, and those of them that the model chose.",
+        &guesses,
+    );
     let tables = shared
         .counts
         .tables
@@ -303,7 +321,7 @@ fn written(shared: &Shared, health: &Value) -> String {
     page.table(
         "gemmad_tokens_total",
         "counter",
-        "Tokens of prompts and answers; cached ones were read before.",
+        "Tokens of prompts and answers, cached ones read before; passes that answers took.",
         &tables.tokens,
     );
     page.table(
