@@ -72,6 +72,7 @@ pub(crate) const NEWEST: &[(&str, &[&str])] = &[
         "A model family",
         &["gemma4", "Gemma4", "Gemma4E2b", "NOT_YET"],
     ),
+    ("A source of guesses", &["PromptLookup"]),
     ("A door", &["HttpServerOptions", "mod http"]),
     ("A capture source", &["HttpOptions", "Still", "mod still"]),
 ];

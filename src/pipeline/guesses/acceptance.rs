@@ -1,6 +1,6 @@
 //! How often the guesses of a source were right, by how sure it was and how far ahead it guessed.
 
-use super::{MAX_PASS, STRENGTHS};
+use super::{MAX_GUESSES, STRENGTHS};
 
 /// Guesses that are remembered: older ones count less and less.
 const REMEMBERED: f64 = 64.0;
@@ -17,17 +17,17 @@ struct Share {
 
 /// Measured on every guess, whether it was in a pass or not: looking costs nothing.
 #[derive(Debug, Default)]
-pub(super) struct Acceptance([[Share; MAX_PASS]; STRENGTHS]);
+pub(super) struct Acceptance([[Share; MAX_GUESSES]; STRENGTHS]);
 
 impl Acceptance {
     /// The share of guesses that are right where those before them were; `depth` 0 is the first.
     pub(super) fn of(&self, strength: usize, depth: usize) -> f64 {
-        let share = self.0[strength][depth.min(MAX_PASS - 1)];
+        let share = self.0[strength][depth.min(MAX_GUESSES - 1)];
         (share.right + PRIOR * PRIOR_WEIGHT) / (share.all + PRIOR_WEIGHT)
     }
 
     pub(super) fn note(&mut self, strength: usize, depth: usize, is_right: bool) {
-        let share = &mut self.0[strength][depth.min(MAX_PASS - 1)];
+        let share = &mut self.0[strength][depth.min(MAX_GUESSES - 1)];
         if share.all >= REMEMBERED {
             let keep = (REMEMBERED - 1.0) / REMEMBERED;
             share.right *= keep;

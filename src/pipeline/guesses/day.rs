@@ -113,9 +113,9 @@ impl Home {
         let mut count = Count::default();
         while at + 1 < ids.len() {
             let forced = tokens[at + 1..].iter().take_while(|(_, had_to)| *had_to);
-            let certain = 1 + forced.count().min(31);
+            let certain = 1 + forced.count().min(MAX_PASS - 1);
             let known = at + certain;
-            let most = MAX_PASS.saturating_sub(certain);
+            let most = self.guesser.most(certain) - certain;
             let mut stand = Stand {
                 topic: &topic,
                 prompt: &prompt,

@@ -26,8 +26,11 @@ use self::prompt::PromptLookup;
 use crate::model::decoder::Decoder;
 use crate::model::decoder::kv_cache::KvCache;
 
-/// Tokens of a pass at most, guesses included.
-const MAX_PASS: usize = 8;
+/// Tokens of a pass at most, those that have to be and guesses together.
+const MAX_PASS: usize = 16;
+
+/// Guesses of a pass at most.
+const MAX_GUESSES: usize = 7;
 
 /// How sure a source may be of a guess: 0 and up. What that is worth is measured.
 pub const STRENGTHS: usize = 4;
@@ -108,7 +111,7 @@ pub struct GuessOptions {
 impl Default for GuessOptions {
     fn default() -> GuessOptions {
         GuessOptions {
-            tokens: MAX_PASS - 1,
+            tokens: MAX_GUESSES,
             earlier_answers: true,
         }
     }
@@ -120,11 +123,10 @@ impl GuessOptions {
     /// # Errors
     /// More tokens than a pass has room for.
     pub fn check(&self) -> Result<(), String> {
-        let most = MAX_PASS - 1;
-        match self.tokens <= most {
+        match self.tokens <= MAX_GUESSES {
             true => Ok(()),
             false => Err(format!(
-                "guess.tokens is {}; it must be 0 to {most}",
+                "guess.tokens is {}; it must be 0 to {MAX_GUESSES}",
                 self.tokens
             )),
         }
@@ -192,7 +194,7 @@ impl Guesser {
         guesser
     }
 
-    /// Tokens of a pass at most, the certain ones among them.
+    /// Tokens of a pass at most that has so many certain ones.
     pub(super) fn most(&self, certain: usize) -> usize {
         MAX_PASS.min(self.options.tokens + certain)
     }

@@ -39,6 +39,10 @@ const BLOCK: usize = 64;
 /// the tile take their part of the rest of the 512 KiB that a Cortex-A76 has for each core.
 const BATCH_BYTES: usize = 320 << 10;
 
+/// Tokens of an answer that are looked at together: their activations stay in the first cache, so that a task takes all of its rows at
+/// once, and the weights stream as for one token.
+const FEW_TOKENS: usize = 8;
+
 /// Tiles of a task at most.
 const TASK_TILES: usize = 4;
 
@@ -81,6 +85,15 @@ pub fn matmul_within(pool: &Pool, w: Quantized, x: &Q8Activations, bounds: Bound
     if w.groups() == 0 || w.rows() == 0 {
         y.fill(0.0);
         return bounds.clamp(x.isa, y);
+    }
+    if x.tokens <= FEW_TOKENS {
+        return pool.for_each_tile_mut(y, w.rows(), x.tokens, task_rows(pool, w), &|_, row, y| {
+            for block in blocks(w) {
+                let is_last = block + 1 == blocks(w).end;
+                let bounds = if is_last { bounds } else { Bounds::NONE };
+                multiply_tiles(x.isa, w, &x.panels, block, bounds, row, y);
+            }
+        });
     }
     let (rows, tokens) = (task_rows(pool, w), batch_tokens(w, x.tokens));
     let panels = x.panels.chunks(tokens / PANEL * w.groups());

@@ -344,6 +344,7 @@ impl KvCache {
 
     /// Puts the last of `t` fresh tokens into a layer's ring, if it has one that `is_shared`, or one that is not.
     fn commit(&mut self, layer: usize, t: usize, is_shared: bool) {
+        let is_revocable = t <= self.max_revocable();
         let Some(LayerKv {
             block,
             ring: Some(ring),
@@ -355,7 +356,6 @@ impl KvCache {
         if ring.is_shared != is_shared {
             return;
         }
-        let is_revocable = t <= MAX_REVOCABLE;
         for t in t.saturating_sub(block.slots)..t {
             let slot = (self.position + t) % block.slots;
             if let Some(displaced) = displaced
