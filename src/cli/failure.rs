@@ -141,6 +141,7 @@ impl From<PackError> for Failure {
             | PackError::Trained { .. }
             | PackError::TrainedTowers { .. }
             | PackError::NotTrained { .. }
+            | PackError::NoDrafter { .. }
             | PackError::NotAPack { .. } => exit::USAGE,
             _ => exit::DATA,
         };

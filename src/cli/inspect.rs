@@ -164,12 +164,14 @@ fn report(
         }),
         groups: Group::ALL
             .into_iter()
+            .filter(|&group| group != Group::Drafter || checkpoint.has(group))
             .map(|group| group_report(checkpoint, group))
             .collect::<Result<_, _>>()?,
         effective_parameters: effective.map(|category| categories[category.name]).sum(),
         total_parameters: checkpoint
             .tensors()
-            .filter(|info| info.group.is_some())
+            // The drafter is a model of its own.
+            .filter(|info| !matches!(info.group, None | Some(Group::Drafter)))
             .map(|info| info.parameters())
             .sum(),
         categories,

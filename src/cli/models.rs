@@ -219,7 +219,10 @@ impl Models {
     /// The command that makes a pack anew of what the hub has now.
     fn pull_again(&self, pack: &Installed) -> String {
         let stem = pack.name.strip_suffix(".pack").unwrap_or(&pack.name);
-        let model = ModelName::of_pack(&pack.source, stem);
+        let (model, drafter) = of_two(&pack.source);
+        let model = ModelName::of_pack(model, stem);
+        let drafter = drafter.and_then(|source| source.split('@').next());
+        let drafter = drafter.map_or_else(String::new, |name| format!(" --drafter={name}"));
         let towers = match (pack.hears, pack.sees) {
             (true, true) => "",
             (true, false) => " --no-vision",
@@ -231,7 +234,7 @@ impl Models {
             false => format!(" --to {}", self.dir.display()),
         };
         format!(
-            "gemmad pull {model} --recipe {}{towers}{to} --force",
+            "gemmad pull {model} --recipe {}{towers}{drafter}{to} --force",
             pack.recipe
         )
     }
@@ -334,9 +337,15 @@ fn day(at: u64) -> Option<String> {
     Some(at.strftime("%Y-%m-%d").to_string())
 }
 
-/// Repository and commit of `OWNER/REPOSITORY@COMMIT[:FILE]`.
+/// Where a model is from, and its drafter, of which `OWNER/REPOSITORY@COMMIT[:FILE] + OWNER/REPOSITORY@COMMIT` tells both.
+fn of_two(source: &str) -> (&str, Option<&str>) {
+    let both = source.split_once(" + ");
+    both.map_or((source, None), |(model, drafter)| (model, Some(drafter)))
+}
+
+/// Repository and commit of the model.
 fn of_the_hub(source: &str) -> Option<(&str, &str)> {
-    let (id, commit) = source.rsplit_once('@')?;
+    let (id, commit) = of_two(source).0.rsplit_once('@')?;
     let commit = commit.split(':').next().unwrap_or(commit);
     let is_commit = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
     (id.contains('/') && is_commit).then_some((id, commit))

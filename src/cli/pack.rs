@@ -9,7 +9,7 @@ use kernels::{Isa, Pool};
 use super::failure::{Failure, exit, note};
 use super::{model_args, output, progress};
 use crate::model::weights::Checkpoint;
-use crate::pack::{self, Mmproj, PackOptions, Recipe, SyntheticSize};
+use crate::pack::{self, Mmproj, PackOptions, Recipe, Synthetic, SyntheticSize};
 
 /// Quantise a checkpoint into a pack, which runs in place from flash
 ///
@@ -35,6 +35,12 @@ pub(super) struct Pack {
     /// What hears and sees, of llama.cpp's mmproj file, beside a text model that lacks it
     #[arg(long, value_name = "FILE.gguf", requires = "from")]
     mmproj: Option<PathBuf>,
+    /// The model's drafter, which guesses tokens: a downloaded checkpoint whose name ends in -assistant
+    #[arg(long, value_name = "DIR", requires = "from")]
+    drafter: Option<PathBuf>,
+    /// A synthetic pack with a drafter, of Gemma 4
+    #[arg(long, requires = "synthetic")]
+    with_drafter: bool,
     /// Directory of the tokenizer.json for a GGUF file, instead of its own tokens
     #[arg(long, value_name = "DIR", requires = "from")]
     tokenizer: Option<PathBuf>,
@@ -133,6 +139,7 @@ impl Pack {
         let options = PackOptions {
             recipe: self.recipe(),
             force: self.force,
+            drafter: self.drafter.as_deref(),
         };
         if let Some(source) = &source {
             model_args::warn(source.warnings());
@@ -167,16 +174,13 @@ impl Pack {
                 pack::pack_checkpoint(from, &self.to, options, &pool, &mut advance)
             }
             (None, _, size) => {
-                let (text_only, seed) = (self.text_only, self.seed);
-                pack::pack_synthetic(
-                    size.unwrap_or(SyntheticSize::ALL[0]),
-                    text_only,
-                    seed,
-                    &self.to,
-                    options,
-                    &pool,
-                    &mut advance,
-                )
+                let what = Synthetic {
+                    size: size.unwrap_or(SyntheticSize::ALL[0]),
+                    text_only: self.text_only,
+                    drafter: self.with_drafter,
+                    seed: self.seed,
+                };
+                pack::pack_synthetic(what, &self.to, options, &pool, &mut advance)
             }
         };
         bar.finish_and_clear();

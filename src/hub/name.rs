@@ -110,6 +110,23 @@ impl ModelName {
 }
 
 impl ModelName {
+    /// The repository of the drafter that is published beside the model; `None` where that is not known.
+    pub fn drafter_repository(&self) -> Option<String> {
+        let mut models = KNOWN.iter().filter(|known| known.is_gemma_4);
+        let (model, kind) = models.find_map(|known| {
+            let kind = self.repository.strip_prefix(known.repository)?;
+            Some((known.repository, kind))
+        })?;
+        // One of its own is for weights that were trained in few bits.
+        match kind {
+            "" => Some(format!("{model}-assistant")),
+            _ if kind.starts_with("-qat-") => {
+                Some(format!("{model}-qat-q4_0-unquantized-assistant"))
+            }
+            _ => None,
+        }
+    }
+
     /// What a pack is pulled anew by: of `OWNER/REPOSITORY@COMMIT[:FILE]`, as its source is written, and its own name.
     pub fn of_pack(source: &str, short: &str) -> String {
         let (repository, rest) = source.split_once('@').unwrap_or((source, ""));
@@ -187,6 +204,25 @@ pub(super) fn is_inside(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_has_the_drafter_that_was_trained_with_it() {
+        let plain = "google/gemma-4-E2B-it-assistant";
+        let trained = "google/gemma-4-E4B-it-qat-q4_0-unquantized-assistant";
+        for (name, drafter) in [
+            ("gemma-4-e2b:q8", Some(plain)),
+            ("google/gemma-4-E2B-it@main", Some(plain)),
+            ("gemma-4-e4b:q4_0", Some(trained)),
+            ("gemma-4-e4b:mobile", Some(trained)),
+            ("google/gemma-4-E4B-it-qat-q4_0-unquantized", Some(trained)),
+            ("google/gemma-4-E4B-it-other", None),
+            ("somebody/gemma-4-E2B-it", None),
+            ("gemma-3n-e2b", None),
+        ] {
+            let found = ModelName::parse(name).unwrap().drafter_repository();
+            assert_eq!(found.as_deref(), drafter, "{name}");
+        }
+    }
 
     #[test]
     fn names_lead_to_repositories() {

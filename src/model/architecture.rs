@@ -5,8 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kernels::Pool;
+use serde_json::Value;
 
+use super::config::ConfigError;
 use super::decoder::{Decoder, SliceError, Slices};
+use super::drafter::{Drafter, DrafterError};
 use super::encoder::{AudioEncoder, AudioError, PictureOptions, VisionEncoder, VisionError};
 use super::processor_config::{ProcessorConfig, ProcessorConfigError};
 use super::prompt::ChatTemplate;
@@ -81,6 +84,35 @@ pub trait Architecture: Debug + Send + Sync {
         &self,
         checkpoint: &Checkpoint,
     ) -> Result<Option<Arc<dyn VisionEncoder>>, VisionError>;
+
+    /// Every tensor of a drafter for this model, in the order in which a guess meets them, by what its `config.json` says, which is named
+    /// `path` in errors; `has` tells whether there is a tensor of a canonical name.
+    ///
+    /// # Errors
+    /// It is none for this model.
+    fn drafter_tensors(
+        &self,
+        _config: &Value,
+        path: &Path,
+        _has: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<TextTensor>, ConfigError> {
+        Err(ConfigError::Key {
+            path: path.to_owned(),
+            key: "model_type".to_owned(),
+            reason: format!(
+                "there are no drafters for {}: leave --drafter out",
+                self.spec().family
+            ),
+        })
+    }
+
+    /// Maps the drafter group of a pack and finds every tensor in it; `None` where there is none.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape than its config implies, or it is of another model.
+    fn drafter(&self, _: &Checkpoint) -> Result<Option<Box<dyn Drafter>>, DrafterError> {
+        Ok(None)
+    }
 
     /// Settles how pictures are encoded: as asked, else as the checkpoint's processor says, else as the released models, and then with a
     /// warning.

@@ -84,16 +84,26 @@ pub enum ConfigError {
 /// # Errors
 /// The file is missing or no JSON.
 pub(crate) fn read(dir: &Path) -> Result<(Value, PathBuf), ConfigError> {
-    let path = dir.join("config.json");
-    match files::read(&path, MAX_JSON_BYTES) {
-        Ok(text) => Ok((parse(&text, &path)?, path)),
-        Err(source) => Err(match files::instead_of_checkpoint(dir) {
+    read_file(dir.join("config.json")).map_err(|error| match error {
+        ConfigError::Io { path, source } => match files::instead_of_checkpoint(dir) {
             Some(reason) if !path.exists() => ConfigError::NotACheckpoint {
                 path: dir.to_owned(),
                 reason,
             },
             _ => ConfigError::Io { path, source },
-        }),
+        },
+        other => other,
+    })
+}
+
+/// Likewise a file of any name.
+///
+/// # Errors
+/// It is missing or no JSON.
+pub(crate) fn read_file(path: PathBuf) -> Result<(Value, PathBuf), ConfigError> {
+    match files::read(&path, MAX_JSON_BYTES) {
+        Ok(text) => Ok((parse(&text, &path)?, path)),
+        Err(source) => Err(ConfigError::Io { path, source }),
     }
 }
 

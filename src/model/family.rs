@@ -42,6 +42,10 @@ fn of(value: &Value, path: &Path) -> Result<Arc<dyn Architecture>, ConfigError> 
     match top.get("model_type").and_then(Value::as_str).unwrap_or("") {
         "gemma3n" | "gemma3n_text" => Ok(Arc::new(Gemma3n::new(value, path)?)),
         "gemma4" | "gemma4_text" => Ok(Arc::new(Gemma4::new(value, path)?)),
+        "gemma4_assistant" => Err(top.error(
+            "model_type",
+            "is that of a drafter, which guesses the tokens of a model: give the model, and this directory to `gemmad pack --drafter`",
+        )),
         other => Err(top.error(
             "model_type",
             format!(

@@ -6,6 +6,7 @@ pub mod clipped_linear;
 pub mod config;
 pub mod conformer;
 pub mod decoder;
+pub mod drafter;
 pub mod encoder;
 pub mod family;
 pub(crate) mod files;

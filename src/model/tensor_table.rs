@@ -159,14 +159,29 @@ pub(super) fn category(
 const TEXT: &str = "model.language_model.";
 
 /// A list of text tensors in the making.
-#[derive(Default)]
 pub(super) struct TextTable {
+    /// What their names begin with.
+    prefix: &'static str,
     /// The layer that the tensors to come are of.
     pub(super) layer: Option<usize>,
     pub(super) tensors: Vec<TextTensor>,
 }
 
+impl Default for TextTable {
+    fn default() -> TextTable {
+        TextTable::of(TEXT)
+    }
+}
+
 impl TextTable {
+    pub(super) fn of(prefix: &'static str) -> TextTable {
+        TextTable {
+            prefix,
+            layer: None,
+            tensors: Vec::new(),
+        }
+    }
+
     pub(super) fn numbers(&mut self, leaf: &str, shape: &[usize]) {
         self.add(leaf, shape, None, 1.0);
     }
@@ -183,8 +198,8 @@ impl TextTable {
         token_share: f64,
     ) {
         let name = match self.layer {
-            Some(layer) => format!("{TEXT}layers.{layer}.{leaf}"),
-            None => format!("{TEXT}{leaf}"),
+            Some(layer) => format!("{}layers.{layer}.{leaf}", self.prefix),
+            None => format!("{}{leaf}", self.prefix),
         };
         self.tensors.push(TextTensor {
             name,

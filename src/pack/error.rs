@@ -224,6 +224,14 @@ pub enum PackError {
         /// The source.
         path: PathBuf,
     },
+    /// A synthetic model is of a family without drafters.
+    #[error(
+        "there are no drafters for {size}: leave --with-drafter out, or give --synthetic gemma4-e2b"
+    )]
+    NoDrafter {
+        /// The model's size.
+        size: &'static str,
+    },
     /// A slice cuts through a group of quantised weights.
     #[error(
         "MatFormer slice {slice:?} is {width} wide in layer {layer}; a pack can be cut at multiples of 32 only: change slices.toml"

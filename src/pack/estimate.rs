@@ -25,6 +25,8 @@ pub struct PackEstimate {
     pub flash_bytes: u64,
     /// Bytes of the audio tower and of the vision tower; 0 for one that is not there.
     pub tower_bytes: [u64; 2],
+    /// Bytes of the drafter; 0 where there is none.
+    pub drafter_bytes: u64,
     text: Vec<Entry>,
 }
 
@@ -80,6 +82,7 @@ impl PackEstimate {
         Ok(PackEstimate {
             flash_bytes: Group::ALL.into_iter().map(bytes).sum(),
             tower_bytes: [bytes(Group::Audio), bytes(Group::Vision)],
+            drafter_bytes: bytes(Group::Drafter),
             text: stored(pack),
             slices,
             architecture,
@@ -97,6 +100,7 @@ impl PackEstimate {
         PackEstimate {
             flash_bytes: Group::ALL.into_iter().map(bytes).sum::<u64>(),
             tower_bytes: [bytes(Group::Audio), bytes(Group::Vision)],
+            drafter_bytes: bytes(Group::Drafter),
             text: text.collect(),
             slices,
             architecture,

@@ -38,10 +38,18 @@ const SAMPLE_ROWS: usize = 4;
 
 impl HuggingFace {
     pub(super) fn open(dir: &Path) -> Result<HuggingFace, PackError> {
-        let checkpoint = Checkpoint::open_source(dir)?;
+        HuggingFace::of(Checkpoint::open_source(dir)?)
+    }
+
+    /// A drafter's.
+    pub(super) fn open_drafter(dir: &Path) -> Result<HuggingFace, PackError> {
+        HuggingFace::of(Checkpoint::open_drafter(dir)?)
+    }
+
+    fn of(checkpoint: Checkpoint) -> Result<HuggingFace, PackError> {
         if checkpoint.pack().is_some() {
             return Err(PackError::AlreadyPacked {
-                path: dir.to_owned(),
+                path: checkpoint.dir().to_owned(),
             });
         }
         Ok(HuggingFace {
@@ -205,6 +213,26 @@ impl HuggingFace {
             }
         }
         Ok(())
+    }
+
+    /// The integers of a tensor; `None` where there is no such tensor.
+    pub(super) fn integers(&mut self, name: &str) -> Result<Option<Vec<i64>>, PackError> {
+        let Some((dtype, group)) = self.info(name).map(|info| (info.dtype, info.group)) else {
+            return Ok(None);
+        };
+        if dtype != Dtype::I64 {
+            return Err(PackError::Unexpected {
+                path: self.path().to_owned(),
+                tensor: name.to_owned(),
+                reason: format!("has type {dtype:?} instead of I64"),
+            });
+        }
+        let mapped = self.mapped(group.unwrap_or(Group::Drafter), 0)?;
+        let bytes = mapped.bytes(name).unwrap_or_default();
+        let integers = bytes.as_chunks().0.iter();
+        Ok(Some(
+            integers.map(|&bytes| i64::from_le_bytes(bytes)).collect(),
+        ))
     }
 
     /// Every tensor of a group.

@@ -6,6 +6,7 @@
 //!    in pieces of 16 MiB, all cores at work.
 //! 4. Everything is synchronised, and one rename makes the pack appear.
 
+mod drafter;
 mod error;
 mod estimate;
 mod gguf;
@@ -35,8 +36,8 @@ pub use error::PackError;
 pub use estimate::{PackEstimate, SliceEstimate};
 pub use gguf::Mmproj;
 pub use recipe::Recipe;
-pub use streaming::{HubSource, Told, gguf_parts, origin, pack_from_hub};
-pub use synthetic::{SyntheticSize, pack_synthetic};
+pub use streaming::{HubSource, Told, gguf_parts, pack_from_hub};
+pub use synthetic::{Synthetic, SyntheticSize, pack_synthetic};
 pub use verify::{verified_at, verify};
 pub use with_towers::pack_with_mmproj;
 pub use writer::Progress;
@@ -46,6 +47,7 @@ use crate::model::decoder::Slices;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::{Group, PackManifest};
 use crate::model::{config, family};
+use drafter::Drafter;
 use gguf::Gguf;
 use huggingface::HuggingFace;
 use journal::Journal;
@@ -57,11 +59,13 @@ use writer::PackWriter;
 
 /// How a pack is made.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PackOptions {
+pub struct PackOptions<'a> {
     /// Bits of each kind of matrix.
     pub recipe: Recipe,
     /// Whether a pack at the target is replaced.
     pub force: bool,
+    /// The directory of a drafter that is packed with the model.
+    pub drafter: Option<&'a Path>,
 }
 
 /// Files of a checkpoint that a pack takes over, those that exist.
@@ -92,7 +96,7 @@ type Companion = (String, Vec<u8>);
 pub fn pack_checkpoint(
     dir: &Path,
     target: &Path,
-    options: PackOptions,
+    options: PackOptions<'_>,
     pool: &Pool,
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
@@ -175,7 +179,7 @@ pub fn pack_gguf(
     file: &Path,
     tokenizer_dir: Option<&Path>,
     target: &Path,
-    options: PackOptions,
+    options: PackOptions<'_>,
     pool: &Pool,
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
@@ -209,21 +213,34 @@ fn plan_gguf(
 
 /// Writes a pack of the source that is called so.
 fn write(
-    planned: Planned,
+    mut planned: Planned,
     name: &str,
     target: &Path,
-    options: PackOptions,
+    options: PackOptions<'_>,
     pool: &Pool,
     source: &mut impl Source,
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
+    let mut name = name.to_owned();
+    let mut drafter = match options.drafter {
+        None => None,
+        Some(dir) => {
+            name += &format!(" + {}", base_name(dir));
+            Some(Drafter::add(dir, options.recipe, &mut planned)?)
+        }
+    };
     let mut pack = begin(target, options, &planned, None, progress)?;
     let mut quantizer = Quantizer::default();
     for file in &planned.files {
-        pack.tensors(file, |entry, out| quantizer.write(pool, source, entry, out))?;
+        pack.tensors(file, |entry, out| match &mut drafter {
+            Some(drafter) if file.group == Group::Drafter => {
+                quantizer.write(pool, drafter, entry, out)
+            }
+            _ => quantizer.write(pool, source, entry, out),
+        })?;
     }
     Ok(Packed {
-        manifest: pack.commit(options.recipe.name(), name)?,
+        manifest: pack.commit(options.recipe.name(), &name)?,
         requantised: quantizer.requantised(),
     })
 }
@@ -277,7 +294,7 @@ pub fn fitting_recipe(from: &Path) -> Result<(Recipe, bool), PackError> {
 
 fn begin<'a>(
     target: &Path,
-    options: PackOptions,
+    options: PackOptions<'_>,
     Planned { files, small }: &Planned,
     journal: Option<Journal>,
     progress: &'a mut Progress<'a>,

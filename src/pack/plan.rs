@@ -132,6 +132,32 @@ pub(super) fn text(
     ])
 }
 
+/// Lays out the file of a drafter. A guess reads a hundredth of what a token does, so that nothing is won with fewer than 8 bits.
+pub(super) fn drafter(
+    tensors: &[TextTensor],
+    recipe: Recipe,
+    slices: &Slices,
+    source: &Path,
+    describe: &Describe<'_>,
+) -> Result<FilePlan, PackError> {
+    let mut plan = Planner {
+        recipe: match recipe {
+            Recipe::Float => Recipe::Float,
+            _ => Recipe::Q8,
+        },
+        source,
+        describe,
+        entries: Vec::new(),
+    };
+    for tensor in tensors {
+        plan.tensor(tensor, slices)?;
+    }
+    Ok(FilePlan {
+        group: Group::Drafter,
+        entries: plan.entries,
+    })
+}
+
 /// The second plane of a matrix that is planned already, last of the file: it is not mapped with the others.
 fn second_plane(head: &TextTensor, entries: &mut Vec<Entry>) {
     let (rows, cols) = matrix_shape(&head.shape);

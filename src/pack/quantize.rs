@@ -292,7 +292,7 @@ fn transpose(pool: &Pool, x: &[f32], cols: usize, out: &mut [f32], rows: usize) 
     });
 }
 
-/// The little-endian bytes of `x` as BF16, F16 or F32.
+/// The little-endian bytes of `x` as BF16, F16, F32 or I32.
 pub(super) fn narrow(x: &[f32], dtype: Dtype, bytes: &mut Vec<u8>) {
     bytes.clear();
     match dtype {
@@ -305,6 +305,10 @@ pub(super) fn narrow(x: &[f32], dtype: Dtype, bytes: &mut Vec<u8>) {
             let mut narrow = vec![f16::ZERO; x.len()];
             narrow.convert_from_f32_slice(x);
             bytes.extend_from_slice(bytemuck::cast_slice(&narrow));
+        }
+        Dtype::I32 => {
+            let narrow = x.iter().flat_map(|&x| (x as i32).to_le_bytes());
+            bytes.extend(narrow);
         }
         _ => bytes.extend_from_slice(bytemuck::cast_slice(x)),
     }

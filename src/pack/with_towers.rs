@@ -27,7 +27,7 @@ pub fn pack_with_mmproj(
     tokenizer_dir: Option<&Path>,
     mmproj: Mmproj,
     target: &Path,
-    options: PackOptions,
+    options: PackOptions<'_>,
     pool: &Pool,
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {

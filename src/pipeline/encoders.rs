@@ -96,7 +96,7 @@ impl Encoders {
         match group {
             Group::Audio => self.audio = None,
             Group::Vision => self.vision = None,
-            Group::Text | Group::Ple => {}
+            Group::Text | Group::Ple | Group::Drafter => {}
         }
     }
 

@@ -27,7 +27,7 @@ use crate::model::sampler::Sampling;
 use crate::model::spec::Spec;
 use crate::model::tensor_table::EncoderTensor;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::weights::{Checkpoint, Residency};
+use crate::model::weights::{Checkpoint, DRAFTER_HEAD, Mapped, Residency};
 
 /// The largest K/V cache: the real models need 0.5 GiB for their longest context, a board has 16 GiB at most.
 const MAX_CACHE_BYTES: u64 = 16 << 30;
@@ -44,6 +44,8 @@ pub struct Engine {
     pub(super) never_said: Vec<u32>,
     pub(super) slices: Slices,
     pub(super) decoder: Box<dyn Decoder>,
+    /// The weights of the drafter, where there is one.
+    pub(super) drafter: Option<Arc<Mapped>>,
     pub(super) encoders: Encoders,
     pub(super) pool: Arc<Pool>,
     pub(super) logits: Vec<f32>,
@@ -118,11 +120,16 @@ impl Engine {
         let threads = Engine::threads_for(options.threads);
         let pool = Arc::new(Pool::new(Isa::from_environment()?, threads));
         let by_row = checkpoint.tensors().map(|info| &info.name);
-        let by_row = by_row.filter(|name| architecture.encoder_tensor(name) == EncoderTensor::Rows);
+        let by_row = by_row.filter(|name| {
+            architecture.encoder_tensor(name) == EncoderTensor::Rows
+                || name.as_str() == DRAFTER_HEAD
+        });
         let by_row = by_row.cloned().collect();
         let residency = Residency::leaving(Arc::clone(&checkpoint), by_row);
         let chunk = options.prefill_chunk.clamp(1, options.context);
         let decoder = architecture.decoder(&checkpoint, &options.ple, chunk, progress)?;
+        let drafter = architecture.drafter(&checkpoint)?;
+        let drafter = drafter.map(|drafter| Arc::clone(drafter.weights()));
         let mut warnings = checkpoint.warnings().to_vec();
         warnings.extend(memory_lock::warnings(&*decoder, options.mlock));
         let encoders = Encoders::new(
@@ -161,6 +168,7 @@ impl Engine {
             never_said,
             slices,
             decoder,
+            drafter,
             pool,
             conversations: Conversations::new(options.conversation_bytes),
             options,

@@ -87,7 +87,10 @@ impl Engine {
             width: spec.hidden_size,
             layers: spec.layers.len(),
             vocabulary: spec.vocab_size,
-            parameters: self.checkpoint.tensors().map(TensorInfo::parameters).sum(),
+            parameters: (self.checkpoint.tensors())
+                .filter(|info| info.group != Some(Group::Drafter))
+                .map(TensorInfo::parameters)
+                .sum(),
             bytes: files.iter().map(std::fs::Metadata::len).sum(),
             modified: files.iter().filter_map(|file| file.modified().ok()).max(),
             digest: hex::encode(Sha256::digest(list.unwrap_or_default())),

@@ -3,6 +3,7 @@
 use super::AudioStreamError;
 use crate::model::config::ConfigError;
 use crate::model::decoder::{SliceError, TextError};
+use crate::model::drafter::DrafterError;
 use crate::model::encoder::{AudioError, VisionError};
 use crate::model::generation_config::GenerationConfigError;
 use crate::model::grammar::GrammarError;
@@ -108,6 +109,15 @@ impl From<TextError> for EngineError {
         match error {
             TextError::Interrupted => EngineError::Cancelled,
             other => EngineError::Text(other),
+        }
+    }
+}
+
+impl From<DrafterError> for EngineError {
+    fn from(error: DrafterError) -> EngineError {
+        match error {
+            DrafterError::Config(error) => EngineError::Config(error),
+            DrafterError::Weights(error) => EngineError::Weights(error),
         }
     }
 }

@@ -37,6 +37,7 @@ impl Engine {
         match group {
             Group::Text => self.decoder.evict(),
             Group::Ple => self.decoder.ple().evict(),
+            Group::Drafter => self.drafter.iter().for_each(|weights| weights.evict()),
             Group::Audio | Group::Vision => {}
         }
     }
@@ -52,7 +53,7 @@ impl Engine {
         self.residency.state(group)
     }
 
-    /// Memory of every parameter group now.
+    /// Memory of every parameter group now, that of the drafter where there is one.
     pub fn memory(&self) -> Vec<GroupMemory> {
         let of = |group: Group| {
             let mapped: Option<&Mapped> = match group {
@@ -60,6 +61,7 @@ impl Engine {
                 Group::Ple => None,
                 Group::Audio => self.encoders.audio_weights(),
                 Group::Vision => self.encoders.vision_weights(),
+                Group::Drafter => self.drafter.as_deref(),
             };
             let resident_bytes = match group {
                 Group::Ple => self.decoder.ple().resident_bytes(),
@@ -72,7 +74,8 @@ impl Engine {
                 resident_bytes,
             }
         };
-        Group::ALL.map(of).to_vec()
+        let has = |group: &Group| *group != Group::Drafter || self.drafter.is_some();
+        Group::ALL.into_iter().filter(has).map(of).collect()
     }
 
     /// What was asked for at the start and could not be had, in one line each: the engine works without.

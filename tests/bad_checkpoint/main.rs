@@ -7,6 +7,7 @@
 mod allocator;
 #[path = "../common/mod.rs"]
 mod common;
+mod drafter;
 mod gemma4;
 mod gguf;
 mod mmproj;

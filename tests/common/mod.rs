@@ -12,7 +12,7 @@ pub mod pages;
 
 use std::path::{Path, PathBuf};
 
-use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
+use gemmad::pack::{PackError, PackOptions, Recipe, pack_checkpoint};
 use kernels::{Isa, Pool};
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
@@ -51,6 +51,14 @@ pub fn fixtures_gemma4_mobile() -> PathBuf {
     )
 }
 
+/// The drafter of [`fixtures_gemma4`] under test: `GEMMAD_FIXTURES_G4_DRAFTER`, else the one in the repository.
+pub fn fixtures_gemma4_drafter() -> PathBuf {
+    std::env::var_os("GEMMAD_FIXTURES_G4_DRAFTER").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-g4a-drafter"),
+        PathBuf::from,
+    )
+}
+
 /// The checkpoint under test as a pack in `dir`.
 pub fn tiny_pack(recipe: Recipe, dir: &Path) -> PathBuf {
     pack_of(&fixtures(), recipe, dir)
@@ -62,10 +70,23 @@ pub fn pack_of(from: &Path, recipe: Recipe, dir: &Path) -> PathBuf {
     let pool = Pool::new(Isa::best(), 2);
     let options = PackOptions {
         recipe,
-        force: false,
+        ..PackOptions::default()
     };
     pack_checkpoint(from, &to, options, &pool, &mut |_, _| {}).unwrap();
     to
+}
+
+/// The Gemma 4 checkpoint under test as a pack in `dir`, with the drafter in the directory `drafter`.
+pub fn pack_with_drafter(drafter: &Path, recipe: Recipe, dir: &Path) -> Result<PathBuf, PackError> {
+    let to = dir.join("drafted.pack");
+    let pool = Pool::new(Isa::best(), 2);
+    let options = PackOptions {
+        recipe,
+        drafter: Some(drafter),
+        ..PackOptions::default()
+    };
+    pack_checkpoint(&fixtures_gemma4(), &to, options, &pool, &mut |_, _| {})?;
+    Ok(to)
 }
 
 /// A copy of a checkpoint without its towers: the text model's tensors, and all small files.

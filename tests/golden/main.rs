@@ -7,6 +7,7 @@ mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod gemma3n_mmproj;
+mod gemma4_drafter_golden;
 mod gemma4_files_golden;
 mod gemma4_golden;
 mod multimodal;

@@ -247,6 +247,7 @@ fn a_pack_serves_the_slices_it_was_made_with_and_no_others() {
     let options = PackOptions {
         recipe: Recipe::Balanced,
         force: false,
+        ..PackOptions::default()
     };
     pack_checkpoint(&demo, &to, options, &pool, &mut |_, _| {}).unwrap();
     let model = load(&to);

@@ -10,6 +10,7 @@
 
 mod client;
 mod disks;
+mod drafter;
 mod faults;
 mod installed;
 mod interrupted;

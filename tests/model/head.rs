@@ -28,6 +28,7 @@ fn packed(from: &Path) -> (TempDir, PathBuf) {
     let options = PackOptions {
         recipe: Recipe::Balanced,
         force: false,
+        ..PackOptions::default()
     };
     let pool = Pool::new(Isa::best(), 2);
     pack_checkpoint(from, &to, options, &pool, &mut |_, _| {}).unwrap();

@@ -72,6 +72,7 @@ fn check(model: &Demo, recipe: Recipe, kv_type: KvType) {
         PackOptions {
             recipe,
             force: false,
+            ..PackOptions::default()
         },
         &pool,
         &mut |_, _| {},

@@ -1,6 +1,7 @@
 //! `gemmad bench`: how fast a model runs here, how many bytes it reads, how much memory it takes.
 
 mod context;
+mod drafter;
 mod event;
 mod extend;
 mod guess;

@@ -8,6 +8,7 @@ use kernels::{Isa, Pool};
 use serde::Serialize;
 
 use super::context::Context;
+use super::drafter::{self, Drafting};
 use super::extend::extend_s;
 use super::{Bench, mb, median, status_bytes, text_ids};
 use crate::cli::failure::Failure;
@@ -44,6 +45,8 @@ pub(in crate::cli) struct TextReport {
     /// What plain reading of memory gives on the same threads.
     memory_read_gb_s: f64,
     groups: Vec<GroupReport>,
+    /// Null where the model has no drafter.
+    drafter: Option<Drafting>,
     kv_cache_bytes: u64,
     buffer_bytes: u64,
     /// Memory of this process, mapped weights included.
@@ -139,6 +142,7 @@ impl Bench {
         ];
         let resident_bytes = status_bytes("VmRSS:");
         let (kv_cache_bytes, buffer_bytes) = (cache.bytes(), text.buffer_bytes() as u64);
+        let drafter = drafter::measure(&pool, &*architecture, &checkpoint, &mut *text, &cache)?;
         // The memory is to be that of one cache.
         drop(cache);
         let contexts = match self.context {
@@ -170,6 +174,7 @@ impl Bench {
             weight_read_gb_s: decode_tok_s * weight_bytes_per_token as f64 / 1e9,
             memory_read_gb_s,
             groups,
+            drafter,
             kv_cache_bytes,
             buffer_bytes,
             resident_bytes,
@@ -345,6 +350,9 @@ fn print(report: &TextReport, out: &mut dyn Write) -> std::io::Result<()> {
             mb(group.mapped_bytes),
             mb(group.resident_bytes)
         )?;
+    }
+    if let Some(drafter) = &report.drafter {
+        drafter.print(report.decode_tok_s, out)?;
     }
     writeln!(
         out,

@@ -55,8 +55,12 @@ pub(super) fn memory(model: Option<&Model>) -> Finding {
     let Some(model) = model else {
         return Finding::ok("memory", board);
     };
+    let drafter = match model.drafter_bytes {
+        0 => String::new(),
+        bytes => format!(", drafter {}", mib(bytes)),
+    };
     let found = format!(
-        "{board}; the model needs {}: text {}, audio {}, vision {}, keys and values {}",
+        "{board}; the model needs {}: text {}, audio {}, vision {}{drafter}, keys and values {}",
         mib(model.needed_bytes()),
         mib(model.text_bytes),
         mib(model.audio_bytes),

@@ -16,6 +16,7 @@ pub(in crate::cli) struct Model {
     pub(super) text_bytes: u64,
     pub(super) audio_bytes: u64,
     pub(super) vision_bytes: u64,
+    pub(super) drafter_bytes: u64,
     /// Keys and values: of the answer at hand, and of those that may go on; rows of the per-layer-embedding table.
     pub(super) cache_bytes: u64,
     /// The file that has the per-layer-embedding table, and the bytes of one of its rows.
@@ -25,9 +26,18 @@ pub(in crate::cli) struct Model {
 }
 
 impl Model {
+    fn flash_bytes(&self) -> u64 {
+        let towers = self.audio_bytes + self.vision_bytes;
+        self.text_bytes + self.ple_bytes + towers + self.drafter_bytes
+    }
+
     /// Memory while everything is in use.
     pub(super) fn needed_bytes(&self) -> u64 {
-        self.text_bytes + self.audio_bytes + self.vision_bytes + self.cache_bytes
+        self.text_bytes
+            + self.audio_bytes
+            + self.vision_bytes
+            + self.drafter_bytes
+            + self.cache_bytes
     }
 }
 
@@ -77,7 +87,7 @@ pub(in crate::cli) fn model(config: &Config) -> (Finding, Option<Model>) {
     let found = format!(
         "{path}, {}, {} on flash, slices {}",
         about.quantization,
-        mib(model.text_bytes + model.ple_bytes + model.audio_bytes + model.vision_bytes),
+        mib(model.flash_bytes()),
         about.slices.join(", "),
     );
     (Finding::ok("model", found), Some(model))
@@ -113,6 +123,7 @@ fn open(config: &Config) -> Result<(Model, About), EngineError> {
         text_bytes: bytes(Group::Text),
         audio_bytes: bytes(Group::Audio),
         vision_bytes: bytes(Group::Vision),
+        drafter_bytes: bytes(Group::Drafter),
         cache_bytes: cache + options.conversation_bytes + rows,
         ple_file: ple.path().to_owned(),
         ple_row_bytes: ple.row_bytes(),

@@ -84,7 +84,7 @@ struct Row {
     matformer: String,
     /// The pack: all weights.
     flash_bytes: u64,
-    /// Text weights, K/V cache and buffers.
+    /// Text weights, K/V cache and buffers, and the drafter of a pack that has one.
     resident_idle_bytes: u64,
     /// While somebody speaks: with the audio tower.
     resident_speech_bytes: u64,
@@ -235,7 +235,8 @@ impl Report {
         let spec = pack.architecture.spec();
         let context = self.context.min(spec.max_context);
         let beside = KvCache::bytes_for(&spec.layers, KvType::F16, context)
-            + pack.architecture.buffer_bytes(CHUNK) as u64;
+            + pack.architecture.buffer_bytes(CHUNK) as u64
+            + pack.drafter_bytes;
         let room = self.memory_bytes as f64 * (1.0 - LEFT_TO_OTHERS);
         let [audio, vision] = pack.tower_bytes;
         for slice in pack.slices.iter().filter(|slice| shown(&slice.name)) {

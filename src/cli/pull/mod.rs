@@ -52,6 +52,9 @@ pub(super) struct Pull {
     /// No vision: nothing is seen
     #[arg(long)]
     no_vision: bool,
+    /// With the model's drafter, which guesses tokens of Gemma 4's answers; of a repository that does not lead to it, its name
+    #[arg(long, value_name = "OWNER/REPOSITORY", num_args = 0..=1, require_equals = true)]
+    drafter: Option<Option<String>>,
     /// Name the pack in the configuration, and restart the service if it runs with that
     #[arg(long = "use")]
     in_use: bool,
@@ -141,15 +144,10 @@ impl Pull {
         }
         let repository = client.repository(&name.repository, &name.revision)?;
         let gguf = gguf(&name, &repository)?;
-        let source = pack::origin(&repository, gguf);
-        if let Some(manifest) = self.is_there(&target, &source, recipe, gguf.is_some()) {
-            return Ok(Pulled {
-                pack: target,
-                manifest,
-                fetched_bytes: 0,
-            });
-        }
-        bar.note(&format!("{source}, recipe {}{why}", recipe.name()));
+        let drafter = match &self.drafter {
+            Some(named) => Some(client.repository(&drafter_of(&name, named.as_deref())?, "main")?),
+            None => None,
+        };
         let tokenizer = match &name.tokenizer_repository {
             Some(id) => Some(client.repository(id, "main")?),
             None => None,
@@ -160,9 +158,19 @@ impl Pull {
             repository: &repository,
             gguf,
             tokenizer: tokenizer.as_ref(),
+            drafter: drafter.as_ref(),
             groups: &groups,
             keeps_trained: self.recipe.is_none(),
         };
+        let source = hub.origin();
+        if let Some(manifest) = self.is_there(&target, &source, recipe, gguf.is_some()) {
+            return Ok(Pulled {
+                pack: target,
+                manifest,
+                fetched_bytes: 0,
+            });
+        }
+        bar.note(&format!("{source}, recipe {}{why}", recipe.name()));
         let isa = Isa::from_environment().map_err(|error| Failure::new(exit::CONFIG, error))?;
         let pool = Pool::new(isa, kernels::recommended_threads());
         std::fs::create_dir_all(&self.to).map_err(|error| {
@@ -175,6 +183,7 @@ impl Pull {
         let options = PackOptions {
             recipe,
             force: self.force,
+            drafter: None,
         };
         let mut told = Told {
             fetched: &mut |bytes| bar.fetched(bytes),
@@ -205,6 +214,7 @@ impl Pull {
             Group::Text | Group::Ple => true,
             Group::Audio => !self.text_only && !self.no_audio,
             Group::Vision => !self.text_only && !self.no_vision,
+            Group::Drafter => self.drafter.is_some(),
         };
         Group::ALL.into_iter().filter(wanted).collect()
     }
@@ -248,7 +258,9 @@ impl Pull {
         let groups = self.groups();
         let has = |group: &Group| manifest.files.contains_key(&format!("{group}.safetensors"));
         // A file of llama.cpp has no towers.
-        let whole = groups.iter().all(|group| has(group) || gguf);
+        let whole = groups
+            .iter()
+            .all(|group| has(group) || gguf && *group != Group::Drafter);
         (same && whole && !self.force).then_some(manifest)
     }
 
@@ -315,6 +327,20 @@ fn for_all_to_read(pack: &Path) -> Result<(), Failure> {
         std::fs::set_permissions(entry.path(), Permissions::from_mode(0o644)).map_err(failed)?;
     }
     std::fs::set_permissions(pack, Permissions::from_mode(0o755)).map_err(failed)
+}
+
+/// The repository of a model's drafter: the one that is named, else the one that is published beside the model.
+fn drafter_of(name: &ModelName, named: Option<&str>) -> Result<String, Failure> {
+    let usage = |error: String| Failure::new(exit::USAGE, error);
+    if let Some(named) = named {
+        return Ok(ModelName::parse(named).map_err(usage)?.repository);
+    }
+    name.drafter_repository().ok_or_else(|| {
+        usage(format!(
+            "it is not known which drafter belongs to {}: name it, as --drafter=google/gemma-4-E2B-it-assistant",
+            name.repository
+        ))
+    })
 }
 
 /// The file of llama.cpp that is meant, where one is.

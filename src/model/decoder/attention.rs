@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use kernels::attention::{self, Queries};
+use kernels::attention::{self, KvSegment, Queries};
 use kernels::{Inputs, Pool};
 
 use super::kv_cache::KvCache;
@@ -136,6 +136,47 @@ impl Attention {
         parts: &mut [f32],
         out: &mut [f32],
     ) {
+        let seen = Seen {
+            cache,
+            layer: self.kv_layer,
+            keys: Keys::Own { first },
+        };
+        self.attend(compute, x, first, rope, seen, scratch, parts, out);
+    }
+
+    /// The same for one token without keys and values of its own: it sees those that the cache has stored, within the layer's window, of
+    /// which its own place is the newest. Its position is the first of `rope`.
+    pub(crate) fn forward_without_own(
+        &self,
+        compute: Compute<'_>,
+        x: &Inputs,
+        rope: &RopeTables,
+        cache: &KvCache,
+        scratch: &mut [f32],
+        parts: &mut [f32],
+        out: &mut [f32],
+    ) {
+        let most = self.shape.window.map_or(usize::MAX, |window| window - 1);
+        let seen = Seen {
+            cache,
+            layer: self.kv_layer,
+            keys: Keys::Stored { most },
+        };
+        self.attend(compute, x, 0, rope, seen, scratch, parts, out);
+    }
+
+    /// `first` is the place of the first row among those of `rope`.
+    fn attend(
+        &self,
+        compute: Compute<'_>,
+        x: &Inputs,
+        first: usize,
+        rope: &RopeTables,
+        seen: Seen<'_>,
+        scratch: &mut [f32],
+        parts: &mut [f32],
+        out: &mut [f32],
+    ) {
         let rope = rope.of(&self.shape);
         let (isa, t, width) = (compute.isa(), x.tokens(), self.shape.query_width());
         let (q, attended) = scratch[..2 * t * width].split_at_mut(t * width);
@@ -146,11 +187,6 @@ impl Attention {
                 rope.rotate(isa, first + t, head);
             }
         });
-        let seen = Seen {
-            cache,
-            layer: self.kv_layer,
-            first,
-        };
         let mut done = 0;
         while done < t {
             let wave = Wave::new(
@@ -167,18 +203,44 @@ impl Attention {
     }
 }
 
-/// The keys and values of a layer, as the tokens in work see them, the first of which is token `first` of the chunk.
+/// The keys and values of a layer, as the tokens in work see them.
 #[derive(Clone, Copy)]
 struct Seen<'a> {
     cache: &'a KvCache,
     layer: usize,
-    first: usize,
+    keys: Keys,
 }
 
-impl Seen<'_> {
+/// Which keys tokens see.
+#[derive(Clone, Copy)]
+enum Keys {
+    /// Those up to their own, which is of the chunk in work; the first of them is token `first` of it.
+    Own { first: usize },
+    /// The newest that are stored.
+    Stored { most: usize },
+}
+
+impl<'a> Seen<'a> {
     /// Positions that a token sees.
     fn by(&self, token: usize) -> Range<usize> {
-        self.cache.positions(self.layer, self.first + token)
+        match self.keys {
+            Keys::Own { first } => self.cache.positions(self.layer, first + token),
+            Keys::Stored { most } => self.cache.stored(self.layer, most),
+        }
+    }
+
+    /// What some tokens see of a K/V head, from the first one's oldest position to the last one's newest.
+    fn segments(&self, head: usize, tokens: Range<usize>) -> [KvSegment<'a>; 3] {
+        match self.keys {
+            Keys::Own { first } => {
+                let chunk = first + tokens.start..first + tokens.end;
+                self.cache.visible(self.layer, head, chunk)
+            }
+            Keys::Stored { .. } => {
+                let positions = self.by(tokens.start);
+                self.cache.stored_at(self.layer, head, positions)
+            }
+        }
     }
 }
 
@@ -266,9 +328,8 @@ impl<'a> Wave<'a> {
                 let at = |part: usize| seen.end.min(seen.start + part * self.part_keys) - base;
                 *keys = at(index)..at(index + 1);
             }
-            let chunk = self.seen.first + tokens.start..self.seen.first + tokens.end;
             let kv_head = head * self.shape.kv_heads / self.shape.heads;
-            let segments = self.seen.cache.visible(self.seen.layer, kv_head, chunk);
+            let segments = self.seen.segments(kv_head, tokens.clone());
             attention::attend_tile(pool.isa(), queries, &segments, &keys[..out.rows()], out);
         });
         let groups = self.shape.heads / self.heads;

@@ -18,7 +18,7 @@
 //!
 //! Source: reference section 2.7.
 
-use kernels::{MatrixData, Pool};
+use kernels::{Matrix, MatrixData, Pool};
 
 use super::{Compute, Loader};
 use crate::model::best::{Best, finite};
@@ -212,33 +212,21 @@ impl Head {
         scratch: &mut Scratch,
         out: &mut [f32],
     ) -> Result<(), WeightsError> {
-        let block_rows = kernels::matvec::BLOCK_ROWS;
-        let mut blocks: Vec<u32> = ids.iter().map(|id| id / block_rows as u32).collect();
-        blocks.dedup();
         let first = weights.view(self.product).rows(0..out.len());
-        let short = blocks.last().map_or(0, |&last| {
-            ((last as usize + 1) * block_rows).saturating_sub(out.len())
-        });
-        let mut rows = vec![0.0; (blocks.len() * block_rows).saturating_sub(short)];
-        kernels::matvec::matvec_blocks(pool, first, &blocks, hidden, &mut rows);
+        let mut logits = rows_of(pool, first, ids, hidden);
         out.fill(f32::NEG_INFINITY);
-        let mut block = 0;
-        for &id in ids {
-            while blocks[block] != id / block_rows as u32 {
-                block += 1;
-            }
-            out[id as usize] = rows[block * block_rows + id as usize % block_rows];
+        for (&id, logit) in ids.iter().zip(&logits) {
+            out[id as usize] = *logit;
         }
         if let Some(residual) = &self.residual {
             for ids in ids.chunks(BATCH) {
                 residual.lift(pool, hidden, ids, &mut scratch.batch, out)?;
             }
         }
-        let logits = &mut rows[..ids.len()];
         for (logit, &id) in logits.iter_mut().zip(ids) {
             *logit = out[id as usize];
         }
-        self.soft_cap(pool, logits);
+        self.soft_cap(pool, &mut logits);
         for (logit, &id) in logits.iter().zip(ids) {
             out[id as usize] = *logit;
         }
@@ -367,6 +355,26 @@ impl Residual {
         }
         self.lift(pool, hidden, rows, batch, out)
     }
+}
+
+/// `matrix · hidden` for some rows, which ascend; those of their blocks are computed with them.
+pub(crate) fn rows_of(pool: &Pool, matrix: Matrix<'_>, rows: &[u32], hidden: &[f32]) -> Vec<f32> {
+    let block_rows = kernels::matvec::BLOCK_ROWS;
+    let mut blocks: Vec<u32> = rows.iter().map(|row| row / block_rows as u32).collect();
+    blocks.dedup();
+    let short = blocks.last().map_or(0, |&last| {
+        ((last as usize + 1) * block_rows).saturating_sub(matrix.rows)
+    });
+    let mut computed = vec![0.0; (blocks.len() * block_rows).saturating_sub(short)];
+    kernels::matvec::matvec_blocks(pool, matrix, &blocks, hidden, &mut computed);
+    let mut block = 0;
+    let picked = rows.iter().map(|row| {
+        while blocks[block] != row / block_rows as u32 {
+            block += 1;
+        }
+        computed[block * block_rows + *row as usize % block_rows]
+    });
+    picked.collect()
 }
 
 /// The length of a vector, summed in one order.

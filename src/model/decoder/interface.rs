@@ -103,6 +103,18 @@ pub trait Decoder: Send {
         out: &mut [f32],
     ) -> Result<(), TextError>;
 
+    /// The final hidden state \[D\] of such a token, behind the last norm: what its logits are made of.
+    ///
+    /// # Panics
+    /// If `token` is not below [`Decoder::ready`].
+    fn hidden(&self, token: usize) -> &[f32];
+
+    /// The embedding of a token as the first layer takes it, into `out` \[D\].
+    ///
+    /// # Errors
+    /// What is read by row cannot be read any more; `out` is then unspecified.
+    fn embedding(&mut self, pool: &Pool, id: u32, out: &mut [f32]) -> Result<(), TextError>;
+
     /// Rows that logits have taken of the second plane of the LM head so far, where it has one.
     fn second_plane_rows(&self) -> u64;
 

@@ -18,9 +18,14 @@ pub struct Loader<'a> {
 impl<'a> Loader<'a> {
     /// The tensors of the whole model.
     pub(crate) fn new(weights: &'a Mapped, eps: f32) -> Loader<'a> {
+        Loader::of(weights, PREFIX, eps)
+    }
+
+    /// Tensors whose names begin otherwise.
+    pub(crate) fn of(weights: &'a Mapped, prefix: &str, eps: f32) -> Loader<'a> {
         Loader {
             weights,
-            prefix: PREFIX.to_owned(),
+            prefix: prefix.to_owned(),
             eps,
         }
     }

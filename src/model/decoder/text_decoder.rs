@@ -109,6 +109,14 @@ impl<S: Stack> Decoder for TextDecoder<S> {
         self.text.logits_of(pool, &mut self.work, token, ids, out)
     }
 
+    fn hidden(&self, token: usize) -> &[f32] {
+        self.work.hidden_of(token)
+    }
+
+    fn embedding(&mut self, pool: &Pool, id: u32, out: &mut [f32]) -> Result<(), TextError> {
+        self.text.embedding(pool, &mut self.work, id, out)
+    }
+
     fn second_plane_rows(&self) -> u64 {
         self.work.second_plane_rows()
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kernels::Pool;
 
-use super::head::{self, Exact, Head};
+use super::head::{Exact, Head};
 use super::kv_cache::KvCache;
 use super::layout::Dimensions;
 use super::per_layer_embedding::ContextProjection;
@@ -282,7 +282,7 @@ impl<S: Stack> TextModel<S> {
         exact: Exact<'_>,
         out: &mut [f32],
     ) -> Result<(), TextError> {
-        let (hidden, scratch) = self.hidden(work, token);
+        let (hidden, scratch) = work.hidden_and_head(token);
         Ok(self
             .head
             .finish(self.compute(pool), hidden, exact, scratch, out)?)
@@ -304,29 +304,34 @@ impl<S: Stack> TextModel<S> {
         ids: &[u32],
         out: &mut [f32],
     ) -> Result<(), TextError> {
-        let (hidden, scratch) = self.hidden(work, token);
+        let (hidden, scratch) = work.hidden_and_head(token);
         Ok(self
             .head
             .logits_of(self.compute(pool), hidden, ids, scratch, out)?)
+    }
+
+    /// The embedding of a token as the first layer takes it, into `out` \[D\].
+    ///
+    /// # Errors
+    /// The second plane of the head cannot be read any more; `out` is then unspecified.
+    pub fn embedding(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace<S>,
+        id: u32,
+        out: &mut [f32],
+    ) -> Result<(), TextError> {
+        let d = self.dimensions.hidden_size;
+        let (head, row) = (&mut work.head, &mut work.scratch[..d]);
+        self.head.embed(self.compute(pool), &[id], head, row, out)?;
+        let scale = (d as f32).sqrt();
+        out.iter_mut().for_each(|x| *x *= scale);
+        Ok(())
     }
 
     /// Gives back the pages of the weights; what is read again comes from the file again.
     pub fn evict(&self) {
         self.weights.evict();
         self.head.evict();
-    }
-
-    /// The final hidden state of a token of the last chunk, and the buffers of the head.
-    fn hidden<'w>(
-        &self,
-        work: &'w mut Workspace<S>,
-        token: usize,
-    ) -> (&'w [f32], &'w mut head::Scratch) {
-        let (d, ready) = (self.dimensions.hidden_size, work.ready());
-        assert!(
-            token < ready,
-            "token {token} of {ready} has no hidden state"
-        );
-        (&work.hidden[token * d..(token + 1) * d], &mut work.head)
     }
 }

@@ -1,5 +1,7 @@
 //! The buffers that a chunk of tokens passes through, allocated once.
 
+use std::ops::Range;
+
 use kernels::Inputs;
 
 use super::attention;
@@ -67,6 +69,29 @@ impl<S: Layout> Workspace<S> {
     /// Tokens of the last chunk that went through every layer: all of them, or only the last with the K/V cut.
     pub fn ready(&self) -> usize {
         self.hidden.len() / self.hidden_size
+    }
+
+    /// The final hidden state \[D\] of such a token.
+    ///
+    /// # Panics
+    /// If `token` is not below [`Workspace::ready`].
+    pub(super) fn hidden_of(&self, token: usize) -> &[f32] {
+        &self.hidden[self.place_of(token)]
+    }
+
+    /// The same, and the buffers of the head.
+    pub(super) fn hidden_and_head(&mut self, token: usize) -> (&[f32], &mut head::Scratch) {
+        let place = self.place_of(token);
+        (&self.hidden[place], &mut self.head)
+    }
+
+    fn place_of(&self, token: usize) -> Range<usize> {
+        let (d, ready) = (self.hidden_size, self.ready());
+        assert!(
+            token < ready,
+            "token {token} of {ready} has no hidden state"
+        );
+        token * d..(token + 1) * d
     }
 
     /// Rows that logits have taken of the second plane of the LM head so far, where it has one.

@@ -7,7 +7,8 @@ use kernels::Pool;
 use serde_json::{Value, json};
 
 use super::audio::{AudioTower, LOG_MEL};
-use super::config::{Config, SOFT_TOKENS};
+use super::config::{Config, DrafterConfig, SOFT_TOKENS};
+use super::drafter;
 use super::encoder_tensors;
 use super::template::Template;
 use super::tensors;
@@ -15,14 +16,17 @@ use super::text::{TextDecoder, TextModel, Workspace};
 use super::vision::VisionTower;
 use crate::media::SAMPLE_RATE_HZ;
 use crate::model::architecture::Architecture;
-use crate::model::config::ConfigError;
+use crate::model::config::{self, ConfigError};
 use crate::model::decoder::{Decoder, Slice, SliceError, Slices};
+use crate::model::drafter::{Drafter, DrafterError};
 use crate::model::encoder::{AudioEncoder, AudioError, PictureOptions, VisionEncoder, VisionError};
 use crate::model::processor_config::{ProcessorConfig, ProcessorConfigError};
 use crate::model::prompt::ChatTemplate;
 use crate::model::spec::{AudioSpec, PictureSpec, Spec};
 use crate::model::tensor_table::{Category, EncoderTensor, NamedShape, TextTensor};
-use crate::model::weights::{Checkpoint, Group, PleOptions, PleStore, WeightsError};
+use crate::model::weights::{
+    Checkpoint, DRAFTER_CONFIG, DRAFTER_ORDERING, Group, PleOptions, PleStore, WeightsError,
+};
 
 const FAMILY: &str = "Gemma 4";
 
@@ -111,7 +115,7 @@ impl Architecture for Gemma4 {
                 .iter()
                 .flat_map(|vision| encoder_tensors::vision(vision, text_width))
                 .collect(),
-            Group::Text | Group::Ple => Vec::new(),
+            Group::Text | Group::Ple | Group::Drafter => Vec::new(),
         })
     }
 
@@ -168,6 +172,28 @@ impl Architecture for Gemma4 {
         };
         let tower = VisionTower::load(checkpoint, config, self.spec.hidden_size)?;
         Ok(Some(Arc::new(tower)))
+    }
+
+    fn drafter_tensors(
+        &self,
+        value: &Value,
+        path: &Path,
+        has: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<TextTensor>, ConfigError> {
+        let mut config = DrafterConfig::of(value, path, &self.config.text)?;
+        // The tensors tell, whatever the config says.
+        config.clusters = config.clusters.filter(|_| has(DRAFTER_ORDERING));
+        Ok(drafter::tensors(&config))
+    }
+
+    fn drafter(&self, checkpoint: &Checkpoint) -> Result<Option<Box<dyn Drafter>>, DrafterError> {
+        if !checkpoint.has(Group::Drafter) {
+            return Ok(None);
+        }
+        let (value, path) = config::read_file(checkpoint.dir().join(DRAFTER_CONFIG))?;
+        let config = DrafterConfig::of(&value, &path, &self.config.text)?;
+        let drafter = drafter::Drafter::load(checkpoint, &config)?;
+        Ok(Some(Box::new(drafter)))
     }
 
     fn picture_options(

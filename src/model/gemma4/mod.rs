@@ -3,6 +3,7 @@
 mod architecture;
 pub mod audio;
 pub mod config;
+pub mod drafter;
 mod encoder_tensors;
 mod layers;
 pub mod multimodal_embedder;

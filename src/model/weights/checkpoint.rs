@@ -12,7 +12,7 @@ use super::header::{MAX_HEADER_BYTES, read_header};
 use super::index::{self, Source};
 use super::mapping::{self, Mapped};
 use super::mobile;
-use super::pack::{HEAD_RESIDUAL, PackManifest};
+use super::pack::{DRAFTER, HEAD_RESIDUAL, PackManifest};
 use super::tensor_info::TensorInfo;
 use super::{Group, WeightsError};
 
@@ -53,6 +53,29 @@ impl Checkpoint {
     /// # Errors
     /// As there, but for that.
     pub fn open_source(dir: &Path) -> Result<Checkpoint, WeightsError> {
+        let mut checkpoint = Checkpoint::read(dir)?;
+        checkpoint.canonicalise();
+        if checkpoint.pack.is_none() {
+            if !checkpoint.is_mobile {
+                foreign::refuse(dir, &checkpoint.tensors)?;
+            }
+            checkpoint.warnings.extend(foreign::unmerged_adapter(dir));
+        }
+        Ok(checkpoint)
+    }
+
+    /// The weights of a drafter, for making a pack of them: its tensors get the names that they have beside a model's.
+    ///
+    /// # Errors
+    /// A file is missing, truncated, overlapping, or has a header that is malformed or too large.
+    pub fn open_drafter(dir: &Path) -> Result<Checkpoint, WeightsError> {
+        let mut checkpoint = Checkpoint::read(dir)?;
+        checkpoint
+            .rename(|name| format!("{DRAFTER}{}", name.strip_prefix("model.").unwrap_or(name)));
+        Ok(checkpoint)
+    }
+
+    fn read(dir: &Path) -> Result<Checkpoint, WeightsError> {
         let no_weights = || match files::instead_of_checkpoint(dir) {
             Some(reason) => WeightsError::NotACheckpoint {
                 path: dir.to_owned(),
@@ -103,7 +126,7 @@ impl Checkpoint {
                 reason: format!("it places tensor {tensor} in {shard}, which does not hold it"),
             });
         }
-        let mut checkpoint = Checkpoint {
+        Ok(Checkpoint {
             dir: dir.to_owned(),
             files,
             handles,
@@ -112,15 +135,7 @@ impl Checkpoint {
             pack,
             warnings,
             mapped: Default::default(),
-        };
-        checkpoint.canonicalise();
-        if checkpoint.pack.is_none() {
-            if !checkpoint.is_mobile {
-                foreign::refuse(dir, &checkpoint.tensors)?;
-            }
-            checkpoint.warnings.extend(foreign::unmerged_adapter(dir));
-        }
-        Ok(checkpoint)
+        })
     }
 
     /// Gives the text tensors of a text-only checkpoint (`model.layers.…`) the names they have in a complete one, and the

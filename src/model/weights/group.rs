@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The four parameter groups: each is placed, loaded, dropped and measured by itself.
+/// The five parameter groups: each is placed, loaded, dropped and measured by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Group {
     /// Decoder, token embeddings and LM head: resident while the model runs.
@@ -13,11 +13,19 @@ pub enum Group {
     Audio,
     /// Vision tower and `embed_vision`: loaded when a picture is to be described.
     Vision,
+    /// What guesses the text model's next tokens: read when that is worth it, most of its head never.
+    Drafter,
 }
 
 impl Group {
     /// All groups, in the order in which they are reported.
-    pub const ALL: [Group; 4] = [Group::Text, Group::Ple, Group::Audio, Group::Vision];
+    pub const ALL: [Group; 5] = [
+        Group::Text,
+        Group::Ple,
+        Group::Audio,
+        Group::Vision,
+        Group::Drafter,
+    ];
 
     /// The group of the tensor with this canonical name (prefix `model.`), or `None` for a name that no Gemma has.
     pub fn of(name: &str) -> Option<Group> {
@@ -30,6 +38,8 @@ impl Group {
             Some(Group::Audio)
         } else if rest.starts_with("vision_tower.") || rest.starts_with("embed_vision.") {
             Some(Group::Vision)
+        } else if rest.starts_with("drafter.") {
+            Some(Group::Drafter)
         } else {
             None
         }
@@ -43,6 +53,7 @@ impl fmt::Display for Group {
             Group::Ple => "ple",
             Group::Audio => "audio",
             Group::Vision => "vision",
+            Group::Drafter => "drafter",
         })
     }
 }

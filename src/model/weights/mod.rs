@@ -30,8 +30,8 @@ pub use error::WeightsError;
 pub use group::Group;
 pub use mapping::{Mapped, Stretch, Tensor};
 pub use pack::{
-    Blocks, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest,
-    PackedFile,
+    Blocks, DRAFTER, DRAFTER_CONFIG, DRAFTER_HEAD, DRAFTER_ORDERING, HEAD_RESIDUAL,
+    HEAD_RESIDUAL_PEAKS, PACK_FORMAT, PACK_JSON, PACK_VERSION, PackManifest, PackedFile,
 };
 pub use ple_store::{PleOptions, PleShape, PleStore, RowCounts};
 pub use residency::{GroupState, Residency};

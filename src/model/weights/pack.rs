@@ -22,6 +22,15 @@ pub const HEAD_RESIDUAL: &str = "model.language_model.embed_tokens.residual";
 /// For each row of [`HEAD_RESIDUAL`] the largest root mean square of a group of its weights, BF16, rounded up.
 pub const HEAD_RESIDUAL_PEAKS: &str = "model.language_model.embed_tokens.residual_peaks";
 
+/// What the names of a drafter's tensors begin with.
+pub const DRAFTER: &str = "model.drafter.";
+/// The output matrix of a drafter, row by row as [`DRAFTER_ORDERING`] says, of which a guess reads the rows of a few clusters.
+pub const DRAFTER_HEAD: &str = "model.drafter.embed_tokens.weight";
+/// The ids of a drafter, cluster by cluster, as integers of 32 bits.
+pub const DRAFTER_ORDERING: &str = "model.drafter.masked_embedding.token_ordering";
+/// The `config.json` of a drafter, as a file of a pack.
+pub const DRAFTER_CONFIG: &str = "drafter_config.json";
+
 /// `pack.json`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PackManifest {

@@ -6,7 +6,7 @@ use safetensors::Dtype;
 
 use super::Group;
 use super::mobile::ACTIVATION_SCALES;
-use super::pack::{Blocks, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS};
+use super::pack::{Blocks, DRAFTER_ORDERING, HEAD_RESIDUAL, HEAD_RESIDUAL_PEAKS};
 
 /// One tensor as its header describes it.
 #[derive(Clone, Debug)]
@@ -41,10 +41,11 @@ impl TensorInfo {
         self.shape.iter().map(|&n| n as u64).product()
     }
 
-    /// Parameters of the model that it holds: those of a head in two planes are the first one's, and roundings are none.
+    /// Parameters of the model that it holds: those of a head in two planes are the first one's; roundings, and an order
+    /// of ids, are none.
     pub fn parameters(&self) -> u64 {
         match self.name.as_str() {
-            HEAD_RESIDUAL | HEAD_RESIDUAL_PEAKS => 0,
+            HEAD_RESIDUAL | HEAD_RESIDUAL_PEAKS | DRAFTER_ORDERING => 0,
             name if ACTIVATION_SCALES.iter().any(|end| name.ends_with(end)) => 0,
             _ => self.elements(),
         }

@@ -9,6 +9,8 @@ use crate::model::weights::instead_of_file;
 /// The architectures that llama.cpp calls Gemma 3n and Gemma 4.
 pub(super) const GEMMA_3N: &str = "gemma3n";
 pub(super) const GEMMA_4: &str = "gemma4";
+/// What it calls Gemma 4's drafter.
+const DRAFTER: &str = "gemma4-assistant";
 /// And the one that it gives what hears and sees.
 pub(super) const TOWERS: &str = "clip";
 
@@ -58,6 +60,7 @@ pub(super) fn reason(architecture: &str, wanted: Wanted) -> Option<String> {
         (TOWERS, Wanted::Text) => {
             "it is an mmproj, which holds what hears and sees, but no text model: give the text model as --from, and this file as --mmproj".to_owned()
         }
+        (DRAFTER, _) => "it is the drafter of a Gemma 4, without the clusters that make its head fast: give the model as --from, and the directory of the drafter's safetensors as --drafter".to_owned(),
         ("gemma3", _) => format!(
             "it is a Gemma 3 ({architecture:?}), an older family than those that gemmad runs: take a file of Gemma 4 E2B or E4B, or of Gemma 3n"
         ),

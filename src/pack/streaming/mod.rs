@@ -4,6 +4,7 @@
 //! far as they are needed at the moment ([`staging`]), and two journals: what of the pack is written and what is fetched. A run that
 //! is killed goes on from there.
 
+mod drafter;
 mod gguf;
 mod source;
 mod staging;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use kernels::Pool;
 
+use super::drafter::Drafter;
 use super::error::PackError;
 use super::huggingface::HuggingFace;
 use super::quantize::Quantizer;
@@ -27,8 +29,7 @@ use crate::model::weights::Group;
 pub use gguf::gguf_parts;
 use source::Streamed;
 use staging::Staging;
-pub use workplace::origin;
-use workplace::{SINGLE, Workplace};
+use workplace::{SINGLE, Workplace, origin};
 
 /// What is fetched and packed.
 pub struct HubSource<'a> {
@@ -40,10 +41,21 @@ pub struct HubSource<'a> {
     pub gguf: Option<&'a RemoteFile>,
     /// Whose small files it gets.
     pub tokenizer: Option<&'a Repository>,
+    /// Its drafter, where that is wanted.
+    pub drafter: Option<&'a Repository>,
     /// The parameter groups that are wanted.
     pub groups: &'a [Group],
     /// Whether a recipe that keeps trained weights as they are comes before the one that is given.
     pub keeps_trained: bool,
+}
+
+impl HubSource<'_> {
+    /// What a pack says of where it is from.
+    pub fn origin(&self) -> String {
+        let drafter = self.drafter.map(|drafter| origin(drafter, None));
+        let drafter = drafter.map_or_else(String::new, |drafter| format!(" + {drafter}"));
+        origin(self.repository, self.gguf) + &drafter
+    }
 }
 
 /// Is told what goes on.
@@ -61,7 +73,7 @@ pub struct Told<'a> {
 pub fn pack_from_hub(
     hub: &HubSource<'_>,
     target: &Path,
-    options: PackOptions,
+    options: PackOptions<'_>,
     pool: &Pool,
     progress: &mut Progress<'_>,
     told: &mut Told<'_>,
@@ -69,6 +81,11 @@ pub fn pack_from_hub(
     writer::check_target(target, options.force)?;
     let place = Workplace::take(target, hub)?;
     place.tell_revision(told.note)?;
+    let drafter = drafter::fetch(hub, &place, told)?;
+    let options = PackOptions {
+        drafter: drafter.as_deref(),
+        ..options
+    };
     let run = Run {
         hub,
         place: &place,
@@ -89,7 +106,7 @@ struct Run<'a> {
     hub: &'a HubSource<'a>,
     place: &'a Workplace,
     target: &'a Path,
-    options: PackOptions,
+    options: PackOptions<'a>,
     pool: &'a Pool,
 }
 
@@ -173,10 +190,15 @@ impl Run<'_> {
             .files
             .retain(|file| hub.groups.contains(&file.group));
         planned.small.extend(self.place.licence(hub.repository)?);
+        let mut source = Streamed::new(source, staging, &planned.files);
+        let mut drafter = match self.options.drafter {
+            None => None,
+            Some(dir) => Some(Drafter::add(dir, recipe, &mut planned)?),
+        };
         let groups: Vec<String> = hub.groups.iter().map(Group::to_string).collect();
         let purpose = format!("{files} as {} of {}", recipe.name(), groups.join("+"));
         let journal = self.place.journal("written", &purpose)?;
-        if journal.has_any() || staging.goes_on() {
+        if journal.has_any() || source.goes_on() {
             note("going on where an earlier run ended");
         }
         let options = PackOptions {
@@ -184,10 +206,14 @@ impl Run<'_> {
             ..self.options
         };
         let mut pack = begin(self.target, options, &planned, Some(journal), progress)?;
-        let mut source = Streamed::new(source, staging, &planned.files);
         let mut quantizer = Quantizer::default();
         for file in &planned.files {
             pack.tensors(file, |entry, out| {
+                if let Some(drafter) = &mut drafter
+                    && file.group == Group::Drafter
+                {
+                    return quantizer.write(self.pool, drafter, entry, out);
+                }
                 let kept = out.kept();
                 source.begin(entry, kept);
                 quantizer.write(self.pool, &mut source, entry, out)?;
@@ -197,7 +223,7 @@ impl Run<'_> {
             })?;
         }
         Ok(Packed {
-            manifest: pack.commit(recipe.name(), &origin(hub.repository, hub.gguf))?,
+            manifest: pack.commit(recipe.name(), &hub.origin())?,
             requantised: quantizer.requantised(),
         })
     }

@@ -92,6 +92,11 @@ impl<'a, S: Located> Streamed<'a, S> {
         }
     }
 
+    /// Whether an earlier run has fetched something.
+    pub(super) fn goes_on(&self) -> bool {
+        self.staging.goes_on()
+    }
+
     /// An entry is to be made, of which an earlier run has made `kept` bytes.
     pub(super) fn begin(&mut self, entry: &Entry, kept: u64) {
         let of = |name: &String| self.tensors.get(name);

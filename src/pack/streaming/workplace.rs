@@ -50,6 +50,11 @@ impl Workplace {
         })
     }
 
+    /// The workplace of what belongs to this one, within it.
+    pub(super) fn inner(&self, name: &str, hub: &HubSource<'_>) -> Result<Workplace, PackError> {
+        Workplace::take(&self.dir.join(name), hub)
+    }
+
     /// Where the files of the checkpoint are.
     pub(super) fn source(&self) -> &Path {
         &self.source
@@ -201,7 +206,7 @@ impl Workplace {
 }
 
 /// What a pack says of where it is from: repository, commit and, where it is of one of several, the file.
-pub fn origin(repository: &Repository, gguf: Option<&RemoteFile>) -> String {
+pub(super) fn origin(repository: &Repository, gguf: Option<&RemoteFile>) -> String {
     let file = gguf.map_or(String::new(), |file| format!(":{}", file.name));
     format!("{}@{}{file}", repository.id, repository.commit)
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 /// What differs between the sizes.
+#[derive(Clone, Copy)]
 pub(super) struct Size {
     layers: usize,
     kv_shared_layers: usize,
@@ -30,6 +31,44 @@ pub(super) const E4B: Size = Size {
     kv_heads: 2,
     wide_shared_mlp: false,
 };
+
+/// The drafter's `config.json` as released.
+///
+/// Source: drafter section 1.
+pub(super) fn drafter_config(size: Size) -> Value {
+    let model = config(size, true);
+    let sliding = "sliding_attention";
+    json!({
+        "model_type": "gemma4_assistant",
+        "architectures": ["Gemma4AssistantForCausalLM"],
+        "backbone_hidden_size": size.hidden_size,
+        "use_ordered_embeddings": true,
+        "num_centroids": 2048,
+        "centroid_intermediate_top_k": 32,
+        "tie_word_embeddings": true,
+        "text_config": {
+            "model_type": "gemma4_text",
+            "hidden_size": 256,
+            "num_hidden_layers": 4,
+            "num_kv_shared_layers": 4,
+            "intermediate_size": 2048,
+            "num_attention_heads": 4,
+            "num_key_value_heads": size.kv_heads,
+            "head_dim": 256,
+            "global_head_dim": 512,
+            "layer_types": [sliding, sliding, sliding, "full_attention"],
+            "sliding_window": model["sliding_window"],
+            "rope_parameters": model["rope_parameters"],
+            "vocab_size": model["vocab_size"],
+            "vocab_size_per_layer_input": 0,
+            "hidden_size_per_layer_input": 0,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "rms_norm_eps": 1e-6,
+            "final_logit_softcapping": null,
+            "tie_word_embeddings": true,
+        },
+    })
+}
 
 /// `config.json` as released.
 pub(super) fn config(size: Size, text_only: bool) -> Value {

@@ -19,7 +19,7 @@ use super::writer::{self, Progress};
 use super::{Companion, PackOptions, Packed, Planned, Recipe, begin};
 use crate::model::architecture::Architecture;
 use crate::model::decoder::Slices;
-use crate::model::weights::Group;
+use crate::model::weights::{DRAFTER_CONFIG, DRAFTER_ORDERING, Group};
 use crate::model::{config, family};
 use weights::Weights;
 
@@ -121,6 +121,22 @@ impl SyntheticSize {
         files
     }
 
+    /// The configuration of its drafter, as a file of a pack.
+    ///
+    /// # Errors
+    /// There is none.
+    fn drafter_config(self) -> Result<Companion, PackError> {
+        let config = match self {
+            SyntheticSize::Gemma4E2b => gemma4::drafter_config(gemma4::E2B),
+            SyntheticSize::Gemma4E4b => gemma4::drafter_config(gemma4::E4B),
+            SyntheticSize::E2b | SyntheticSize::E4b => {
+                return Err(PackError::NoDrafter { size: self.name() });
+            }
+        };
+        let json = format!("{config:#}\n").into_bytes();
+        Ok((DRAFTER_CONFIG.to_owned(), json))
+    }
+
     /// Its other small files: name and contents.
     fn other_files(self, text_only: bool) -> Vec<(&'static str, Value)> {
         match self {
@@ -167,22 +183,37 @@ impl SyntheticSize {
     }
 }
 
+/// What a synthetic pack is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Synthetic {
+    /// The model that it has the size of.
+    pub size: SyntheticSize,
+    /// Whether it has neither audio nor vision.
+    pub text_only: bool,
+    /// Whether it has a drafter.
+    pub drafter: bool,
+    /// The same seed gives the same pack.
+    pub seed: u64,
+}
+
 /// Writes a pack of random weights with every tensor of the published model that is used; the same seed gives the same pack.
 ///
 /// # Errors
 /// The target exists, or its disk is full or not writable.
 pub fn pack_synthetic(
-    size: SyntheticSize,
-    text_only: bool,
-    seed: u64,
+    what: Synthetic,
     target: &Path,
-    options: PackOptions,
+    options: PackOptions<'_>,
     pool: &Pool,
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
     writer::check_target(target, options.force)?;
-    let companions = size.small_files(text_only, options.recipe);
-    write(size, seed, companions, target, options, pool, progress)
+    let mut small = what.size.small_files(what.text_only, options.recipe);
+    if what.drafter {
+        small.push(what.size.drafter_config()?);
+    }
+    let (size, seed) = (what.size, what.seed);
+    write(size, seed, small, target, options, pool, progress)
 }
 
 /// Likewise, with these small files, the first of which is the `config.json`.
@@ -191,7 +222,7 @@ fn write(
     seed: u64,
     small: Vec<Companion>,
     target: &Path,
-    options: PackOptions,
+    options: PackOptions<'_>,
     pool: &Pool,
     progress: &mut Progress<'_>,
 ) -> Result<Packed, PackError> {
@@ -199,7 +230,14 @@ fn write(
     let architecture = family::parse(config, path)?;
     let slices = architecture.slices(None)?;
     let config = config::parse(config, path)?;
-    let files = size.plan(&config, &*architecture, &slices, options.recipe)?;
+    let mut files = size.plan(&config, &*architecture, &slices, options.recipe)?;
+    if let Some((name, json)) = small.iter().find(|(name, _)| name == DRAFTER_CONFIG) {
+        let path = Path::new(name);
+        let value = config::parse(json, path)?;
+        let tensors = architecture.drafter_tensors(&value, path, &|_| true)?;
+        let recipe = options.recipe;
+        files.push(plan::drafter(&tensors, recipe, &slices, path, &describe)?);
+    }
     let planned = Planned { files, small };
     let mut pack = begin(target, options, &planned, None, progress)?;
     let mut weights = Weights::new(seed);
@@ -216,9 +254,13 @@ fn write(
 
 /// A tensor as the published files have it: those in 16 bits, and those that were trained in 4, which have the matrices of layers so.
 fn describe(name: &str, shape: &[usize]) -> Option<Described> {
+    let dtype = match name {
+        DRAFTER_ORDERING => Dtype::I32,
+        _ => Dtype::BF16,
+    };
     Some(Described {
         shape: shape.to_vec(),
-        dtype: Dtype::BF16,
+        dtype,
         block_bits: name.contains(".layers.").then_some(4),
     })
 }

@@ -230,6 +230,7 @@ fn a_mobile_pack_of_random_weights_loads() {
     let options = PackOptions {
         recipe: Recipe::Mobile,
         force: false,
+        ..PackOptions::default()
     };
     let size = SyntheticSize::Gemma4E2b;
     write(size, 7, companions, &target, options, &pool, &mut |_, _| {}).unwrap();

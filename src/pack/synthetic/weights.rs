@@ -11,8 +11,8 @@ use kernels::quant::{Format, TILE_ROWS, store_rows};
 use safetensors::Dtype;
 
 use super::random::Random;
-use crate::model::weights::Blocks;
 use crate::model::weights::mobile::ACTIVATION_SCALES;
+use crate::model::weights::{Blocks, DRAFTER_ORDERING};
 use crate::pack::error::PackError;
 use crate::pack::plan::{Described, Entry, Store, matrix_shape};
 use crate::pack::quantize::narrow;
@@ -127,12 +127,17 @@ impl Weights {
     ) -> Result<(), PackError> {
         let (rows, cols) = matrix_shape(&tensor.shape);
         let fill = Fill::of(name, &tensor.shape);
-        let mut left = rows * cols;
+        let all = rows * cols;
+        let mut left = all;
         while left > 0 {
             let n = left.min(PIECE);
             self.values.clear();
             match fill {
                 Fill::Constant(value) => self.values.resize(n, value),
+                Fill::Counted => {
+                    let from = all - left;
+                    self.values.extend((from..from + n).map(|id| id as f32));
+                }
                 Fill::Normal(deviation) => {
                     // An odd period: the columns of a matrix are not all alike.
                     let from = random.below(self.normal.len());
@@ -240,6 +245,8 @@ fn trained_pattern(format: Format, weights: &[f32], scale: f32, cols: usize, byt
 enum Fill {
     Constant(f32),
     Normal(f32),
+    /// Each number once, in order.
+    Counted,
 }
 
 /// Nearly everything is below it, as with the bounds of the published models.
@@ -252,6 +259,7 @@ impl Fill {
         let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
         let normal = |fan_in: usize| Fill::Normal(1.0 / (fan_in as f32).sqrt());
         match shape {
+            _ if name == DRAFTER_ORDERING => Fill::Counted,
             _ if ends(&["_coefs.weight"]) => Fill::Normal(0.1),
             // A vector is picked for each place.
             [.., width] if ends(&["position_embedding_table"]) => normal(*width),

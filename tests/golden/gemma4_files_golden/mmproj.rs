@@ -46,6 +46,7 @@ fn packed(from: &Path, mmproj: &Path, recipe: Recipe, dir: &Path) -> PathBuf {
     let options = PackOptions {
         recipe,
         force: true,
+        ..PackOptions::default()
     };
     let pool = Pool::new(Isa::best(), 2);
     let mmproj = Mmproj::open(mmproj).unwrap();

@@ -25,6 +25,7 @@ fn pack_of(file: &str, recipe: Recipe, dir: &Path) -> PathBuf {
     let options = PackOptions {
         recipe,
         force: true,
+        ..PackOptions::default()
     };
     let from = fixtures_gemma4_gguf().join(file);
     let packed = pack_gguf(&from, None, &to, options, &pool, &mut |_, _| {}).unwrap();

@@ -231,6 +231,7 @@ fn packs_see_pictures_as_the_reference_sees_them() {
     let options = PackOptions {
         recipe: Recipe::Balanced,
         force: false,
+        ..PackOptions::default()
     };
     let pool = Pool::new(Isa::best(), 2);
     pack_checkpoint(&fixtures_gemma4(), &pack, options, &pool, &mut |_, _| {}).unwrap();

@@ -327,6 +327,32 @@ impl KvCache {
         [part(slot, until_wrap), part(0, len - until_wrap), fresh]
     }
 
+    /// The newest positions that a layer has keys and values of, `most` of them at most; none of the chunk in work.
+    pub(crate) fn stored(&self, layer: usize, most: usize) -> Range<usize> {
+        let slots = self.layers[layer]
+            .as_ref()
+            .map_or(0, |layer| layer.block.slots);
+        self.position - self.position.min(most).min(slots)..self.position
+    }
+
+    /// What is stored of one K/V head of a layer at some of its [`KvCache::stored`] positions: up to two runs of slots, oldest first.
+    pub(crate) fn stored_at(
+        &self,
+        layer: usize,
+        head: usize,
+        positions: Range<usize>,
+    ) -> [KvSegment<'_>; 3] {
+        let Some(LayerKv { block, .. }) = &self.layers[layer] else {
+            unreachable!("attention asks for layers with K/V of their own");
+        };
+        let part = |slot: usize, len: usize| block.segment(head, slot, len);
+        // Where nothing slides, the context has as many slots as positions.
+        let slot = positions.start % block.slots;
+        let until_wrap = positions.len().min(block.slots - slot);
+        let wrapped = part(0, positions.len() - until_wrap);
+        [part(slot, until_wrap), wrapped, part(0, 0)]
+    }
+
     /// Called when a layer's attention is done: a sliding layer's fresh K/V go into its ring, except those that shared
     /// layers are still to read.
     pub(crate) fn finish_layer(&mut self, layer: usize, t: usize) {

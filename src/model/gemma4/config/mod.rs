@@ -4,6 +4,7 @@
 //! by it. Source: reference section 1.
 
 mod audio;
+mod drafter;
 mod text;
 mod vision;
 
@@ -13,6 +14,7 @@ use std::path::Path;
 use serde_json::Value;
 
 pub use self::audio::AudioConfig;
+pub use self::drafter::{Clusters, DrafterConfig};
 pub use self::text::TextConfig;
 pub use self::vision::{SOFT_TOKENS, VisionConfig};
 use crate::model::config::{self, ConfigError, Section};

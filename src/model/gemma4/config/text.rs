@@ -252,13 +252,16 @@ fn intermediate_size(
 
 /// What differs from layer to layer in attention, in either dialect: `global_head_dim` and `num_global_key_value_heads` in released files,
 /// `per_layer_config` in those that transformers writes since 5.24.
-struct HeadShapes {
-    head_dim: Vec<usize>,
-    kv_heads: Vec<usize>,
+pub(super) struct HeadShapes {
+    pub(super) head_dim: Vec<usize>,
+    pub(super) kv_heads: Vec<usize>,
 }
 
 impl HeadShapes {
-    fn read(section: &Section<'_>, types: &[LayerType]) -> Result<HeadShapes, ConfigError> {
+    pub(super) fn read(
+        section: &Section<'_>,
+        types: &[LayerType],
+    ) -> Result<HeadShapes, ConfigError> {
         let (head_dim, kv_heads) = (
             section.size_or("head_dim", 256)?,
             section.size("num_key_value_heads")?,
@@ -313,7 +316,7 @@ fn layers_of<'a>(
     entries.iter().map(entry).collect()
 }
 
-fn rope(
+pub(super) fn rope(
     section: &Section<'_>,
     layer_type: &'static str,
     theta: f64,
