@@ -128,8 +128,9 @@ impl Engine {
         let residency = Residency::leaving(Arc::clone(&checkpoint), by_row);
         let chunk = options.prefill_chunk.clamp(1, options.context);
         let decoder = architecture.decoder(&checkpoint, &options.ple, chunk, progress)?;
-        let drafter = architecture.drafter(&checkpoint)?;
-        let drafter = drafter.map(|drafter| Arc::clone(drafter.weights()));
+        let earlier = EarlierAnswers::default();
+        let mut guesser = Guesser::new(options.guess, &earlier);
+        let drafter = guesser.add_drafter(&*architecture, &checkpoint, &residency)?;
         let mut warnings = checkpoint.warnings().to_vec();
         warnings.extend(memory_lock::warnings(&*decoder, options.mlock));
         let encoders = Encoders::new(
@@ -149,14 +150,13 @@ impl Engine {
             warnings.push(warning);
             None
         });
-        let earlier = EarlierAnswers::default();
         Ok(Engine {
             warnings,
             prefix_cache,
             prefixes: Prefixes::new(options.prefix_bytes),
             logits: vec![0.0; spec.text_vocab_size],
             products: Vec::new(),
-            guesser: Guesser::new(options.guess, &earlier),
+            guesser,
             earlier,
             origin: None,
             encoders,

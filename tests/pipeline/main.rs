@@ -10,6 +10,7 @@ mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod conversations;
+mod drafter;
 mod guesses;
 #[path = "../common/heldout.rs"]
 mod heldout;

@@ -60,7 +60,7 @@ impl Costs {
     }
 
     /// How much faster than without guesses the best number of them is, and that number, up to `most` behind `certain` tokens; the k-th
-    /// is right with `share(k - 1)` where those before it are, and asking for them takes `asking_ms`. 1 and 0 where none pays.
+    /// is right with `share(k - 1)` where those before it are, and asking for each takes `asking_ms`. 1 and 0 where none pays.
     pub(super) fn best(
         &self,
         certain: usize,
@@ -74,7 +74,8 @@ impl Costs {
         for guesses in 1..=most.min(MAX_PASS.saturating_sub(certain)) {
             right *= share(guesses - 1);
             expected += right;
-            let gain = expected * plain_ms / (self.of(certain + guesses) + asking_ms);
+            let took_ms = self.of(certain + guesses) + asking_ms * guesses as f64;
+            let gain = expected * plain_ms / took_ms;
             if gain >= LEAST_GAIN && gain > best.0 {
                 best = (gain, guesses);
             }

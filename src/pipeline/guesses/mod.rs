@@ -7,6 +7,7 @@ mod acceptance;
 mod costs;
 #[cfg(test)]
 mod day;
+mod drafting;
 mod earlier;
 mod follow;
 mod phrases;
@@ -168,7 +169,7 @@ struct Asked {
     source: Box<dyn Source>,
     acceptance: Acceptance,
     counts: GuessCounts,
-    /// What asking it takes, milliseconds; 0 of a source that is free.
+    /// What a guess of it takes, milliseconds; 0 of a source that is free.
     cost_ms: f64,
 }
 
@@ -240,19 +241,22 @@ impl Guesser {
         let mut best: Option<(f64, usize, usize)> = None;
         for (source, asked) in self.asked.iter_mut().enumerate() {
             let is_free = asked.source.is_free();
+            let mut most = most;
             if !is_free && how == Guessing::WherePays {
-                let (gain, _) = self.costs.best(certain, most, asked.cost_ms, |depth| {
+                let (gain, worth) = self.costs.best(certain, most, asked.cost_ms, |depth| {
                     asked.acceptance.of(STRENGTHS - 1, depth)
                 });
                 if gain <= best.map_or(1.0, |(gain, ..)| gain) {
+                    asked.acceptance.fade(STRENGTHS - 1);
                     continue;
                 }
+                most = worth;
             }
             let (mut ids, start) = (Vec::new(), Instant::now());
             let strength = asked.source.guess(stand, most, &mut ids).min(STRENGTHS - 1);
             ids.truncate(most);
-            if !is_free {
-                let took_ms = milliseconds(start.elapsed());
+            if !is_free && !ids.is_empty() {
+                let took_ms = milliseconds(start.elapsed()) / ids.len() as f64;
                 asked.cost_ms = costs::blend(asked.cost_ms, took_ms);
             }
             if ids.is_empty() {
