@@ -44,6 +44,7 @@ fn allocations(
                 max_tokens: tokens,
                 stop: stop.iter().map(|&text| text.to_owned()).collect(),
                 grammar: None,
+                tools: None,
             },
         };
         let mut counts = Vec::with_capacity(2 * tokens);

@@ -231,6 +231,7 @@ impl GenerationArgs {
             max_tokens: self.max_tokens,
             stop: self.stop.clone(),
             grammar: None,
+            tools: None,
         }
     }
 

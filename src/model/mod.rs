@@ -5,6 +5,7 @@ mod best;
 pub mod clipped_linear;
 pub mod config;
 pub mod conformer;
+pub mod cue;
 pub mod decoder;
 pub mod drafter;
 pub mod encoder;

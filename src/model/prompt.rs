@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::tokenizer::{ControlTokens, ThoughtTokens, Tokenizer, ToolTokens};
-use super::tools::{Tool, ToolCall, ToolResult};
+use super::tools::{CallSyntax, Tool, ToolCall, ToolResult};
 
 /// The most text that a prompt may hold: far beyond 131,072 tokens, and a bound for the memory of encoding it.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
@@ -181,12 +181,6 @@ pub enum PromptError {
         /// The model's family.
         family: &'static str,
     },
-    /// There are tools, and the model knows none.
-    #[error("{family} knows no tools: leave them out, or use a model that does, such as Gemma 4")]
-    NoTools {
-        /// The model's family.
-        family: &'static str,
-    },
     /// The tokenizer lacks tokens that every one of the family has.
     #[error(
         "this tokenizer has no tokens for {0}: take tokenizer.json from the same source as config.json"
@@ -225,8 +219,14 @@ pub trait ChatTemplate {
     /// Whether a conversation can be written so: what there is to object to shows before any work is done.
     ///
     /// # Errors
-    /// The family does not think, or knows no tools; or the tokenizer lacks the tokens for them.
+    /// The family does not think, or the tokenizer lacks the tokens for thoughts or tools.
     fn check(&self, tokenizer: &Tokenizer, options: &PromptOptions<'_>) -> Result<(), PromptError>;
+
+    /// How the model writes calls of tools.
+    ///
+    /// # Errors
+    /// The tokenizer lacks the tokens for them.
+    fn call_syntax(&self, tokenizer: &Tokenizer) -> Result<CallSyntax, PromptError>;
 
     /// Renders a conversation.
     ///

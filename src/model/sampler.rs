@@ -12,6 +12,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::best::{Best, Candidate, finite};
+use super::cue::Cue;
 
 /// How a token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -124,6 +125,8 @@ pub struct Sampler {
     candidates: Vec<Candidate>,
     /// Probabilities of the first candidates in relation to the best one's.
     weights: Vec<f64>,
+    /// What is said, in tests.
+    cue: Option<Cue>,
 }
 
 impl Sampler {
@@ -154,12 +157,21 @@ impl Sampler {
             best: Best::with_capacity(if sampling.top_k == 0 { 0 } else { room }),
             candidates: Vec::with_capacity(room),
             weights: Vec::with_capacity(room),
+            cue: None,
         })
+    }
+
+    /// Makes what is written down the likeliest from now on, for tests.
+    pub fn follow(&mut self, cue: Cue) {
+        self.cue = Some(cue);
     }
 
     /// Notes tokens of the prompt or of the answer, for the repetition penalty.
     pub fn accept(&mut self, ids: &[u32]) {
         for &id in ids {
+            if let Some(cue) = &mut self.cue {
+                cue.note(id);
+            }
             if let Some(seen) = self.seen.get_mut(id as usize)
                 && !std::mem::replace(seen, true)
             {
@@ -194,6 +206,9 @@ impl Sampler {
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32, NoTokenError> {
         let count = self.vocab_limit.min(logits.len());
         let logits = &mut logits[..count];
+        if let Some(cue) = &self.cue {
+            cue.force(logits);
+        }
         for &id in &self.seen_ids {
             if let Some(logit) = logits.get_mut(id as usize) {
                 let penalty = self.sampling.repetition_penalty;

@@ -109,6 +109,19 @@ impl<'a> TextStream<'a> {
         (&self.printable, self.stopped)
     }
 
+    /// Takes the next token where it is no text, but a part of a call; gives the reason where the answer ends with it.
+    pub fn push_unseen(&mut self, id: u32) -> Option<StopReason> {
+        if self.stopped.is_none() && self.rules.tokens.contains(&id) {
+            self.stopped = Some(StopReason::Token);
+        }
+        if self.stopped.is_none() {
+            self.tokens += 1;
+            let is_last = self.tokens == self.rules.max_tokens;
+            self.stopped = is_last.then_some(StopReason::MaxTokens);
+        }
+        self.stopped
+    }
+
     /// Gives the text still held back, where an answer ends for another reason (cancelled, or the context is full).
     pub fn finish(&mut self) -> &str {
         self.printable.clear();

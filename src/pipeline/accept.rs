@@ -1,10 +1,11 @@
 //! What there is to object to in a request, before any work is done.
 
+use super::dialogue::written;
 use super::engine::Engine;
 use super::error::EngineError;
-use super::{Media, Part, Request, Timing};
+use super::{Media, Request, Timing};
 use crate::model::decoder::TextError;
-use crate::model::prompt::{self, Message};
+use crate::model::prompt;
 
 impl Engine {
     /// Looks whether a request can be answered, as far as that shows before a sound is heard: its slice, its grammar, its pictures' size,
@@ -15,26 +16,12 @@ impl Engine {
     pub fn accepts(&mut self, request: &Request) -> Result<(), EngineError> {
         self.slice(request.matformer.as_deref())?;
         let thinking = request.thinking == Some(true);
-        self.check(thinking)?;
-        request.generation.sampling.check()?;
-        if let Some(grammar) = &request.generation.grammar {
-            self.constraint(grammar)?;
-        }
-        let mut messages = Vec::new();
-        for message in &request.messages {
-            let mut content = Vec::new();
-            for part in &message.content {
-                content.push(match part {
-                    Part::Text(text) => prompt::Part::Text(text.clone()),
-                    Part::Media(media) => self.place(media)?,
-                });
-            }
-            messages.push(Message {
-                role: message.role,
-                content,
-            });
-        }
-        let needed = self.render(&messages, thinking)?.ids.len();
+        let generation = &request.generation;
+        self.check(thinking, generation.offered())?;
+        generation.sampling.check()?;
+        let messages = written(&request.messages, |media| self.place(media))?;
+        let rendered = self.render(&messages, thinking, generation.offered())?;
+        let needed = rendered.ids.len();
         let context = self.options.context;
         if needed > context {
             return Err(EngineError::Text(TextError::ContextFull {
@@ -43,6 +30,10 @@ impl Engine {
                 context,
                 limit: self.spec().max_context,
             }));
+        }
+        // Of what the context has room for, a grammar is not too large to be made.
+        if let Some(grammar) = self.answer_grammar(generation)? {
+            self.constraint(&grammar)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::model::stop::StopReason;
+use crate::model::tools::ToolCall;
 use crate::model::weights::{Group, GroupState};
 
 /// The answer to a request.
@@ -15,6 +16,9 @@ pub struct Answer {
     /// What the model thought before it answered, where it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thoughts: Option<String>,
+    /// What the model called, where it did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<ToolCall>,
     /// Why it ended.
     pub finish: FinishReason,
     /// The MatFormer slice that answered.

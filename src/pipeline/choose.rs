@@ -20,10 +20,11 @@ impl Engine {
             pass,
             thought,
             rules,
+            not_called,
             ..
         } = writing;
         match constrained {
-            None => self.choose_freely(pass, sampler, &[]),
+            None => self.choose_freely(pass, sampler, not_called),
             // Its grammar is that of the text behind the thought: the thought ends by its mark alone.
             Some(_) if is_thinking => self.choose_freely(pass, sampler, &rules.tokens),
             Some(constrained) => match thought.take() {

@@ -183,6 +183,7 @@ impl CommandGrammar {
             max_tokens: self.longest_bytes,
             stop: Vec::new(),
             grammar: Some(self.grammar.clone()),
+            tools: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::answer::milliseconds;
+use super::calling::Calling;
 use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
 use super::guesses::{Known, Stand};
@@ -31,17 +32,21 @@ impl Engine {
             max_tokens: generation.max_tokens,
         };
         let tokenizer = self.shared_tokenizer();
-        let constraint = match &generation.grammar {
+        let constraint = match self.answer_grammar(generation)? {
             None => None,
-            Some(grammar) => Some((self.constraint(grammar)?, grammar.confidence())),
+            Some(grammar) => Some((self.constraint(&grammar)?, grammar.confidence())),
         };
+        let calling = self.calling(generation)?;
         let context = conversation.cache.context();
-        let sampler = Sampler::new(
+        let mut sampler = Sampler::new(
             generation.sampling,
             self.spec().text_vocab_size,
             generation.seed,
         )?;
-        let mut writing = Writing::new(&tokenizer, &rules, sampler, constraint, context);
+        if let Some(cue) = conversation.cue.take() {
+            sampler.follow(cue);
+        }
+        let mut writing = Writing::new(&tokenizer, &rules, sampler, constraint, calling, context);
         writing.topic = self.topic(conversation, generation);
         let thoughts = tokenizer.control().thoughts.map(|marks| marks.start);
         writing.thought = thoughts.filter(|_| conversation.thinking);
@@ -96,6 +101,7 @@ impl Engine {
         }
         writing.pass.take_back(&mut conversation.cache);
         conversation.pending = writing.pending;
+        conversation.called = writing.calling.as_ref().and_then(Calling::only_calls);
         self.guesser.end(&mut writing.open);
         if writing.is_whole() {
             self.guesser.learn(&writing.topic, &writing.written);

@@ -1,7 +1,9 @@
 //! Conversations as clients send them, brought into the form that every family's template takes: instructions first, then turns that
 //! alternate, the user's first. Nothing that was said is lost.
 
-use super::{Message, Part, Role};
+use super::error::EngineError;
+use super::{Media, Message, Part, Role};
+use crate::model::prompt;
 
 /// What stands between two texts that were separate messages.
 const PARAGRAPH: &str = "\n\n";
@@ -62,6 +64,30 @@ fn joined(parts: Vec<Part>, between: &str) -> Vec<Part> {
     found
 }
 
+/// Messages as a template takes them, each medium in the place that `place` gives it.
+pub(super) fn written(
+    messages: &[Message],
+    mut place: impl FnMut(&Media) -> Result<prompt::Part, EngineError>,
+) -> Result<Vec<prompt::Message>, EngineError> {
+    let mut written = Vec::with_capacity(messages.len());
+    for message in messages {
+        let mut content = Vec::with_capacity(message.content.len());
+        for part in &message.content {
+            content.push(match part {
+                Part::Text(text) => prompt::Part::Text(text.clone()),
+                Part::Media(media) => place(media)?,
+                Part::ToolCall(call) => prompt::Part::ToolCall(call.clone()),
+                Part::ToolResult(result) => prompt::Part::ToolResult(result.clone()),
+            });
+        }
+        written.push(prompt::Message {
+            role: message.role,
+            content,
+        });
+    }
+    Ok(written)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,7 +117,7 @@ mod tests {
     fn shown(messages: &[Message]) -> String {
         let part = |part: &Part| match part {
             Part::Text(text) => text.clone(),
-            Part::Media(_) => "@".to_owned(),
+            _ => "@".to_owned(),
         };
         let message = |message: &Message| {
             let parts: Vec<String> = message.content.iter().map(part).collect();

@@ -1,13 +1,14 @@
 //! A loaded model and the one way in which a request becomes an answer: encode, prefill, decode.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernels::{Isa, Pool};
 
 use super::conversations::Conversations;
+use super::dialogue::written;
 use super::encoders::Encoders;
 use super::error::EngineError;
 use super::guesses::{EarlierAnswers, Guesser};
@@ -15,18 +16,19 @@ use super::memory_lock;
 use super::options::{DecodeShortcuts, EngineOptions};
 use super::prefix_cache::PrefixCache;
 use super::prefixes::{Known, Prefixes};
-use super::{Answer, FinishReason, Part, Request, Timing};
+use super::{Answer, FinishReason, Request, Timing};
 use crate::model::architecture::Architecture;
+use crate::model::cue::Cue;
 use crate::model::decoder::kv_cache::KvCache;
 use crate::model::decoder::{Decoder, Slice, SliceError, Slices};
 use crate::model::family;
 use crate::model::generation_config::GenerationConfig;
 use crate::model::grammar;
 use crate::model::prompt::{self, Message, Prompt, PromptOptions, Role};
-use crate::model::sampler::Sampling;
 use crate::model::spec::Spec;
 use crate::model::tensor_table::EncoderTensor;
 use crate::model::tokenizer::Tokenizer;
+use crate::model::tools::Tool;
 use crate::model::weights::{Checkpoint, DRAFTER_HEAD, Mapped, Residency};
 
 /// The largest K/V cache: the real models need 0.5 GiB for their longest context, a board has 16 GiB at most.
@@ -39,7 +41,7 @@ pub struct Engine {
     pub(super) warnings: Vec<String>,
     pub(super) architecture: Arc<dyn Architecture>,
     pub(super) tokenizer: Arc<Tokenizer>,
-    generation_config: GenerationConfig,
+    pub(super) generation_config: GenerationConfig,
     /// Ids of text that no answer holds.
     pub(super) never_said: Vec<u32>,
     pub(super) slices: Slices,
@@ -63,7 +65,12 @@ pub struct Engine {
     grammars: Option<grammar::Compiler>,
     pub(super) on_step: OnStep,
     pub(super) shortcuts: DecodeShortcuts,
+    /// What is said instead, in tests.
+    pub(super) script: Option<Script>,
 }
+
+/// See [`Engine::follow`]: what is said to a request, control tokens by their names; `None` where the model itself is to speak.
+pub(super) type Script = Box<dyn FnMut(&Request) -> Option<String> + Send>;
 
 /// See [`Engine::on_step`].
 pub type OnStep = Box<dyn FnMut() -> ControlFlow<()> + Send>;
@@ -175,12 +182,8 @@ impl Engine {
             grammars: None,
             on_step: Box::new(|| ControlFlow::Continue(())),
             shortcuts: DecodeShortcuts::default(),
+            script: None,
         })
-    }
-
-    /// The directory of the checkpoint.
-    pub fn dir(&self) -> PathBuf {
-        self.checkpoint.dir().to_owned()
     }
 
     /// What the model's family, and its config.json, fix.
@@ -195,11 +198,6 @@ impl Engine {
 
     pub(super) fn shared_tokenizer(&self) -> Arc<Tokenizer> {
         Arc::clone(&self.tokenizer)
-    }
-
-    /// Sampling as the checkpoint's makers want it.
-    pub fn default_sampling(&self) -> Sampling {
-        self.generation_config.sampling
     }
 
     /// The decoder.
@@ -267,6 +265,8 @@ impl Engine {
             thinking: false,
             prompt: Vec::new(),
             pending: None,
+            cue: None,
+            called: None,
             timing: Timing::default(),
         })
     }
@@ -294,24 +294,13 @@ impl Engine {
         give_way: GiveWay<'_>,
     ) -> Result<Answer, EngineError> {
         let mut conversation = self.conversation(request.matformer.as_deref())?;
-        self.check(request.thinking == Some(true))?;
+        conversation.cue = self.cue(request);
+        let offered = request.generation.offered();
+        self.check(request.thinking == Some(true), offered)?;
         let mut rows = Vec::new();
-        let mut messages = Vec::new();
-        for message in &request.messages {
-            let mut content = Vec::new();
-            for part in &message.content {
-                content.push(match part {
-                    Part::Text(text) => prompt::Part::Text(text.clone()),
-                    Part::Media(media) => {
-                        self.encode(media, &mut rows, &mut conversation.timing, give_way)?
-                    }
-                });
-            }
-            messages.push(Message {
-                role: message.role,
-                content,
-            });
-        }
+        let messages = written(&request.messages, |media| {
+            self.encode(media, &mut rows, &mut conversation.timing, give_way)
+        })?;
         let mut system = prompt::system_message(&messages).cloned();
         let mut next = None;
         if let Some(name) = &request.conversation {
@@ -319,6 +308,7 @@ impl Engine {
             next = self.go_on(name, &mut system, thinking, &messages, &mut conversation)?;
         }
         let resumed = next.is_some();
+        let mut round = None;
         match next {
             Some(ids) => {
                 let rows = self.media_rows(&ids, &rows);
@@ -326,18 +316,22 @@ impl Engine {
             }
             None => {
                 conversation.thinking = request.thinking == Some(true);
-                let ids = self.render(&messages, conversation.thinking)?.ids;
+                let ids = self.render(&messages, conversation.thinking, offered)?.ids;
                 let rows = self.media_rows(&ids, &rows);
+                let fixed = self.fixed_tokens(&messages, conversation.thinking, offered, &ids)?;
                 let prompt = Known {
                     ids: &ids,
                     rows: &rows,
-                    fixed: self.fixed_tokens(&messages, conversation.thinking, &ids)?,
-                    goes_on: messages
-                        .iter()
-                        .any(|message| message.role == Role::Assistant),
+                    fixed,
+                    goes_on: !offered.is_empty()
+                        || messages
+                            .iter()
+                            .any(|message| message.role == Role::Assistant),
+                    calls: !offered.is_empty(),
                     more_follows: false,
                 };
                 self.prefill_known(&mut conversation, prompt, give_way)?;
+                round = Some((ids, rows, fixed));
             }
         }
         let generation = &request.generation;
@@ -346,6 +340,17 @@ impl Engine {
         let without_thoughts =
             (keeps && conversation.thinking).then(|| conversation.cache.snapshot());
         let mut answer = self.decode(&mut conversation, generation, on_text, give_way)?;
+        if let Some((ids, rows, fixed)) = round {
+            let prompt = Known {
+                ids: &ids,
+                rows: &rows,
+                fixed,
+                goes_on: true,
+                calls: true,
+                more_follows: true,
+            };
+            self.keep_round(&conversation, prompt, &messages, offered, &answer)?;
+        }
         if let Some(name) = &request.conversation {
             answer.resumed = Some(resumed);
             // A turn that was broken off counts as not said.
@@ -356,18 +361,13 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Bytes held for conversations that may go on.
-    pub fn kept_bytes(&self) -> u64 {
-        self.conversations.bytes()
-    }
-
-    /// Whether the model can be asked so: to think before it answers, where that is wanted.
+    /// Whether the model can be asked so: to think before it answers, where that is wanted, and to call tools, where there are any.
     ///
     /// # Errors
-    /// It does not think.
-    pub fn check(&self, thinking: bool) -> Result<(), EngineError> {
+    /// It does not think, or its tokenizer knows no tools.
+    pub fn check(&self, thinking: bool, tools: &[Tool]) -> Result<(), EngineError> {
         let template = self.architecture.template();
-        Ok(template.check(&self.tokenizer, &asking(thinking))?)
+        Ok(template.check(&self.tokenizer, &asking(thinking, tools))?)
     }
 
     /// The prompt that asks for an answer to what was said.
@@ -375,9 +375,11 @@ impl Engine {
         &self,
         messages: &[Message],
         thinking: bool,
+        tools: &[Tool],
     ) -> Result<Prompt, EngineError> {
         let template = self.architecture.template();
-        Ok(template.render(&self.tokenizer, messages, &asking(thinking))?)
+        let options = asking(thinking, tools);
+        Ok(template.render(&self.tokenizer, messages, &options)?)
     }
 
     /// A grammar at the beginning of an answer.
@@ -417,9 +419,10 @@ impl Engine {
     }
 }
 
-fn asking(thinking: bool) -> PromptOptions<'static> {
+fn asking(thinking: bool, tools: &[Tool]) -> PromptOptions<'_> {
     PromptOptions {
         thinking,
+        tools,
         ..PromptOptions::ASK
     }
 }
@@ -434,5 +437,9 @@ pub(super) struct Conversation {
     pub(super) prompt: Vec<u32>,
     /// The token of the answer that is not taken yet.
     pub(super) pending: Option<u32>,
+    /// What a script has for the answer, in tests.
+    pub(super) cue: Option<Cue>,
+    /// The tokens of the answer, where it is calls and nothing else.
+    pub(super) called: Option<Vec<u32>>,
     pub(super) timing: Timing,
 }

@@ -1,5 +1,6 @@
 //! What can be asked of an engine besides an answer: what it runs, how answers are chosen by default, how many threads compute.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use kernels::{Isa, Pool};
@@ -19,6 +20,21 @@ use crate::report::ModelCard;
 const MAX_CARD_FILE_BYTES: u64 = 16 << 20;
 
 impl Engine {
+    /// The directory of the checkpoint.
+    pub fn dir(&self) -> PathBuf {
+        self.checkpoint.dir().to_owned()
+    }
+
+    /// Sampling as the checkpoint's makers want it.
+    pub fn default_sampling(&self) -> Sampling {
+        self.generation_config.sampling
+    }
+
+    /// Bytes held for conversations that may go on.
+    pub fn kept_bytes(&self) -> u64 {
+        self.conversations.bytes()
+    }
+
     /// `bf16` for a checkpoint as published, else the pack's recipe.
     pub fn quantization(&self) -> String {
         let pack = self.checkpoint.pack();
@@ -97,6 +113,7 @@ impl Engine {
             sees: pictures.is_some(),
             hears: spec.audio.is_some() && self.checkpoint.has(Group::Audio),
             thinks: template.check(&self.tokenizer, &thinking).is_ok(),
+            calls: template.call_syntax(&self.tokenizer).is_ok(),
             soft_tokens: pictures.map_or_else(Vec::new, |pictures| pictures.soft_tokens.to_vec()),
             template: String::from_utf8_lossy(&chat_template).into_owned(),
         }
@@ -143,6 +160,7 @@ impl Engine {
             max_tokens,
             stop: Vec::new(),
             grammar: None,
+            tools: None,
         }
     }
 

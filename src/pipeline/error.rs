@@ -12,6 +12,7 @@ use crate::model::prompt::PromptError;
 use crate::model::sampler::{NoTokenError, SamplingError};
 use crate::model::tasks::TaskError;
 use crate::model::tokenizer::TokenizerError;
+use crate::model::tools::ToolError;
 use crate::model::weights::WeightsError;
 
 /// Why a model cannot be opened or a request not be answered.
@@ -56,6 +57,9 @@ pub enum EngineError {
     /// What the answer may look like.
     #[error(transparent)]
     Grammar(#[from] GrammarError),
+    /// What the model may call.
+    #[error("tools: {0}")]
+    Tools(#[from] ToolError),
     /// How tokens are to be chosen.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

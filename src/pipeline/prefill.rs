@@ -9,6 +9,10 @@ use super::error::EngineError;
 use super::prefixes::{Known, Token, widths};
 use crate::model::decoder::{Slice, Tokens, no_probe};
 use crate::model::prompt::{Message, Role, system_message};
+use crate::model::tools::Tool;
+
+/// Tokens of a half of a prompt's beginning that are worth a place of their own.
+const LONG: usize = 256;
 
 impl Engine {
     /// Tokens at the beginning of a prompt that are the same whatever is asked, where they are worth keeping; never all of it.
@@ -16,20 +20,23 @@ impl Engine {
         &self,
         messages: &[Message],
         thinking: bool,
+        tools: &[Tool],
         ids: &[u32],
     ) -> Result<usize, EngineError> {
         if self.prefix_cache.is_none() && !self.prefixes.is_on() {
             return Ok(0);
         }
         let least = self.options.prefix_cache.min_tokens.max(1);
-        let Some(system) = system_message(messages).filter(|_| ids.len() > least) else {
+        let system = system_message(messages);
+        if ids.len() <= least || (system.is_none() && tools.is_empty()) {
             return Ok(0);
-        };
+        }
         // Where the instructions end, tokens may join with what follows: two prompts that go on differently tell.
         let mut fixed = ids.len() - 1;
         for other in ["a", "1"] {
             let other = Message::text(Role::User, other);
-            let other = self.render(&[system.clone(), other], thinking)?.ids;
+            let other: Vec<Message> = system.into_iter().cloned().chain([other]).collect();
+            let other = self.render(&other, thinking, tools)?.ids;
             let same = ids.iter().zip(&other).take_while(|(a, b)| a == b).count();
             fixed = fixed.min(same);
         }
@@ -69,9 +76,11 @@ impl Engine {
                 .take_over(slice, kv_layers, ids, at, cache)
                 .unwrap_or(at);
         }
-        // What was in memory when it came for the first time is worth a file when it comes again.
+        // What was in memory when it came for the first time is worth a file when it comes again; but a call of tools goes on once.
+        let is_round = prompt.calls && at > prompt.fixed;
         if let (Some(found), Some(disk)) = (found, &mut self.prefix_cache)
             && found.first
+            && !is_round
             && at == found.length
             && (disk.min_tokens()..=text).contains(&at)
         {
@@ -125,6 +134,10 @@ impl Engine {
         let least = self.options.prefix_cache.min_tokens.max(1);
         if prompt.fixed >= least {
             places.push((prompt.fixed, false));
+        }
+        // A long list that changes near its end, such as that of a house, is not read from its beginning.
+        if prompt.fixed / 2 >= LONG {
+            places.push((prompt.fixed / 2, false));
         }
         if self.prefixes.is_on() {
             let turn = self.tokenizer.control().start_of_turn;

@@ -24,6 +24,8 @@ pub(super) struct Known<'p> {
     pub(super) fixed: usize,
     /// It is a part of a conversation that will go on.
     pub(super) goes_on: bool,
+    /// Tools may be called in it.
+    pub(super) calls: bool,
     /// What is asked follows: all of it may be kept. Else its last token is computed, for an answer begins with it.
     pub(super) more_follows: bool,
 }
@@ -188,6 +190,17 @@ impl Prefixes {
         while self.bytes() > self.limit_bytes {
             self.kept.pop_front();
         }
+    }
+
+    /// Forgets beginnings of `tokens` that are longer than `from`: what is kept behind them holds more, and serves the same.
+    pub(super) fn outgrow(&mut self, widths: &str, tokens: &[Token], from: usize) {
+        self.kept.retain(|kept| {
+            let length = kept.tokens.len();
+            length <= from
+                || length >= tokens.len()
+                || kept.widths != widths
+                || !tokens.starts_with(&kept.tokens)
+        });
     }
 
     /// Bytes held.

@@ -10,6 +10,7 @@ use crate::model::encoder::PictureOptions;
 use crate::model::grammar::Grammar;
 use crate::model::prompt::Role;
 use crate::model::sampler::Sampling;
+use crate::model::tools::{CallRules, Tool, ToolCall, ToolResult};
 
 /// What a user message holds besides text, in the order in which it stands in the prompt.
 #[derive(Clone, Debug)]
@@ -98,6 +99,10 @@ pub enum Part {
     Text(String),
     /// A picture or a clip.
     Media(Media),
+    /// A call that the model made.
+    ToolCall(ToolCall),
+    /// What came of a call.
+    ToolResult(ToolResult),
 }
 
 /// A message of a conversation.
@@ -142,6 +147,26 @@ pub struct Generation {
     pub stop: Vec<String>,
     /// What the answer may look like, thoughts left out; `None` for anything.
     pub grammar: Option<Grammar>,
+    /// What the model may call instead.
+    pub tools: Option<Tools>,
+}
+
+/// What the model may call.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// As the model is told of them.
+    pub offered: Vec<Tool>,
+    /// Those that may be called; their schemas may allow less than what the model is told.
+    pub callable: Vec<Tool>,
+    /// How often, and whether at all.
+    pub rules: CallRules,
+}
+
+impl Generation {
+    /// The tools that the model is told of.
+    pub fn offered(&self) -> &[Tool] {
+        self.tools.as_ref().map_or(&[], |tools| &tools.offered)
+    }
 }
 
 /// One thing to answer.

@@ -61,7 +61,7 @@ impl Engine {
             ],
         };
         let messages: Vec<Message> = system.into_iter().chain([user]).collect();
-        let mut prefix = self.render(&messages, false)?;
+        let mut prefix = self.render(&messages, false, &[])?;
         // The prompt has one clip, without soft tokens: it is cut where they will stand.
         let at = prefix
             .media
@@ -74,6 +74,7 @@ impl Engine {
             rows: &[],
             fixed: prefix.ids.len(),
             goes_on: false,
+            calls: false,
             more_follows: true,
         };
         self.prefill_known(&mut conversation, before, give_way)?;

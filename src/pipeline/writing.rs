@@ -2,6 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
+use super::calling::{Calling, Place};
 use super::error::EngineError;
 use super::guesses::{Open, Topic};
 use super::{Answer, FinishReason, GroupMemory, Timing};
@@ -141,6 +142,12 @@ pub(super) struct Writing<'a> {
     pub(super) rules: &'a StopRules,
     pub(super) sampler: Sampler,
     pub(super) constrained: Option<Constrained>,
+    /// The grammar of calls, where any text may come before the first.
+    waiting: Option<Constrained>,
+    pub(super) calling: Option<Calling>,
+    tokenizer: &'a Tokenizer,
+    /// Without tools, the mark of a call would begin a text that nobody can read.
+    pub(super) not_called: Vec<u32>,
     stream: TextStream<'a>,
     /// The mark of a thought, as long as the answer may begin with one.
     pub(super) thought: Option<u32>,
@@ -163,6 +170,7 @@ impl<'a> Writing<'a> {
         rules: &'a StopRules,
         sampler: Sampler,
         constraint: Option<(Constraint, bool)>,
+        calling: Option<Calling>,
         context: usize,
     ) -> Writing<'a> {
         let constrained = constraint.map(|(constraint, confidence)| Constrained {
@@ -170,12 +178,24 @@ impl<'a> Writing<'a> {
             confidence: confidence.then_some(1.0),
             next: None,
         });
+        let (constrained, waiting) = match &calling {
+            Some(calling) if calling.waits() => (None, constrained),
+            _ => (constrained, None),
+        };
+        let not_called = match (&calling, tokenizer.control().tools) {
+            (None, Some(tools)) => vec![tools.call[0]],
+            _ => Vec::new(),
+        };
         let stream = TextStream::new(tokenizer, rules);
         let room = rules.max_tokens.min(context);
         Writing {
             rules,
             sampler,
             constrained,
+            waiting,
+            calling,
+            tokenizer,
+            not_called,
             finish: stream.stopped().map(FinishReason::from),
             stream,
             thought: None,
@@ -195,7 +215,19 @@ impl<'a> Writing<'a> {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
         let was_thinking = self.stream.is_thinking();
-        let (piece, stopped) = self.stream.push(id);
+        let place = match &mut self.calling {
+            Some(calling) if !was_thinking => calling.place(self.tokenizer, id),
+            _ => Place::Text,
+        };
+        match place {
+            Place::Call => self.constrained = self.waiting.take().or(self.constrained.take()),
+            Place::FreeText => self.constrained = None,
+            Place::Text => {}
+        }
+        let (piece, stopped) = match place {
+            Place::Call => ("", self.stream.push_unseen(id)),
+            Place::FreeText | Place::Text => self.stream.push(id),
+        };
         self.text.push_str(piece);
         self.finish = stopped.map(FinishReason::from);
         if !piece.is_empty() && on_text(piece).is_break() {
@@ -255,10 +287,20 @@ impl<'a> Writing<'a> {
             // The answer has ended; there is nothing left to break off.
             on_text(rest).is_break();
         }
+        let calls = self.calling.as_ref();
+        let calls = calls.map_or_else(Vec::new, |calling| calling.calls(self.tokenizer));
+        if let Some(calling) = self.calling.filter(|_| calls.is_empty()) {
+            let rest = calling.text(self.tokenizer);
+            self.text.push_str(&rest);
+            if !rest.is_empty() {
+                on_text(&rest).is_break();
+            }
+        }
         timing.tokens = self.stream.tokens();
         Answer {
             thoughts: self.stream.thoughts(),
             text: self.text,
+            calls,
             finish: self.finish.unwrap_or(FinishReason::Stop),
             matformer,
             grammar_confidence: self

@@ -1,4 +1,8 @@
-//! A conversation to answer, as its whole: who said and showed what, and how the answer is chosen.
+//! A conversation to answer, as its whole: who said and showed what, what may be called, and how the answer is chosen.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::fields::Attachment;
 use super::name::Name;
@@ -23,6 +27,58 @@ pub enum Said {
     Picture(Attachment),
     /// Sound: a WAV, FLAC, OGG or MP3.
     Sound(Attachment),
+    /// A call that the model made.
+    Called(ToolCall),
+    /// What came of a call; said by whoever made the call.
+    Result {
+        /// The tool.
+        name: String,
+        /// An object, or a text.
+        value: Value,
+    },
+}
+
+/// A call of a tool.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct ToolCall {
+    /// The tool.
+    pub name: String,
+    /// Its arguments, which fit its schema.
+    pub arguments: Map<String, Value>,
+}
+
+/// What the model may call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// What it does, for the model.
+    pub description: String,
+    /// JSON schema of its arguments; `null` where it takes none.
+    pub parameters: Value,
+}
+
+/// Whether tools are called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// As the model finds right.
+    #[default]
+    Auto,
+    /// Any of them is.
+    Must,
+    /// The one of this name is.
+    Named(String),
+}
+
+/// What may be called in an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tools {
+    /// The tools.
+    pub offered: Vec<Tool>,
+    /// Whether they are called.
+    pub choice: ToolChoice,
+    /// There may be several calls in one answer.
+    pub several: bool,
 }
 
 /// A message.
@@ -40,7 +96,7 @@ pub enum Shape {
     /// A JSON object, whatever is in it.
     Object,
     /// JSON that fits a schema.
-    Schema(serde_json::Value),
+    Schema(Value),
 }
 
 /// How tokens are chosen; what is absent is as the model's makers want it.
@@ -67,6 +123,8 @@ pub struct Chat {
     pub messages: Vec<Message>,
     /// What the answer must be.
     pub shape: Option<Shape>,
+    /// What may be called instead.
+    pub tools: Option<Tools>,
     /// How tokens are chosen.
     pub choosing: Choosing,
     /// Texts that end the answer.

@@ -35,6 +35,8 @@ pub struct ModelCard {
     pub hears: bool,
     /// Whether it can think before it answers.
     pub thinks: bool,
+    /// Whether it can call tools.
+    pub calls: bool,
     /// What a picture may become, where that can be chosen, soft tokens.
     pub soft_tokens: Vec<usize>,
     /// Its own chat template, for people; the prompt is written by this program.

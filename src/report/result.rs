@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::media::CaptionTrigger;
 
+use super::chat::ToolCall;
 use super::header::Header;
 
 /// What happened, in the words of Home Assistant's event entity.
@@ -241,6 +242,9 @@ pub struct Reply {
     /// What the model thought before it answered, where it did; no part of the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thoughts: Option<String>,
+    /// What the model called, where it was given tools and did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<ToolCall>,
     /// Why the answer ended: `stop`, `stop_string`, `max_tokens`, `context_full`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finish: Option<String>,

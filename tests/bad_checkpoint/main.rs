@@ -600,6 +600,7 @@ fn open_and_answer(dir: &Path) -> Result<(), String> {
                     max_tokens: 2,
                     stop: Vec::new(),
                     grammar: None,
+                    tools: None,
                 },
             };
             engine.answer(&request, &mut |_| ControlFlow::Continue(()))?;

@@ -419,6 +419,7 @@ fn pictures_and_clips_keep_their_order() {
                 max_tokens: 12,
                 stop: Vec::new(),
                 grammar: None,
+                tools: None,
             },
         };
         let expected = engine

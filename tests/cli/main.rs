@@ -19,6 +19,7 @@ mod config;
 mod describe;
 mod doctor;
 mod eval;
+mod eval_tools;
 #[path = "../common/file_pcm.rs"]
 mod file_pcm;
 mod inspect;

@@ -48,6 +48,13 @@ off_delay_s = 1
 """
 
 
+# What the model says to these sentences, which no demo model was trained for: the tests of tools look at everything but the choice of words.
+SCRIPT = home_assistant.SCRIPT + [
+    {"user": "Both lamps, please", "say": "<|tool_call>call:set_light{level:7,name:<|\"|>Lámpara \"1\"<|\"|>}<tool_call|><|tool_call>call:set_light{name:<|\"|>\U0001f6cb<|\"|>}<tool_call|>", "then": "Both are on."},
+    {"user": "No lamp, please", "say": "As you like."},
+]
+
+
 class House:
     """The daemon with its door, a microphone and a camera."""
 
@@ -65,7 +72,11 @@ class House:
         self.url = f"http://127.0.0.1:{self.port}"
         commands = (TOP / "config/examples/demo-commands.toml").read_text(encoding="utf-8")
         config = CONFIG.format(port=self.port, key=f'"{key}"', pictures=f'"{self.camera.directory}"')
-        stage.write_config("demo", commands + config, next(iter(MODELS.values())))
+        # A house of sixty lights is a long prompt for a small vocabulary.
+        stage.write_config("demo", f"context = 32768\n{commands}{config}", next(iter(MODELS.values())))
+        script = stage.directory / "script.json"
+        script.write_text(json.dumps(SCRIPT, ensure_ascii=False), encoding="utf-8")
+        os.environ["GEMMAD_SCRIPT"] = str(script)
         stage.start_daemon()
         wait_until("the door answers", self.answers)
         (self.model, *_) = self.ask("/v1/models")["data"]

@@ -36,6 +36,28 @@ SCHEMA = {
     "additionalProperties": False,
 }
 
+# What is called where it is asked to (SCRIPT of __main__.py says the words).
+LAMPS = "Both lamps, please"
+NO_LAMP = "No lamp, please"
+SET_LIGHT = {
+    "type": "function",
+    "function": {
+        "name": "set_light",
+        "description": "Sets a light",
+        "parameters": {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "SetLight",
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "title": "Name", "description": "Which one"},
+                "level": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 100}, {"type": "null"}], "default": None},
+            },
+            "required": ["name"],
+        },
+    },
+}
+CALLED = [{"level": 7, "name": 'Lámpara "1"'}, {"name": "\U0001f6cb"}]
+
 
 def picture(name=PICTURE):
     return (DEMO / "heldout/images" / name).read_bytes()

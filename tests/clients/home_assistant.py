@@ -20,6 +20,31 @@ LOOK = "Describe what the camera sees."
 PICTURE = "002_picture.png"
 CLIP = "003_both.wav"
 
+# Homes of so many lights.
+HOMES = (5, 25, 60)
+ROOMS = ("Kitchen", "Living Room", "Küche", "Salón")
+
+
+def light(n):
+    """Its name: some are such as people give."""
+    return (f"Lamp {n}", f'Lamp "{n}"', f"Lámpara {n}", f"Büro {n} 🛋")[n % 4]
+
+
+def sentence(agent, home, n):
+    return f"{agent} of {home}: switch on {light(n)}, please."
+
+
+def calls(name):
+    return f'<|tool_call>call:{TURN_ON}{{domain:[<|"|>light<|"|>],name:<|"|>{name}<|"|>}}<tool_call|>'
+
+
+TURN_ON = "intent__HassTurnOn"
+AGENTS = ("ollama", "llama_cpp")
+# What the model says, word by word; all else is what it is.
+SCRIPT = [
+    {"user": sentence(agent, home, n), "say": calls(light(n)), "then": "Done."} for agent in AGENTS for home in HOMES for n in range(home) if n % 4 == home % 4 or home == 5
+]
+
 CONFIGURATION = """
 homeassistant:
   name: Test
@@ -37,6 +62,7 @@ conversation:
 media_source:
 camera:
 stt:
+template: !include lights.yaml
 """
 
 
@@ -51,6 +77,8 @@ class Hub:
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gemmad-", dir=self.root / "tmp"))
         self.inside = f"/tmp/{self.directory.name}"
         (self.directory / "configuration.yaml").write_text(CONFIGURATION.format(directory=self.inside, port=self.port), encoding="utf-8")
+        self.lights = self.directory / "lights.yaml"
+        self.lights.write_text("[]", encoding="utf-8")
         self.log = self.directory / "hass.log"
         # --skip-pip: what it needs is installed, and a test downloads nothing.
         argv = ["chroot", str(self.root), "/venv/bin/python", "-m", "homeassistant", "--config", self.inside, "--skip-pip"]
@@ -132,6 +160,31 @@ class Hub:
     def entities(self, domain):
         return {state["entity_id"] for state in self.get("/api/states") if state["entity_id"].startswith(f"{domain}.")}
 
+    def have_lights(self, count):
+        """So many lights that remember whether they are on."""
+        lights = [{"name": light(n), "unique_id": f"light_{n}", "turn_on": [], "turn_off": []} for n in range(count)]
+        self.lights.write_text(json.dumps([{"light": lights}], ensure_ascii=False), encoding="utf-8")
+        self.post("/api/services/template/reload", {})
+        wait_until(f"{count} lights", lambda: len(self.entities("light")) == count)
+
+    def called(self, act):
+        """What `act` gives, and the services that Home Assistant calls meanwhile: domain, service, and entities."""
+        request = urllib.request.Request(f"{self.url}/api/stream?restrict=call_service", headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=120) as stream:
+            while b"ping" not in stream.readline():
+                pass
+            answer = act()
+            self.post("/api/services/persistent_notification/create", {"message": "The end."})
+            calls = []
+            for line in stream:
+                if not line.startswith(b"data: {"):
+                    continue
+                data = json.loads(line[6:])["data"]
+                if data["domain"] == "persistent_notification":
+                    return answer, calls
+                calls.append((data["domain"], data["service"], data["service_data"].get("entity_id")))
+        raise Trouble("the stream of events ended")
+
     def say(self, agent, text):
         answer = self.post("/api/conversation/process", {"text": text, "language": "en", "agent_id": agent})
         return answer["response"]["speech"]["plain"]["speech"]
@@ -191,10 +244,33 @@ class Checks:
         agents = self.hub.entities("conversation")
         forms = {"base_url": f"{self.house.url}/v1", "api_key": self.house.key}, {"chat_model": self.house.model}
         self.hub.add_integration("llama_cpp", *forms)
-        agent = self.hub.entity("conversation", agents)
+        self.llama_cpp = self.hub.entity("conversation", agents)
         # With the tools of Assist, which the demo model was never told of: that there is an answer is what is asked for.
-        if not isinstance(self.hub.say(agent, QUESTION), str):
+        if not isinstance(self.hub.say(self.llama_cpp, QUESTION), str):
             raise Trouble("the agent says nothing")
+
+    def tools_turn_lights_on(self):
+        """By Home Assistant's own tools, in homes of several sizes: the service that it calls is the right one, for the right light."""
+        agents = self.hub.entities("conversation")
+        asked = {"name": "with tools", "prompt": "You are terse.", "model": f"{self.house.model}:latest", "num_ctx": 32768, "llm_hass_api": ["assist"]}
+        self.hub.add_to(self.ollama, "conversation", asked)
+        by_ollama = self.hub.entity("conversation", agents)
+        for home in HOMES:
+            self.hub.have_lights(home)
+            named = {state["attributes"]["friendly_name"]: state["entity_id"] for state in self.hub.get("/api/states") if state["entity_id"].startswith("light.")}
+            for agent, entity in zip(AGENTS, (by_ollama, self.llama_cpp), strict=True):
+                through = 0
+                for n in range(home):
+                    text = sentence(agent, home, n)
+                    if not any(line["user"] == text for line in SCRIPT):
+                        continue
+                    said, services = self.hub.called(lambda entity=entity, text=text: self.hub.say(entity, text))
+                    wanted = ("light", "turn_on", named[light(n)])
+                    found = [(domain, service, entities[0] if isinstance(entities, list) else entities) for domain, service, entities in services]
+                    if wanted not in found:
+                        raise Trouble(f"{text!r}: {services} instead of {wanted}; it said {said!r}")
+                    through += 1
+                print(f"    {agent}, {home} lights: {through} calls got through", flush=True)
 
     def litellm_listens(self):
         entry = self.hub.add_integration("litellm", {"url": self.house.url, "api_key": self.house.key})

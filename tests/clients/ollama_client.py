@@ -3,7 +3,7 @@
 import json
 
 import ollama
-from door import ANSWER, BEARER, CAPTION, KEY, LISTEN, LOOK, MODEL, QUESTION, SCHEMA, TRANSCRIPT, URL, base64_of, clip, fits, holds, picture, raises, run, same
+from door import ANSWER, BEARER, CALLED, CAPTION, KEY, LAMPS, LISTEN, LOOK, MODEL, QUESTION, SCHEMA, SET_LIGHT, TRANSCRIPT, URL, base64_of, clip, fits, holds, picture, raises, run, same
 
 client = ollama.Client(host=URL, headers=BEARER, timeout=120)
 GREEDY = {"temperature": 0, "num_predict": 60}
@@ -54,6 +54,19 @@ def a_stream_comes_in_pieces():
     same("done", [part.done for part in parts if part.done], [True])
     holds("it is in pieces", len(parts) > 3, parts)
     holds("counts at the end", parts[-1].eval_count > 5, parts[-1])
+
+
+def tools_are_called_and_told_what_came_of_it():
+    answer = chat(LAMPS, tools=[SET_LIGHT])
+    same("arguments", [dict(call.function.arguments) for call in answer.message.tool_calls], CALLED)
+    parts = [part.message.tool_calls for part in chat(LAMPS, tools=[SET_LIGHT], stream=True) if part.message.tool_calls]
+    same("streamed, a call a piece", [[dict(call.function.arguments) for call in calls] for calls in parts], [[call] for call in CALLED])
+    # Results without a name, by their order.
+    messages = [{"role": "user", "content": LAMPS}, answer.message, {"role": "tool", "content": "ok"}, {"role": "tool", "content": "ok"}]
+    second = client.chat(model=MODEL, messages=messages, tools=[SET_LIGHT], options=GREEDY)
+    same("what is said then", second.message.content, "Both are on.")
+    raises(ollama.ResponseError, lambda: client.chat(model=MODEL, messages=[*messages, {"role": "tool", "content": "ok"}], options=GREEDY), 400)
+    holds("it is told that it can", "tools" in client.show(MODEL).capabilities, None)
 
 
 def generate_answers():

@@ -5,7 +5,7 @@ from typing import Literal
 
 import openai
 import pydantic
-from door import ANSWER, CAPTION, KEY, LISTEN, LOOK, MODEL, QUESTION, SCHEMA, TRANSCRIPT, URL, base64_of, clip, data_url, fits, holds, raises, run, same
+from door import ANSWER, CALLED, CAPTION, KEY, LAMPS, LISTEN, LOOK, MODEL, NO_LAMP, QUESTION, SCHEMA, SET_LIGHT, TRANSCRIPT, URL, base64_of, clip, data_url, fits, holds, raises, run, same
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY or "none", max_retries=0, timeout=120)
 PICTURE_PART = {"type": "image_url", "image_url": {"url": data_url(), "detail": "low"}}
@@ -173,6 +173,56 @@ def responses_answer():
     kinds = [event.type for event in client.responses.create(model=MODEL, input=QUESTION, temperature=0, stream=True)]
     same("first and last", (kinds[0], kinds[-1]), ("response.created", "response.completed"))
     holds("deltas", "response.output_text.delta" in kinds, kinds)
+
+
+def tools_are_called_and_told_what_came_of_it():
+    answer = chat(LAMPS, tools=[SET_LIGHT])
+    (choice,) = answer.choices
+    same("why it ended", (choice.finish_reason, choice.message.content), ("tool_calls", None))
+    calls = choice.message.tool_calls
+    same("names", {call.function.name for call in calls}, {"set_light"})
+    same("arguments", [json.loads(call.function.arguments) for call in calls], CALLED)
+    results = [{"role": "tool", "tool_call_id": call.id, "content": '{"data": "ok", "error": null}'} for call in reversed(calls)]
+    messages = [{"role": "user", "content": LAMPS}, choice.message, *results]
+    second = client.chat.completions.create(model=MODEL, messages=messages, tools=[SET_LIGHT], temperature=0, max_tokens=60)
+    same("what is said then", second.choices[0].message.content, "Both are on.")
+    known = second.usage.prompt_tokens_details.cached_tokens
+    holds("nothing before is read again", known >= answer.usage.prompt_tokens, second.usage)
+
+
+def tools_are_streamed_a_call_a_chunk():
+    chunks = list(client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": LAMPS}], tools=[SET_LIGHT], stream=True, max_tokens=60))
+    calls = [chunk.choices[0].delta.tool_calls for chunk in chunks if chunk.choices and chunk.choices[0].delta.tool_calls]
+    same("a call a chunk", [[call.index for call in calls] for calls in calls], [[0], [1]])
+    same("arguments", [json.loads(call.function.arguments) for (call,) in calls], CALLED)
+    same("the end", [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1], "tool_calls")
+
+
+def a_choice_of_tools_is_kept():
+    # Nothing is written down for this sentence: the model calls what it must.
+    named = {"type": "function", "function": {"name": "set_light"}}
+    for choice in ("required", named):
+        answer = chat(f"Something {choice}", tools=[SET_LIGHT], tool_choice=choice, parallel_tool_calls=False, max_tokens=200)
+        for call in answer.choices[0].message.tool_calls or []:
+            fits("arguments", json.loads(call.function.arguments), SET_LIGHT["function"]["parameters"])
+    same("words", chat(NO_LAMP, tools=[SET_LIGHT]).choices[0].message.content, "As you like.")
+    none = chat(QUESTION, tools=[SET_LIGHT], tool_choice="none")
+    same("none", none.choices[0].message.tool_calls, None)
+    raises(openai.BadRequestError, lambda: chat("a", tools=[SET_LIGHT, SET_LIGHT]), 400, ["set_light"])
+    broken = {"type": "function", "function": {"name": "odd", "parameters": {"type": "object", "properties": {"a": {"not": {}}}}}}
+    raises(openai.BadRequestError, lambda: chat("a", tools=[broken]), 400, ["odd", "parameters.properties.a.not"])
+
+
+def responses_call_tools():
+    tool = {"type": "function", "name": "set_light", "description": "Sets a light", "parameters": SET_LIGHT["function"]["parameters"], "strict": False}
+    answer = client.responses.create(model=MODEL, input=LAMPS, tools=[tool], temperature=0, max_output_tokens=60)
+    same("arguments", [json.loads(item.arguments) for item in answer.output if item.type == "function_call"], CALLED)
+    turns = [{"role": "user", "content": LAMPS}, *answer.output]
+    turns += [{"type": "function_call_output", "call_id": item.call_id, "output": "ok"} for item in answer.output]
+    second = client.responses.create(model=MODEL, input=turns, tools=[tool], temperature=0, max_output_tokens=60)
+    same("what is said then", second.output_text, "Both are on.")
+    kinds = [event.type for event in client.responses.create(model=MODEL, input=LAMPS, tools=[tool], stream=True, max_output_tokens=60)]
+    same("calls in events", kinds.count("response.function_call_arguments.done"), 2)
 
 
 def embeddings_say_why_not():

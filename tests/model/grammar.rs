@@ -45,6 +45,7 @@ fn request(grammar: Grammar, sampling: Sampling, seed: u64) -> Request {
             max_tokens: 300,
             stop: Vec::new(),
             grammar: Some(grammar),
+            tools: None,
         },
     }
 }

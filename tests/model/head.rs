@@ -252,6 +252,7 @@ fn ask(engine: &mut Engine, sampling: Sampling, seed: u64, grammar: Option<Gramm
             max_tokens: 24,
             stop: Vec::new(),
             grammar,
+            tools: None,
         },
     };
     engine

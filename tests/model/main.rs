@@ -15,4 +15,5 @@ mod sampler;
 mod thoughts;
 mod tokenizer;
 mod tokenizer_hostile;
+mod tools;
 mod vision_tensors;

@@ -51,6 +51,7 @@ fn request(conversation: &str, system: Option<&str>, text: &str, tokens: usize) 
             max_tokens: tokens,
             stop: Vec::new(),
             grammar: None,
+            tools: None,
         },
     }
 }

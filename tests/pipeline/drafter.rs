@@ -66,6 +66,7 @@ fn texts(
             matformer: None,
             thinking: None,
             generation: Generation {
+                tools: None,
                 sampling,
                 seed: 7,
                 max_tokens: 40,

@@ -100,6 +100,7 @@ fn request(sampling: Sampling, grammar: Option<Grammar>, text: &str, stop: &[&st
         matformer: None,
         thinking: None,
         generation: Generation {
+            tools: None,
             sampling,
             seed: 7,
             max_tokens: 24,

@@ -41,6 +41,7 @@ fn ask(
         max_tokens: 40,
         stop: Vec::new(),
         grammar: None,
+        tools: None,
     };
     let mut speech = engine.start_speech(None, text, matformer).unwrap();
     for piece in samples.chunks(piece) {

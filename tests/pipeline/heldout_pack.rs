@@ -29,6 +29,7 @@ fn answer(engine: &mut Engine, matformer: &str, media: Option<Media>, text: &str
             max_tokens: 40,
             stop: Vec::new(),
             grammar: None,
+            tools: None,
         },
     };
     engine

@@ -72,6 +72,7 @@ fn request(user: Vec<Part>) -> Request {
             max_tokens: 6,
             stop: Vec::new(),
             grammar: None,
+            tools: None,
         },
     }
 }

@@ -21,3 +21,4 @@ mod interrupt;
 mod prefix_cache;
 mod residency;
 mod thinking;
+mod tools;

@@ -36,6 +36,7 @@ fn generation() -> Generation {
         max_tokens: 24,
         stop: Vec::new(),
         grammar: None,
+        tools: None,
     }
 }
 

@@ -78,6 +78,7 @@ fn request(user: Vec<Part>) -> Request {
             max_tokens: 8,
             stop: Vec::new(),
             grammar: None,
+            tools: None,
         },
     }
 }

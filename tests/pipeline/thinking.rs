@@ -73,6 +73,7 @@ fn request(text: &str, thinking: Option<bool>, seed: u64) -> Request {
             max_tokens: 40,
             stop: Vec::new(),
             grammar: None,
+            tools: None,
         },
     }
 }

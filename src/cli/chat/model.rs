@@ -97,7 +97,7 @@ impl Partner for Model {
     }
 
     fn check_thinking(&self) -> Result<(), Failure> {
-        Ok(self.engine.check(true)?)
+        Ok(self.engine.check(true, &[])?)
     }
 
     fn slices(&self) -> Result<Slices, Failure> {

@@ -1,5 +1,5 @@
-//! `gemmad eval`: what a model understands of somebody's own recordings and pictures, and what a pack costs beside the checkpoint it was
-//! made from.
+//! `gemmad eval`: what a model understands of somebody's own recordings and pictures, which tools it calls, and what a pack costs beside
+//! the checkpoint it was made from.
 
 mod audio;
 mod candidates;
@@ -9,6 +9,7 @@ mod report;
 mod score;
 mod soft_tokens;
 mod text;
+mod tools;
 mod truths;
 
 pub(super) use audio::Audio;
@@ -38,6 +39,7 @@ enum What {
     Audio(audio::Audio),
     Captions(captions::Captions),
     SoftTokens(soft_tokens::SoftTokens),
+    Tools(tools::Tools),
 }
 
 impl Eval {
@@ -46,10 +48,11 @@ impl Eval {
             (Some(What::Audio(audio)), _) => audio.run(),
             (Some(What::Captions(captions)), _) => captions.run(),
             (Some(What::SoftTokens(soft_tokens)), _) => soft_tokens.run(),
+            (Some(What::Tools(tools)), _) => tools.run(),
             (None, Some(text)) => text.run(),
             (None, None) => Err(Failure::new(
                 exit::USAGE,
-                "what is to be measured? audio, captions, soft-tokens, or a pack with --model, --reference and --text",
+                "what is to be measured? audio, captions, soft-tokens, tools, or a pack with --model, --reference and --text",
             )),
         }
     }

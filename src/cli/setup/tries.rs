@@ -177,5 +177,6 @@ fn likeliest(engine: &Engine) -> Generation {
         max_tokens: SENTENCE_TOKENS,
         stop: Vec::new(),
         grammar: None,
+        tools: None,
     }
 }

@@ -6,10 +6,19 @@ use serde_json::json;
 
 use super::{Task, engine_error, invalid_audio, invalid_image};
 use crate::pipeline::{
-    Generation, Grammar, Media, Message, Part, PictureOptions, Request, Role, in_turns,
+    CallRules, Generation, Grammar, HouseNames, Media, Message, Part, PictureOptions, Request,
+    Role, Tool, ToolCall, ToolResult, Tools, in_turns,
 };
-use crate::report::chat::{Chat, Said, Shape, Speaker};
+use crate::report::chat::{self, Chat, Said, Shape, Speaker, ToolChoice};
 use crate::report::{ErrorBody, ErrorCode};
+
+/// A call as it is told.
+pub(super) fn told(call: ToolCall) -> chat::ToolCall {
+    chat::ToolCall {
+        name: call.name,
+        arguments: call.arguments,
+    }
+}
 
 /// Whether a conversation needs the audio tower, and the vision tower.
 pub(super) fn towers(chat: &Chat) -> (bool, bool) {
@@ -79,6 +88,14 @@ impl Task<'_> {
                 self.need_speech(&clip)?;
                 Part::Media(clip)
             }
+            Said::Called(call) => Part::ToolCall(ToolCall {
+                name: call.name.clone(),
+                arguments: call.arguments.clone(),
+            }),
+            Said::Result { name, value } => Part::ToolResult(ToolResult {
+                name: name.clone(),
+                value: value.clone(),
+            }),
         })
     }
 
@@ -111,6 +128,42 @@ impl Task<'_> {
             ErrorBody::new(ErrorCode::Invalid, error.to_string())
         };
         generation.grammar = grammar.transpose().map_err(invalid)?;
+        generation.tools = chat.tools.as_ref().map(|tools| self.tools(chat, tools));
         Ok(generation)
+    }
+
+    /// The tools of a conversation; where it lists what is in a house, names of it are the only ones that may be called.
+    fn tools(&self, chat: &Chat, tools: &chat::Tools) -> Tools {
+        let tool = |tool: &chat::Tool| Tool {
+            name: tool.name.clone(),
+            description: tool.description.clone(),
+            parameters: tool.parameters.clone(),
+        };
+        let offered: Vec<Tool> = tools.offered.iter().map(tool).collect();
+        let mut callable = offered.clone();
+        if let ToolChoice::Named(name) = &tools.choice {
+            callable.retain(|tool| tool.name == *name);
+        }
+        let config = &self.settings().config;
+        if config.http.closed_names {
+            let instructions = chat.messages.iter();
+            let instructions = instructions.filter(|message| message.speaker == Speaker::System);
+            let texts = instructions.flat_map(|message| &message.said);
+            let texts = texts.filter_map(|said| match said {
+                Said::Text(text) => Some(text.as_str()),
+                _ => None,
+            });
+            if let Some(names) = HouseNames::find(texts) {
+                names.close(&mut callable, config.limits.grammar.max_choices);
+            }
+        }
+        Tools {
+            offered,
+            callable,
+            rules: CallRules {
+                must: tools.choice != ToolChoice::Auto,
+                several: tools.several,
+            },
+        }
     }
 }

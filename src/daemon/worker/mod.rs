@@ -2,6 +2,7 @@
 //! utterance is taken piece by piece as it comes, and long work gives way between two tokens or two pieces.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -104,6 +105,9 @@ struct Task<'a> {
     queue_ms: f64,
 }
 
+/// For tests only: a file of answers that the model gives ([`Engine::follow_file`]).
+const SCRIPT: &str = "GEMMAD_SCRIPT";
+
 /// Starts the thread: it opens the model, tells [`WorkerNote::Loaded`], and works until the queue is closed.
 pub(super) fn start(
     options: EngineOptions,
@@ -123,6 +127,13 @@ pub(super) fn start(
         };
         for warning in engine.warnings() {
             log::warn!("{warning}");
+        }
+        if let Some(script) = std::env::var_os(SCRIPT) {
+            let script = PathBuf::from(script);
+            match engine.follow_file(&script) {
+                Ok(()) => log::warn!("answers are those of {}", script.display()),
+                Err(error) => log::warn!("cannot read {}: {error}", script.display()),
+            }
         }
         // The first answer should not wait for flash; a slice that is not served is told by the loop.
         if let Err(error) = engine.prefetch_text(settings.matformer.as_deref()) {
@@ -370,6 +381,7 @@ impl Task<'_> {
             timing: Some(self.timing(&answer.timing, since)),
             text: Some(answer.text),
             thoughts: answer.thoughts,
+            calls: answer.calls.into_iter().map(chat::told).collect(),
             finish: Some(answer.finish.name().to_owned()),
             resumed: answer.resumed,
             matformer: Some(answer.matformer),

@@ -5,7 +5,12 @@
 //! the end `<start_of_turn>model` newline asks for an answer. An image becomes two newlines, `<start_of_image>`, one
 //! `<image_soft_token>` per soft token, `<end_of_image>`, two newlines; an audio clip likewise.
 //!
+//! There are no tokens for tools: what they are stands before the instructions, as JSON, a call is JSON in the model's turn, and what
+//! came of calls is said in a user's turn behind it. The words are those of Google's guide to function calling with Gemma 3.
+//!
 //! Source: the published `chat_template.jinja` and `Gemma3nProcessor` of the reference implementation.
+
+use serde_json::{Value, json};
 
 use super::FAMILY;
 use crate::model::prompt::{
@@ -13,6 +18,10 @@ use crate::model::prompt::{
     misplaced, trim,
 };
 use crate::model::tokenizer::Tokenizer;
+use crate::model::tools::{CallSyntax, Tool, ToolCall, ToolResult};
+
+/// What stands before the tools.
+const TOOLS: &str = "You have access to functions. If you decide to invoke any of the functions, you MUST put it in the format of {\"name\": function name, \"parameters\": dictionary of argument name and its value}, one call a line. You SHOULD NOT include any other text in the response if you call a function.\n";
 
 /// Gemma 3n's.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +31,12 @@ impl ChatTemplate for Template {
     fn check(&self, _: &Tokenizer, options: &PromptOptions<'_>) -> Result<(), PromptError> {
         match options {
             PromptOptions { thinking: true, .. } => Err(PromptError::NoThinking { family: FAMILY }),
-            PromptOptions { tools: [_, ..], .. } => Err(PromptError::NoTools { family: FAMILY }),
             _ => Ok(()),
         }
+    }
+
+    fn call_syntax(&self, _: &Tokenizer) -> Result<CallSyntax, PromptError> {
+        Ok(CallSyntax::Json)
     }
 
     fn render(
@@ -35,11 +47,13 @@ impl ChatTemplate for Template {
     ) -> Result<Prompt, PromptError> {
         self.check(tokenizer, options)?;
         let parts = messages.iter().flat_map(|message| &message.content);
-        let mut writer = PromptWriter::new(tokenizer, parts, &[])?;
+        let mut writer = PromptWriter::new(tokenizer, parts, options.tools)?;
         let (system, turns) = match messages.split_first() {
             Some((first, rest)) if first.role == Role::System => (system_text(first)?, rest),
             _ => (String::new(), messages),
         };
+        let system = tools_text(options.tools) + &system;
+        let turns = said(turns);
         if turns.is_empty() {
             return Err(PromptError::Empty);
         }
@@ -79,6 +93,97 @@ impl ChatTemplate for Template {
         turn(&mut writer, (Role::User, "user"), "", user)?;
         begin_answer(&mut writer);
         Ok(writer.finish())
+    }
+}
+
+/// What may be called, and how; nothing where there are no tools.
+fn tools_text(tools: &[Tool]) -> String {
+    if tools.is_empty() {
+        return String::new();
+    }
+    let mut text = TOOLS.to_owned();
+    for tool in tools {
+        let parameters = match &tool.parameters {
+            Value::Null => json!({ "type": "object", "properties": {} }),
+            schema => schema.clone(),
+        };
+        let declared = json!({
+            "name": tool.name, "description": tool.description, "parameters": parameters,
+        });
+        text.push_str(&declared.to_string());
+        text.push('\n');
+    }
+    text.push('\n');
+    text
+}
+
+/// Turns with calls and what came of them as text: a call in the model's turn, results in a user's turn behind it.
+fn said(turns: &[Message]) -> Vec<Message> {
+    let is_tools = |part: &Part| matches!(part, Part::ToolCall(_) | Part::ToolResult(_));
+    if !turns.iter().flat_map(|turn| &turn.content).any(is_tools) {
+        return turns.to_vec();
+    }
+    let mut said: Vec<Message> = Vec::new();
+    for turn in turns {
+        for part in &turn.content {
+            let (role, part) = match part {
+                Part::ToolCall(call) => (turn.role, Part::Text(call_text(call))),
+                Part::ToolResult(result) => (Role::User, Part::Text(result_text(result))),
+                other => (turn.role, other.clone()),
+            };
+            let Some(last) = said.last_mut().filter(|last| last.role == role) else {
+                let content = vec![part];
+                said.push(Message { role, content });
+                continue;
+            };
+            match (part, last.content.last_mut()) {
+                (Part::Text(text), Some(Part::Text(before))) => {
+                    before.push('\n');
+                    before.push_str(&text);
+                }
+                (part, _) => last.content.push(part),
+            }
+        }
+    }
+    said
+}
+
+/// As its grammar has it.
+fn call_text(call: &ToolCall) -> String {
+    let mut text = format!("{{\"name\": {}, \"parameters\": ", json!(call.name));
+    spaced(&Value::Object(call.arguments.clone()), &mut text);
+    text + "}"
+}
+
+fn result_text(result: &ToolResult) -> String {
+    match &result.value {
+        Value::String(text) => format!("Result of {}:\n{text}", result.name),
+        value => format!("Result of {}:\n{value}", result.name),
+    }
+}
+
+/// JSON with a space behind each comma and colon.
+fn spaced(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(keys) => {
+            text.push('{');
+            for (at, (key, value)) in keys.iter().enumerate() {
+                text.push_str(if at > 0 { ", " } else { "" });
+                text.push_str(&json!(key).to_string());
+                text.push_str(": ");
+                spaced(value, text);
+            }
+            text.push('}');
+        }
+        Value::Array(values) => {
+            text.push('[');
+            for (at, value) in values.iter().enumerate() {
+                text.push_str(if at > 0 { ", " } else { "" });
+                spaced(value, text);
+            }
+            text.push(']');
+        }
+        other => text.push_str(&other.to_string()),
     }
 }
 

@@ -103,6 +103,7 @@ impl Compiler {
                 GrammarWithLexer::from_regex(regex)
             }
             Source::Choices(choices) => GrammarWithLexer::from_lark(alternatives(choices)),
+            Source::Calls(rules) => GrammarWithLexer::from_lark(rules.clone()),
         };
         let parser = self
             .factory
@@ -140,7 +141,7 @@ impl TokenizerEnv for Environment {
 }
 
 /// The schema with our rule for white space, where it has none of its own.
-fn with_white_space(schema: &Value) -> Value {
+pub(super) fn with_white_space(schema: &Value) -> Value {
     let mut schema = schema.clone();
     if let Value::Object(keys) = &mut schema
         && !keys.contains_key("x-guidance")

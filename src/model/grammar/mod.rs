@@ -1,4 +1,4 @@
-//! What an answer may look like: a JSON schema, a regular expression, or one of a few texts.
+//! What an answer may look like: a JSON schema, a regular expression, one of a few texts, or calls of tools.
 //!
 //! A [`Grammar`] is what is asked; a [`Compiler`], made once for a tokenizer, turns it into a [`Constraint`], which goes through
 //! one answer token by token. The parsing is that of the crate `llguidance`: an Earley parser over a lexer of derivatives, walked
@@ -99,6 +99,8 @@ enum Source {
     JsonSchema(Value),
     Regex(String),
     Choices(Vec<String>),
+    /// In the parser's language.
+    Calls(String),
 }
 
 impl Grammar {
@@ -149,6 +151,19 @@ impl Grammar {
         Ok(Grammar::of(source))
     }
 
+    /// The schema that an answer fits, where that is what is asked.
+    pub fn schema(&self) -> Option<Value> {
+        match &*self.source {
+            Source::JsonSchema(schema) => Some(compiler::with_white_space(schema)),
+            _ => None,
+        }
+    }
+
+    /// Calls of tools, in the parser's own language; `model::tools` writes it.
+    pub(super) fn calls(rules: String) -> Grammar {
+        Grammar::of(Source::Calls(rules))
+    }
+
     /// The same, and the answer is to say how probable the model found what the grammar allows. That needs the logits of
     /// the whole vocabulary at every token; without it, those of the allowed tokens are enough.
     #[must_use]
@@ -178,6 +193,7 @@ impl Source {
             Source::JsonSchema(_) => "JSON schema",
             Source::Regex(_) => "regular expression",
             Source::Choices(_) => "list of choices",
+            Source::Calls(_) => "list of tools",
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | `fault` | why something is refused, in the words of either protocol |
 //! | `names` | the model's names: slices and budgets of soft tokens are chosen by them |
 //! | `media` | pictures and sounds in requests |
+//! | `tools` | tools, calls of them, and what came of those |
 //! | `answer` | an answer on its way, with its job |
 //! | `openai/`, `ollama/` | the two protocols |
 //! | `metrics` | figures for Prometheus |
@@ -26,6 +27,7 @@ mod options;
 mod page;
 mod security;
 mod server;
+mod tools;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

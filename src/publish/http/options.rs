@@ -47,6 +47,8 @@ pub struct HttpServerOptions {
     pub patience_s: u32,
     /// Tokens of an answer at most.
     pub max_tokens: usize,
+    /// Calls name nothing that a list of what is in the house does not, where there is one.
+    pub closed_names: bool,
     /// Seconds from its request after which an answer is given up.
     pub deadline_s: u32,
 }
@@ -79,6 +81,7 @@ impl Default for HttpServerOptions {
             max_media: 16,
             patience_s: 30,
             max_tokens: 2048,
+            closed_names: true,
             deadline_s: 600,
         }
     }

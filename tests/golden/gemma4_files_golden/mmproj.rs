@@ -316,6 +316,7 @@ fn learns(text: &Path) {
             max_tokens: 2,
             stop: Vec::new(),
             grammar: None,
+            tools: None,
         },
     };
     let answer = engine

@@ -314,6 +314,7 @@ fn the_engine_says_what_the_reference_says() {
                 max_tokens: want.len(),
                 stop: Vec::new(),
                 grammar: None,
+                tools: None,
             },
         };
         let answer = engine

@@ -100,7 +100,7 @@ fn requests_that_make_no_sense_are_refused_by_name() {
         (
             json!({ "messages": [{ "role": "user", "content": "Hi" }], "tools": [{}], "tool_choice": "required" }),
             400,
-            "tool_choice",
+            "tools[0].name",
         ),
     ];
     for (asked, status, param) in cases {

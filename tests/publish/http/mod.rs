@@ -6,6 +6,7 @@ mod ollama;
 mod openai;
 mod page;
 mod security;
+mod tools;
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -49,6 +50,7 @@ pub(super) fn card() -> ModelCard {
         sees: true,
         hears: true,
         thinks: true,
+        calls: true,
         soft_tokens: vec![70, 280],
         ..ModelCard::default()
     }

@@ -45,7 +45,7 @@ fn clients_find_the_model_that_is_there_and_no_other() {
         let shown = bench.post("/api/show", &json!({ name: "demo" })).json();
         assert_eq!(
             shown["capabilities"],
-            json!(["completion", "vision", "audio", "thinking"])
+            json!(["completion", "vision", "audio", "tools", "thinking"])
         );
         assert_eq!(shown["model_info"]["general.architecture"], "gemma4");
         assert_eq!(shown["model_info"]["gemma4.context_length"], 4096);
@@ -167,7 +167,7 @@ fn pictures_sounds_shapes_and_options_reach_the_model() {
         chat.messages[2].said[..],
         [Said::Sound(_), Said::Text(_)]
     ));
-    assert_eq!(chat.messages[4].speaker, Speaker::User);
+    assert_eq!(chat.messages[4].speaker, Speaker::Assistant);
     assert_eq!(
         (chat.shape, chat.soft_tokens, chat.thinks),
         (Some(Shape::Schema(schema)), Some(70), true)

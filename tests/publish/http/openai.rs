@@ -115,7 +115,7 @@ fn messages_reach_the_model_as_they_were_sent() {
             { "role": "user", "content": "And?" },
         ],
         "max_tokens": 7, "max_completion_tokens": 9, "temperature": 0.5, "top_p": 0.25, "top_k": -1, "seed": -3,
-        "stop": ["\n\n", "END"], "user": "somebody", "tools": [{ "type": "function" }], "tool_choice": "auto",
+        "stop": ["\n\n", "END"], "user": "somebody", "tools": [{ "type": "function", "function": { "name": "look" } }], "tool_choice": "auto",
         "response_format": { "type": "json_schema", "json_schema": { "name": "x", "strict": true, "schema": { "type": "object" } } },
         "unknown": { "key": [1, 2, 3] },
     });
@@ -132,7 +132,7 @@ fn messages_reach_the_model_as_they_were_sent() {
             Speaker::System,
             Speaker::User,
             Speaker::Assistant,
-            Speaker::User,
+            Speaker::Assistant,
             Speaker::User
         ]
     );
@@ -140,11 +140,13 @@ fn messages_reach_the_model_as_they_were_sent() {
     assert_eq!(user[0], Said::Text("Image 1:".to_owned()));
     assert!(matches!(&user[1], Said::Picture(bytes) if bytes.0.starts_with(b"\xff\xd8")));
     assert!(matches!(&user[2], Said::Sound(bytes) if bytes.0.starts_with(b"RIFF")));
-    assert!(matches!(&chat.messages[2].said[..], [Said::Text(call)] if call.contains("look")));
-    assert_eq!(
-        chat.messages[3].said.last(),
-        Some(&Said::Text("a cat".to_owned()))
-    );
+    assert!(matches!(&chat.messages[2].said[..], [Said::Called(call)] if call.name == "look"));
+    let result = Said::Result {
+        name: "look".to_owned(),
+        value: json!("a cat"),
+    };
+    assert_eq!(chat.messages[3].said, [result]);
+    assert_eq!(chat.tools.unwrap().offered[0].name, "look");
     assert_eq!(
         chat.matformer.map(|name| name.to_string()),
         Some("half".to_owned())

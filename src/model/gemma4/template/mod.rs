@@ -16,6 +16,7 @@ use crate::model::prompt::{
     misplaced, system_message, trim,
 };
 use crate::model::tokenizer::Tokenizer;
+use crate::model::tools::CallSyntax;
 
 /// Gemma 4's.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,12 @@ impl ChatTemplate for Template {
             return Err(PromptError::NoTokens("tools"));
         }
         Ok(())
+    }
+
+    fn call_syntax(&self, tokenizer: &Tokenizer) -> Result<CallSyntax, PromptError> {
+        let tokens = tokenizer.control().tools;
+        let tokens = tokens.ok_or(PromptError::NoTokens("tools"))?;
+        Ok(CallSyntax::Tokens(tokens))
     }
 
     fn render(
@@ -205,6 +212,8 @@ impl Answer {
                 Part::ToolResult(result) => {
                     tools::result(writer, result)?;
                     ending = Ending::Informed;
+                    // What was said before a call does not end the turn: the model goes on with what came of it.
+                    has_text = false;
                 }
                 Part::Image { .. } | Part::Audio { .. } => {
                     let allowed = "text, thoughts, tool calls and tool results";

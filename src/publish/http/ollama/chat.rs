@@ -13,11 +13,10 @@ use super::model::time;
 use crate::guard::harmless::short;
 use crate::publish::http::answer::{Script, ask, is_cut, json as answered, streamed, timing};
 use crate::publish::http::fault::{Dialect, Fault};
-use crate::publish::http::openai::{
-    Stop, check_messages, check_tools, max_tokens, seed, thinks, top_k,
-};
+use crate::publish::http::openai::{Stop, check_messages, max_tokens, seed, thinks, top_k};
+use crate::publish::http::tools::{self, Calls};
 use crate::publish::http::{Shared, body, media, names};
-use crate::report::chat::{Chat, Choosing, Message, Said, Shape, Speaker};
+use crate::report::chat::{Chat, Choosing, Message, Said, Shape, Speaker, ToolCall};
 use crate::report::{Payload, Reply};
 
 /// What is asked, of either; some keys are of one alone.
@@ -60,14 +59,24 @@ struct Turn {
     images: Option<Vec<String>>,
     tool_calls: Option<Vec<Value>>,
     tool_name: Option<String>,
+    tool_call_id: Option<String>,
 }
 
 impl Turn {
-    fn message(self, at: &str) -> Result<Message, Fault> {
+    fn message(self, at: &str, calls: &mut Calls) -> Result<Message, Fault> {
         let speaker = match self.role.as_deref().unwrap_or_default() {
             "system" => Speaker::System,
-            "user" | "tool" => Speaker::User,
+            "user" => Speaker::User,
             "assistant" => Speaker::Assistant,
+            "tool" => {
+                let (id, name) = (self.tool_call_id.as_deref(), self.tool_name.as_deref());
+                let content = self.content.unwrap_or_default();
+                let result = calls.result(id, name, &content, at.trim_end_matches('.'))?;
+                return Ok(Message {
+                    speaker: Speaker::Assistant,
+                    said: vec![result],
+                });
+            }
             other => {
                 let place = format!("{at}.role");
                 let message = format!(
@@ -77,18 +86,11 @@ impl Turn {
                 return Err(Fault::invalid(&place, message));
             }
         };
-        let mut said = Vec::new();
-        if self.role.as_deref() == Some("tool") {
-            let of = self
-                .tool_name
-                .map_or_else(String::new, |name| format!(" of {name}"));
-            said.push(Said::Text(format!("Result{of}:")));
-        }
         // As Ollama has it, and as the models were trained: what is looked at and listened to comes first.
-        said.extend(shown(self.images, at)?);
+        let mut said = shown(self.images, at)?;
         said.extend(self.content.map(Said::Text));
-        for call in self.tool_calls.iter().flatten() {
-            said.push(Said::Text(call.get("function").unwrap_or(call).to_string()));
+        for (n, call) in self.tool_calls.iter().flatten().enumerate() {
+            said.push(calls.called(call, &format!("{at}tool_calls[{n}]"))?);
         }
         Ok(Message { speaker, said })
     }
@@ -171,6 +173,7 @@ impl Asked {
         let chat = Chat {
             messages,
             shape: shape(self.format)?,
+            tools: tools::offered(self.tools, None, true)?,
             choosing: Choosing {
                 temperature: options.temperature,
                 top_k: options.top_k.map(top_k),
@@ -197,19 +200,23 @@ impl Asked {
         }
         let reply = awaited.whole().await?;
         let text = reply.text.clone().unwrap_or_default();
-        Ok(answered(&script.last(&reply, &text)))
+        let mut line = script.last(&reply, &text);
+        if !reply.calls.is_empty() {
+            line["message"]["tool_calls"] = reply.calls.iter().map(call).collect();
+        }
+        Ok(answered(&line))
     }
 }
 
 pub(super) async fn chat(State(shared): State<Arc<Shared>>, body: Body) -> Result<Response, Fault> {
     let (mut asked, room) = body::json::<Asked>(&shared, body).await?;
-    check_tools(asked.tools.as_deref(), None)?;
     let turns = asked.messages.take().unwrap_or_default();
     if turns.is_empty() {
         return asked.loads(&shared, Form::Chat);
     }
     let turns = turns.into_iter().enumerate();
-    let messages = turns.map(|(at, turn)| turn.message(&format!("messages[{at}].")));
+    let mut calls = Calls::default();
+    let messages = turns.map(|(at, turn)| turn.message(&format!("messages[{at}]."), &mut calls));
     let messages = messages.collect::<Result<_, _>>()?;
     asked.answer(&shared, messages, Form::Chat, room).await
 }
@@ -235,6 +242,8 @@ pub(super) async fn generate(
             "suffix: the model does not insert: leave it out",
         ));
     }
+    // Tools are of conversations.
+    asked.tools = None;
     let prompt = asked.prompt.take().unwrap_or_default();
     let mut said: Vec<Said> = shown(asked.images.take(), "")?;
     if said.is_empty() && prompt.is_empty() {
@@ -255,6 +264,11 @@ pub(super) async fn generate(
     };
     let messages = system.into_iter().chain([user]).collect();
     asked.answer(&shared, messages, Form::Generate, room).await
+}
+
+/// A call: its arguments are an object.
+fn call(call: &ToolCall) -> Value {
+    json!({ "function": { "name": call.name, "arguments": call.arguments } })
 }
 
 /// Which of the two was asked.
@@ -331,7 +345,13 @@ impl Script for Lines {
     }
 
     fn end(&mut self, reply: &Reply, _: &str) -> String {
-        format!("{}\n", self.last(reply, ""))
+        let mut all = String::new();
+        for called in &reply.calls {
+            let mut line = self.form.line(&self.model, "");
+            line["message"]["tool_calls"] = json!([call(called)]);
+            all.push_str(&format!("{line}\n"));
+        }
+        all + &format!("{}\n", self.last(reply, ""))
     }
 
     fn failed(&mut self, fault: &Fault) -> String {

@@ -72,6 +72,7 @@ fn capabilities(card: &ModelCard) -> Vec<&'static str> {
         ("completion", true),
         ("vision", card.sees),
         ("audio", card.hears),
+        ("tools", card.calls),
         ("thinking", card.thinks),
     ];
     all.iter()

@@ -15,8 +15,8 @@ use crate::publish::http::answer::{
     Script, ask, event, is_cut, json as answered, streamed, timing, unix,
 };
 use crate::publish::http::fault::{Dialect, Fault};
-use crate::publish::http::{Shared, body, names};
-use crate::report::chat::{Chat, Choosing, Shape};
+use crate::publish::http::{Shared, body, names, tools};
+use crate::report::chat::{Chat, Choosing, Shape, ToolCall};
 use crate::report::{Payload, Reply};
 
 /// What is asked. Keys that are not here change nothing that could be missed.
@@ -40,6 +40,7 @@ struct Asked {
     response_format: Option<Value>,
     tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
+    parallel_tool_calls: Option<bool>,
     n: Option<i64>,
     logprobs: Option<Value>,
     top_logprobs: Option<i64>,
@@ -158,23 +159,6 @@ pub(super) fn shape(format: Option<Value>, key: &str) -> Result<Option<Shape>, F
     }
 }
 
-/// Tools are not called: an answer in words is one of the answers that a client who offers them has to expect.
-pub(in crate::publish::http) fn check_tools(
-    tools: Option<&[Value]>,
-    choice: Option<&Value>,
-) -> Result<(), Fault> {
-    let offered = tools.is_some_and(|tools| !tools.is_empty());
-    let may = choice
-        .is_none_or(|choice| choice.is_null() || matches!(choice.as_str(), Some("none" | "auto")));
-    if offered && !may {
-        return Err(Fault::invalid(
-            "tool_choice",
-            "tool_choice: this server calls no tools; leave it out, or say \"auto\" or \"none\"",
-        ));
-    }
-    Ok(())
-}
-
 /// Whether the model is to think, where it can be asked for that.
 pub(in crate::publish::http) fn thinks(
     shared: &Shared,
@@ -213,7 +197,7 @@ pub(super) async fn complete(
             "logprobs: probabilities are not told: leave it out",
         ));
     }
-    check_tools(asked.tools.as_deref(), asked.tool_choice.as_ref())?;
+    let several = asked.parallel_tool_calls != Some(false);
     let effort = asked.reasoning_effort.as_deref();
     let wants = asked
         .chat_template_kwargs
@@ -232,6 +216,7 @@ pub(super) async fn complete(
     let chat = Chat {
         messages: messages::of(asked.messages, shared.options.max_media)?,
         shape: shape(asked.response_format, "response_format")?,
+        tools: tools::offered(asked.tools, asked.tool_choice.as_ref(), several)?,
         choosing: Choosing {
             temperature: asked.temperature,
             top_k: asked.top_k.map(top_k),
@@ -276,7 +261,11 @@ struct Completion {
 }
 
 fn finish(reply: &Reply) -> &'static str {
-    if is_cut(reply) { "length" } else { "stop" }
+    match (reply.calls.is_empty(), is_cut(reply)) {
+        (false, _) => "tool_calls",
+        (true, true) => "length",
+        (true, false) => "stop",
+    }
 }
 
 fn usage(reply: &Reply) -> Value {
@@ -321,6 +310,13 @@ impl Completion {
         if let Some(thoughts) = &reply.thoughts {
             message["reasoning_content"] = thoughts.as_str().into();
         }
+        if !reply.calls.is_empty() {
+            let calls = reply.calls.iter().enumerate();
+            message["tool_calls"] = calls.map(|(n, call)| self.call(n, call)).collect();
+            if reply.text.as_deref().unwrap_or_default().is_empty() {
+                message["content"] = Value::Null;
+            }
+        }
         json!({
             "id": self.id,
             "object": "chat.completion",
@@ -335,6 +331,16 @@ impl Completion {
             }],
             "usage": usage(reply),
             "timings": timings(reply),
+        })
+    }
+
+    /// A call: its arguments are a text.
+    fn call(&self, n: usize, call: &ToolCall) -> Value {
+        let arguments = Value::Object(call.arguments.clone()).to_string();
+        json!({
+            "id": format!("{}-{n}", self.id.replacen("chatcmpl-", "call_", 1)),
+            "type": "function",
+            "function": { "name": call.name, "arguments": arguments },
         })
     }
 
@@ -380,9 +386,16 @@ impl Script for Completion {
         if let Some(thoughts) = &reply.thoughts {
             delta["reasoning_content"] = thoughts.as_str().into();
         }
+        // Clients read one call of a chunk.
+        let mut all = String::new();
+        for (n, call) in reply.calls.iter().enumerate() {
+            let mut call = self.call(n, call);
+            call["index"] = n.into();
+            all.push_str(&event(&self.delta(json!({ "tool_calls": [call] }), None)));
+        }
         let mut last = self.delta(delta, Some(finish(reply)));
         last["timings"] = timings(reply);
-        let mut all = event(&last);
+        all.push_str(&event(&last));
         if self.usage {
             let mut chunk = self.chunk(json!([]));
             chunk["usage"] = usage(reply);

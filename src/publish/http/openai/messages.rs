@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::guard::harmless::short;
 use crate::publish::http::fault::Fault;
 use crate::publish::http::media;
+use crate::publish::http::tools::{Calls, is_media, text_of};
 use crate::report::chat::{Message, Said, Speaker};
 
 /// A message.
@@ -15,15 +16,18 @@ pub(super) struct Turn {
     role: Option<String>,
     content: Value,
     tool_calls: Option<Vec<Value>>,
+    function_call: Option<Value>,
+    tool_call_id: Option<String>,
     name: Option<String>,
 }
 
 /// The messages of a request, with at most so many pictures and sounds.
 pub(super) fn of(turns: Vec<Turn>, max_media: usize) -> Result<Vec<Message>, Fault> {
     let mut messages = Vec::with_capacity(turns.len());
+    let mut calls = Calls::default();
     for (at, turn) in turns.into_iter().enumerate() {
         let at = format!("messages[{at}]");
-        messages.push(message(turn, &at)?);
+        messages.push(message(turn, &at, &mut calls)?);
     }
     check(&messages, "messages", max_media)?;
     Ok(messages)
@@ -44,7 +48,7 @@ pub(in crate::publish::http) fn check(
         return Err(Fault::invalid(key, message));
     }
     let media = messages.iter().flat_map(|message| &message.said);
-    let media = media.filter(|said| !matches!(said, Said::Text(_))).count();
+    let media = media.filter(|said| is_media(said)).count();
     if media > max_media {
         let message =
             format!("{key}: {media} pictures and sounds; http.max_media allows {max_media}");
@@ -53,25 +57,26 @@ pub(in crate::publish::http) fn check(
     Ok(())
 }
 
-fn message(turn: Turn, at: &str) -> Result<Message, Fault> {
+fn message(turn: Turn, at: &str, calls: &mut Calls) -> Result<Message, Fault> {
     let role = turn.role.unwrap_or_default();
     let mut said = content(turn.content, &format!("{at}.content"))?;
     let speaker = match role.as_str() {
         "system" | "developer" => Speaker::System,
         "user" => Speaker::User,
         "assistant" => {
-            // What it called stays in what it said, so that results have something to be results of.
-            for call in turn.tool_calls.iter().flatten() {
-                said.push(Said::Text(call.get("function").unwrap_or(call).to_string()));
+            for (n, call) in turn.tool_calls.iter().flatten().enumerate() {
+                said.push(calls.called(call, &format!("{at}.tool_calls[{n}]"))?);
+            }
+            if let Some(call) = turn.function_call.filter(|call| !call.is_null()) {
+                said.push(calls.called(&call, &format!("{at}.function_call"))?);
             }
             Speaker::Assistant
         }
         "tool" | "function" => {
-            let of = turn
-                .name
-                .map_or_else(String::new, |name| format!(" of {name}"));
-            said.insert(0, Said::Text(format!("Result{of}:")));
-            Speaker::User
+            let text = text_of(said, &format!("{at}.content"))?;
+            let (id, name) = (turn.tool_call_id.as_deref(), turn.name.as_deref());
+            said = vec![calls.result(id, name, &text, at)?];
+            Speaker::Assistant
         }
         other => {
             let place = format!("{at}.role");

@@ -22,7 +22,7 @@ use super::answer::{json as answered, unix};
 use super::fault::Fault;
 use super::names;
 
-pub(super) use chat::{Stop, check_tools, max_tokens, seed, thinks, top_k};
+pub(super) use chat::{Stop, max_tokens, seed, thinks, top_k};
 pub(super) use messages::check as check_messages;
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -123,9 +123,9 @@ async fn props(State(shared): State<Arc<Shared>>) -> Response {
         "media_marker": "<__media__>",
         "chat_template": card.template,
         "chat_template_caps": {
-            "supports_tools": false,
-            "supports_tool_calls": false,
-            "supports_parallel_tool_calls": false,
+            "supports_tools": card.calls,
+            "supports_tool_calls": card.calls,
+            "supports_parallel_tool_calls": card.calls,
             "supports_system_role": true,
         },
         "build_info": format!("gemmad {}", env!("CARGO_PKG_VERSION")),

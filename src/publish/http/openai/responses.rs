@@ -9,12 +9,13 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::chat::{check_tools, max_tokens, shape};
+use super::chat::{max_tokens, shape};
 use super::messages;
 use super::responses_stream::Told;
 use crate::guard::harmless::short;
 use crate::publish::http::answer::{ask, json as answered, streamed, unix};
 use crate::publish::http::fault::Fault;
+use crate::publish::http::tools::{self, Calls, text_of};
 use crate::publish::http::{Shared, body, names};
 use crate::report::Payload;
 use crate::report::chat::{Chat, Choosing, Message, Said, Speaker};
@@ -33,6 +34,7 @@ struct Asked {
     reasoning: Option<Reasoning>,
     tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
+    parallel_tool_calls: Option<bool>,
     previous_response_id: Option<String>,
     conversation: Option<Value>,
     background: Option<bool>,
@@ -68,7 +70,9 @@ pub(super) async fn respond(
     if asked.background == Some(true) {
         return Err(refuse("background", "answers are waited for: leave it out"));
     }
-    check_tools(asked.tools.as_deref(), asked.tool_choice.as_ref())?;
+    let several = asked.parallel_tool_calls != Some(false);
+    let shown_tools = json!(asked.tools.as_deref().unwrap_or_default());
+    let tools = tools::offered(asked.tools, asked.tool_choice.as_ref(), several)?;
     let mut said = Vec::new();
     if let Some(text) = &asked.instructions {
         said.push(Message {
@@ -84,6 +88,7 @@ pub(super) async fn respond(
     let chat = Chat {
         messages: said,
         shape: shape(asked.text.and_then(|text| text.format), "text.format")?,
+        tools,
         choosing: Choosing {
             temperature: asked.temperature,
             top_p: asked.top_p,
@@ -112,20 +117,20 @@ pub(super) async fn respond(
             "max_output_tokens": asked.max_output_tokens,
             "model": chosen.name,
             "output": [],
-            "parallel_tool_calls": false,
+            "parallel_tool_calls": several,
             "previous_response_id": null,
             "reasoning": { "effort": null, "summary": null },
             "store": false,
             "temperature": asked.temperature,
             "text": { "format": { "type": "text" } },
-            "tool_choice": "auto",
-            "tools": [],
+            "tool_choice": asked.tool_choice.unwrap_or_else(|| "auto".into()),
+            "tools": shown_tools,
             "top_p": asked.top_p,
             "truncation": "disabled",
             "usage": null,
             "metadata": asked.metadata.unwrap_or_else(|| json!({})),
         }),
-        format!("msg_{job}"),
+        job,
     );
     if stream {
         return Ok(streamed(awaited.begun().await?, told));
@@ -152,8 +157,9 @@ fn input(input: Value) -> Result<Vec<Message>, Fault> {
             ));
         }
     };
+    let mut calls = Calls::default();
     let items = items.into_iter().enumerate();
-    let items = items.map(|(at, item)| message(item, &format!("input[{at}]")));
+    let items = items.map(|(at, item)| message(item, &format!("input[{at}]"), &mut calls));
     Ok(items
         .collect::<Result<Vec<_>, _>>()?
         .into_iter()
@@ -161,18 +167,12 @@ fn input(input: Value) -> Result<Vec<Message>, Fault> {
         .collect())
 }
 
-fn message(mut item: Value, at: &str) -> Result<Option<Message>, Fault> {
+fn message(mut item: Value, at: &str, calls: &mut Calls) -> Result<Option<Message>, Fault> {
     let kind = item
         .get("type")
         .and_then(Value::as_str)
         .unwrap_or("message")
         .to_owned();
-    let text = |item: &Value, key: &str| {
-        item.get(key).map(|value| match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        })
-    };
     let (speaker, said) = match kind.as_str() {
         "message" => {
             let role = item.get("role").and_then(Value::as_str).unwrap_or("user");
@@ -197,12 +197,20 @@ fn message(mut item: Value, at: &str) -> Result<Option<Message>, Fault> {
         }
         // Thoughts are no part of what was said.
         "reasoning" => return Ok(None),
-        "function_call" => (Speaker::Assistant, vec![Said::Text(item.to_string())]),
+        "function_call" => (Speaker::Assistant, vec![calls.called(&item, at)?]),
         "function_call_output" => {
-            let output = text(&item, "output").unwrap_or_default();
+            let place = format!("{at}.output");
+            let output = match item.get_mut("output").map(Value::take) {
+                Some(object @ Value::Object(_)) => object.to_string(),
+                output => text_of(
+                    messages::content(output.unwrap_or_default(), &place)?,
+                    &place,
+                )?,
+            };
+            let id = item.get("call_id").and_then(Value::as_str);
             (
-                Speaker::User,
-                vec![Said::Text(format!("Result:\n{output}"))],
+                Speaker::Assistant,
+                vec![calls.result(id, None, &output, at)?],
             )
         }
         other => {
