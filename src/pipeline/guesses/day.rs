@@ -21,7 +21,7 @@ fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Tokens that were chosen behind a pass, and passes.
+/// Tokens of answers, what ended them not counted, and the passes that they took.
 #[derive(Clone, Copy, Default)]
 struct Count {
     tokens: usize,
@@ -135,11 +135,11 @@ impl Home {
             for &id in &ids[at + 1..=next] {
                 self.guesser.came(&mut open, id);
             }
-            count.tokens += next - at;
             at = next;
         }
         self.guesser.end(&mut open);
         let said = ids.len() - usize::from(!is_bound);
+        count.tokens = said;
         self.guesser.learn(&topic, &ids[..said]);
         count
     }

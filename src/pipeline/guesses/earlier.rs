@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::follow::{common_end, follow, strength};
-use super::{Source, Stand, Topic};
+use super::{STRENGTHS, Source, Stand, Topic};
 
 /// Topics that are known at once.
 const TOPICS: usize = 64;
@@ -75,18 +75,22 @@ impl Answers {
             return strength(share);
         }
         // None began like this: what stood behind the last tokens in one of them.
-        let mut best = (0, 0.0, &[][..]);
+        let (mut longest, mut rests) = (1, Vec::new());
         for answer in latest_first() {
             for end in 1..answer.ids.len() {
                 let agree = common_end(&answer.ids[..end], written, LONGEST);
-                if agree > 0 && (agree, answer.times) > (best.0, best.1) {
-                    best = (agree, answer.times, &answer.ids[end..]);
+                if agree > longest {
+                    rests.clear();
+                    longest = agree;
+                }
+                if agree == longest {
+                    rests.push((&answer.ids[end..], answer.times));
                 }
             }
         }
-        ids.extend(best.2.iter().take(most));
+        let share = follow(&rests, most, ids);
         // Less sure than where the whole answer was the same so far.
-        best.0.saturating_sub(1).min(2)
+        strength(share).min(longest - 1).min(STRENGTHS - 2)
     }
 
     fn learn(&mut self, topic: &Topic, answer: &[u32]) {
