@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import tflite
+
 TOP = Path(__file__).resolve().parents[1]
 DEMO, TINY, TINY4 = TOP / "models/demo", TOP / "tests/fixtures/tiny-a", TOP / "tests/fixtures/tiny-g4a"
 NEXT = b"\n=====\n"
@@ -505,6 +507,23 @@ def doors():
         seed("dbus", name, method.encode() + b"\n" + dictionary(entries))
 
 
+def wake_words():
+    whole = tflite.model()
+    seed("wake", "model", whole)
+    seed("wake", "padded", tflite.model(frames=3, same=True))
+    seed("wake", "one-frame-more", tflite.model(frames=4))
+    seed("wake", "unknown-operator", tflite.model(operator="WHILE"))
+    seed("wake", "weights-of-another-shape", tflite.model(conv=7))
+    seed("wake", "scale-of-nothing", tflite.model(scale=0.0))
+    seed("wake", "variable-of-no-value", tflite.model(variable=b"other"))
+    seed("wake", "cut-off", whole[:len(whole) // 2])
+    seed("wake", "magic-only", whole[:8])
+    micro = {"probability_cutoff": 0.9, "sliding_window_size": 5, "feature_step_size": 10}
+    manifest = {"type": "micro", "wake_word": "Hello", "model": "hello.tflite", "version": 2, "micro": micro}
+    seed("wake", "manifest", json.dumps(manifest))
+    seed("wake", "manifest-beside", json.dumps(manifest | {"model": "../hello.tflite"}))
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
@@ -515,4 +534,5 @@ if __name__ == "__main__":
     sound()
     pictures()
     words()
+    wake_words()
     doors()

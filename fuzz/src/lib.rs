@@ -22,6 +22,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("audio", media::audio),
     ("picture", media::picture),
     ("overview", media::overview),
+    ("wake", media::wake),
     ("schema", words::schema),
     ("regex", words::regex),
     ("settings", words::settings),

@@ -8,6 +8,9 @@ use gemmad::features::audio_file::{AudioLimits, AudioReader};
 use gemmad::features::image::{ImageLimits, LumaImage, Overview, RgbImage};
 use gemmad::features::wav::PcmReader;
 use gemmad::media::Resampling;
+use wake::frontend::Frontend;
+use wake::manifest::Manifest;
+use wake::network::Network;
 
 /// Far below what is accepted otherwise, so that memory beyond it shows.
 const AUDIO: AudioLimits = AudioLimits {
@@ -77,4 +80,22 @@ pub(crate) fn overview(bytes: &[u8]) {
         };
         assert_eq!(overview.picture_px, (whole.width_px, whole.height_px));
     }
+}
+
+/// A wake word's model, or the JSON file beside it: what was taken runs, whatever is heard.
+pub(crate) fn wake(bytes: &[u8]) {
+    if let Err(reason) = Manifest::parse(bytes) {
+        assert!(reason.len() < 1000);
+    }
+    let Ok(mut network) = Network::parse(bytes) else {
+        return;
+    };
+    assert!((1..=100).contains(&network.frames()));
+    let sound: Vec<i16> = (0..4800).map(|i: i32| (i * i) as i16).collect();
+    let mut frames = Vec::new();
+    Frontend::default().push(&sound, &mut |frame| frames.push(*frame));
+    for heard in frames.chunks(network.frames()) {
+        network.run(heard);
+    }
+    network.reset();
 }

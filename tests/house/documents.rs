@@ -175,6 +175,7 @@ pub(crate) fn dead_paths(document: &str, text: &str, exists: impl Fn(&str) -> bo
     let tops = [
         "src/",
         "kernels/",
+        "wake/",
         "tests/",
         "packaging/",
         "tools/",

@@ -24,7 +24,8 @@ fn top() -> &'static Path {
 
 fn sources() -> Vec<File> {
     let rust = |path: &String| {
-        (path.starts_with("src/") || path.starts_with("kernels/src/")) && path.ends_with(".rs")
+        let crates = ["src/", "kernels/src/", "wake/src/"];
+        crates.iter().any(|krate| path.starts_with(krate)) && path.ends_with(".rs")
     };
     let found: Vec<File> = rules::files(top())
         .iter()
@@ -33,7 +34,8 @@ fn sources() -> Vec<File> {
         .collect();
     assert!(
         found.iter().any(|f| f.path == "src/main.rs")
-            && found.iter().any(|f| f.path == "kernels/src/lib.rs"),
+            && found.iter().any(|f| f.path == "kernels/src/lib.rs")
+            && found.iter().any(|f| f.path == "wake/src/lib.rs"),
         "looked in the wrong place"
     );
     found
@@ -166,7 +168,7 @@ fn no_modules_of_a_folder_name_each_other_in_a_circle() {
         assert_eq!(circles(&texts), 0, "{texts:?}");
     }
     let sources = sources();
-    for krate in ["src/", "kernels/src/"] {
+    for krate in ["src/", "kernels/src/", "wake/src/"] {
         let files: Vec<&File> = sources
             .iter()
             .filter(|file| file.path.starts_with(krate))
@@ -546,7 +548,7 @@ fn manifests_keep_the_arithmetic_alone() {
         rules::manifest("Cargo.toml", "[dependencies]\nclap = \"4\"").len(),
         1
     );
-    for path in ["Cargo.toml", "kernels/Cargo.toml"] {
+    for path in ["Cargo.toml", "kernels/Cargo.toml", "wake/Cargo.toml"] {
         assert_none(rules::manifest(
             path,
             &read_to_string(top().join(path)).unwrap(),

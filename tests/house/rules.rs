@@ -127,6 +127,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
         "kernels",
         &["src/model/", "src/pack/", "src/cli/", "src/pipeline"],
     ),
+    ("wake", &["src/capture/", "src/cli/"]),
     // What is printed is made harmless there.
     ("std::io::stdout", &["src/cli/output"]),
     ("core::arch", &["kernels/src/"]),
@@ -148,11 +149,14 @@ const LIST_OF_FAMILIES: &str = "src/model/family.rs";
 pub(crate) const KERNEL_DEPENDENCIES: &[&str] =
     &["bytemuck", "half", "gemm", "libc", "libm", "thiserror"];
 
+/// What the crate of wake words may depend on: nothing that does I/O, and nothing in C.
+const WAKE_DEPENDENCIES: &[&str] = &["libm", "serde", "serde_json", "thiserror"];
+
 /// Files longer than `LONGEST_LINES`, and why cutting them would scatter one thought.
 const LONG_FILES: &[(&str, &str)] = &[];
 const LONGEST_LINES: usize = 450;
 
-/// A source file under `src/` or `kernels/src/`, ready to be judged.
+/// A source file under `src/`, `kernels/src/` or `wake/src/`, ready to be judged.
 pub(crate) struct File {
     /// From the top of the repository, with `/`.
     pub(crate) path: String,
@@ -391,7 +395,7 @@ pub(crate) fn stray_places(path: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// The arithmetic crate depends on `KERNEL_DEPENDENCIES` only, and each crate takes the workspace's lints.
+/// The crates that compute depend on what is listed for them only, and each crate takes the workspace's lints.
 pub(crate) fn manifest(path: &str, text: &str) -> Vec<String> {
     let Ok(manifest) = text.parse::<toml::Table>() else {
         return vec![format!("{path}: is not TOML")];
@@ -406,10 +410,13 @@ pub(crate) fn manifest(path: &str, text: &str) -> Vec<String> {
     }
     let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
     for name in dependencies.into_iter().flat_map(|table| table.keys()) {
-        if path == "kernels/Cargo.toml" && !KERNEL_DEPENDENCIES.contains(&name.as_str()) {
-            found.push(format!(
-                "{path}: `{name}` is none of {KERNEL_DEPENDENCIES:?}"
-            ));
+        let listed = match path {
+            "kernels/Cargo.toml" => KERNEL_DEPENDENCIES,
+            "wake/Cargo.toml" => WAKE_DEPENDENCIES,
+            _ => continue,
+        };
+        if !listed.contains(&name.as_str()) {
+            found.push(format!("{path}: `{name}` is none of {listed:?}"));
         }
     }
     found
