@@ -167,11 +167,18 @@ impl DeviceState {
 pub enum MicrophoneEvent {
     /// The device came, went, or was muted.
     State(DeviceState),
+    /// A wake word was said; [`MicrophoneEvent::SpeechStarted`] follows.
+    Woken {
+        /// As its model's file has it.
+        phrase: String,
+        /// How sure the model is, 0 to 1.
+        score: f64,
+    },
     /// Somebody begins to speak: what is said comes this way, that from before the onset first.
     SpeechStarted(utterance::Receiver),
     /// Nobody speaks any more.
     SpeechEnded,
-    /// A push-to-talk request ended without speech.
+    /// A push-to-talk request, or a wake word, was followed by no speech.
     ListenTimedOut,
     /// How loud it is (RMS of a fifth of a second), dB full scale, minus infinity for digital silence; told while push-to-talk waits
     /// or takes down what is said.

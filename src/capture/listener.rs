@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::level::Meter;
 use super::options::{MicrophoneOptions, Trigger};
 use super::speech::{Gate, Segmenter, SpeechEvent};
+use super::spotter::Spotter;
 use super::supervise::{Backoff, Ended, Teller, Unavailable};
 use crate::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEvent};
 use crate::utterance;
@@ -15,6 +16,9 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// A device that is open and gives nothing for so long has died without telling.
 const SILENT: Duration = Duration::from_secs(5);
+
+/// Samples after which it is looked whether a wake word was said: 20 ms.
+const SPOTTED_SAMPLES: usize = 320;
 
 /// An open source of sound.
 pub(super) trait Sound {
@@ -45,6 +49,8 @@ pub(super) struct Listener {
     /// The device gives sound.
     listening: bool,
     segmenter: Segmenter,
+    /// Listens for wake words; loaded when the device is opened.
+    spotter: Option<Spotter>,
     /// Where what is being said goes.
     speech: Option<utterance::Sender>,
     meter: Meter,
@@ -63,12 +69,16 @@ impl Listener {
         let gate = match config.trigger {
             Trigger::Voice | Trigger::WakePhrase => Gate::Open,
             Trigger::PushToTalk => Gate::PushToTalk,
+            Trigger::WakeWord => Gate::WakeWord {
+                with_word: config.wake.verify,
+            },
         };
         Listener {
             segmenter: Segmenter::new(&config.speech, gate),
             config,
             muted,
             listening: false,
+            spotter: None,
             speech: None,
             meter: Meter::default(),
             backoff: Backoff::new(),
@@ -88,7 +98,8 @@ impl Listener {
                 continue;
             }
             let opened = Instant::now();
-            let Unavailable(reason) = match (self.open)(&self.config) {
+            let sound = self.load().and_then(|()| (self.open)(&self.config));
+            let Unavailable(reason) = match sound {
                 Ok(sound) => match self.listen(sound, controls)? {
                     Some(unavailable) => unavailable,
                     None => continue,
@@ -101,6 +112,19 @@ impl Listener {
             let wait = self.backoff.after(opened.elapsed());
             self.wait(controls, wait)?;
         }
+    }
+
+    /// Loads the wake words, where there are some and it has not been done.
+    fn load(&mut self) -> Result<(), Unavailable> {
+        match &mut self.spotter {
+            Some(spotter) => spotter.reset(),
+            None if self.config.trigger == Trigger::WakeWord => {
+                let spotter = Spotter::load(&self.config.wake);
+                self.spotter = Some(spotter.map_err(|error| Unavailable(error.to_string()))?);
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     /// Reads an open device until it fails (why), or until it is to be closed.
@@ -136,7 +160,10 @@ impl Listener {
                 self.listening = true;
                 self.teller.state(DeviceState::Online)?;
                 self.measure(&samples)?;
-                self.tell(|segmenter, tell| segmenter.push(&samples, tell))?;
+                for piece in samples.chunks(SPOTTED_SAMPLES) {
+                    self.tell(|segmenter, tell| segmenter.push(piece, tell))?;
+                    self.spot(piece)?;
+                }
             } else if heard_at.elapsed() >= SILENT {
                 return Ok(Some(Unavailable(format!(
                     "{} is open and gives no sound: unplug it and plug it in again",
@@ -178,6 +205,19 @@ impl Listener {
             MicrophoneControl::Listen => self.send(MicrophoneEvent::ListenTimedOut)?,
         }
         Ok(())
+    }
+
+    /// Wakes, where a wake word has just been said and nothing is being said to it already.
+    fn spot(&mut self, samples: &[f32]) -> Result<(), Ended> {
+        let woken = self.spotter.as_mut().and_then(|it| it.push(samples));
+        let Some(woken) = woken.filter(|_| !self.segmenter.is_speaking()) else {
+            return Ok(());
+        };
+        self.send(MicrophoneEvent::Woken {
+            phrase: woken.phrase,
+            score: woken.score,
+        })?;
+        self.tell(Segmenter::wake)
     }
 
     /// Tells how loud it is, to whoever pressed the button and looks at a meter.

@@ -16,6 +16,7 @@ mod recording;
 mod replay;
 mod source;
 pub mod speech;
+mod spotter;
 mod still;
 mod supervise;
 mod trial;
@@ -34,7 +35,7 @@ use watcher::Watcher;
 
 pub use camera::{CameraAbout, CameraDevice, CameraFormat, cameras};
 pub use microphone::{MicrophoneDevice, SampleFormats, microphones};
-pub use trial::{hear_once, try_camera, try_microphone};
+pub use trial::{hear_all, hear_once, try_camera, try_microphone};
 
 /// Where events go; false says that nobody takes them any more, and ends the thread.
 ///

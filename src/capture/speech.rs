@@ -20,7 +20,7 @@ pub enum SpeechEvent {
     },
     /// It was too short to be speech.
     Cancelled,
-    /// Push-to-talk waited in vain.
+    /// Push-to-talk, or a wake word, waited in vain.
     ListenTimedOut,
 }
 
@@ -31,7 +31,18 @@ pub enum Gate {
     Open,
     /// The one after [`Segmenter::listen`] does.
     PushToTalk,
+    /// What is said after [`Segmenter::wake`] does, too.
+    WakeWord {
+        /// The wake word is part of the utterance.
+        with_word: bool,
+    },
 }
+
+/// The longest wake words are spoken in so much time, the moment included that it takes to be sure of them.
+const WAKE_WORD_MS: u32 = 2_000;
+
+/// The end of a wake word may still be heard so long after it was known.
+const WAKE_WORD_END_MS: u32 = 200;
 
 /// Cuts a stream into utterances.
 pub struct Segmenter {
@@ -41,6 +52,8 @@ pub struct Segmenter {
     lead: usize,
     max_speech: u64,
     listen_timeout: u64,
+    wake_lead: usize,
+    wake_end: u64,
     gate: Gate,
     /// Push-to-talk: within how many samples an utterance has to begin; `None` where nobody asked.
     window: Option<u64>,
@@ -61,6 +74,12 @@ struct Utterance {
     voiced: u64,
     /// Since the last such frame.
     silence: u64,
+    /// It began with a wake word.
+    woken: bool,
+    /// Until then what is heard is still the wake word.
+    waking: u64,
+    /// Until then it is waited for what follows the wake word.
+    waits: u64,
 }
 
 /// Half a step of 16 bits. What stays below it in front of an utterance is digital silence, and is left out: a microphone gives some
@@ -80,6 +99,11 @@ impl Segmenter {
             lead: samples(config.lead_ms) as usize,
             max_speech: samples(config.max_speech_ms),
             listen_timeout: samples(config.listen_timeout_ms),
+            wake_lead: match gate {
+                Gate::WakeWord { with_word: true } => samples(WAKE_WORD_MS) as usize,
+                _ => samples(config.lead_ms) as usize,
+            },
+            wake_end: samples(WAKE_WORD_END_MS),
             gate,
             window: None,
             pending: Vec::with_capacity(FRAME_SAMPLES),
@@ -108,6 +132,27 @@ impl Segmenter {
     /// is told when none comes in time.
     pub fn listen(&mut self) {
         self.window = Some(self.listen_timeout);
+    }
+
+    /// A wake word was just said: the utterance begins with it, or right behind it, and goes on through the silence before what follows.
+    pub fn wake(&mut self, tell: &mut dyn FnMut(SpeechEvent)) {
+        self.window = None;
+        let early = self.ring.len().saturating_sub(self.wake_lead);
+        self.begin(
+            early,
+            Utterance {
+                woken: true,
+                waking: self.wake_end,
+                waits: self.listen_timeout,
+                ..Utterance::default()
+            },
+            tell,
+        );
+    }
+
+    /// Whether an utterance is being taken down.
+    pub fn is_speaking(&self) -> bool {
+        self.utterance.is_some()
     }
 
     /// Whether push-to-talk waits for an utterance, or takes one.
@@ -145,14 +190,22 @@ impl Segmenter {
         match &mut self.utterance {
             Some(utterance) => {
                 utterance.given += FRAME_SAMPLES as u64;
-                if likely {
+                let waking = utterance.waking > 0;
+                utterance.waking = utterance.waking.saturating_sub(FRAME_SAMPLES as u64);
+                if likely && !waking {
                     utterance.voiced += FRAME_SAMPLES as u64;
                     utterance.silence = 0;
                 } else {
                     utterance.silence += FRAME_SAMPLES as u64;
                 }
                 let truncated = utterance.given >= self.max_speech;
-                let over = truncated || utterance.silence >= self.hangover;
+                let spoken = utterance.voiced >= self.min_speech;
+                if spoken {
+                    utterance.waits = 0;
+                }
+                utterance.waits = utterance.waits.saturating_sub(FRAME_SAMPLES as u64);
+                let waited = utterance.waits == 0;
+                let over = truncated || waited && utterance.silence >= self.hangover;
                 tell(SpeechEvent::Samples(frame.to_vec()));
                 if over && let Some(utterance) = self.utterance.take() {
                     self.close(&utterance, truncated, tell);
@@ -162,18 +215,17 @@ impl Segmenter {
             None => {
                 self.ring.extend(frame);
                 let kept = self.lead + self.detector.doubtful_frames() * FRAME_SAMPLES;
+                let kept = kept.max(self.wake_lead);
                 self.ring.drain(..self.ring.len().saturating_sub(kept));
                 let counts = self.gate == Gate::Open || self.window.is_some();
                 if let Some(speaking) = self.detector.speaking().filter(|_| counts && likely) {
-                    let silent = |x: &f32| x.abs() < DIGITAL_SILENCE;
-                    let samples: Vec<f32> = self.ring.drain(..).skip_while(silent).collect();
-                    self.utterance = Some(Utterance {
-                        given: samples.len() as u64,
+                    let lead = self.lead + self.detector.doubtful_frames() * FRAME_SAMPLES;
+                    let early = self.ring.len().saturating_sub(lead);
+                    let utterance = Utterance {
                         voiced: u64::from(speaking.voiced_frames) * FRAME_SAMPLES as u64,
-                        silence: 0,
-                    });
-                    tell(SpeechEvent::Started);
-                    tell(SpeechEvent::Samples(samples));
+                        ..Utterance::default()
+                    };
+                    self.begin(early, utterance, tell);
                 } else if let Some(left) = &mut self.window {
                     *left = left.saturating_sub(FRAME_SAMPLES as u64);
                     if *left == 0 {
@@ -185,8 +237,23 @@ impl Segmenter {
         }
     }
 
+    /// An utterance begins with what was heard last but for the `early` samples before that.
+    fn begin(&mut self, early: usize, utterance: Utterance, tell: &mut dyn FnMut(SpeechEvent)) {
+        let silent = |x: &f32| x.abs() < DIGITAL_SILENCE;
+        let samples: Vec<f32> = self.ring.drain(..).skip(early).skip_while(silent).collect();
+        self.utterance = Some(Utterance {
+            given: samples.len() as u64,
+            ..utterance
+        });
+        tell(SpeechEvent::Started);
+        tell(SpeechEvent::Samples(samples));
+    }
+
     fn close(&mut self, utterance: &Utterance, truncated: bool, tell: &mut dyn FnMut(SpeechEvent)) {
         if utterance.voiced < self.min_speech {
+            if utterance.woken {
+                tell(SpeechEvent::ListenTimedOut);
+            }
             tell(SpeechEvent::Cancelled);
         } else {
             tell(SpeechEvent::Ended { truncated });

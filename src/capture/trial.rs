@@ -1,4 +1,4 @@
-//! Whether a device can be used, for `gemmad doctor` and `gemmad setup`: opened as the daemon opens it, and read once.
+//! Whether a device can be used, for `gemmad doctor`, `gemmad setup` and `gemmad wake`: opened as the daemon opens it, and read.
 
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,31 @@ pub fn hear_once(
         });
     }
     Ok(said)
+}
+
+/// Opens a microphone and gives `heard` what it gives, 16 kHz mono, until that says false.
+///
+/// # Errors
+/// It cannot be opened, or gives nothing any more; why, and what to do.
+pub fn hear_all(
+    config: &MicrophoneOptions,
+    heard: &mut dyn FnMut(&[f32]) -> bool,
+) -> Result<(), String> {
+    let told = |Unavailable(reason)| reason;
+    let mut sound = super::open_sound(config).map_err(told)?;
+    let mut samples = Vec::new();
+    let mut heard_at = Instant::now();
+    loop {
+        samples.clear();
+        if sound.read(WAIT, &mut samples).map_err(told)?.any {
+            heard_at = Instant::now();
+        } else if heard_at.elapsed() >= TRIED_FOR {
+            return Err(gives_none(config));
+        }
+        if !heard(&samples) {
+            return Ok(());
+        }
+    }
 }
 
 fn gives_none(config: &MicrophoneOptions) -> String {

@@ -19,6 +19,13 @@ impl CheckConfig {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config =
             Config::load(&self.config).map_err(|error| Failure::new(exit::CONFIG, error))?;
+        for microphone in &config.microphone {
+            let words = microphone.wake_words();
+            words.map_err(|reason| {
+                let path = self.config.display();
+                Failure::new(exit::CONFIG, format_args!("{path}: {reason}"))
+            })?;
+        }
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         writeln!(
             output::out(),

@@ -31,6 +31,7 @@ mod run;
 mod service;
 mod setup;
 mod transcribe;
+mod wake;
 mod watch;
 
 use std::borrow::Cow;
@@ -73,6 +74,7 @@ enum Command {
     Run(run::Run),
     Setup(setup::Setup),
     Transcribe(transcribe::Transcribe),
+    Wake(wake::Wake),
     Watch(watch::Watch),
 }
 
@@ -138,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.run(),
         Command::Setup(command) => command.run(),
         Command::Transcribe(command) => command.run(),
+        Command::Wake(command) => command.run(),
         Command::Watch(command) => command.run(),
     };
     match result {

@@ -31,6 +31,11 @@ impl Daemon {
                 microphone.state = state.clone();
                 self.doors.publish(&Report::MicrophoneState { id, state });
             }
+            MicrophoneEvent::Woken { phrase, score } => {
+                log::info!(source = id.as_str(); "woken by {phrase:?} ({score:.2})");
+                self.record.queues.wake_words += 1;
+                microphone.woken = Some(phrase);
+            }
             MicrophoneEvent::SpeechStarted(sound) => {
                 // At the onset, so that it overlaps with the speaking even while the worker is busy.
                 self.loaded.residency.prefetch(Group::Audio);
@@ -42,6 +47,7 @@ impl Daemon {
                 });
                 let work = Work::Utterance(Utterance {
                     speaker: Speaker::Microphone(id),
+                    wake_word: microphone.woken.clone(),
                     sound: Arc::new(sound),
                     heard: None,
                     hearing: None,
@@ -51,6 +57,7 @@ impl Daemon {
             }
             MicrophoneEvent::SpeechEnded => {
                 microphone.utterance = None;
+                microphone.woken = None;
                 self.doors.publish(&Report::Speech {
                     id,
                     speaking: false,
@@ -58,6 +65,9 @@ impl Daemon {
             }
             MicrophoneEvent::ListenTimedOut => {
                 let reason = match microphone.state {
+                    DeviceState::Online if microphone.woken.take().is_some() => {
+                        "nothing was said after the wake word"
+                    }
                     DeviceState::Online => "nothing was said after push-to-talk",
                     DeviceState::Offline { .. } | DeviceState::Off => {
                         "the microphone does not listen"

@@ -27,6 +27,8 @@ pub(super) struct RunningMicrophone {
     pub(super) state: DeviceState,
     /// The job of what somebody says now.
     pub(super) utterance: Option<String>,
+    /// The wake word that was said last, until what followed it is over.
+    pub(super) woken: Option<String>,
 }
 
 /// A camera's thread, what it was started with, and how it is.
@@ -101,6 +103,7 @@ impl Devices {
                         is_left,
                         state: DeviceState::default(),
                         utterance: None,
+                        woken: None,
                     };
                     self.microphones.insert(id.clone(), microphone);
                 }

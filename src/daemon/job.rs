@@ -14,6 +14,9 @@ use crate::utterance::{self, Progress};
 /// heard, and so it is understood as if it were alone, bit by bit.
 pub(super) const PIECE_SAMPLES: usize = 2560;
 
+/// Why an utterance is rejected whose transcript contradicts the wake word.
+pub(super) const NO_WAKE_WORD: &str = "the wake word is not in the transcript";
+
 /// Why work is not done when the daemon ends.
 pub(super) const STOPPING: &str = "the daemon is stopping";
 
@@ -82,6 +85,8 @@ pub(super) enum Work {
 #[derive(Debug)]
 pub(super) struct Utterance {
     pub(super) speaker: Speaker,
+    /// The wake word that it began with.
+    pub(super) wake_word: Option<String>,
     pub(super) sound: Arc<utterance::Receiver>,
     /// Samples that the worker has taken; `None` before it first had it, from when on there has to be sound.
     pub(super) heard: Option<usize>,

@@ -43,7 +43,7 @@ use devices::Devices;
 use doors::Doors;
 use event::{Event, Loaded, Told, WorkerNote};
 use health::HealthMonitor;
-use job::Job;
+use job::{Job, NO_WAKE_WORD};
 use keeping::Keeping;
 use queue::{Limits, Pushed, Queue};
 use reload::Reloads;
@@ -278,6 +278,9 @@ impl Daemon {
         match &report {
             Report::Voice(event) => {
                 self.record.speed(&event.timing);
+                if event.reason.as_deref() == Some(NO_WAKE_WORD) {
+                    self.record.queues.wake_rejects += 1;
+                }
                 // What was decoded and then not meant for the daemon is no error.
                 if event.event_type == EventType::Rejected && event.timing.tokens == 0 {
                     self.record

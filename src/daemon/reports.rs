@@ -55,6 +55,7 @@ pub(super) fn rejected_speech(
         ts: clock::now(),
         clock_synced: clock::is_synced(),
         source: microphone.to_owned(),
+        wake_word: None,
         language: language.unwrap_or_default(),
         text: None,
         command: None,

@@ -303,6 +303,7 @@ impl Daemon {
     fn dictate(&mut self, asker: &Header, dictation: Dictation) {
         self.loaded.residency.prefetch(Group::Audio);
         let work = Work::Utterance(Utterance {
+            wake_word: None,
             speaker: Speaker::Client {
                 language: dictation.language,
             },

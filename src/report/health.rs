@@ -140,6 +140,10 @@ pub struct Queues {
     pub audio_overruns: u64,
     /// Jobs given up because their time was over.
     pub timeouts: u64,
+    /// Wake words that were heard.
+    pub wake_words: u64,
+    /// Those of them that the transcript contradicted.
+    pub wake_rejects: u64,
 }
 
 /// The connection to the broker.

@@ -94,6 +94,9 @@ pub struct VoiceEvent {
     pub source: String,
     /// Spoken language, as configured.
     pub language: String,
+    /// The wake word that it began with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake_word: Option<String>,
     /// What was said; absent where only a command was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,

@@ -38,3 +38,4 @@ mod setup;
 #[path = "../common/terminal.rs"]
 mod terminal;
 mod transcribe;
+mod wake;

@@ -35,5 +35,6 @@ mod talkers;
 #[path = "../common/terminal.rs"]
 mod terminal;
 mod voice;
+mod wake;
 mod watch;
 mod wyoming;

@@ -413,6 +413,20 @@ const COMMANDS: &[(&str, How)] = &[
         "arecord -f S16_LE -r 16000 | gemmad transcribe --model DIR -",
         Runs(&[], "Set the office lamp to twenty percent."),
     ),
+    (
+        "gemmad wake --model okay_nabu.json command.wav",
+        Runs(
+            &[(
+                "gemmad wake --model okay_nabu.json",
+                "cp TOP/fuzz/corpus/wake/seed-model hello.tflite; cp TOP/fuzz/corpus/wake/seed-manifest hello.json; gemmad wake --model hello.json",
+            )],
+            "Hello: highest score",
+        ),
+    ),
+    (
+        "gemmad wake --model okay_nabu.json --device plughw:CARD=Device,DEV=0",
+        Elsewhere("tests/cli/wake.rs", "\"--device\"", "it needs a microphone"),
+    ),
     ("gemmad ask --help", Runs(&[], "--schema")),
     ("gemmad inspect --model DIR", Runs(&[], "MatFormer slices")),
     (

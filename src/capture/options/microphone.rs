@@ -1,6 +1,9 @@
 //! `[[microphone]]`: what is listened to, and when it counts.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
+use wake::WakeWord;
 
 use crate::features::speech_check::check_speech;
 use crate::media::LONGEST_CLIP_S;
@@ -27,6 +30,9 @@ pub struct MicrophoneOptions {
     /// punctuation.
     #[serde(default)]
     pub wake_phrases: Vec<String>,
+    /// With `trigger = "wake_word"`: what wakes it.
+    #[serde(default)]
+    pub wake: WakeOptions,
     /// What is published of what was heard.
     #[serde(default)]
     pub answer: VoiceAnswer,
@@ -74,7 +80,36 @@ pub enum Trigger {
     PushToTalk,
     /// Whatever is said, published only if it begins with a wake phrase.
     WakePhrase,
+    /// What is said after a wake word, which a small model of its own listens for.
+    WakeWord,
 }
+
+/// `[microphone.wake]`: words that wake a microphone.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct WakeOptions {
+    /// JSON files of microWakeWord models (ESPHome's, version 2), each with its `.tflite` file beside it.
+    pub models: Vec<PathBuf>,
+    /// 0 as the files say; up to 1 is woken more easily, down to -1 less.
+    pub sensitivity: f64,
+    /// The transcript has to have the wake word, too; else the event is `rejected`.
+    pub verify: bool,
+}
+
+impl Default for WakeOptions {
+    fn default() -> WakeOptions {
+        WakeOptions {
+            models: Vec::new(),
+            sensitivity: 0.0,
+            verify: true,
+        }
+    }
+}
+
+/// Wake words that a microphone listens for at most: each costs as much as the first.
+const MAX_WAKE_WORDS: usize = 4;
+/// Least of the longest utterances after a wake word, which is part of it.
+const LEAST_WOKEN_MS: u32 = 5_000;
 
 /// What is published of speech.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -153,6 +188,9 @@ impl MicrophoneOptions {
         if let Some(phrase) = self.wake_phrases.iter().find(|phrase| !spoken(phrase)) {
             return Err(format!("wake_phrases has {phrase:?}, which has no word"));
         }
+        if self.trigger == Trigger::WakeWord {
+            self.check_wake_words()?;
+        }
         let speech = &self.speech;
         check_speech(speech.threshold, speech.min_speech_ms)?;
         between("speech.hangover_ms", speech.hangover_ms, 100, 10_000)?;
@@ -181,5 +219,44 @@ impl MicrophoneOptions {
             500,
             600_000,
         )
+    }
+
+    /// Loads the models of its wake words, where it has some: what is said. That they are there is no condition of a configuration, as
+    /// little as that the device is.
+    ///
+    /// # Errors
+    /// One cannot be read, or is none; one line.
+    pub fn wake_words(&self) -> Result<Vec<String>, String> {
+        let load = |model: &PathBuf| match WakeWord::load(model, self.wake.sensitivity) {
+            Ok(word) => Ok(word.phrase().to_owned()),
+            Err(error) => Err(format!("microphone `{}`: wake.models: {error}", self.id)),
+        };
+        match self.trigger {
+            Trigger::WakeWord => self.wake.models.iter().map(load).collect(),
+            Trigger::Voice | Trigger::PushToTalk | Trigger::WakePhrase => Ok(Vec::new()),
+        }
+    }
+
+    fn check_wake_words(&self) -> Result<(), String> {
+        let wake = &self.wake;
+        if !(1..=MAX_WAKE_WORDS).contains(&wake.models.len()) {
+            return Err(format!(
+                "trigger is \"wake_word\", which needs 1 to {MAX_WAKE_WORDS} models in wake.models; docs/wake.md says where there are some"
+            ));
+        }
+        between("wake.sensitivity", wake.sensitivity, -1.0, 1.0)?;
+        if wake.verify && self.answer == VoiceAnswer::Command {
+            return Err(
+                "wake.verify looks for the wake word in the transcript; answer = \"command\" makes none: take \"both\", or verify = false"
+                    .into(),
+            );
+        }
+        if self.speech.max_speech_ms < LEAST_WOKEN_MS {
+            return Err(format!(
+                "speech.max_speech_ms is {}; with a wake word, which is part of it, it must be at least {LEAST_WOKEN_MS}",
+                self.speech.max_speech_ms
+            ));
+        }
+        Ok(())
     }
 }

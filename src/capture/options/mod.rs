@@ -6,7 +6,9 @@ mod microphone;
 use std::collections::BTreeSet;
 
 pub use camera::{CameraOptions, CameraType};
-pub use microphone::{MicrophoneOptions, MicrophoneType, SpeechDetection, Trigger, VoiceAnswer};
+pub use microphone::{
+    MicrophoneOptions, MicrophoneType, SpeechDetection, Trigger, VoiceAnswer, WakeOptions,
+};
 
 /// Longest id of a microphone or a camera: topics and names of Home Assistant's devices are made of it.
 const MAX_ID_BYTES: usize = 64;

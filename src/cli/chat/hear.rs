@@ -113,7 +113,9 @@ fn utterance(
                     }));
                 }
             }
-            MicrophoneEvent::State(DeviceState::Off) | MicrophoneEvent::Overrun => {}
+            MicrophoneEvent::State(DeviceState::Off)
+            | MicrophoneEvent::Woken { .. }
+            | MicrophoneEvent::Overrun => {}
         }
     }
 }

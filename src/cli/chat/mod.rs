@@ -25,6 +25,8 @@ use partner::{Partner, Settings};
 use prompt::{Input, Prompt};
 use session::Session;
 
+pub(super) use model::any_microphone;
+
 /// Talk with a model in the terminal
 ///
 /// The answer is printed as it comes, and what was said before is known. Without --model it is the running daemon that answers, which has a model in

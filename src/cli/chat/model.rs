@@ -185,7 +185,7 @@ impl Partner for Model {
 }
 
 /// The one of the system, or the ALSA device that was named.
-fn any_microphone(device: Option<&str>) -> MicrophoneOptions {
+pub(in crate::cli) fn any_microphone(device: Option<&str>) -> MicrophoneOptions {
     MicrophoneOptions {
         id: "microphone".to_owned(),
         name: None,
@@ -193,6 +193,7 @@ fn any_microphone(device: Option<&str>) -> MicrophoneOptions {
         device: device.unwrap_or("default").to_owned(),
         trigger: Trigger::Voice,
         wake_phrases: Vec::new(),
+        wake: Default::default(),
         answer: VoiceAnswer::Transcript,
         language: "English".to_owned(),
         speech: SpeechDetection::default(),

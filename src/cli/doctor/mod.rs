@@ -164,6 +164,9 @@ impl Doctor {
             tell(services::http(&config.http, running))?;
             for microphone in &config.microphone {
                 tell(sources::microphone(microphone, running))?;
+                if let Some(finding) = sources::wake_words(microphone) {
+                    tell(finding)?;
+                }
             }
             for camera in &config.camera {
                 tell(sources::camera(camera, &config.limits.image, running))?;

@@ -31,6 +31,23 @@ pub(in crate::cli) fn microphone(microphone: &MicrophoneOptions, running: bool) 
     }
 }
 
+/// Loads the models of its wake words, where it has some.
+pub(super) fn wake_words(microphone: &MicrophoneOptions) -> Option<Finding> {
+    let id = &microphone.id;
+    match microphone.wake_words() {
+        Ok(words) if words.is_empty() => None,
+        Ok(words) => Some(Finding::ok(
+            "wake words",
+            format!("{id} is woken by {}", words.join(", ")),
+        )),
+        Err(reason) => Some(Finding::failing(
+            "wake words",
+            reason,
+            "docs/wake.md says where there are models",
+        )),
+    }
+}
+
 /// Takes a picture. A device that is taken is no fault while a daemon is `running`.
 pub(super) fn camera(camera: &CameraOptions, limits: &ImageLimits, running: bool) -> Finding {
     match try_camera(camera, limits) {

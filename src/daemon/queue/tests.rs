@@ -49,6 +49,7 @@ fn job(id: &str, work: Work) -> Job {
 fn speak(queue: &Arc<Queue>, id: &str) -> utterance::Sender {
     let (sender, sound) = utterance::channel();
     let work = Work::Utterance(Utterance {
+        wake_word: None,
         speaker: Speaker::Microphone(id.to_owned()),
         sound: Arc::new(sound),
         heard: None,
@@ -208,6 +209,7 @@ fn utterances_are_bounded_in_number_and_memory_and_cost_requests_no_room() {
     let refused = |queue: &Arc<Queue>| {
         let (sender, sound) = utterance::channel();
         let work = Work::Utterance(Utterance {
+            wake_word: None,
             speaker: Speaker::Microphone("c".to_owned()),
             sound: Arc::new(sound),
             heard: None,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Task;
-use super::wake_phrase::after_wake_phrase;
+use super::wake_phrase::{after_wake_phrase, after_wake_word};
 use crate::capture::options::{Trigger, VoiceAnswer};
 use crate::daemon::clock;
 use crate::daemon::hearing::Hearing;
-use crate::daemon::job::{PIECE_SAMPLES, Speaker, Utterance};
+use crate::daemon::job::{NO_WAKE_WORD, PIECE_SAMPLES, Speaker, Utterance};
 use crate::features::speech_check::SpeechCheck;
 use crate::media::SAMPLE_RATE_HZ;
 use crate::pipeline::commands::{CommandGrammar, Understanding};
@@ -174,8 +174,8 @@ impl Task<'_> {
                 self.end(self.reply(Ok(Some(answer)), spoken.ended_at));
             }
             (Ok(answer), Speaker::Microphone(id)) => {
-                match self.understand(id, straight.as_deref(), answer, spoken) {
-                    Ok(understood) => self.tell_heard(id, spoken, understood),
+                match self.understand(id, utterance, straight.as_deref(), answer, spoken) {
+                    Ok(understood) => self.tell_heard(id, utterance, spoken, understood),
                     Err(error) => self.give_up(utterance, spoken, error),
                 }
             }
@@ -186,6 +186,7 @@ impl Task<'_> {
     fn understand(
         &mut self,
         microphone: &str,
+        utterance: &Utterance,
         straight: Option<&CommandGrammar>,
         answer: Answer,
         spoken: Spoken,
@@ -199,17 +200,26 @@ impl Task<'_> {
             return Ok(Understood::of(EventType::Rejected, answer, timing));
         };
         let heard = answer.text.trim().to_owned();
-        let said = match config.trigger {
-            Trigger::WakePhrase => match after_wake_phrase(&heard, &config.wake_phrases) {
-                Some(rest) => rest.to_owned(),
-                // What was not meant for the daemon is not published.
-                None => {
-                    let mut rejected = Understood::of(EventType::Rejected, answer, timing);
-                    rejected.reason = Some("no wake phrase".to_owned());
-                    return Ok(rejected);
+        let said = match (config.trigger, &utterance.wake_word) {
+            (Trigger::WakePhrase, _) => {
+                after_wake_phrase(&heard, &config.wake_phrases).ok_or("no wake phrase")
+            }
+            (Trigger::WakeWord, Some(word)) if config.wake.verify => {
+                match after_wake_word(&heard, word).ok_or(NO_WAKE_WORD) {
+                    Ok("") => Err("nothing was said after the wake word"),
+                    said => said,
                 }
-            },
-            Trigger::Voice | Trigger::PushToTalk => heard,
+            }
+            _ => Ok(heard.as_str()),
+        };
+        let said = match said {
+            Ok(said) => said.to_owned(),
+            // What was not meant for the daemon is not published.
+            Err(reason) => {
+                let mut rejected = Understood::of(EventType::Rejected, answer, timing);
+                rejected.reason = Some(reason.to_owned());
+                return Ok(rejected);
+            }
         };
         let commands = settings.commands.as_ref();
         let Some(commands) = commands.filter(|_| config.answer == VoiceAnswer::Both) else {
@@ -267,7 +277,7 @@ impl Task<'_> {
                     matformer: self.settings().matformer.clone().unwrap_or_default(),
                     timing: ReportTiming::default(),
                 };
-                self.tell_heard(id, spoken, understood);
+                self.tell_heard(id, utterance, spoken, understood);
             }
         }
     }
@@ -279,7 +289,13 @@ impl Task<'_> {
         );
     }
 
-    fn tell_heard(&mut self, microphone: &str, spoken: Spoken, understood: Understood) {
+    fn tell_heard(
+        &mut self,
+        microphone: &str,
+        utterance: &Utterance,
+        spoken: Spoken,
+        understood: Understood,
+    ) {
         let seconds = spoken.seconds();
         let config = self.settings().microphone(microphone);
         let language = config
@@ -300,6 +316,7 @@ impl Task<'_> {
             clock_synced: clock::is_synced(),
             source: microphone.to_owned(),
             language,
+            wake_word: utterance.wake_word.clone(),
             text: understood.text,
             command: understood.command,
             confidence: understood.confidence,

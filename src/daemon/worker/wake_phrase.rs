@@ -1,4 +1,4 @@
-//! Whether what was heard begins with a wake phrase.
+//! Whether what was heard begins with a wake phrase, or has a wake word in it.
 
 /// What was said after one of the phrases; case and punctuation do not count. `None` where it begins with none of them.
 pub(super) fn after_wake_phrase<'a>(heard: &'a str, phrases: &[String]) -> Option<&'a str> {
@@ -31,6 +31,57 @@ fn after_phrase<'a>(heard: &'a str, phrase: &str) -> Option<&'a str> {
     next.is_none().then_some("")
 }
 
+/// Share of a wake word's letters that a transcript may have otherwise: names are written as they sound.
+const OTHERWISE: usize = 40;
+
+/// What was said after a wake word that a model heard; `None` where the transcript has nothing like it.
+///
+/// It begins and ends with words of the transcript, anywhere in it, since something else may have been said before; the likest
+/// counts, and of such the first.
+pub(super) fn after_wake_word<'a>(heard: &'a str, word: &str) -> Option<&'a str> {
+    let wanted = letters(word);
+    let length = wanted.chars().count();
+    let most = length * OTHERWISE / 100;
+    let words = words(heard);
+    let mut best: Option<(usize, usize)> = None;
+    for start in 0..words.len() {
+        let mut said = String::new();
+        for &(from, to) in &words[start..] {
+            said.push_str(&letters(&heard[from..to]));
+            if said.chars().count() > length + most {
+                break;
+            }
+            let apart = strsim::levenshtein(&wanted, &said);
+            if apart <= most && best.is_none_or(|(other, _)| apart < other) {
+                best = Some((apart, to));
+            }
+        }
+    }
+    let (_, end) = best?;
+    Some(heard[end..].trim_start_matches(|c: char| !c.is_alphanumeric()))
+}
+
+fn letters(text: &str) -> String {
+    let counts = text.chars().filter(|c| c.is_alphanumeric());
+    counts.flat_map(char::to_lowercase).collect()
+}
+
+/// Where each word begins and ends.
+fn words(text: &str) -> Vec<(usize, usize)> {
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    let mut inside = false;
+    for (at, c) in text.char_indices() {
+        let end = at + c.len_utf8();
+        match (c.is_alphanumeric(), found.last_mut()) {
+            (true, Some(last)) if inside => last.1 = end,
+            (true, _) => found.push((at, end)),
+            (false, _) => {}
+        }
+        inside = c.is_alphanumeric();
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +99,32 @@ mod tests {
         assert_eq!(rest("Computers are fun."), None);
         assert_eq!(rest("Turn on the light."), None);
         assert_eq!(rest("Hey"), None);
+    }
+
+    #[test]
+    fn a_wake_word_is_found_as_it_sounds() {
+        for (heard, word, rest) in [
+            (
+                "Okay Nabu, turn on the light.",
+                "Okay Nabu",
+                Some("turn on the light."),
+            ),
+            ("OK, Naboo! Turn it off.", "Okay Nabu", Some("Turn it off.")),
+            (
+                "So he said no. Okay nabu what time is it?",
+                "Okay Nabu",
+                Some("what time is it?"),
+            ),
+            ("Alexa", "Alexa", Some("")),
+            ("Alexas Licht an", "Alexa", Some("Licht an")),
+            ("Hey Jarvis.", "Hey Jarvis", Some("")),
+            ("Hej Jarvis, tænd lyset", "Hey Jarvis", Some("tænd lyset")),
+            ("The boat was blue.", "Okay Nabu", None),
+            ("He is a relative of mine.", "Alexa", None),
+            ("They started it.", "Hey Jarvis", None),
+            ("", "Alexa", None),
+        ] {
+            assert_eq!(after_wake_word(heard, word), rest, "{heard}");
+        }
     }
 }

@@ -270,6 +270,16 @@ fn written(shared: &Shared, health: &Value) -> String {
     );
     for (name, help, path) in [
         (
+            "gemmad_wake_words_total",
+            "Wake words that were heard.",
+            "/queues/wake_words",
+        ),
+        (
+            "gemmad_wake_rejects_total",
+            "Those of them that the transcript contradicted.",
+            "/queues/wake_rejects",
+        ),
+        (
             "gemmad_ple_rows_total",
             "Rows of per-layer embeddings that were needed.",
             "/ple_rows",

@@ -3,6 +3,7 @@
 mod check;
 mod sounds;
 mod tones;
+mod woken;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

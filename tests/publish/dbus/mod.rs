@@ -22,6 +22,7 @@ pub(crate) fn voice(text: &str) -> Report {
         ts: "2026-11-24T12:00:01+01:00".to_owned(),
         clock_synced: true,
         source: "front-room".to_owned(),
+        wake_word: None,
         language: "English".to_owned(),
         text: Some(text.to_owned()),
         command: None,

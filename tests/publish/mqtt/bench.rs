@@ -146,6 +146,7 @@ pub(crate) fn voice(id: &str, text: &str) -> Report {
         ts: "2026-11-23T15:40:00.120+01:00".to_owned(),
         clock_synced: true,
         source: "kitchen".to_owned(),
+        wake_word: None,
         language: "English".to_owned(),
         text: Some(text.to_owned()),
         command: None,

@@ -428,6 +428,7 @@ function health(told) {
     State: [told.state, ...(told.degraded ?? [])].join("; "),
     Queue: `${queues.jobs ?? 0} waiting or running`,
     Dropped: dropped.filter(([, count]) => count).map(([what, count]) => `${count} ${what}`).join(", ") || "nothing",
+    ...(queues.wake_words ? { "Wake words": `${queues.wake_words} heard, ${queues.wake_rejects} contradicted by the transcript` } : {}),
     Speed: `${number(told.tokens_per_second, 1)} tokens/s, prompt ${number(told.prefill_tokens_per_second, 1)} tokens/s`,
     Temperature: warm ?? "no sensor",
     Memory: `${number(told.rss_mib)} MiB, of it ${number(told.anonymous_mib)} MiB that no file is behind`,

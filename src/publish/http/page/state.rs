@@ -227,6 +227,7 @@ mod tests {
             ts: String::new(),
             clock_synced: true,
             source: microphone.to_owned(),
+            wake_word: None,
             language: "English".to_owned(),
             text: Some("words".to_owned()),
             command: None,
