@@ -74,6 +74,7 @@ if command -v dpkg-query >/dev/null; then
     fi
     [ $tests = no ] || packages+=(
         util-linux-extra # fincore, which tells the tests what the page cache holds
+        espeak-ng # says wake words
         sox libsox-fmt-base libsox-fmt-mp3 # writes the audio files that the tests read, in every format
         openssl # certificates for the broker
         python3-venv # has the hub's own client, and jiwer, which counts word errors, too

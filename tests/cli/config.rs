@@ -43,6 +43,7 @@ fn assert_names_every_key(known: &str, reference: &str) {
         "threads",
         "microphone",
         "speech",
+        "wake",
         "camera",
         "motion",
         "command",
@@ -103,7 +104,8 @@ fn the_examples_of_devices_are_complete_and_hold_the_defaults() {
         .microphone
         .remove(0);
     let minimal = "[[microphone]]\nid = \"kitchen\"\ndevice = \"plughw:CARD=Device,DEV=0\"\n\
-        name = \"Kitchen\"\nwake_phrases = [\"hello board\"]";
+        name = \"Kitchen\"\nwake_phrases = [\"hello board\"]\n\
+        wake.models = [\"/etc/gemmad/wake/okay_nabu.json\"]";
     assert_eq!(microphone, parse(minimal).unwrap().microphone.remove(0));
     assert_names_every_key(&format!("{microphone:?}"), &reference());
 
