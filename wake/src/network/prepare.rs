@@ -174,6 +174,9 @@ pub(super) fn quantize(bound: &Bound<'_, '_>) -> Result<Box<[i8; 256]>, ModelErr
     }))
 }
 
+/// Channels of a depthwise convolution that are computed together.
+const LANES: usize = 8;
+
 /// Weights and biases of an operator, and how its sums are rounded.
 fn product(
     bound: &Bound<'_, '_>,
@@ -219,6 +222,8 @@ fn product(
         };
         bias[channel] = bias[channel].wrapping_sub(from.zero_point * i32::from(*weight));
     }
+    // TensorFlow Lite computes depthwise convolutions eight channels at a time, and rounds those that are left over otherwise.
+    let away = |i: usize| matches!(sums, Sums::OwnChannel(_)) && i >= channels / LANES * LANES;
     let at = |x: f32| (x / to.scale).round_ties_even() as i32;
     let within = |x: i32| x.saturating_add(to.zero_point).clamp(-128, 127);
     let (lowest, highest) = match activation {
@@ -237,7 +242,8 @@ fn product(
         rounding: Rounding {
             factors: scales
                 .iter()
-                .map(|scale| Factor::new(factor(scale)))
+                .enumerate()
+                .map(|(i, scale)| Factor::new(factor(scale), away(i)))
                 .collect(),
             zero_point: to.zero_point,
             lowest,

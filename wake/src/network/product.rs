@@ -54,11 +54,13 @@ pub(super) struct Factor {
     mantissa: i64,
     left: u32,
     right: u32,
+    /// Of two integers that are equally near to a negative number, it takes the lower one.
+    away: bool,
 }
 
 impl Factor {
-    /// The factor nearest to `x`, which is positive and below 2^16.
-    pub(super) fn new(x: f64) -> Factor {
+    /// The factor nearest to `x`, which is positive and below 2^16; `away` as the field.
+    pub(super) fn new(x: f64, away: bool) -> Factor {
         let (mantissa, exponent) = libm::frexp(x);
         let rounded = libm::round(mantissa * f64::from(1_u32 << 31)) as i64;
         // Half of 2 is 1: the next exponent's.
@@ -70,16 +72,18 @@ impl Factor {
             mantissa,
             left: exponent.clamp(0, 16) as u32,
             right: (-exponent).clamp(0, 62) as u32,
+            away,
         }
     }
 
-    /// The product, rounded once to 31 bits and once more to an integer, upwards where it lies between two.
+    /// The product, rounded once to 31 bits and once more to an integer.
     fn times(self, sum: i32) -> i32 {
         let (least, most) = (i64::from(i32::MIN), i64::from(i32::MAX));
         let sum = (i64::from(sum) << self.left).clamp(least, most);
         let high = (sum * self.mantissa + (1 << 30)) >> 31;
         let half = (1_i64 << self.right) >> 1;
-        ((high + half) >> self.right) as i32
+        let lower = i64::from(self.away && high < 0 && half > 0);
+        ((high + half - lower) >> self.right) as i32
     }
 }
 
