@@ -36,7 +36,7 @@ fuzz: ## damaged files and hostile messages, thought up by libFuzzer: MINUTES=n 
 	tools/install-build-deps.sh fuzz
 	tools/fuzz.py --minutes $(or $(MINUTES),1) --jobs $(or $(JOBS),1) $(TARGETS)
 
-ha-test: ## the daemon with a real Home Assistant and the blueprints (installs Home Assistant into target/ha-venv; needs Python 3.13)
+ha-test: ## the daemon with a real Home Assistant and the blueprints: 2025.4 (installed into target/ha-venv; needs Python 3.13), and as root a current one
 	tools/install-build-deps.sh ha
 	cargo build --locked --release --bin gemmad
 	tools/ha-test.sh $(release)

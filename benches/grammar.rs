@@ -31,8 +31,13 @@ fn main() {
         status_mb("VmRSS") - before_mb
     );
     let config = Config::load(Path::new("config/examples/demo-commands.toml")).unwrap();
-    let commands =
-        CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar).unwrap();
+    let commands = CommandGrammar::new(
+        &config.command,
+        None,
+        &config.commands,
+        &config.limits.grammar,
+    )
+    .unwrap();
     let limits = GrammarLimits::default();
     let object = json!({ "type": "object", "properties": { "note": { "type": "string" } },
         "required": ["note"], "additionalProperties": false });

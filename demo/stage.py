@@ -292,10 +292,10 @@ class Stage:
         if self.daemon is not None and self.daemon.poll() is not None:
             raise Trouble(f"the daemon ended with exit code {self.daemon.returncode}")
 
-    def publish(self, topic, payload):
+    def publish(self, topic, payload, retain=False):
         """By mosquitto_pub."""
         text = payload if isinstance(payload, str) else json.dumps(payload)
-        argv = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(self.port), "-q", "1", "-t", topic]
+        argv = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(self.port), "-q", "1", "-t", topic, *(["-r"] if retain else [])]
         subprocess.run([*argv, *(["-m", text] if text else ["-n"])], check=True, timeout=20)
 
     def close(self):

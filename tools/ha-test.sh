@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `make ha-test`: the daemon with a real Home Assistant Core, which is installed into target/ha-venv once.
+# `make ha-test`: the daemon with a real Home Assistant Core, which is installed into target/ha-venv once; then, as root, with a current
+# one in a Debian of its own (tools/clients-ha.sh), spoken to by the current Wyoming client.
 #   ha-test.sh GEMMAD [PICTURE.png]     with a second argument, Chromium takes a picture of a device's page
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,4 +34,14 @@ if ! cmp -s "$requirements" "$stamp"; then
     "$venv/bin/pip" install --quiet --constraint "$constraints" --requirement "$requirements"
     cp "$requirements" "$stamp"
 fi
-exec "$venv/bin/python" tests/homeassistant "$@"
+"$venv/bin/python" tests/homeassistant "$@"
+
+if [ "$(id -u)" != 0 ] || ! command -v mmdebstrap >/dev/null; then
+    echo "ha-test: a current Home Assistant needs root and mmdebstrap, and is left out"
+    exit
+fi
+root=$(tools/clients-ha.sh)
+client=$(grep '^wyoming==' tests/clients/requirements-homeassistant.txt)
+target=$venv/$client
+[ -d "$target" ] || "$venv/bin/pip" install --quiet --no-deps --target "$target" "$client"
+PYTHONPATH=$target exec "$venv/bin/python" tests/homeassistant --root "$root" "$@"

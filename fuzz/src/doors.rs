@@ -171,7 +171,7 @@ fn reply(request: &Request) -> Option<JobUpdate> {
             }
             "heard".to_owned()
         }
-        Payload::Recognize { text } => text.clone(),
+        Payload::Recognize { text, .. } => text.clone(),
         _ => return None,
     };
     let reply = Reply {

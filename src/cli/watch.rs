@@ -167,9 +167,10 @@ fn told(topic: &str, payload: &[u8], value: &Value) -> Option<String> {
     let source = || format!("{} {}", parts[0], parts[1]);
     Some(match parts.as_slice() {
         ["mic" | "camera", _, "event"] => {
-            let command = match &value["command"] {
-                Value::Null => String::new(),
-                command => format!(" {command}"),
+            let command = match (&value["commands"], &value["command"]) {
+                (Value::Null, Value::Null) => String::new(),
+                (Value::Null, command) => format!(" {command}"),
+                (several, _) => format!(" {several}"),
             };
             let said = [text("text"), text("caption"), text("reason")];
             let said: Vec<&str> = said.into_iter().filter(|said| !said.is_empty()).collect();
@@ -180,6 +181,11 @@ fn told(topic: &str, payload: &[u8], value: &Value) -> Option<String> {
                 said.join("; "),
                 latency(value)
             )
+        }
+        ["mic", _, "reply"] => {
+            let plain = || String::from_utf8_lossy(payload).into_owned();
+            let reply = value["text"].as_str().map_or_else(plain, str::to_owned);
+            format!("{}: answered: {reply}", source())
         }
         ["mic", _, "speech"] | ["camera", _, "motion"] => {
             let on = payload == b"ON";
@@ -229,6 +235,10 @@ mod tests {
         assert_eq!(
             line("response/describe", error).unwrap(),
             "response describe: no camera"
+        );
+        assert_eq!(
+            told("mic/hall/reply", b"It is off.", &Value::Null).unwrap(),
+            "mic hall: answered: It is off."
         );
         assert_eq!(
             told("camera/door/motion", b"ON", &Value::Null).unwrap(),

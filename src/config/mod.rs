@@ -6,6 +6,7 @@ mod daemon;
 mod mistake;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -17,7 +18,9 @@ use crate::guard::secret::without_secrets;
 use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
 use crate::model::weights::PleOptions;
-use crate::pipeline::commands::{Command, CommandGrammar, Commands};
+use crate::pipeline::commands::{
+    Command, CommandGrammar, Commands, Home, HomeAssistant, NamesFrom,
+};
 use crate::pipeline::{AudioSection, GuessOptions, PrefixCacheOptions, VisionSection};
 use crate::publish::dbus::DbusOptions;
 use crate::publish::http::HttpServerOptions;
@@ -60,6 +63,8 @@ pub struct Config {
     pub command: Vec<Command>,
     /// How the model is asked for a command.
     pub commands: Commands,
+    /// What may be commanded of Home Assistant.
+    pub homeassistant: HomeAssistant,
     /// The broker.
     pub mqtt: MqttOptions,
     /// The bus.
@@ -138,8 +143,23 @@ impl Config {
         config.speech.check().map_err(bad)?;
         config.guess.check().map_err(bad)?;
         if !config.command.is_empty() {
-            CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar)
+            let limits = &config.limits.grammar;
+            CommandGrammar::new(&config.command, None, &config.commands, limits)
                 .map_err(|error| bad(error.to_string()))?;
+        }
+        config.homeassistant.check().map_err(bad)?;
+        if config.homeassistant.names != NamesFrom::Off {
+            // What the names will be added to: a clash shows before they come.
+            let home = Some((Arc::new(Home::default()), &config.homeassistant));
+            let limits = &config.limits.grammar;
+            CommandGrammar::new(&config.command, home, &config.commands, limits)
+                .map_err(|error| bad(error.to_string()))?;
+        }
+        if config.homeassistant.names == NamesFrom::Mqtt && !config.mqtt.enabled {
+            return Err(bad(
+                "homeassistant.names is \"mqtt\", but mqtt.enabled is false: the names come from the broker"
+                    .to_owned(),
+            ));
         }
         options::check(&config.microphone, &config.camera).map_err(bad)?;
         let microphones = config.microphone.iter().map(|found| found.id.as_str());

@@ -1,6 +1,6 @@
 //! The state directory: there, for this user only, and for this process only.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{DaemonError, state};
 use crate::config::Config;
@@ -23,4 +23,10 @@ pub(super) fn take(directory: &Path, config: &Config) -> Result<Option<Lock>, Da
         directory: directory.to_owned(),
         reason,
     })
+}
+
+/// The directory of switches: the one that systemd made, else the packaged one.
+pub fn default_state_directory() -> PathBuf {
+    std::env::var_os("STATE_DIRECTORY")
+        .map_or_else(|| Path::new("/var/lib/gemmad").to_owned(), PathBuf::from)
 }

@@ -67,7 +67,7 @@ fn places() -> Vec<Place> {
     vec![
         Place::new("mqtt", Upkeep::Reloaded(|old, new| old.mqtt != new.mqtt), |c| c.mqtt.enabled, move |c, inside| mqtt::open(&c.mqtt, inside, &answers)),
         Place::new("bus", Upkeep::Retried(|new, old| kept("[dbus]", &mut new.dbus, &old.dbus)), |c| c.dbus.enabled, |c, inside| dbus::open(&c.dbus, inside)),
-        Place::new("wyoming", Upkeep::None(|new, old| kept("[wyoming]", &mut new.wyoming, &old.wyoming)), |c| c.wyoming.enabled, |c, inside| wyoming::open(&c.wyoming, inside)),
+        Place::new("wyoming", Upkeep::None(|new, old| kept("[wyoming]", &mut new.wyoming, &old.wyoming)), |c| c.wyoming.enabled, |c, inside| wyoming::open(&c.wyoming, c.speech.threshold, inside)),
         Place::new("http", Upkeep::None(|new, old| kept("[http]", &mut new.http, &old.http)), |c| c.http.enabled, |c, inside| http::open(&c.http, inside)),
     ]
 }

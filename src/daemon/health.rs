@@ -83,6 +83,7 @@ impl Daemon {
             self.monitor.vitals_read = Instant::now();
             self.look_at_the_board();
         }
+        self.use_names();
         if self.keeping.tick() {
             self.state_file.save(&self.switches);
             self.publish_switches();

@@ -20,6 +20,9 @@ pub(super) const NO_WAKE_WORD: &str = "the wake word is not in the transcript";
 /// Why work is not done when the daemon ends.
 pub(super) const STOPPING: &str = "the daemon is stopping";
 
+/// Why no sentence is a command.
+pub(super) const NO_COMMAND: &str = "there is no command: add [[command]] to gemmad.toml, or set homeassistant.names and publish the names";
+
 /// How urgent work is, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
@@ -78,7 +81,11 @@ pub(super) enum Work {
     /// Attached audio.
     Transcribe(Transcribe),
     /// A sentence that may be one of the commands.
-    Recognize { text: String },
+    Recognize {
+        text: String,
+        /// Where it was said, as Home Assistant calls it; the nearest first.
+        speaker: Vec<String>,
+    },
 }
 
 /// An utterance, and what has been made of it so far.
@@ -102,6 +109,8 @@ pub(super) enum Speaker {
     Client {
         /// In the prompt's words.
         language: String,
+        /// Its text is told while it comes.
+        stream: bool,
     },
 }
 

@@ -16,6 +16,7 @@ mod hearing;
 mod job;
 mod keeping;
 mod log_sink;
+mod names;
 mod queue;
 mod reload;
 mod reports;
@@ -28,7 +29,7 @@ mod vitals;
 mod worker;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ use event::{Event, Loaded, Told, WorkerNote};
 use health::HealthMonitor;
 use job::{Job, NO_WAKE_WORD};
 use keeping::Keeping;
+use names::Household;
 use queue::{Limits, Pushed, Queue};
 use reload::Reloads;
 use reports::Record;
@@ -52,6 +54,7 @@ use settings::Settings;
 use state::{StateFile, Switches};
 
 pub use demands::check_slices;
+pub use directory::default_state_directory;
 pub use error::DaemonError;
 pub use log_sink::install as install_log;
 pub use reload::engine_options;
@@ -156,6 +159,7 @@ struct Daemon {
     devices: Devices,
     requests: requests::Open,
     reloads: Reloads,
+    household: Household,
     record: Record,
     monitor: HealthMonitor,
 }
@@ -180,7 +184,12 @@ impl Daemon {
         };
         let lock = directory::take(&options.state_directory, &config)?;
         let (state_file, mut switches) = StateFile::open(&options.state_directory, &config);
-        let mut settings = Arc::new(reload::settings(config, &switches, &options.config_file)?);
+        let mut settings = Arc::new(reload::settings(
+            config,
+            None,
+            &switches,
+            &options.config_file,
+        )?);
         let queue = Arc::new(Queue::default());
         let monitor = HealthMonitor::new();
         systemd::status(&format!("opening {}", settings.config.model.path.display()));
@@ -225,6 +234,7 @@ impl Daemon {
             devices,
             requests: requests::Open::default(),
             reloads: Reloads::default(),
+            household: Household::default(),
             monitor,
         };
         Ok(Some((daemon, inputs)))
@@ -437,10 +447,4 @@ async fn wait_for_model(
             _ => {}
         }
     }
-}
-
-/// The directory of switches: the one that systemd made, else the packaged one.
-pub fn default_state_directory() -> PathBuf {
-    std::env::var_os("STATE_DIRECTORY")
-        .map_or_else(|| Path::new("/var/lib/gemmad").to_owned(), PathBuf::from)
 }

@@ -10,32 +10,27 @@ use sha2::{Digest, Sha256};
 use super::queue::Cancelled;
 use super::settings::Settings;
 use super::state::Switches;
-use super::{Daemon, DaemonError, log_sink, reports, systemd};
+use super::{Daemon, DaemonError, log_sink, names, reports, systemd};
 use crate::config::Config;
 use crate::guard::regular;
-use crate::pipeline::commands::CommandGrammar;
 use crate::pipeline::{EncoderOptions, EngineOptions};
-use crate::report::{ErrorBody, ErrorCode, Header, JobUpdate, Report};
+use crate::report::{ErrorBody, ErrorCode, Header, JobUpdate, Names, Report};
 
 /// What is computed from a configuration.
 pub(super) fn settings(
     config: Config,
+    names: Option<&Names>,
     switches: &Switches,
     file: &Path,
 ) -> Result<Settings, DaemonError> {
-    let commands = match config.command.is_empty() {
-        true => None,
-        false => Some(
-            CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar)
-                .map_err(|error| DaemonError::Setting(format!("{}: {error}", file.display())))?,
-        ),
-    };
+    let commands = names::commands(&config, names)
+        .map_err(|error| DaemonError::Setting(format!("{}: {error}", file.display())))?;
     // What came from a pipe is gone: nobody waits for more.
     let text = regular::open(file).and_then(std::io::read_to_string);
     let digest = Sha256::digest(text.unwrap_or_default());
     let settings = Settings {
         config_sha256: hex::encode(digest),
-        commands: commands.map(Arc::new),
+        commands,
         matformer: None,
         max_tokens: 0,
         threads: 0,
@@ -187,7 +182,9 @@ impl Daemon {
         .chain(self.doors.keep(&mut config, &old))
         .flatten()
         .collect();
-        let new = settings(config, &self.switches, file).map_err(|error| error.to_string())?;
+        let names = self.household.names();
+        let new =
+            settings(config, names, &self.switches, file).map_err(|error| error.to_string())?;
         self.loaded
             .check(&new.config)
             .map_err(|error| error.to_string())?;

@@ -11,6 +11,7 @@ use super::settings::Settings;
 use super::vitals::{Degraded, Vitals};
 use crate::config::Config;
 use crate::media::CaptionTrigger;
+use crate::pipeline::commands::{NamesFrom, built_in};
 use crate::pipeline::{GroupMemory, GuessCounts, RowCounts};
 use crate::report::{
     CameraInfo, CaptionEvent, ErrorBody, EventType, Health, Info, JobUpdate, MicrophoneInfo,
@@ -59,6 +60,7 @@ pub(super) fn rejected_speech(
         language: language.unwrap_or_default(),
         text: None,
         command: None,
+        commands: Vec::new(),
         confidence: None,
         audio_s: 0.0,
         truncated: false,
@@ -137,13 +139,17 @@ pub(super) fn info(settings: &Settings, loaded: &Loaded, started_at: &str) -> In
         threads: loaded.threads,
         microphones,
         cameras,
-        commands: config
-            .command
-            .iter()
-            .map(|command| command.name.clone())
-            .collect(),
+        commands: commands(config),
         config_sha256: settings.config_sha256.clone(),
     }
+}
+
+/// Names of what may be commanded: also of what may be once the names of a home have come.
+fn commands(config: &Config) -> Vec<String> {
+    let own = config.command.iter().map(|command| command.name.clone());
+    let wanted = config.homeassistant.names != NamesFrom::Off;
+    let built_in = built_in().filter(|_| wanted).map(str::to_owned);
+    own.chain(built_in).collect()
 }
 
 /// What is counted and remembered for `health`.

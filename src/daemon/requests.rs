@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::job::{Job, Speaker, Ticket, Utterance, Work};
+use super::job::{Job, NO_COMMAND, Speaker, Ticket, Utterance, Work};
 use super::queue::Cancelled;
-use super::{Daemon, reports};
+use super::{Daemon, clock, reports};
 use crate::media::MicrophoneControl;
 use crate::pipeline::{Group, PictureOptions};
 use crate::report::{
     Cancel, Describe, Dictation, ErrorBody, ErrorCode, Header, JobUpdate, Origin, Payload, Picture,
-    ReplyTo, Report, Request,
+    ReplyEvent, ReplyTo, Report, Request, SpokenReply,
 };
 
 /// Requests that have not ended, of every door: whose they are, and where their answers go.
@@ -163,15 +163,12 @@ impl Daemon {
             }
             Payload::Describe(describe) => self.describe(header, describe)?,
             Payload::Dictate(dictation) => self.dictate(header, dictation),
-            Payload::Recognize { text } => {
+            Payload::Recognize { text, speaker } => {
                 self.check_prompt(&text)?;
                 if self.settings.commands.is_none() {
-                    return Err(error(
-                        ErrorCode::NotFound,
-                        "no command is configured: add [[command]] blocks to gemmad.toml",
-                    ));
+                    return Err(error(ErrorCode::NotFound, NO_COMMAND));
                 }
-                self.admit(header, Work::Recognize { text });
+                self.admit(header, Work::Recognize { text, speaker });
             }
             Payload::Cancel(cancel) => return self.cancel(header, &cancel).map(Some),
             Payload::Reload => self.reload(Some(header.clone())).await,
@@ -201,9 +198,25 @@ impl Daemon {
                 )?;
                 return Ok(Some(json!({})));
             }
+            Payload::Names(names) => return self.named(names.map(|names| *names)).map(Some),
+            Payload::Replied(reply) => return self.replied(reply).map(Some),
             Payload::Set(switch) => return self.switch(&switch).map(Some),
         }
         Ok(None)
+    }
+
+    /// Tells everybody what was answered to somebody at a microphone.
+    fn replied(&mut self, reply: SpokenReply) -> Result<serde_json::Value, ErrorBody> {
+        self.check_prompt(&reply.text)?;
+        let is_known = self.settings.microphone(&reply.microphone).is_some();
+        self.need(is_known, Source::Microphone, &reply.microphone)?;
+        self.doors.publish(&Report::Replied(Box::new(ReplyEvent {
+            id: reply.id.as_deref().cloned(),
+            ts: clock::now(),
+            source: (*reply.microphone).clone(),
+            text: reply.text,
+        })));
+        Ok(json!({}))
     }
 
     fn need(&self, known: bool, what: Source, id: &str) -> Result<(), ErrorBody> {
@@ -306,6 +319,7 @@ impl Daemon {
             wake_word: None,
             speaker: Speaker::Client {
                 language: dictation.language,
+                stream: dictation.stream,
             },
             sound: dictation.sound,
             heard: None,

@@ -8,4 +8,5 @@ pub mod speech_check;
 pub mod speech_detect;
 pub mod speech_evidence;
 pub mod speech_split;
+pub mod speech_turn;
 pub mod wav;

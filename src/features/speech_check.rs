@@ -131,13 +131,7 @@ impl SpeechCheck {
         let pending = std::mem::take(&mut self.pending);
         if !self.settled && !pending.is_empty() {
             self.settled = true;
-            let mut backwards: Vec<f32> = pending.iter().rev().copied().collect();
-            // To and fro, where there is less of it than it takes.
-            while backwards.len() < SETTLING_SAMPLES {
-                backwards.extend_from_within(..);
-            }
-            let from = backwards.len() - SETTLING_SAMPLES;
-            self.detector.settle(&backwards[from..]);
+            self.detector.settle_on(&pending);
         }
         let frames = pending.chunks_exact(FRAME_SAMPLES);
         let rest = frames.remainder().to_vec();

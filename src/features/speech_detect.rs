@@ -97,7 +97,7 @@ impl SpeechDetector {
 
     /// Hears `before` as what was there before the stream begins, so that its first frame is judged as any other. How loud it is does
     /// not count: the stream begins with what is usual in it.
-    pub(super) fn settle(&mut self, before: &[f32]) {
+    fn settle(&mut self, before: &[f32]) {
         self.reset();
         for frame in before.chunks_exact(FRAME_SAMPLES) {
             self.is_likely(frame);
@@ -107,6 +107,18 @@ impl SpeechDetector {
         self.level = Level::default();
         self.settling = 0;
         self.forget();
+    }
+
+    /// Settles on the beginning of a sound itself, backwards: noise is then as noisy before it as it is after.
+    pub(super) fn settle_on(&mut self, beginning: &[f32]) {
+        const SETTLING_SAMPLES: usize = SETTLING_FRAMES as usize * FRAME_SAMPLES;
+        let mut backwards: Vec<f32> = beginning.iter().rev().copied().collect();
+        // To and fro, where there is less of it than it takes.
+        while !backwards.is_empty() && backwards.len() < SETTLING_SAMPLES {
+            backwards.extend_from_within(..);
+        }
+        let from = backwards.len().saturating_sub(SETTLING_SAMPLES);
+        self.settle(&backwards[from..]);
     }
 
     /// Whether the next [`FRAME_SAMPLES`] are likely speech. What lies beyond them is not looked at, what is missing is silence.

@@ -9,16 +9,19 @@ mod header;
 mod health;
 mod model_card;
 mod name;
+mod names;
 mod reply;
 mod request;
 mod result;
 mod short;
+mod spoken;
 
 pub use fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
 pub use header::{Header, Origin};
 pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
 pub use model_card::ModelCard;
 pub use name::{MAX_NAME_BYTES, Name};
+pub use names::{AreaName, EntityName, FloorName, Names};
 pub use reply::ReplyTo;
 pub use request::{
     Ask, Cancel, Describe, Dictation, Payload, Picture, Request, Switch, Transcribe, Wish,
@@ -29,6 +32,7 @@ pub use result::{
 };
 
 pub use short::{Cut, short};
+pub use spoken::{ReplyEvent, ReplyFields, SpokenReply};
 
 use crate::media::DeviceState;
 
@@ -67,6 +71,8 @@ pub enum Report {
     },
     /// What was heard.
     Voice(Box<VoiceEvent>),
+    /// What was answered to it, by Home Assistant or whoever else.
+    Replied(Box<ReplyEvent>),
     /// A camera came, went or was disabled.
     CameraState {
         /// Its id.

@@ -43,10 +43,13 @@ impl EventType {
 /// A command and its slots.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct CommandCall {
-    /// The `name` of the `[[command]]`.
+    /// The `name` of the `[[command]]`, or of a built-in one.
     pub name: String,
     /// Slot to value.
     pub slots: serde_json::Map<String, serde_json::Value>,
+    /// Home Assistant's ids of what is meant; only of built-in commands.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub entities: Vec<String>,
 }
 
 /// How long each step took.
@@ -103,6 +106,9 @@ pub struct VoiceEvent {
     /// The command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandCall>,
+    /// All of them, the first included, where several were given in one sentence.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<CommandCall>,
     /// Least probability that the configured commands had at a token of the answer, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f32>,

@@ -40,6 +40,8 @@ pub(crate) fn schema_of(topic: &str) -> Option<&'static str> {
         ["camera", _, "event" | "caption"] => "caption-event",
         ["response", _, "partial"] => "response-partial",
         ["response", _] => "response",
+        ["names"] => "request-names",
+        ["mic", _, "reply"] => "request-reply",
         _ => return None,
     })
 }

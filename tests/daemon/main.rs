@@ -18,6 +18,7 @@ mod faults;
 #[path = "../common/file_pcm.rs"]
 mod file_pcm;
 mod guard;
+mod home;
 mod http;
 #[path = "../common/http_client.rs"]
 mod http_client;

@@ -13,21 +13,29 @@ const CHUNK_BYTES: usize = 1279;
 
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
+    /// Of the protocol, as every event of it says.
+    version: &'static str,
 }
 
 impl Client {
+    /// One of long ago.
     pub(crate) fn connect(port: u16) -> Client {
+        Client::of_version(port, "1.5.4")
+    }
+
+    pub(crate) fn of_version(port: u16, version: &'static str) -> Client {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Client {
             stream: BufReader::new(stream),
+            version,
         }
     }
 
     pub(crate) fn send(&mut self, kind: &str, data: Value, payload: &[u8]) {
         let data = data.to_string();
         let header = json!({
-            "type": kind, "version": "1.5.4", "data_length": data.len(), "payload_length": payload.len(),
+            "type": kind, "version": self.version, "data_length": data.len(), "payload_length": payload.len(),
         });
         let stream = self.stream.get_mut();
         stream
@@ -48,6 +56,21 @@ impl Client {
         self.stream.read_exact(&mut bytes).unwrap();
         let data = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         Some((header["type"].as_str().unwrap().to_owned(), data))
+    }
+
+    /// At the pace at which it is spoken, until the other side has something to say.
+    fn speak_live(&mut self, bytes: &[u8]) {
+        self.send("audio-start", mono(), &[]);
+        let socket = self.stream.get_ref().try_clone().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        for chunk in bytes.chunks(640) {
+            self.send("audio-chunk", mono(), chunk);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            if socket.peek(&mut [0]).is_ok() {
+                break;
+            }
+        }
+        socket.set_nonblocking(false).unwrap();
     }
 
     pub(crate) fn speak(&mut self, format: &Value, bytes: &[u8]) {
@@ -113,7 +136,10 @@ fn speech_becomes_a_transcript_and_a_sentence_an_intent() {
     let said = expected("audio", "009_both.wav", "transcript");
     assert_eq!(
         client.receive(),
-        Some(("transcript".to_owned(), json!({ "text": said })))
+        Some((
+            "transcript".to_owned(),
+            json!({ "language": "en-GB", "text": said })
+        ))
     );
 
     // The same connection again: twice the rate, two channels, four bytes a sample, and no audio-start.
@@ -129,7 +155,10 @@ fn speech_becomes_a_transcript_and_a_sentence_an_intent() {
     let said = expected("audio", "017_combo.wav", "transcript");
     assert_eq!(
         client.receive(),
-        Some(("transcript".to_owned(), json!({ "text": said })))
+        Some((
+            "transcript".to_owned(),
+            json!({ "language": "en-GB", "text": said })
+        ))
     );
 
     // As `recognize`, and as Home Assistant does it.
@@ -203,6 +232,69 @@ fn silence_and_noise_become_no_words_and_the_connection_goes_on() {
     client.send("audio-stop", json!({}), &[]);
     let said = expected("audio", "009_both.wav", "transcript");
     assert_eq!(text(&mut client), said);
+    gemmad.stop();
+}
+
+/// Twelve seconds in which nobody speaks, as faint as a room is.
+fn room() -> Vec<u8> {
+    pink(-66.0).repeat(4)
+}
+
+/// The client says nothing of an end, and goes on sending: what is understood comes when the speaker is done, in pieces first.
+#[test]
+fn whoever_leaves_it_to_the_service_hears_when_a_speaker_is_done() {
+    let bench = Bench::new();
+    let (gemmad, port) = start(&bench, "");
+    let mut client = Client::of_version(port, "1.10.2");
+    client.send("describe", json!({}), &[]);
+    let (_, info) = client.receive().unwrap();
+    for (flag, value) in [
+        ("requires_external_vad", false),
+        ("prefers_auto_gain_enabled", false),
+        ("prefers_noise_reduction_enabled", false),
+        ("supports_transcript_streaming", true),
+    ] {
+        assert_eq!(info["asr"][0][flag], value, "{flag}");
+    }
+    let mut listen = |sound: Vec<u8>, stops: bool| {
+        client.send("transcribe", json!({"language": "en"}), &[]);
+        match stops {
+            true => client.speak(&mono(), &sound),
+            false => client.speak_live(&sound),
+        }
+        if stops {
+            client.send("audio-stop", json!({}), &[]);
+        }
+        let (mut kinds, mut pieces) = (Vec::new(), String::new());
+        loop {
+            let (kind, data) = client.receive().unwrap();
+            match kind.as_str() {
+                "transcript-chunk" => pieces.push_str(data["text"].as_str().unwrap()),
+                "transcript" if data["text"] == "" => return (kinds, String::new()),
+                "transcript" => assert_eq!(data["text"], pieces.trim(), "{kinds:?}"),
+                "transcript-stop" => return (kinds, pieces),
+                _ => {}
+            }
+            kinds.push(kind);
+        }
+    };
+    let said = expected("audio", "009_both.wav", "transcript");
+    let live = [samples("009_both.wav"), room()].concat();
+    let (kinds, pieces) = listen(live, false);
+    assert_eq!(kinds[0], "transcript-start");
+    assert_eq!(pieces.trim(), said);
+    // Nobody speaks at all: that is told, too.
+    assert_eq!(listen(room(), false), (Vec::new(), String::new()));
+    // A clip that comes at once may have pauses; its client says where it ends.
+    let paused = [
+        samples("009_both.wav"),
+        pink(-66.0)[..64_000].to_vec(),
+        samples("009_both.wav"),
+    ];
+    let paused = paused.concat();
+    let seconds = format!("heard {:.1} s", paused.len() as f64 / 32_000.0);
+    listen(paused, true);
+    gemmad.wait_log(&seconds);
     gemmad.stop();
 }
 

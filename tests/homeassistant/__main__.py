@@ -1,13 +1,16 @@
 """`make ha-test`: gemmad, a real broker, and a real Home Assistant with the blueprints of packaging/homeassistant.
 
-    python tests/homeassistant target/release/gemmad [PICTURE.png]      (by a Python that has requirements.txt)
+    python tests/homeassistant [--root DEBIAN] target/release/gemmad [PICTURE.png]      (by a Python that has requirements.txt)
 
-With a second argument, Chromium takes a picture of the page of a device.
+With a Debian, that of tools/clients-ha.sh, the Home Assistant is the one in there. With a picture, Chromium takes one of the page of a
+device.
 """
 
+import argparse
 import hashlib
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -16,11 +19,17 @@ import wave
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "demo"))
 from stage import MODEL, TOP, Messages, Stage, Trouble, expected, free_port, wait_until  # noqa: E402
+from dice import Dice  # noqa: E402
 from house import CONFIG, DEVICE, DEVICES, NODE, entities  # noqa: E402
-from hub import BLUEPRINTS, Hub  # noqa: E402
+from hub import Hub  # noqa: E402
+from phone import Phone  # noqa: E402
 from voice import Voice  # noqa: E402
 import picture  # noqa: E402
+import pipeline  # noqa: E402
 import wyoming_client  # noqa: E402
+
+HERE = pathlib.Path(__file__).resolve().parent
+BLUEPRINTS = TOP / "packaging/homeassistant"
 
 TRANSCRIPT = "013_voice.wav"  # Turn the bedroom light on.
 COMMAND = "008_combo.wav"  # Switch off the lamp in the bedroom.
@@ -31,8 +40,9 @@ OTHER_PICTURE = "008_picture.png"  # A black dog is standing in the garden.
 class House:
     """The stage, its Home Assistant, and what the broker carried."""
 
-    def __init__(self, stage):
+    def __init__(self, stage, root):
         self.stage = stage
+        self.phone = Phone()
         self.messages = []
         stage.start_broker()
         stage.start_bus()
@@ -40,11 +50,27 @@ class House:
         self.porch = stage.camera("porch")
         self.porch.show(MODEL / "heldout/images" / PICTURE)
         commands = (TOP / "config/examples/demo-commands.toml").read_text(encoding="utf-8")
-        self.wyoming = free_port()
-        config = CONFIG.format(pictures=json.dumps(str(self.porch.directory)), wyoming=self.wyoming)
+        self.wyoming, self.http = free_port(), free_port()
+        pictures = json.dumps(str(self.porch.directory))
+        config = CONFIG.format(pictures=pictures, wyoming=self.wyoming, http=self.http)
         stage.write_config(NODE, commands + config)
         Messages(stage, lambda topic, payload: self.messages.append((topic, payload)))
-        self.hub = Hub(stage)
+        configuration = (HERE / "configuration.yaml").read_text(encoding="utf-8")
+        self.hub = Hub(stage, configuration.replace("PHONE_URL", self.phone.url), root, self._furnish)
+        # From 2026.1 on, a pipeline may leave it to the service when a speaker is done, and take several intents.
+        self.is_new = self.hub.version() >= "2026"
+
+    def _furnish(self, directory):
+        blueprints = directory / "blueprints/automation/gemmad"
+        blueprints.mkdir(parents=True)
+        for blueprint in BLUEPRINTS.glob("*.yaml"):
+            shutil.copy(blueprint, blueprints)
+        shutil.copy(HERE / "automations.yaml", directory)
+
+    def page(self):
+        """What gemmad's page shows of what happened, the newest first."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/page/state", timeout=30) as answer:
+            return json.load(answer)["recent"]
 
     def on(self, topic):
         return [payload for found, payload in self.messages if found == topic]
@@ -76,11 +102,14 @@ def blueprints_are_valid(house):
     same("faults of blueprints", {path: found["error"] for path, found in ours.items() if "error" in found}, {})
     states = house.hub.states()
     automations = {name: found["state"] for name, found in states.items() if name.startswith("automation.")}
-    same("automations", sorted(automations.values()), ["on"] * 5)
+    same("automations", sorted(automations.values()), ["on"] * 7)
 
 
 def discovery_makes_the_devices_and_entities(house):
-    house.hub.add_integration("mqtt", broker="127.0.0.1", port=house.stage.port)
+    broker = {"broker": "127.0.0.1", "port": house.stage.port}
+    if house.is_new:
+        broker["other_settings"] = {"set_client_cert": False, "set_ca_cert": "off", "transport": "tcp"}
+    house.hub.add_integration("mqtt", broker)
     house.stage.start_daemon()
     wait_until("all entities are available", house.ready, 120)
     compare_with_the_table(house)
@@ -121,7 +150,7 @@ def a_sentence_goes_to_assist_and_the_reply_is_published(house):
 def the_reply_is_spoken(house):
     """By a text-to-speech service of the test's own, and a loudspeaker that tells what it plays."""
     voice = Voice()
-    house.hub.add_integration("wyoming", host="127.0.0.1", port=voice.port)
+    house.hub.add_integration("wyoming", {"host": "127.0.0.1", "port": voice.port})
     wait_until("the voice", lambda: house.hub.state("tts.voice") is not None)
     house.hall.say(MODEL / "heldout/audio" / TRANSCRIPT)
     reply = json.loads(house.wait_for("test/reply", 2))
@@ -172,7 +201,7 @@ def a_caption_is_an_event_and_a_notification_with_its_picture(house):
     wait_until("a caption's event", lambda: house.hub.state("event.porch_caption") != before)
     caption = house.hub.states()["event.porch_caption"]["attributes"]
     same("the caption", caption["caption"], expected("images")[PICTURE]["caption"])
-    notice = wait_until("a notification", lambda: house.hub.phone.told[:1])[0]
+    notice = wait_until("a notification", lambda: house.phone.told[:1])[0]
     same("the notification", (notice["message"], notice["title"]), (caption["caption"], "porch"))
     with urllib.request.urlopen(house.hub.url + notice["image"], timeout=30) as answer:
         same("the picture", hashlib.sha256(answer.read()).hexdigest(), caption["image_sha256"])
@@ -184,7 +213,7 @@ def a_caption_is_an_event_and_a_notification_with_its_picture(house):
     caption = house.hub.states()["event.porch_caption"]["attributes"]
     same("the other caption", caption["caption"], expected("images")[OTHER_PICTURE]["caption"])
     time.sleep(1)  # if it were to come, it would be here
-    same("notifications", len(house.hub.phone.told), 1)
+    same("notifications", len(house.phone.told), 1)
 
 
 def switches_and_questions_reach_the_daemon(house):
@@ -206,7 +235,7 @@ def the_wyoming_client_of_pypi_gets_transcripts_and_intents(house):
 
 def assist_listens_by_wyoming(house):
     """Speech to text and a conversation agent of Home Assistant's own integration."""
-    house.hub.add_integration("wyoming", host="127.0.0.1", port=house.wyoming)
+    house.hub.add_integration("wyoming", {"host": "127.0.0.1", "port": house.wyoming})
     wait_until("an stt entity", lambda: house.hub.state("stt.gemmad") is not None)
     wait_until("a conversation agent", lambda: house.hub.state("conversation.gemmad") is not None)
     # Samples without a header, as Assist's pipelines send them.
@@ -218,10 +247,113 @@ def assist_listens_by_wyoming(house):
     same("heard", heard, {"text": wanted, "result": "success"})
     house.hub.call("light", "turn_on", entity_id="light.bedroom_lamp")
     wait_until("the lamp is on", lambda: house.hub.state("light.bedroom_lamp") == "on")
-    question = {"text": wanted, "language": "en", "agent_id": "conversation.gemmad"}
-    answer = house.hub.post("/api/conversation/process", question)["response"]
+    answer = house.hub.say("conversation.gemmad", wanted)
     same("Assist says", answer["speech"]["plain"]["speech"], "The lamp in the bedroom is off.")
     wait_until("the lamp is off", lambda: house.hub.state("light.bedroom_lamp") == "off")
+
+
+def a_pipeline_does_what_is_said(house):
+    """Sound at the pace of speech, of which nobody says that it is over."""
+    made = pipeline.make(house.hub, "gemmad", "stt.gemmad", "conversation.gemmad")
+    house.hub.call("light", "turn_on", entity_id="light.bedroom_lamp")
+    wait_until("the lamp is on", lambda: house.hub.state("light.bedroom_lamp") == "on")
+    heard, answer, after = pipeline.speak(house.hub, made, MODEL / "heldout/audio" / COMMAND)
+    same("heard", heard, expected("audio")[COMMAND]["transcript"])
+    same("Assist says", answer["speech"]["plain"]["speech"], "The lamp in the bedroom is off.")
+    wait_until("the lamp is off", lambda: house.hub.state("light.bedroom_lamp") == "off")
+    whose = "gemmad's" if house.is_new else "Home Assistant's"
+    print(f"         {after['stt-end']} s after the last sample it was heard, after {after['intent-end']} s it was done ({whose} silence)")
+
+
+def names_come_by_the_blueprint(house):
+    """What is in an area is named, with its floor, and again when an area is changed."""
+    topic = f"gemmad/{NODE}/names"
+    ask = house.hub.ask
+    upstairs = ask("config/floor_registry/create", name="Upstairs")["floor_id"]
+    # Home Assistant begins with some areas.
+    bedroom = next(area["area_id"] for area in ask("config/area_registry/list") if area["name"] == "Bedroom")
+    ask("config/area_registry/update", area_id=bedroom, floor_id=upstairs)
+    for entity in ("light.bedroom_light", "light.bedroom_lamp", "cover.blinds"):
+        ask("config/entity_registry/update", entity_id=entity, area_id=bedroom)
+    hall = house.hub.devices()[f"{DEVICE}_mic_bedroom"]["id"]
+    ask("config/device_registry/update", device_id=hall, area_id=bedroom)
+
+    def named():
+        last = house.on(topic)[-1:]
+        names = json.loads(last[0]) if last and last[0] else {}
+        return names if len(names.get("entities", [])) == 4 and names["speakers"] else None
+
+    names = wait_until("the names", named)
+    entities_ = {entity["id"]: (entity["name"], entity["area"], entity["aliases"]) for entity in names["entities"]}
+    same("entities", entities_, {
+        "light.bedroom_light": ("bedroom light", "Bedroom", []),
+        "light.bedroom_lamp": ("bedroom lamp", "Bedroom", ["מנורה", 'Bob\'s "lamp" 💡']),
+        "cover.blinds": ("blinds", "Bedroom", []),
+        "scene.night": ("night", None, []),
+    })
+    areas = {area["name"]: (area["aliases"], area["floor"]) for area in names["areas"]}
+    same("areas", areas, {"Living Room": ([], None), "Kitchen": ([], None), "Bedroom": (["Schlafzimmer"], "Upstairs")})
+    same("floors", names["floors"], [{"name": "Upstairs", "aliases": []}])
+    same("speakers", names["speakers"], {f"{DEVICE}_mic_bedroom": "Bedroom"})
+    wait_until("gemmad takes the names", lambda: "named 4 entities" in house.stage.log.read_text())
+    house.names = names
+
+
+def what_is_commanded_of_the_home_is_done_and_answered(house):
+    """An event as gemmad publishes it; what comes of it is shown on gemmad's page."""
+    topic = f"gemmad/{NODE}/mic/bedroom/event"
+    said = [json.loads(payload) for payload in house.on(topic)][-1]
+
+    def command(name, slots, entity):
+        return {"name": name, "slots": slots, "entities": [entity]}
+
+    def tell(number, *commands):
+        event = {**said, "id": f"{number}H" + said["id"][2:], "text": "as commanded", "command": commands[0]}
+        house.stage.publish(topic, {**event, **({"commands": commands} if len(commands) > 1 else {})})
+        return event["id"]
+
+    lamp, blinds = "light.bedroom_lamp", "cover.blinds"
+    house.hub.call("light", "turn_on", entity_id=lamp)
+    wait_until("the lamp is on", lambda: house.hub.state(lamp) == "on")
+    off, down = command("HassTurnOff", {"name": "bedroom lamp"}, lamp), command("HassTurnOff", {"name": "blinds"}, blinds)
+    first = tell(1, off, down)
+    wait_until("the lamp is off", lambda: house.hub.state(lamp) == "off")
+    wait_until("the blinds go down", lambda: house.on("test/blinds")[-1:] == [b"CLOSE"])
+    tell(2, command("HassSetPosition", {"name": "blinds", "position": 40}, blinds))
+    wait_until("the blinds go to 40 %", lambda: house.on("test/blinds/position")[-1:] == [b"40"])
+    tell(3, command("HassLightSet", {"name": "bedroom lamp", "brightness": 30}, lamp))
+    wait_until("the lamp is dimmed", lambda: house.on("test/brightness")[-1:] == [b"76"])
+    tell(4, {"name": "HassStartTimer", "slots": {"minutes": 5}, "entities": []})
+    wait_until("the timer runs", lambda: house.hub.state("timer.kitchen") == "active")
+    last = tell(5, command("HassGetState", {"name": "bedroom lamp"}, lamp))
+
+    def replies():
+        return {event["data"]["id"]: event["data"]["text"] for event in house.page() if event["event"] == "replied"}
+
+    wait_until("the page has the answers", lambda: last in replies())
+    told = replies()
+    same("answers", (told[first], told[last]), ("OK", "bedroom lamp: on"))
+
+
+def several_intents_of_one_sentence_are_executed(house):
+    """Names of Home Assistant, a model that says anything of what they allow, and its own pipeline: what it does is what was said."""
+    dice = Dice(house.stage, house.names)
+    known = house.hub.of_domain("conversation")
+    house.hub.add_integration("wyoming", {"host": "127.0.0.1", "port": dice.port})
+    agent = house.hub.new_of("conversation", known)
+    lamp, blinds = "light.bedroom_lamp", "cover.blinds"
+    house.hub.call("light", "turn_on", entity_id=lamp)
+    wait_until("the lamp is on", lambda: house.hub.state(lamp) == "on")
+    before = len(house.on("test/blinds"))
+    if house.is_new:
+        wanted = [("HassTurnOff", {"name": lamp}), ("HassTurnOff", {"name": blinds})]
+        answer = house.hub.say(agent, dice.throw(lambda intents: sorted(intents, key=str) == sorted(wanted, key=str)))
+        same("what kind of answer", answer["response_type"], "action_done")
+        wait_until("the blinds go down", lambda: house.on("test/blinds")[before:] == [b"CLOSE"])
+    else:
+        answer = house.hub.say(agent, dice.throw(lambda intents: intents == [("HassTurnOff", {"name": lamp})]))
+        same("what kind of answer", answer["response_type"], "action_done")
+    wait_until("the lamp is off", lambda: house.hub.state(lamp) == "off")
 
 
 def a_killed_daemon_is_unavailable_and_comes_back_once(house):
@@ -262,7 +394,7 @@ def home_assistant_starts_again_without_ghosts(house):
 
 def counts(house):
     """What automations have done so far."""
-    return len(house.on("test/reply")), len(house.hub.phone.told), len(house.on("test/never"))
+    return len(house.on("test/reply")), len(house.phone.told), len(house.on("test/never"))
 
 
 def what_is_removed_is_gone(house):
@@ -271,7 +403,7 @@ def what_is_removed_is_gone(house):
     subprocess.run(argv, check=True, timeout=60)
     wait_until("no device and no entity is left", lambda: not house.hub.devices() and not house.hub.entities())
     # Automations are the user's, and the Wyoming server is another integration's.
-    others = ("automation.", "stt.", "tts.", "conversation.")
+    others = ("automation.", "stt.", "tts.", "conversation.", "assist_satellite.")
     names = [name for name in house.hub.states() if not name.startswith(others)]
     same("ghosts", [name for name in names if any(part in name for part in ("gemmad", "hall", "porch", "voice"))], [])
 
@@ -289,6 +421,10 @@ CHECKS = [
     switches_and_questions_reach_the_daemon,
     the_wyoming_client_of_pypi_gets_transcripts_and_intents,
     assist_listens_by_wyoming,
+    a_pipeline_does_what_is_said,
+    names_come_by_the_blueprint,
+    what_is_commanded_of_the_home_is_done_and_answered,
+    several_intents_of_one_sentence_are_executed,
     a_killed_daemon_is_unavailable_and_comes_back_once,
     home_assistant_starts_again_without_ghosts,
     what_is_removed_is_gone,
@@ -296,26 +432,32 @@ CHECKS = [
 
 
 def main():
-    if len(sys.argv) not in (2, 3):
-        sys.exit("usage: python tests/homeassistant GEMMAD [PICTURE.png]")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=pathlib.Path, help="the Debian of tools/clients-ha.sh")
+    parser.add_argument("gemmad")
+    parser.add_argument("picture", type=pathlib.Path, nargs="?")
+    wanted = parser.parse_args()
     started = time.monotonic()
-    with Stage(sys.argv[1]) as stage:
+    with Stage(wanted.gemmad) as stage:
         house = None
         try:
-            house = House(stage)
+            house = House(stage, wanted.root)
+            print(f"Home Assistant {house.hub.version()}", flush=True)
             for number, check in enumerate(CHECKS, 1):
                 check(house)
-                if check is PICTURED and len(sys.argv) == 3:
-                    picture.take(house, f"{DEVICE}_camera_porch", pathlib.Path(sys.argv[2]))
+                if check is PICTURED and wanted.picture:
+                    picture.take(house, f"{DEVICE}_camera_porch", wanted.picture)
                 print(f"{time.monotonic() - started:5.0f} s  ok {number} of {len(CHECKS)}: {check.__name__.replace('_', ' ')}", flush=True)
             log = house.hub.log.read_text()
             # Home Assistant tells what it dislikes of a discovery message, a template or a blueprint.
             disliked = [line for line in log.splitlines() if " ERROR " in line or " WARNING " in line]
             disliked = [line for line in disliked if any(word in line for word in ("mqtt", "template", "automation", "blueprint"))]
             same("complaints of Home Assistant", disliked, [])
+            house.hub.close()
         except (Trouble, subprocess.SubprocessError, OSError) as trouble:
             print(f"ha-test: {trouble}", file=sys.stderr)
-            for log in (stage.log, stage.directory / "homeassistant/hass.log"):
+            logs = [stage.log, stage.directory / "dice.log"] + ([house.hub.log] if hasattr(house, "hub") else [])
+            for log in logs:
                 if log.exists():
                     print(f"the end of {log.name}:\n{log.read_text()[-6000:]}", file=sys.stderr)
             return 1

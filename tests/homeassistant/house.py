@@ -61,7 +61,17 @@ def entities():
     return {f"{device}_{key}": (*what, device) for device, of in parts.items() for key, what in of.items()}
 
 
+# The demo model was never told of homes: it goes on to say its own commands.
 CONFIG = """
+[homeassistant]
+names = "mqtt"
+instructions = ""
+prompt = "Return the command as JSON:"
+
+[http]
+enabled = true
+listen = "127.0.0.1:{http}"
+
 [wyoming]
 enabled = true
 listen = "127.0.0.1:{wyoming}"

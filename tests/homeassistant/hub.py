@@ -1,85 +1,82 @@
-"""Home Assistant Core as a process of its own, spoken to as its page does: HTTP and the websocket."""
+"""Home Assistant Core as a process of its own, spoken to as its page does: HTTP and the websocket.
+
+Of this Python's, or of the Debian that tools/clients-ha.sh makes, whose network is this machine's.
+"""
 
 import asyncio
 import contextlib
-import http.server
 import json
 import pathlib
 import shutil
 import signal
 import sys
-import threading
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
 
-import aiohttp
-
-from stage import TOP, Trouble, free_port, wait_until
-
-HERE = pathlib.Path(__file__).resolve().parent
-BLUEPRINTS = TOP / "packaging/homeassistant"
-
-
-class Phone:
-    """What a `notify.phone` of Home Assistant is told: its `rest` platform posts here."""
-
-    def __init__(self):
-        self.told = told = []
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+from stage import Trouble, free_port, wait_until
 
 
 class Hub:
-    """Home Assistant in a directory of the stage."""
+    """Home Assistant in a directory of the stage, or of its Debian, `root`.
 
-    def __init__(self, stage):
+    In `configuration`, HTTP_PORT and DIRECTORY are replaced; `prepare` puts more files into its directory.
+    """
+
+    def __init__(self, stage, configuration, root=None, prepare=None):
         self.stage = stage
-        self.phone = Phone()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.directory = stage.directory / "homeassistant"
-        blueprints = self.directory / "blueprints/automation/gemmad"
-        blueprints.mkdir(parents=True)
-        for blueprint in BLUEPRINTS.glob("*.yaml"):
-            shutil.copy(blueprint, blueprints)
-        configuration = (HERE / "configuration.yaml").read_text(encoding="utf-8")
-        configuration = configuration.replace("PHONE_URL", self.phone.url).replace("HTTP_PORT", str(self.port))
-        (self.directory / "configuration.yaml").write_text(configuration, encoding="utf-8")
-        shutil.copy(HERE / "automations.yaml", self.directory)
-        self.log = self.directory / "hass.log"
-        self.process = None
         self.token = None
+        self.process = None
+        if root is None:
+            self.directory = stage.directory / "homeassistant"
+            self.directory.mkdir()
+            self.inside = str(self.directory)
+            self.argv, self.environment = [sys.executable], {}
+        else:
+            self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gemmad-", dir=pathlib.Path(root) / "tmp"))
+            self.inside = f"/tmp/{self.directory.name}"
+            self.argv = ["chroot", str(root), "/venv/bin/python"]
+            path = "/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+            self.environment = {"env": {"HOME": self.inside, "PATH": path, "LANG": "C.UTF-8"}}
+        if prepare is not None:
+            prepare(self.directory)
+        text = configuration.replace("HTTP_PORT", str(self.port)).replace("DIRECTORY", self.inside)
+        (self.directory / "configuration.yaml").write_text(text, encoding="utf-8")
+        self.log = self.directory / "hass.log"
         self.start()
         self._onboard()
+        wait_until("Home Assistant runs", self._runs, 120)
 
     def start(self):
         # --skip-pip: what it needs is installed, and a test downloads nothing.
-        argv = [sys.executable, "-m", "homeassistant", "--config", str(self.directory), "--skip-pip"]
+        argv = [*self.argv, "-m", "homeassistant", "--config", self.inside, "--skip-pip"]
         with open(self.log, "ab") as log:
-            self.process = self.stage.spawn(argv, stdout=log, stderr=log)
-        wait_until("Home Assistant's page", self._serves, 180)
+            self.process = self.stage.spawn(argv, stdout=log, stderr=log, **self.environment)
+        wait_until("Home Assistant's page", self._serves, 240)
         if self.token:
-            wait_until("Home Assistant runs", lambda: self.get("/api/config")["state"] == "RUNNING", 120)
+            wait_until("Home Assistant runs", self._runs, 120)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
 
+    def close(self):
+        """Ends it, and leaves nothing in its Debian."""
+        self.stop()
+        shutil.rmtree(self.directory)
+
+    def version(self):
+        return self.get("/api/config")["version"]
+
+    def _runs(self):
+        return self.get("/api/config")["state"] == "RUNNING"
+
     def _serves(self):
         if self.process.poll() is not None:
-            raise Trouble(f"Home Assistant ended:\n{self.log.read_text()}")
+            raise Trouble(f"Home Assistant ended:\n{self.log.read_text()[-6000:]}")
         with contextlib.suppress(OSError):
             return urllib.request.urlopen(f"{self.url}/manifest.json", timeout=5).status == 200
 
@@ -111,36 +108,65 @@ class Hub:
             headers = {**headers, "Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(self.url + path, body, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise Trouble(f"{method} {path}: {error}: {error.read().decode('utf-8', 'replace')}") from None
 
     def ask(self, command, **more):
         """A command of the websocket; its result."""
+        return asyncio.run(self._talk(lambda say: say(command, **more)))
 
-        async def talk():
-            async with aiohttp.ClientSession() as session, session.ws_connect(f"{self.url}/api/websocket") as socket:
-                await socket.receive_json()
-                await socket.send_json({"type": "auth", "access_token": self.token})
-                if (await socket.receive_json())["type"] != "auth_ok":
-                    raise Trouble("Home Assistant refuses the token")
-                await socket.send_json({"id": 1, "type": command, **more})
-                return await asyncio.wait_for(socket.receive_json(), 60)
+    async def _talk(self, conversation):
+        import aiohttp  # whoever asks by HTTP alone may be without it
 
-        answer = asyncio.run(talk())
-        if not answer.get("success"):
-            raise Trouble(f"{command}: {answer.get('error')}")
-        return answer["result"]
+        async with aiohttp.ClientSession() as session, session.ws_connect(f"{self.url}/api/websocket", max_msg_size=0) as socket:
+            await socket.receive_json()
+            await socket.send_json({"type": "auth", "access_token": self.token})
+            if (await socket.receive_json())["type"] != "auth_ok":
+                raise Trouble("Home Assistant refuses the token")
+            numbers = iter(range(1, 1_000_000))
 
-    def add_integration(self, handler, **values):
-        """What somebody fills in under "Add integration"."""
-        flow = self.post("/api/config/config_entries/flow", {"handler": handler, "show_advanced_options": False})
-        if flow["type"] != "form":
-            raise Trouble(f"{handler}: {flow}")
-        done = self.post(f"/api/config/config_entries/flow/{flow['flow_id']}", values)
+            async def say(command, **more):
+                number = next(numbers)
+                await socket.send_json({"id": number, "type": command, **more})
+                while True:
+                    answer = await asyncio.wait_for(socket.receive_json(), 60)
+                    if answer["id"] == number and answer["type"] == "result":
+                        break
+                if not answer.get("success"):
+                    raise Trouble(f"{command}: {answer.get('error')}")
+                return answer["result"]
+
+            say.socket = socket
+            return await conversation(say)
+
+    def talk(self, conversation):
+        """A conversation over one websocket: `conversation(say)`, where `say` is as `ask`, and `say.socket` the socket."""
+        return asyncio.run(self._talk(conversation))
+
+    def flow(self, where, handler, *forms):
+        """What somebody fills in, form by form; what comes of the last."""
+        path = f"/api/config/config_entries/{where}"
+        step = self.post(path, {"handler": handler, "show_advanced_options": False})
+        for values in forms:
+            if step["type"] != "form":
+                raise Trouble(f"{handler}: {step}")
+            step = self.post(f"{path}/{step['flow_id']}", values)
+        return step
+
+    def add_integration(self, handler, *forms):
+        """Under "Add integration"; the entry's id."""
+        done = self.flow("flow", handler, *forms)
         if done["type"] != "create_entry":
             raise Trouble(f"{handler}: {done}")
+        return done["result"]["entry_id"]
+
+    def add_to(self, entry, kind, *forms):
+        """Under "Add conversation agent", and its like."""
+        done = self.flow("subentries/flow", [entry, kind], *forms)
+        if done["type"] != "create_entry":
+            raise Trouble(f"{kind}: {done}")
 
     def devices(self):
         """Those of MQTT, by identifier."""
@@ -152,10 +178,11 @@ class Hub:
         return found
 
     def entities(self):
-        """Those of MQTT, by unique id."""
+        """Those of MQTT's discovery, by unique id."""
         listed = self.ask("config/entity_registry/list")
-        found = {entity["unique_id"]: entity for entity in listed if entity["platform"] == "mqtt"}
-        if len(found) != sum(entity["platform"] == "mqtt" for entity in listed):
+        ours = [entity for entity in listed if entity["platform"] == "mqtt" and entity["device_id"]]
+        found = {entity["unique_id"]: entity for entity in ours}
+        if len(found) != len(ours):
             raise Trouble("two MQTT entities have the same unique id")
         return found
 
@@ -165,5 +192,18 @@ class Hub:
     def state(self, entity_id):
         return self.states().get(entity_id, {}).get("state")
 
+    def of_domain(self, domain):
+        """Ids of the entities of a domain."""
+        return {entity_id for entity_id in self.states() if entity_id.startswith(f"{domain}.")}
+
+    def new_of(self, domain, known=()):
+        """The id of a new entity of a domain, once it is there."""
+        return wait_until(f"an entity of {domain}", lambda: next(iter(self.of_domain(domain) - set(known)), None))
+
     def call(self, domain, service, **data):
         return self.post(f"/api/services/{domain}/{service}", data)
+
+    def say(self, agent, text, **more):
+        """What a conversation agent answers."""
+        question = {"text": text, "language": "en", "agent_id": agent, **more}
+        return self.post("/api/conversation/process", question)["response"]

@@ -27,6 +27,9 @@ async def ask(client, event, wanted):
     if event is not None:
         await client.write_event(event.event())
     answer = await client.read_event()
+    # A current client is told a transcript in pieces, too.
+    while answer is not None and answer.type in ("transcript-start", "transcript-chunk", "transcript-stop"):
+        answer = await client.read_event()
     if answer is None or not any(kind.is_type(answer.type) for kind in wanted):
         raise Trouble(f"expected {[kind.__name__ for kind in wanted]}, got {answer}")
     return next(kind.from_event(answer) for kind in wanted if kind.is_type(answer.type))
@@ -37,6 +40,11 @@ async def talk(port):
         info = await ask(client, Describe(), [Info])
         if [model.languages for program in info.asr for model in program.models] != [["en"]] or len(info.intent) != 1:
             raise Trouble(f"the service describes itself as {info}")
+        if hasattr(info.asr[0], "requires_external_vad"):
+            flags = info.asr[0]
+            told = flags.requires_external_vad, flags.prefers_auto_gain_enabled, flags.prefers_noise_reduction_enabled
+            if told != (False, False, False) or not flags.supports_transcript_streaming:
+                raise Trouble(f"the service wants {flags}")
         if (await ask(client, Ping(text="here"), [Pong])).text != "here":
             raise Trouble("a ping came back changed")
         # One connection for everything: transcripts of all clips, then what each sentence means.

@@ -29,7 +29,13 @@ fn engine() -> Engine {
 fn commands(keep: impl Fn(&mut Command) -> bool) -> CommandGrammar {
     let mut config = Config::load(&top().join("config/examples/demo-commands.toml")).unwrap();
     config.command.retain_mut(keep);
-    CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar).unwrap()
+    CommandGrammar::new(
+        &config.command,
+        None,
+        &config.commands,
+        &config.limits.grammar,
+    )
+    .unwrap()
 }
 
 /// Only light and lamp can be switched.
@@ -45,7 +51,9 @@ fn only_lights() -> CommandGrammar {
 }
 
 fn hear(engine: &mut Engine, commands: &CommandGrammar, clip: &Clip) -> Understanding {
-    let mut speech = engine.start_speech(None, commands.prompt(), None).unwrap();
+    let mut speech = engine
+        .start_speech(None, &commands.prompt(None), None)
+        .unwrap();
     for piece in clip.samples.chunks(320) {
         engine.hear(&mut speech, piece).unwrap();
     }
@@ -54,13 +62,13 @@ fn hear(engine: &mut Engine, commands: &CommandGrammar, clip: &Clip) -> Understa
             ControlFlow::Continue(())
         })
         .unwrap();
-    commands.read(&answer)
+    commands.read(&answer, None)
 }
 
 fn read(engine: &mut Engine, commands: &CommandGrammar, text: &str) -> Understanding {
     let request = Request {
         conversation: None,
-        messages: Message::user(vec![Part::Text(commands.prompt_for(text))]),
+        messages: Message::user(vec![Part::Text(commands.prompt_for(text, None))]),
         matformer: None,
         thinking: None,
         generation: commands.generation(),
@@ -68,12 +76,12 @@ fn read(engine: &mut Engine, commands: &CommandGrammar, text: &str) -> Understan
     let answer = engine
         .answer(&request, &mut |_| ControlFlow::Continue(()))
         .unwrap();
-    commands.read(&answer)
+    commands.read(&answer, None)
 }
 
 fn confidence(understanding: &Understanding) -> f32 {
     match understanding {
-        Understanding::Command { confidence, .. }
+        Understanding::Commands { confidence, .. }
         | Understanding::NotUnderstood { confidence, .. } => *confidence,
     }
 }
@@ -82,7 +90,12 @@ fn is_right(understanding: &Understanding, clip: &Clip) -> bool {
     let mut slots: serde_json::Map<_, _> = serde_json::from_str(&clip.command).unwrap();
     let name = slots.shift_remove("action").unwrap();
     match understanding {
-        Understanding::Command { call, .. } => name == call.name.as_str() && slots == call.slots,
+        Understanding::Commands { calls, .. } => {
+            let [call] = calls.as_slice() else {
+                return false;
+            };
+            name == call.name.as_str() && slots == call.slots
+        }
         Understanding::NotUnderstood { .. } => false,
     }
 }
@@ -99,9 +112,9 @@ fn instructions_stand_before_and_have_the_list_too() {
         description: Some("Be still".to_owned()),
         slots: Vec::new(),
     };
-    let grammar = CommandGrammar::new(&[stop], &options, &GrammarLimits::default()).unwrap();
+    let grammar = CommandGrammar::new(&[stop], None, &options, &GrammarLimits::default()).unwrap();
     assert_eq!(
-        (grammar.instructions(), grammar.prompt()),
+        (grammar.instructions(), grammar.prompt(None).as_str()),
         (Some("These can be done:\n- stop(): Be still"), "Which?")
     );
     assert_eq!(commands(|_| true).instructions(), None);
@@ -177,15 +190,15 @@ fn mistakes_are_told_with_their_place() {
     let text = |text: &str| SlotValue::Text(text.to_owned());
     let good = || slot("area", vec![text("hall"), SlotValue::Number(3)]);
     let check = |commands: &[Command], options: Commands| {
-        CommandGrammar::new(commands, &options, &GrammarLimits::default())
+        CommandGrammar::new(commands, None, &options, &GrammarLimits::default())
     };
     let options = Commands::default;
     let made = check(&[command("go", vec![good()])], options()).unwrap();
     assert!(
-        made.prompt()
+        made.prompt(None)
             .ends_with("- go(area: \"hall\" | 3): what it does"),
         "{}",
-        made.prompt()
+        made.prompt(None)
     );
     for (commands, options, words) in [
         (vec![], options(), ["command", "none"]),

@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::panic,
     reason = "a test fails by panicking, and shows what it counted"
 )]
 
@@ -17,6 +18,7 @@ mod heldout;
 mod heldout_audio;
 mod heldout_pack;
 mod heldout_voice;
+mod home;
 mod interrupt;
 mod prefix_cache;
 mod residency;

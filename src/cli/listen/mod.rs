@@ -63,7 +63,10 @@ impl Listen {
                 if let Some(text) = event["text"].as_str() {
                     writeln!(out, "{}", harmless::line(text))?;
                 }
-                if let Some(command) = event["command"].as_object() {
+                let one = [event["command"].clone()];
+                let several = event["commands"].as_array();
+                let commands = several.map_or(&one[..], Vec::as_slice);
+                for command in commands.iter().filter(|command| command.is_object()) {
                     writeln!(out, "{}", output::json(command)?)?;
                 }
                 Ok(())

@@ -52,7 +52,7 @@ pub(super) fn last_word(model: &Path, config: &Config, name: &str) -> Result<Hea
     let commands = match config.command.as_slice() {
         [] => None,
         commands => Some(
-            CommandGrammar::new(commands, &config.commands, &config.limits.grammar)
+            CommandGrammar::new(commands, None, &config.commands, &config.limits.grammar)
                 .map_err(|error| Failure::new(exit::CONFIG, error))?,
         ),
     };
@@ -66,15 +66,15 @@ pub(super) fn last_word(model: &Path, config: &Config, name: &str) -> Result<Hea
     let transcribe = config.tasks.transcribe(&microphone.language);
     let transcribe = transcribe.map_err(|error| Failure::new(exit::CONFIG, error))?;
     let (system, prompt) = match &commands {
-        Some(commands) => (commands.instructions(), commands.prompt()),
-        None => (None, transcribe.as_str()),
+        Some(commands) => (commands.instructions(), commands.prompt(None)),
+        None => (None, transcribe),
     };
     let generation = match &commands {
         Some(commands) => commands.generation(),
         None => engine.most_likely(MAX_TOKENS),
     };
     // The tower is there before anybody speaks.
-    drop(engine.start_speech(system, prompt, None)?);
+    drop(engine.start_speech(system, &prompt, None)?);
     let (tell, events) = channel();
     let sink = Box::new(move |event| tell.send(event).is_ok());
     let Ok(listening) = Microphone::start(microphone, false, sink) else {
@@ -93,7 +93,7 @@ pub(super) fn last_word(model: &Path, config: &Config, name: &str) -> Result<Hea
             Ok(sound) => sound,
             Err(why) => break Heard::Nothing(why),
         };
-        let mut speech = engine.start_speech(system, prompt, None)?;
+        let mut speech = engine.start_speech(system, &prompt, None)?;
         let Some((spoken_s, ended)) =
             hear(&sound, &mut |samples| engine.hear(&mut speech, samples))?
         else {

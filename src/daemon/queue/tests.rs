@@ -61,7 +61,8 @@ fn speak(queue: &Arc<Queue>, id: &str) -> utterance::Sender {
 
 fn request() -> Work {
     let text = String::new();
-    Work::Recognize { text }
+    let speaker = Vec::new();
+    Work::Recognize { text, speaker }
 }
 
 fn caption(camera: &str) -> Work {

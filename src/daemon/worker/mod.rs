@@ -210,7 +210,7 @@ impl Desk {
         };
         match &job.work {
             Work::Utterance(utterance) => more = task.utterance(utterance, hearing),
-            Work::Recognize { text } => task.recognize(text),
+            Work::Recognize { text, speaker } => task.recognize(text, speaker),
             Work::Caption(caption) => task.caption(caption),
             Work::Ask(ask) => task.ask(ask),
             Work::Chat(chat) => task.chat(chat),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::{Task, engine_error};
+use crate::daemon::job::NO_COMMAND;
 use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::Understanding;
 use crate::pipeline::{Grammar, Media, Message, Part, PictureOptions, Request};
@@ -127,20 +128,18 @@ impl Task<'_> {
     }
 
     /// Which command a sentence is, told in the reply's details.
-    pub(super) fn recognize(&mut self, text: &str) {
+    pub(super) fn recognize(&mut self, text: &str, speaker: &[String]) {
         let since = self.job.queued_at;
         let settings = std::sync::Arc::clone(&self.job.settings);
         let Some(commands) = &settings.commands else {
-            self.end(Err(ErrorBody::new(
-                ErrorCode::NotFound,
-                "no command is configured: add [[command]] to gemmad.toml",
-            )));
+            self.end(Err(ErrorBody::new(ErrorCode::NotFound, NO_COMMAND)));
             return;
         };
+        let here = commands.area_of(speaker);
         let request = Request {
             messages: Message::with_instructions(
                 commands.instructions().map(str::to_owned),
-                vec![Part::Text(commands.prompt_for(text))],
+                vec![Part::Text(commands.prompt_for(text, here))],
             ),
             matformer: settings.matformer.clone(),
             thinking: None,
@@ -150,11 +149,10 @@ impl Task<'_> {
         match self.answer(&request) {
             Ok(Some(answer)) => {
                 let timing = self.timing(&answer.timing, since);
-                let details = match commands.read(&answer) {
-                    Understanding::Command { call, confidence } => json!({
-                        "command": { "name": call.name, "slots": call.slots },
-                        "confidence": confidence,
-                    }),
+                let details = match commands.read(&answer, here) {
+                    Understanding::Commands { calls, confidence } => {
+                        json!({ "commands": calls, "confidence": confidence })
+                    }
                     Understanding::NotUnderstood { confidence, reason } => {
                         json!({ "reason": reason, "confidence": confidence })
                     }

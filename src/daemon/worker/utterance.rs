@@ -14,6 +14,7 @@ use crate::features::speech_check::SpeechCheck;
 use crate::media::SAMPLE_RATE_HZ;
 use crate::pipeline::commands::{CommandGrammar, Understanding};
 use crate::pipeline::{Answer, EngineError, Message, Part, Request, Speech};
+use crate::publish::mqtt;
 use crate::report::{CommandCall, EventType, Report, ReportTiming, SCHEMA, VoiceEvent};
 use crate::utterance::Progress;
 
@@ -35,7 +36,7 @@ impl Spoken {
 struct Understood {
     event_type: EventType,
     text: Option<String>,
-    command: Option<CommandCall>,
+    commands: Vec<CommandCall>,
     confidence: Option<f32>,
     reason: Option<String>,
     matformer: String,
@@ -111,7 +112,10 @@ impl Task<'_> {
         let settings = Arc::clone(&self.job.settings);
         let commands = self.straight(utterance);
         let (system, prompt) = match &commands {
-            Some(commands) => (commands.instructions(), commands.prompt().to_owned()),
+            Some(commands) => {
+                let here = self.here(commands, utterance);
+                (commands.instructions(), commands.prompt(here.as_deref()))
+            }
             None => (
                 None,
                 settings.config.tasks.transcribe(self.language(utterance))?,
@@ -147,13 +151,26 @@ impl Task<'_> {
         }
     }
 
+    /// The area of whoever speaks at a microphone: that of its device at Home Assistant.
+    fn here(&self, commands: &CommandGrammar, utterance: &Utterance) -> Option<String> {
+        match &utterance.speaker {
+            Speaker::Microphone(id) => self.area_of_microphone(commands, id),
+            Speaker::Client { .. } => None,
+        }
+    }
+
+    fn area_of_microphone(&self, commands: &CommandGrammar, id: &str) -> Option<String> {
+        let device = mqtt::device_of_microphone(&self.settings().config.mqtt, id);
+        commands.area_of(&[device]).map(str::to_owned)
+    }
+
     fn language<'u>(&'u self, utterance: &'u Utterance) -> &'u str {
         match &utterance.speaker {
             Speaker::Microphone(id) => self
                 .settings()
                 .microphone(id)
                 .map_or("", |config| &config.language),
-            Speaker::Client { language } => language,
+            Speaker::Client { language, .. } => language,
         }
     }
 
@@ -164,7 +181,14 @@ impl Task<'_> {
             Some(commands) => commands.generation(),
             None => self.engine.most_likely(self.settings().max_tokens),
         };
-        let mut on_text = |_: &str| ControlFlow::Continue(());
+        let (events, job) = (self.desk.events.clone(), self.job);
+        let streams = matches!(utterance.speaker, Speaker::Client { stream: true, .. });
+        let mut on_text = |text: &str| {
+            if streams {
+                super::tell_piece(&events, job, text);
+            }
+            ControlFlow::Continue(())
+        };
         let answer = self.engine.finish_speech(speech, &generation, &mut on_text);
         let answer = super::whole(answer).and_then(|answer| answer.ok_or(EngineError::Cancelled));
         match (answer, &utterance.speaker) {
@@ -194,7 +218,8 @@ impl Task<'_> {
         let settings = Arc::clone(&self.job.settings);
         let timing = self.timing(&answer.timing, spoken.ended_at);
         if let Some(commands) = straight {
-            return Ok(understood(commands, answer, None, timing));
+            let here = self.area_of_microphone(commands, microphone);
+            return Ok(understood(commands, answer, here.as_deref(), None, timing));
         }
         let Some(config) = settings.microphone(microphone) else {
             return Ok(Understood::of(EventType::Rejected, answer, timing));
@@ -227,10 +252,11 @@ impl Task<'_> {
             transcript.text = Some(said);
             return Ok(transcript);
         };
+        let here = self.area_of_microphone(commands, microphone);
         let request = Request {
             messages: Message::with_instructions(
                 commands.instructions().map(str::to_owned),
-                vec![Part::Text(commands.prompt_for(&said))],
+                vec![Part::Text(commands.prompt_for(&said, here.as_deref()))],
             ),
             matformer: settings.matformer.clone(),
             thinking: None,
@@ -246,7 +272,8 @@ impl Task<'_> {
         both.prompt_tokens += timing.prompt_tokens;
         both.tokens += timing.tokens;
         both.passes += timing.passes;
-        Ok(understood(commands, second, Some(said), both))
+        let here = here.as_deref();
+        Ok(understood(commands, second, here, Some(said), both))
     }
 
     /// Tells whoever waits that an utterance has no answer, and why.
@@ -271,7 +298,7 @@ impl Task<'_> {
                 let understood = Understood {
                     event_type: EventType::Rejected,
                     text: None,
-                    command: None,
+                    commands: Vec::new(),
                     confidence: None,
                     reason: Some(reason),
                     matformer: self.settings().matformer.clone().unwrap_or_default(),
@@ -306,7 +333,7 @@ impl Task<'_> {
             "heard {seconds:.1} s of speech: {}", understood.event_type.name()
         );
         if self.settings().config.log.content {
-            log::debug!(source = microphone; "heard: {:?} {:?}", understood.text, understood.command);
+            log::debug!(source = microphone; "heard: {:?} {:?}", understood.text, understood.commands);
         }
         self.tell(Report::Voice(Box::new(VoiceEvent {
             schema: SCHEMA,
@@ -318,7 +345,11 @@ impl Task<'_> {
             language,
             wake_word: utterance.wake_word.clone(),
             text: understood.text,
-            command: understood.command,
+            command: understood.commands.first().cloned(),
+            commands: match understood.commands {
+                several if several.len() > 1 => several,
+                _ => Vec::new(),
+            },
             confidence: understood.confidence,
             audio_s: seconds,
             truncated: spoken.truncated,
@@ -330,23 +361,21 @@ impl Task<'_> {
     }
 }
 
-/// The command that an answer is.
+/// The commands that an answer is.
 fn understood(
     commands: &CommandGrammar,
     answer: Answer,
+    here: Option<&str>,
     text: Option<String>,
     timing: ReportTiming,
 ) -> Understood {
-    let read = commands.read(&answer);
+    let read = commands.read(&answer, here);
     let mut understood = Understood::of(EventType::NotUnderstood, answer, timing);
     understood.text = text;
     match read {
-        Understanding::Command { call, confidence } => {
+        Understanding::Commands { calls, confidence } => {
             understood.event_type = EventType::Command;
-            understood.command = Some(crate::report::CommandCall {
-                name: call.name,
-                slots: call.slots,
-            });
+            understood.commands = calls;
             understood.confidence = Some(confidence);
         }
         Understanding::NotUnderstood { confidence, reason } => {
@@ -362,7 +391,7 @@ impl Understood {
         Understood {
             event_type,
             text: None,
-            command: None,
+            commands: Vec::new(),
             confidence: None,
             reason: None,
             matformer: answer.matformer,

@@ -41,7 +41,8 @@ impl Home {
         let tokenizer = Arc::new(Tokenizer::load(&top().join("models/demo")).unwrap());
         let config = Config::load(&top().join("config/examples/demo-commands.toml")).unwrap();
         let limits = &config.limits.grammar;
-        let commands = CommandGrammar::new(&config.command, &config.commands, limits).unwrap();
+        let commands =
+            CommandGrammar::new(&config.command, None, &config.commands, limits).unwrap();
         let end = tokenizer.control().end_of_turn;
         let compiler = Compiler::new(&tokenizer, tokenizer.vocab_size(), &[end]).unwrap();
         let mut guesser = Guesser::new(GuessOptions::default(), &EarlierAnswers::default());

@@ -218,7 +218,11 @@ impl State {
             Report::Stopping => manager.state = "stopping".to_owned(),
             // Not shown on the bus; the log's own place is the journal, and a meter is read at the broker. Who asked on the bus is
             // told by the job's object.
-            Report::Log(_) | Report::MaxTokens(_) | Report::Level { .. } | Report::JobEnded(_) => {
+            Report::Replied(_)
+            | Report::Log(_)
+            | Report::MaxTokens(_)
+            | Report::Level { .. }
+            | Report::JobEnded(_) => {
                 return false;
             }
             Report::MicrophoneState { id, state } => {

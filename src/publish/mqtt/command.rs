@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::topics::{KIND_SET, Topics};
 use crate::report::{
     Ask, AskFields, CancelFields, DescribeFields, ErrorBody, ErrorCode, MAX_NAME_BYTES, Name,
-    Payload, Switch, TranscribeFields,
+    Payload, ReplyFields, SpokenReply, Switch, TranscribeFields,
 };
 
 /// Brackets within brackets that a payload may have.
@@ -49,6 +49,8 @@ pub(super) fn read(
         ["request", "cancel"] => "cancel",
         ["request", "reload"] => "reload",
         ["request", "stats"] => "stats",
+        ["names"] => "names",
+        ["mic", _, "reply"] => "reply",
         ["mic", _, "mute", "set"]
         | ["mic", _, "listen"]
         | ["camera", _, "enabled" | "captions", "set"]
@@ -138,6 +140,23 @@ fn read_payload(
             Payload::Listen {
                 id: name("microphone", id)?,
             }
+        }
+        // An empty message takes a retained one from the broker.
+        ["names"] if text.is_empty() => Payload::Names(None),
+        ["names"] => Payload::Names(Some(Box::new(typed(fields()?)?))),
+        ["mic", id, "reply"] => {
+            let reply: ReplyFields = match text.starts_with('{') {
+                true => typed(fields()?)?,
+                false => ReplyFields {
+                    text: text.to_owned(),
+                    id: None,
+                },
+            };
+            Payload::Replied(SpokenReply {
+                microphone: name("microphone", id)?,
+                id: reply.id.map(|id| name("id", &id)).transpose()?,
+                text: reply.text,
+            })
         }
         ["mic", id, "mute", "set"] => Payload::Set(Switch::Mute {
             muted: on_off(text)?,

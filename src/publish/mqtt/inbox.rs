@@ -44,7 +44,12 @@ impl Owner {
         let Some(result) = command::read(&self.topics, max_bytes, topic, payload) else {
             return;
         };
-        if retained {
+        let is_names = topic == self.topics.names();
+        if is_names && let Err(refusal) = &result {
+            // Whoever sent it may be gone for long, and it is found again at every connection.
+            log::warn!(target: "mqtt", "what is on {topic} is ignored: {}", refusal.error.message);
+        }
+        if retained && !is_names {
             // It would be obeyed again after every connection.
             log::warn!(target: "mqtt", "a retained message on {topic} is not obeyed: publish commands without retain");
             return;
@@ -75,7 +80,7 @@ impl Owner {
         let id = Ulid::generate().to_string();
         let reply = self.answers.reply_to(plain);
         let request = Request::new(id, Origin::Mqtt, transaction, payload, reply);
-        let is_switch = topic.ends_with("/set");
+        let is_switch = topic.ends_with("/set") || topic == self.topics.names();
         if is_switch && !self.switches.is_empty() {
             self.keep_switch(topic, request);
             return;

@@ -60,11 +60,12 @@ use owner::Owner;
 use payload::Composer;
 use shared::Shared;
 use spool::Spool;
-use topics::Topics;
+use topics::{Source, Topics};
 
 pub use answers::Answers;
 pub use clear::clear;
 pub use follow::{Followed, Follower};
+pub(super) use options::slug;
 pub use options::{MqttOptions, host_name};
 pub use probe::{Occupant, Probed, Unusable, probe};
 pub use schemas::schemas;
@@ -129,6 +130,11 @@ pub enum MqttError {
         /// What happened.
         reason: String,
     },
+}
+
+/// What Home Assistant knows the device of a microphone by.
+pub fn device_of_microphone(config: &MqttOptions, id: &str) -> String {
+    Topics::new(config).device_of(Source::Microphone, id)
 }
 
 /// What a message on `command`, a topic below those of the node, asks for; `None` where it takes no commands. Open to tests: what comes

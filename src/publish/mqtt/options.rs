@@ -233,7 +233,7 @@ impl MqttOptions {
 }
 
 /// A host's name as a part of a topic.
-fn slug(host: &str) -> String {
+pub(in crate::publish) fn slug(host: &str) -> String {
     let label = host.trim().split('.').next().unwrap_or_default();
     let allowed = |c: char| match c.to_ascii_lowercase() {
         c if c.is_ascii_alphanumeric() || c == '_' => c,

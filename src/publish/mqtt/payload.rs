@@ -87,6 +87,8 @@ impl Composer {
             Report::Captions { id, enabled } => {
                 vec![state(Source::Camera, id, "captions", on_off(*enabled))]
             }
+            // Whoever asked for it to be told published it.
+            Report::Replied(_) => Vec::new(),
             Report::Voice(event) => self.voice(event),
             Report::Caption { event, image } => self.caption(event, image.as_deref()),
             Report::Matformer(slice) => vec![Outgoing {

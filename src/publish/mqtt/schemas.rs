@@ -8,8 +8,8 @@ use super::body::{JobEvent, Partial, PlainAnswer, Response, Transcript};
 use super::homeassistant::Discovery;
 use super::namesake::Instance;
 use crate::report::{
-    AskFields, CancelFields, CaptionEvent, DescribeFields, Health, Info, LogLine, TranscribeFields,
-    VoiceEvent,
+    AskFields, CancelFields, CaptionEvent, DescribeFields, Health, Info, LogLine, Names,
+    ReplyFields, TranscribeFields, VoiceEvent,
 };
 
 /// File name (without `.json`) and schema of every payload. Requests are named `request-…`; a key that they do not list is
@@ -34,6 +34,8 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("request-transcribe", accepted::<TranscribeFields>()),
         ("request-cancel", accepted::<CancelFields>()),
         ("request-plain", accepted::<Plain>()),
+        ("request-names", accepted::<Names>()),
+        ("request-reply", accepted::<ReplyFields>()),
     ]
 }
 

@@ -42,7 +42,7 @@ impl Source {
     /// What is asked of it.
     fn commands(self) -> &'static [&'static str] {
         match self {
-            Source::Microphone => &["mute/set", "listen"],
+            Source::Microphone => &["mute/set", "listen", "reply"],
             Source::Camera => &["enabled/set", "captions/set", "describe"],
         }
     }
@@ -59,6 +59,7 @@ const COMMANDS: &[&str] = &[
     "request/stats",
     "matformer/set",
     "max_tokens/set",
+    "names",
 ];
 
 impl Topics {
@@ -94,6 +95,11 @@ impl Topics {
     /// The devices that Home Assistant was told of, so that those that are gone can be taken back after a restart.
     pub(super) fn announced(&self) -> String {
         self.of("announced")
+    }
+
+    /// What things at home are called; retained.
+    pub(super) fn names(&self) -> String {
+        self.of("names")
     }
 
     /// Which process has the node's name, so that two of them notice.

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 
 use super::Shared;
-use super::framing::{self, Event, Fault};
+use super::framing::{self, Event, Fault, Version};
 use super::info;
+use super::intents;
 use super::sound::Sound;
+use super::turn::Turn;
 use crate::guard::harmless::short;
 use crate::publish::replies::Asked;
 use crate::report::{Dictation, JobState, JobUpdate, Origin, Payload};
@@ -35,6 +37,19 @@ struct Utterance {
     /// `None` once it was cut at the longest length.
     sender: Option<utterance::Sender>,
     awaited: Asked,
+    /// Listens for the end, where the client leaves that to the service.
+    turn: Option<Turn>,
+}
+
+/// What `transcribe` asks for.
+#[derive(Default)]
+struct Wanted {
+    /// The language, in the prompt's words.
+    language: Option<String>,
+    /// Its tag, as the client has it.
+    tag: Option<String>,
+    /// How soon a speaker is done.
+    sensitivity: Option<String>,
 }
 
 /// A client and what it has said so far.
@@ -42,9 +57,12 @@ pub(super) struct Client<R, W> {
     input: BufReader<R>,
     output: W,
     shared: Arc<Shared>,
-    /// The language that `transcribe` named, in the prompt's words.
-    language: Option<String>,
+    /// Of the protocol that the client speaks.
+    version: Version,
+    wanted: Wanted,
     utterance: Option<Utterance>,
+    /// The speaker was done before the client said so: what it still sends of that is not heard.
+    answered: bool,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
@@ -53,8 +71,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             input: BufReader::new(input),
             output,
             shared,
-            language: None,
+            version: Version::default(),
+            wanted: Wanted::default(),
             utterance: None,
+            answered: false,
         }
     }
 
@@ -97,6 +117,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 
     async fn react(&mut self, event: Event) -> Result<(), Ended> {
+        self.version = event.version;
         match event.kind.as_str() {
             "describe" => {
                 let info = info::describe(&self.shared.info(), &self.shared.config);
@@ -116,10 +137,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
                         short(tag.unwrap_or_default())
                     )));
                 }
-                self.language = known;
+                self.answered = false;
+                self.wanted = Wanted {
+                    language: known,
+                    tag: tag.map(str::to_owned),
+                    sensitivity: event.text("vad_sensitivity").map(str::to_owned),
+                };
                 Ok(())
             }
             "audio-start" => self.begin(&event),
+            "audio-chunk" | "audio-stop" if self.answered => Ok(()),
             "audio-chunk" => self.hear(&event).await,
             "audio-stop" => self.transcribe().await,
             // Home Assistant asks for intents by the sentence's transcript.
@@ -138,20 +165,26 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     /// Speech begins: the model is made ready while it comes.
     fn begin(&mut self, event: &Event) -> Result<(), Ended> {
         self.utterance = None;
-        let longest_s = self.shared.config.max_utterance_s;
-        let sound = Sound::new(event, longest_s).map_err(Ended::Refused)?;
-        let language = self.language.clone();
-        let usual = || self.shared.config.language(None).map(str::to_owned);
+        self.answered = false;
+        let config = &self.shared.config;
+        let sound = Sound::new(event, config.max_utterance_s).map_err(Ended::Refused)?;
+        let language = self.wanted.language.clone();
+        let usual = || config.language(None).map(str::to_owned);
         let (sender, receiver) = utterance::channel();
         let dictation = Dictation {
             sound: Arc::new(receiver),
             language: language.or_else(usual).unwrap_or_default(),
+            stream: self.version >= Version::STREAMS,
         };
+        let ends = config.silence_ms > 0 && self.version >= Version::ENDS_SPEECH;
+        let sensitivity = self.wanted.sensitivity.as_deref();
+        let turn = ends.then(|| Turn::new(config.silence_ms, sensitivity, self.shared.threshold));
         let awaited = self.ask(Payload::Dictate(dictation))?;
         self.utterance = Some(Utterance {
             sound,
             sender: Some(sender),
             awaited,
+            turn,
         });
         Ok(())
     }
@@ -173,11 +206,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             let Some(sender) = &utterance.sender else {
                 break;
             };
-            sender.push(&utterance.sound.samples(bytes).map_err(Ended::Refused)?);
-            if utterance.sound.is_full()
-                && let Some(sender) = utterance.sender.take()
-            {
+            let samples = utterance.sound.samples(bytes).map_err(Ended::Refused)?;
+            sender.push(&samples);
+            let is_full = utterance.sound.is_full();
+            if is_full && let Some(sender) = utterance.sender.take() {
                 sender.end(true);
+            }
+            if let Some(turn) = &mut utterance.turn
+                && (turn.is_over(&samples) || is_full)
+            {
+                self.answered = true;
+                return self.transcribe().await;
             }
             tokio::task::yield_now().await;
         }
@@ -188,59 +227,94 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     async fn transcribe(&mut self) -> Result<(), Ended> {
         let Some(mut utterance) = self.utterance.take() else {
             // Nobody spoke, as in any other sound without speech.
-            return self.write_down("").await;
+            return self.write_down("", false).await;
         };
         if let Some(sender) = utterance.sender.take() {
             sender.end(false);
         }
-        let Some(update) = self.answer(utterance.awaited).await? else {
-            return Ok(());
-        };
-        match (update.state, &update.reply) {
-            (JobState::Done, Some(reply)) => {
-                let text = reply.text.as_deref().unwrap_or_default().trim();
-                self.write_down(text).await
+        let mut begun = false;
+        loop {
+            let Some(update) = self.next(&mut utterance.awaited).await? else {
+                return Ok(());
+            };
+            // Pieces are only told to clients that know them; none is empty, and none of nothing said.
+            if let Some(piece) = &update.partial {
+                let piece = match begun {
+                    true => piece.as_str(),
+                    false => piece.trim_start(),
+                };
+                if !piece.is_empty() {
+                    if !std::mem::replace(&mut begun, true) {
+                        self.send(&Event::new("transcript-start", self.language()))
+                            .await?;
+                    }
+                    let chunk = Event::new("transcript-chunk", json!({ "text": piece }));
+                    self.send(&chunk).await?;
+                }
             }
-            _ => Err(Ended::Refused(told(&update))),
+            match (update.state, &update.reply) {
+                (JobState::Done, Some(reply)) => {
+                    let text = reply.text.as_deref().unwrap_or_default().trim();
+                    return self.write_down(text, begun).await;
+                }
+                (state, _) if state.has_ended() => return Err(Ended::Refused(told(&update))),
+                _ => {}
+            }
         }
     }
 
-    async fn write_down(&mut self, text: &str) -> Result<(), Ended> {
-        self.send(&Event::new("transcript", json!({ "text": text })))
-            .await
+    /// The whole transcript, whether it was told in pieces or not.
+    async fn write_down(&mut self, text: &str, begun: bool) -> Result<(), Ended> {
+        let mut data = self.language();
+        data["text"] = json!(text);
+        self.send(&Event::new("transcript", data)).await?;
+        match begun {
+            true => self.send(&Event::new("transcript-stop", json!({}))).await,
+            false => Ok(()),
+        }
+    }
+
+    /// The language that was asked for, where one was.
+    fn language(&self) -> Value {
+        match &self.wanted.tag {
+            Some(tag) => json!({ "language": tag }),
+            None => json!({}),
+        }
     }
 
     async fn recognize(&mut self, event: &Event) -> Result<(), Ended> {
-        let text = event.text("text").unwrap_or_default().to_owned();
-        let awaited = self.ask(Payload::Recognize { text })?;
-        let Some(update) = self.answer(awaited).await? else {
-            return Ok(());
+        let context = event.data.get("context");
+        let id = |key: &&str| context?.get(*key)?.as_str().map(str::to_owned);
+        let recognize = Payload::Recognize {
+            text: event.text("text").unwrap_or_default().to_owned(),
+            speaker: ["satellite_id", "device_id"]
+                .iter()
+                .filter_map(id)
+                .collect(),
+        };
+        let mut awaited = self.ask(recognize)?;
+        let update = loop {
+            match self.next(&mut awaited).await? {
+                Some(update) if update.state.has_ended() => break update,
+                Some(_) => {}
+                None => return Ok(()),
+            }
         };
         let (JobState::Done, Some(reply)) = (update.state, &update.reply) else {
             return Err(Ended::Refused(told(&update)));
         };
-        let mut data = match reply.details.get("command") {
-            Some(command) => {
-                let slots = command.get("slots").and_then(Value::as_object);
-                let entity = |(name, value)| json!({ "name": name, "value": value });
-                let entities: Vec<Value> = slots.into_iter().flatten().map(entity).collect();
-                json!({ "name": command.get("name"), "entities": entities })
+        for mut answer in intents::events(&reply.details, self.version) {
+            // What was talked about before goes back to the client as it came.
+            if let Some(context) = context {
+                answer.data.insert("context".to_owned(), context.clone());
             }
-            None => json!({ "text": reply.details.get("reason") }),
-        };
-        // What was talked about before goes back to the client as it came.
-        if let Some(context) = event.data.get("context") {
-            data["context"] = context.clone();
+            self.send(&answer).await?;
         }
-        let kind = match data.get("name") {
-            Some(_) => "intent",
-            None => "not-recognized",
-        };
-        self.send(&Event::new(kind, data)).await
+        Ok(())
     }
 
-    /// The answer, or nothing where the client goes before it comes.
-    async fn answer(&mut self, mut asked: Asked) -> Result<Option<JobUpdate>, Ended> {
+    /// What is told next of what was asked, or nothing where the client goes before it comes.
+    async fn next(&mut self, asked: &mut Asked) -> Result<Option<JobUpdate>, Ended> {
         let gone = async {
             // Whoever says more before the answer is still there; what it says is read after.
             match self.input.fill_buf().await {
@@ -249,7 +323,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
             }
         };
         let update = tokio::select! {
-            update = asked.end() => update,
+            update = asked.next() => update,
             () = gone => return Ok(None),
         };
         // The daemon drops the way back only where it ends itself.

@@ -16,6 +16,28 @@ const TEXT_BYTES: usize = 65_536;
 /// For how long a client that was let go may go on sending before its connection is cut.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Version of the protocol as it is spoken here, which every event says: that of the package `wyoming` which has it.
+const VERSION: &str = "1.10.0";
+
+/// A version of the protocol: its first two numbers, 0.0 where a client says none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version(u32, u32);
+
+impl Version {
+    /// From here on, transcripts may come in pieces.
+    pub(super) const STREAMS: Version = Version(1, 7);
+    /// From here on, a sentence may be several intents.
+    pub(super) const SEVERAL_INTENTS: Version = Version(1, 9);
+    /// From here on, the service may say itself when speech is over.
+    pub(super) const ENDS_SPEECH: Version = Version(1, 10);
+
+    fn read(text: &str) -> Version {
+        let mut numbers = text.split('.').map(|part| part.parse().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        Version(next(), next())
+    }
+}
+
 /// An event.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Event {
@@ -23,6 +45,8 @@ pub(super) struct Event {
     pub(super) kind: String,
     pub(super) data: Map<String, Value>,
     pub(super) payload: Vec<u8>,
+    /// Of whoever sent it.
+    pub(super) version: Version,
 }
 
 impl Event {
@@ -34,6 +58,7 @@ impl Event {
                 _ => Map::new(),
             },
             payload: Vec::new(),
+            version: Version::default(),
         }
     }
 
@@ -76,6 +101,8 @@ fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
 struct Header {
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default)]
+    version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data: Option<Map<String, Value>>,
     #[serde(
@@ -167,6 +194,7 @@ pub(super) async fn read(
         kind: header.kind,
         data,
         payload,
+        version: Version::read(header.version.as_deref().unwrap_or_default()),
     }))
 }
 
@@ -198,6 +226,7 @@ pub(super) async fn write(
     };
     let header = Header {
         kind: event.kind.clone(),
+        version: Some(VERSION.to_owned()),
         data: None,
         data_length: (!data.is_empty()).then_some(data.len() as u64),
         payload_length: (!event.payload.is_empty()).then_some(event.payload.len() as u64),
@@ -256,6 +285,7 @@ mod tests {
             events[1],
             Event {
                 payload: b"\n\x00{".to_vec(),
+                version: Version(1, 5),
                 ..chunk
             }
         );
@@ -329,6 +359,25 @@ mod tests {
         };
         let mut bytes = Vec::new();
         runtime.block_on(write(&mut bytes, &event)).unwrap();
-        assert_eq!(read_all(&bytes, 1000).unwrap(), [event]);
+        let version = Version::ENDS_SPEECH;
+        assert_eq!(
+            read_all(&bytes, 1000).unwrap(),
+            [Event { version, ..event }]
+        );
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for (text, version) in [
+            ("1.5.4", Version(1, 5)),
+            ("1.10.2", Version(1, 10)),
+            ("2", Version(2, 0)),
+            ("", Version(0, 0)),
+            ("new", Version(0, 0)),
+            ("99999999999.1", Version(0, 1)),
+        ] {
+            assert_eq!(Version::read(text), version, "{text}");
+        }
+        assert!(Version::read("1.10") > Version::read("1.9.9"));
     }
 }

@@ -28,10 +28,16 @@ pub(super) fn describe(info: &Info, config: &WyomingOptions) -> Value {
     };
     let intent = match info.commands.is_empty() {
         true => json!([]),
-        false => json!([program("Commands of gemmad.toml")]),
+        false => json!([program("Commands of this home")]),
     };
+    let mut asr = program("Speech to text on this board");
+    // The model hears what was said while it is said, and was trained on sound as it is; the door knows itself when a speaker is done.
+    asr["supports_transcript_streaming"] = json!(true);
+    asr["requires_external_vad"] = json!(config.silence_ms == 0);
+    asr["prefers_auto_gain_enabled"] = json!(false);
+    asr["prefers_noise_reduction_enabled"] = json!(false);
     json!({
-        "asr": [program("Speech to text on this board")],
+        "asr": [asr],
         "intent": intent,
         "tts": [],
         "handle": [],

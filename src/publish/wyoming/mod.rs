@@ -4,14 +4,19 @@
 //! | --- | --- |
 //! | `framing` | events on the wire, with limits |
 //! | `client` | one connection: what it asks, in the order in which it asks |
-//! | `sound` | its sound as the model hears it |
+//! | `sound` `turn` | its sound as the model hears it; when its speaker is done |
+//! | `intents` | commands as intents of Home Assistant |
+//! | `zeroconf` | that the service is there, told to the local network |
 //! | `info` | what the service says of itself |
 
 mod client;
 mod framing;
 mod info;
+mod intents;
 mod options;
 mod sound;
+mod turn;
+mod zeroconf;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,10 +28,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use super::mqtt::{host_name, slug};
 use super::{Door, Inside, Opening, Stopped};
 use crate::report::{Cancel, Info, JobUpdate, Payload, Report, Request};
 use client::Client;
 use framing::Event;
+use zeroconf::Announced;
 
 pub use options::WyomingOptions;
 
@@ -44,6 +51,8 @@ pub struct WyomingError {
 /// What clients share.
 struct Shared {
     config: WyomingOptions,
+    /// Probability from which a frame is speech ([speech] threshold).
+    threshold: f32,
     info: Mutex<Info>,
     requests: mpsc::Sender<Request>,
 }
@@ -58,6 +67,7 @@ impl Shared {
 pub struct Wyoming {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
+    announced: Option<Announced>,
 }
 
 impl Wyoming {
@@ -67,6 +77,7 @@ impl Wyoming {
     /// The address cannot be listened on.
     pub async fn start(
         config: &WyomingOptions,
+        threshold: f32,
         info: Info,
         requests: mpsc::Sender<Request>,
     ) -> Result<Wyoming, WyomingError> {
@@ -81,11 +92,18 @@ impl Wyoming {
         }
         let shared = Arc::new(Shared {
             config: config.clone(),
+            threshold,
             info: Mutex::new(info),
             requests,
         });
+        let host = slug(&host_name());
+        let announced = config.zeroconf.then(|| Announced::new(address, &host));
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Wyoming { shared, task })
+        Ok(Wyoming {
+            shared,
+            task,
+            announced: announced.flatten(),
+        })
     }
 
     /// Clients are told what runs; answers go to those that asked.
@@ -97,16 +115,19 @@ impl Wyoming {
 
     /// Ends; clients see their connections close.
     pub async fn stop(self) {
+        if let Some(announced) = self.announced {
+            announced.take_back().await;
+        }
         self.task.abort();
         self.task.await.ok();
     }
 }
 
 /// Listens as [`Wyoming::start`] does.
-pub fn open(config: &WyomingOptions, inside: Inside) -> Opening {
+pub fn open(config: &WyomingOptions, threshold: f32, inside: Inside) -> Opening {
     let config = config.clone();
     Box::pin(async move {
-        let wyoming = Wyoming::start(&config, inside.info, inside.requests).await;
+        let wyoming = Wyoming::start(&config, threshold, inside.info, inside.requests).await;
         let wyoming = wyoming.map(|wyoming| Box::new(wyoming) as Box<dyn Door>);
         wyoming.map_err(|error| error.to_string())
     })
@@ -138,6 +159,7 @@ pub async fn converse(
     let (requests, mut asked) = mpsc::channel(8);
     let shared = Arc::new(Shared {
         config: config.clone(),
+        threshold: 0.5,
         info: Mutex::new(info),
         requests,
     });

@@ -24,12 +24,19 @@ pub struct WyomingOptions {
     pub idle_timeout_s: u32,
     /// Longest utterance, seconds, up to 30; what follows is not heard.
     pub max_utterance_s: u32,
+    /// Silence after which a speaker is done, milliseconds, for clients of protocol 1.10 and later; 0: they listen for that themselves.
+    pub silence_ms: u32,
+    /// Tell the local network, by multicast DNS, that the service is there: Home Assistant then finds it.
+    pub zeroconf: bool,
     /// Language tags that clients may ask for, each with the language's name in the prompt.
     pub languages: BTreeMap<String, String>,
 }
 
 /// What clients usually send at once: 64 ms of 16 kHz, and more where they have more channels.
 const SMALLEST_EVENT_BYTES: usize = 4096;
+
+/// Whoever says nothing for so long is done, however slowly they think, milliseconds.
+const LONGEST_SILENCE_MS: u32 = 5000;
 
 /// More than half a minute of any microphone array.
 const LARGEST_EVENT_BYTES: usize = 256 << 20;
@@ -43,6 +50,8 @@ impl Default for WyomingOptions {
             max_event_bytes: 8 << 20,
             idle_timeout_s: 30,
             max_utterance_s: LONGEST_CLIP_S,
+            silence_ms: 700,
+            zeroconf: false,
             languages: BTreeMap::from([("en".to_owned(), "English".to_owned())]),
         }
     }
@@ -75,6 +84,13 @@ impl WyomingOptions {
             LONGEST_CLIP_S,
         )
         .map_err(|told| format!("{told}, which is what the model hears at once"))?;
+        between("wyoming.silence_ms", self.silence_ms, 0, LONGEST_SILENCE_MS)?;
+        if self.zeroconf && self.listen.ip().is_loopback() {
+            return Err(format!(
+                "wyoming.zeroconf tells the network of {}, which only this machine reaches: set wyoming.listen to \"0.0.0.0:10300\", or zeroconf = false",
+                self.listen
+            ));
+        }
         if self.languages.is_empty() {
             return Err(
                 "wyoming.languages is empty; name one, as languages = { en = \"English\" }"

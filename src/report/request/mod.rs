@@ -11,8 +11,10 @@ use super::chat::Chat;
 use super::fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
 use super::header::{Header, Origin};
 use super::name::{Name, check_name};
+use super::names::Names;
 use super::reply::ReplyTo;
 use super::result::{ErrorBody, ErrorCode};
+use super::spoken::SpokenReply;
 use crate::utterance;
 
 /// Something that is asked.
@@ -67,6 +69,8 @@ pub enum Payload {
     Recognize {
         /// The sentence.
         text: String,
+        /// Where it was said: ids of Home Assistant's devices and satellites, the nearest first.
+        speaker: Vec<String>,
     },
     /// End jobs.
     Cancel(Cancel),
@@ -79,6 +83,10 @@ pub enum Payload {
         /// The microphone.
         id: Name,
     },
+    /// What things at home are called; nothing takes the names back.
+    Names(Option<Box<Names>>),
+    /// What was answered to what a microphone heard.
+    Replied(SpokenReply),
     /// Change what stays.
     Set(Switch),
 }
@@ -126,6 +134,8 @@ impl Payload {
             Payload::Reload => "reload",
             Payload::Stats => "stats",
             Payload::Listen { .. } => "listen",
+            Payload::Names(_) => "names",
+            Payload::Replied(_) => "reply",
             Payload::Set(_) => "set",
         }
     }
@@ -292,6 +302,8 @@ pub struct Dictation {
     pub sound: Arc<utterance::Receiver>,
     /// Spoken language, in the prompt's words.
     pub language: String,
+    /// Tell the text while it comes.
+    pub stream: bool,
 }
 
 /// Which jobs are to end: of the same asker only.

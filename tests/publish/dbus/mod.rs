@@ -26,6 +26,7 @@ pub(crate) fn voice(text: &str) -> Report {
         language: "English".to_owned(),
         text: Some(text.to_owned()),
         command: None,
+        commands: Vec::new(),
         confidence: None,
         audio_s: 1.5,
         truncated: false,

@@ -150,6 +150,7 @@ pub(crate) fn voice(id: &str, text: &str) -> Report {
         language: "English".to_owned(),
         text: Some(text.to_owned()),
         command: None,
+        commands: Vec::new(),
         confidence: None,
         audio_s: 1.92,
         truncated: false,

@@ -76,6 +76,25 @@ fn every_command_becomes_a_request() {
             "cancel",
             "Target(\"t\")",
         ),
+        (
+            "names",
+            r#"{"entities":[{"id":"light.a","name":"A"}],"areas":[{"name":"Hall"}]}"#,
+            "names",
+            "EntityName { id: \"light.a\", name: \"A\", aliases: [], area: None }",
+        ),
+        ("names", "", "names", "Names(None)"),
+        (
+            "mic/kitchen/reply",
+            r#"{"text":"Done","id":"01K"}"#,
+            "reply",
+            "SpokenReply { microphone: \"kitchen\", id: Some(\"01K\"), text: \"Done\" }",
+        ),
+        (
+            "mic/kitchen/reply",
+            "It is off.",
+            "reply",
+            "id: None, text: \"It is off.\"",
+        ),
         ("request/reload", "", "reload", "Reload"),
         ("request/stats", "{}", "stats", "Stats"),
         (
@@ -265,6 +284,7 @@ fn poison_on_every_command_topic_gets_an_error_and_the_connection_stands() {
         ("request/cancel", "cancel"),
         ("request/reload", "reload"),
         ("request/stats", "stats"),
+        ("names", "names"),
         ("mic/kitchen/mute/set", "set"),
         ("mic/kitchen/listen", "set"),
         ("camera/kitchen/enabled/set", "set"),

@@ -64,6 +64,7 @@ fn real_messages_fit_their_schemas() {
     event.event_type = EventType::Command;
     event.confidence = Some(0.9);
     event.command = Some(CommandCall {
+        entities: vec!["light.kitchen".to_owned()],
         name: "turn_on".to_owned(),
         slots: serde_json::Map::from_iter([("area".to_owned(), "kitchen".into())]),
     });

@@ -49,7 +49,7 @@ impl Event {
 
     /// Whether a page that is opened later is still shown it.
     pub(super) fn stays(&self) -> bool {
-        matches!(self.name, "heard" | "seen" | "error")
+        matches!(self.name, "heard" | "replied" | "seen" | "error")
     }
 
     /// As JSON of its own.
@@ -75,6 +75,10 @@ pub(super) fn of(report: &Report) -> Option<Event> {
         Report::Voice(event) => Event::new("heard", event).map(|heard| Event {
             microphone: Some(event.source.clone()),
             ..heard
+        }),
+        Report::Replied(event) => Event::new("replied", event).map(|replied| Event {
+            microphone: Some(event.source.clone()),
+            ..replied
         }),
         Report::Caption { event, .. } => Event::new("seen", event),
         Report::Health(health) => Event::new("health", health),

@@ -140,6 +140,7 @@ function listen() {
   };
   const on = (name, take) => events.addEventListener(name, (event) => event.data && take(JSON.parse(event.data)));
   on("heard", (event) => heard(event, true));
+  on("replied", (event) => replied(event, true));
   on("seen", (event) => seen(event, true));
   on("health", health);
   on("level", ({ id, dbfs }) => microphones.get(id)?.level(dbfs));
@@ -178,7 +179,7 @@ function show(state) {
   doctor(state.doctor);
   cards(state);
   $("log").replaceChildren();
-  for (const { event, data } of state.recent.toReversed()) ({ heard, seen, error: warn })[event](data, false);
+  for (const { event, data } of state.recent.toReversed()) ({ heard, replied, seen, error: warn })[event](data, false);
 }
 
 /** One view for each device; those that stay keep theirs, and with it the focus. */
@@ -385,15 +386,26 @@ function heard(event, now) {
   if (!isNew(event)) return;
   const device = microphones.get(event.source);
   const command = event.command;
+  const commands = event.commands ?? (command ? [command] : []);
   const said = event.text ?? (command ? command.name : (event.reason ?? ""));
-  const slots = command && [make("b", {}, command.name), ...Object.entries(command.slots).map(([slot, value]) => `${slot}: ${value}`)];
-  const more = [];
-  if (slots) more.push(make("div", { className: "slots" }, ...slots.map((slot) => make("span", { className: "badge" }, slot))));
+  const more = commands.map(({ name, slots }) => {
+    const parts = [make("b", {}, name), ...Object.entries(slots).map(([slot, value]) => `${slot}: ${value}`)];
+    return make("div", { className: "slots" }, ...parts.map((part) => make("span", { className: "badge" }, part)));
+  });
   if (event.reason && event.reason !== said) more.push(make("p", { className: "faint times" }, event.reason));
   const bad = event.event_type === "rejected" || event.event_type === "not_understood";
-  entry(event, device, said, bad ? "warning" : "", more);
+  entry(event, device, said, bad ? "warning" : "", more).dataset.id = event.id;
   device?.heard();
-  if (now) announce(`${device?.name ?? event.source}: ${said}${command ? `, ${command.name} ${Object.values(command.slots).join(" ")}` : ""}`);
+  const done = commands.map(({ name, slots }) => `, ${name} ${Object.values(slots).join(" ")}`).join("");
+  if (now) announce(`${device?.name ?? event.source}: ${said}${done}`);
+}
+
+/** What was answered stands with what was heard. */
+function replied(event, now) {
+  const to = [...$("feed").children].find((item) => item.dataset.id === event.id);
+  if (!to || to.querySelector(".reply")) return;
+  to.querySelector(".said").after(make("p", { className: "reply" }, event.text));
+  if (now) announce(event.text);
 }
 
 async function seen(event, now) {

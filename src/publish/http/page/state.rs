@@ -231,6 +231,7 @@ mod tests {
             language: "English".to_owned(),
             text: Some("words".to_owned()),
             command: None,
+            commands: Vec::new(),
             confidence: None,
             audio_s: 1.0,
             truncated: false,
