@@ -16,7 +16,7 @@ use gemmad::model::family;
 use gemmad::model::sampler::Sampling;
 use gemmad::model::weights::{Checkpoint, PleOptions};
 use gemmad::pack::{PackOptions, Recipe, pack_checkpoint};
-use gemmad::pipeline::{Engine, EngineOptions, Generation, Message, Part, Request};
+use gemmad::pipeline::{Engine, EngineOptions, Generation, GuessOptions, Message, Part, Request};
 use kernels::{Isa, Pool};
 
 #[global_allocator]
@@ -135,6 +135,11 @@ fn nothing_is_allocated_between_two_tokens() {
                 // Longer than the window and than the length from which attention is cut into parts.
                 context: 1024,
                 kv_type,
+                // Lists of what may come, where it is guessed, are made anew.
+                guess: GuessOptions {
+                    tokens: 0,
+                    ..GuessOptions::default()
+                },
                 ..EngineOptions::default()
             };
             let mut engine = Engine::open(&model, options).unwrap();

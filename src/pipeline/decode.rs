@@ -124,7 +124,9 @@ impl Engine {
         // What would be too much for the answer or the context is not begun.
         let room = (cache.context() - cache.position()).min(writing.room());
         let most = room.min(cache.max_revocable()).max(1);
-        let mut ids = vec![id];
+        let row = writing.pass.row();
+        let mut ids = writing.pass.emptied();
+        ids.push(id);
         let (mut without_logits, mut is_cut) = (0, false);
         if self.shortcuts.forced_runs
             && let Some(constrained) = writing.binding()
@@ -140,23 +142,25 @@ impl Engine {
         let guesses = most.min(self.guesser.most(certain));
         if !is_cut && guesses > certain {
             let how = self.shortcuts.guessing;
-            let written = [&writing.written, &ids[1..]].concat();
+            let before = writing.written.len();
+            writing.written.extend(&ids[1..]);
             let model = (certain == 1).then(|| Known {
                 decoder: &mut *self.decoder,
-                row: writing.pass.row(),
+                row,
                 cache,
                 pool: &self.pool,
             });
             let mut stand = Stand {
                 topic: &writing.topic,
                 prompt: &conversation.prompt,
-                written: &written,
+                written: &writing.written,
                 model,
             };
             let open = &mut writing.open;
             let mut guess = self
                 .guesser
                 .guess(&mut stand, how, certain, guesses - certain, open);
+            writing.written.truncate(before);
             let spec = self.architecture.spec();
             // What ends an answer is worth no pass, and what has an embedding of its own is no text.
             let is_text = |id: &u32| {
@@ -166,7 +170,9 @@ impl Engine {
             };
             let text = guess.iter().take_while(|id| is_text(id)).count();
             guess.truncate(text);
-            if let Some(constrained) = writing.binding() {
+            if !guess.is_empty()
+                && let Some(constrained) = writing.binding()
+            {
                 let all = [&ids[1..], &guess].concat();
                 let fit = constrained.constraint.fitting(&all)?;
                 guess.truncate((fit + 1).saturating_sub(certain));

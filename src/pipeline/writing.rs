@@ -41,6 +41,13 @@ impl Pass {
         Pass::new(vec![0], 0)
     }
 
+    /// Its room, for the next.
+    pub(super) fn emptied(&mut self) -> Vec<u32> {
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.clear();
+        ids
+    }
+
     pub(super) fn ids(&self) -> &[u32] {
         &self.ids
     }

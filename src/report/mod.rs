@@ -4,6 +4,7 @@
 //! ever gains fields.
 
 pub mod chat;
+mod error;
 mod fields;
 mod header;
 mod health;
@@ -16,6 +17,7 @@ mod result;
 mod short;
 mod spoken;
 
+pub use error::{ErrorBody, ErrorCode};
 pub use fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
 pub use header::{Header, Origin};
 pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
@@ -27,10 +29,8 @@ pub use request::{
     Ask, Cancel, Describe, Dictation, Payload, Picture, Request, Switch, Transcribe, Wish,
 };
 pub use result::{
-    CaptionEvent, CommandCall, ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Reply,
-    ReportTiming, VoiceEvent,
+    CaptionEvent, CommandCall, EventType, JobState, JobUpdate, Reply, ReportTiming, VoiceEvent,
 };
-
 pub use short::{Cut, short};
 pub use spoken::{ReplyEvent, ReplyFields, SpokenReply};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use super::result::{ErrorBody, ErrorCode};
+use super::error::{ErrorBody, ErrorCode};
 
 /// Longest name that a request may give or mean, bytes: of a camera, a slice, a conversation, a job, of the request itself.
 pub const MAX_NAME_BYTES: usize = 256;

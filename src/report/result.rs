@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::media::CaptionTrigger;
 
 use super::chat::ToolCall;
+use super::error::{ErrorBody, ErrorCode};
 use super::header::Header;
 
 /// What happened, in the words of Home Assistant's event entity.
@@ -192,53 +193,6 @@ impl JobState {
             self,
             JobState::Done | JobState::Failed | JobState::Cancelled
         )
-    }
-}
-
-/// What goes wrong with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorCode {
-    /// Not the JSON, or not the values, that were expected.
-    Invalid,
-    /// No such microphone, camera, slice or job.
-    NotFound,
-    /// Too much is waiting.
-    QueueFull,
-    /// The device, or the daemon while it stops, cannot do it now.
-    Busy,
-    /// Larger than the limits allow.
-    TooLarge,
-    /// Not a sound that can be read.
-    InvalidAudio,
-    /// Not a picture that can be read.
-    InvalidImage,
-    /// Ended on request.
-    Cancelled,
-    /// Not done in time.
-    Timeout,
-    /// Not allowed for this asker.
-    NotPermitted,
-    /// The model could not answer.
-    Failed,
-}
-
-/// An error as told to the asker.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct ErrorBody {
-    /// For programs.
-    pub code: ErrorCode,
-    /// For people: what, where, and how to mend it.
-    pub message: String,
-}
-
-impl ErrorBody {
-    /// An error of this kind, in these words.
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> ErrorBody {
-        ErrorBody {
-            code,
-            message: message.into(),
-        }
     }
 }
 

@@ -42,6 +42,8 @@ fn assert_names_every_key(known: &str, reference: &str) {
         "matformer",
         "threads",
         "microphone",
+        "guess",
+        "homeassistant",
         "speech",
         "wake",
         "camera",

@@ -366,7 +366,10 @@ fn an_answer_over_http_gives_way_to_speech_and_to_buttons() {
     let said = expected("audio", "009_both.wav", "transcript");
     assert_eq!(
         client.receive(),
-        Some(("transcript".to_owned(), json!({ "text": said })))
+        Some((
+            "transcript".to_owned(),
+            json!({ "language": "en", "text": said })
+        ))
     );
     let button = bench.request(
         "ask",

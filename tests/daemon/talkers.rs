@@ -32,7 +32,8 @@ impl Talker {
         }
         self.client.send("audio-stop", json!({}), &[]);
         let said = expected("audio", self.file, "transcript");
-        let transcript = Some(("transcript".to_owned(), json!({ "text": said })));
+        let transcript = json!({ "language": "en", "text": said });
+        let transcript = Some(("transcript".to_owned(), transcript));
         assert_eq!(self.client.receive(), transcript);
     }
 }

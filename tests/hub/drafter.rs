@@ -61,11 +61,21 @@ fn a_model_and_its_drafter_become_the_pack_of_the_same_files() {
     assert!(bench.hub.asked().iter().all(|asked| asked.range.is_none()));
     bench.hub.put(ID, repo(MODEL, "a5"));
     let models = bench.path("models");
-    let check = ["models", "--check", "--dir", models.to_str().unwrap()];
+    let check = [
+        "models",
+        "--check",
+        "--yes",
+        "--dir",
+        models.to_str().unwrap(),
+    ];
     let output = bench.gemmad(&check).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let again = format!("gemmad pull gemma-4-e2b --recipe small --drafter={ID}-assistant");
-    assert!(said.contains(&again), "{said}");
+    assert!(
+        said.contains(&again),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]

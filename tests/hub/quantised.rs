@@ -111,7 +111,8 @@ fn a_file_of_llama_cpp_and_its_towers_become_the_pack_of_the_same_files() {
     );
     // The same again is nothing to do.
     succeeded(&pull(&bench, name, &[]).output().unwrap());
-    assert_eq!(bench.hub.asked().len(), 1);
+    let asked = bench.hub.asked();
+    assert_eq!(asked.len(), 1, "{asked:?}");
     // Without towers none of their file is asked for.
     succeeded(
         &pull(&bench, name, &["--force", "--text-only"])

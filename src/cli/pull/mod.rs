@@ -148,16 +148,12 @@ impl Pull {
             Some(named) => Some(client.repository(&drafter_of(&name, named.as_deref())?, "main")?),
             None => None,
         };
-        let tokenizer = match &name.tokenizer_repository {
-            Some(id) => Some(client.repository(id, "main")?),
-            None => None,
-        };
         let groups = self.groups();
-        let hub = HubSource {
+        let mut hub = HubSource {
             client: &client,
             repository: &repository,
             gguf,
-            tokenizer: tokenizer.as_ref(),
+            tokenizer: None,
             drafter: drafter.as_ref(),
             groups: &groups,
             keeps_trained: self.recipe.is_none(),
@@ -170,6 +166,11 @@ impl Pull {
                 fetched_bytes: 0,
             });
         }
+        let tokenizer = match &name.tokenizer_repository {
+            Some(id) => Some(client.repository(id, "main")?),
+            None => None,
+        };
+        hub.tokenizer = tokenizer.as_ref();
         bar.note(&format!("{source}, recipe {}{why}", recipe.name()));
         let isa = Isa::from_environment().map_err(|error| Failure::new(exit::CONFIG, error))?;
         let pool = Pool::new(isa, kernels::recommended_threads());

@@ -5,13 +5,13 @@
 
 mod acceptance;
 mod costs;
-#[cfg(test)]
-mod day;
 mod drafting;
 mod earlier;
 mod follow;
 mod phrases;
 mod prompt;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

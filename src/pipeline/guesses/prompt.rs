@@ -1,7 +1,6 @@
 //! What was copied once goes on being copied: what stood behind the last tokens where they came before, in the prompt or in the answer.
 //! For JSON, calls of tools, translations and quotations.
 
-use super::follow::common_end;
 use super::{Source, Stand};
 
 /// Tokens that are compared at most.
@@ -24,12 +23,19 @@ impl Source for PromptLookup {
 }
 
 fn look_up(prompt: &[u32], written: &[u32], most: usize, ids: &mut Vec<u32>) -> usize {
-    let text = [prompt, written].concat();
-    let Some(last) = text.last() else { return 0 };
+    let len = prompt.len() + written.len();
+    let at = |place: usize| match place.checked_sub(prompt.len()) {
+        None => prompt[place],
+        Some(place) => written[place],
+    };
+    if len == 0 {
+        return 0;
+    }
     let mut best = (LEAST - 1, 0);
-    for end in (1..text.len()).rev() {
-        if text[end - 1] == *last {
-            let agree = common_end(&text[..end], &text, LONGEST);
+    for end in (1..len).rev() {
+        if at(end - 1) == at(len - 1) {
+            let back = 1..=LONGEST.min(end);
+            let agree = back.take_while(|n| at(end - n) == at(len - n)).count();
             if agree > best.0 {
                 best = (agree, end);
             }
@@ -42,7 +48,7 @@ fn look_up(prompt: &[u32], written: &[u32], most: usize, ids: &mut Vec<u32>) -> 
     if agree < LEAST {
         return 0;
     }
-    ids.extend(text[end..].iter().take(most));
+    ids.extend((end..len).take(most).map(at));
     match agree {
         2 => 0,
         3 => 1,

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chat::Chat;
+use super::error::{ErrorBody, ErrorCode};
 use super::fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
 use super::header::{Header, Origin};
 use super::name::{Name, check_name};
 use super::names::Names;
 use super::reply::ReplyTo;
-use super::result::{ErrorBody, ErrorCode};
 use super::spoken::SpokenReply;
 use crate::utterance;
 
