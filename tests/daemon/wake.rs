@@ -51,6 +51,7 @@ fn what_follows_a_wake_word_counts_unless_the_transcript_contradicts_it() {
     assert_eq!(woken["wake_word"], "Svitch of");
     assert_eq!(woken["text"], "the fan in the hallway.");
 
+    gemmad.signal("HUP"); // health is told once a minute, and after each reload
     bench.wait_health("wake words are counted", |health| {
         let count = |key: &str| health["queues"][key].as_u64().unwrap();
         count("wake_words") >= 3 && count("wake_rejects") >= 1

@@ -39,7 +39,10 @@ const OTHERWISE: usize = 40;
 /// It begins and ends with words of the transcript, anywhere in it, since something else may have been said before; the likest
 /// counts, and of such the first.
 pub(super) fn after_wake_word<'a>(heard: &'a str, word: &str) -> Option<&'a str> {
-    let wanted = letters(word);
+    let wanted: String = words(word)
+        .iter()
+        .map(|&(from, to)| letters(&word[from..to]))
+        .collect();
     let length = wanted.chars().count();
     let most = length * OTHERWISE / 100;
     let words = words(heard);
@@ -61,9 +64,14 @@ pub(super) fn after_wake_word<'a>(heard: &'a str, word: &str) -> Option<&'a str>
     Some(heard[end..].trim_start_matches(|c: char| !c.is_alphanumeric()))
 }
 
-fn letters(text: &str) -> String {
-    let counts = text.chars().filter(|c| c.is_alphanumeric());
-    counts.flat_map(char::to_lowercase).collect()
+/// A word in small letters. "OK" is but another way to write "okay", and would use up what may be otherwise.
+fn letters(word: &str) -> String {
+    let small = word.to_lowercase();
+    if small == "ok" {
+        "okay".to_owned()
+    } else {
+        small
+    }
 }
 
 /// Where each word begins and ends.
@@ -120,6 +128,7 @@ mod tests {
             ("Hey Jarvis.", "Hey Jarvis", Some("")),
             ("Hej Jarvis, tænd lyset", "Hey Jarvis", Some("tænd lyset")),
             ("The boat was blue.", "Okay Nabu", None),
+            ("OK, turn it off.", "Okay Nabu", None),
             ("He is a relative of mine.", "Alexa", None),
             ("They started it.", "Hey Jarvis", None),
             ("", "Alexa", None),
