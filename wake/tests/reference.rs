@@ -29,8 +29,10 @@ const MODELS: [&str; 6] = [
     "seed-padded",
 ];
 
-/// The largest feature that the models' inputs hold.
-const LARGEST: u16 = 665;
+/// The largest feature that a model's input holds: 26 in 255 steps of a published one's, and the fuzzers' have steps of 0.1.
+fn largest(model: &str) -> u16 {
+    if model.starts_with("seed") { 654 } else { 665 }
+}
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("wake-reference")
@@ -191,12 +193,13 @@ fn features_and_scores_are_those_of_the_reference() {
             panic!("{name}, frame {i}:\n{:?}\n{:?}", features[i], wanted[i]);
         }
         frames += features.len();
-        // The first frame of a full-scale square wave is more than 8 bits hold. Python wraps it; it is held at the largest, as on
-        // ESPHome's boards.
-        if features.iter().flatten().any(|x| *x > LARGEST) {
-            continue;
-        }
+        let loudest = features.iter().flatten().max().unwrap();
         for model in MODELS {
+            // The first frame of a full-scale square wave is more than 8 bits hold. Python wraps it; it is held at the largest, as on
+            // ESPHome's boards.
+            if *loudest > largest(model) {
+                continue;
+            }
             let json = models.join(format!("{model}.json"));
             let cutoff = Manifest::load(&json).unwrap().0.micro.probability_cutoff;
             let mut word = WakeWord::load(&json, 0.0).unwrap();
