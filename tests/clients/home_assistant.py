@@ -5,15 +5,14 @@ machine's; it is asked as its page asks it.
 """
 
 import json
-import pathlib
 import shutil
 import subprocess
-import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
+import sys
 
-from stage import MODEL as HELD_OUT, TOP, Trouble, expected, free_port, wait_until
+from stage import MODEL as HELD_OUT, TOP, Trouble, expected, wait_until
+
+sys.path.insert(0, str(TOP / "tests/homeassistant"))
+from hub import Hub  # noqa: E402
 
 QUESTION = "turn off the kitchen light\nReturn the command as JSON:"
 LOOK = "Describe what the camera sees."
@@ -22,7 +21,6 @@ CLIP = "003_both.wav"
 
 # Homes of so many lights.
 HOMES = (5, 25, 60)
-ROOMS = ("Kitchen", "Living Room", "Küche", "Salón")
 
 
 def light(n):
@@ -53,10 +51,10 @@ homeassistant:
   elevation: 0
   unit_system: metric
   time_zone: UTC
-  allowlist_external_dirs: [{directory}]
+  allowlist_external_dirs: [DIRECTORY]
 http:
   server_host: 127.0.0.1
-  server_port: {port}
+  server_port: HTTP_PORT
 config:
 conversation:
 media_source:
@@ -64,135 +62,20 @@ camera:
 stt:
 template: !include lights.yaml
 """
-
-
-class Hub:
-    """Home Assistant in a directory of its Debian."""
-
-    def __init__(self, stage, root):
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.token = None
-        self.root = pathlib.Path(root)
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gemmad-", dir=self.root / "tmp"))
-        self.inside = f"/tmp/{self.directory.name}"
-        (self.directory / "configuration.yaml").write_text(CONFIGURATION.format(directory=self.inside, port=self.port), encoding="utf-8")
-        self.lights = self.directory / "lights.yaml"
-        self.lights.write_text("[]", encoding="utf-8")
-        self.log = self.directory / "hass.log"
-        # --skip-pip: what it needs is installed, and a test downloads nothing.
-        argv = ["chroot", str(self.root), "/venv/bin/python", "-m", "homeassistant", "--config", self.inside, "--skip-pip"]
-        with open(self.log, "ab") as log:
-            self.process = stage.spawn(argv, stdout=log, stderr=log, env={"HOME": self.inside, "PATH": "/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"})
-        wait_until("Home Assistant's page", self._serves, 240)
-        self._onboard()
-        wait_until("Home Assistant runs", lambda: self.get("/api/config")["state"] == "RUNNING", 120)
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait(60)
-        shutil.rmtree(self.directory)
-
-    def _serves(self):
-        if self.process.poll() is not None:
-            raise Trouble(f"Home Assistant ended:\n{self.log.read_text()[-6000:]}")
-        try:
-            return urllib.request.urlopen(f"{self.url}/manifest.json", timeout=5).status == 200
-        except OSError:
-            return False
-
-    def _onboard(self):
-        """The first user, as its page makes one."""
-        owner = {"client_id": f"{self.url}/", "name": "Test", "username": "test", "password": "test", "language": "en"}
-        code = self.post("/api/onboarding/users", owner)["auth_code"]
-        form = {"grant_type": "authorization_code", "code": code, "client_id": f"{self.url}/"}
-        body = urllib.parse.urlencode(form).encode()
-        with urllib.request.urlopen(f"{self.url}/auth/token", body, timeout=30) as answer:
-            self.token = json.load(answer)["access_token"]
-
-    def get(self, path):
-        return self._http("GET", path, None, {})
-
-    def post(self, path, body):
-        return self._http("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-
-    def send(self, path, body, headers):
-        """POST of bytes."""
-        return self._http("POST", path, body, headers)
-
-    def _http(self, method, path, body, headers):
-        if self.token:
-            headers = {**headers, "Authorization": f"Bearer {self.token}"}
-        request = urllib.request.Request(self.url + path, body, headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=120) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise Trouble(f"{method} {path}: {error}: {error.read().decode('utf-8', 'replace')}") from None
-
-    def flow(self, where, handler, *forms):
-        """What somebody fills in, form by form; what comes of the last."""
-        path = f"/api/config/config_entries/{where}"
-        step = self.post(path, {"handler": handler, "show_advanced_options": False})
-        for values in forms:
-            if step["type"] != "form":
-                raise Trouble(f"{handler}: {step}")
-            step = self.post(f"{path}/{step['flow_id']}", values)
-        return step
-
-    def add_integration(self, handler, *forms):
-        """Under "Add integration"; the entry's id."""
-        done = self.flow("flow", handler, *forms)
-        if done["type"] != "create_entry":
-            raise Trouble(f"{handler}: {done}")
-        return done["result"]["entry_id"]
-
-    def add_to(self, entry, kind, *forms):
-        """Under "Add conversation agent", and its like."""
-        done = self.flow("subentries/flow", [entry, kind], *forms)
-        if done["type"] != "create_entry":
-            raise Trouble(f"{kind}: {done}")
-
-    def entity(self, domain, among=()):
-        """The id of a new entity of that domain, once it is there."""
-        return wait_until(f"an entity of {domain}", lambda: next(iter(self.entities(domain) - set(among)), None))
-
-    def entities(self, domain):
-        return {state["entity_id"] for state in self.get("/api/states") if state["entity_id"].startswith(f"{domain}.")}
-
-    def have_lights(self, count):
-        """So many lights that remember whether they are on."""
-        lights = [{"name": light(n), "unique_id": f"light_{n}", "turn_on": [], "turn_off": []} for n in range(count)]
-        self.lights.write_text(json.dumps([{"light": lights}], ensure_ascii=False), encoding="utf-8")
-        self.post("/api/services/template/reload", {})
-        wait_until(f"{count} lights", lambda: len(self.entities("light")) == count)
-
-    def called(self, act):
-        """What `act` gives, and the services that Home Assistant calls meanwhile: domain, service, and entities."""
-        request = urllib.request.Request(f"{self.url}/api/stream?restrict=call_service", headers={"Authorization": f"Bearer {self.token}"})
-        with urllib.request.urlopen(request, timeout=120) as stream:
-            while b"ping" not in stream.readline():
-                pass
-            answer = act()
-            self.post("/api/services/persistent_notification/create", {"message": "The end."})
-            calls = []
-            for line in stream:
-                if not line.startswith(b"data: {"):
-                    continue
-                data = json.loads(line[6:])["data"]
-                if data["domain"] == "persistent_notification":
-                    return answer, calls
-                calls.append((data["domain"], data["service"], data["service_data"].get("entity_id")))
-        raise Trouble("the stream of events ended")
-
-    def say(self, agent, text):
-        answer = self.post("/api/conversation/process", {"text": text, "language": "en", "agent_id": agent})
-        return answer["response"]["speech"]["plain"]["speech"]
+LIGHTS = "lights.yaml"
 
 
 def same(what, found, wanted):
     if found != wanted:
         raise Trouble(f"{what}: {found!r} instead of {wanted!r}")
+
+
+def spoken(response):
+    return response["speech"]["plain"]["speech"]
+
+
+def no_lights(directory):
+    (directory / LIGHTS).write_text("[]", encoding="utf-8")
 
 
 class Checks:
@@ -209,10 +92,10 @@ class Checks:
         self.ollama = self.hub.add_integration("ollama", {"url": self.house.url, "api_key": self.house.key})
 
     def ollama_converses(self):
-        agents = self.hub.entities("conversation")
+        agents = self.hub.of_domain("conversation")
         self.hub.add_to(self.ollama, "conversation", {"name": "gemmad", "model": f"{self.house.model}:latest", "prompt": "You are terse.", "num_ctx": 4096})
-        agent = self.hub.entity("conversation", agents)
-        answer = self.hub.say(agent, QUESTION)
+        agent = self.hub.new_of("conversation", agents)
+        answer = spoken(self.hub.say(agent, QUESTION))
         if not answer.strip():
             raise Trouble("the agent says nothing")
 
@@ -220,9 +103,9 @@ class Checks:
         picture = self.hub.directory / PICTURE
         shutil.copy(HELD_OUT / "heldout/images" / PICTURE, picture)
         self.hub.add_integration("local_file", {"file_path": f"{self.hub.inside}/{PICTURE}"})
-        camera = self.hub.entity("camera")
+        camera = self.hub.new_of("camera")
         self.hub.add_to(self.ollama, "ai_task_data", {"name": "gemmad task", "model": f"{self.house.model}:latest"})
-        self.task = self.hub.entity("ai_task")
+        self.task = self.hub.new_of("ai_task")
         attached = [{"media_content_id": f"media-source://camera/{camera}", "media_content_type": "image/png"}]
         call = {"task_name": "look", "instructions": LOOK, "entity_id": self.task, "attachments": attached}
         answer = self.hub.post("/api/services/ai_task/generate_data?return_response", call)["service_response"]
@@ -241,41 +124,46 @@ class Checks:
         same("one of the choices", answer["data"]["action"] in ("turn_on", "turn_off"), True)
 
     def llama_cpp_is_added_and_converses(self):
-        agents = self.hub.entities("conversation")
+        agents = self.hub.of_domain("conversation")
         forms = {"base_url": f"{self.house.url}/v1", "api_key": self.house.key}, {"chat_model": self.house.model}
         self.hub.add_integration("llama_cpp", *forms)
-        self.llama_cpp = self.hub.entity("conversation", agents)
+        self.llama_cpp = self.hub.new_of("conversation", agents)
         # With the tools of Assist, which the demo model was never told of: that there is an answer is what is asked for.
-        if not isinstance(self.hub.say(self.llama_cpp, QUESTION), str):
+        if not isinstance(spoken(self.hub.say(self.llama_cpp, QUESTION)), str):
             raise Trouble("the agent says nothing")
 
     def tools_turn_lights_on(self):
         """By Home Assistant's own tools, in homes of several sizes: the service that it calls is the right one, for the right light."""
-        agents = self.hub.entities("conversation")
+        agents = self.hub.of_domain("conversation")
         asked = {"name": "with tools", "prompt": "You are terse.", "model": f"{self.house.model}:latest", "num_ctx": 32768, "llm_hass_api": ["assist"]}
         self.hub.add_to(self.ollama, "conversation", asked)
-        by_ollama = self.hub.entity("conversation", agents)
+        by_ollama = self.hub.new_of("conversation", agents)
         for home in HOMES:
-            self.hub.have_lights(home)
-            named = {state["attributes"]["friendly_name"]: state["entity_id"] for state in self.hub.get("/api/states") if state["entity_id"].startswith("light.")}
+            self._have_lights(home)
+            lights = {self.hub.states()[entity]["attributes"]["friendly_name"]: entity for entity in self.hub.of_domain("light")}
             for agent, entity in zip(AGENTS, (by_ollama, self.llama_cpp), strict=True):
-                through = 0
-                for n in range(home):
-                    text = sentence(agent, home, n)
-                    if not any(line["user"] == text for line in SCRIPT):
-                        continue
-                    said, services = self.hub.called(lambda entity=entity, text=text: self.hub.say(entity, text))
-                    wanted = ("light", "turn_on", named[light(n)])
-                    found = [(domain, service, entities[0] if isinstance(entities, list) else entities) for domain, service, entities in services]
-                    if wanted not in found:
-                        raise Trouble(f"{text!r}: {services} instead of {wanted}; it said {said!r}")
-                    through += 1
-                print(f"    {agent}, {home} lights: {through} calls got through", flush=True)
+                asked = [n for n in range(home) if any(line["user"] == sentence(agent, home, n) for line in SCRIPT)]
+                for n in asked:
+                    self._turns_on(entity, sentence(agent, home, n), lights[light(n)])
+                print(f"    {agent}, {home} lights: {len(asked)} calls got through", flush=True)
+
+    def _have_lights(self, count):
+        """So many lights that remember whether they are on."""
+        lights = [{"name": light(n), "unique_id": f"light_{n}", "turn_on": [], "turn_off": []} for n in range(count)]
+        (self.hub.directory / LIGHTS).write_text(json.dumps([{"light": lights}], ensure_ascii=False), encoding="utf-8")
+        self.hub.call("template", "reload")
+        wait_until(f"{count} lights", lambda: len(self.hub.of_domain("light")) == count)
+
+    def _turns_on(self, agent, text, light):
+        answer, services = self.hub.called(lambda: self.hub.say(agent, text))
+        wanted = "light", "turn_on", [light]
+        if wanted not in [(domain, service, data.get("entity_id")) for domain, service, data in services]:
+            raise Trouble(f"{text!r}: {services} instead of {wanted}; it said {spoken(answer)!r}")
 
     def litellm_listens(self):
         entry = self.hub.add_integration("litellm", {"url": self.house.url, "api_key": self.house.key})
         self.hub.add_to(entry, "stt", {"model": self.house.model, "custom_prompt_keywords": False})
-        entity = self.hub.entity("stt")
+        entity = self.hub.new_of("stt")
         clip = HELD_OUT / "heldout/audio" / CLIP
         speech = "format=wav; codec=pcm; sample_rate=16000; bit_rate=16; channel=1; language=en-US"
         # Samples without a header, as Assist's pipelines send them.
@@ -288,7 +176,7 @@ def run(house):
     if made.returncode != 0:
         print("    not ok: tools/clients-ha.sh could not make its Debian")
         return 1
-    hub = Hub(house.stage, TOP / made.stdout.strip())
+    hub = Hub(house.stage, CONFIGURATION, TOP / made.stdout.strip(), no_lights)
     checks, wrong = Checks(house, hub), 0
     for name, check in vars(Checks).items():
         if name.startswith("_"):

@@ -207,3 +207,22 @@ class Hub:
         """What a conversation agent answers."""
         question = {"text": text, "language": "en", "agent_id": agent, **more}
         return self.post("/api/conversation/process", question)["response"]
+
+    def called(self, act):
+        """What `act` gives, and the services that Home Assistant calls meanwhile: domain, service, and its data."""
+        stream = urllib.request.Request(f"{self.url}/api/stream?restrict=call_service", headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(stream, timeout=120) as events:
+            while b"ping" not in events.readline():
+                pass
+            answer = act()
+            # The last of them.
+            self.call("persistent_notification", "create", message="The end.")
+            calls = []
+            for line in events:
+                if not line.startswith(b"data: {"):
+                    continue
+                event = json.loads(line[6:])["data"]
+                if event["domain"] == "persistent_notification":
+                    return answer, calls
+                calls.append((event["domain"], event["service"], event["service_data"]))
+        raise Trouble("the stream of events ended")
