@@ -8,7 +8,7 @@ use gemmad::model::prompt::{
     ChatTemplate, MAX_TEXT_BYTES, MediaKind, Message, Part, PromptError, PromptOptions, Role,
 };
 use gemmad::model::tokenizer::Tokenizer;
-use gemmad::model::tools::Tool;
+use gemmad::model::tools::{Tool, ToolCall, ToolResult};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -240,31 +240,17 @@ fn turns_must_alternate() {
 
 #[test]
 fn what_gemma_3n_has_no_words_for_is_refused() {
-    let check = |options: &PromptOptions<'_>| {
-        let refused = Template.check(&TOKENIZER, options).unwrap_err();
-        let question = [Message::text(Role::User, "Why?")];
-        let rendered = Template.render(&TOKENIZER, &question, options);
-        assert_eq!(rendered.unwrap_err(), refused);
-        refused.to_string()
+    let thinking = PromptOptions {
+        thinking: true,
+        ..PromptOptions::ASK
     };
+    let refused = Template.check(&TOKENIZER, &thinking).unwrap_err();
+    let question = [Message::text(Role::User, "Why?")];
+    let rendered = Template.render(&TOKENIZER, &question, &thinking);
+    assert_eq!(rendered.unwrap_err(), refused);
     assert_eq!(
-        check(&PromptOptions {
-            thinking: true,
-            ..PromptOptions::ASK
-        }),
+        refused.to_string(),
         "Gemma 3n answers without thinking first: leave out `thinking`, or use a model that does, such as Gemma 4"
-    );
-    let tool = Tool {
-        name: "set_light".to_owned(),
-        description: String::new(),
-        parameters: Value::Null,
-    };
-    assert_eq!(
-        check(&PromptOptions {
-            tools: &[tool],
-            ..PromptOptions::ASK
-        }),
-        "Gemma 3n knows no tools: leave them out, or use a model that does, such as Gemma 4"
     );
     let thoughtful = Message {
         role: Role::Assistant,
@@ -275,6 +261,56 @@ fn what_gemma_3n_has_no_words_for_is_refused() {
     assert_eq!(
         error.unwrap_err().to_string(),
         "a message of role assistant may hold text, images and audio only, found a thought"
+    );
+}
+
+#[test]
+fn gemma_3n_is_told_of_tools_as_json_and_of_what_came_of_a_call_by_the_user() {
+    let tool = Tool {
+        name: "set_light".to_owned(),
+        description: "Switches a light.".to_owned(),
+        parameters: Value::Null,
+    };
+    let options = PromptOptions {
+        tools: &[tool],
+        ..PromptOptions::ASK
+    };
+    let arguments = serde_json::json!({ "name": "Lamp", "levels": [1, 2] });
+    let called = Message {
+        role: Role::Assistant,
+        content: vec![
+            Part::ToolCall(ToolCall {
+                name: "set_light".to_owned(),
+                arguments: arguments.as_object().unwrap().clone(),
+            }),
+            Part::ToolResult(ToolResult {
+                name: "set_light".to_owned(),
+                value: Value::String("on".to_owned()),
+            }),
+        ],
+    };
+    let chat = [
+        Message::text(Role::System, "Be terse."),
+        Message::text(Role::User, "Light!"),
+        called,
+    ];
+    let prompt = Template.render(&TOKENIZER, &chat, &options).unwrap();
+    let said = TOKENIZER.decode(&prompt.ids).unwrap();
+    let (told, said) = said.split_once("if you call a function.\n").unwrap();
+    assert!(told.starts_with("<bos><start_of_turn>user\nYou have access to functions."));
+    let (declared, said) = said.split_once("\n\n").unwrap();
+    let declared: Value = serde_json::from_str(declared).unwrap();
+    assert_eq!(
+        declared,
+        serde_json::json!({
+            "name": "set_light",
+            "description": "Switches a light.",
+            "parameters": { "type": "object", "properties": {} },
+        })
+    );
+    assert_eq!(
+        said,
+        "Be terse.\n\nLight!<end_of_turn>\n<start_of_turn>model\n{\"name\": \"set_light\", \"parameters\": {\"name\": \"Lamp\", \"levels\": [1, 2]}}<end_of_turn>\n<start_of_turn>user\nResult of set_light:\non<end_of_turn>\n<start_of_turn>model\n"
     );
 }
 
