@@ -12,6 +12,8 @@ use std::time::Instant;
 pub enum Progress {
     /// It is being spoken.
     Speaking,
+    /// Nothing has been said for a moment: what there is may be all.
+    Paused,
     /// It is over.
     Ended {
         /// It was cut at the longest length.
@@ -21,6 +23,13 @@ pub enum Progress {
     },
     /// It was no speech after all, or whoever spoke is gone: it is to be forgotten.
     Cancelled,
+}
+
+impl Progress {
+    /// Whether more may come.
+    pub fn is_open(self) -> bool {
+        matches!(self, Progress::Speaking | Progress::Paused)
+    }
 }
 
 #[derive(Debug)]
@@ -47,14 +56,15 @@ impl Shared {
     fn change(&self, change: impl FnOnce(&mut Inner)) {
         let waker = {
             let mut inner = self.lock();
-            if inner.refused || inner.progress != Progress::Speaking {
+            let progress = inner.progress;
+            if inner.refused || !progress.is_open() {
                 return;
             }
             let before = inner.samples.len();
             change(&mut inner);
             let crossed = (before + 1..=inner.samples.len()).contains(&inner.enough);
-            let over = inner.progress != Progress::Speaking;
-            inner.waker.clone().filter(|_| crossed || over)
+            let progressed = inner.progress != progress;
+            inner.waker.clone().filter(|_| crossed || progressed)
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -83,10 +93,17 @@ pub fn channel() -> (Sender, Receiver) {
 }
 
 impl Sender {
-    /// Adds 16 kHz mono samples; the longest length is the speaker's to keep.
+    /// Adds 16 kHz mono samples; the longest length is the speaker's to keep. Whoever paused goes on.
     pub fn push(&self, samples: &[f32]) {
-        self.0
-            .change(|inner| inner.samples.extend_from_slice(samples));
+        self.0.change(|inner| {
+            inner.samples.extend_from_slice(samples);
+            inner.progress = Progress::Speaking;
+        });
+    }
+
+    /// Nothing more is said for now.
+    pub fn pause(&self) {
+        self.0.change(|inner| inner.progress = Progress::Paused);
     }
 
     /// The utterance is over.
@@ -107,7 +124,7 @@ impl Drop for Sender {
 }
 
 impl Receiver {
-    /// Wakes `waker` when `enough` samples have come together, each time anew, and when the utterance is over.
+    /// Wakes `waker` when `enough` samples have come together, each time anew, and when whoever speaks pauses, goes on or ends.
     pub fn wake(&self, waker: Waker, enough: usize) {
         let mut inner = self.0.lock();
         inner.waker = Some(waker);
@@ -118,6 +135,13 @@ impl Receiver {
     pub fn state(&self) -> (usize, Progress) {
         let inner = self.0.lock();
         (inner.samples.len(), inner.progress)
+    }
+
+    /// What was not taken of an utterance that has paused, or is over: a copy. Nothing while more is being said.
+    pub fn rest(&self) -> Option<Vec<f32>> {
+        let inner = self.0.lock();
+        let pauses = matches!(inner.progress, Progress::Paused | Progress::Ended { .. });
+        pauses.then(|| inner.samples.clone())
     }
 
     /// Takes the next `count` samples, or all that there are where they are fewer.
@@ -175,6 +199,30 @@ mod tests {
         assert_eq!(receiver.take(2), [3.0]);
         // Once for the samples, once for the end; that the speaker is gone after the end is no news.
         assert_eq!(woken.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn whoever_pauses_may_go_on_or_end() {
+        let (sender, receiver) = channel();
+        let woken = Arc::new(Woken::default());
+        receiver.wake(Arc::clone(&woken).into(), 100);
+        sender.push(&[1.0]);
+        assert_eq!(
+            (receiver.rest(), receiver.state().1.is_open()),
+            (None, true)
+        );
+        sender.pause();
+        assert_eq!(receiver.state(), (1, Progress::Paused));
+        assert_eq!(receiver.rest(), Some(vec![1.0]));
+        sender.push(&[2.0]);
+        assert_eq!(receiver.state(), (2, Progress::Speaking));
+        assert_eq!(receiver.rest(), None);
+        sender.pause();
+        sender.end(false);
+        assert_eq!(receiver.rest(), Some(vec![1.0, 2.0]));
+        assert!(!receiver.state().1.is_open());
+        // Once for each pause, once for going on, once for the end.
+        assert_eq!(woken.0.load(Ordering::Relaxed), 4);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use gemmad::publish::mqtt::MqttOptions;
 use gemmad::publish::wyoming::WyomingOptions;
 use gemmad::publish::{Inside, dbus, http, mqtt, wyoming};
 use gemmad::report::{Info, JobUpdate, ModelCard, Payload, Reply, Request};
-use gemmad::utterance::Progress;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::task::unconstrained;
@@ -166,7 +165,7 @@ fn reply(request: &Request) -> Option<JobUpdate> {
         Payload::Dictate(dictation) => {
             let (samples, progress) = dictation.sound.state();
             assert!(samples <= LONGEST_UTTERANCE);
-            if progress == Progress::Speaking {
+            if progress.is_open() {
                 return None;
             }
             "heard".to_owned()

@@ -256,6 +256,12 @@ impl Listener {
                 }
                 Ok(())
             }
+            SpeechEvent::Paused => {
+                if let Some(speech) = &self.speech {
+                    speech.pause();
+                }
+                Ok(())
+            }
             SpeechEvent::Ended { truncated } => {
                 if let Some(speech) = self.speech.take() {
                     speech.end(truncated);

@@ -13,6 +13,8 @@ pub enum SpeechEvent {
     Started,
     /// Samples of the utterance, those from before its onset first.
     Samples(Vec<f32>),
+    /// Nothing has been said for a moment: where no samples follow, what there is was all.
+    Paused,
     /// The utterance is over.
     Ended {
         /// It reached the longest length; what follows is a new one.
@@ -49,6 +51,8 @@ pub struct Segmenter {
     detector: SpeechDetector,
     min_speech: u64,
     hangover: u64,
+    /// Silence that belongs to an utterance; more of it only where somebody goes on.
+    tail: u64,
     lead: usize,
     max_speech: u64,
     listen_timeout: u64,
@@ -80,6 +84,8 @@ struct Utterance {
     waking: u64,
     /// Until then it is waited for what follows the wake word.
     waits: u64,
+    /// Heard in a silence that is longer than the tail, and given where somebody goes on; bounded by the longest hangover, 10 s.
+    withheld: Vec<f32>,
 }
 
 /// Half a step of 16 bits. What stays below it in front of an utterance is digital silence, and is left out: a microphone gives some
@@ -96,6 +102,7 @@ impl Segmenter {
             detector: SpeechDetector::new(config.threshold),
             min_speech: samples(config.min_speech_ms),
             hangover: samples(config.hangover_ms),
+            tail: samples(config.early_answer_ms().unwrap_or(config.hangover_ms)),
             lead: samples(config.lead_ms) as usize,
             max_speech: samples(config.max_speech_ms),
             listen_timeout: samples(config.listen_timeout_ms),
@@ -190,9 +197,12 @@ impl Segmenter {
         match &mut self.utterance {
             Some(utterance) => {
                 utterance.given += FRAME_SAMPLES as u64;
+                utterance.withheld.extend(frame);
+                let was_tail = utterance.silence < self.tail;
                 let waking = utterance.waking > 0;
                 utterance.waking = utterance.waking.saturating_sub(FRAME_SAMPLES as u64);
-                if likely && !waking {
+                let speaks = likely && !waking;
+                if speaks {
                     utterance.voiced += FRAME_SAMPLES as u64;
                     utterance.silence = 0;
                 } else {
@@ -206,7 +216,16 @@ impl Segmenter {
                 utterance.waits = utterance.waits.saturating_sub(FRAME_SAMPLES as u64);
                 let waited = utterance.waits == 0;
                 let over = truncated || waited && utterance.silence >= self.hangover;
-                tell(SpeechEvent::Samples(frame.to_vec()));
+                // Behind a wake word somebody is still to begin: that silence lies within the utterance.
+                if was_tail || speaks || !waited {
+                    tell(SpeechEvent::Samples(std::mem::take(
+                        &mut utterance.withheld,
+                    )));
+                }
+                let pauses = was_tail && utterance.silence >= self.tail;
+                if pauses && !over && spoken {
+                    tell(SpeechEvent::Paused);
+                }
                 if over && let Some(utterance) = self.utterance.take() {
                     self.close(&utterance, truncated, tell);
                     self.detector.forget();

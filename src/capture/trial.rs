@@ -66,7 +66,7 @@ pub fn hear_once(
             level(dbfs);
         }
         segmenter.push(&samples, &mut |event| match event {
-            SpeechEvent::Started => {}
+            SpeechEvent::Started | SpeechEvent::Paused => {}
             SpeechEvent::Samples(samples) if !over => said.extend(samples),
             SpeechEvent::Samples(_) => {}
             SpeechEvent::Ended { .. } | SpeechEvent::ListenTimedOut => over = true,

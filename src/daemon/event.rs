@@ -51,6 +51,10 @@ pub(super) enum WorkerNote {
     OpenFailed(EngineError),
     /// Memory of each parameter group changed; how many rows of per-layer embeddings have been needed, and what came of guesses.
     Memory(Vec<GroupMemory>, RowCounts, Vec<GuessCounts>),
+    /// An utterance that has paused is answered as if it had ended.
+    AnswersEarly,
+    /// Somebody went on: such an answer is thrown away.
+    ThrewAway,
 }
 
 /// What is known of the model once it is open.

@@ -30,6 +30,8 @@ pub(super) enum Rank {
     Spoken,
     /// An utterance that is being spoken, of which a piece is there.
     Speaking,
+    /// An utterance that has paused: its answer, should nobody go on.
+    Paused,
     /// What somebody asked for.
     Request,
     /// What a program asked for over HTTP: people who press a button do not wait for it.
@@ -170,12 +172,15 @@ impl Job {
                     ended_at: Some(at),
                     ..turn(Rank::Spoken)
                 }),
-                (samples, Progress::Speaking) => match utterance.heard {
+                (samples, progress) => match utterance.heard {
                     None => Some(turn(Rank::Speaking)),
-                    Some(heard) => (samples >= PIECE_SAMPLES).then_some(Turn {
+                    Some(heard) if samples >= PIECE_SAMPLES => Some(Turn {
                         heard,
                         ..turn(Rank::Speaking)
                     }),
+                    Some(_) => (progress == Progress::Paused
+                        && self.may_answer_early(utterance, samples))
+                    .then_some(turn(Rank::Paused)),
                 },
             },
             work => Some(turn(match (&self.asker, work) {
@@ -186,6 +191,16 @@ impl Job {
                 (Some(_), _) => Rank::Request,
             })),
         }
+    }
+
+    /// Whether an utterance that has paused is to be answered, and has not been. A client's is not: it may be told its text while that
+    /// comes, and what was told cannot be taken back.
+    fn may_answer_early(&self, utterance: &Utterance, rest: usize) -> bool {
+        let early = utterance.hearing.as_ref();
+        let early = early.and_then(|hearing| hearing.early.as_ref());
+        matches!(utterance.speaker, Speaker::Microphone(_))
+            && self.settings.answers_early
+            && early.is_none_or(|early| early.rest != rest)
     }
 
     /// How urgent it is while it is worked on.
@@ -221,7 +236,7 @@ impl Job {
     /// Why it is given up where its time is over.
     pub(super) fn too_late(&self) -> ErrorBody {
         let message = match &self.work {
-            Work::Utterance(utterance) if utterance.sound.state().1 == Progress::Speaking => {
+            Work::Utterance(utterance) if utterance.sound.state().1.is_open() => {
                 "the speech did not end in time: send its sound as it is spoken, and then its end"
             }
             _ => {
@@ -270,9 +285,10 @@ impl Ticket {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets when the job is given up.
+    /// The job is given up at `deadline`, where it is not given up before.
     pub(super) fn set_deadline(&self, deadline: Instant) {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
+        let mut known = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(known.map_or(deadline, |known| known.min(deadline)));
     }
 
     /// Whether its time is over.

@@ -324,6 +324,8 @@ impl Daemon {
                     self.publish_health();
                 }
             }
+            WorkerNote::AnswersEarly => self.record.queues.early_answers += 1,
+            WorkerNote::ThrewAway => self.record.queues.early_thrown_away += 1,
             // Told once, before the loop began.
             WorkerNote::Loaded(_) | WorkerNote::OpenFailed(_) => {}
         }

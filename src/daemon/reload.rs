@@ -34,6 +34,7 @@ pub(super) fn settings(
         matformer: None,
         max_tokens: 0,
         threads: 0,
+        answers_early: false,
         config: Arc::new(config),
     };
     Ok(settings.for_board(switches, false))

@@ -23,6 +23,8 @@ pub(super) struct Settings {
     pub(super) max_tokens: usize,
     /// Threads that compute.
     pub(super) threads: usize,
+    /// Whoever pauses is answered as if that were the end.
+    pub(super) answers_early: bool,
 }
 
 impl Settings {
@@ -46,6 +48,8 @@ impl Settings {
                 (true, 0) => all_threads.div_ceil(2),
                 (true, threads) => threads.min(all_threads),
             },
+            // A board that is hot or short of memory has nothing to spare for work that may be thrown away.
+            answers_early: !degraded,
             ..self.clone()
         }
     }

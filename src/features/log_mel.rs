@@ -28,6 +28,7 @@ use crate::media::{LogMelSpec, MelFloor, SAMPLE_RATE_HZ};
 /// give `(P - window - 1) / hop + 1` frames, and none if `P <= window`.
 ///
 /// Source: `Gemma3nAudioFeatureExtractor`, `Gemma4AudioFeatureExtractor`.
+#[derive(Clone)]
 pub struct LogMel {
     spec: LogMelSpec,
     window: Vec<f64>,
@@ -120,10 +121,12 @@ impl LogMel {
 }
 
 /// The mel filter bank, stored without its zeros.
+#[derive(Clone)]
 pub(super) struct Triangles {
     bands: Vec<Band>,
 }
 
+#[derive(Clone)]
 struct Band {
     bins: Range<usize>,
     weights: Vec<f64>,

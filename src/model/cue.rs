@@ -15,7 +15,7 @@ enum Symbol {
 }
 
 /// An answer that is written down, and how far it was said.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cue {
     tokenizer: Arc<Tokenizer>,
     /// Tokens that end an answer.

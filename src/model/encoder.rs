@@ -59,6 +59,15 @@ pub trait ClipEncoder: Send {
         end: bool,
         soft_tokens: &mut Vec<f32>,
     ) -> usize;
+
+    /// Another clip of which as much has been heard; each goes on by itself.
+    fn fork(&self) -> Box<dyn ClipEncoder>;
+}
+
+impl Clone for Box<dyn ClipEncoder> {
+    fn clone(&self) -> Box<dyn ClipEncoder> {
+        self.fork()
+    }
 }
 
 /// Why a vision encoder cannot be loaded or a picture cannot be encoded.

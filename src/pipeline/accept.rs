@@ -42,6 +42,7 @@ impl Engine {
     fn place(&mut self, media: &Media) -> Result<prompt::Part, EngineError> {
         let mut timing = Timing::default();
         match media {
+            Media::Again(media) => self.place(media),
             Media::Image(image, asked) => {
                 if let Some(pictures) = &self.spec().pictures {
                     asked.check(pictures)?;

@@ -51,6 +51,7 @@ pub enum AudioStreamError {
 ///
 /// Soft tokens `[tokens, text width]` are the same for any split of the samples, up to rounding (1e-5). A token is given with the
 /// batch that it is in, once it is final.
+#[derive(Clone)]
 pub struct AudioStream {
     log_mel: LogMel,
     /// Samples that make a first log-mel frame.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::answer::milliseconds;
 use super::engine::{Engine, GiveWay};
 use super::error::EngineError;
+use super::kept_media::Encoded;
 use super::{AudioStream, Media, SoftTokenPadding, Timing};
 use crate::media::SAMPLE_RATE_HZ;
 use crate::model::decoder::TextError;
@@ -32,6 +33,7 @@ impl Engine {
         give_way: GiveWay<'_>,
     ) -> Result<Part, EngineError> {
         match media {
+            Media::Again(media) => self.encode_again(media, rows, timing, give_way),
             Media::Image(image, asked) => {
                 if let Some(pictures) = &self.spec().pictures {
                     asked.check(pictures)?;
@@ -77,6 +79,37 @@ impl Engine {
                 Ok(Part::Audio { soft_tokens })
             }
         }
+    }
+
+    /// A medium that may have been encoded before, and may come again.
+    fn encode_again(
+        &mut self,
+        media: &Media,
+        rows: &mut Vec<f32>,
+        timing: &mut Timing,
+        give_way: GiveWay<'_>,
+    ) -> Result<Part, EngineError> {
+        let Some(key) = self.kept_media.key(media, self.encoders.pictures) else {
+            return self.encode(media, rows, timing, give_way);
+        };
+        let known = rows.len();
+        if let Some(kept) = self.kept_media.get(key) {
+            self.check_room((known + kept.rows.len()) / self.spec().hidden_size)?;
+            // It has the embeddings of the marks around the soft tokens.
+            match media.bare() {
+                Media::Clip(_) => drop(self.audio_encoder(timing)?),
+                _ => drop(self.encoders.vision(&self.checkpoint, timing)?),
+            }
+            rows.extend_from_slice(&kept.rows);
+            return Ok(kept.part);
+        }
+        let part = self.encode(media, rows, timing, give_way)?;
+        let encoded = Encoded {
+            rows: rows[known..].into(),
+            part: part.clone(),
+        };
+        self.kept_media.keep(key, encoded);
+        Ok(part)
     }
 
     /// Whether the context has room for so many soft tokens of a request.

@@ -12,6 +12,7 @@ use super::dialogue::written;
 use super::encoders::Encoders;
 use super::error::EngineError;
 use super::guesses::{EarlierAnswers, Guesser};
+use super::kept_media::KeptMedia;
 use super::memory_lock;
 use super::options::{DecodeShortcuts, EngineOptions};
 use super::prefix_cache::PrefixCache;
@@ -33,6 +34,10 @@ use crate::model::weights::{Checkpoint, DRAFTER_HEAD, Mapped, Residency};
 
 /// The largest K/V cache: the real models need 0.5 GiB for their longest context, a board has 16 GiB at most.
 const MAX_CACHE_BYTES: u64 = 16 << 30;
+
+/// Soft tokens that come again may have this part of what beginnings of prompts may have in memory, besides: an hour's talk about a
+/// dozen pictures.
+const KEPT_MEDIA_SHARE: u64 = 8;
 
 /// A model that answers requests, one at a time.
 pub struct Engine {
@@ -61,6 +66,7 @@ pub struct Engine {
     pub(super) conversations: Conversations,
     pub(super) prefix_cache: Option<PrefixCache>,
     pub(super) prefixes: Prefixes,
+    pub(super) kept_media: KeptMedia,
     /// Made when an answer is first constrained.
     grammars: Option<grammar::Compiler>,
     pub(super) on_step: OnStep,
@@ -161,6 +167,7 @@ impl Engine {
             warnings,
             prefix_cache,
             prefixes: Prefixes::new(options.prefix_bytes),
+            kept_media: KeptMedia::new(options.prefix_bytes / KEPT_MEDIA_SHARE),
             logits: vec![0.0; spec.text_vocab_size],
             products: Vec::new(),
             guesser,
@@ -428,6 +435,7 @@ fn asking(thinking: bool, tools: &[Tool]) -> PromptOptions<'_> {
 }
 
 /// Tokens taken so far, and through which slice.
+#[derive(Clone)]
 pub(super) struct Conversation {
     pub(super) cache: KvCache,
     pub(super) slice: Slice,

@@ -17,6 +17,7 @@ mod error;
 mod guesses;
 mod hints;
 mod house_names;
+mod kept_media;
 mod memory_lock;
 mod options;
 mod prefill;

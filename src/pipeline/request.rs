@@ -19,6 +19,8 @@ pub enum Media {
     Image(RgbImage, PictureOptions),
     /// Mono audio at 16 kHz, at most 30 s.
     Clip(AudioClip),
+    /// One of these that is sent again with what is said next: its soft tokens are kept, within a bound of memory.
+    Again(Box<Media>),
 }
 
 impl Media {
@@ -32,6 +34,14 @@ impl Media {
         options: PictureOptions,
     ) -> Result<Media, ImageError> {
         Ok(Media::Image(RgbImage::decode(encoded, limits)?, options))
+    }
+
+    /// What it is, whether it comes again or not.
+    pub fn bare(&self) -> &Media {
+        match self {
+            Media::Again(media) => media.bare(),
+            media => media,
+        }
     }
 
     /// A clip from the bytes of a WAV, FLAC, OGG or MP3 file of at most 30 s.

@@ -15,6 +15,9 @@ use crate::model::prompt::{Message, Part, Role};
 ///
 /// The text model is causal, so prefilling what comes before the clip, then its soft tokens as they become final, gives
 /// what prefilling the whole prompt at once gives.
+///
+/// A clone has been heard as far, and each goes on by itself: so a clip can be answered as if it had ended, and then go on.
+#[derive(Clone)]
 pub struct Speech {
     conversation: Conversation,
     stream: AudioStream,
@@ -100,7 +103,8 @@ impl Engine {
         let mut rows = Vec::new();
         speech.stream.push(&self.pool, samples, &mut rows)?;
         speech.conversation.timing.encode_ms += milliseconds(start);
-        self.prefill_soft_tokens(&mut speech.conversation, speech.soft_id, &rows)
+        // At most a batch of them, so that nothing waits for long.
+        self.prefill_soft_tokens(&mut speech.conversation, speech.soft_id, &rows, &mut |_| {})
     }
 
     /// Ends the clip and answers.
@@ -113,6 +117,20 @@ impl Engine {
         generation: &Generation,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Answer, EngineError> {
+        self.finish_speech_giving_way(speech, generation, on_text, &mut |_| {})
+    }
+
+    /// As [`Engine::finish_speech`]; what is more urgent is done meanwhile. The answer is the same, bit by bit.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_speech_giving_way(
+        &mut self,
+        speech: Speech,
+        generation: &Generation,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        give_way: GiveWay<'_>,
+    ) -> Result<Answer, EngineError> {
         let Speech {
             mut conversation,
             stream,
@@ -124,23 +142,22 @@ impl Engine {
         let mut rows = Vec::new();
         stream.finish(&self.pool, self.clip_padding(), &mut rows)?;
         conversation.timing.encode_ms += milliseconds(start);
-        self.prefill_soft_tokens(&mut conversation, soft_id, &rows)?;
+        self.prefill_soft_tokens(&mut conversation, soft_id, &rows, give_way)?;
         let hard = self.media_rows(&suffix, &[]);
-        // Nothing is more urgent than an answer to what has been said.
-        self.prefill(&mut conversation, &suffix, &hard, &mut |_| {})?;
-        self.decode(&mut conversation, generation, on_text, &mut |_| {})
+        self.prefill(&mut conversation, &suffix, &hard, give_way)?;
+        self.decode(&mut conversation, generation, on_text, give_way)
     }
 
-    /// At most a batch of them, so that nothing waits for long.
     fn prefill_soft_tokens(
         &mut self,
         conversation: &mut Conversation,
         soft_id: u32,
         rows: &[f32],
+        give_way: GiveWay<'_>,
     ) -> Result<(), EngineError> {
         match rows.len() / self.spec().hidden_size {
             0 => Ok(()),
-            tokens => self.prefill(conversation, &vec![soft_id; tokens], rows, &mut |_| {}),
+            tokens => self.prefill(conversation, &vec![soft_id; tokens], rows, give_way),
         }
     }
 }

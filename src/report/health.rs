@@ -144,6 +144,10 @@ pub struct Queues {
     pub wake_words: u64,
     /// Those of them that the transcript contradicted.
     pub wake_rejects: u64,
+    /// Utterances that were answered in a pause, as if they had ended.
+    pub early_answers: u64,
+    /// Of these, those whose speaker went on: the work was thrown away.
+    pub early_thrown_away: u64,
 }
 
 /// The connection to the broker.

@@ -177,6 +177,10 @@ fn devices_that_cannot_be_are_refused() {
             ["speech.threshold", "between 0 and 1"],
         ),
         (
+            format!("{microphone}speech.early_ms = 5"),
+            ["speech.early_ms is 5", "100 to 10000"],
+        ),
+        (
             format!("{microphone}speech.hangover_ms = 5"),
             ["speech.hangover_ms is 5", "100 to 10000"],
         ),

@@ -194,12 +194,35 @@ fn text_pictures_sound_and_schemas_in_both_protocols_and_families() {
                 "never without its grammar: {refused:?}"
             );
         }
-        for picture in ["aaaa", &STANDARD.encode(b"\x89PNG\r\n\x1a\n not a picture")] {
+        // The last is a bomb: few bytes that promise more pixels than there is memory for.
+        let bomb = bomb();
+        for picture in [
+            "aaaa",
+            &STANDARD.encode(b"\x89PNG\r\n\x1a\n not a picture"),
+            &bomb,
+        ] {
             let asked = json!({ "model": model, "prompt": "?", "images": [picture] });
             assert_eq!(door.post("/api/generate", &asked).status, 400);
         }
         door.gemmad.stop();
     }
+}
+
+/// A PNG whose header promises 60,000 x 60,000 pixels.
+fn bomb() -> String {
+    let mut picture = std::fs::read(heldout("images/013_combo.png")).unwrap();
+    // Length, name, then width and height, and a checksum over name and data.
+    picture[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
+    picture[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
+    let mut sum = u32::MAX;
+    for &byte in &picture[12..29] {
+        sum ^= u32::from(byte);
+        for _ in 0..8 {
+            sum = (sum >> 1) ^ (0xedb8_8320 * (sum & 1));
+        }
+    }
+    picture[29..33].copy_from_slice(&(!sum).to_be_bytes());
+    STANDARD.encode(picture)
 }
 
 #[test]

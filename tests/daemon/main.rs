@@ -14,6 +14,7 @@ mod board;
 #[path = "../common/broker.rs"]
 mod broker;
 mod chat;
+mod early;
 mod faults;
 #[path = "../common/file_pcm.rs"]
 mod file_pcm;

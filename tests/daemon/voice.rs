@@ -87,7 +87,8 @@ fn speech_becomes_a_transcript_on_the_broker_and_on_the_bus_and_the_tower_goes_a
     ] {
         assert!(timing(key) > 0.0, "{key}: {event}");
     }
-    assert!(timing("latency_ms") >= timing("decode_ms"), "{event}");
+    // It may have been there before the utterance was over.
+    assert!(timing("latency_ms") > 0.0, "{event}");
     assert!(timing("prompt_tokens") > 188.0, "{event}");
     let seconds = event["audio_s"].as_f64().unwrap();
     assert!((2.0..8.0).contains(&seconds), "{event}");

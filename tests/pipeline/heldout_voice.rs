@@ -64,6 +64,7 @@ fn heard(engine: &mut Engine, stream: &[f32]) -> Vec<String> {
             SpeechEvent::Samples(samples) => {
                 engine.hear(speech.as_mut().unwrap(), &samples).unwrap()
             }
+            SpeechEvent::Paused => {}
             SpeechEvent::Ended { .. } => {
                 let generation = engine.most_likely(64);
                 let answer = engine

@@ -12,6 +12,7 @@ mod commands;
 mod common;
 mod conversations;
 mod drafter;
+mod early;
 mod guesses;
 #[path = "../common/heldout.rs"]
 mod heldout;
@@ -20,6 +21,7 @@ mod heldout_pack;
 mod heldout_voice;
 mod home;
 mod interrupt;
+mod kept_media;
 mod prefix_cache;
 mod residency;
 mod thinking;

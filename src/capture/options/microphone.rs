@@ -134,6 +134,9 @@ pub struct SpeechDetection {
     pub min_speech_ms: u32,
     /// Silence that ends an utterance, milliseconds.
     pub hangover_ms: u32,
+    /// Silence behind the last word that belongs to an utterance, and after which its answer is begun, milliseconds. 0, or not less than
+    /// `hangover_ms`: all of it belongs there, and the answer is begun when it is over.
+    pub early_ms: u32,
     /// Sound from before the onset that belongs to the utterance, milliseconds, without digital silence at its beginning.
     pub lead_ms: u32,
     /// Longest utterance, milliseconds; the model hears 30 s at once.
@@ -148,10 +151,18 @@ impl Default for SpeechDetection {
             threshold: 0.5,
             min_speech_ms: 250,
             hangover_ms: 700,
+            early_ms: 240,
             lead_ms: 300,
             max_speech_ms: LONGEST_SPEECH_MS,
             listen_timeout_ms: 8_000,
         }
+    }
+}
+
+impl SpeechDetection {
+    /// The silence after which an answer is begun before it is known that nobody goes on, milliseconds, where one is.
+    pub fn early_answer_ms(&self) -> Option<u32> {
+        Some(self.early_ms).filter(|&early_ms| early_ms > 0 && early_ms < self.hangover_ms)
     }
 }
 
@@ -194,6 +205,9 @@ impl MicrophoneOptions {
         let speech = &self.speech;
         check_speech(speech.threshold, speech.min_speech_ms)?;
         between("speech.hangover_ms", speech.hangover_ms, 100, 10_000)?;
+        if speech.early_ms > 0 {
+            between("speech.early_ms", speech.early_ms, 100, 10_000)?;
+        }
         between("speech.lead_ms", speech.lead_ms, 0, MAX_LEAD_MS)?;
         between(
             "speech.max_speech_ms",

@@ -15,9 +15,9 @@ pub(super) struct Attached {
 
 impl Attached {
     pub(super) fn group(&self) -> Group {
-        match self.media {
+        match self.media.bare() {
             Media::Image(..) => Group::Vision,
-            Media::Clip(_) => Group::Audio,
+            _ => Group::Audio,
         }
     }
 }

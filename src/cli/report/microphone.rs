@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::config::Config;
 use crate::daemon;
 use crate::media::{CaptureEvent, DeviceState, MicrophoneEvent};
 use crate::pipeline::commands::CommandGrammar;
-use crate::pipeline::{Engine, EngineError};
+use crate::pipeline::{Answer, Engine, EngineError, FinishReason, Generation, Speech};
 use crate::utterance::{self, Progress};
 
 /// What came of it.
@@ -90,23 +91,19 @@ pub(super) fn last_word(model: &Path, config: &Config, name: &str) -> Result<Hea
     let until = Instant::now() + PATIENCE;
     let heard = loop {
         let sound = match begun(&events, until) {
-            Ok(sound) => sound,
+            Ok(sound) => Arc::new(sound),
             Err(why) => break Heard::Nothing(why),
         };
-        let mut speech = engine.start_speech(system, &prompt, None)?;
-        let Some((spoken_s, ended)) =
-            hear(&sound, &mut |samples| engine.hear(&mut speech, samples))?
-        else {
+        let speech = engine.start_speech(system, &prompt, None)?;
+        let Some(spoken) = hear(&mut engine, speech, &sound, &generation)? else {
             // It was no speech after all.
             continue;
         };
-        let mut on_text = |_: &str| ControlFlow::Continue(());
-        let answer = engine.finish_speech(speech, &generation, &mut on_text)?;
         break Heard::Answered {
-            spoken_s,
+            spoken_s: spoken.samples as f64 / f64::from(crate::media::SAMPLE_RATE_HZ),
             silence_ms,
-            after_ms: ended.elapsed().as_secs_f64() * 1e3,
-            tokens: answer.timing.tokens,
+            after_ms: spoken.ended.elapsed().as_secs_f64() * 1e3,
+            tokens: spoken.tokens,
             command: commands.is_some(),
         };
     };
@@ -154,26 +151,88 @@ fn begun(
     }
 }
 
-/// Gives an utterance on while it is spoken; how long it was, s, and when it ended. `None` where it was no speech after all.
+/// An utterance that was answered.
+struct Spoken {
+    samples: usize,
+    ended: Instant,
+    tokens: usize,
+}
+
+/// Hears an utterance while it is spoken and answers it: in a pause already, as if it had ended. `None` where it was no speech after all.
 fn hear(
-    sound: &utterance::Receiver,
-    take: &mut dyn FnMut(&[f32]) -> Result<(), EngineError>,
-) -> Result<Option<(f64, Instant)>, EngineError> {
-    let mut heard = 0;
+    engine: &mut Engine,
+    mut speech: Speech,
+    sound: &Arc<utterance::Receiver>,
+    generation: &Generation,
+) -> Result<Option<Spoken>, EngineError> {
+    let mut samples = 0;
+    let mut early: Option<(usize, Option<Answer>)> = None;
     loop {
         let (waiting, progress) = sound.state();
-        match progress {
-            Progress::Cancelled => return Ok(None),
-            Progress::Ended { at, .. } if waiting == 0 => {
-                let rate = f64::from(crate::media::SAMPLE_RATE_HZ);
-                return Ok(Some((heard as f64 / rate, at)));
+        let answered = early.as_ref().filter(|(rest, _)| *rest == waiting);
+        match (progress, answered) {
+            (Progress::Cancelled, _) => return Ok(None),
+            (Progress::Ended { at, .. }, Some((rest, Some(answer)))) => {
+                return Ok(Some(Spoken {
+                    samples: samples + rest,
+                    ended: at,
+                    tokens: answer.timing.tokens,
+                }));
             }
-            Progress::Speaking if waiting < PIECE_SAMPLES => std::thread::sleep(LOOK),
-            Progress::Speaking | Progress::Ended { .. } => {
-                let samples = sound.take(PIECE_SAMPLES);
-                heard += samples.len();
-                take(&samples)?;
+            (Progress::Ended { at, .. }, _) if waiting == 0 => {
+                let mut on_text = |_: &str| ControlFlow::Continue(());
+                let answer = engine.finish_speech(speech, generation, &mut on_text)?;
+                return Ok(Some(Spoken {
+                    samples,
+                    ended: at,
+                    tokens: answer.timing.tokens,
+                }));
+            }
+            (Progress::Paused, None) if waiting < PIECE_SAMPLES => {
+                let answer = answer_early(engine, speech.clone(), sound, waiting, generation)?;
+                early = Some((waiting, answer));
+            }
+            (Progress::Speaking | Progress::Paused, _) if waiting < PIECE_SAMPLES => {
+                std::thread::sleep(LOOK);
+            }
+            _ => {
+                let piece = sound.take(PIECE_SAMPLES);
+                samples += piece.len();
+                engine.hear(&mut speech, &piece)?;
             }
         }
+    }
+}
+
+/// The answer to an utterance that has paused with so many samples left; `None` where its speaker goes on before it is there.
+fn answer_early(
+    engine: &mut Engine,
+    mut speech: Speech,
+    sound: &Arc<utterance::Receiver>,
+    waiting: usize,
+    generation: &Generation,
+) -> Result<Option<Answer>, EngineError> {
+    let Some(rest) = sound.rest().filter(|rest| rest.len() == waiting) else {
+        return Ok(None);
+    };
+    let listened = Arc::clone(sound);
+    let step = move || match listened.state() {
+        (now, Progress::Paused | Progress::Ended { .. }) if now == waiting => {
+            ControlFlow::Continue(())
+        }
+        _ => ControlFlow::Break(()),
+    };
+    let usual = engine.swap_on_step(Box::new(step));
+    let mut on_text = |_: &str| ControlFlow::Continue(());
+    let answer = match rest.is_empty() {
+        true => Ok(()),
+        false => engine.hear(&mut speech, &rest),
+    };
+    let answer = answer.and_then(|()| engine.finish_speech(speech, generation, &mut on_text));
+    drop(engine.swap_on_step(usual));
+    match answer {
+        Err(EngineError::Cancelled) => Ok(None),
+        Ok(answer) if answer.finish == FinishReason::Cancelled => Ok(None),
+        answer => answer.map(Some),
     }
 }

@@ -39,6 +39,7 @@ fn job(id: &str, work: Work) -> Job {
             matformer: None,
             max_tokens: 1,
             threads: 1,
+            answers_early: true,
         }),
         ticket: Arc::default(),
         queued_at: Instant::now(),
@@ -92,9 +93,7 @@ fn work(queue: &Queue, below: Option<Rank>) -> Option<String> {
     };
     let id = job.id.clone();
     match &mut job.work {
-        Work::Utterance(utterance)
-            if utterance.sound.state().1 == utterance::Progress::Speaking =>
-        {
+        Work::Utterance(utterance) if utterance.sound.state().1.is_open() => {
             let taken = match utterance.heard {
                 None => 0,
                 Some(_) => utterance.sound.take(PIECE_SAMPLES).len(),
@@ -132,6 +131,51 @@ fn what_has_been_said_comes_first_then_what_is_being_said_then_requests_then_cap
     hall.end(false);
     assert_eq!(order(&queue), ["hall"]);
     assert_eq!(queue.len(), 0);
+}
+
+#[test]
+fn whoever_pauses_is_answered_once_after_those_who_speak_and_before_requests() {
+    let queue = Arc::new(Queue::default());
+    push(&queue, "request", request());
+    let hall = speak(&queue, "hall");
+    let kitchen = speak(&queue, "kitchen");
+    assert_eq!(order(&queue), ["hall", "kitchen", "request"]);
+    hall.push(&PIECE.repeat(2)[1..]);
+    hall.pause();
+    kitchen.push(PIECE);
+    push(&queue, "request", request());
+    assert_eq!(work(&queue, None).unwrap(), "hall");
+    assert_eq!(work(&queue, None).unwrap(), "kitchen");
+    // What is left of the hall is no piece: it is to be answered, unless what is more urgent comes.
+    let job = queue.pop(Duration::ZERO).unwrap();
+    assert_eq!((job.id.as_str(), job.rank()), ("hall", Rank::Paused));
+    kitchen.push(PIECE);
+    assert_eq!(work(&queue, Some(job.rank())).unwrap(), "kitchen");
+    assert_eq!(work(&queue, Some(job.rank())), None);
+    // It goes on, and ends: then nothing comes before it.
+    hall.push(&[0.0]);
+    assert_eq!(job.rank(), Rank::Speaking);
+    hall.pause();
+    hall.end(false);
+    assert_eq!(job.rank(), Rank::Spoken);
+    queue.done();
+    assert_eq!(order(&queue), ["request"]);
+
+    // A board that spares its strength waits for the end.
+    let hall = speak(&queue, "hall");
+    assert_eq!(order(&queue), ["hall"]);
+    hall.push(&[0.0]);
+    hall.pause();
+    let mut job = queue.pop(Duration::ZERO).unwrap();
+    let spared = Settings {
+        answers_early: false,
+        ..Settings::clone(&job.settings)
+    };
+    job.settings = Arc::new(spared);
+    assert!(queue.put_back(job).is_none());
+    assert_eq!(order(&queue), [] as [&str; 0]);
+    hall.end(false);
+    assert_eq!(order(&queue), ["hall"]);
 }
 
 #[test]

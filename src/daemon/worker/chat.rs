@@ -81,12 +81,12 @@ impl Task<'_> {
                 };
                 let picture =
                     Media::image(&picture.0, &limits.image, options).map_err(invalid_image)?;
-                Part::Media(picture)
+                Part::Media(Media::Again(Box::new(picture)))
             }
             Said::Sound(sound) => {
                 let clip = Media::clip(&sound.0, &limits.audio).map_err(invalid_audio)?;
                 self.need_speech(&clip)?;
-                Part::Media(clip)
+                Part::Media(Media::Again(Box::new(clip)))
             }
             Said::Called(call) => Part::ToolCall(ToolCall {
                 name: call.name.clone(),

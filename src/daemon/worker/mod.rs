@@ -21,6 +21,7 @@ use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report, Re
 
 mod caption;
 mod chat;
+mod early;
 mod error;
 mod question;
 mod transcript;
@@ -342,10 +343,12 @@ impl Task<'_> {
         request: &Request,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Option<Answer>, EngineError> {
-        let (desk, rank) = (&mut *self.desk, self.job.rank());
+        let (desk, job) = (&mut *self.desk, self.job);
         let answer = self
             .engine
-            .answer_giving_way(request, on_text, &mut |engine| desk.give_way(engine, rank));
+            .answer_giving_way(request, on_text, &mut |engine| {
+                desk.give_way(engine, job.rank());
+            });
         whole(answer)
     }
 

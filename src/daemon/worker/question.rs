@@ -123,6 +123,7 @@ impl Task<'_> {
             Media::Clip(clip) => {
                 SpeechCheck::holds_speech(&self.settings().config.speech, &clip.samples)
             }
+            Media::Again(clip) => self.holds_speech(clip),
             Media::Image(..) => true,
         }
     }

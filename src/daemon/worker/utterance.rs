@@ -8,39 +8,28 @@ use super::Task;
 use super::wake_phrase::{after_wake_phrase, after_wake_word};
 use crate::capture::options::{Trigger, VoiceAnswer};
 use crate::daemon::clock;
-use crate::daemon::hearing::Hearing;
+use crate::daemon::hearing::{Hearing, Outcome, Understood};
 use crate::daemon::job::{NO_WAKE_WORD, PIECE_SAMPLES, Speaker, Utterance};
 use crate::features::speech_check::SpeechCheck;
 use crate::media::SAMPLE_RATE_HZ;
 use crate::pipeline::commands::{CommandGrammar, Understanding};
 use crate::pipeline::{Answer, EngineError, Message, Part, Request, Speech};
 use crate::publish::mqtt;
-use crate::report::{CommandCall, EventType, Report, ReportTiming, SCHEMA, VoiceEvent};
+use crate::report::{EventType, Report, ReportTiming, SCHEMA, VoiceEvent};
 use crate::utterance::Progress;
 
 /// What was heard of an utterance that is over.
 #[derive(Clone, Copy)]
-struct Spoken {
-    samples: usize,
-    truncated: bool,
-    ended_at: Instant,
+pub(super) struct Spoken {
+    pub(super) samples: usize,
+    pub(super) truncated: bool,
+    pub(super) ended_at: Instant,
 }
 
 impl Spoken {
     fn seconds(self) -> f64 {
         self.samples as f64 / f64::from(SAMPLE_RATE_HZ)
     }
-}
-
-/// What came of it.
-struct Understood {
-    event_type: EventType,
-    text: Option<String>,
-    commands: Vec<CommandCall>,
-    confidence: Option<f32>,
-    reason: Option<String>,
-    matformer: String,
-    timing: ReportTiming,
 }
 
 impl Task<'_> {
@@ -58,13 +47,9 @@ impl Task<'_> {
             ended_at: Instant::now(),
         };
         match progress {
-            Progress::Speaking => {}
+            Progress::Speaking | Progress::Paused => {}
             Progress::Ended { truncated, at } => {
-                let deadline = at + self.job.patience();
-                let known = self.job.ticket.deadline();
-                self.job
-                    .ticket
-                    .set_deadline(known.map_or(deadline, |known| known.min(deadline)));
+                self.job.ticket.set_deadline(at + self.job.patience());
                 (spoken.truncated, spoken.ended_at) = (truncated, at);
             }
             Progress::Cancelled => {
@@ -74,20 +59,26 @@ impl Task<'_> {
                 return None;
             }
         }
+        let is_over = !progress.is_open();
         let more = match hearing {
             None => self.begin(utterance),
-            Some(mut hearing) if progress != Progress::Speaking && waiting == 0 => {
-                let check = hearing.check.as_mut();
-                match &utterance.speaker {
-                    Speaker::Client { .. } if !check.is_none_or(SpeechCheck::has_speech) => {
-                        self.note_client(spoken);
-                        self.nothing_said(spoken.ended_at);
-                    }
-                    _ => self.finish(utterance, hearing.speech, spoken),
-                }
-                return None;
+            Some(hearing) if !is_over && waiting < PIECE_SAMPLES => {
+                return self.answer_early(utterance, hearing);
             }
             Some(mut hearing) => {
+                match hearing.early.take() {
+                    Some(early) if is_over && early.rest == waiting => {
+                        spoken.samples += waiting;
+                        self.tell_outcome(utterance, early.outcome, spoken);
+                        return None;
+                    }
+                    Some(_) => self.threw_away(),
+                    None => {}
+                }
+                if is_over && waiting == 0 {
+                    self.finish(utterance, *hearing, spoken);
+                    return None;
+                }
                 let samples = utterance.sound.take(PIECE_SAMPLES);
                 hearing.samples += samples.len();
                 if let Some(check) = &mut hearing.check {
@@ -136,6 +127,7 @@ impl Task<'_> {
             speech,
             check,
             samples: 0,
+            early: None,
         }))
     }
 
@@ -175,13 +167,31 @@ impl Task<'_> {
     }
 
     /// Answers to an utterance that is over.
-    fn finish(&mut self, utterance: &Utterance, speech: Speech, spoken: Spoken) {
+    fn finish(&mut self, utterance: &Utterance, mut hearing: Hearing, spoken: Spoken) {
+        let check = hearing.check.as_mut();
+        if !check.is_none_or(SpeechCheck::has_speech) {
+            self.note_client(spoken);
+            self.nothing_said(spoken.ended_at);
+            return;
+        }
+        let outcome = self.outcome(utterance, hearing.speech, spoken.ended_at);
+        self.tell_outcome(utterance, outcome, spoken);
+    }
+
+    /// What comes of an utterance, with all that was heard.
+    pub(super) fn outcome(
+        &mut self,
+        utterance: &Utterance,
+        speech: Speech,
+        ended_at: Instant,
+    ) -> Result<Outcome, EngineError> {
         let straight = self.straight(utterance);
         let generation = match &straight {
             Some(commands) => commands.generation(),
             None => self.engine.most_likely(self.settings().max_tokens),
         };
         let (events, job) = (self.desk.events.clone(), self.job);
+        // Only microphones are answered early: what a client is told in pieces stays.
         let streams = matches!(utterance.speaker, Speaker::Client { stream: true, .. });
         let mut on_text = |text: &str| {
             if streams {
@@ -189,20 +199,43 @@ impl Task<'_> {
             }
             ControlFlow::Continue(())
         };
-        let answer = self.engine.finish_speech(speech, &generation, &mut on_text);
-        let answer = super::whole(answer).and_then(|answer| answer.ok_or(EngineError::Cancelled));
-        match (answer, &utterance.speaker) {
-            (Err(error), _) => self.give_up(utterance, spoken, error),
-            (Ok(answer), Speaker::Client { .. }) => {
-                self.note_client(spoken);
-                self.end(self.reply(Ok(Some(answer)), spoken.ended_at));
+        let desk = &mut *self.desk;
+        let answer = self.engine.finish_speech_giving_way(
+            speech,
+            &generation,
+            &mut on_text,
+            &mut |engine| desk.give_way(engine, job.rank()),
+        );
+        let answer = super::whole(answer)?.ok_or(EngineError::Cancelled)?;
+        Ok(match &utterance.speaker {
+            Speaker::Client { .. } => Outcome::Answered(Box::new(answer)),
+            Speaker::Microphone(id) => {
+                let understood =
+                    self.understand(id, utterance, straight.as_deref(), answer, ended_at)?;
+                Outcome::Understood(Box::new(understood))
             }
-            (Ok(answer), Speaker::Microphone(id)) => {
-                match self.understand(id, utterance, straight.as_deref(), answer, spoken) {
-                    Ok(understood) => self.tell_heard(id, utterance, spoken, understood),
-                    Err(error) => self.give_up(utterance, spoken, error),
+        })
+    }
+
+    /// Tells what came of an utterance.
+    pub(super) fn tell_outcome(
+        &mut self,
+        utterance: &Utterance,
+        outcome: Result<Outcome, EngineError>,
+        spoken: Spoken,
+    ) {
+        match outcome {
+            Ok(Outcome::Understood(mut understood)) => {
+                understood.timing.latency_ms = spoken.ended_at.elapsed().as_secs_f64() * 1e3;
+                if let Speaker::Microphone(id) = &utterance.speaker {
+                    self.tell_heard(id, utterance, spoken, *understood);
                 }
             }
+            Ok(Outcome::Answered(answer)) => {
+                self.note_client(spoken);
+                self.end(self.reply(Ok(Some(*answer)), spoken.ended_at));
+            }
+            Err(error) => self.give_up(utterance, spoken, error),
         }
     }
 
@@ -213,10 +246,10 @@ impl Task<'_> {
         utterance: &Utterance,
         straight: Option<&CommandGrammar>,
         answer: Answer,
-        spoken: Spoken,
+        ended_at: Instant,
     ) -> Result<Understood, EngineError> {
         let settings = Arc::clone(&self.job.settings);
-        let timing = self.timing(&answer.timing, spoken.ended_at);
+        let timing = self.timing(&answer.timing, ended_at);
         if let Some(commands) = straight {
             let here = self.area_of_microphone(commands, microphone);
             return Ok(understood(commands, answer, here.as_deref(), None, timing));
@@ -264,7 +297,7 @@ impl Task<'_> {
             generation: commands.generation(),
         };
         let second = self.answer(&request)?.ok_or(EngineError::Cancelled)?;
-        let mut both = self.timing(&second.timing, spoken.ended_at);
+        let mut both = self.timing(&second.timing, ended_at);
         both.load_ms += timing.load_ms;
         both.encode_ms += timing.encode_ms;
         both.prefill_ms += timing.prefill_ms;
@@ -277,7 +310,7 @@ impl Task<'_> {
     }
 
     /// Tells whoever waits that an utterance has no answer, and why.
-    fn give_up(&mut self, utterance: &Utterance, spoken: Spoken, error: EngineError) {
+    pub(super) fn give_up(&mut self, utterance: &Utterance, spoken: Spoken, error: EngineError) {
         match &utterance.speaker {
             Speaker::Client { .. } => {
                 self.note_client(spoken);
@@ -384,18 +417,4 @@ fn understood(
         }
     }
     understood
-}
-
-impl Understood {
-    fn of(event_type: EventType, answer: Answer, timing: ReportTiming) -> Understood {
-        Understood {
-            event_type,
-            text: None,
-            commands: Vec::new(),
-            confidence: None,
-            reason: None,
-            matformer: answer.matformer,
-            timing,
-        }
-    }
 }

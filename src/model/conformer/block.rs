@@ -40,7 +40,7 @@ pub struct ConformerBlock {
 }
 
 /// What a block remembers of a clip.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BlockState {
     attention: AttentionState,
     /// The last `kernel_size - 1` gated frames of the light convolution.

@@ -41,7 +41,7 @@ pub struct LocalAttention {
 }
 
 /// Keys and values of the frames that the next query still sees.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AttentionState {
     /// `[context - 1 + frames, hidden_size]`; before the clip there are invisible frames.
     keys: Vec<f32>,

@@ -75,7 +75,7 @@ pub struct Step<'a> {
 }
 
 /// Buffers that every block uses in turn.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Scratch {
     normed: Vec<f32>,
     wide: Vec<f32>,

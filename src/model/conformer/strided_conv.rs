@@ -45,7 +45,7 @@ pub struct StridedConv {
 }
 
 /// What a convolution remembers of a clip.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConvState {
     /// Input frames from the first that the next output sees, `[frame][freq][channel]`.
     pending: Vec<f32>,

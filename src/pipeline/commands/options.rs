@@ -84,6 +84,11 @@ pub struct Commands {
     /// at most 0.0003 for those that are not (`tests/pipeline/commands.rs`). A model that knows nothing but commands finds one in
     /// everything: there it is 0.8 and more even for chat.
     pub min_confidence: f32,
+    /// Publish a command in the pause behind it, without waiting whether somebody goes on: what they say then is lost. Off unless told
+    /// otherwise: "turn off the light" is a whole command before "in the kitchen" follows, and before "no, wait".
+    pub publish_early: bool,
+    /// Least confidence of a command that is published so, 0 to 1.
+    pub early_confidence: f32,
 }
 
 impl Default for Commands {
@@ -95,6 +100,8 @@ impl Default for Commands {
             name_key: "command".to_owned(),
             most: 4,
             min_confidence: 0.5,
+            publish_early: false,
+            early_confidence: 0.95,
         }
     }
 }
@@ -108,9 +115,14 @@ pub(super) fn check_options(options: &Commands) -> Result<(), CommandError> {
         let reason = format!("is {}; expected 1 to {MOST_COMMANDS}", options.most);
         return Err(wrong("commands.most".to_owned(), reason));
     }
-    if !(0.0..=1.0).contains(&options.min_confidence) {
-        let reason = format!("is {}; expected 0 to 1", options.min_confidence);
-        return Err(wrong("commands.min_confidence".to_owned(), reason));
+    for (key, confidence) in [
+        ("min_confidence", options.min_confidence),
+        ("early_confidence", options.early_confidence),
+    ] {
+        if !(0.0..=1.0).contains(&confidence) {
+            let reason = format!("is {confidence}; expected 0 to 1");
+            return Err(wrong(format!("commands.{key}"), reason));
+        }
     }
     Ok(())
 }

@@ -280,6 +280,16 @@ fn written(shared: &Shared, health: &Value) -> String {
             "/queues/wake_rejects",
         ),
         (
+            "gemmad_early_answers_total",
+            "Utterances that were answered in a pause, as if they had ended.",
+            "/queues/early_answers",
+        ),
+        (
+            "gemmad_early_answers_thrown_away_total",
+            "Those of them whose speaker went on.",
+            "/queues/early_thrown_away",
+        ),
+        (
             "gemmad_ple_rows_total",
             "Rows of per-layer embeddings that were needed.",
             "/ple_rows",
@@ -290,8 +300,8 @@ fn written(shared: &Shared, health: &Value) -> String {
             "/ple_row_reads",
         ),
     ] {
-        if let Some(rows) = number(path) {
-            page.one(name, "counter", help, rows);
+        if let Some(count) = number(path) {
+            page.one(name, "counter", help, count);
         }
     }
     let mut guesses = Table::new();

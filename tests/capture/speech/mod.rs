@@ -72,6 +72,8 @@ struct Found {
     /// Where its end was told.
     told: usize,
     samples: Vec<f32>,
+    /// How many samples there were when it paused, each time.
+    pauses: Vec<usize>,
     truncated: bool,
 }
 
@@ -87,22 +89,32 @@ struct Run {
 fn run(segmenter: &mut Segmenter, stream: &[f32], piece: usize) -> Run {
     let mut run = Run::default();
     let mut open: Option<Vec<f32>> = None;
+    let (mut pauses, mut start) = (Vec::new(), 0);
     for (i, samples) in stream.chunks(piece).enumerate() {
         let told = i * piece + samples.len();
         segmenter.push(samples, &mut |event| match event {
             SpeechEvent::Started => assert!(open.replace(Vec::new()).is_none()),
-            SpeechEvent::Samples(samples) => open.as_mut().unwrap().extend(samples),
+            SpeechEvent::Samples(samples) => {
+                let open = open.as_mut().unwrap();
+                if open.is_empty() {
+                    start = told.saturating_sub(samples.len());
+                }
+                open.extend(samples);
+            }
+            SpeechEvent::Paused => pauses.push(open.as_ref().unwrap().len()),
             SpeechEvent::Ended { truncated } => {
                 let samples = open.take().unwrap();
                 run.found.push(Found {
-                    start: told.saturating_sub(samples.len()),
+                    start,
                     told,
                     samples,
+                    pauses: std::mem::take(&mut pauses),
                     truncated,
                 });
             }
             SpeechEvent::Cancelled => {
                 open.take().unwrap();
+                pauses.clear();
                 run.cancelled += 1;
             }
             SpeechEvent::ListenTimedOut => run.timed_out += 1,
@@ -242,6 +254,61 @@ fn what_is_given_is_the_stream_itself_however_it_comes() {
     assert!(stream.windows(samples.len()).any(|part| part == samples));
     assert_eq!(whole(1), samples);
     assert_eq!(whole(stream.len()), samples);
+}
+
+#[test]
+fn what_is_said_is_all_there_in_a_pause_and_goes_on_without_a_gap() {
+    let (_, clip) = clips().swap_remove(3);
+    let (first, last) = audible(&clip);
+    let clip = clip[first..last].to_vec();
+    let quiet = |ms: usize| vec![0.0; ms * RATE_HZ / 1000];
+    let stream = [&quiet(2000), &clip, &quiet(400), &clip, &quiet(2000)];
+    let stream = stream.map(Vec::as_slice).concat();
+    let heard = |early_ms| {
+        let config = SpeechDetection {
+            early_ms,
+            ..SpeechDetection::default()
+        };
+        let mut run = run(&mut Segmenter::new(&config, Gate::Open), &stream, 640);
+        assert_eq!((run.found.len(), run.cancelled), (1, 0));
+        run.found.swap_remove(0)
+    };
+    let late = heard(0);
+    for early_ms in [0, 700, 1000] {
+        assert_eq!(heard(early_ms), late, "{early_ms}");
+    }
+    assert!(late.pauses.is_empty());
+    for early_ms in [100, 240, 600] {
+        let early = heard(early_ms);
+        // It is over when it was, and has so much less of silence at its end.
+        assert_eq!(early.told, late.told);
+        let frames = |ms: usize| (ms * RATE_HZ / 1000).div_ceil(256) * 256;
+        let missing = frames(700) - frames(early_ms as usize);
+        assert_eq!(early.samples.len() + missing, late.samples.len());
+        assert_eq!(early.samples, late.samples[..early.samples.len()]);
+        // It paused between the clips, unless the silence there was too short, and has all at its last pause.
+        assert_eq!(early.pauses.last(), Some(&early.samples.len()));
+        let between = clip.len()..late.samples.len() - clip.len();
+        let paused = early.pauses.iter().any(|pause| between.contains(pause));
+        assert_eq!(paused, early_ms < 600, "{early_ms}: {:?}", early.pauses);
+    }
+}
+
+#[test]
+fn what_may_be_no_speech_does_not_pause() {
+    let (stream, _) = spoken();
+    let config = SpeechDetection {
+        min_speech_ms: 1500,
+        ..SpeechDetection::default()
+    };
+    let mut told = Vec::new();
+    let mut segmenter = Segmenter::new(&config, Gate::Open);
+    // A word, and nothing more.
+    let end = 2 * RATE_HZ + RATE_HZ / 2;
+    let word = [&stream[..end], &vec![0.0; 2 * RATE_HZ]].concat();
+    segmenter.push(&word, &mut |event| told.push(event));
+    assert!(told.contains(&SpeechEvent::Cancelled));
+    assert!(!told.contains(&SpeechEvent::Paused));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod openai;
 mod page;
 mod security;
 mod tools;
+mod wire;
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -92,7 +93,8 @@ pub(super) fn hello(request: &Request) -> Vec<JobUpdate> {
         Payload::Stats => {
             let details = json!({
                 "degraded": [], "rss_mib": 2.0, "anonymous_mib": 1.0, "memory_groups_mib": {"text": 1.5, "audio": 0.0},
-                "soc_temp_c": 51.5, "queues": {"jobs": 1, "refused_requests": 3}, "ple_rows": 10, "ple_row_reads": 4,
+                "soc_temp_c": 51.5, "ple_rows": 10, "ple_row_reads": 4,
+                "queues": {"jobs": 1, "refused_requests": 3, "early_answers": 5, "early_thrown_away": 2},
             });
             let details = details.as_object().cloned().unwrap();
             vec![JobUpdate::end(

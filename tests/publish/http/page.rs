@@ -180,6 +180,8 @@ fn figures_are_as_prometheus_reads_them() {
         "gemmad_queue_jobs 1",
         "gemmad_ple_row_reads_total 4",
         "gemmad_dropped_total{kind=\"request\"} 3",
+        "gemmad_early_answers_total 5",
+        "gemmad_early_answers_thrown_away_total 2",
         "gemmad_group_resident_bytes{group=\"text\"} 1572864",
         "gemmad_http_requests_total{path=\"/v1/models\",status=\"200\"} 1",
         "gemmad_http_requests_total{path=\"none\",status=\"404\"} 1",

@@ -28,7 +28,7 @@ impl KvType {
 }
 
 /// Rows of one head, of any type: those that were written, and room for the others, which takes no memory until then.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Store {
     F32(Vec<f32>),
     F16(Vec<f16>),
@@ -89,7 +89,7 @@ fn up_to<T: Copy + Default>(data: &mut Vec<T>, len: usize) -> &mut [T] {
 }
 
 /// Keys and values of one layer, or of the tokens of the chunk in work.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Block {
     /// By head, each up to `slots` rows.
     k: Vec<Store>,

@@ -21,7 +21,7 @@ use super::{LayerShape, Slice};
 /// | full attention, with K/V of its own | `context` |
 /// | sliding attention, with K/V of its own | min(`window`, `context`), a ring |
 /// | shared K/V | none |
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KvCache {
     /// By layer of the full model; `None` for layers that share.
     layers: Vec<Option<LayerKv>>,
@@ -37,7 +37,7 @@ pub struct KvCache {
     pub(crate) slice: Option<Slice>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct LayerKv {
     block: Block,
     ring: Option<Ring>,

@@ -23,7 +23,7 @@ pub(super) struct CumulativeGroupNorm {
 }
 
 /// The sums over a clip so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sums {
     count: f64,
     sum: f64,

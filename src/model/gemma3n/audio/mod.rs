@@ -57,7 +57,7 @@ impl Default for EncodeOptions {
 }
 
 /// What the encoder remembers of a clip: of bounded size, however long the clip.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EncoderState {
     options: EncodeOptions,
     /// Log-mel frames that wait for a whole batch.
@@ -363,6 +363,7 @@ impl AudioEncoder for AudioTower {
 }
 
 /// A clip on its way.
+#[derive(Clone)]
 struct Clip {
     tower: Arc<AudioTower>,
     state: EncoderState,
@@ -382,6 +383,10 @@ impl ClipEncoder for Clip {
             .encode(pool, &mut self.state, log_mel, end, &mut encoded);
         self.tower.embed(pool, &encoded, soft_tokens);
         padded.len()
+    }
+
+    fn fork(&self) -> Box<dyn ClipEncoder> {
+        Box::new(self.clone())
     }
 }
 

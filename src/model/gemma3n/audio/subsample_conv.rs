@@ -27,7 +27,7 @@ pub struct SubsampleConv {
 }
 
 /// What the convolutions remember of a clip.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SubsampleState {
     convs: [(ConvState, Sums); 2],
     between: Vec<f32>,

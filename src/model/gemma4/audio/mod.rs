@@ -72,7 +72,7 @@ pub struct AudioTower {
 }
 
 /// What the encoder remembers of a clip: of bounded size, however long the clip.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EncoderState {
     batch_frames: usize,
     /// Log-mel frames that wait for a whole batch.
@@ -274,6 +274,7 @@ impl AudioEncoder for AudioTower {
 }
 
 /// A clip on its way.
+#[derive(Clone)]
 struct Clip {
     tower: Arc<AudioTower>,
     state: EncoderState,
@@ -292,5 +293,9 @@ impl ClipEncoder for Clip {
             .encode(pool, &mut self.state, log_mel, end, &mut encoded);
         self.tower.embed(pool, &mut encoded, soft_tokens);
         encoded.len() / self.tower.output_proj.rows
+    }
+
+    fn fork(&self) -> Box<dyn ClipEncoder> {
+        Box::new(self.clone())
     }
 }

@@ -32,7 +32,7 @@ pub struct SubsampleConv {
 }
 
 /// What the convolutions remember of a clip.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SubsampleState {
     layers: [ConvState; 2],
     between: Vec<f32>,
