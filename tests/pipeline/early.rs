@@ -21,7 +21,13 @@ fn commands() -> CommandGrammar {
         std::fs::read_to_string(path).unwrap()
     );
     let config = Config::parse(&text, path.as_ref()).unwrap();
-    CommandGrammar::new(&config.command, &config.commands, &config.limits.grammar).unwrap()
+    CommandGrammar::new(
+        &config.command,
+        None,
+        &config.commands,
+        &config.limits.grammar,
+    )
+    .unwrap()
 }
 
 /// Hears all of `samples` but what is no whole piece, and gives that.
@@ -72,7 +78,7 @@ fn goes_on_as_if_nothing_had_been(model: &Demo, kv_type: KvType) {
     let commands = commands();
     let transcribe = Config::default().tasks.transcribe("English").unwrap();
     let asked = [
-        (commands.prompt().to_owned(), commands.generation()),
+        (commands.prompt(None), commands.generation()),
         (transcribe, engine.most_likely(40)),
     ];
     let mut differ = false;

@@ -59,6 +59,7 @@ fn ask(engine: &mut Engine, turns: &[Vec<Media>]) -> Answer {
         thinking: None,
         conversation: None,
         generation: Generation {
+            tools: None,
             sampling: Sampling::GREEDY,
             seed: 0,
             max_tokens: 16,
