@@ -109,7 +109,8 @@ impl Engine {
             .tokens(&ids, prompt.rows, spec.hidden_size, takes_row);
         let widths = widths(&conversation.slice, spec.own_kv_layers());
         self.prefixes.outgrow(&widths, &tokens, prompt.fixed);
-        self.prefixes.keep(widths, &tokens, &conversation.cache);
+        self.prefixes
+            .keep(widths, &tokens, &conversation.cache, false);
         Ok(())
     }
 }

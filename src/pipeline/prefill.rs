@@ -11,8 +11,11 @@ use crate::model::decoder::{Slice, Tokens, no_probe};
 use crate::model::prompt::{Message, Role, system_message};
 use crate::model::tools::Tool;
 
-/// Tokens of a half of a prompt's beginning that are worth a place of their own.
-const LONG: usize = 256;
+/// Parts of what is the same whatever is asked, each with a place at its end: what changes somewhere in it is read from that part on.
+const PARTS: usize = 4;
+
+/// Tokens of such a part, at least.
+const PART: usize = 96;
 
 impl Engine {
     /// Tokens at the beginning of a prompt that are the same whatever is asked, where they are worth keeping; never all of it.
@@ -105,8 +108,9 @@ impl Engine {
             (at, row) = (place, row + more);
             let (slice, cache) = (&conversation.slice, &conversation.cache);
             if !tokens.is_empty() {
-                self.prefixes
-                    .keep(widths(slice, kv_layers), &tokens[..at], cache);
+                let is_spare = at < prompt.fixed && !again;
+                let widths = widths(slice, kv_layers);
+                self.prefixes.keep(widths, &tokens[..at], cache, is_spare);
             }
             if let Some(disk) = &mut self.prefix_cache
                 && (disk.min_tokens()..=text).contains(&at)
@@ -135,11 +139,12 @@ impl Engine {
         if prompt.fixed >= least {
             places.push((prompt.fixed, false));
         }
-        // A long list that changes near its end, such as that of a house, is not read from its beginning.
-        if prompt.fixed / 2 >= LONG {
-            places.push((prompt.fixed / 2, false));
-        }
         if self.prefixes.is_on() {
+            // Where a long list changes, such as that of a house, no more of what stands before the change is read anew than a part.
+            let part = (prompt.fixed / PARTS).max(PART);
+            let ends = (1..PARTS).map(|n| n * part);
+            let ends = ends.filter(|end| *end < prompt.fixed);
+            places.extend(ends.map(|end| (end, false)));
             let turn = self.tokenizer.control().start_of_turn;
             let turns = prompt.ids.iter().enumerate().filter(|(_, id)| **id == turn);
             let turns: Vec<usize> = turns.map(|(at, _)| at).collect();

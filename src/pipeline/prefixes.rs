@@ -2,8 +2,8 @@
 //! begins with is taken over, whoever asked the one that it is from.
 //!
 //! Keys and values of sliding layers are a ring, so they cannot be cut to any length afterwards: they are kept at places that are known
-//! to be good. Those are the end of the instructions, the beginning of the last turn where a conversation goes on, and the place where a
-//! prompt parts from an earlier one.
+//! to be good. Those are the end of the instructions and the ends of parts of them, the beginning of the last turn where a conversation
+//! goes on, and the place where a prompt parts from an earlier one.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -52,6 +52,8 @@ struct Kept {
     snapshot: KvSnapshot,
     /// Whether it has been taken over.
     used: bool,
+    /// It is kept in case something changes behind it.
+    is_spare: bool,
 }
 
 /// A beginning that was taken over.
@@ -169,8 +171,15 @@ impl Prefixes {
         (at >= from + least).then_some(at)
     }
 
-    /// Keeps what `cache` holds of `tokens`, and forgets the least recently used beginnings that are too much then.
-    pub(super) fn keep(&mut self, widths: String, tokens: &[Token], cache: &KvCache) {
+    /// Keeps what `cache` holds of `tokens`, and forgets the least recently used beginnings that are too much then: first such as were
+    /// kept in case something changes behind them (`is_spare`), and nothing has.
+    pub(super) fn keep(
+        &mut self,
+        widths: String,
+        tokens: &[Token],
+        cache: &KvCache,
+        is_spare: bool,
+    ) {
         if !self.is_on() || cache.used_bytes() > self.limit_bytes {
             return;
         }
@@ -186,9 +195,12 @@ impl Prefixes {
             tokens: tokens.to_vec(),
             snapshot: cache.snapshot(),
             used: false,
+            is_spare,
         });
         while self.bytes() > self.limit_bytes {
-            self.kept.pop_front();
+            let is_idle = |kept: &Kept| kept.is_spare && !kept.used;
+            let first = self.kept.iter().position(is_idle).unwrap_or(0);
+            self.kept.remove(first);
         }
     }
 
@@ -213,6 +225,7 @@ impl Prefixes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::decoder::kv_cache::KvType;
 
     #[test]
     fn prompts_part_where_something_else_follows() {
@@ -236,6 +249,30 @@ mod tests {
             parting(&with(&[soft(1), soft(2), soft(9)]), &[], 0),
             Some(100)
         );
+    }
+
+    #[test]
+    fn what_was_kept_in_case_of_a_change_goes_first() {
+        // Tokens alone take room here, eight bytes each.
+        let cache = KvCache::new(&[], KvType::F32, 16, 4);
+        let mut prefixes = Prefixes::new(8 * 10);
+        let mut keep = |tokens: &[Token], is_spare| {
+            prefixes.keep(String::new(), tokens, &cache, is_spare);
+            let kept = prefixes.kept.iter();
+            kept.map(|kept| kept.tokens[0]).collect::<Vec<_>>()
+        };
+        keep(&[1; 4], false);
+        keep(&[2; 3], true);
+        assert_eq!(keep(&[3; 3], true), [1, 2, 3]);
+        assert_eq!(keep(&[4; 2], false), [1, 3, 4]);
+        // Then the least recently used.
+        assert_eq!(keep(&[5; 5], false), [4, 5]);
+        // One that has served is as good as any.
+        assert_eq!(keep(&[6; 2], true), [4, 5, 6]);
+        prefixes.kept[2].used = true;
+        prefixes.keep(String::new(), &[7; 3], &cache, false);
+        let kept = prefixes.kept.iter().map(|kept| kept.tokens[0]);
+        assert_eq!(kept.collect::<Vec<_>>(), [5, 6, 7]);
     }
 
     #[test]
