@@ -138,6 +138,7 @@ run([
     the_model_that_is_there_is_pulled,
     text_is_answered,
     a_stream_comes_in_pieces,
+    tools_are_called_and_told_what_came_of_it,
     generate_answers,
     num_predict_cuts_the_answer,
     a_picture_is_described,

@@ -268,6 +268,10 @@ run([
     silence_is_no_text,
     sound_that_nobody_reads_is_refused,
     responses_answer,
+    tools_are_called_and_told_what_came_of_it,
+    tools_are_streamed_a_call_a_chunk,
+    a_choice_of_tools_is_kept,
+    responses_call_tools,
     embeddings_say_why_not,
     errors_are_the_clients_own,
 ])

@@ -194,6 +194,10 @@ fn text_pictures_sound_and_schemas_in_both_protocols_and_families() {
                 "never without its grammar: {refused:?}"
             );
         }
+        let tool = json!({ "type": "function", "function": { "name": "light" } });
+        let twice = json!({ "messages": user("?"), "tools": [tool, tool] });
+        let refused = door.post("/v1/chat/completions", &twice);
+        assert_eq!(refused.status, 400, "{refused:?}");
         // The last is a bomb: few bytes that promise more pixels than there is memory for.
         let bomb = bomb();
         for picture in [

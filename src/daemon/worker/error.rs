@@ -28,6 +28,7 @@ pub(super) fn engine_error(error: &EngineError) -> ErrorBody {
         }
         EngineError::Clip(_) => ErrorCode::InvalidAudio,
         EngineError::Grammar(_)
+        | EngineError::Tools(_)
         | EngineError::Prompt(_)
         | EngineError::NoTower { .. }
         | EngineError::Sampling(_)
