@@ -412,12 +412,8 @@ impl Daemon {
             reasons if reasons.is_empty() => String::new(),
             reasons => format!("; degraded: {}", reasons.join(", ")),
         };
-        let resident: u64 = self
-            .record
-            .memory
-            .iter()
-            .map(|group| group.resident_bytes)
-            .sum();
+        let groups = self.record.memory.iter();
+        let resident: u64 = groups.map(|group| group.resident_bytes).sum();
         format!(
             "{sources}; {}; {} {} ({}), {} MiB of weights resident{degraded}",
             self.doors.status(&self.settings.config),

@@ -212,11 +212,6 @@ impl Engine {
         &*self.decoder
     }
 
-    /// What is skipped while answers are decoded, to compare with the plain computation.
-    pub fn shortcuts_mut(&mut self) -> &mut DecodeShortcuts {
-        &mut self.shortcuts
-    }
-
     /// Calls `hook` again and again while the model works, on the thread that it works on: before each layer that tokens pass,
     /// for each part of a picture and each second of a clip that are encoded, before each token of an answer. So a watchdog
     /// sees that work goes on, and when the hook breaks, the work ends (a picture is encoded to its end): before the first token

@@ -6,8 +6,14 @@ use std::sync::Arc;
 use super::Generation;
 use super::engine::{Conversation, Engine};
 use super::guesses::{EarlierAnswers, GuessCounts, Source, Topic};
+use super::options::DecodeShortcuts;
 
 impl Engine {
+    /// What is skipped while answers are decoded, to compare with the plain computation.
+    pub fn shortcuts_mut(&mut self) -> &mut DecodeShortcuts {
+        &mut self.shortcuts
+    }
+
     /// Answers to another microphone or camera from now on, or to nobody in particular, and gives the one before: what one was answered is
     /// a good guess of what it will be answered.
     pub fn swap_origin(&mut self, origin: Option<Arc<str>>) -> Option<Arc<str>> {

@@ -310,6 +310,8 @@ fn beside_a_daemon_nothing_is_measured() {
     assert_eq!(refused.status.code(), Some(69), "{message}");
     assert!(message.contains("systemctl stop gemmad"), "{message}");
     assert!(!Path::new(&page).exists());
+    // Signals are taken only once it runs.
+    daemon.wait_log("no microphones configured");
     daemon.stop();
 }
 
