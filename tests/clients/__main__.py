@@ -99,7 +99,7 @@ class House:
         request = urllib.request.Request(self.url + path, body, {"Authorization": f"Bearer {self.key}"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             text = answer.read()
-        return json.loads(text) if text[:1] in b"{[" else text.decode()
+        return json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
 
     def say(self, clip):
         self.microphone.say(HELD_OUT / "heldout/audio" / clip)
