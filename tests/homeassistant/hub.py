@@ -162,6 +162,19 @@ class Hub:
             raise Trouble(f"{handler}: {done}")
         return done["result"]["entry_id"]
 
+    def add_discovered(self, handler, name):
+        """Under "Discovered", what calls itself `name` on the network: its form is confirmed."""
+
+        def found():
+            flows = self.ask("config_entries/flow/progress")
+            named = [flow for flow in flows if flow["context"].get("title_placeholders", {}).get("name") == name]
+            return next((flow for flow in named if (flow["handler"], flow["context"]["source"]) == (handler, "zeroconf")), None)
+
+        wait_until(f"{name} is discovered", found, 60)
+        done = self.post(f"/api/config/config_entries/flow/{found()['flow_id']}", {})
+        if done["type"] != "create_entry":
+            raise Trouble(f"{handler}: {done}")
+
     def add_to(self, entry, kind, *forms):
         """Under "Add conversation agent", and its like."""
         done = self.flow("subentries/flow", [entry, kind], *forms)

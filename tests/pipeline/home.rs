@@ -463,3 +463,12 @@ fn own_commands_leave_the_built_in_ones_their_names() {
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 }
+
+#[test]
+fn what_things_at_home_are_called_is_likely_to_be_said() {
+    let commands = usual(&names());
+    let phrases: Vec<&str> = commands.phrases().collect();
+    for name in ["Rollos", "Lamp", "Schlafzimmer", "Upstairs", "HassTurnOff"] {
+        assert!(phrases.contains(&name), "{name} is not among {phrases:?}");
+    }
+}

@@ -13,9 +13,9 @@ use super::event::{Event, Loaded, Told, WorkerNote};
 use super::job::{Job, Rank, Ticket, Work};
 use super::queue::Queue;
 use super::settings::Settings;
-use crate::config::Config;
+use crate::pipeline::commands::CommandGrammar;
 use crate::pipeline::{
-    Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, GroupState, Request, commands,
+    Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, GroupState, Request,
 };
 use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report, ReportTiming};
 
@@ -75,8 +75,8 @@ struct Desk {
     /// Threads that the engine has now.
     threads: usize,
     towers: [Tower; 2],
-    /// The configuration whose commands the engine knows.
-    phrases_of: Arc<Config>,
+    /// The commands whose phrases the engine knows.
+    phrases_of: Option<Arc<CommandGrammar>>,
     /// States of the groups as they were told last, and when.
     told: (Vec<GroupState>, Instant),
 }
@@ -147,7 +147,7 @@ pub(super) fn start(
             queue,
             heartbeat,
             events,
-            phrases_of: Arc::default(),
+            phrases_of: None,
             settings,
             towers: [Tower::new(Group::Audio), Tower::new(Group::Vision)],
             told: (Vec::new(), Instant::now()),
@@ -263,13 +263,13 @@ impl Desk {
         }
     }
 
-    /// What commands are configured is likely to be said.
+    /// Names of commands and of what is at home are likely to be said.
     fn learn_phrases(&mut self, engine: &mut Engine) {
-        let config = &self.settings.config;
-        if !Arc::ptr_eq(&self.phrases_of, config) {
-            self.phrases_of = Arc::clone(config);
-            let phrases = commands::phrases(&config.command);
-            engine.set_phrases(phrases.iter().map(String::as_str));
+        let commands = &self.settings.commands;
+        let which = |commands: &Option<Arc<_>>| commands.as_ref().map(Arc::as_ptr);
+        if which(&self.phrases_of) != which(commands) {
+            self.phrases_of.clone_from(commands);
+            engine.set_phrases(commands.iter().flat_map(|commands| commands.phrases()));
         }
     }
 

@@ -105,6 +105,12 @@ impl Home {
         [self.entities.len(), self.unusable, self.beyond]
     }
 
+    /// What entities, areas and floors are called.
+    pub(super) fn all_names(&self) -> impl Iterator<Item = &String> {
+        let entities = self.entities.iter().flat_map(|entity| entity.called.all());
+        entities.chain(self.places())
+    }
+
     /// The area of whoever speaks, by the first of these ids that has one.
     pub fn area_of(&self, speaker: &[String]) -> Option<&str> {
         let mut areas = speaker.iter().filter_map(|id| self.speakers.get(id));

@@ -31,7 +31,7 @@ use own::{check_commands, line_of, longest_bytes, schema_of, wrong};
 pub use home::Home;
 pub use intents::names as built_in;
 pub use options::{Commands, HomeAssistant, NamesFrom};
-pub use own::{Command, Slot, SlotValue, phrases};
+pub use own::{Command, Slot, SlotValue};
 
 /// Commands that cannot be told apart, or that nobody can give.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +77,7 @@ pub struct CommandGrammar {
     name_key: String,
     min_confidence: f32,
     longest_bytes: usize,
+    phrases: Vec<String>,
     home: Option<Arc<Home>>,
 }
 
@@ -103,6 +104,7 @@ impl CommandGrammar {
             .map(|c| longest_bytes(c, name_key))
             .max()
             .unwrap_or(0);
+        let mut phrases = own::phrases(commands);
         let (mut instructions, mut prompt) = (options.instructions.clone(), options.prompt.clone());
         if let Some((home, texts)) = &home {
             check_key(commands, name_key)?;
@@ -110,6 +112,8 @@ impl CommandGrammar {
             objects.extend(more);
             defs = refer_to;
             listed.extend(home.lines());
+            phrases.extend(intents::names().map(str::to_owned));
+            phrases.extend(home.all_names().cloned());
             longest = longest.max(home.longest_bytes() + name_key.len());
             instructions = texts.instructions.replace("{home}", &home.listed());
             prompt.clone_from(&texts.prompt);
@@ -126,8 +130,14 @@ impl CommandGrammar {
             name_key: name_key.clone(),
             min_confidence: options.min_confidence,
             longest_bytes: (longest + 1) * options.most + 1,
+            phrases,
             home: home.map(|(home, _)| home),
         })
+    }
+
+    /// Words that are likely in what is said and in an answer: names of commands and of their slots, values, what things at home are called.
+    pub fn phrases(&self) -> impl Iterator<Item = &str> {
+        self.phrases.iter().map(String::as_str)
     }
 
     /// What stands before everything else.

@@ -88,7 +88,7 @@ fn check_name<'a>(
 }
 
 /// What is likely to be said where commands are configured: their names, and the names and values of their slots.
-pub fn phrases(commands: &[Command]) -> Vec<String> {
+pub(super) fn phrases(commands: &[Command]) -> Vec<String> {
     let mut phrases = Vec::new();
     for command in commands {
         phrases.push(command.name.clone());

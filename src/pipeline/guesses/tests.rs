@@ -15,7 +15,7 @@ use super::*;
 use crate::config::Config;
 use crate::model::grammar::{Compiler, Constraint, Next};
 use crate::model::tokenizer::Tokenizer;
-use crate::pipeline::commands::{CommandGrammar, phrases};
+use crate::pipeline::commands::CommandGrammar;
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
@@ -46,9 +46,8 @@ impl Home {
         let end = tokenizer.control().end_of_turn;
         let compiler = Compiler::new(&tokenizer, tokenizer.vocab_size(), &[end]).unwrap();
         let mut guesser = Guesser::new(GuessOptions::default(), &EarlierAnswers::default());
-        let phrases = phrases(&config.command);
-        let tokens = |phrase: &String| tokenizer.encode_text(&format!(" {phrase}"));
-        guesser.set_phrases(phrases.iter().map(tokens).collect());
+        let tokens = |phrase: &str| tokenizer.encode_text(&format!(" {phrase}"));
+        guesser.set_phrases(commands.phrases().map(tokens).collect());
         // As where memory bounds: each further token costs a little of a pass.
         for tokens in 1..=MAX_PASS {
             let took = Duration::from_micros(100_000 + 4_000 * (tokens as u64 - 1));
