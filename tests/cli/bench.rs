@@ -217,3 +217,25 @@ fn a_model_is_needed() {
         "{told}"
     );
 }
+
+#[test]
+fn what_guesses_can_give_and_what_they_can_cost_is_measured() {
+    let arguments = ["decode", "--model", &demo(), "--prefill", "8"];
+    let report = bench(
+        &[
+            &arguments[..],
+            &["--decode", "4", "--runs", "1", "--guess", "2,4"],
+        ]
+        .concat(),
+    );
+    let tokens: Vec<u64> = report["passes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pass| pass["tokens"].as_u64().unwrap())
+        .collect();
+    assert_eq!(tokens, [1, 2, 4]);
+    for key in ["plain_tok_s", "guessing_tok_s"] {
+        assert!(report["by_chance"][key].as_f64().unwrap() > 0.0, "{report}");
+    }
+}

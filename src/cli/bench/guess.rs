@@ -1,4 +1,5 @@
-//! What guesses can give: an answer is decoded token by token, and again with guesses that are right, for it is known by then.
+//! What guesses can give: an answer is decoded token by token, and again with guesses that are right, for it is known by then. And what
+//! they can cost.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -6,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use super::chance::ByChance;
 use super::{Bench, median};
 use crate::cli::failure::Failure;
 use crate::cli::model_args;
@@ -27,6 +29,7 @@ struct Passes {
     threads: usize,
     answer_tokens: usize,
     passes: Vec<Pass>,
+    by_chance: ByChance,
 }
 
 /// Medians of the repetitions, which were taken in turn.
@@ -85,10 +88,6 @@ impl Bench {
             ..EngineOptions::default()
         };
         let mut engine = model_args::open(self.model()?, options)?;
-        engine.shortcuts_mut().guessing = Guessing::Always;
-        let known = Arc::new(Mutex::new(Known::default()));
-        let told = Told(Arc::clone(&known));
-        engine.only_guesses(Box::new(Told(Arc::clone(&known))));
         // What it says does not matter, but that it says the same each time.
         let words = "one ".repeat(self.prefill as usize / 2);
         let request = Request {
@@ -98,6 +97,11 @@ impl Bench {
             conversation: None,
             generation: engine.most_likely(self.decode(ANSWER_TOKENS)),
         };
+        let by_chance = self.by_chance(&mut engine, &request)?;
+        engine.shortcuts_mut().guessing = Guessing::Always;
+        let known = Arc::new(Mutex::new(Known::default()));
+        let told = Told(Arc::clone(&known));
+        engine.only_guesses(Box::new(Told(Arc::clone(&known))));
         let sizes = std::iter::once(1).chain(self.guess.iter().map(|&tokens| usize::from(tokens)));
         let sizes: Vec<usize> = sizes.collect();
         let mut runs: Vec<Vec<Answer>> = sizes.iter().map(|_| Vec::new()).collect();
@@ -142,6 +146,7 @@ impl Bench {
                 .next()
                 .map_or(0, |answer| answer.timing.tokens),
             passes,
+            by_chance,
         };
         publish(&report, self.json, print)
     }
@@ -164,5 +169,10 @@ fn print(report: &Passes, out: &mut dyn Write) -> std::io::Result<()> {
             pass.tokens, pass.decode_tok_s, pass.pass_ms, pass.cost, pass.speed
         )?;
     }
-    Ok(())
+    let chance = &report.by_chance;
+    writeln!(
+        out,
+        "  by chance, where no guess is right: {:.1} tok/s without guesses, {:.1} with them, {:.1} % slower; {:.0} of 100 guessed in vain",
+        chance.plain_tok_s, chance.guessing_tok_s, chance.slower_percent, chance.wasted_percent
+    )
 }

@@ -1,5 +1,6 @@
 //! `gemmad bench`: how fast a model runs here, how many bytes it reads, how much memory it takes.
 
+mod chance;
 mod context;
 mod drafter;
 mod event;
