@@ -12,11 +12,11 @@ const LOCK: &str = "gemmad.lock";
 /// Takes the state directory for this process, and makes it if it is missing. Where no lock can be had, nothing can be written either:
 /// then the daemon runs without, as it does without the directory.
 pub(super) fn take(directory: &Path, config: &Config) -> Result<Option<Lock>, DaemonError> {
-    let spool = config.mqtt.spool_file.as_ref();
-    let spool = spool.and_then(|path| path.file_name()?.to_str());
+    let files = [&config.mqtt.spool_file, &config.guess.earlier_answers_file];
+    let files = files.map(|path| path.as_ref()?.file_name()?.to_str());
     let ours = |name: &str| {
-        let of_spool = spool.is_some_and(|spool| name.starts_with(spool));
-        name == LOCK || name == "models" || name.starts_with(state::FILE) || of_spool
+        let is_of_file = files.iter().flatten().any(|file| name.starts_with(file));
+        name == LOCK || name == "models" || name.starts_with(state::FILE) || is_of_file
     };
     let taken = lock::claim(directory, &directory.join(LOCK), ours);
     taken.map_err(|reason| DaemonError::InUse {

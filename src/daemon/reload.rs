@@ -49,7 +49,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         ple: config.ple.clone(),
         prefix_cache: config.prefix_cache.clone(),
         prefix_bytes: (config.prefix_cache.memory_mib as u64) << 20,
-        guess: config.guess,
+        guess: config.guess.clone(),
         mlock: config.model.mlock,
         conversation_bytes: (config.queue.conversations_mib as u64) << 20,
         encoders: EncoderOptions::new(&config.audio, &config.vision),

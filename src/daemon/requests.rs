@@ -172,6 +172,10 @@ impl Daemon {
             }
             Payload::Cancel(cancel) => return self.cancel(header, &cancel).map(Some),
             Payload::Reload => self.reload(Some(header.clone())).await,
+            Payload::Forget => {
+                self.loaded.earlier.forget(None);
+                return Ok(Some(json!({})));
+            }
             Payload::Stats => {
                 let state = if self.monitor.degraded().is_degraded() {
                     "degraded"

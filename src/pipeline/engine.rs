@@ -141,10 +141,11 @@ impl Engine {
         let residency = Residency::leaving(Arc::clone(&checkpoint), by_row);
         let chunk = options.prefill_chunk.clamp(1, options.context);
         let decoder = architecture.decoder(&checkpoint, &options.ple, chunk, progress)?;
-        let earlier = EarlierAnswers::default();
-        let mut guesser = Guesser::new(options.guess, &earlier);
+        let (earlier, not_kept) = EarlierAnswers::open(&options.guess, spec.text_vocab_size);
+        let mut guesser = Guesser::new(options.guess.clone(), &earlier);
         let drafter = guesser.add_drafter(&*architecture, &checkpoint, &residency)?;
         let mut warnings = checkpoint.warnings().to_vec();
+        warnings.extend(not_kept);
         warnings.extend(memory_lock::warnings(&*decoder, options.mlock));
         let encoders = Encoders::new(
             &checkpoint,

@@ -104,3 +104,32 @@ fn a_flood_of_switches_is_written_a_few_times_and_what_is_told_is_on_the_disk() 
     assert!((1..=FLOOD / 10).contains(&writes), "{writes} writes");
     gemmad.kill();
 }
+
+#[test]
+fn what_was_answered_outlives_a_restart_where_a_file_is_named_until_it_is_forgotten() {
+    let bench = Bench::new();
+    let file = bench.dir.path().join("state/earlier-answers.json");
+    bench.write_config(
+        None,
+        "",
+        &format!("[guess]\nearlier_answers_file = {file:?}\n"),
+    );
+    let gemmad = bench.start();
+    let asked = bench.request(
+        "ask",
+        "a",
+        json!({ "prompt": "Turn on the kitchen light. Return the command as JSON:" }),
+    );
+    assert_eq!(asked["status"], "ok", "{asked}");
+    gemmad.stop();
+    let known = std::fs::read_to_string(&file).unwrap();
+    assert!(known.contains("\"ids\":["), "{known}");
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+    let gemmad = bench.start();
+    assert!(file.exists());
+    let forgotten = bench.request("forget", "b", json!({}));
+    assert_eq!(forgotten["status"], "ok", "{forgotten}");
+    assert!(!file.exists());
+    gemmad.stop();
+    assert!(!file.exists());
+}

@@ -31,6 +31,7 @@ OF_NODE = {
     "ask": ("notify", None, None, None),
     "answer": ("sensor", None, None, None),
     "reload": ("button", None, None, "config"),
+    "forget": ("button", None, None, "config"),
     "job": ("event", None, None, None),
 }
 OF_MICROPHONE = {

@@ -2,7 +2,6 @@
 //! utterance is taken piece by piece as it comes, and long work gives way between two tokens or two pieces.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -130,10 +129,9 @@ pub(super) fn start(
             log::warn!("{warning}");
         }
         if let Some(script) = std::env::var_os(SCRIPT) {
-            let script = PathBuf::from(script);
-            match engine.follow_file(&script) {
-                Ok(()) => log::warn!("answers are those of {}", script.display()),
-                Err(error) => log::warn!("cannot read {}: {error}", script.display()),
+            match engine.follow_file(script.as_ref()) {
+                Ok(()) => log::warn!("answers are those of {SCRIPT}"),
+                Err(error) => log::warn!("cannot read {SCRIPT}: {error}"),
             }
         }
         // The first answer should not wait for flash; a slice that is not served is told by the loop.
@@ -170,7 +168,7 @@ impl Desk {
         loop {
             let Some(job) = self.queue.pop(IDLE_LOOK) else {
                 if self.queue.is_closed() {
-                    return;
+                    return engine.earlier_answers().save();
                 }
                 self.unload_idle(engine);
                 continue;
@@ -290,8 +288,12 @@ impl Desk {
             }
         }
         // What is read in the background arrives, and what the kernel takes back goes, while nothing else happens.
-        if self.told.0 != states(engine) || self.told.1.elapsed() >= TELL_MEMORY {
+        let is_quiet = self.told.1.elapsed() >= TELL_MEMORY;
+        if self.told.0 != states(engine) || is_quiet {
             self.tell_memory(engine);
+        }
+        if is_quiet {
+            engine.earlier_answers().save();
         }
     }
 

@@ -1,39 +1,91 @@
 //! What was answered before to the same microphone, camera or question: homes repeat themselves.
 //!
-//! In memory only, bounded, and forgotten with the origin that it came from.
+//! Bounded, in memory unless a file is named, and forgotten with the origin that it came from.
 
-use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::follow::{common_end, follow, strength};
-use super::{STRENGTHS, Source, Stand, Topic};
-
-/// Topics that are known at once.
-const TOPICS: usize = 64;
-/// Different answers of a topic.
-const ANSWERS: usize = 64;
-/// Tokens of an answer that are kept.
-const TOKENS: usize = 256;
-/// Tokens that are compared at most where an answer goes another way than all before.
-const LONGEST: usize = 4;
-
-#[derive(Debug)]
-struct Answer {
-    ids: Vec<u32>,
-    times: f64,
-}
+use super::answers::Answers;
+use super::earlier_file as file;
+use super::{GuessOptions, Source, Stand, Topic};
 
 /// What was answered before. Clones share it: whoever mutes a microphone has it forgotten without waiting for the model.
 #[derive(Clone, Debug, Default)]
-pub struct EarlierAnswers(Arc<Mutex<Answers>>);
+pub struct EarlierAnswers(Arc<Mutex<Shelf>>);
+
+/// What is known, and where it is kept.
+#[derive(Debug, Default)]
+struct Shelf {
+    answers: Answers,
+    file: Option<PathBuf>,
+    /// Something was learned that the file has not.
+    is_new: bool,
+}
 
 impl EarlierAnswers {
-    /// Forgets what an origin was answered, or everybody.
-    pub fn forget(&self, origin: Option<&str>) {
-        self.answers().forget(origin);
+    /// Those of the file, where one is named, and why it cannot be read: then there are none. Ids are below `vocab_size`.
+    pub(in crate::pipeline) fn open(
+        options: &GuessOptions,
+        vocab_size: usize,
+    ) -> (EarlierAnswers, Option<String>) {
+        let path = options.earlier_answers_file.as_deref();
+        let path = path.filter(|_| options.earlier_answers);
+        let read = path.map(|path| file::read(path, vocab_size)).transpose();
+        let (answers, warning) = match read {
+            Ok(answers) => (answers.unwrap_or_default(), None),
+            Err(reason) => (Answers::default(), Some(reason)),
+        };
+        let shelf = Shelf {
+            answers,
+            file: path.map(Path::to_owned),
+            is_new: false,
+        };
+        (EarlierAnswers(Arc::new(Mutex::new(shelf))), warning)
     }
 
-    fn answers(&self) -> MutexGuard<'_, Answers> {
+    /// Forgets what an origin was answered, or everybody; in the file, too.
+    pub fn forget(&self, origin: Option<&str>) {
+        let mut shelf = self.shelf();
+        let Shelf { answers, file, .. } = &mut *shelf;
+        if !answers.forget(origin) && origin.is_some() {
+            return;
+        }
+        let Some(file) = file else { return };
+        let gone = if answers.0.is_empty() {
+            match std::fs::remove_file(&file) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            }
+        } else {
+            file::write(file, answers)
+        };
+        if let Err(error) = gone {
+            log::error!(
+                "{} still has what was to be forgotten: {error}; remove it",
+                file.display()
+            );
+        }
+        shelf.is_new = false;
+    }
+
+    /// Writes what was learned since the last time to the file, where one is named.
+    pub fn save(&self) {
+        let mut shelf = self.shelf();
+        let Shelf {
+            answers,
+            file: Some(file),
+            is_new: true,
+        } = &*shelf
+        else {
+            return;
+        };
+        if let Err(error) = file::write(file, answers) {
+            log::warn!("cannot write {}: {error}", file.display());
+        }
+        shelf.is_new = false;
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -44,141 +96,12 @@ impl Source for EarlierAnswers {
     }
 
     fn guess(&mut self, stand: &mut Stand<'_>, most: usize, ids: &mut Vec<u32>) -> usize {
-        self.answers().guess(stand.topic, stand.written, most, ids)
+        (self.shelf().answers).guess(stand.topic, stand.written, most, ids)
     }
 
     fn learn(&mut self, topic: &Topic, answer: &[u32]) {
-        self.answers().learn(topic, answer);
-    }
-}
-
-/// By topic, the latest last.
-#[derive(Debug, Default)]
-struct Answers(VecDeque<(Topic, VecDeque<Answer>)>);
-
-impl Answers {
-    fn answers(&self, topic: &Topic) -> Option<&VecDeque<Answer>> {
-        let found = self.0.iter().find(|(known, _)| known == topic)?;
-        Some(&found.1)
-    }
-
-    fn guess(&self, topic: &Topic, written: &[u32], most: usize, ids: &mut Vec<u32>) -> usize {
-        let Some(answers) = self.answers(topic) else {
-            return 0;
-        };
-        let latest_first = || answers.iter().rev();
-        let rests: Vec<(&[u32], f64)> = latest_first()
-            .filter_map(|answer| Some((answer.ids.strip_prefix(written)?, answer.times)))
-            .collect();
-        if !rests.is_empty() {
-            let share = follow(&rests, most, ids);
-            return strength(share);
-        }
-        // None began like this: what stood behind the last tokens in one of them.
-        let (mut longest, mut rests) = (1, Vec::new());
-        for answer in latest_first() {
-            for end in 1..answer.ids.len() {
-                let agree = common_end(&answer.ids[..end], written, LONGEST);
-                if agree > longest {
-                    rests.clear();
-                    longest = agree;
-                }
-                if agree == longest {
-                    rests.push((&answer.ids[end..], answer.times));
-                }
-            }
-        }
-        let share = follow(&rests, most, ids);
-        // Less sure than where the whole answer was the same so far.
-        strength(share).min(longest - 1).min(STRENGTHS - 2)
-    }
-
-    fn learn(&mut self, topic: &Topic, answer: &[u32]) {
-        if answer.len() < 2 {
-            return;
-        }
-        let mut answers = match self.0.iter().position(|(known, _)| known == topic) {
-            Some(at) => self.0.remove(at).map(|(_, answers)| answers),
-            None => None,
-        }
-        .unwrap_or_default();
-        let ids = &answer[..answer.len().min(TOKENS)];
-        let known = answers.iter().position(|known| known.ids == ids);
-        let times = known.and_then(|at| answers.remove(at));
-        let times = times.map_or(0.0, |known| known.times) + 1.0;
-        answers.push_back(Answer {
-            ids: ids.to_vec(),
-            times,
-        });
-        if answers.len() > ANSWERS {
-            answers.pop_front();
-        }
-        self.0.push_back((topic.clone(), answers));
-        if self.0.len() > TOPICS {
-            self.0.pop_front();
-        }
-    }
-
-    fn forget(&mut self, origin: Option<&str>) {
-        match origin {
-            None => self.0.clear(),
-            Some(_) => self
-                .0
-                .retain(|(topic, _)| topic.origin.as_deref() != origin),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn topic(origin: &str) -> Topic {
-        Topic {
-            origin: Some(origin.into()),
-            ..Topic::default()
-        }
-    }
-
-    fn guess(earlier: &Answers, origin: &str, written: &[u32]) -> Vec<u32> {
-        let mut ids = Vec::new();
-        earlier.guess(&topic(origin), written, 3, &mut ids);
-        ids
-    }
-
-    #[test]
-    fn what_was_said_often_is_said_again() {
-        let mut earlier = Answers::default();
-        let mut learn = |origin: &str, ids: &[u32]| earlier.learn(&topic(origin), ids);
-        learn("kitchen", &[1, 2, 3, 4]);
-        learn("kitchen", &[1, 2, 3, 4]);
-        learn("kitchen", &[1, 2, 5]);
-        learn("hall", &[1, 9]);
-        assert_eq!(guess(&earlier, "kitchen", &[1]), [2, 3, 4]);
-        assert_eq!(guess(&earlier, "hall", &[1]), [9]);
-        // Another beginning: from where it is the same again.
-        assert_eq!(guess(&earlier, "kitchen", &[8, 2, 3]), [4]);
-        earlier.forget(Some("kitchen"));
-        assert!(guess(&earlier, "kitchen", &[1]).is_empty());
-        assert_eq!(guess(&earlier, "hall", &[1]), [9]);
-        earlier.forget(None);
-        assert!(guess(&earlier, "hall", &[1]).is_empty());
-    }
-
-    #[test]
-    fn what_is_kept_is_bounded() {
-        let mut earlier = Answers::default();
-        for n in 0..2000 {
-            let origin = format!("{}", n % 100);
-            let long: Vec<u32> = (n..n + 1000).collect();
-            earlier.learn(&topic(&origin), &long);
-            earlier.learn(&topic("always"), &long);
-        }
-        assert_eq!(earlier.0.len(), TOPICS);
-        let answers = earlier.0.iter().map(|(_, answers)| answers.len());
-        assert!(answers.clone().all(|count| count <= ANSWERS));
-        assert_eq!(answers.max(), Some(ANSWERS));
-        let longest = earlier.0.iter().flat_map(|(_, answers)| answers);
-        assert_eq!(longest.map(|answer| answer.ids.len()).max(), Some(TOKENS));
+        let mut shelf = self.shelf();
+        shelf.answers.learn(topic, answer);
+        shelf.is_new = true;
     }
 }

@@ -4,15 +4,18 @@
 //! Each source is a file and a [`Source`]; [`Guesser`] asks them, and decides how much to guess, if anything.
 
 mod acceptance;
+mod answers;
 mod costs;
 mod drafting;
 mod earlier;
+mod earlier_file;
 mod follow;
 mod phrases;
 mod prompt;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,13 +103,15 @@ pub enum Guessing {
 }
 
 /// `[guess]`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuessOptions {
     /// Tokens that are guessed at once, at most; 0 for none.
     pub tokens: usize,
     /// Guess from what a microphone, a camera or a question was answered before.
     pub earlier_answers: bool,
+    /// A file that keeps them over restarts; absent: they are kept in memory only.
+    pub earlier_answers_file: Option<PathBuf>,
 }
 
 impl Default for GuessOptions {
@@ -114,6 +119,7 @@ impl Default for GuessOptions {
         GuessOptions {
             tokens: MAX_GUESSES,
             earlier_answers: true,
+            earlier_answers_file: None,
         }
     }
 }
@@ -188,7 +194,7 @@ impl Guesser {
             asked: Vec::new(),
             costs: Costs::default(),
         };
-        if options.earlier_answers {
+        if guesser.options.earlier_answers {
             guesser.add(Box::new(earlier.clone()));
         }
         guesser.add(Box::new(PromptLookup));

@@ -49,7 +49,7 @@ impl JobObject {
 
 #[interface(name = "org.gemmad1.Job")]
 impl JobObject {
-    /// What was asked: ask, transcribe, describe, listen, reload or set.
+    /// What was asked: ask, transcribe, describe, listen, reload, forget or set.
     #[zbus(property(emits_changed_signal = "const"))]
     fn kind(&self) -> fdo::Result<String> {
         self.read(|job| job.kind.to_owned())

@@ -168,6 +168,17 @@ impl Manager {
         }
     }
 
+    /// Forgets what was answered before, which answers are guessed from.
+    #[zbus(out_args("job"))]
+    async fn forget(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        let call = Call::begin(&self.shared, connection, &header).await?;
+        call.submit(connection, Payload::Forget).await
+    }
+
     /// Chooses the slice that answers unless a request names one; the job tells whether the model has it.
     #[zbus(out_args("job"))]
     async fn set_mat_former(

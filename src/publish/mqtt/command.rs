@@ -49,6 +49,7 @@ pub(super) fn read(
         ["request", "cancel"] => "cancel",
         ["request", "reload"] => "reload",
         ["request", "stats"] => "stats",
+        ["request", "forget"] => "forget",
         ["names"] => "names",
         ["mic", _, "reply"] => "reply",
         ["mic", _, "mute", "set"]
@@ -125,12 +126,12 @@ fn read_payload(
             let cancel: CancelFields = typed(fields()?)?;
             Payload::Cancel(cancel.try_into()?)
         }
-        ["request", name @ ("reload" | "stats")] => {
+        ["request", name @ ("reload" | "stats" | "forget")] => {
             nothing_else(&fields()?)?;
-            if *name == "reload" {
-                Payload::Reload
-            } else {
-                Payload::Stats
+            match *name {
+                "reload" => Payload::Reload,
+                "stats" => Payload::Stats,
+                _ => Payload::Forget,
             }
         }
         ["mic", id, "listen"] => {

@@ -216,6 +216,14 @@ fn node(topics: &Topics, info: &Info) -> Discovery {
             .with("command_topic", topics.of("request/reload"))
             .with("payload_press", "{}"),
     ));
+    let (key, forget) = entity("forget", "button", "Forget answers");
+    add((
+        key,
+        forget
+            .config()
+            .with("command_topic", topics.of("request/forget"))
+            .with("payload_press", "{}"),
+    ));
     let (key, job) = entity("job", "event", "Job");
     add((
         key,

@@ -39,7 +39,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// `request/reload`, `request/stats` and `mic/ID/listen`.
+/// `request/reload`, `request/stats`, `request/forget` and `mic/ID/listen`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Plain {}

@@ -56,6 +56,7 @@ const COMMANDS: &[&str] = &[
     "request/transcribe",
     "request/cancel",
     "request/reload",
+    "request/forget",
     "request/stats",
     "matformer/set",
     "max_tokens/set",

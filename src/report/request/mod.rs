@@ -78,6 +78,8 @@ pub enum Payload {
     Reload,
     /// The figures of `health`, now.
     Stats,
+    /// What was answered before is forgotten: it is no guess any more.
+    Forget,
     /// Push-to-talk.
     Listen {
         /// The microphone.
@@ -133,6 +135,7 @@ impl Payload {
             Payload::Cancel(_) => "cancel",
             Payload::Reload => "reload",
             Payload::Stats => "stats",
+            Payload::Forget => "forget",
             Payload::Listen { .. } => "listen",
             Payload::Names(_) => "names",
             Payload::Replied(_) => "reply",

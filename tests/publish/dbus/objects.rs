@@ -196,6 +196,8 @@ fn cameras_and_microphones_show_and_take() {
         set(ROOT, MANAGER, "MatFormer", json!(["s", "e4b"])),
         "Set(Matformer(\"e4b\"))"
     );
+    caller.manager("Forget", &json!([])).unwrap();
+    assert!(matches!(service.request().payload, Payload::Forget));
     caller.manager("SetMatFormer", &json!(["e2b"])).unwrap();
     assert_eq!(
         format!("{:?}", service.request().payload),

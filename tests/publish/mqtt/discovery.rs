@@ -36,6 +36,7 @@ fn home_assistant_is_told_of_every_device_in_its_own_terms() {
                 ("ask", "notify"),
                 ("connectivity", "binary_sensor"),
                 ("dropped_total", "sensor"),
+                ("forget", "button"),
                 ("job", "event"),
                 ("matformer", "select"),
                 ("max_tokens", "number"),

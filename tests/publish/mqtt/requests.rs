@@ -97,6 +97,7 @@ fn every_command_becomes_a_request() {
         ),
         ("request/reload", "", "reload", "Reload"),
         ("request/stats", "{}", "stats", "Stats"),
+        ("request/forget", "", "forget", "Forget"),
         (
             "mic/kitchen/mute/set",
             "ON",
