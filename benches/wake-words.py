@@ -22,6 +22,7 @@ RATIOS_DB = (None, 20, 10, 5)
 VOICES = ["en-us", "en-gb", "en-gb-scotland", "en-us+f2", "en-gb+f4", "en-us+m3"]
 SPEEDS = [120, 140, 160, 180]
 GAP_S = 3
+PIECE_S = 300
 WORDS = """the a of and to in he have it that for they with as not on she at by this we you do but from or which one would all will there say who
 make when can more if no man out other so what time up go about than into could state only new year some take come these know see use get like
 then first any work now may such give over think most even find day also after way many must look before great back through long where much should
@@ -52,12 +53,17 @@ def write(path, samples):
         sound.writeframes(np.clip(samples, -32768, 32767).astype("<i2").tobytes())
 
 
-def heard(gemmad, models, path):
-    """Times at which each phrase was heard."""
+def heard(gemmad, models, folder, samples):
+    """Times at which each phrase was heard; files of any length are not taken, so a few minutes each."""
+    found = []
     options = [option for model in models for option in ("--model", model)]
-    printed = subprocess.run([gemmad, "wake", *options, path], check=True, capture_output=True, text=True).stdout
-    found = re.findall(r": ([0-9.]+) s: (.*) \([0-9.]+\)$", printed, re.MULTILINE)
-    return [(float(second), phrase) for second, phrase in found]
+    for begin in range(0, len(samples), PIECE_S * RATE):
+        path = pathlib.Path(folder) / "piece.wav"
+        write(path, samples[begin : begin + PIECE_S * RATE])
+        printed = subprocess.run([gemmad, "wake", *options, path], check=True, stdout=subprocess.PIPE, text=True).stdout
+        lines = re.findall(r": ([0-9.]+) s: (.*) \([0-9.]+\)$", printed, re.MULTILINE)
+        found += [(begin / RATE + float(second), phrase) for second, phrase in lines]
+    return found
 
 
 def main():
@@ -92,12 +98,10 @@ def main():
     for ratio in RATIOS_DB:
         with tempfile.TemporaryDirectory() as folder:
             found = []
-            for name, speech in (("words", words), ("others", others)):
+            for speech in (words, others):
                 loudness = np.sqrt((speech[np.abs(speech) > 50] ** 2).mean())
                 noise = 3 if ratio is None else loudness / 10 ** (ratio / 20)
-                path = pathlib.Path(folder) / f"{name}.wav"
-                write(path, speech + noise * pink(len(speech), random))
-                found.append(heard(arguments.gemmad, arguments.models, path))
+                found.append(heard(arguments.gemmad, arguments.models, folder, speech + noise * pink(len(speech), random)))
         cells = []
         for phrase in phrases:
             wanted = [second for second, what in said if what == phrase]

@@ -198,6 +198,8 @@ pub enum CaptionTrigger {
     Schedule,
     /// Somebody asked.
     Request,
+    /// Frigate saw something.
+    Frigate,
 }
 
 /// The extent of motion in a picture.

@@ -4,6 +4,7 @@
 mod access;
 mod camera;
 mod digest;
+mod frigate;
 mod level;
 mod listener;
 mod microphone;

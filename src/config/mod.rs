@@ -14,6 +14,7 @@ use crate::capture::options::{self, CameraOptions, MicrophoneOptions};
 use crate::features::audio_file::AudioLimits;
 use crate::features::image::ImageLimits;
 use crate::features::speech_check::SpeechOptions;
+use crate::frigate::FrigateOptions;
 use crate::guard::secret::without_secrets;
 use crate::model::grammar::GrammarLimits;
 use crate::model::tasks::Tasks;
@@ -57,6 +58,8 @@ pub struct Config {
     pub threads: Threads,
     /// What is listened to.
     pub microphone: Vec<MicrophoneOptions>,
+    /// What Frigate watches.
+    pub frigate: FrigateOptions,
     /// What is watched.
     pub camera: Vec<CameraOptions>,
     /// What may be commanded.
@@ -137,7 +140,7 @@ impl Config {
             path: path.to_owned(),
             reason: without_secrets(&reason).into_owned(),
         };
-        let config: Config =
+        let mut config: Config =
             toml::from_str(text).map_err(|error| bad(mistake::explain(&error, text)))?;
         config.audio.check().map_err(bad)?;
         config.speech.check().map_err(bad)?;
@@ -160,6 +163,12 @@ impl Config {
                 "homeassistant.names is \"mqtt\", but mqtt.enabled is false: the names come from the broker"
                     .to_owned(),
             ));
+        }
+        let watched = options::frigate_cameras(&config.frigate).map_err(bad)?;
+        config.camera.extend(watched);
+        if config.frigate.enabled && !config.mqtt.enabled {
+            let reason = "frigate.enabled is true, but mqtt.enabled is false: Frigate's events come from the broker";
+            return Err(bad(reason.to_owned()));
         }
         options::check(&config.microphone, &config.camera).map_err(bad)?;
         let microphones = config.microphone.iter().map(|found| found.id.as_str());

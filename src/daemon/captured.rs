@@ -143,6 +143,7 @@ impl Daemon {
                     trigger,
                     motion,
                     wish,
+                    frigate: None,
                 });
                 self.push(self.job(job_id, asker, work, ticket));
             }

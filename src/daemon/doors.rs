@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::DaemonError;
 use super::reload::kept;
 use crate::config::Config;
-use crate::publish::{Door, Inside, Opening, dbus, http, mqtt, wyoming};
+use crate::publish::{Door, Inside, Opening, dbus, frigate, http, mqtt, wyoming};
 use crate::report::{MqttHealth, Report};
 
 /// First and longest pause between two tries to open a door.
@@ -69,6 +69,7 @@ fn places() -> Vec<Place> {
         Place::new("bus", Upkeep::Retried(|new, old| kept("[dbus]", &mut new.dbus, &old.dbus)), |c| c.dbus.enabled, |c, inside| dbus::open(&c.dbus, inside)),
         Place::new("wyoming", Upkeep::None(|new, old| kept("[wyoming]", &mut new.wyoming, &old.wyoming)), |c| c.wyoming.enabled, |c, inside| wyoming::open(&c.wyoming, c.speech.threshold, inside)),
         Place::new("http", Upkeep::None(|new, old| kept("[http]", &mut new.http, &old.http)), |c| c.http.enabled, |c, inside| http::open(&c.http, inside)),
+        Place::new("frigate", Upkeep::Reloaded(|old, new| (&old.frigate, &old.mqtt) != (&new.frigate, &new.mqtt)), |c| c.frigate.enabled, |c, inside| frigate::open(&c.frigate, &c.mqtt, &c.limits.image, inside)),
     ]
 }
 

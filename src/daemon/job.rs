@@ -7,7 +7,9 @@ use super::hearing::Hearing;
 use super::settings::Settings;
 use crate::media::{CaptionTrigger, MotionExtent, VideoFrame};
 use crate::report::chat::Chat;
-use crate::report::{Ask, Attachment, ErrorBody, ErrorCode, Header, Origin, Transcribe, Wish};
+use crate::report::{
+    Ask, Attachment, ErrorBody, ErrorCode, FrigateEvent, Header, Origin, Transcribe, Wish,
+};
 use crate::utterance::{self, Progress};
 
 /// Samples of an utterance that are worked on together while it is spoken, 160 ms. Every utterance is cut so, whatever else is being
@@ -125,6 +127,8 @@ pub(super) struct CaptionWork {
     pub(super) motion: Option<MotionExtent>,
     /// How whoever asked wants it described.
     pub(super) wish: Wish,
+    /// The event of Frigate that it is of.
+    pub(super) frigate: Option<FrigateEvent>,
 }
 
 impl Work {

@@ -21,6 +21,7 @@ mod queue;
 mod reload;
 mod reports;
 mod requests;
+mod seen;
 mod settings;
 mod state;
 mod switching;

@@ -84,6 +84,7 @@ pub(super) fn failed_snapshot(
             schema: SCHEMA,
             id: ulid::Ulid::generate().to_string(),
             event_type: EventType::Failed,
+            frigate: None,
             frame_ts: now.clone(),
             ts: now,
             clock_synced: clock::is_synced(),

@@ -162,6 +162,7 @@ impl Daemon {
                 self.admit(header, Work::Transcribe(transcribe));
             }
             Payload::Describe(describe) => self.describe(header, describe)?,
+            Payload::Seen(seen) => return self.seen_elsewhere(*seen).map(Some),
             Payload::Dictate(dictation) => self.dictate(header, dictation),
             Payload::Recognize { text, speaker } => {
                 self.check_prompt(&text)?;

@@ -3,6 +3,7 @@
 //! A door is a folder here and a line in the list of `daemon::doors`.
 
 pub mod dbus;
+pub mod frigate;
 pub mod http;
 pub mod mqtt;
 mod replies;

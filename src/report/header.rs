@@ -11,7 +11,7 @@ pub struct Header {
     pub origin: Origin,
     /// The asker's own name for it, given back with every answer.
     pub transaction: Option<String>,
-    /// Names the response topic, and the kind of job on the bus: `ask`, `describe`, `transcribe`, `dictate`, `recognize`, `chat`, `cancel`,
+    /// Names the response topic, and the kind of job on the bus: `ask`, `describe`, `transcribe`, `seen`, `dictate`, `recognize`, `chat`, `cancel`,
     /// `reload`, `stats`, `forget`, `listen`, `names`, `reply` or `set`.
     pub kind: &'static str,
     /// After this time the job is given up, where the asker sets one; the configured limit holds as well.
@@ -34,4 +34,6 @@ pub enum Origin {
     Wyoming,
     /// A client of the HTTP server.
     Http,
+    /// A camera that Frigate watches.
+    Frigate,
 }

@@ -6,6 +6,7 @@
 pub mod chat;
 mod error;
 mod fields;
+mod frigate;
 mod header;
 mod health;
 mod model_card;
@@ -19,6 +20,7 @@ mod spoken;
 
 pub use error::{ErrorBody, ErrorCode};
 pub use fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
+pub use frigate::{FrigateEvent, Seen};
 pub use header::{Header, Origin};
 pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
 pub use model_card::ModelCard;

@@ -7,6 +7,7 @@ use crate::media::CaptionTrigger;
 
 use super::chat::ToolCall;
 use super::error::{ErrorBody, ErrorCode};
+use super::frigate::FrigateEvent;
 use super::header::Header;
 
 /// What happened, in the words of Home Assistant's event entity.
@@ -155,6 +156,9 @@ pub struct CaptionEvent {
     /// Smallest rectangle around the change: x, y, width, height, each 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub motion_box: Option<[f32; 4]>,
+    /// The event of Frigate that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frigate: Option<FrigateEvent>,
     /// When the picture was taken, RFC 3339.
     pub frame_ts: String,
     /// SHA-256 of the picture that was described, in hexadecimal.

@@ -44,6 +44,7 @@ fn assert_names_every_key(known: &str, reference: &str) {
         "microphone",
         "guess",
         "homeassistant",
+        "frigate",
         "speech",
         "wake",
         "camera",

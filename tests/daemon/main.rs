@@ -18,6 +18,7 @@ mod early;
 mod faults;
 #[path = "../common/file_pcm.rs"]
 mod file_pcm;
+mod frigate;
 mod guard;
 mod home;
 mod http;

@@ -102,7 +102,7 @@ def blueprints_are_valid(house):
     same("faults of blueprints", {path: found["error"] for path, found in ours.items() if "error" in found}, {})
     states = house.hub.states()
     automations = {name: found["state"] for name, found in states.items() if name.startswith("automation.")}
-    same("automations", sorted(automations.values()), ["on"] * 7)
+    same("automations", sorted(automations.values()), ["off"] + ["on"] * 7)
 
 
 def discovery_makes_the_devices_and_entities(house):
@@ -214,6 +214,31 @@ def a_caption_is_an_event_and_a_notification_with_its_picture(house):
     same("the other caption", caption["caption"], expected("images")[OTHER_PICTURE]["caption"])
     time.sleep(1)  # if it were to come, it would be here
     same("notifications", len(house.phone.told), 1)
+
+
+def what_frigate_saw_is_told_at_once_and_in_words_later(house):
+    """One notification: the phone puts what has the same tag in its place."""
+    house.hub.call("automation", "turn_on", entity_id="automation.what_frigate_sees_at_the_gate")
+    before = len(house.phone.told)
+    seen = {"id": "1.5-abc", "camera": "the_gate", "label": "person", "false_positive": False}
+
+    def alerted():
+        # Home Assistant subscribes a moment later.
+        house.stage.publish("frigate/events", {"type": "new", "before": seen, "after": seen})
+        time.sleep(0.5)
+        return len(house.phone.told) > before
+
+    wait_until("the alert", alerted)
+    before = len(house.phone.told) - 1
+    house.stage.publish("frigate/events", {"type": "update", "before": seen, "after": seen})
+    house.stage.publish("frigate/events", {"type": "new", "before": seen, "after": {**seen, "camera": "yard"}})
+    topic = f"gemmad/{NODE}/camera/the_gate/event"
+    house.stage.publish(topic, {"event_type": "failed", "caption": "", "frigate": seen})
+    house.stage.publish(topic, {"event_type": "caption", "caption": "A man rings.", "frigate": seen})
+    told = wait_until("both alerts", lambda: house.phone.told[before:] if len(house.phone.told) >= before + 2 else None)
+    shown = [(notice["title"], notice["message"], notice["tag"], notice["image"]) for notice in told]
+    picture = "/api/frigate/notifications/1.5-abc/snapshot.jpg"
+    same("alerts", shown, [("the gate", words, "1.5-abc", picture) for words in ("person seen", "A man rings.")])
 
 
 def switches_and_questions_reach_the_daemon(house):
@@ -418,6 +443,7 @@ CHECKS = [
     a_command_does_what_its_blueprint_says,
     what_comes_again_is_done_once,
     a_caption_is_an_event_and_a_notification_with_its_picture,
+    what_frigate_saw_is_told_at_once_and_in_words_later,
     switches_and_questions_reach_the_daemon,
     the_wyoming_client_of_pypi_gets_transcripts_and_intents,
     assist_listens_by_wyoming,

@@ -47,18 +47,28 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
     // Samples of any rate become the model's, and motion is looked for in decoded pictures: both are done once, in `features`.
     (
         "capture",
-        &["features", "media", "tls", "guard", "utterance", "values"],
+        &[
+            "features",
+            "frigate",
+            "media",
+            "tls",
+            "guard",
+            "utterance",
+            "values",
+        ],
     ),
-    // Sound of the network is made the model's where all sound is.
+    // Sound of the network is made the model's where all sound is, and pictures are looked at where all are.
     (
         "publish",
         &[
             "report",
+            "frigate",
             "media",
             "utterance",
             "tls",
             "guard",
             "values",
+            "features::image",
             "features::resample",
             "features::speech_turn",
             "features::wav",
@@ -81,6 +91,8 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     ("hub", &["tls", "guard"]),
+    // Its cameras are captured, its events come in by a door.
+    ("frigate", &["tls", "guard", "values"]),
     ("features", &["media"]),
     // How frames are made of sound is leaf data: the model says it, `features` does it.
     ("model", &["media"]),
@@ -88,7 +100,7 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "capture", "publish", "pipeline", "features", "model", "guard", "values",
+            "capture", "publish", "pipeline", "features", "frigate", "model", "guard", "values",
         ],
     ),
     ("media", &["utterance"]),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::fits_topics;
 use crate::capture::camera::V4l2Options;
+use crate::capture::frigate::FrigateCamera;
 use crate::capture::motion::Motion;
 use crate::capture::replay::ReplayOptions;
 use crate::capture::source::{Source, SourceOptions};
@@ -49,6 +50,8 @@ pub enum CameraType {
     Http(HttpOptions),
     /// Picture files of a directory, for demonstrations and tests.
     Replay(ReplayOptions),
+    /// One that Frigate watches; not written as a `type`, but in `[frigate]`.
+    Frigate(FrigateCamera),
 }
 
 impl CameraType {
@@ -57,6 +60,7 @@ impl CameraType {
             CameraType::V4l2(options) => options,
             CameraType::Http(options) => options,
             CameraType::Replay(options) => options,
+            CameraType::Frigate(options) => options,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! `[[microphone]]` and `[[camera]]`: what is listened to and watched. What a source of one type alone has stands beside that source.
 
 mod camera;
+mod frigate;
 mod microphone;
 
 use std::collections::BTreeSet;
 
 pub use camera::{CameraOptions, CameraType};
+pub use frigate::frigate_cameras;
 pub use microphone::{
     MicrophoneOptions, MicrophoneType, SpeechDetection, Trigger, VoiceAnswer, WakeOptions,
 };

@@ -165,7 +165,7 @@ fn known_microphones(config: &Config) -> Vec<Found> {
 fn known_cameras(config: &Config) -> Vec<Found> {
     let place = |camera: &CameraOptions| match &camera.kind {
         CameraType::V4l2(options) => options.device.display().to_string(),
-        CameraType::Http(_) | CameraType::Replay(_) => camera.source(),
+        CameraType::Http(_) | CameraType::Replay(_) | CameraType::Frigate(_) => camera.source(),
     };
     let all = config.camera.iter();
     all.map(|camera| known(&camera.id, &place(camera)))

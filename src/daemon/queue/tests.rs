@@ -78,6 +78,7 @@ fn caption(camera: &str) -> Work {
         trigger: CaptionTrigger::Motion,
         motion: None,
         wish: Wish::default(),
+        frigate: None,
     })
 }
 

@@ -62,6 +62,7 @@ impl Task<'_> {
             trigger: work.trigger,
             motion_area: work.motion.map(|motion| motion.area),
             motion_box: work.motion.map(|motion| motion.bounds),
+            frigate: work.frigate.clone(),
             frame_ts: clock::rfc3339(work.frame.taken_at),
             image_sha256: hex::encode(Sha256::digest(&work.frame.encoded)),
             reason: error.as_ref().map(|error| error.message.clone()),

@@ -185,6 +185,15 @@ impl RgbImage {
         })
     }
 
+    /// Width and height of a JPEG or PNG held in memory, which is found to be whole; it lies as in the file.
+    ///
+    /// # Errors
+    /// The picture is beyond the limits, or not a whole JPEG or PNG.
+    pub fn size_of(bytes: &[u8], limits: &ImageLimits) -> Result<(u32, u32), ImageError> {
+        let (width_px, height_px) = Overview::decode(bytes, 1, limits)?.picture_px;
+        Ok((width_px as u32, height_px as u32))
+    }
+
     /// The picture resized to `width_px` x `height_px`, its aspect ratio ignored, as the reference image processor does it.
     ///
     /// With antialiasing: a filter that widens as the picture shrinks, first along the rows and then along the columns, each

@@ -1,4 +1,4 @@
-//! Reads what a node publishes, and presses the button of its microphones: for people at a terminal.
+//! Reads what a node, or another program at the broker, publishes; presses the button of the node's microphones for people at a terminal.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ pub enum Followed {
     Connected,
     /// The connection is lost, or could not be made; why. It is tried again.
     Lost(String),
-    /// The node published something.
+    /// Something was published.
     Message {
-        /// What stands behind `BASE/NODE/`.
+        /// What stands behind `BASE/NODE/`, or behind the other program's topic.
         topic: String,
         /// As it came.
         payload: Vec<u8>,
@@ -33,27 +33,47 @@ pub enum Followed {
     },
 }
 
-/// A client that reads a node's messages, and connects again where the broker goes.
+/// A client that reads messages, and connects again where the broker goes.
 pub struct Follower {
     config: MqttOptions,
     options: Options,
     topics: Topics,
+    /// Whose messages are read, and which of them.
+    root: String,
+    wanted: String,
     connection: Option<Connection>,
     pause: Duration,
 }
 
 impl Follower {
-    /// For the node that the configuration names. Each has a name of its own at the broker, which begins with `purpose`, so that
+    /// For the node that the configuration names. It has a name of its own at the broker, which begins with `purpose`, so that
     /// several can follow.
     ///
     /// # Errors
     /// The configuration cannot be used. A broker that is down is no error.
     pub fn new(config: &MqttOptions, purpose: &str) -> Result<Follower, MqttError> {
+        let topics = Topics::new(config);
+        let root = topics.of("#");
+        Follower::of(config, purpose, root.trim_end_matches("/#"), "#")
+    }
+
+    /// For what another program publishes at the same broker: `wanted`, below the topic `root`.
+    ///
+    /// # Errors
+    /// As [`Follower::new`].
+    pub fn of(
+        config: &MqttOptions,
+        purpose: &str,
+        root: &str,
+        wanted: &str,
+    ) -> Result<Follower, MqttError> {
         let name = format!("{purpose}-{}", ulid::Ulid::generate());
         Ok(Follower {
             config: config.clone(),
             options: beside_the_daemon(config, &name, MAX_PACKET_BYTES)?,
             topics: Topics::new(config),
+            root: root.to_owned(),
+            wanted: wanted.to_owned(),
             connection: None,
             pause: PAUSES.0,
         })
@@ -67,23 +87,24 @@ impl Follower {
                 .get_or_insert_with(|| Connection::open(&self.options));
             match connection.next().await {
                 Event::Connected => {
-                    connection.subscribe(vec![self.topics.of("#")]);
+                    connection.subscribe(vec![format!("{}/{}", self.root, self.wanted)]);
                 }
                 Event::Subscribed { refused: 0 } => {
                     self.pause = PAUSES.0;
                     return Followed::Connected;
                 }
                 Event::Subscribed { .. } => {
-                    return self
-                        .lost("does not let this user read the node's topics".to_owned())
-                        .await;
+                    let (root, wanted) = (&self.root, &self.wanted);
+                    let told = format!("does not let this user read {root}/{wanted}");
+                    return self.lost(told).await;
                 }
                 Event::Message {
                     topic,
                     payload,
                     retained,
                 } => {
-                    if let Some(below) = self.topics.below(&topic) {
+                    let below = topic.strip_prefix(&self.root);
+                    if let Some(below) = below.and_then(|below| below.strip_prefix('/')) {
                         return Followed::Message {
                             topic: below.to_owned(),
                             payload,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::chat::Chat;
 use super::error::{ErrorBody, ErrorCode};
 use super::fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
+use super::frigate::Seen;
 use super::header::{Header, Origin};
 use super::name::{Name, check_name};
 use super::names::Names;
@@ -63,6 +64,8 @@ pub enum Payload {
     Describe(Describe),
     /// What is said in attached audio.
     Transcribe(Transcribe),
+    /// What a camera saw that Frigate watches.
+    Seen(Box<Seen>),
     /// What somebody says, while it is said.
     Dictate(Dictation),
     /// Which of the configured commands a sentence is.
@@ -130,6 +133,7 @@ impl Payload {
             Payload::Chat(_) => "chat",
             Payload::Describe(_) => "describe",
             Payload::Transcribe(_) => "transcribe",
+            Payload::Seen(_) => "seen",
             Payload::Dictate(_) => "dictate",
             Payload::Recognize { .. } => "recognize",
             Payload::Cancel(_) => "cancel",
