@@ -12,6 +12,32 @@ const WORKS: &str = include_str!("../../../kernels/benches/record/works.tsv");
 /// Tokens of an answer to what was said.
 const ANSWER_TOKENS: f64 = 12.0;
 
+/// How long a person waits behind the last word, as the daemon is set: answers are begun so long after it, seconds,
+const EARLY_S: f64 = 0.24;
+/// and published when the silence was so long.
+const HANGOVER_S: f64 = 0.7;
+
+/// An answer to speech, with the tokens a pass that the recorded day has (`src/pipeline/guesses/tests.rs`, docs/speed.md).
+struct Spoken {
+    what: &'static str,
+    tokens: f64,
+    tokens_a_pass: f64,
+}
+
+const SPOKEN: [Spoken; 2] = [
+    // As many as `{"command":"turn_on","area":"kitchen","device":"light"}` has pieces.
+    Spoken {
+        what: "from the last word to a command of 17 tokens, silence included",
+        tokens: 17.0,
+        tokens_a_pass: 3.2,
+    },
+    Spoken {
+        what: "from the last word to a transcript of 12 tokens, silence included",
+        tokens: ANSWER_TOKENS,
+        tokens_a_pass: 3.1,
+    },
+];
+
 /// What is projected, and measured beside it.
 pub(super) const DECODE: &str = "decode, tokens/s";
 pub(super) const SPEECH: &str = "encoding speech, share of real time";
@@ -130,9 +156,21 @@ fn counted() -> Vec<[&'static str; 2]> {
 
 impl Board {
     fn seconds(&self, work: &Work) -> f64 {
-        let computing = work.instructions / (self.cores * self.ghz * 1e9 * self.per_cycle);
+        self.pass_seconds(work, 1.0)
+    }
+
+    /// So many times the work, whose weights are read once.
+    fn pass_seconds(&self, work: &Work, times: f64) -> f64 {
+        let computing = times * work.instructions / (self.cores * self.ghz * 1e9 * self.per_cycle);
         let reading = work.weight_bytes / (self.read_gb_s * 1e9);
         computing.max(reading)
+    }
+
+    /// What somebody waits for an answer to speech: `end` is what is left of the ears and the prompt.
+    fn waited_s(&self, end: &Work, token: &Work, spoken: &Spoken) -> f64 {
+        let passes = (spoken.tokens / spoken.tokens_a_pass).ceil();
+        let pass_s = self.pass_seconds(token, spoken.tokens / passes);
+        HANGOVER_S.max(EARLY_S + self.seconds(end) + passes * pass_s)
     }
 
     /// What is projected for a model of that size (as `gemmad pack --synthetic` calls it) in that recipe; nothing where it was not counted.
@@ -172,6 +210,17 @@ impl Board {
             ))
         };
         let mut figures: Vec<(u8, Projected)> = works.iter().filter_map(figure).collect();
+        let end = works.iter().find(|work| work.name == "end of speech");
+        if let (Some(end), Some(token)) = (end, token) {
+            figures.extend(SPOKEN.iter().map(|spoken| {
+                let waited = Projected {
+                    name: seconds(spoken.what),
+                    value: self.waited_s(end, token, spoken),
+                    counted: false,
+                };
+                (5, waited)
+            }));
+        }
         figures.sort_by_key(|&(rank, _)| rank);
         figures.into_iter().map(|(_, figure)| figure).collect()
     }
@@ -247,7 +296,9 @@ mod tests {
         for [size, recipe] in counted() {
             for board in boards() {
                 let works = works(size, recipe, board.cpu);
-                assert_eq!(board.project(size, recipe).len(), works.len());
+                let spoken = works.iter().filter(|work| work.name == "end of speech");
+                let spoken = spoken.count() * SPOKEN.len();
+                assert_eq!(board.project(size, recipe).len(), works.len() + spoken);
                 read += works.len();
             }
         }
