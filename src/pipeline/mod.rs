@@ -43,7 +43,8 @@ pub use encoders::EncoderOptions;
 pub use engine::{Engine, GiveWay, OnStep};
 pub use error::EngineError;
 pub use guesses::{
-    EarlierAnswers, GuessCounts, GuessOptions, Guessing, Known, STRENGTHS, Source, Stand, Topic,
+    DAY_COMMANDS, DAY_TRANSCRIPTS, EarlierAnswers, GuessCounts, GuessOptions, Guessing, Known,
+    STRENGTHS, Source, Stand, Topic,
 };
 pub use house_names::HouseNames;
 pub use options::{AudioSection, EngineOptions, VisionSection};

@@ -15,13 +15,14 @@ use super::{flash, procfs};
 use crate::model::decoder::kv_cache::{KvCache, KvType};
 use crate::model::weights::Checkpoint;
 use crate::pack::{PackEstimate, Recipe, SyntheticSize};
+use crate::pipeline::DAY_TRANSCRIPTS;
 pub(super) use best::{Best, best_model, best_recipe};
 
 /// Tell which model, recipe and MatFormer slice fit a board, what is resident when, and the speed at most
 ///
 /// The published models are told, and the one that --model names: a checkpoint in each recipe that it may be packed with, a pack as it
 /// is, both with all their slices. Sizes are exact: they follow from the shapes. Speeds and load times are projections, not
-/// measurements: a decoded token reads its weights once, so no board is faster than its memory, and nothing is loaded faster than flash
+/// measurements: a pass reads the weights once, so no board is faster than its memory, and nothing is loaded faster than flash
 /// is read. Without options, this machine is meant, whose memory is read to see how fast that is; with --model, so is the flash
 /// where it lies.
 #[derive(Debug, clap::Args)]
@@ -93,6 +94,8 @@ struct Row {
     weight_bytes_per_token: u64,
     /// A projection: what the memory gives, divided by what a token reads.
     projected_tok_s_at_most: f64,
+    /// With so many tokens a pass as the transcripts of the recorded day have.
+    projected_tok_s_guessed: f64,
     /// A projection: bytes of a group, divided by what the flash gives.
     projected_load_s_at_least: Option<LoadTimes>,
     /// `all`, `text` (no room for the towers) or `no`.
@@ -250,6 +253,7 @@ impl Report {
                 (true, false) => "text",
                 (false, false) => "no",
             };
+            let passes_s = self.read_gb_s * 1e9 / of_slice.token_bytes as f64;
             let load = |flash: &Flash| {
                 let seconds = |bytes: u64| bytes as f64 / 1e6 / flash.mb_s;
                 LoadTimes {
@@ -267,7 +271,8 @@ impl Report {
                 resident_speech_bytes: idle + audio,
                 resident_motion_bytes: idle + vision,
                 weight_bytes_per_token: of_slice.token_bytes,
-                projected_tok_s_at_most: self.read_gb_s * 1e9 / of_slice.token_bytes as f64,
+                projected_tok_s_at_most: passes_s,
+                projected_tok_s_guessed: passes_s * DAY_TRANSCRIPTS,
                 projected_load_s_at_least: self.flash.as_ref().map(load),
                 fits,
             });

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::{Flash, Report};
+use crate::pipeline::DAY_TRANSCRIPTS;
 
 pub(super) fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(
@@ -24,7 +25,7 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()>
         None => Default::default(),
     };
     let head = format!(
-        "\n{:<width$}{:<10}{:<12}{:>7}{:>8}{:>8}{:>8}{:>11}{:>9}  {:<6}{}",
+        "\n{:<width$}{:<10}{:<12}{:>7}{:>8}{:>8}{:>8}{:>11}{:>9}{:>9}  {:<6}{}",
         "model",
         "recipe",
         "slice",
@@ -33,7 +34,8 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()>
         "speech",
         "motion",
         "per token",
-        "at most",
+        "plain",
+        "guessed",
         "fits",
         load.concat(),
     );
@@ -43,8 +45,8 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()>
         None => String::new(),
     };
     let units = format!(
-        "{:<width$}{:>29}{:>8}{:>8}{:>8}{:>11}{:>9}  {:<6}{seconds}",
-        "", "GB", "GB", "GB", "GB", "MB", "tok/s", ""
+        "{:<width$}{:>29}{:>8}{:>8}{:>8}{:>11}{:>9}{:>9}  {:<6}{seconds}",
+        "", "GB", "GB", "GB", "GB", "MB", "tok/s", "tok/s", ""
     );
     writeln!(out, "{}", units.trim_end())?;
     for row in &report.rows {
@@ -53,7 +55,7 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()>
             format!("{:>16.1}{:>8.1}{:>8.1}", load.text, load.audio, load.vision)
         });
         let line = format!(
-            "{:<width$}{:<10}{:<12}{:>7.2}{:>8.2}{:>8.2}{:>8.2}{:>11.1}{:>9.1}  {:<6}{load}",
+            "{:<width$}{:<10}{:<12}{:>7.2}{:>8.2}{:>8.2}{:>8.2}{:>11.1}{:>9.1}{:>9.1}  {:<6}{load}",
             row.model,
             row.recipe,
             row.matformer,
@@ -63,6 +65,7 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()>
             gb(row.resident_motion_bytes),
             row.weight_bytes_per_token as f64 / 1e6,
             row.projected_tok_s_at_most,
+            row.projected_tok_s_guessed,
             row.fits
         );
         writeln!(out, "{}", line.trim_end())?;
@@ -70,7 +73,8 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()>
     writeln!(
         out,
         "\nidle, speech, motion: resident with the text model, with the audio tower too, with the vision tower too; a fifth of the\n\
-         memory is left to others. tok/s is a projection, not a measurement: no more can be decoded than memory gives weights."
+         memory is left to others. tok/s is a projection, not a measurement: no more passes can be\n\
+         made than memory gives weights; guessed: where people repeat themselves, and a pass has {DAY_TRANSCRIPTS:.0} tokens."
     )?;
     if report.flash.is_some() {
         writeln!(

@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 
 use crate::pack::{PackEstimate, SyntheticSize};
+use crate::pipeline::{DAY_COMMANDS, DAY_TRANSCRIPTS};
 
 const BOARDS: &str = include_str!("../../../kernels/benches/record/boards.tsv");
 const WORKS: &str = include_str!("../../../kernels/benches/record/works.tsv");
@@ -29,12 +30,12 @@ const SPOKEN: [Spoken; 2] = [
     Spoken {
         what: "from the last word to a command of 17 tokens, silence included",
         tokens: 17.0,
-        tokens_a_pass: 3.2,
+        tokens_a_pass: DAY_COMMANDS,
     },
     Spoken {
         what: "from the last word to a transcript of 12 tokens, silence included",
         tokens: ANSWER_TOKENS,
-        tokens_a_pass: 3.1,
+        tokens_a_pass: DAY_TRANSCRIPTS,
     },
 ];
 

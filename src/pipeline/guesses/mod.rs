@@ -102,6 +102,11 @@ pub enum Guessing {
     Always,
 }
 
+/// Tokens a pass of a recorded day at home, which projections assume: of transcripts, and of commands, whose grammar says many.
+pub const DAY_TRANSCRIPTS: f64 = 3.0;
+/// See [`DAY_TRANSCRIPTS`].
+pub const DAY_COMMANDS: f64 = 3.2;
+
 /// `[guess]`
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]

@@ -189,8 +189,8 @@ fn homes_repeat_themselves() {
     }
     for (kind, least) in [
         ("caption", 2.5),
-        ("transcript", 1.6),
-        ("command", 3.0),
+        ("transcript", DAY_TRANSCRIPTS),
+        ("command", DAY_COMMANDS),
         ("tool", 2.5),
     ] {
         let got = per_pass(&guessed, kind);
