@@ -2,7 +2,7 @@
 
 use super::engine::{Conversation, Engine};
 use super::error::EngineError;
-use super::prefixes::{Known, widths};
+use super::prefixes::{Known, Why, widths};
 use super::{Answer, Generation};
 use crate::model::grammar::Grammar;
 use crate::model::prompt::{Message, Part, Role};
@@ -110,7 +110,7 @@ impl Engine {
         let widths = widths(&conversation.slice, spec.own_kv_layers());
         self.prefixes.outgrow(&widths, &tokens, prompt.fixed);
         self.prefixes
-            .keep(widths, &tokens, &conversation.cache, false);
+            .keep(widths, &tokens, &conversation.cache, Why::Turn);
         Ok(())
     }
 }

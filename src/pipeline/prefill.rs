@@ -1,12 +1,13 @@
 //! A prompt on its way into a conversation: its beginning perhaps from the prefix cache, the rest chunk by chunk.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer::milliseconds;
 use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
-use super::prefixes::{Known, Token, widths};
+use super::prefixes::{Known, Token, Why, widths};
 use crate::model::decoder::{Slice, Tokens, no_probe};
 use crate::model::prompt::{Message, Role, system_message};
 use crate::model::tools::Tool;
@@ -108,9 +109,13 @@ impl Engine {
             (at, row) = (place, row + more);
             let (slice, cache) = (&conversation.slice, &conversation.cache);
             if !tokens.is_empty() {
-                let is_spare = at < prompt.fixed && !again;
+                let why = match at.cmp(&prompt.fixed) {
+                    Ordering::Less if !again => Why::Spare,
+                    Ordering::Equal => Why::Instructions,
+                    _ => Why::Turn,
+                };
                 let widths = widths(slice, kv_layers);
-                self.prefixes.keep(widths, &tokens[..at], cache, is_spare);
+                self.prefixes.keep(widths, &tokens[..at], cache, why);
             }
             if let Some(disk) = &mut self.prefix_cache
                 && (disk.min_tokens()..=text).contains(&at)

@@ -52,8 +52,18 @@ struct Kept {
     snapshot: KvSnapshot,
     /// Whether it has been taken over.
     used: bool,
-    /// It is kept in case something changes behind it.
-    is_spare: bool,
+    why: Why,
+}
+
+/// Why a beginning is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Something may change behind it.
+    Spare,
+    /// The instructions end there: whatever is asked begins like this.
+    Instructions,
+    /// A conversation may go on, or prompts part there.
+    Turn,
 }
 
 /// A beginning that was taken over.
@@ -172,14 +182,9 @@ impl Prefixes {
     }
 
     /// Keeps what `cache` holds of `tokens`, and forgets the least recently used beginnings that are too much then: first such as were
-    /// kept in case something changes behind them (`is_spare`), and nothing has.
-    pub(super) fn keep(
-        &mut self,
-        widths: String,
-        tokens: &[Token],
-        cache: &KvCache,
-        is_spare: bool,
-    ) {
+    /// kept in case something changes behind them, and nothing has; the instructions that were used last stay, for a turn of one
+    /// conversation is no gain to any other.
+    pub(super) fn keep(&mut self, widths: String, tokens: &[Token], cache: &KvCache, why: Why) {
         if !self.is_on() || cache.used_bytes() > self.limit_bytes {
             return;
         }
@@ -195,12 +200,15 @@ impl Prefixes {
             tokens: tokens.to_vec(),
             snapshot: cache.snapshot(),
             used: false,
-            is_spare,
+            why,
         });
         while self.bytes() > self.limit_bytes {
-            let is_idle = |kept: &Kept| kept.is_spare && !kept.used;
-            let first = self.kept.iter().position(is_idle).unwrap_or(0);
-            self.kept.remove(first);
+            let is_idle = |kept: &Kept| kept.why == Why::Spare && !kept.used;
+            let is_of_all = |kept: &Kept| kept.why == Why::Instructions;
+            let stays = self.kept.iter().rposition(is_of_all);
+            let others = || (0..self.kept.len()).find(|&at| Some(at) != stays);
+            let first = self.kept.iter().position(is_idle).or_else(others);
+            self.kept.remove(first.unwrap_or(0));
         }
     }
 
@@ -256,23 +264,29 @@ mod tests {
         // Tokens alone take room here, eight bytes each.
         let cache = KvCache::new(&[], KvType::F32, 16, 4);
         let mut prefixes = Prefixes::new(8 * 10);
-        let mut keep = |tokens: &[Token], is_spare| {
-            prefixes.keep(String::new(), tokens, &cache, is_spare);
+        let mut keep = |tokens: &[Token], why| {
+            prefixes.keep(String::new(), tokens, &cache, why);
             let kept = prefixes.kept.iter();
             kept.map(|kept| kept.tokens[0]).collect::<Vec<_>>()
         };
-        keep(&[1; 4], false);
-        keep(&[2; 3], true);
-        assert_eq!(keep(&[3; 3], true), [1, 2, 3]);
-        assert_eq!(keep(&[4; 2], false), [1, 3, 4]);
+        keep(&[1; 4], Why::Turn);
+        keep(&[2; 3], Why::Spare);
+        assert_eq!(keep(&[3; 3], Why::Spare), [1, 2, 3]);
+        assert_eq!(keep(&[4; 2], Why::Turn), [1, 3, 4]);
         // Then the least recently used.
-        assert_eq!(keep(&[5; 5], false), [4, 5]);
+        assert_eq!(keep(&[5; 5], Why::Turn), [4, 5]);
         // One that has served is as good as any.
-        assert_eq!(keep(&[6; 2], true), [4, 5, 6]);
+        assert_eq!(keep(&[6; 2], Why::Spare), [4, 5, 6]);
         prefixes.kept[2].used = true;
-        prefixes.keep(String::new(), &[7; 3], &cache, false);
+        prefixes.keep(String::new(), &[7; 3], &cache, Why::Turn);
         let kept = prefixes.kept.iter().map(|kept| kept.tokens[0]);
         assert_eq!(kept.collect::<Vec<_>>(), [5, 6, 7]);
+        // What one conversation came to does not drive out what all begin with.
+        prefixes.keep(String::new(), &[8; 6], &cache, Why::Instructions);
+        prefixes.keep(String::new(), &[9; 4], &cache, Why::Turn);
+        prefixes.keep(String::new(), &[10; 4], &cache, Why::Turn);
+        let kept = prefixes.kept.iter().map(|kept| kept.tokens[0]);
+        assert_eq!(kept.collect::<Vec<_>>(), [8, 10]);
     }
 
     #[test]
