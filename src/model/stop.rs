@@ -5,6 +5,8 @@
 //!
 //! What stands between the marks of a thought is no part of the text: it is kept beside it.
 
+use std::sync::Arc;
+
 use super::prompt::trim;
 use super::tokenizer::{ThoughtTokens, Tokenizer, push_lossy};
 
@@ -35,9 +37,9 @@ pub enum StopReason {
 
 /// The text of one answer as its tokens come.
 #[derive(Debug)]
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
-    rules: &'a StopRules,
+pub struct TextStream {
+    tokenizer: Arc<Tokenizer>,
+    rules: Arc<StopRules>,
     /// Bytes not printed yet.
     held: Vec<u8>,
     /// What the latest token made printable.
@@ -51,15 +53,13 @@ pub struct TextStream<'a> {
     thoughts: String,
 }
 
-impl<'a> TextStream<'a> {
+impl TextStream {
     /// A stream at the beginning of an answer.
-    pub fn new(tokenizer: &'a Tokenizer, rules: &'a StopRules) -> Self {
+    pub fn new(tokenizer: Arc<Tokenizer>, rules: Arc<StopRules>) -> TextStream {
         // Room for the longest stop string and some long tokens: no allocation between two tokens.
         let longest = rules.strings.iter().map(String::len).max().unwrap_or(0);
         let room = longest + 1024;
         TextStream {
-            tokenizer,
-            rules,
             held: Vec::with_capacity(room),
             printable: String::with_capacity(room),
             tokens: 0,
@@ -68,6 +68,8 @@ impl<'a> TextStream<'a> {
             marks: tokenizer.control().thoughts,
             thought: None,
             thoughts: String::new(),
+            tokenizer,
+            rules,
         }
     }
 
@@ -175,7 +177,7 @@ impl<'a> TextStream<'a> {
         self.stopped = Some(reason);
     }
 
-    fn strings(&self) -> impl Iterator<Item = &'a [u8]> {
+    fn strings(&self) -> impl Iterator<Item = &[u8]> {
         self.rules
             .strings
             .iter()

@@ -13,6 +13,7 @@ mod ple;
 mod prompt;
 mod sampler;
 mod thoughts;
+mod together;
 mod tokenizer;
 mod tokenizer_hostile;
 mod tools;

@@ -1,6 +1,6 @@
 //! The sampler against a direct implementation, worked examples, and the stream of text behind it.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use crate::common::fixtures;
 use gemmad::model::sampler::{Sampler, Sampling};
@@ -8,7 +8,8 @@ use gemmad::model::stop::{StopReason, StopRules, TextStream};
 use gemmad::model::tokenizer::Tokenizer;
 use proptest::prelude::*;
 
-static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::load(&fixtures()).unwrap());
+static TOKENIZER: LazyLock<Arc<Tokenizer>> =
+    LazyLock::new(|| Arc::new(Tokenizer::load(&fixtures()).unwrap()));
 
 /// Probability of every id as the parameters say it, by sorting everything: the definition, step by step.
 fn probabilities(sampling: &Sampling, logits: &[f32], limit: usize, history: &[u32]) -> Vec<f64> {
@@ -343,7 +344,7 @@ fn byte_ids(text: &str) -> Vec<u32> {
 
 /// Everything printed, and why it ended.
 fn stream(ids: &[u32], rules: &StopRules) -> (Vec<String>, Option<StopReason>) {
-    let mut stream = TextStream::new(&TOKENIZER, rules);
+    let mut stream = TextStream::new(Arc::clone(&TOKENIZER), Arc::new(rules.clone()));
     let mut pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).0.to_owned()).collect();
     pieces.push(stream.finish().to_owned());
     (pieces, stream.stopped())
@@ -412,7 +413,7 @@ fn tokens_and_their_number_end_an_answer() {
         ..rules
     };
     assert_eq!(
-        TextStream::new(&TOKENIZER, &none).stopped(),
+        TextStream::new(Arc::clone(&TOKENIZER), Arc::new(none.clone())).stopped(),
         Some(StopReason::MaxTokens)
     );
     // Control tokens other than stop tokens are silent.

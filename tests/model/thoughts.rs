@@ -1,14 +1,14 @@
 //! Thoughts of an answer as its tokens come: beside the text, never in it.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use crate::common::fixtures_gemma4;
 use gemmad::model::stop::{StopReason, StopRules, TextStream};
 use gemmad::model::tokenizer::Tokenizer;
 use proptest::prelude::*;
 
-static TOKENIZER: LazyLock<Tokenizer> =
-    LazyLock::new(|| Tokenizer::load(&fixtures_gemma4()).unwrap());
+static TOKENIZER: LazyLock<Arc<Tokenizer>> =
+    LazyLock::new(|| Arc::new(Tokenizer::load(&fixtures_gemma4()).unwrap()));
 
 /// Text, thoughts, and why it ended.
 fn streamed(
@@ -21,7 +21,7 @@ fn streamed(
         strings: strings.iter().map(|&text| text.to_owned()).collect(),
         max_tokens,
     };
-    let mut stream = TextStream::new(&TOKENIZER, &rules);
+    let mut stream = TextStream::new(Arc::clone(&TOKENIZER), Arc::new(rules));
     let mut text = String::new();
     for &id in ids {
         let (piece, stopped) = stream.push(id);

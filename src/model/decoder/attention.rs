@@ -9,7 +9,7 @@ use kernels::{Inputs, Pool};
 
 use super::kv_cache::KvCache;
 use super::rope::RopeTables;
-use super::{Compute, LayerShape, Loader, RmsNorm};
+use super::{Compute, Lane, LayerShape, Loader, RmsNorm};
 use crate::model::weights::{Tensor, WeightsError};
 
 /// Queries are scaled by their norm's weight alone.
@@ -97,7 +97,7 @@ impl Attention {
         compute: Compute<'_>,
         x: &Inputs,
         rope: &RopeTables,
-        cache: &mut KvCache,
+        lanes: &mut [Lane<'_>],
         scratch: &mut [f32],
     ) {
         let Some(kv) = &self.kv else { return };
@@ -114,11 +114,17 @@ impl Attention {
             rope.rotate(isa, i / self.shape.kv_heads, k);
             kv.v_norm.row(isa, v);
         }
-        cache.write(isa, self.kv_layer, t, k, v);
+        let (mut k, mut v) = (&*k, &*v);
+        for Lane { cache, tokens } in lanes {
+            let (own_k, own_v);
+            (own_k, k) = k.split_at(*tokens * width);
+            (own_v, v) = v.split_at(*tokens * width);
+            cache.write(isa, self.kv_layer, *tokens, own_k, own_v);
+        }
     }
 
     /// `out = o_proj(attention(x))` for normed rows, the first of them token `first` of the chunk in work, whose K/V
-    /// are in the cache already.
+    /// are in the caches of their lanes already. Of several lanes every token is a row.
     ///
     /// | buffer | shape |
     /// |---|---|
@@ -131,16 +137,19 @@ impl Attention {
         x: &Inputs,
         first: usize,
         rope: &RopeTables,
-        cache: &KvCache,
+        lanes: &[Lane<'_>],
         scratch: &mut [f32],
         parts: &mut [f32],
         out: &mut [f32],
     ) {
-        let seen = Seen {
-            cache,
-            layer: self.kv_layer,
-            keys: Keys::Own { first },
-        };
+        let seen = lanes.iter().map(|lane| {
+            let seen = Seen {
+                cache: &*lane.cache,
+                layer: self.kv_layer,
+                keys: Keys::Own { first },
+            };
+            (seen, lane.tokens - first)
+        });
         self.attend(compute, x, first, rope, seen, scratch, parts, out);
     }
 
@@ -162,17 +171,18 @@ impl Attention {
             layer: self.kv_layer,
             keys: Keys::Stored { most },
         };
+        let seen = [(seen, 1)].into_iter();
         self.attend(compute, x, 0, rope, seen, scratch, parts, out);
     }
 
-    /// `first` is the place of the first row among those of `rope`.
-    fn attend(
+    /// `first` is the place of the first row among those of `rope`; `seen` is what each lane's rows see, and their number.
+    fn attend<'s>(
         &self,
         compute: Compute<'_>,
         x: &Inputs,
         first: usize,
         rope: &RopeTables,
-        seen: Seen<'_>,
+        seen: impl Iterator<Item = (Seen<'s>, usize)>,
         scratch: &mut [f32],
         parts: &mut [f32],
         out: &mut [f32],
@@ -187,17 +197,18 @@ impl Attention {
                 rope.rotate(isa, first + t, head);
             }
         });
-        let mut done = 0;
-        while done < t {
-            let wave = Wave::new(
-                &self.shape,
-                compute.pool.threads(),
-                seen,
-                done..t,
-                parts.len(),
-            );
-            wave.attend(compute.pool, q, parts, attended);
-            done = wave.tokens.end;
+        let mut at = 0;
+        for (seen, tokens) in seen {
+            let rows = at * width..(at + tokens) * width;
+            let (q, attended) = (&q[rows.clone()], &mut attended[rows]);
+            let mut done = 0;
+            while done < tokens {
+                let (threads, room) = (compute.pool.threads(), parts.len());
+                let wave = Wave::new(&self.shape, threads, seen, done..tokens, room);
+                wave.attend(compute.pool, q, parts, attended);
+                done = wave.tokens.end;
+            }
+            at += tokens;
         }
         compute.matmul(self.o, attended, t, out);
     }

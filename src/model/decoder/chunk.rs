@@ -7,7 +7,10 @@ use kernels::Pool;
 use super::kv_cache::KvCache;
 use super::stack::{Stack, Step};
 use super::text_model::TextModel;
-use super::{Chunks, Compute, Probe, Slice, TextError, Tokens, Watch, Workspace, last_kv_producer};
+use super::{
+    Chunks, Compute, Lane, Probe, Slice, TextError, Tokens, Watch, Workspace, lane,
+    last_kv_producer, no_probe,
+};
 use crate::model::weights::WeightsError;
 
 /// What of the model a chunk passes.
@@ -77,13 +80,72 @@ impl<S: Stack> TextModel<S> {
         let compute = self.compute(pool);
         self.enter(compute, work, now, rows, pass, probe)?;
         prompt.tokens.media_rows = later;
-        let passed = self.pass_layers(compute, cache, work, pass, probe, watch);
+        let mut lane = [Lane {
+            cache,
+            tokens: pass.t,
+        }];
+        let passed = self.pass_layers(compute, &mut lane, work, pass, probe, watch);
         if passed.is_break() {
-            cache.clear();
+            lane[0].cache.clear();
             return Err(TextError::Interrupted);
         }
         prompt.done = end;
         Ok(!is_last)
+    }
+
+    /// Takes text of several contexts, which stands in `ids` one lane behind the other; every token passes every layer and has logits. What
+    /// comes of each lane is, bit by bit, what would have come of it alone. `on_layer` is called before each layer.
+    ///
+    /// # Errors
+    /// Nothing was changed: a lane's tokens do not fit its context, hold an id that is unknown or no text, or went through a slice whose K
+    /// and V do not serve this one; or what is read by row cannot be read.
+    ///
+    /// # Panics
+    /// If there are more tokens than a chunk has, or `ids` are not as many as the lanes' tokens.
+    pub fn take_together(
+        &self,
+        pool: &Pool,
+        lanes: &mut [Lane<'_>],
+        work: &mut Workspace<S>,
+        ids: &[u32],
+        slice: &Slice,
+        on_layer: &mut dyn FnMut(),
+    ) -> Result<(), TextError> {
+        let t = lane::tokens(lanes);
+        assert!(
+            t == ids.len() && t <= work.chunk,
+            "{} ids for {t} tokens of a chunk of {}",
+            ids.len(),
+            work.chunk
+        );
+        let mut rest = ids;
+        for lane in &*lanes {
+            let own;
+            (own, rest) = rest.split_at(lane.tokens);
+            self.check(lane.cache, Tokens::new(own, slice))?;
+        }
+        let pass = Pass {
+            t,
+            slice,
+            is_last: true,
+            cut: false,
+            kept: t,
+            skip_zeros: true,
+        };
+        self.ple.request(self.ple_rows(ids), self.layers().len());
+        let compute = self.compute(pool);
+        self.enter(compute, work, ids, &[], pass, &mut no_probe)?;
+        for lane in &mut *lanes {
+            lane.cache.slice.get_or_insert_with(|| slice.clone());
+        }
+        let watch: Watch<'_> = &mut || {
+            on_layer();
+            ControlFlow::Continue(())
+        };
+        // Nobody breaks off what is others' as well.
+        match self.pass_layers(compute, lanes, work, pass, &mut no_probe, watch) {
+            ControlFlow::Continue(()) | ControlFlow::Break(()) => Ok(()),
+        }
     }
 
     /// Asks for rows of the PLE table as far ahead as the row cache reaches; a single token is waited for anyhow.
@@ -191,7 +253,7 @@ impl<S: Stack> TextModel<S> {
     fn pass_layers(
         &self,
         compute: Compute<'_>,
-        cache: &mut KvCache,
+        lanes: &mut [Lane<'_>],
         work: &mut Workspace<S>,
         pass: Pass<'_>,
         probe: Probe<'_>,
@@ -199,14 +261,18 @@ impl<S: Stack> TextModel<S> {
     ) -> ControlFlow<()> {
         let (t, stack) = (pass.t, &self.stack);
         work.hidden.clear();
-        work.rope.fill(cache.position(), t);
+        let mut first = 0;
+        for lane in &*lanes {
+            work.rope.fill(first, lane.cache.position(), lane.tokens);
+            first += lane.tokens;
+        }
         let mut first = 0;
         for layer in pass.slice.layers() {
             watch()?;
-            stack.write_kv(layer, compute, cache, work, t - first);
+            stack.write_kv(layer, compute, lanes, work, t - first);
             if pass.cut && layer == self.last_producer() {
                 if !pass.is_last {
-                    cache.finish_layer(layer, t);
+                    finish_layer(lanes, layer);
                     break;
                 }
                 stack.keep_last(layer, compute, work, t, pass.kept);
@@ -217,14 +283,16 @@ impl<S: Stack> TextModel<S> {
                 width: pass.slice.width(layer).unwrap_or(0),
                 skip_zeros: pass.skip_zeros,
             };
-            stack.forward(layer, compute, cache, work, &step, probe);
-            cache.finish_layer(layer, t);
+            stack.forward(layer, compute, lanes, work, &step, probe);
+            finish_layer(lanes, layer);
         }
         if pass.is_last || !pass.cut {
             self.leave(compute, work, t - first);
             probe("final_norm", 0, &work.hidden);
         }
-        cache.finish_chunk(t);
+        for lane in lanes {
+            lane.cache.finish_chunk(lane.tokens);
+        }
         ControlFlow::Continue(())
     }
 
@@ -238,5 +306,11 @@ impl<S: Stack> TextModel<S> {
 
     fn last_producer(&self) -> usize {
         last_kv_producer(self.layers())
+    }
+}
+
+fn finish_layer(lanes: &mut [Lane<'_>], layer: usize) {
+    for lane in lanes {
+        lane.cache.finish_layer(layer, lane.tokens);
     }
 }

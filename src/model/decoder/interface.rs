@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 use kernels::Pool;
 
 use super::kv_cache::KvCache;
-use super::{Chunks, Exact, LayerShape, Probe, Slice, TextError, Tokens, Watch};
+use super::{Chunks, Exact, Lane, LayerShape, Probe, Slice, TextError, Tokens, Watch};
 use crate::model::weights::{Mapped, PleStore, Stretch};
 
 /// A decoder with its weights, its table of per-layer embeddings and the buffers that a chunk of tokens passes through.
@@ -47,6 +47,24 @@ pub trait Decoder: Send {
         probe: Probe<'_>,
         watch: Watch<'_>,
     ) -> Result<bool, TextError>;
+
+    /// Takes text of several contexts, which stands in `ids` one lane behind the other: the weights are read once. Every token passes every
+    /// layer and has logits. What comes of each lane is, bit by bit, what would have come of it alone. `on_layer` is called before each
+    /// layer.
+    ///
+    /// # Errors
+    /// As [`Decoder::start`] and [`Decoder::take_chunk`]; nothing was changed then.
+    ///
+    /// # Panics
+    /// If there are more tokens than a chunk has, or `ids` are not as many as the lanes' tokens.
+    fn take_together(
+        &mut self,
+        pool: &Pool,
+        lanes: &mut [Lane<'_>],
+        ids: &[u32],
+        slice: &Slice,
+        on_layer: &mut dyn FnMut(),
+    ) -> Result<(), TextError>;
 
     /// Tokens of the last chunk that went through every layer, and so have logits: all of them, or with the K/V cut the last ones.
     fn ready(&self) -> usize;

@@ -32,10 +32,10 @@ impl RopeTables {
         RopeTables { tables }
     }
 
-    /// Fills the tables for `t` tokens from `position` on.
-    pub(crate) fn fill(&mut self, position: usize, t: usize) {
+    /// Fills the tables for `t` tokens from `position` on, the first of them token `first` of the chunk.
+    pub(crate) fn fill(&mut self, first: usize, position: usize, t: usize) {
         for table in &mut self.tables {
-            table.fill(position, t);
+            table.fill(first, position, t);
         }
     }
 
@@ -69,11 +69,11 @@ impl RopeTable {
         self.rope == layer.rope && 2 * self.frequencies.len() == layer.head_dim
     }
 
-    fn fill(&mut self, position: usize, t: usize) {
+    fn fill(&mut self, first: usize, position: usize, t: usize) {
         let half = self.frequencies.len();
         let rows = self.cos.chunks_exact_mut(half);
         let rows = rows.zip(self.sin.chunks_exact_mut(half));
-        for (t, (cos, sin)) in rows.take(t).enumerate() {
+        for (t, (cos, sin)) in rows.skip(first).take(t).enumerate() {
             kernels::rope::cos_sin(position + t, &self.frequencies, cos, sin);
         }
     }
@@ -112,7 +112,7 @@ mod tests {
         let (whole, partial) = (layer(16, 1e4, 8), layer(16, 1e4, 2));
         let mut tables = RopeTables::new(&[whole, partial, layer(8, 1e4, 4), whole], 4);
         assert_eq!(tables.tables.len(), 3);
-        tables.fill(7, 4);
+        tables.fill(0, 7, 4);
         let head: Vec<f32> = (0..16).map(|i| (i as f32 - 7.3) / 3.0).collect();
         let (mut turned, mut partly) = (head.clone(), head.clone());
         tables.of(&whole).rotate(Isa::best(), 3, &mut turned);

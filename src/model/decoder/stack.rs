@@ -3,14 +3,13 @@
 use std::ops::Range;
 
 use super::feed_forward::FeedForward;
-use super::kv_cache::KvCache;
 use super::layout::Layout;
-use super::{Compute, LayerShape, Loader, Probe, Workspace};
+use super::{Compute, Lane, LayerShape, Loader, Probe, Workspace};
 use crate::model::weights::WeightsError;
 
 /// How a layer is to treat the tokens it is given.
 pub struct Step {
-    /// Which of the chunk in work they are.
+    /// Which of the chunk in work they are: of one of several lanes, all.
     pub(crate) tokens: Range<usize>,
     /// FFN width.
     pub(crate) width: usize,
@@ -41,7 +40,7 @@ pub trait Stack: Layout + Send + Sync {
         &self,
         layer: usize,
         compute: Compute<'_>,
-        cache: &mut KvCache,
+        lanes: &mut [Lane<'_>],
         work: &mut Workspace<Self>,
         t: usize,
     );
@@ -61,7 +60,7 @@ pub trait Stack: Layout + Send + Sync {
         &self,
         layer: usize,
         compute: Compute<'_>,
-        cache: &KvCache,
+        lanes: &[Lane<'_>],
         work: &mut Workspace<Self>,
         step: &Step,
         probe: Probe<'_>,

@@ -6,10 +6,9 @@ use std::ops::Range;
 use kernels::Inputs;
 
 use super::attention::Attention;
-use super::kv_cache::KvCache;
 use super::layout::Layout;
 use super::per_layer_embedding::PerLayerGate;
-use super::{Compute, LayerShape, Loader, RmsNorm, Workspace};
+use super::{Compute, Lane, LayerShape, Loader, RmsNorm, Workspace};
 use crate::model::weights::WeightsError;
 
 /// The weights that a layer of any family has beside its feed-forward network.
@@ -64,18 +63,18 @@ impl Sublayers {
     pub(crate) fn write_kv<S: Layout>(
         &self,
         compute: Compute<'_>,
-        cache: &mut KvCache,
+        lanes: &mut [Lane<'_>],
         work: &mut Workspace<S>,
     ) {
         self.attention
-            .write_kv(compute, &work.normed, &work.rope, cache, &mut work.scratch);
+            .write_kv(compute, &work.normed, &work.rope, lanes, &mut work.scratch);
     }
 
     /// `branch = attention(normed)` for these tokens of the chunk.
     pub(crate) fn attend<S: Layout>(
         &self,
         compute: Compute<'_>,
-        cache: &KvCache,
+        lanes: &[Lane<'_>],
         work: &mut Workspace<S>,
         tokens: &Range<usize>,
     ) {
@@ -84,7 +83,7 @@ impl Sublayers {
             &work.normed,
             tokens.start,
             &work.rope,
-            cache,
+            lanes,
             &mut work.scratch,
             &mut work.attention_parts,
             &mut work.branch[..tokens.len() * self.d],

@@ -7,7 +7,7 @@ use kernels::Pool;
 use super::kv_cache::KvCache;
 use super::stack::Stack;
 use super::{
-    Chunks, Decoder, Exact, LayerShape, Probe, Slice, TextError, TextModel, Tokens, Watch,
+    Chunks, Decoder, Exact, Lane, LayerShape, Probe, Slice, TextError, TextModel, Tokens, Watch,
     Workspace,
 };
 use crate::model::weights::{Mapped, PleStore, Stretch};
@@ -68,6 +68,18 @@ impl<S: Stack> Decoder for TextDecoder<S> {
     ) -> Result<bool, TextError> {
         self.text
             .take_chunk(pool, cache, &mut self.work, chunks, probe, watch)
+    }
+
+    fn take_together(
+        &mut self,
+        pool: &Pool,
+        lanes: &mut [Lane<'_>],
+        ids: &[u32],
+        slice: &Slice,
+        on_layer: &mut dyn FnMut(),
+    ) -> Result<(), TextError> {
+        self.text
+            .take_together(pool, lanes, &mut self.work, ids, slice, on_layer)
     }
 
     fn ready(&self) -> usize {

@@ -178,7 +178,7 @@ impl<S: Stack> TextModel<S> {
         ids.iter().filter(|&&id| dimensions.takes_row(id)).count()
     }
 
-    fn check(&self, cache: &KvCache, tokens: Tokens<'_>) -> Result<(), TextError> {
+    pub(super) fn check(&self, cache: &KvCache, tokens: Tokens<'_>) -> Result<(), TextError> {
         let Tokens {
             ids,
             media_rows,

@@ -9,8 +9,7 @@ use super::altup::AltUp;
 use super::laurel::Laurel;
 use super::sparse_feed_forward::SparseFeedForward;
 use crate::model::decoder::feed_forward::FeedForward;
-use crate::model::decoder::kv_cache::KvCache;
-use crate::model::decoder::{Compute, LayerShape, Loader, Probe, Step, Sublayers};
+use crate::model::decoder::{Compute, Lane, LayerShape, Loader, Probe, Step, Sublayers};
 use crate::model::gemma3n::config::TextConfig;
 use crate::model::weights::WeightsError;
 
@@ -53,7 +52,7 @@ impl Layer {
     pub(super) fn predict(
         &self,
         compute: Compute<'_>,
-        cache: &mut KvCache,
+        lanes: &mut [Lane<'_>],
         work: &mut Workspace,
         t: usize,
     ) {
@@ -62,7 +61,7 @@ impl Layer {
         // 2. The norm of the stream that is computed.
         self.norm_input(compute, work, t);
         // 4. Keys and values.
-        self.sublayers.write_kv(compute, cache, work);
+        self.sublayers.write_kv(compute, lanes, work);
     }
 
     /// `normed = rms(x)` for `t` tokens, x being the stream that is computed.
@@ -76,7 +75,7 @@ impl Layer {
     pub(super) fn forward(
         &self,
         compute: Compute<'_>,
-        cache: &KvCache,
+        lanes: &[Lane<'_>],
         work: &mut Workspace,
         step: &Step,
         probe: Probe<'_>,
@@ -91,7 +90,7 @@ impl Layer {
             .forward(compute, &work.normed, &mut work.scratch, laurel);
         probe("laurel_out", laurel);
         // 4. Attention.
-        self.sublayers.attend(compute, cache, work, &step.tokens);
+        self.sublayers.attend(compute, lanes, work, &step.tokens);
         probe("attn_out", &work.branch[..width]);
         // 5. y = (x + attention + LAuReL) / sqrt(2).
         self.add_attention_and_laurel(compute, work, t);

@@ -13,9 +13,8 @@ use self::buffers::Buffers;
 use self::layer::Layer;
 use self::streams::StreamProjections;
 use crate::model::decoder::feed_forward::FeedForward;
-use crate::model::decoder::kv_cache::KvCache;
 use crate::model::decoder::{
-    self, Compute, Dimensions, LayerShape, Layout, Loader, Probe, Stack, Step,
+    self, Compute, Dimensions, Lane, LayerShape, Layout, Loader, Probe, Stack, Step,
 };
 use crate::model::gemma3n::config::TextConfig;
 use crate::model::weights::WeightsError;
@@ -97,11 +96,11 @@ impl Stack for Layers {
         &self,
         layer: usize,
         compute: Compute<'_>,
-        cache: &mut KvCache,
+        lanes: &mut [Lane<'_>],
         work: &mut Workspace,
         t: usize,
     ) {
-        self.layers[layer].predict(compute, cache, work, t);
+        self.layers[layer].predict(compute, lanes, work, t);
     }
 
     fn keep_last(
@@ -120,12 +119,12 @@ impl Stack for Layers {
         &self,
         layer: usize,
         compute: Compute<'_>,
-        cache: &KvCache,
+        lanes: &[Lane<'_>],
         work: &mut Workspace,
         step: &Step,
         probe: Probe<'_>,
     ) {
-        self.layers[layer].forward(compute, cache, work, step, probe);
+        self.layers[layer].forward(compute, lanes, work, step, probe);
     }
 
     /// The streams become one (reference 2.7).

@@ -135,7 +135,7 @@ impl drafter::Drafter for Drafter {
         let (_, state) = self.work.input.split_at_mut(hidden.len());
         state.copy_from_slice(hidden);
         // All guesses of a round stand at one position: the first place that has no keys.
-        self.work.rope.fill(cache.position(), 1);
+        self.work.rope.fill(0, cache.position(), 1);
     }
 
     fn next(&mut self, pool: &Pool, cache: &KvCache, embedding: &[f32]) -> u32 {

@@ -4,8 +4,7 @@
 
 use super::Workspace;
 use crate::model::decoder::feed_forward::FeedForward;
-use crate::model::decoder::kv_cache::KvCache;
-use crate::model::decoder::{Compute, LayerShape, Loader, Probe, Step, Sublayers};
+use crate::model::decoder::{Compute, Lane, LayerShape, Loader, Probe, Step, Sublayers};
 use crate::model::gemma4::config::TextConfig;
 use crate::model::weights::WeightsError;
 
@@ -46,12 +45,12 @@ impl Layer {
     pub(super) fn write_kv(
         &self,
         compute: Compute<'_>,
-        cache: &mut KvCache,
+        lanes: &mut [Lane<'_>],
         work: &mut Workspace,
         t: usize,
     ) {
         self.norm_input(compute, work, t);
-        self.sublayers.write_kv(compute, cache, work);
+        self.sublayers.write_kv(compute, lanes, work);
     }
 
     /// The last `kept` of `t` tokens are the only ones from now on.
@@ -77,7 +76,7 @@ impl Layer {
     pub(super) fn forward(
         &self,
         compute: Compute<'_>,
-        cache: &KvCache,
+        lanes: &[Lane<'_>],
         work: &mut Workspace,
         step: &Step,
         probe: Probe<'_>,
@@ -86,7 +85,7 @@ impl Layer {
         let mut probe = |name, values: &[f32]| probe(name, self.index, values);
         probe("input_layernorm", work.normed.rows());
         // 1. y = x + attention.
-        self.sublayers.attend(compute, cache, work, &step.tokens);
+        self.sublayers.attend(compute, lanes, work, &step.tokens);
         let branch = &mut work.branch[..t * d];
         probe("attn_out", branch);
         let norm = &self.sublayers.post_attention_layernorm;

@@ -6,9 +6,8 @@ mod layer;
 
 use self::layer::Layer;
 use crate::model::decoder::feed_forward::FeedForward;
-use crate::model::decoder::kv_cache::KvCache;
 use crate::model::decoder::{
-    self, Compute, Dimensions, LayerShape, Layout, Loader, Probe, Stack, Step,
+    self, Compute, Dimensions, Lane, LayerShape, Layout, Loader, Probe, Stack, Step,
 };
 use crate::model::gemma4::config::Config;
 use crate::model::weights::WeightsError;
@@ -69,11 +68,11 @@ impl Stack for Layers {
         &self,
         layer: usize,
         compute: Compute<'_>,
-        cache: &mut KvCache,
+        lanes: &mut [Lane<'_>],
         work: &mut Workspace,
         t: usize,
     ) {
-        self.0[layer].write_kv(compute, cache, work, t);
+        self.0[layer].write_kv(compute, lanes, work, t);
     }
 
     fn keep_last(
@@ -91,11 +90,11 @@ impl Stack for Layers {
         &self,
         layer: usize,
         compute: Compute<'_>,
-        cache: &KvCache,
+        lanes: &[Lane<'_>],
         work: &mut Workspace,
         step: &Step,
         probe: Probe<'_>,
     ) {
-        self.0[layer].forward(compute, cache, work, step, probe);
+        self.0[layer].forward(compute, lanes, work, step, probe);
     }
 }
