@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::model::decoder::kv_cache::KvType;
+use crate::pipeline::MAX_ANSWERS;
 
 /// `[model]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -76,6 +77,24 @@ pub struct Queue {
     pub drain_s: u32,
     /// Memory for keys and values of conversations that may go on, MiB.
     pub conversations_mib: usize,
+    /// Answers that are decoded together, at most.
+    pub answers: usize,
+}
+
+impl Queue {
+    /// Looks whether the values fit their keys.
+    ///
+    /// # Errors
+    /// As many answers together as no pass has room for.
+    pub fn check(&self) -> Result<(), String> {
+        match (1..=MAX_ANSWERS).contains(&self.answers) {
+            true => Ok(()),
+            false => Err(format!(
+                "queue.answers is {}; it must be 1 to {MAX_ANSWERS}",
+                self.answers
+            )),
+        }
+    }
 }
 
 impl Default for Queue {
@@ -89,6 +108,7 @@ impl Default for Queue {
             max_prompt_chars: 4096,
             drain_s: 10,
             conversations_mib: 256,
+            answers: 4,
         }
     }
 }

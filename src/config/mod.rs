@@ -145,6 +145,7 @@ impl Config {
         config.audio.check().map_err(bad)?;
         config.speech.check().map_err(bad)?;
         config.guess.check().map_err(bad)?;
+        config.queue.check().map_err(bad)?;
         if !config.command.is_empty() {
             let limits = &config.limits.grammar;
             CommandGrammar::new(&config.command, None, &config.commands, limits)

@@ -212,6 +212,14 @@ impl Job {
         self.turn().map_or(Rank::Speaking, |turn| turn.rank)
     }
 
+    /// The conversation that it goes on with.
+    pub(super) fn conversation(&self) -> Option<&str> {
+        match &self.work {
+            Work::Ask(ask) => ask.conversation.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The camera whose caption nobody asked for.
     pub(super) fn unasked_caption(&self) -> Option<&str> {
         match &self.work {

@@ -52,6 +52,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         guess: config.guess.clone(),
         mlock: config.model.mlock,
         conversation_bytes: (config.queue.conversations_mib as u64) << 20,
+        answers: config.queue.answers,
         encoders: EncoderOptions::new(&config.audio, &config.vision),
         ..EngineOptions::default()
     }

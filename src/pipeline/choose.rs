@@ -12,7 +12,7 @@ const FEW: usize = 4;
 
 impl Engine {
     /// The next token of an answer.
-    pub(super) fn choose(&mut self, writing: &mut Writing<'_>) -> Result<u32, EngineError> {
+    pub(super) fn choose(&mut self, writing: &mut Writing) -> Result<u32, EngineError> {
         let is_thinking = writing.is_thinking();
         let Writing {
             constrained,
@@ -37,7 +37,7 @@ impl Engine {
     /// The next token, of all but `not`.
     fn choose_freely(
         &mut self,
-        pass: &mut Pass,
+        pass: &Pass,
         sampler: &mut Sampler,
         not: &[u32],
     ) -> Result<u32, EngineError> {
@@ -49,7 +49,7 @@ impl Engine {
     /// The first token of an answer that the model may think before: the mark of a thought, or what the grammar begins with.
     fn choose_beginning(
         &mut self,
-        pass: &mut Pass,
+        pass: &Pass,
         constrained: &mut Constrained,
         sampler: &mut Sampler,
         thought: u32,
@@ -72,7 +72,7 @@ impl Engine {
     /// The next token within a grammar.
     fn choose_within(
         &mut self,
-        pass: &mut Pass,
+        pass: &Pass,
         constrained: &mut Constrained,
         sampler: &mut Sampler,
     ) -> Result<u32, EngineError> {
@@ -107,7 +107,7 @@ impl Engine {
     /// Notes how probable the model found the only token that may come next.
     fn measure_forced(
         &mut self,
-        pass: &mut Pass,
+        pass: &Pass,
         constrained: &mut Constrained,
         id: u32,
     ) -> Result<(), EngineError> {
@@ -122,26 +122,26 @@ impl Engine {
     }
 
     /// The logits behind the token that the answer has come to; those of ids that no answer holds are -inf. The head is read once for all
-    /// that is left of the pass.
-    fn logits(&mut self, pass: &mut Pass, exact: Exact<'_>) -> Result<(), EngineError> {
+    /// that is left of the pass, that of other answers too.
+    fn logits(&mut self, pass: &Pass, exact: Exact<'_>) -> Result<(), EngineError> {
         let exact = if self.shortcuts.head_planes {
             besides(exact, &self.never_said)
         } else {
             Exact::All
         };
         let (row, ready, ids) = (pass.row(), self.decoder.ready(), self.logits.len());
-        if !pass.products.contains(&row) && ready - row > 1 {
+        if !self.multiplied.contains(&row) && ready - row > 1 {
             let room = (ready - row) * ids;
             if self.products.len() < room {
                 self.products.resize(room, 0.0);
             }
             let products = &mut self.products[..room];
             self.decoder.products(&self.pool, row..ready, products);
-            pass.products = row..ready;
+            self.multiplied = row..ready;
         }
         let logits = &mut self.logits;
-        if pass.products.contains(&row) {
-            let at = (row - pass.products.start) * ids;
+        if self.multiplied.contains(&row) {
+            let at = (row - self.multiplied.start) * ids;
             logits.copy_from_slice(&self.products[at..at + ids]);
             self.decoder.finish_logits(&self.pool, row, exact, logits)?;
         } else {

@@ -5,10 +5,12 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::answer::milliseconds;
+use super::answering::{Answering, OnText};
 use super::calling::Calling;
 use super::engine::{Conversation, Engine, GiveWay};
 use super::error::EngineError;
 use super::guesses::{Known, Stand};
+use super::seats::MAX_ANSWERS;
 use super::writing::{Pass, Writing};
 use super::{Answer, FinishReason, Generation};
 use crate::model::decoder::{Shortcuts, Tokens, no_probe};
@@ -17,15 +19,13 @@ use crate::model::sampler::Sampler;
 use crate::model::stop::StopRules;
 
 impl Engine {
-    /// Decodes the answer to what was prefilled.
-    pub(super) fn decode(
+    /// The answer to what was prefilled, before its first token.
+    pub(super) fn begin_answer(
         &mut self,
-        conversation: &mut Conversation,
+        mut conversation: Conversation,
         generation: &Generation,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-        give_way: GiveWay<'_>,
-    ) -> Result<Answer, EngineError> {
-        let mut start = Instant::now();
+    ) -> Result<Answering, EngineError> {
+        let start = Instant::now();
         let rules = StopRules {
             tokens: self.stop_tokens(),
             strings: generation.stop.clone(),
@@ -46,15 +46,44 @@ impl Engine {
         if let Some(cue) = conversation.cue.take() {
             sampler.follow(cue);
         }
-        let mut writing = Writing::new(&tokenizer, &rules, sampler, constraint, calling, context);
-        writing.topic = self.topic(conversation, generation);
         let thoughts = tokenizer.control().thoughts.map(|marks| marks.start);
+        let mut writing = Writing::new(tokenizer, rules, sampler, constraint, calling, context);
+        writing.topic = self.topic(&conversation, generation);
         writing.thought = thoughts.filter(|_| conversation.thinking);
-        let mut began: Option<Instant> = None;
+        conversation.timing.decode_ms += milliseconds(start);
+        Ok(Answering::new(conversation, writing))
+    }
+
+    /// Decodes an answer to its end; answers that have seats go along.
+    pub(super) fn decode(
+        &mut self,
+        mut mine: Answering,
+        on_text: OnText<'_>,
+        give_way: GiveWay<'_>,
+    ) -> Result<Answer, EngineError> {
+        let start = Instant::now();
+        self.read_on(&mut mine, on_text)?;
+        self.plan_pass(&mut mine, 0)?;
+        mine.add_time(start);
+        while mine.next.is_some() {
+            // Nothing of this answer is in the workspace or the logits now.
+            give_way(self);
+            self.pass_together(Some((&mut mine, &mut *on_text)))?;
+        }
+        self.end_answer(mine, on_text)
+    }
+
+    /// Takes the tokens that the last pass shows, until another one is needed or the answer has ended.
+    pub(super) fn read_on(
+        &mut self,
+        answering: &mut Answering,
+        on_text: OnText<'_>,
+    ) -> Result<(), EngineError> {
+        let writing = &mut answering.writing;
         while writing.finish.is_none() {
             let chosen = match (self.on_step)() {
                 ControlFlow::Break(()) => Err(EngineError::Cancelled),
-                ControlFlow::Continue(()) => self.choose(&mut writing),
+                ControlFlow::Continue(()) => self.choose(writing),
             };
             let id = match chosen {
                 Err(EngineError::Cancelled) => {
@@ -68,56 +97,89 @@ impl Engine {
             if writing.finish.is_some() {
                 break;
             }
-            if writing.pass.comes_to(id) {
-                writing.pending = None;
-                continue;
+            if !writing.pass.comes_to(id) {
+                break;
             }
-            if let Some(began) = began
-                && writing.pass.is_plain()
-            {
-                self.guesser.passed(writing.pass.tokens(), began.elapsed());
-            }
-            writing.pass.take_back(&mut conversation.cache);
-            if conversation.cache.position() == context {
-                writing.finish = Some(FinishReason::ContextFull);
-                continue;
-            }
-            let pass = self.next_pass(conversation, &mut writing, id)?;
-            // Nothing of this answer is in the workspace or the logits now.
-            start += self.pause(give_way);
-            began = Some(Instant::now());
-            match self.take(conversation, &pass) {
-                // The context is empty.
-                Err(EngineError::Cancelled) => {
-                    (writing.pass, writing.finish) =
-                        (Pass::default(), Some(FinishReason::Cancelled));
-                }
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    conversation.timing.passes += 1;
-                    (writing.pass, writing.pending) = (pass, None);
-                }
-            }
+            writing.pending = None;
         }
+        Ok(())
+    }
+
+    /// Makes the next pass of an answer that goes on; `beside` is how many tokens of others are likely to go along.
+    pub(super) fn plan_pass(
+        &mut self,
+        answering: &mut Answering,
+        beside: usize,
+    ) -> Result<(), EngineError> {
+        let Answering {
+            conversation,
+            writing,
+            next,
+            ..
+        } = answering;
         writing.pass.take_back(&mut conversation.cache);
+        let Some(id) = writing.pending.filter(|_| writing.finish.is_none()) else {
+            return Ok(());
+        };
+        if conversation.cache.position() == conversation.cache.context() {
+            writing.finish = Some(FinishReason::ContextFull);
+            return Ok(());
+        }
+        *next = Some(self.next_pass(conversation, writing, id, beside)?);
+        Ok(())
+    }
+
+    /// Takes an answer's next pass alone.
+    pub(super) fn pass_alone(&mut self, answering: &mut Answering) -> Result<(), EngineError> {
+        let Some(pass) = answering.next.take() else {
+            return Ok(());
+        };
+        let writing = &mut answering.writing;
+        match self.take(&mut answering.conversation, &pass) {
+            // The context is empty.
+            Err(EngineError::Cancelled) => {
+                (writing.pass, writing.finish) = (Pass::default(), Some(FinishReason::Cancelled));
+            }
+            Err(error) => return Err(error),
+            Ok(()) => answering.passed(pass),
+        }
+        Ok(())
+    }
+
+    /// The answer, once it has ended; what goes on from it is kept.
+    pub(super) fn end_answer(
+        &mut self,
+        answering: Answering,
+        on_text: OnText<'_>,
+    ) -> Result<Answer, EngineError> {
+        let Answering {
+            mut conversation,
+            mut writing,
+            after,
+            ..
+        } = answering;
         conversation.pending = writing.pending;
         conversation.called = writing.calling.as_ref().and_then(Calling::only_calls);
         self.guesser.end(&mut writing.open);
         if writing.is_whole() {
             self.guesser.learn(&writing.topic, &writing.written);
         }
-        let mut timing = std::mem::take(&mut conversation.timing);
-        timing.decode_ms = milliseconds(start);
+        let timing = std::mem::take(&mut conversation.timing);
         let slice = conversation.slice.name.clone();
-        Ok(writing.answer(on_text, slice, timing, self.memory()))
+        let mut answer = writing.answer(on_text, slice, timing, self.memory());
+        if let Some(after) = after {
+            self.keep_what_follows(conversation, after, &mut answer)?;
+        }
+        Ok(answer)
     }
 
     /// What goes through the layers next: a token that was chosen, what has to follow it, and guesses.
     fn next_pass(
         &mut self,
         conversation: &Conversation,
-        writing: &mut Writing<'_>,
+        writing: &mut Writing,
         id: u32,
+        beside: usize,
     ) -> Result<Pass, EngineError> {
         self.guesser.end(&mut writing.open);
         let cache = &conversation.cache;
@@ -139,7 +201,10 @@ impl Engine {
             }
         }
         let certain = ids.len();
-        let guesses = most.min(self.guesser.most(certain));
+        let mut guesses = most.min(self.guesser.most(certain));
+        if beside > 0 {
+            guesses = guesses.min(MAX_ANSWERS.saturating_sub(beside));
+        }
         if !is_cut && guesses > certain {
             let how = self.shortcuts.guessing;
             let before = writing.written.len();
@@ -157,9 +222,9 @@ impl Engine {
                 model,
             };
             let open = &mut writing.open;
-            let mut guess = self
-                .guesser
-                .guess(&mut stand, how, certain, guesses - certain, open);
+            let mut guess =
+                self.guesser
+                    .guess(&mut stand, how, [certain, beside], guesses - certain, open);
             writing.written.truncate(before);
             let spec = self.architecture.spec();
             // What ends an answer is worth no pass, and what has an embedding of its own is no text.
@@ -180,7 +245,7 @@ impl Engine {
             self.guesser.cut(&mut writing.open, guess.len());
             ids.append(&mut guess);
         }
-        Ok(Pass::new(ids, without_logits))
+        Ok(Pass::new(ids, certain, without_logits))
     }
 
     /// Takes tokens of the answer into the context.
@@ -191,6 +256,7 @@ impl Engine {
             logits: pass.logits(),
             ..Tokens::new(pass.ids(), slice)
         };
+        self.multiplied = 0..0;
         Ok(self.decoder.extend_watched(
             &self.pool,
             cache,

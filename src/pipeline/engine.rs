@@ -1,14 +1,12 @@
 //! A loaded model and the one way in which a request becomes an answer: encode, prefill, decode.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use kernels::{Isa, Pool};
 
 use super::conversations::Conversations;
-use super::dialogue::written;
 use super::encoders::Encoders;
 use super::error::EngineError;
 use super::guesses::{EarlierAnswers, Guesser};
@@ -16,8 +14,9 @@ use super::kept_media::KeptMedia;
 use super::memory_lock;
 use super::options::{DecodeShortcuts, EngineOptions};
 use super::prefix_cache::PrefixCache;
-use super::prefixes::{Known, Prefixes};
-use super::{Answer, FinishReason, Request, Timing};
+use super::prefixes::Prefixes;
+use super::seats::Seats;
+use super::{Answer, Request, Timing};
 use crate::model::architecture::Architecture;
 use crate::model::cue::Cue;
 use crate::model::decoder::kv_cache::KvCache;
@@ -25,7 +24,7 @@ use crate::model::decoder::{Decoder, Slice, SliceError, Slices};
 use crate::model::family;
 use crate::model::generation_config::GenerationConfig;
 use crate::model::grammar;
-use crate::model::prompt::{self, Message, Prompt, PromptOptions, Role};
+use crate::model::prompt::{Message, Prompt, PromptOptions};
 use crate::model::spec::Spec;
 use crate::model::tensor_table::EncoderTensor;
 use crate::model::tokenizer::Tokenizer;
@@ -39,7 +38,7 @@ const MAX_CACHE_BYTES: u64 = 16 << 30;
 /// dozen pictures.
 const KEPT_MEDIA_SHARE: u64 = 8;
 
-/// A model that answers requests, one at a time.
+/// A model that answers requests, one at a time or several together.
 pub struct Engine {
     pub(super) checkpoint: Arc<Checkpoint>,
     pub(super) residency: Arc<Residency>,
@@ -58,10 +57,15 @@ pub struct Engine {
     pub(super) logits: Vec<f32>,
     /// What the logits of the tokens of a pass begin as, \[tokens, ids\]; it grows with the first pass of several.
     pub(super) products: Vec<f32>,
+    /// The hidden states of the decoder's last chunk that they are of.
+    pub(super) multiplied: Range<usize>,
     pub(super) guesser: Guesser,
     pub(super) earlier: EarlierAnswers,
     /// Whom is answered, see [`Engine::swap_origin`].
     pub(super) origin: Option<Arc<str>>,
+    /// See [`Engine::swap_urgency`].
+    pub(super) urgency: u8,
+    pub(super) seats: Seats,
     pub(super) options: EngineOptions,
     pub(super) conversations: Conversations,
     pub(super) prefix_cache: Option<PrefixCache>,
@@ -171,9 +175,12 @@ impl Engine {
             kept_media: KeptMedia::new(options.prefix_bytes / KEPT_MEDIA_SHARE),
             logits: vec![0.0; spec.text_vocab_size],
             products: Vec::new(),
+            multiplied: 0..0,
             guesser,
             earlier,
             origin: None,
+            urgency: 0,
+            seats: Seats::default(),
             encoders,
             residency,
             checkpoint,
@@ -224,13 +231,6 @@ impl Engine {
     /// Calls another hook from now on, and gives the one before: for work that others give way to.
     pub fn swap_on_step(&mut self, hook: OnStep) -> OnStep {
         std::mem::replace(&mut self.on_step, hook)
-    }
-
-    /// Lets what is more urgent be done, and tells how long that took.
-    pub(super) fn pause(&mut self, give_way: GiveWay<'_>) -> Duration {
-        let start = Instant::now();
-        give_way(self);
-        start.elapsed()
     }
 
     /// A slice by name, or the whole model.
@@ -296,72 +296,8 @@ impl Engine {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
         give_way: GiveWay<'_>,
     ) -> Result<Answer, EngineError> {
-        let mut conversation = self.conversation(request.matformer.as_deref())?;
-        conversation.cue = self.cue(request);
-        let offered = request.generation.offered();
-        self.check(request.thinking == Some(true), offered)?;
-        let mut rows = Vec::new();
-        let messages = written(&request.messages, |media| {
-            self.encode(media, &mut rows, &mut conversation.timing, give_way)
-        })?;
-        let mut system = prompt::system_message(&messages).cloned();
-        let mut next = None;
-        if let Some(name) = &request.conversation {
-            let thinking = request.thinking;
-            next = self.go_on(name, &mut system, thinking, &messages, &mut conversation)?;
-        }
-        let resumed = next.is_some();
-        let mut round = None;
-        match next {
-            Some(ids) => {
-                let rows = self.media_rows(&ids, &rows);
-                self.prefill(&mut conversation, &ids, &rows, give_way)?;
-            }
-            None => {
-                conversation.thinking = request.thinking == Some(true);
-                let ids = self.render(&messages, conversation.thinking, offered)?.ids;
-                let rows = self.media_rows(&ids, &rows);
-                let fixed = self.fixed_tokens(&messages, conversation.thinking, offered, &ids)?;
-                let prompt = Known {
-                    ids: &ids,
-                    rows: &rows,
-                    fixed,
-                    goes_on: !offered.is_empty()
-                        || messages
-                            .iter()
-                            .any(|message| message.role == Role::Assistant),
-                    calls: !offered.is_empty(),
-                    more_follows: false,
-                };
-                self.prefill_known(&mut conversation, prompt, give_way)?;
-                round = Some((ids, rows, fixed));
-            }
-        }
-        let generation = &request.generation;
-        let keeps = request.conversation.is_some();
-        // The user's next message will stand behind an answer without thoughts.
-        let without_thoughts =
-            (keeps && conversation.thinking).then(|| conversation.cache.snapshot());
-        let mut answer = self.decode(&mut conversation, generation, on_text, give_way)?;
-        if let Some((ids, rows, fixed)) = round {
-            let prompt = Known {
-                ids: &ids,
-                rows: &rows,
-                fixed,
-                goes_on: true,
-                calls: true,
-                more_follows: true,
-            };
-            self.keep_round(&conversation, prompt, &messages, offered, &answer)?;
-        }
-        if let Some(name) = &request.conversation {
-            answer.resumed = Some(resumed);
-            // A turn that was broken off counts as not said.
-            if answer.finish != FinishReason::Cancelled {
-                self.keep(name, conversation, system, &answer, without_thoughts);
-            }
-        }
-        Ok(answer)
+        let mine = self.begin(request, give_way)?;
+        self.decode(mine, on_text, give_way)
     }
 
     /// Whether the model can be asked so: to think before it answers, where that is wanted, and to call tools, where there are any.

@@ -2,6 +2,7 @@
 
 mod accept;
 mod answer;
+mod answering;
 mod audio_stream;
 mod calling;
 mod choose;
@@ -26,6 +27,7 @@ mod prefixes;
 mod request;
 mod residency;
 mod script;
+mod seats;
 mod speech;
 mod turns;
 mod writing;
@@ -50,4 +52,5 @@ pub use house_names::HouseNames;
 pub use options::{AudioSection, EngineOptions, VisionSection};
 pub use prefix_cache::PrefixCacheOptions;
 pub use request::{Generation, Media, Message, Part, Pieces, Request, Tools};
+pub use seats::{MAX_ANSWERS, OnPiece, SeatId, Sitter};
 pub use speech::Speech;

@@ -34,6 +34,8 @@ pub struct EngineOptions {
     pub prefix_bytes: u64,
     /// What is guessed of answers.
     pub guess: GuessOptions,
+    /// Answers that are decoded together, at most.
+    pub answers: usize,
 }
 
 impl Default for EngineOptions {
@@ -50,6 +52,7 @@ impl Default for EngineOptions {
             prefix_cache: PrefixCacheOptions::default(),
             prefix_bytes: 0,
             guess: GuessOptions::default(),
+            answers: 4,
         }
     }
 }

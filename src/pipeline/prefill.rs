@@ -201,6 +201,7 @@ impl Engine {
         )? {
             start += self.pause(give_way);
         }
+        self.multiplied = 0..0;
         timing.prefill_ms += milliseconds(start);
         timing.prompt_tokens += ids.len();
         taken.extend(ids);

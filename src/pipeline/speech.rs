@@ -145,7 +145,8 @@ impl Engine {
         self.prefill_soft_tokens(&mut conversation, soft_id, &rows, give_way)?;
         let hard = self.media_rows(&suffix, &[]);
         self.prefill(&mut conversation, &suffix, &hard, give_way)?;
-        self.decode(&mut conversation, generation, on_text, give_way)
+        let mine = self.begin_answer(conversation, generation)?;
+        self.decode(mine, on_text, give_way)
     }
 
     fn prefill_soft_tokens(

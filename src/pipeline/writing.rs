@@ -1,6 +1,7 @@
 //! An answer on its way: what was written, what may follow, and the pass that its next tokens are chosen by.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::calling::{Calling, Place};
 use super::error::EngineError;
@@ -19,18 +20,21 @@ const BYTES_PER_TOKEN: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Pass {
     ids: Vec<u32>,
+    /// The first ones, which are no guesses.
+    certain: usize,
     /// The first ones, which have no hidden state: what follows them has to.
     without_logits: usize,
     /// The one that the answer has come to.
     at: usize,
-    /// The hidden states whose products with the head are at hand.
-    pub(super) products: Range<usize>,
+    /// Tokens of others that stand before it.
+    before: usize,
 }
 
 impl Pass {
-    pub(super) fn new(ids: Vec<u32>, without_logits: usize) -> Pass {
+    pub(super) fn new(ids: Vec<u32>, certain: usize, without_logits: usize) -> Pass {
         Pass {
             ids,
+            certain,
             without_logits,
             ..Pass::default()
         }
@@ -38,7 +42,7 @@ impl Pass {
 
     /// The end of a prompt.
     fn of_prompt() -> Pass {
-        Pass::new(vec![0], 0)
+        Pass::new(vec![0], 1, 0)
     }
 
     /// Its room, for the next.
@@ -56,6 +60,14 @@ impl Pass {
         self.ids.len()
     }
 
+    /// Shares the layers with others, behind so many tokens of theirs, and is cut to `most` tokens; tells how many of them are guesses.
+    /// There every token has a hidden state.
+    pub(super) fn share(&mut self, before: usize, most: usize) -> usize {
+        self.ids.truncate(most);
+        (self.without_logits, self.before) = (0, before);
+        self.ids.len().saturating_sub(self.certain)
+    }
+
     /// Tokens that are to have logits.
     pub(super) fn logits(&self) -> usize {
         self.ids.len() - self.without_logits
@@ -66,12 +78,12 @@ impl Pass {
         self.without_logits == 0
     }
 
-    /// The hidden state that the next token is chosen by.
+    /// The hidden state that the next token is chosen by, of those that the decoder has.
     ///
     /// # Panics
     /// If the next token has to follow.
     pub(super) fn row(&self) -> usize {
-        self.at - self.without_logits
+        self.before + self.at - self.without_logits
     }
 
     /// Whether the token that was chosen is in the pass already: then the answer comes to it.
@@ -145,17 +157,17 @@ impl Constrained {
 }
 
 /// An answer on its way.
-pub(super) struct Writing<'a> {
-    pub(super) rules: &'a StopRules,
+pub(super) struct Writing {
+    pub(super) rules: Arc<StopRules>,
     pub(super) sampler: Sampler,
     pub(super) constrained: Option<Constrained>,
     /// The grammar of calls, where any text may come before the first.
     waiting: Option<Constrained>,
     pub(super) calling: Option<Calling>,
-    tokenizer: &'a Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     /// Without tools, the mark of a call would begin a text that nobody can read.
     pub(super) not_called: Vec<u32>,
-    stream: TextStream<'a>,
+    stream: TextStream,
     /// The mark of a thought, as long as the answer may begin with one.
     pub(super) thought: Option<u32>,
     text: String,
@@ -170,16 +182,17 @@ pub(super) struct Writing<'a> {
     pub(super) topic: Topic,
 }
 
-impl<'a> Writing<'a> {
+impl Writing {
     /// Nothing yet; the constraint comes with whether its confidence is wanted.
     pub(super) fn new(
-        tokenizer: &'a Tokenizer,
-        rules: &'a StopRules,
+        tokenizer: Arc<Tokenizer>,
+        rules: StopRules,
         sampler: Sampler,
         constraint: Option<(Constraint, bool)>,
         calling: Option<Calling>,
         context: usize,
-    ) -> Writing<'a> {
+    ) -> Writing {
+        let rules = Arc::new(rules);
         let constrained = constraint.map(|(constraint, confidence)| Constrained {
             constraint,
             confidence: confidence.then_some(1.0),
@@ -193,7 +206,7 @@ impl<'a> Writing<'a> {
             (None, Some(tools)) => vec![tools.call[0]],
             _ => Vec::new(),
         };
-        let stream = TextStream::new(tokenizer, rules);
+        let stream = TextStream::new(Arc::clone(&tokenizer), Arc::clone(&rules));
         let room = rules.max_tokens.min(context);
         Writing {
             rules,
@@ -223,7 +236,7 @@ impl<'a> Writing<'a> {
     ) -> Result<(), EngineError> {
         let was_thinking = self.stream.is_thinking();
         let place = match &mut self.calling {
-            Some(calling) if !was_thinking => calling.place(self.tokenizer, id),
+            Some(calling) if !was_thinking => calling.place(&self.tokenizer, id),
             _ => Place::Text,
         };
         match place {
@@ -295,9 +308,9 @@ impl<'a> Writing<'a> {
             on_text(rest).is_break();
         }
         let calls = self.calling.as_ref();
-        let calls = calls.map_or_else(Vec::new, |calling| calling.calls(self.tokenizer));
+        let calls = calls.map_or_else(Vec::new, |calling| calling.calls(&self.tokenizer));
         if let Some(calling) = self.calling.filter(|_| calls.is_empty()) {
-            let rest = calling.text(self.tokenizer);
+            let rest = calling.text(&self.tokenizer);
             self.text.push_str(&rest);
             if !rest.is_empty() {
                 on_text(&rest).is_break();

@@ -13,13 +13,13 @@ use crate::http_client::{Response, connect, request};
 use crate::process::{Bench, Gemmad, expected, heldout};
 use crate::wyoming::{Client, mono, samples};
 
-struct Door {
-    gemmad: Gemmad,
-    address: SocketAddr,
-    wyoming: u16,
+pub(crate) struct Door {
+    pub(crate) gemmad: Gemmad,
+    pub(crate) address: SocketAddr,
+    pub(crate) wyoming: u16,
 }
 
-fn start(bench: &Bench, model: &str, more: &str) -> Door {
+pub(crate) fn start(bench: &Bench, model: &str, more: &str) -> Door {
     let (port, wyoming) = (free_port(), free_port());
     let doors = format!(
         "[http]\nenabled = true\nlisten = \"127.0.0.1:{port}\"\n[wyoming]\nenabled = true\nlisten = \"127.0.0.1:{wyoming}\"\n{more}"
@@ -39,7 +39,7 @@ fn start(bench: &Bench, model: &str, more: &str) -> Door {
 }
 
 impl Door {
-    fn post(&self, path: &str, body: &Value) -> Response {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Response {
         let headers = "Content-Type: application/json\r\n";
         Response::to(
             self.address,
@@ -47,7 +47,7 @@ impl Door {
         )
     }
 
-    fn chat(&self, messages: Value, more: Value) -> Value {
+    pub(crate) fn chat(&self, messages: Value, more: Value) -> Value {
         let mut asked = json!({ "messages": messages, "temperature": 0 });
         for (key, value) in more.as_object().unwrap() {
             asked[key] = value.clone();
@@ -62,12 +62,12 @@ impl Door {
     }
 }
 
-fn content(answer: &Value) -> String {
+pub(crate) fn content(answer: &Value) -> String {
     let text = answer["choices"][0]["message"]["content"].as_str();
     text.unwrap_or_else(|| panic!("{answer}")).trim().to_owned()
 }
 
-fn user(text: &str) -> Value {
+pub(crate) fn user(text: &str) -> Value {
     json!([{ "role": "user", "content": text }])
 }
 

@@ -37,6 +37,7 @@ mod switches;
 mod talkers;
 #[path = "../common/terminal.rs"]
 mod terminal;
+mod together;
 mod voice;
 mod wake;
 mod watch;

@@ -24,5 +24,6 @@ mod interrupt;
 mod kept_media;
 mod prefix_cache;
 mod residency;
+mod seats;
 mod thinking;
 mod tools;

@@ -18,7 +18,7 @@ use crate::pipeline::{
 };
 
 /// Tokens of the answer that is decoded.
-const ANSWER_TOKENS: usize = 64;
+pub(super) const ANSWER_TOKENS: usize = 64;
 
 /// The documented keys of `--json`.
 #[derive(Serialize)]

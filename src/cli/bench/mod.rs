@@ -8,6 +8,7 @@ mod extend;
 mod guess;
 mod kernels;
 mod text;
+mod together;
 
 pub(super) use event::{Events, PADDED};
 pub(super) use text::{TextReport, memory_read_gb_s};
@@ -49,6 +50,9 @@ pub(super) struct Bench {
     /// Tokens of a pass, those that are guessed among them, up to 8: measured in turn with one token a pass; of decode
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [2, 4, 8], value_parser = clap::value_parser!(u8).range(2..=8))]
     guess: Vec<u8>,
+    /// Answers that are decoded together, up to 8, instead of guesses: measured in turn with one alone; of decode
+    #[arg(long, value_name = "N", value_delimiter = ',', conflicts_with = "guess", value_parser = clap::value_parser!(u8).range(1..=8))]
+    answers: Vec<u8>,
     /// Element type of the K/V cache
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvArg::F16)]
     kv_cache: KvArg,
@@ -69,7 +73,8 @@ pub(super) struct Bench {
 enum What {
     /// Prefill and decode, weights read per token, each parameter group's load time and memory
     Text,
-    /// Passes of several tokens, as where an answer is guessed right: tokens per second, and what a pass of each length costs
+    /// Passes of several tokens, as where an answer is guessed right, or where several answers are decoded together: tokens per second,
+    /// and what such a pass costs
     Decode,
     /// A picture of each size that the vision tower knows, or of the one that is given: seconds to soft tokens and to the answer, memory
     Image,
@@ -85,7 +90,8 @@ impl Bench {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.what {
             What::Text => self.text(),
-            What::Decode => self.guess(),
+            What::Decode if self.answers.is_empty() => self.guess(),
+            What::Decode => self.together(),
             What::Image => self.image(),
             What::Audio => self.audio(),
             What::Voice => self.voice(),

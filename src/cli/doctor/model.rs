@@ -124,7 +124,7 @@ fn open(config: &Config) -> Result<(Model, About), EngineError> {
         audio_bytes: bytes(Group::Audio),
         vision_bytes: bytes(Group::Vision),
         drafter_bytes: bytes(Group::Drafter),
-        cache_bytes: cache + options.conversation_bytes + rows,
+        cache_bytes: cache * options.answers as u64 + options.conversation_bytes + rows,
         ple_file: ple.path().to_owned(),
         ple_row_bytes: ple.row_bytes(),
         ple_bytes: bytes(Group::Ple),

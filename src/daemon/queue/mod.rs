@@ -38,7 +38,7 @@ pub(super) enum Pushed {
 struct Inner {
     /// In the order in which equals are taken.
     waiting: VecDeque<Job>,
-    /// What the worker has: the last is worked on, and those before gave way to it.
+    /// What the worker has.
     running: Vec<Running>,
     closed: bool,
 }
@@ -49,6 +49,8 @@ struct Running {
     ticket: Arc<Ticket>,
     /// Of an utterance: bytes that it held when it was taken.
     utterance_bytes: Option<u64>,
+    /// The conversation that it goes on with: the next turn waits until it has ended.
+    conversation: Option<String>,
 }
 
 impl Inner {
@@ -74,20 +76,27 @@ impl Inner {
         })
     }
 
-    /// Takes the most urgent job out, where it is more urgent than `below`.
-    fn take(&mut self, below: Option<Rank>) -> Option<Job> {
+    /// Takes the most urgent job out, of those of a rank that may begin.
+    fn take(&mut self, may_begin: impl Fn(Rank) -> bool) -> Option<Job> {
+        let goes_on = |job: &Job| {
+            let name = job.conversation();
+            let mut running = self.running.iter();
+            name.is_some() && running.any(|running| running.conversation.as_deref() == name)
+        };
         let (_, at) = self
             .waiting
             .iter()
             .enumerate()
-            .filter_map(|(at, job)| job.turn().map(|turn| (turn, at)))
-            .filter(|(turn, _)| below.is_none_or(|below| turn.rank < below))
+            .filter_map(|(at, job)| Some((job.turn()?, at, job)))
+            .filter(|(turn, _, job)| may_begin(turn.rank) && !goes_on(job))
+            .map(|(turn, at, _)| (turn, at))
             .min()?;
         let job = self.waiting.remove(at)?;
         self.running.push(Running {
             id: job.id.clone(),
             ticket: Arc::clone(&job.ticket),
             utterance_bytes: job.work.is_utterance().then(|| job.utterance_bytes()),
+            conversation: job.conversation().map(str::to_owned),
         });
         Some(job)
     }
@@ -152,7 +161,7 @@ impl Queue {
     /// Puts back an utterance of which there is more to come. It is returned where the queue is closed.
     pub(super) fn put_back(&self, job: Job) -> Option<Job> {
         let mut inner = self.lock();
-        inner.running.pop();
+        inner.running.retain(|running| running.id != job.id);
         if inner.closed {
             return Some(job);
         }
@@ -165,7 +174,7 @@ impl Queue {
         let until = Instant::now() + wait;
         let mut inner = self.lock();
         loop {
-            if let Some(job) = inner.take(None) {
+            if let Some(job) = inner.take(|_| true) {
                 return Some(job);
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -180,14 +189,14 @@ impl Queue {
         }
     }
 
-    /// What is to be done before work of that rank goes on, if anything.
-    pub(super) fn pop_before(&self, rank: Rank) -> Option<Job> {
-        self.lock().take(Some(rank))
+    /// The next job of a rank that may begin now, if any: others have been begun and go on.
+    pub(super) fn pop_now(&self, may_begin: impl Fn(Rank) -> bool) -> Option<Job> {
+        self.lock().take(may_begin)
     }
 
-    /// The worker is done with the job that it took last.
-    pub(super) fn done(&self) {
-        self.lock().running.pop();
+    /// The worker is done with a job.
+    pub(super) fn done(&self, id: &str) {
+        self.lock().running.retain(|running| running.id != id);
     }
 
     /// Cancels a job wherever it is; one that waits comes back, one that runs ends by itself.

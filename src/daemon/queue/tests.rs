@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::daemon::job::{CaptionWork, Speaker, Utterance};
 use crate::daemon::settings::Settings;
 use crate::media::{CaptionTrigger, VideoFrame};
-use crate::report::{Header, Origin, Wish};
+use crate::report::{AskFields, Header, Origin, Wish};
 use crate::utterance;
 
 const ROOM: Limits = Limits {
@@ -90,7 +90,7 @@ fn push(queue: &Arc<Queue>, id: &str, work: Work) {
 fn work(queue: &Queue, below: Option<Rank>) -> Option<String> {
     let mut job = match below {
         None => queue.pop(Duration::ZERO)?,
-        Some(rank) => queue.pop_before(rank)?,
+        Some(rank) => queue.pop_now(|other| other < rank)?,
     };
     let id = job.id.clone();
     match &mut job.work {
@@ -102,7 +102,7 @@ fn work(queue: &Queue, below: Option<Rank>) -> Option<String> {
             utterance.heard = Some(utterance.heard.unwrap_or(0) + taken);
             assert!(queue.put_back(job).is_none());
         }
-        _ => queue.done(),
+        _ => queue.done(&id),
     }
     Some(id)
 }
@@ -159,7 +159,7 @@ fn whoever_pauses_is_answered_once_after_those_who_speak_and_before_requests() {
     hall.pause();
     hall.end(false);
     assert_eq!(job.rank(), Rank::Spoken);
-    queue.done();
+    queue.done("hall");
     assert_eq!(order(&queue), ["request"]);
 
     // A board that spares its strength waits for the end.
@@ -226,7 +226,7 @@ fn work_gives_way_to_what_is_more_urgent_only() {
     let between = |rank| std::iter::from_fn(|| work(&queue, Some(rank))).collect::<Vec<_>>();
     assert_eq!(running.rank(), Rank::Caption);
     // While a request is worked on, speech is heard; the caption has to wait for both.
-    let request = queue.pop_before(Rank::Caption).unwrap();
+    let request = queue.pop_now(|rank| rank < Rank::Caption).unwrap();
     assert_eq!(request.id, "hall");
     assert!(queue.put_back(request).is_none());
     hall.push(PIECE);
@@ -239,8 +239,29 @@ fn work_gives_way_to_what_is_more_urgent_only() {
     cellar.end(false);
     assert_eq!(between(Rank::Spoken), [] as [&str; 0]);
     assert_eq!(between(Rank::Speaking), ["hall", "cellar"]);
-    queue.done();
+    queue.done("caption");
     assert_eq!(order(&queue), ["other caption"]);
+}
+
+#[test]
+fn a_turn_of_a_conversation_waits_for_the_turn_before_it() {
+    let queue = Arc::new(Queue::default());
+    for (id, conversation) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        let fields = AskFields {
+            prompt: "?".to_owned(),
+            conversation: Some(conversation.to_owned()),
+            ..AskFields::default()
+        };
+        push(&queue, id, Work::Ask(fields.try_into().unwrap()));
+    }
+    let next = || queue.pop_now(|_| true).map(|job| job.id);
+    assert_eq!(next().as_deref(), Some("a1"));
+    assert_eq!(next().as_deref(), Some("b1"));
+    assert_eq!(next(), None);
+    queue.done("b1");
+    assert_eq!(next(), None);
+    queue.done("a1");
+    assert_eq!(next().as_deref(), Some("a2"));
 }
 
 #[test]
@@ -279,7 +300,7 @@ fn utterances_are_bounded_in_number_and_memory_and_cost_requests_no_room() {
     let [a, b] = speakers;
     drop(a);
     assert_eq!(queue.pop(Duration::ZERO).unwrap().id, "a");
-    queue.done();
+    queue.done("a");
     b.push(&[0.0; 1024]);
     assert!(refused(&queue).unwrap().contains("[queue] utterances_mib"));
     drop(b);
@@ -325,7 +346,7 @@ fn sound_wakes_a_worker_that_waits() {
         hall.push(PIECE);
         assert_eq!(worker.join().unwrap().as_deref(), Some("hall"));
     });
-    queue.done();
+    queue.done("hall");
 }
 
 #[test]

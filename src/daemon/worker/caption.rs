@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::{Task, engine_error};
+use super::Task;
 use crate::daemon::clock;
 use crate::daemon::job::CaptionWork;
 use crate::pipeline::{Answer, Media, Message, Part, PictureOptions, Request};
@@ -13,18 +13,24 @@ use crate::report::{
 };
 
 impl Task<'_> {
-    pub(super) fn caption(&mut self, work: &CaptionWork) {
-        let Some(camera) = self.settings().camera(&work.camera).cloned() else {
-            return; // it was taken out of the configuration while its picture waited
-        };
+    /// The engine's request for a picture of a camera; nothing where that was taken out of the configuration while the picture waited.
+    pub(super) fn caption(&mut self, work: &CaptionWork) -> Option<Result<Request, ErrorBody>> {
+        let camera = self.settings().camera(&work.camera)?;
         self.begun();
-        let usual = self.settings().camera_prompt(&camera);
+        let usual = self.settings().camera_prompt(camera);
+        let encoded = &work.frame.encoded;
+        Some(self.picture(encoded, &usual, camera.soft_tokens, &work.wish))
+    }
+
+    /// Tells what is seen in it.
+    pub(super) fn captioned(&self, work: &CaptionWork, answer: Result<Option<Answer>, ErrorBody>) {
+        let Some(camera) = self.settings().camera(&work.camera) else {
+            return;
+        };
         let taken = work.frame.taken_at.elapsed().unwrap_or_default();
         let since = Instant::now()
             .checked_sub(taken)
             .unwrap_or_else(Instant::now);
-        let encoded = &work.frame.encoded;
-        let answer = self.describe_picture(encoded, &usual, camera.soft_tokens, &work.wish);
         let answer = answer.and_then(|answer| answer.ok_or_else(|| self.broken_off()));
         let error = answer.as_ref().err().cloned();
         let timing = answer.as_ref().map_or_else(
@@ -84,14 +90,14 @@ impl Task<'_> {
         self.end(self.reply(answer.map(Some), since));
     }
 
-    /// Asks about a picture file, as `usual` and with `soft_tokens` where nothing else is wished; `None` where it was broken off.
-    pub(super) fn describe_picture(
-        &mut self,
+    /// The engine's request for a picture file, as `usual` and with `soft_tokens` where nothing else is wished.
+    pub(super) fn picture(
+        &self,
         encoded: &[u8],
         usual: &str,
         soft_tokens: Option<usize>,
         wish: &Wish,
-    ) -> Result<Option<Answer>, ErrorBody> {
+    ) -> Result<Request, ErrorBody> {
         let settings = std::sync::Arc::clone(&self.job.settings);
         let options = PictureOptions {
             soft_tokens: wish.soft_tokens.or(soft_tokens),
@@ -101,7 +107,7 @@ impl Task<'_> {
             .map_err(super::invalid_image)?;
         let limit = settings.max_tokens;
         let prompt = wish.prompt.clone().unwrap_or_else(|| usual.to_owned());
-        let request = Request {
+        Ok(Request {
             messages: Message::user(vec![Part::Media(image), Part::Text(prompt)]),
             matformer: self.slice(wish.matformer.as_ref()),
             thinking: None,
@@ -109,8 +115,7 @@ impl Task<'_> {
             generation: self
                 .engine
                 .most_likely(wish.max_tokens.map_or(limit, |asked| asked.min(limit))),
-        };
-        self.answer(&request).map_err(|error| engine_error(&error))
+        })
     }
 
     /// The slice that was asked for, or the usual one.

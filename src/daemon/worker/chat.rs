@@ -28,20 +28,13 @@ pub(super) fn towers(chat: &Chat) -> (bool, bool) {
 }
 
 impl Task<'_> {
-    /// Answers; that it has begun is told once nothing shows any more that would keep it from being answered.
-    pub(super) fn chat(&mut self, chat: &Chat) {
-        let since = self.job.queued_at;
-        let answer = self.conversation(chat).and_then(|request| {
-            let accepted = self.engine.accepts(&request);
-            accepted.map_err(|error| engine_error(&error))?;
-            self.begun();
-            let answer = match chat.stream {
-                true => self.stream(&request),
-                false => self.answer(&request),
-            };
-            answer.map_err(|error| engine_error(&error))
-        });
-        self.end(self.reply(answer, since));
+    /// The engine's request; that it has begun is told once nothing shows any more that would keep it from being answered.
+    pub(super) fn chat(&mut self, chat: &Chat) -> Result<Request, ErrorBody> {
+        let request = self.conversation(chat)?;
+        let accepted = self.engine.accepts(&request);
+        accepted.map_err(|error| engine_error(&error))?;
+        self.begun();
+        Ok(request)
     }
 
     /// The engine's request for a conversation.

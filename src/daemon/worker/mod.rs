@@ -3,7 +3,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -16,47 +15,26 @@ use crate::pipeline::commands::CommandGrammar;
 use crate::pipeline::{
     Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, GroupState, Request,
 };
-use crate::report::{ErrorBody, ErrorCode, JobState, JobUpdate, Reply, Report, ReportTiming};
+use crate::report::{
+    ErrorBody, ErrorCode, Header, JobState, JobUpdate, Reply, Report, ReportTiming,
+};
 
 mod caption;
 mod chat;
 mod early;
 mod error;
+mod heartbeat;
 mod question;
+mod seated;
 mod transcript;
 mod utterance;
 mod wake_phrase;
 
 use error::{engine_error, invalid_audio, invalid_image, whole};
+use seated::{Seated, may_begin};
 
 pub(super) use error::stopping;
-
-/// What the watchdog looks at: whether the worker works, and whether it gets on.
-#[derive(Debug, Default)]
-pub(super) struct Heartbeat {
-    busy: AtomicBool,
-    steps: AtomicU64,
-}
-
-impl Heartbeat {
-    /// The worker has computed something.
-    fn beat(&self) {
-        self.steps.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn set_busy(&self, busy: bool) {
-        self.beat();
-        self.busy.store(busy, Ordering::Relaxed);
-    }
-
-    /// Whether the worker is idle, or has got on since `steps` was last seen.
-    pub(super) fn is_alive(&self, steps: &mut u64) -> bool {
-        let now = self.steps.load(Ordering::Relaxed);
-        let moved = now != *steps;
-        *steps = now;
-        moved || !self.busy.load(Ordering::Relaxed)
-    }
-}
+pub(super) use heartbeat::Heartbeat;
 
 /// How long the worker waits for a job before it looks whether a tower has been idle long enough.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
@@ -78,6 +56,8 @@ struct Desk {
     phrases_of: Option<Arc<CommandGrammar>>,
     /// States of the groups as they were told last, and when.
     told: (Vec<GroupState>, Instant),
+    /// Jobs whose answers have seats in the engine.
+    seated: Vec<Seated>,
 }
 
 /// When a tower was used last.
@@ -149,6 +129,7 @@ pub(super) fn start(
             settings,
             towers: [Tower::new(Group::Audio), Tower::new(Group::Vision)],
             told: (Vec::new(), Instant::now()),
+            seated: Vec::new(),
         };
         tell(&desk.events, WorkerNote::Loaded(Box::new(loaded)));
         desk.work(&mut engine);
@@ -165,21 +146,39 @@ fn tell(events: &mpsc::Sender<Event>, note: WorkerNote) {
 
 impl Desk {
     fn work(&mut self, engine: &mut Engine) {
+        let heartbeat = Arc::clone(&self.heartbeat);
+        engine.on_step(move || {
+            heartbeat.beat();
+            ControlFlow::Continue(())
+        });
         loop {
-            let Some(job) = self.queue.pop(IDLE_LOOK) else {
-                if self.queue.is_closed() {
-                    return engine.earlier_answers().save();
-                }
-                self.unload_idle(engine);
-                continue;
+            let job = match self.seated.is_empty() {
+                true => self.queue.pop(IDLE_LOOK),
+                false => self.queue.pop_now(|rank| may_begin(engine, rank)),
             };
-            self.heartbeat.set_busy(true);
-            self.settings = Arc::clone(&job.settings);
-            self.adjust_threads(engine);
-            self.learn_phrases(engine);
-            let is_done = self.run(engine, job);
-            self.heartbeat.set_busy(false);
-            if is_done {
+            let is_done = match job {
+                Some(job) => {
+                    self.heartbeat.set_busy(true);
+                    self.settings = Arc::clone(&job.settings);
+                    self.adjust(engine);
+                    self.learn_phrases(engine);
+                    self.run(engine, job)
+                }
+                None if !self.seated.is_empty() => {
+                    engine.step();
+                    false
+                }
+                None if self.queue.is_closed() => return engine.earlier_answers().save(),
+                None => {
+                    self.unload_idle(engine);
+                    false
+                }
+            };
+            let has_ended = self.tell_ended(engine);
+            if self.seated.is_empty() {
+                self.heartbeat.set_busy(false);
+            }
+            if is_done || has_ended {
                 self.tell_memory(engine);
             }
         }
@@ -187,42 +186,35 @@ impl Desk {
 
     /// Works on a job; whether nothing of it is left to be done.
     fn run(&mut self, engine: &mut Engine, mut job: Job) -> bool {
-        let (audio, vision) = match &job.work {
-            Work::Utterance(_) | Work::Transcribe(_) => (true, false),
-            Work::Caption(_) | Work::Describe { .. } => (false, true),
-            Work::Recognize { .. } => (false, false),
-            Work::Ask(ask) => (ask.audio.is_some(), ask.image.is_some()),
-            Work::Chat(chat) => chat::towers(chat),
-        };
         let outer = engine.swap_on_step(Box::new(watch(&job.ticket, &self.heartbeat)));
         let outer_origin = engine.swap_origin(job.origin());
+        let outer_urgency = engine.swap_urgency(job.rank() as u8);
         let hearing = match &mut job.work {
             Work::Utterance(utterance) => utterance.hearing.take(),
             _ => None,
         };
-        let mut more = None;
+        let (mut more, mut seat) = (None, None);
         let mut task = Task {
             engine,
             desk: self,
             queue_ms: job.queued_at.elapsed().as_secs_f64() * 1e3,
             job: &job,
         };
+        let queue_ms = task.queue_ms;
         match &job.work {
             Work::Utterance(utterance) => more = task.utterance(utterance, hearing),
-            Work::Recognize { text, speaker } => task.recognize(text, speaker),
-            Work::Caption(caption) => task.caption(caption),
-            Work::Ask(ask) => task.ask(ask),
-            Work::Chat(chat) => task.chat(chat),
-            Work::Describe { image, wish } => task.describe(image, wish),
-            Work::Transcribe(transcribe) => task.transcribe(transcribe),
+            Work::Transcribe(transcribe) if transcribe.in_pieces => {
+                task.transcribe_pieces(transcribe);
+            }
+            _ => seat = task.seat(),
         }
         drop(engine.swap_on_step(outer));
         engine.swap_origin(outer_origin);
-        // From the end of the work: a long one is no idleness.
-        for (used, group) in [(audio, Group::Audio), (vision, Group::Vision)] {
-            if used {
-                self.uses(group);
-            }
+        engine.swap_urgency(outer_urgency);
+        self.used(&job);
+        if let Some(id) = seat {
+            self.seated.push(Seated { id, job, queue_ms });
+            return false;
         }
         let is_done = more.is_none();
         if let (Work::Utterance(utterance), Some(_)) = (&mut job.work, &more) {
@@ -234,15 +226,20 @@ impl Desk {
                 told.into_iter().for_each(|told| self.report(told));
             }
         } else {
-            self.queue.done();
+            self.queue.done(&job.id);
         }
         is_done
     }
 
     /// Does what is more urgent than work of `rank`, which goes on after.
     fn give_way(&mut self, engine: &mut Engine, rank: Rank) {
-        while let Some(job) = self.queue.pop_before(rank) {
+        self.tell_ended(engine);
+        while let Some(job) = self
+            .queue
+            .pop_now(|other| other < rank && may_begin(engine, other))
+        {
             self.run(engine, job);
+            self.tell_ended(engine);
         }
     }
 
@@ -250,8 +247,9 @@ impl Desk {
         self.events.blocking_send(Event::Told(told)).ok();
     }
 
-    /// Fewer threads while the board is degraded, all of them again after.
-    fn adjust_threads(&mut self, engine: &mut Engine) {
+    /// Fewer threads while the board is degraded, all of them again after; and as many answers together as are configured now.
+    fn adjust(&mut self, engine: &mut Engine) {
+        engine.set_answers(self.settings.config.queue.answers);
         let wanted = self.settings.threads;
         if wanted != self.threads {
             match engine.set_threads(wanted) {
@@ -297,10 +295,23 @@ impl Desk {
         }
     }
 
-    /// Notes that a tower is needed now.
-    fn uses(&mut self, group: Group) {
-        for tower in self.towers.iter_mut().filter(|tower| tower.group == group) {
-            tower.used = Instant::now();
+    /// Notes which towers a job needs. From the end of the work: a long one is no idleness.
+    fn used(&mut self, job: &Job) {
+        let (audio, vision) = match &job.work {
+            Work::Utterance(_) | Work::Transcribe(_) => (true, false),
+            Work::Caption(_) | Work::Describe { .. } => (false, true),
+            Work::Recognize { .. } => (false, false),
+            Work::Ask(ask) => (ask.audio.is_some(), ask.image.is_some()),
+            Work::Chat(chat) => chat::towers(chat),
+        };
+        for tower in &mut self.towers {
+            let is_used = match tower.group {
+                Group::Audio => audio,
+                _ => vision,
+            };
+            if is_used {
+                tower.used = Instant::now();
+            }
         }
     }
 
@@ -321,37 +332,21 @@ impl Task<'_> {
         &self.job.settings
     }
 
-    /// Answers a request whole; `None` where it was broken off.
+    /// Answers a request whole, while the job waits for it; `None` where it was broken off.
     fn answer(&mut self, request: &Request) -> Result<Option<Answer>, EngineError> {
-        self.answer_as_it_comes(request, &mut |_| ControlFlow::Continue(()))
-    }
-
-    /// Answers a request, telling whoever asked the text as it comes; `None` where it was broken off.
-    fn stream(&mut self, request: &Request) -> Result<Option<Answer>, EngineError> {
-        let (events, job) = (self.desk.events.clone(), self.job);
-        self.answer_as_it_comes(request, &mut |text| {
-            tell_piece(&events, job, text);
-            ControlFlow::Continue(())
-        })
-    }
-
-    /// Tells whoever asked a piece of the text.
-    fn piece(&self, text: &str) {
-        tell_piece(&self.desk.events, self.job, text);
-    }
-
-    fn answer_as_it_comes(
-        &mut self,
-        request: &Request,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Option<Answer>, EngineError> {
         let (desk, job) = (&mut *self.desk, self.job);
+        let on_text = &mut |_: &str| ControlFlow::Continue(());
         let answer = self
             .engine
             .answer_giving_way(request, on_text, &mut |engine| {
                 desk.give_way(engine, job.rank());
             });
         whole(answer)
+    }
+
+    /// Tells whoever asked a piece of the text.
+    fn piece(&self, text: &str) {
+        tell_piece(&self.desk.events, self.job.asker.as_ref(), text);
     }
 
     /// Tells everybody.
@@ -423,8 +418,8 @@ impl Task<'_> {
     }
 }
 
-fn tell_piece(events: &mpsc::Sender<Event>, job: &Job, text: &str) {
-    if let Some(asker) = &job.asker {
+fn tell_piece(events: &mpsc::Sender<Event>, asker: Option<&Header>, text: &str) {
+    if let Some(asker) = asker {
         let update = Box::new(JobUpdate {
             partial: Some(text.to_owned()),
             ..JobUpdate::new(asker, JobState::Running)

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Task, engine_error};
+use super::Task;
 use crate::daemon::job::NO_COMMAND;
 use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::Understanding;
-use crate::pipeline::{Grammar, Media, Message, Part, PictureOptions, Request};
+use crate::pipeline::{Answer, Grammar, Media, Message, Part, PictureOptions, Request};
 use crate::report::{Ask, Attachment, ErrorBody, ErrorCode, Reply, ReportTiming, Transcribe, Wish};
 
 /// Why there is no text.
@@ -17,25 +17,9 @@ const NO_SPEECH: &str = "no speech was heard";
 const NO_SPEECH_TO_ASK_ABOUT: &str = "no speech was heard in the attached audio; to ask about other sounds, set required = false in [speech] of gemmad.toml";
 
 impl Task<'_> {
-    pub(super) fn ask(&mut self, ask: &Ask) {
-        let since = self.job.queued_at;
-        self.begun();
-        let answer = self.question(ask).and_then(|request| {
-            let answer = match ask.stream {
-                true => self.stream(&request),
-                false => self.answer(&request),
-            };
-            answer.map_err(|error| engine_error(&error))
-        });
-        let reply = self.reply(answer, since).map(|reply| Reply {
-            conversation: ask.conversation.clone(),
-            ..reply
-        });
-        self.end(reply);
-    }
-
     /// The engine's request for a question.
-    fn question(&mut self, ask: &Ask) -> Result<Request, ErrorBody> {
+    pub(super) fn ask(&mut self, ask: &Ask) -> Result<Request, ErrorBody> {
+        self.begun();
         let settings = std::sync::Arc::clone(&self.job.settings);
         let limits = &settings.config.limits;
         let mut user = Vec::new();
@@ -85,27 +69,30 @@ impl Task<'_> {
         })
     }
 
-    pub(super) fn describe(&mut self, image: &Attachment, wish: &Wish) {
-        let since = self.job.queued_at;
+    pub(super) fn describe(
+        &mut self,
+        image: &Attachment,
+        wish: &Wish,
+    ) -> Result<Request, ErrorBody> {
         self.begun();
         let usual = self.settings().config.tasks.describe.clone();
-        let answer = self.describe_picture(&image.0, &usual, None, wish);
-        self.end(self.reply(answer, since));
+        self.picture(&image.0, &usual, None, wish)
     }
 
-    pub(super) fn transcribe(&mut self, transcribe: &Transcribe) {
-        if transcribe.in_pieces {
-            return self.transcribe_pieces(transcribe);
-        }
-        let since = self.job.queued_at;
+    /// The engine's request for attached audio; nothing where nobody speaks in it, which is told.
+    pub(super) fn transcribe(
+        &mut self,
+        transcribe: &Transcribe,
+    ) -> Option<Result<Request, ErrorBody>> {
         self.begun();
-        match Media::clip(&transcribe.audio.0, &self.settings().config.limits.audio) {
-            Ok(clip) if !self.holds_speech(&clip) => self.nothing_said(since),
-            Ok(clip) => {
-                let answer = self.transcript(transcribe, clip);
-                self.end(self.reply(answer, since));
+        let limits = &self.settings().config.limits.audio;
+        let clip = Media::clip(&transcribe.audio.0, limits).map_err(super::invalid_audio);
+        match clip {
+            Ok(clip) if !self.holds_speech(&clip) => {
+                self.nothing_said(self.job.queued_at);
+                None
             }
-            Err(error) => self.end(Err(super::invalid_audio(error))),
+            clip => Some(clip.and_then(|clip| self.transcript(transcribe, clip))),
         }
     }
 
@@ -128,16 +115,14 @@ impl Task<'_> {
         }
     }
 
-    /// Which command a sentence is, told in the reply's details.
-    pub(super) fn recognize(&mut self, text: &str, speaker: &[String]) {
-        let since = self.job.queued_at;
-        let settings = std::sync::Arc::clone(&self.job.settings);
+    /// The engine's request for a sentence that may be a command.
+    pub(super) fn recognize(&self, text: &str, speaker: &[String]) -> Result<Request, ErrorBody> {
+        let settings = self.settings();
         let Some(commands) = &settings.commands else {
-            self.end(Err(ErrorBody::new(ErrorCode::NotFound, NO_COMMAND)));
-            return;
+            return Err(ErrorBody::new(ErrorCode::NotFound, NO_COMMAND));
         };
         let here = commands.area_of(speaker);
-        let request = Request {
+        Ok(Request {
             messages: Message::with_instructions(
                 commands.instructions().map(str::to_owned),
                 vec![Part::Text(commands.prompt_for(text, here))],
@@ -146,28 +131,33 @@ impl Task<'_> {
             thinking: None,
             conversation: None,
             generation: commands.generation(),
+        })
+    }
+
+    /// Which command a sentence is, told in the reply's details.
+    pub(super) fn recognized(
+        &self,
+        speaker: &[String],
+        answer: Result<Option<Answer>, ErrorBody>,
+    ) -> Result<Reply, ErrorBody> {
+        let since = self.job.queued_at;
+        let (Some(commands), Ok(Some(answer))) = (&self.settings().commands, &answer) else {
+            return self.reply(answer, since);
         };
-        match self.answer(&request) {
-            Ok(Some(answer)) => {
-                let timing = self.timing(&answer.timing, since);
-                let details = match commands.read(&answer, here) {
-                    Understanding::Commands { calls, confidence } => {
-                        json!({ "commands": calls, "confidence": confidence })
-                    }
-                    Understanding::NotUnderstood { confidence, reason } => {
-                        json!({ "reason": reason, "confidence": confidence })
-                    }
-                };
-                let reply = Reply {
-                    matformer: Some(answer.matformer),
-                    timing: Some(timing),
-                    details: details.as_object().cloned().unwrap_or_default(),
-                    ..Reply::default()
-                };
-                self.end(Ok(reply));
+        let details = match commands.read(answer, commands.area_of(speaker)) {
+            Understanding::Commands { calls, confidence } => {
+                json!({ "commands": calls, "confidence": confidence })
             }
-            result => self.end(self.reply(result.map_err(|e| engine_error(&e)), since)),
-        }
+            Understanding::NotUnderstood { confidence, reason } => {
+                json!({ "reason": reason, "confidence": confidence })
+            }
+        };
+        Ok(Reply {
+            matformer: Some(answer.matformer.clone()),
+            timing: Some(self.timing(&answer.timing, since)),
+            details: details.as_object().cloned().unwrap_or_default(),
+            ..Reply::default()
+        })
     }
 
     /// Tells the asker that there is no text, since nobody spoke.

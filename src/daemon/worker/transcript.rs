@@ -45,7 +45,8 @@ impl Task<'_> {
                     samples: piece,
                     sample_rate_hz: SAMPLE_RATE_HZ,
                 });
-                let answer = self.transcript(transcribe, clip)?;
+                let request = self.transcript(transcribe, clip)?;
+                let answer = self.answer(&request).map_err(|e| engine_error(&e))?;
                 let answer = answer.ok_or_else(|| self.broken_off())?;
                 said = answer.text.trim().to_owned();
                 self.add(&mut timing, &answer);
@@ -90,12 +91,12 @@ impl Task<'_> {
         timing.tokens += more.tokens;
     }
 
-    /// The answer to a clip of at most 30 s; `None` where it was broken off.
+    /// The engine's request for a clip of at most 30 s.
     pub(super) fn transcript(
-        &mut self,
+        &self,
         transcribe: &Transcribe,
         clip: Media,
-    ) -> Result<Option<Answer>, ErrorBody> {
+    ) -> Result<Request, ErrorBody> {
         let settings = Arc::clone(&self.job.settings);
         let language = transcribe.language.as_ref();
         let language = language.map_or("English", |name| name.as_str());
@@ -110,14 +111,13 @@ impl Task<'_> {
         let max_tokens = transcribe
             .max_tokens
             .map_or(limit, |asked| asked.min(limit));
-        let request = Request {
+        Ok(Request {
             messages: Message::user(vec![Part::Media(clip), Part::Text(prompt)]),
             matformer: self.slice(transcribe.matformer.as_ref()),
             thinking: None,
             conversation: None,
             generation: self.engine.most_likely(max_tokens),
-        };
-        self.answer(&request).map_err(|error| engine_error(&error))
+        })
     }
 }
 

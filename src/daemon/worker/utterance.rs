@@ -195,7 +195,7 @@ impl Task<'_> {
         let streams = matches!(utterance.speaker, Speaker::Client { stream: true, .. });
         let mut on_text = |text: &str| {
             if streams {
-                super::tell_piece(&events, job, text);
+                super::tell_piece(&events, job.asker.as_ref(), text);
             }
             ControlFlow::Continue(())
         };

@@ -59,23 +59,27 @@ impl Costs {
         last.get(last.len() / 2).copied()
     }
 
-    /// How much faster than without guesses the best number of them is, and that number, up to `most` behind `certain` tokens; the k-th
-    /// is right with `share(k - 1)` where those before it are, and asking for each takes `asking_ms`. 1 and 0 where none pays.
+    /// How much faster than without guesses the best number of them is, and that number, up to `most` behind `certain` tokens and `beside` of
+    /// other answers; the k-th is right with `share(k - 1)` where those before it are, and asking for each takes `asking_ms`. 1 and 0 where
+    /// none pays.
     pub(super) fn best(
         &self,
-        certain: usize,
+        [certain, beside]: [usize; 2],
         most: usize,
         asking_ms: f64,
         share: impl Fn(usize) -> f64,
     ) -> (f64, usize) {
-        let plain_ms = self.of(certain.clamp(1, MAX_PASS));
-        let (mut right, mut expected) = (1.0, 1.0);
+        let tokens = certain + beside;
+        let plain_ms = self.of(tokens.clamp(1, MAX_PASS));
+        // Each of the others gets a token as well.
+        let plain = 1.0 + beside as f64;
+        let (mut right, mut expected) = (1.0, plain);
         let mut best = (1.0, 0);
-        for guesses in 1..=most.min(MAX_PASS.saturating_sub(certain)) {
+        for guesses in 1..=most.min(MAX_PASS.saturating_sub(tokens)) {
             right *= share(guesses - 1);
             expected += right;
-            let took_ms = self.of(certain + guesses) + asking_ms * guesses as f64;
-            let gain = expected * plain_ms / took_ms;
+            let took_ms = self.of(tokens + guesses) + asking_ms * guesses as f64;
+            let gain = expected / plain * plain_ms / took_ms;
             if gain >= LEAST_GAIN && gain > best.0 {
                 best = (gain, guesses);
             }
@@ -107,12 +111,12 @@ mod tests {
     #[test]
     fn guesses_pay_where_a_pass_of_many_costs_little() {
         let memory_bound = costs(&[(1, 100.0), (4, 110.0), (8, 130.0)]);
-        assert_eq!(memory_bound.best(1, 7, 0.0, |_| 0.9).1, 7);
-        assert_eq!(memory_bound.best(1, 7, 0.0, |_| 0.01), (1.0, 0));
+        assert_eq!(memory_bound.best([1, 0], 7, 0.0, |_| 0.9).1, 7);
+        assert_eq!(memory_bound.best([1, 0], 7, 0.0, |_| 0.01), (1.0, 0));
         // A draft that costs more than it gives.
-        assert_eq!(memory_bound.best(1, 3, 300.0, |_| 0.9), (1.0, 0));
+        assert_eq!(memory_bound.best([1, 0], 3, 300.0, |_| 0.9), (1.0, 0));
         let compute_bound = costs(&[(1, 100.0), (2, 200.0), (8, 800.0)]);
-        assert_eq!(compute_bound.best(1, 7, 0.0, |_| 0.99), (1.0, 0));
+        assert_eq!(compute_bound.best([1, 0], 7, 0.0, |_| 0.99), (1.0, 0));
     }
 
     #[test]
@@ -121,6 +125,6 @@ mod tests {
         costs.note(2, 5_000.0);
         assert_eq!(costs.of(2), 105.0);
         assert_eq!(costs.of(5), 105.0 + 3.0 * 8.0);
-        assert!(costs.best(1, 1, 0.0, |_| 0.8).1 == 1);
+        assert!(costs.best([1, 0], 1, 0.0, |_| 0.8).1 == 1);
     }
 }

@@ -236,12 +236,13 @@ impl Guesser {
         self.add(Box::new(Phrases::new(phrases)));
     }
 
-    /// What follows, at most `most` tokens and as many as pay behind the `certain` ones that the pass has anyhow.
+    /// What follows, at most `most` tokens and as many as pay behind the `certain` ones that the pass has anyhow, `beside` as many of other
+    /// answers.
     pub(super) fn guess(
         &mut self,
         stand: &mut Stand<'_>,
         how: Guessing,
-        certain: usize,
+        [certain, beside]: [usize; 2],
         most: usize,
         open: &mut Open,
     ) -> Vec<u32> {
@@ -254,9 +255,11 @@ impl Guesser {
             let is_free = asked.source.is_free();
             let mut most = most;
             if !is_free && how == Guessing::WherePays {
-                let (gain, worth) = self.costs.best(certain, most, asked.cost_ms, |depth| {
-                    asked.acceptance.of(STRENGTHS - 1, depth)
-                });
+                let (gain, worth) =
+                    self.costs
+                        .best([certain, beside], most, asked.cost_ms, |depth| {
+                            asked.acceptance.of(STRENGTHS - 1, depth)
+                        });
                 if gain <= best.map_or(1.0, |(gain, ..)| gain) {
                     asked.acceptance.fade(STRENGTHS - 1);
                     continue;
@@ -276,7 +279,7 @@ impl Guesser {
             let (gain, taken) = match how {
                 Guessing::Always => (ids.len() as f64 + strength as f64 / 8.0, ids.len()),
                 // What asking took is spent by now, whatever is made of it.
-                _ => self.costs.best(certain, ids.len(), 0.0, |depth| {
+                _ => self.costs.best([certain, beside], ids.len(), 0.0, |depth| {
                     asked.acceptance.of(strength, depth)
                 }),
             };

@@ -126,7 +126,7 @@ impl Home {
             if known < ids.len() && most > 0 {
                 guess = self
                     .guesser
-                    .guess(&mut stand, self.how, certain, most, &mut open);
+                    .guess(&mut stand, self.how, [certain, 0], most, &mut open);
             }
             count.passes += 1;
             let right = guess.iter().zip(&ids[known..]).take_while(|(a, b)| a == b);
