@@ -327,7 +327,7 @@ fn a_request_that_cannot_be_answered_gets_no_seat() {
 #[test]
 fn a_long_prompt_holds_up_nobody_who_is_as_urgent() {
     let long = plain(&"light ".repeat(100), 1);
-    for (urgency, at_most, at_least) in [(3, 0, 0), (2, 200, 10), (1, 200, 200)] {
+    for (urgency, at_most, at_least) in [(3, 0, 0), (2, 200, 10), (1, 200, 50)] {
         let mut engine = engine(&fixtures(), KvType::F32, 1, 8, 4);
         engine.shortcuts_mut().guessing = Guessing::Never;
         let pieces: Arc<Mutex<String>> = Arc::default();
@@ -351,7 +351,7 @@ fn a_long_prompt_holds_up_nobody_who_is_as_urgent() {
         let said = *count.lock().unwrap();
         assert!(chunks > 10, "{chunks}");
         assert!(
-            said <= at_most.max(1) && said >= at_least.min(chunks),
+            said <= at_most.max(1) && said >= at_least,
             "{urgency}: {said}"
         );
         if urgency == 1 {
