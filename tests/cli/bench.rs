@@ -239,3 +239,26 @@ fn what_guesses_can_give_and_what_they_can_cost_is_measured() {
         assert!(report["by_chance"][key].as_f64().unwrap() > 0.0, "{report}");
     }
 }
+
+#[test]
+fn answers_that_are_decoded_together_are_measured_beside_one() {
+    let arguments = ["decode", "--model", &demo(), "--prefill", "8"];
+    let report = bench(
+        &[
+            &arguments[..],
+            &["--decode", "8", "--runs", "1", "--answers", "2,4"],
+        ]
+        .concat(),
+    );
+    let shares = report["shares"].as_array().unwrap();
+    let answers: Vec<u64> = shares
+        .iter()
+        .map(|share| share["answers"].as_u64().unwrap())
+        .collect();
+    assert_eq!(answers, [1, 2, 4]);
+    for share in shares {
+        for key in ["decode_tok_s", "pass_ms", "speed"] {
+            assert!(share[key].as_f64().unwrap() > 0.0, "{report}");
+        }
+    }
+}

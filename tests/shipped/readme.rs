@@ -495,6 +495,10 @@ const COMMANDS: &[(&str, How)] = &[
         Runs(&[], "4 tokens a pass"),
     ),
     (
+        "gemmad bench decode --answers 1,2,4 --model DIR",
+        Runs(&[], "4 together"),
+    ),
+    (
         "gemmad eval tools",
         Elsewhere(
             "tests/cli/eval_tools.rs",
