@@ -28,6 +28,8 @@ const BLOCKS: usize = COLS / 32;
 const ROWS: usize = 128;
 /// Tokens of a prefill.
 const TOKENS: usize = 128;
+/// Tokens of an answer that are looked at together, and of a prefill.
+const SEVERAL: [usize; 5] = [2, 3, 4, 8, TOKENS];
 /// Tokens that are few enough for the tokens' own float kernels.
 const FEW_TOKENS: usize = 16;
 /// The heads that share one key/value head of E2B, and what they look at.
@@ -90,10 +92,15 @@ fn products(pool: &Pool) {
         });
         black_box(&y);
         let mut y = vec![0.0; TOKENS * ROWS];
-        let kernel = format!("matmul {name} 128 tokens");
-        counted(&kernel, "32 weights x token", ROWS * blocks, || {
-            matmul::matmul(pool, w, black_box(&many), &mut y);
-        });
+        for tokens in SEVERAL {
+            let (x, y) = (&x[..tokens * COLS], &mut y[..tokens * ROWS]);
+            quantize_activations(pool, x, tokens, COLS, &mut many);
+            let kernel = format!("matmul {name} {tokens} tokens");
+            let units = ROWS * BLOCKS * tokens;
+            counted(&kernel, "32 weights x token", units, || {
+                matmul::matmul(pool, w, black_box(&many), y);
+            });
+        }
         black_box(&y);
     }
 }
@@ -125,7 +132,7 @@ fn row_scaled_products(pool: &Pool) {
             0 => ("32 numbers", BLOCKS),
             _ => ("32 weights x token", rows * BLOCKS),
         };
-        for tokens in [1, TOKENS] {
+        for tokens in [1].into_iter().chain(SEVERAL) {
             let kernel = format!("{name} {tokens} tokens");
             counted(&kernel, unit, of * tokens, || {
                 let (x, y) = (&x[..tokens * COLS], &mut y[..tokens * rows]);

@@ -54,9 +54,9 @@ impl Pool {
         });
     }
 
-    /// Calls `f(first, slice)` once for each stretch of `out`, each a task that begins with element `first`: whole units of `unit_len`
-    /// elements (the last may be shorter), at first a share of what is left for each thread, and so fewer and fewer, but never under
-    /// `least` units.
+    /// Calls `f(first, tile)` once for each stretch of the rows of `row_len` elements that `out` is made of, each a task that begins with
+    /// column `first`: whole units of `unit_len` columns (the last may be shorter), at first a share of what is left for each thread, and
+    /// so fewer and fewer, but never under `least` units.
     ///
     /// Memory delivers one long stretch faster than many short ones, and the short ones at the end even out threads that are not
     /// equally fast.
@@ -64,31 +64,38 @@ impl Pool {
     /// Source: guided self-scheduling (Polychronopoulos and Kuck, 1987), each task half of a fair share.
     ///
     /// # Panics
-    /// When `unit_len` or `least` is 0 and `out` is not empty, and as [`Pool::run`].
+    /// When `out` is not a whole number of rows, when `unit_len` or `least` is 0 and `out` is not empty, and as [`Pool::run`].
     pub(crate) fn for_each_stretch_mut<T: Send>(
         &self,
         out: &mut [T],
+        row_len: usize,
         unit_len: usize,
         least: usize,
-        f: &(dyn Fn(usize, &mut [T]) + Sync),
+        f: &(dyn Fn(usize, &mut TileMut<'_, T>) + Sync),
     ) {
         if out.is_empty() {
             return;
         }
         assert!(unit_len > 0 && least > 0, "{least} units of {unit_len}");
-        let (len, threads) = (out.len(), self.threads());
-        let stretches = || stretches(len.div_ceil(unit_len), least, threads);
-        let start = SendPtr(out.as_mut_ptr());
+        let threads = self.threads();
+        let mut all = TileMut::new(out, row_len);
+        let rows = all.rows();
+        let start = SendPtr(all.as_mut_ptr());
+        let stretches = || stretches(row_len.div_ceil(unit_len), least, threads);
         self.run(stretches().count(), &|task| {
             let Some(units) = stretches().nth(task) else {
                 return;
             };
             let first = units.start * unit_len;
-            let stretch = first..len.min(units.end * unit_len);
-            // SAFETY: stretches lie in `out` and do not overlap, and each is handed out once.
-            let slice =
-                unsafe { std::slice::from_raw_parts_mut(start.get().add(first), stretch.len()) };
-            f(first, slice);
+            let mut tile = TileMut {
+                // SAFETY: stretches lie within the rows of `out` and do not overlap, and each is handed out once.
+                start: unsafe { start.get().add(first) },
+                rows,
+                cols: row_len.min(units.end * unit_len) - first,
+                stride: row_len,
+                borrow: PhantomData,
+            };
+            f(first, &mut tile);
         });
     }
 
@@ -271,12 +278,17 @@ mod tests {
         assert_eq!(lengths, [25, 18, 14, 10, 8, 6, 4, 4, 4, 4, 3]);
         for threads in 1..4 {
             let pool = Pool::new(Isa::scalar(), threads);
-            for len in [0, 1, 15, 16, 17, 1000] {
-                let mut out = vec![0; len];
-                pool.for_each_stretch_mut(&mut out, 16, 2, &|first, slice| {
-                    assert!(first.is_multiple_of(16));
-                    for (i, x) in (first + 1..).zip(slice) {
-                        *x += i;
+            for (rows, len) in [0, 1, 15, 16, 17, 1000]
+                .into_iter()
+                .flat_map(|len| [(1, len), (3, len)])
+            {
+                let mut out = vec![0; rows * len];
+                pool.for_each_stretch_mut(&mut out, len, 16, 2, &|first, tile| {
+                    assert!(first.is_multiple_of(16) && tile.rows() == rows);
+                    for row in 0..rows {
+                        for (i, x) in (row * len + first + 1..).zip(tile.row_mut(row)) {
+                            *x += i;
+                        }
                     }
                 });
                 assert!(out.iter().enumerate().all(|(i, &x)| x == i + 1));

@@ -53,15 +53,19 @@ pub(crate) fn gelu_gated(
     if gate.groups() == 0 {
         return y.fill(0.0);
     }
-    if x.tokens == 1 {
-        pool.for_each_stretch_mut(y, TILE_ROWS, matvec::task_tiles(gate), &|row, y| {
-            with_room(y.len(), |product| {
-                matvec::multiply_tiles(gate, x, row, y);
-                matvec::multiply_tiles(up, x, row, product);
-                gelu_tanh_mul(x.isa, y, product);
+    if matmul::are_few(x.tokens) {
+        let least = matvec::task_tiles(gate);
+        return pool.for_each_stretch_mut(y, gate.rows(), TILE_ROWS, least, &|row, y| {
+            let cols = y.cols();
+            with_room(y.rows() * cols, |product| {
+                let product = &mut TileMut::new(product, cols);
+                multiply_few(gate, x, row, y);
+                multiply_few(up, x, row, product);
+                for token in 0..x.tokens {
+                    gelu_tanh_mul(x.isa, y.row_mut(token), product.row_mut(token));
+                }
             });
         });
-        return;
     }
     let rows = matmul::task_rows(pool, gate);
     pool.for_each_tile_mut(y, gate.rows(), x.tokens, rows, &|_, row, y| {
@@ -77,6 +81,15 @@ pub(crate) fn gelu_gated(
             }
         });
     });
+}
+
+/// The outputs of the rows from `row` on, for all tokens.
+fn multiply_few(w: Quantized, x: &Q8Activations, row: usize, y: &mut TileMut<'_, f32>) {
+    if x.tokens == 1 {
+        matvec::multiply_tiles(w, x, row, y.row_mut(0));
+    } else {
+        matmul::multiply_few(w, x, row, y);
+    }
 }
 
 fn with_room(len: usize, f: impl FnOnce(&mut [f32])) {

@@ -215,7 +215,7 @@ fn extremes_do_not_overflow() {
 fn matmul_agrees_bit_by_bit_with_each_token_alone() {
     let mut random = Random::new(6);
     // The last are more than stay in the cache: they are taken in batches.
-    let few = |shape| [2, 3, 4, 5, 8, 9, 17].map(|tokens| (shape, tokens));
+    let few = |shape| [2, 3, 4, 5, 6, 7, 8, 9, 17].map(|tokens| (shape, tokens));
     let many = [((17, 2088), 133), ((40, 96), 2731), ((33, 250), 2050)];
     let cases: Vec<_> = SHAPES.into_iter().flat_map(few).chain(many).collect();
     for format in [Format::Q4Tiled, Format::Q8Tiled] {

@@ -56,13 +56,14 @@ fn products_are_the_naive_ones_bit_by_bit() {
     let mut random = Random::new(71);
     let few = SHAPES
         .into_iter()
-        .zip([1, 2, 5, 1, 4, 9, 1, 17].into_iter().cycle());
+        .zip([1, 2, 5, 3, 4, 9, 8, 17, 6, 1, 7, 2].into_iter().cycle());
     // More columns than a block, more tokens than a batch.
     let many = [
         ((20, 12288), 1),
         ((20, 6200), 60),
         ((33, 96), 700),
         ((100, 2080), 3),
+        ((40, 2088), 8),
     ];
     for ((rows, cols), tokens) in few.chain(many) {
         for format in ROW_SCALED {
@@ -96,7 +97,7 @@ fn extremes_do_not_overflow() {
             (least, f32::NEG_INFINITY),
         ] {
             let w = Trained::new(format, rows, cols, vec![w; rows * cols], vec![0.5; rows]);
-            for tokens in [1, 5] {
+            for tokens in [1, 5, 8] {
                 let x = vec![x; tokens * cols];
                 let expected = w.product(roundings(1)[0], &x);
                 for pool in pools() {

@@ -92,3 +92,72 @@ fn store(s: Avx2, sums: [__m256; PANEL], to: &mut Sums, half: usize) {
         s.store_f32(sum, to, half * 8);
     }
 }
+
+impl FewTokens for Avx2 {
+    const AT_ONCE: usize = 4;
+
+    #[inline(always)]
+    fn multiply<F: BlockFormat>(self, part: &Part<F>, _: usize, sums: &mut [[f32; TILE_ROWS]]) {
+        match sums.len() {
+            1 => few::multiply::<F, 1, 0>(self, part, sums),
+            2 => few::multiply::<F, 2, 0>(self, part, sums),
+            3 => few::multiply::<F, 3, 0>(self, part, sums),
+            _ => few::multiply::<F, 4, 0>(self, part, sums),
+        }
+    }
+}
+
+impl<const T: usize> TokenSums<T, 0> for Avx2 {
+    type Sums = [[__m256; 2]; T];
+
+    #[inline(always)]
+    fn load(self, from: &[[f32; TILE_ROWS]; T]) -> [[__m256; 2]; T] {
+        from.each_ref()
+            .map(|from| [self.load_f32(from, 0), self.load_f32(from, 8)])
+    }
+
+    #[inline(always)]
+    fn add<F: BlockFormat>(
+        self,
+        sums: &mut [[__m256; 2]; T],
+        w: &F::Tile,
+        sw: &Scales,
+        [x, _]: [&X; FEW_PANELS],
+    ) {
+        for half in 0..2 {
+            let mut dots = [self.splat_i32(0); T];
+            for octet in 0..4 {
+                let octets = F::avx2_octet(self, w, octet, half);
+                for (quad, w) in (2 * octet..).zip(octets) {
+                    for (dot, x) in dots.iter_mut().zip(&x.q) {
+                        let x = self.broadcast_i8x4(x, 4 * quad);
+                        *dot = if F::FITS_16_BITS {
+                            self.add_i16(*dot, self.multiply_u8_i8(w, x))
+                        } else {
+                            let x = self.with_sign_i8(x, w);
+                            let pairs = self.multiply_u8_i8(self.abs_i8(w), x);
+                            self.add_i32(*dot, self.multiply_i16(pairs, self.splat_i16(1)))
+                        };
+                    }
+                }
+            }
+            let sw = self.load_f16(sw, half * 16);
+            for (t, (sum, mut dot)) in sums.iter_mut().zip(dots).enumerate() {
+                if F::FITS_16_BITS {
+                    let first = self.splat_i32(F::first_dot(x.offset[t]));
+                    dot = self.add_i32(self.multiply_i16(dot, self.splat_i16(1)), first);
+                }
+                let scale = self.mul(sw, self.splat(x.scale[t]));
+                sum[half] = self.mul_add(self.to_f32(dot), scale, sum[half]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, sums: [[__m256; 2]; T], to: &mut [[f32; TILE_ROWS]; T]) {
+        for (sums, to) in sums.into_iter().zip(to) {
+            self.store_f32(sums[0], to, 0);
+            self.store_f32(sums[1], to, 8);
+        }
+    }
+}

@@ -109,3 +109,130 @@ fn add_scaled(
         }
     }
 }
+
+impl FewTokens for Dotprod {
+    const AT_ONCE: usize = 4;
+
+    #[inline(always)]
+    fn multiply<F: BlockFormat>(self, part: &Part<F>, _: usize, sums: &mut [[f32; TILE_ROWS]]) {
+        match sums.len() {
+            1 => few::multiply::<F, 1, 0>(self, part, sums),
+            2 => few::multiply::<F, 2, 0>(self, part, sums),
+            3 => few::multiply::<F, 3, 0>(self, part, sums),
+            _ => few::multiply::<F, 4, 0>(self, part, sums),
+        }
+    }
+}
+
+impl<const T: usize> TokenSums<T, 0> for Dotprod {
+    type Sums = [[float32x4_t; 4]; T];
+
+    #[inline(always)]
+    fn load(self, from: &[[f32; TILE_ROWS]; T]) -> Self::Sums {
+        from.each_ref().map(|from| load_rows(self.neon(), from))
+    }
+
+    #[inline(always)]
+    fn add<F: BlockFormat>(
+        self,
+        sums: &mut Self::Sums,
+        w: &F::Tile,
+        sw: &Scales,
+        [x, _]: [&X; FEW_PANELS],
+    ) {
+        add_rows::<F, T, 0>(self, sums, w, sw, x);
+        add_rows::<F, T, 1>(self, sums, w, sw, x);
+        add_rows::<F, T, 2>(self, sums, w, sw, x);
+        add_rows::<F, T, 3>(self, sums, w, sw, x);
+    }
+
+    #[inline(always)]
+    fn store(self, sums: Self::Sums, to: &mut [[f32; TILE_ROWS]; T]) {
+        for (sums, to) in sums.into_iter().zip(to) {
+            store_rows(self.neon(), sums, to);
+        }
+    }
+}
+
+/// Adds the products of rows `4 I` on. (A loop over `I` would not be unrolled.)
+#[inline(always)]
+fn add_rows<F: BlockFormat, const T: usize, const I: usize>(
+    s: Dotprod,
+    sums: &mut [[float32x4_t; 4]; T],
+    w: &F::Tile,
+    sw: &Scales,
+    x: &X,
+) {
+    let n = s.neon();
+    let first = first_dots::<F>(n, x);
+    let mut dots: [int32x4_t; T] = std::array::from_fn(|t| first[t]);
+    add_octet::<F, T, I, 0, 1>(s, &mut dots, w, 0, x);
+    add_octet::<F, T, I, 2, 3>(s, &mut dots, w, 1, x);
+    add_octet::<F, T, I, 0, 1>(s, &mut dots, w, 2, x);
+    add_octet::<F, T, I, 2, 3>(s, &mut dots, w, 3, x);
+    let (sw, sx) = (four_scales::<I>(n, sw), n.load_f32(&x.scale, 0));
+    let scales = [
+        n.multiply_lane::<0>(sw, sx),
+        n.multiply_lane::<1>(sw, sx),
+        n.multiply_lane::<2>(sw, sx),
+        n.multiply_lane::<3>(sw, sx),
+    ];
+    for ((sums, dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
+        sums[I] = n.mul_add(n.to_f32(dot), scale, sums[I]);
+    }
+}
+
+/// What the dots of a panel's tokens begin with.
+#[inline(always)]
+fn first_dots<F: BlockFormat>(s: Neon, x: &X) -> [int32x4_t; PANEL] {
+    if F::OFFSET == 0 {
+        return [s.splat_i32(0); PANEL];
+    }
+    let first = s.load_i32(&x.offset.map(F::first_dot), 0);
+    [
+        s.broadcast_i32::<0>(first),
+        s.broadcast_i32::<1>(first),
+        s.broadcast_i32::<2>(first),
+        s.broadcast_i32::<3>(first),
+    ]
+}
+
+/// Adds the products of an octet of 4 rows with quads `A` and `B` of some tokens.
+#[inline(always)]
+fn add_octet<F: BlockFormat, const T: usize, const I: usize, const A: i32, const B: i32>(
+    s: Dotprod,
+    dots: &mut [int32x4_t; T],
+    w: &F::Tile,
+    octet: usize,
+    x: &X,
+) {
+    let [a, b] = F::neon_octet(s.neon(), w, octet, I);
+    for (dot, x) in dots.iter_mut().zip(&x.q) {
+        let x = s.neon().load_i8(x, octet / 2 * 16);
+        *dot = s.sdot_lane::<B>(s.sdot_lane::<A>(*dot, a, x), b, x);
+    }
+}
+
+/// The scales of rows `4 I` on.
+#[inline(always)]
+pub(super) fn four_scales<const I: usize>(s: Neon, scales: &Scales) -> float32x4_t {
+    s.load4_f16(&scales.as_chunks().0[I])
+}
+
+/// The sums of a tile and a token.
+#[inline(always)]
+pub(super) fn load_rows(s: Neon, from: &[f32; TILE_ROWS]) -> [float32x4_t; 4] {
+    [
+        s.load_f32(from, 0),
+        s.load_f32(from, 4),
+        s.load_f32(from, 8),
+        s.load_f32(from, 12),
+    ]
+}
+
+#[inline(always)]
+pub(super) fn store_rows(s: Neon, sums: [float32x4_t; 4], to: &mut [f32; TILE_ROWS]) {
+    for (i, sum) in sums.into_iter().enumerate() {
+        s.store_f32(sum, to, 4 * i);
+    }
+}

@@ -13,6 +13,7 @@ mod avx2;
 mod avx512vnni;
 #[cfg(target_arch = "aarch64")]
 mod dotprod;
+mod few;
 #[cfg(target_arch = "aarch64")]
 mod i8mm;
 #[cfg(target_arch = "aarch64")]
@@ -21,6 +22,8 @@ mod scalar;
 
 use std::ops::Range;
 
+use self::few::{FEW_PANELS, FewTokens, Part, TokenSums};
+pub(super) use self::few::{are_few, multiply_tiles as multiply_few};
 use crate::Isa;
 use crate::clip::Bounds;
 use crate::map::Unary;
@@ -38,10 +41,6 @@ const BLOCK: usize = 64;
 /// Activations that all tiles read again and again: with what belongs to a group, 128 tokens of a block are 320 KiB. The sums and
 /// the tile take their part of the rest of the 512 KiB that a Cortex-A76 has for each core.
 const BATCH_BYTES: usize = 320 << 10;
-
-/// Tokens of an answer that are looked at together: their activations stay in the first cache, so that a task takes all of its rows at
-/// once, and the weights stream as for one token.
-const FEW_TOKENS: usize = 8;
 
 /// Tiles of a task at most.
 const TASK_TILES: usize = 4;
@@ -86,14 +85,8 @@ pub fn matmul_within(pool: &Pool, w: Quantized, x: &Q8Activations, bounds: Bound
         y.fill(0.0);
         return bounds.clamp(x.isa, y);
     }
-    if x.tokens <= FEW_TOKENS {
-        return pool.for_each_tile_mut(y, w.rows(), x.tokens, task_rows(pool, w), &|_, row, y| {
-            for block in blocks(w) {
-                let is_last = block + 1 == blocks(w).end;
-                let bounds = if is_last { bounds } else { Bounds::NONE };
-                multiply_tiles(x.isa, w, &x.panels, block, bounds, row, y);
-            }
-        });
+    if are_few(x.tokens) {
+        return few::matmul(pool, w, x, bounds, y);
     }
     let (rows, tokens) = (task_rows(pool, w), batch_tokens(w, x.tokens));
     let panels = x.panels.chunks(tokens / PANEL * w.groups());

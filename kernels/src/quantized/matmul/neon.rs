@@ -6,6 +6,7 @@
 
 use std::arch::aarch64::*;
 
+use super::dotprod::{load_rows, store_rows};
 use super::*;
 use crate::quantized::signed;
 use crate::simd::{Neon, Simd};
@@ -161,6 +162,170 @@ fn store(s: Neon, sums: PairSums, to: &mut [[f32; TILE_ROWS]; 2]) {
     for (sums, to) in sums.into_iter().zip(to) {
         for (i, sum) in sums.into_iter().enumerate() {
             s.store_f32(sum, to, 4 * i);
+        }
+    }
+}
+
+impl FewTokens for Neon {
+    const AT_ONCE: usize = 2;
+
+    #[inline(always)]
+    fn multiply<F: BlockFormat>(self, part: &Part<F>, lane: usize, sums: &mut [[f32; TILE_ROWS]]) {
+        match (sums.len(), lane) {
+            (1, 0) => few::multiply::<F, 1, 0>(self, part, sums),
+            (1, _) => few::multiply::<F, 1, 2>(self, part, sums),
+            (_, 0) => few::multiply::<F, 2, 0>(self, part, sums),
+            _ => few::multiply::<F, 2, 2>(self, part, sums),
+        }
+    }
+}
+
+impl<const T: usize, const LANE: usize> TokenSums<T, LANE> for Neon {
+    type Sums = [[float32x4_t; 4]; T];
+
+    #[inline(always)]
+    fn load(self, from: &[[f32; TILE_ROWS]; T]) -> Self::Sums {
+        from.each_ref().map(|from| load_rows(self, from))
+    }
+
+    #[inline(always)]
+    fn add<F: BlockFormat>(
+        self,
+        sums: &mut Self::Sums,
+        w: &F::Tile,
+        sw: &Scales,
+        [x, _]: [&X; FEW_PANELS],
+    ) {
+        let q = std::array::from_fn(|t| &x.q[LANE + t]);
+        let dots = if F::FITS_16_BITS {
+            let first = std::array::from_fn(|t| F::first_dot(x.offset[LANE + t]));
+            small_dots::<F, T>(self, w, q, first)
+        } else {
+            let [a, b] = byte_dots::<F, T, 0>(self, w, q);
+            let [c, d] = byte_dots::<F, T, 2>(self, w, q);
+            [a, b, c, d]
+        };
+        let [sw0, sw1] = self.load_f16(sw, 0);
+        let [sw2, sw3] = self.load_f16(sw, 16);
+        for (i, (dots, sw)) in dots.into_iter().zip([sw0, sw1, sw2, sw3]).enumerate() {
+            for (t, dot) in dots.into_iter().enumerate() {
+                let scale = self.multiply_by(sw, x.scale[LANE + t]);
+                sums[t][i] = self.mul_add(self.to_f32(dot), scale, sums[t][i]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, sums: Self::Sums, to: &mut [[f32; TILE_ROWS]; T]) {
+        for (sums, to) in sums.into_iter().zip(to) {
+            store_rows(self, sums, to);
+        }
+    }
+}
+
+/// Quads of some tokens' activations, each in all lanes: those of octet `OCTET`.
+#[inline(always)]
+fn octet_quads<const T: usize, const OCTET: usize>(
+    s: Neon,
+    x: [&[i8; GROUP]; T],
+) -> [[int8x16_t; 2]; T] {
+    x.map(|x| {
+        let x = s.load_i8(x, OCTET / 2 * 16);
+        if OCTET.is_multiple_of(2) {
+            [s.broadcast_quad::<0>(x), s.broadcast_quad::<1>(x)]
+        } else {
+            [s.broadcast_quad::<2>(x), s.broadcast_quad::<3>(x)]
+        }
+    })
+}
+
+/// The dots of a group, those of 4 rows after the others.
+#[inline(always)]
+fn small_dots<F: BlockFormat, const T: usize>(
+    s: Neon,
+    w: &F::Tile,
+    x: [&[i8; GROUP]; T],
+    first: [i32; T],
+) -> [[int32x4_t; T]; 4] {
+    let mut halves = [[[s.splat_i16(0); 2]; 4]; T];
+    add_small_octet::<F, T, 0>(s, &mut halves, w, x);
+    add_small_octet::<F, T, 1>(s, &mut halves, w, x);
+    add_small_octet::<F, T, 2>(s, &mut halves, w, x);
+    add_small_octet::<F, T, 3>(s, &mut halves, w, x);
+    std::array::from_fn(|i| {
+        std::array::from_fn(|t| {
+            let [a, b] = halves[t][i];
+            s.add_widened_neighbours(s.splat_i32(first[t]), s.add_neighbours_i16(a, b))
+        })
+    })
+}
+
+/// Adds the products of octet `OCTET` in 16 bits.
+#[inline(always)]
+fn add_small_octet<F: BlockFormat, const T: usize, const OCTET: usize>(
+    s: Neon,
+    halves: &mut [[[int16x8_t; 2]; 4]; T],
+    w: &F::Tile,
+    x: [&[i8; GROUP]; T],
+) {
+    let x = octet_quads::<T, OCTET>(s, x);
+    for i in 0..4 {
+        let [a, b] = F::neon_octet(s, w, OCTET, i);
+        for (halves, [xa, xb]) in halves.iter_mut().zip(x) {
+            let [first, last] = halves[i];
+            halves[i] = if OCTET == 0 {
+                [
+                    s.multiply_add_first(s.multiply_first(a, xa), b, xb),
+                    s.multiply_add_last(s.multiply_last(a, xa), b, xb),
+                ]
+            } else {
+                [
+                    s.multiply_add_first(s.multiply_add_first(first, a, xa), b, xb),
+                    s.multiply_add_last(s.multiply_add_last(last, a, xa), b, xb),
+                ]
+            };
+        }
+    }
+}
+
+/// The dots of a group and of rows `4 I` on, 4 and 4 of them.
+#[inline(always)]
+fn byte_dots<F: BlockFormat, const T: usize, const I: usize>(
+    s: Neon,
+    w: &F::Tile,
+    x: [&[i8; GROUP]; T],
+) -> [[int32x4_t; T]; 2] {
+    let mut sums = [[[s.splat_i32(0); 2]; T]; 2];
+    add_byte_octet::<F, T, I, 0>(s, &mut sums, w, x);
+    add_byte_octet::<F, T, I, 1>(s, &mut sums, w, x);
+    add_byte_octet::<F, T, I, 2>(s, &mut sums, w, x);
+    add_byte_octet::<F, T, I, 3>(s, &mut sums, w, x);
+    sums.map(|sums| sums.map(|[a, b]| s.add_neighbours_i32(a, b)))
+}
+
+/// Adds the products of octet `OCTET`, those of two quads in 16 bits and then in 32.
+#[inline(always)]
+fn add_byte_octet<F: BlockFormat, const T: usize, const I: usize, const OCTET: usize>(
+    s: Neon,
+    sums: &mut [[[int32x4_t; 2]; T]; 2],
+    w: &F::Tile,
+    x: [&[i8; GROUP]; T],
+) {
+    let x = octet_quads::<T, OCTET>(s, x);
+    for (i, sums) in sums.iter_mut().enumerate() {
+        let [a, b] = F::neon_octet(s, w, OCTET, I + i);
+        for ([first, last], [xa, xb]) in sums.iter_mut().zip(x) {
+            let products = [
+                s.multiply_add_first(s.multiply_first(a, xa), b, xb),
+                s.multiply_add_last(s.multiply_last(a, xa), b, xb),
+            ];
+            if OCTET == 0 {
+                *first = s.widen_neighbours(products[0]);
+                *last = s.widen_neighbours(products[1]);
+            } else {
+                *first = s.add_widened_neighbours(*first, products[0]);
+                *last = s.add_widened_neighbours(*last, products[1]);
+            }
         }
     }
 }

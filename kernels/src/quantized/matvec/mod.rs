@@ -49,9 +49,9 @@ pub fn matvec_within(pool: &Pool, w: Quantized, x: &Q8Activations, bounds: Bound
         "instruction set, tokens and columns of x"
     );
     assert_eq!(y.len(), w.rows(), "one output a row");
-    pool.for_each_stretch_mut(y, TILE_ROWS, task_tiles(w), &|row, y| {
-        multiply_tiles(w, x, row, y);
-        bounds.clamp(x.isa, y);
+    pool.for_each_stretch_mut(y, w.rows(), TILE_ROWS, task_tiles(w), &|row, y| {
+        multiply_tiles(w, x, row, y.row_mut(0));
+        bounds.clamp_tile(x.isa, y);
     });
 }
 

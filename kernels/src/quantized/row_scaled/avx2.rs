@@ -41,6 +41,24 @@ impl Products for Avx2 {
             }
         }
     }
+
+    const FEW: usize = 4;
+
+    #[inline(always)]
+    fn few<F: Integers>(
+        self,
+        w: &[F::Tile],
+        [x, _]: [&[Four]; 2],
+        _: usize,
+        sums: &mut [[i32; TILE_ROWS]],
+    ) {
+        match sums.len() {
+            1 => few::<F, 1>(self, w, x, sums),
+            2 => few::<F, 2>(self, w, x, sums),
+            3 => few::<F, 3>(self, w, x, sums),
+            _ => few::<F, 4>(self, w, x, sums),
+        }
+    }
 }
 
 #[inline(always)]
@@ -160,4 +178,79 @@ fn bytes_four(s: Avx2, w: &[Unpacked], x: &[Four], half: usize, sums: &mut Sums)
 #[inline(always)]
 pub(super) fn place(quad: usize, token: usize) -> usize {
     quad / 4 * 64 + token * 16 + quad % 4 * 4
+}
+
+#[inline(always)]
+fn few<F: Integers, const T: usize>(
+    s: Avx2,
+    w: &[F::Tile],
+    x: &[Four],
+    sums: &mut [[i32; TILE_ROWS]],
+) {
+    let Some(sums) = sums.as_mut_array::<T>() else {
+        return;
+    };
+    if F::GROUPS_IN_16_BITS > 0 {
+        small_few::<F, T>(s, w, x, sums);
+    } else {
+        bytes_few::<F, T>(s, w, x, sums);
+    }
+}
+
+#[inline(always)]
+fn small_few<F: Integers, const T: usize>(
+    s: Avx2,
+    w: &[F::Tile],
+    x: &[Four],
+    sums: &mut [[i32; TILE_ROWS]; T],
+) {
+    let mut dots = sums
+        .each_ref()
+        .map(|sums| [s.load_i32(sums, 0), s.load_i32(sums, 8)]);
+    for (w, x) in w.iter().zip(x) {
+        for half in 0..2 {
+            let mut pairs = [s.splat_i32(0); T];
+            for octet in 0..GROUP / 8 {
+                for (quad, w) in (2 * octet..).zip(F::avx2_octet(s, w, octet, half)) {
+                    for (t, pairs) in pairs.iter_mut().enumerate() {
+                        let x = s.broadcast_i8x4(x, place(quad, t));
+                        *pairs = s.add_i16(*pairs, s.multiply_u8_i8(w, x));
+                    }
+                }
+            }
+            for (dots, pairs) in dots.iter_mut().zip(pairs) {
+                dots[half] = s.add_i32(dots[half], s.multiply_i16(pairs, s.splat_i16(1)));
+            }
+        }
+    }
+    for (dots, sums) in dots.into_iter().zip(sums) {
+        s.store_i32(dots[0], sums, 0);
+        s.store_i32(dots[1], sums, 8);
+    }
+}
+
+#[inline(always)]
+fn bytes_few<F: Integers, const T: usize>(
+    s: Avx2,
+    w: &[F::Tile],
+    x: &[Four],
+    sums: &mut [[i32; TILE_ROWS]; T],
+) {
+    for half in 0..2 {
+        let mut pairs = [[s.splat_i32(0); 2]; T];
+        for (w, x) in w.iter().zip(x) {
+            for octet in 0..GROUP / 8 {
+                for (quad, w) in (2 * octet..).zip(F::avx2_octet(s, w, octet, half)) {
+                    let w = s.widen_bytes(w);
+                    for (t, pairs) in pairs.iter_mut().enumerate() {
+                        let x = s.widen_bytes(s.broadcast_i8x4(x, place(quad, t)))[0];
+                        add_products(s, pairs, w, x);
+                    }
+                }
+            }
+        }
+        for (pairs, sums) in pairs.into_iter().zip(&mut *sums) {
+            add_pairs(s, pairs, sums, half);
+        }
+    }
 }

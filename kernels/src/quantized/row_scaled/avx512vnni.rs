@@ -69,4 +69,52 @@ impl Products for Avx512Vnni {
             self.store_i32(self.add_i32(first, second), sums);
         }
     }
+
+    const FEW: usize = 8;
+
+    #[inline(always)]
+    fn few<F: Integers>(
+        self,
+        w: &[F::Tile],
+        x: [&[Four]; 2],
+        _: usize,
+        sums: &mut [[i32; TILE_ROWS]],
+    ) {
+        match sums.len() {
+            2 => few::<F, 2>(self, w, x, sums),
+            3 => few::<F, 3>(self, w, x, sums),
+            4 => few::<F, 4>(self, w, x, sums),
+            5 => few::<F, 5>(self, w, x, sums),
+            6 => few::<F, 6>(self, w, x, sums),
+            7 => few::<F, 7>(self, w, x, sums),
+            _ => few::<F, 8>(self, w, x, sums),
+        }
+    }
+}
+
+#[inline(always)]
+fn few<F: Integers, const T: usize>(
+    s: Avx512Vnni,
+    w: &[F::Tile],
+    x: [&[Four]; 2],
+    sums: &mut [[i32; TILE_ROWS]],
+) {
+    let Some(sums) = sums.as_mut_array::<T>() else {
+        return;
+    };
+    let mut dots = [[s.splat_i32(0); 2]; T];
+    for ((w, x0), x1) in w.iter().zip(x[0]).zip(x[1]) {
+        for octet in 0..GROUP / 8 {
+            let [a, b] = unsigned::octet::<F>(s, w, octet);
+            for (t, dots) in dots.iter_mut().enumerate() {
+                let x = [x0, x1][t / PANEL];
+                let xa = s.broadcast_i8x4(x, place(2 * octet, t % PANEL));
+                let xb = s.broadcast_i8x4(x, place(2 * octet + 1, t % PANEL));
+                *dots = [s.dot_u8_i8(dots[0], a, xa), s.dot_u8_i8(dots[1], b, xb)];
+            }
+        }
+    }
+    for ([a, b], sums) in dots.into_iter().zip(sums) {
+        s.store_i32(s.add_i32(s.load_i32(sums), s.add_i32(a, b)), sums);
+    }
 }

@@ -57,6 +57,65 @@ impl Products for Dotprod {
             store(s, dots, sums);
         }
     }
+
+    const FEW: usize = 4;
+
+    #[inline(always)]
+    fn few<F: Integers>(
+        self,
+        w: &[F::Tile],
+        [x, _]: [&[Four]; 2],
+        _: usize,
+        sums: &mut [[i32; TILE_ROWS]],
+    ) {
+        match sums.len() {
+            1 => few::<F, 1>(self, w, x, sums),
+            2 => few::<F, 2>(self, w, x, sums),
+            3 => few::<F, 3>(self, w, x, sums),
+            _ => few::<F, 4>(self, w, x, sums),
+        }
+    }
+}
+
+#[inline(always)]
+fn few<F: Integers, const T: usize>(
+    s: Dotprod,
+    w: &[F::Tile],
+    x: &[Four],
+    sums: &mut [[i32; TILE_ROWS]],
+) {
+    let Some(sums) = sums.as_mut_array::<T>() else {
+        return;
+    };
+    let mut dots = sums.each_ref().map(|sums| load(s.neon(), sums));
+    for (w, x) in w.iter().zip(x) {
+        let first = std::array::from_fn(|t| s.neon().load_i8(x, 16 * t));
+        add_few::<F, T, 0, 1>(s, &mut dots, w, 0, first);
+        add_few::<F, T, 2, 3>(s, &mut dots, w, 1, first);
+        let last = std::array::from_fn(|t| s.neon().load_i8(x, 64 + 16 * t));
+        add_few::<F, T, 0, 1>(s, &mut dots, w, 2, last);
+        add_few::<F, T, 2, 3>(s, &mut dots, w, 3, last);
+    }
+    for (dots, sums) in dots.into_iter().zip(sums) {
+        store(s.neon(), dots, sums);
+    }
+}
+
+/// Adds the products of an octet with quads `A` and `B` of each token.
+#[inline(always)]
+fn add_few<F: Integers, const T: usize, const A: i32, const B: i32>(
+    s: Dotprod,
+    dots: &mut [[int32x4_t; 4]; T],
+    w: &F::Tile,
+    octet: usize,
+    x: [int8x16_t; T],
+) {
+    for i in 0..4 {
+        let [a, b] = F::neon_octet(s.neon(), w, octet, i);
+        for (dots, x) in dots.iter_mut().zip(x) {
+            dots[i] = s.sdot_lane::<B>(s.sdot_lane::<A>(dots[i], a, x), b, x);
+        }
+    }
 }
 
 /// Adds the products of an octet with quads `A` and `B` of `x`, each to sums of its own.

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use super::activations::{Four, One};
 use super::tiles::{Products, Sums, Unpacked};
-use crate::quant::{GROUP, Integers, TILE_ROWS};
+use crate::quant::{GROUP, Integers, PANEL, TILE_ROWS};
 use crate::simd::integer::I8mm;
 
 impl Products for I8mm {
@@ -44,18 +44,74 @@ impl Products for I8mm {
             add_octet(self, &mut dots[0], walk.w_four_a(), [c, d]);
             add_octet(self, &mut dots[1], walk.w_four_b(), [c, d]);
         }
-        for (i, [a, b]) in dots.as_flattened().as_chunks().0.iter().enumerate() {
-            for t in 0..2 {
-                for (token, dots) in [
-                    (2 * t, s.even_i32(a[t], b[t])),
-                    (2 * t + 1, s.odd_i32(a[t], b[t])),
-                ] {
-                    let sum = s.add_i32(s.load_i32(&sums[token], 4 * i), dots);
-                    s.store_i32(sum, &mut sums[token], 4 * i);
+        add_sums(self, dots.as_flattened(), sums);
+    }
+
+    const FEW: usize = 4;
+
+    #[inline(always)]
+    fn few<F: Integers>(
+        self,
+        w: &[F::Tile],
+        [x, _]: [&[Four]; 2],
+        _: usize,
+        sums: &mut [[i32; TILE_ROWS]],
+    ) {
+        let mut four = [[0; TILE_ROWS]; PANEL];
+        let dots = if sums.len() > 2 {
+            few::<F, 2>(self, w, x)
+        } else {
+            few::<F, 1>(self, w, x)
+        };
+        add_sums(self, &dots, &mut four);
+        for (sums, more) in sums.iter_mut().zip(four) {
+            for (sum, more) in sums.iter_mut().zip(more) {
+                *sum += more;
+            }
+        }
+    }
+}
+
+/// Adds sums `[pair of rows][pair of tokens]`.
+#[inline(always)]
+fn add_sums(s: I8mm, dots: &[[int32x4_t; 2]], sums: &mut Sums) {
+    let s = s.neon();
+    for (i, [a, b]) in dots.as_chunks().0.iter().enumerate() {
+        for t in 0..2 {
+            for (token, dots) in [
+                (2 * t, s.even_i32(a[t], b[t])),
+                (2 * t + 1, s.odd_i32(a[t], b[t])),
+            ] {
+                let sum = s.add_i32(s.load_i32(&sums[token], 4 * i), dots);
+                s.store_i32(sum, &mut sums[token], 4 * i);
+            }
+        }
+    }
+}
+
+/// The dots of `PAIRS` pairs of tokens.
+#[inline(always)]
+fn few<F: Integers, const PAIRS: usize>(s: I8mm, w: &[F::Tile], x: &[Four]) -> [[int32x4_t; 2]; 8] {
+    let mut dots = [[s.neon().splat_i32(0); 2]; 8];
+    for (w, x) in w.iter().zip(x) {
+        for octet in 0..GROUP / 8 {
+            let x: [int8x16_t; PAIRS] =
+                std::array::from_fn(|p| s.neon().load_i8(x, octet * 32 + p * 16));
+            for i in 0..4 {
+                let [a, b] = F::neon_octet(s.neon(), w, octet, i);
+                let w = [
+                    s.neon().zip_first_quads(a, b),
+                    s.neon().zip_last_quads(a, b),
+                ];
+                for (dots, w) in dots[2 * i..].iter_mut().zip(w) {
+                    for (dot, x) in dots.iter_mut().zip(x) {
+                        *dot = s.smmla(*dot, w, x);
+                    }
                 }
             }
         }
     }
+    dots
 }
 
 /// Adds the products of 8 k: four pairs of rows, two of tokens, each `[row % 2][token % 2]`.

@@ -28,7 +28,7 @@ mod tiles;
 use std::cell::Cell;
 
 use self::activations::{Activations, with_activations};
-use self::tiles::{BATCH_TOKENS, Tiles};
+use self::tiles::{BATCH_TOKENS, FEW_TOKENS, Tiles};
 use super::matvec::TASK_BYTES;
 use crate::clip::{Bounds, Clip, with_clamped};
 use crate::dot_tile::DotTile;
@@ -156,7 +156,7 @@ fn with_input(
     });
 }
 
-/// Calls `f(token, row, tile)` for tiles of `y` `[tokens, rows]`, each a task: whole tiles of rows, with one token in stretches, and
+/// Calls `f(token, row, tile)` for tiles of `y` `[tokens, rows]`, each a task: whole tiles of rows, with few tokens in stretches, and
 /// batches of whole panels of tokens whose activations stay in a second-level cache.
 fn for_each_task(
     pool: &Pool,
@@ -168,14 +168,11 @@ fn for_each_task(
     if y.is_empty() {
         return;
     }
-    if tokens == 1 {
+    if tokens <= FEW_TOKENS {
         let (integers, scales) = w.unit_lengths();
         let tile_bytes = (integers + scales) * TILE_ROWS / w.format().unit_rows();
         let least = (TASK_BYTES / tile_bytes.max(1)).max(1);
-        return pool.for_each_stretch_mut(y, TILE_ROWS, least, &|row, y| {
-            let rows = y.len();
-            f(0, row, &mut TileMut::new(y, rows));
-        });
+        return pool.for_each_stretch_mut(y, w.rows(), TILE_ROWS, least, &|row, y| f(0, row, y));
     }
     let tiles = w.rows().div_ceil(TILE_ROWS);
     let even = tiles / (pool.threads() * TASKS_PER_THREAD);

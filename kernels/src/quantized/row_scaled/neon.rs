@@ -34,6 +34,24 @@ impl Products for Neon {
             bytes_two::<2>(self, w, x, [c, d]);
         }
     }
+
+    const FEW: usize = 2;
+
+    #[inline(always)]
+    fn few<F: Integers>(
+        self,
+        w: &[F::Tile],
+        [x, _]: [&[Four]; 2],
+        lane: usize,
+        sums: &mut [[i32; TILE_ROWS]],
+    ) {
+        match (sums.len(), lane) {
+            (1, 0) => few::<F, 1, 0>(self, w, x, sums),
+            (1, _) => few::<F, 1, 2>(self, w, x, sums),
+            (_, 0) => few::<F, 2, 0>(self, w, x, sums),
+            _ => few::<F, 2, 2>(self, w, x, sums),
+        }
+    }
 }
 
 /// As they are stored, `[k / 4][row][k % 4]`.
@@ -241,5 +259,105 @@ pub(super) fn load(s: Neon, from: &[i32; TILE_ROWS]) -> [int32x4_t; 4] {
 pub(super) fn store(s: Neon, dots: [int32x4_t; 4], to: &mut [i32; TILE_ROWS]) {
     for (i, dot) in dots.into_iter().enumerate() {
         s.store_i32(dot, to, 4 * i);
+    }
+}
+
+/// Adds the dots of `T` tokens from lane `LANE` of a panel on.
+#[inline(always)]
+fn few<F: Integers, const T: usize, const LANE: usize>(
+    s: Neon,
+    w: &[F::Tile],
+    x: &[Four],
+    sums: &mut [[i32; TILE_ROWS]],
+) {
+    let Some(sums) = sums.as_mut_array::<T>() else {
+        return;
+    };
+    let mut dots = sums.each_ref().map(|sums| load(s, sums));
+    if F::GROUPS_IN_16_BITS > 0 {
+        let at_a_time = F::GROUPS_IN_16_BITS;
+        for (w, x) in w.chunks(at_a_time).zip(x.chunks(at_a_time)) {
+            let mut halves = [[[s.splat_i16(0); 2]; 4]; T];
+            for (w, x) in w.iter().zip(x) {
+                add_small::<F, T, LANE, 0>(s, &mut halves, w, x);
+                add_small::<F, T, LANE, 1>(s, &mut halves, w, x);
+                add_small::<F, T, LANE, 2>(s, &mut halves, w, x);
+                add_small::<F, T, LANE, 3>(s, &mut halves, w, x);
+            }
+            for (dots, halves) in dots.iter_mut().zip(halves) {
+                fold(s, dots, halves);
+            }
+        }
+    } else {
+        let mut pairs = [[[s.splat_i32(0); 2]; 4]; T];
+        for (w, x) in w.iter().zip(x) {
+            add_large::<F, T, LANE, 0>(s, &mut pairs, w, x);
+            add_large::<F, T, LANE, 1>(s, &mut pairs, w, x);
+            add_large::<F, T, LANE, 2>(s, &mut pairs, w, x);
+            add_large::<F, T, LANE, 3>(s, &mut pairs, w, x);
+        }
+        for (dots, pairs) in dots.iter_mut().zip(pairs) {
+            for (dot, sum) in dots.iter_mut().zip(add_neighbours(s, pairs)) {
+                *dot = s.add_i32(*dot, sum);
+            }
+        }
+    }
+    for (dots, sums) in dots.into_iter().zip(sums) {
+        store(s, dots, sums);
+    }
+}
+
+/// The quads of octet `OCTET` of tokens from lane `LANE` of a panel on, each in all lanes.
+#[inline(always)]
+fn octet_quads<const T: usize, const LANE: usize, const OCTET: usize>(
+    s: Neon,
+    x: &Four,
+) -> [[int8x16_t; 2]; T] {
+    std::array::from_fn(|t| {
+        let x = s.load_i8(x, OCTET / 2 * 64 + (LANE + t) * 16);
+        if OCTET.is_multiple_of(2) {
+            [s.broadcast_quad::<0>(x), s.broadcast_quad::<1>(x)]
+        } else {
+            [s.broadcast_quad::<2>(x), s.broadcast_quad::<3>(x)]
+        }
+    })
+}
+
+/// Adds the products of octet `OCTET` in 16 bits.
+#[inline(always)]
+fn add_small<F: Integers, const T: usize, const LANE: usize, const OCTET: usize>(
+    s: Neon,
+    halves: &mut [[Halves; 4]; T],
+    w: &F::Tile,
+    x: &Four,
+) {
+    let x = octet_quads::<T, LANE, OCTET>(s, x);
+    for i in 0..4 {
+        let [a, b] = F::neon_octet(s, w, OCTET, i);
+        for (halves, [xa, xb]) in halves.iter_mut().zip(x) {
+            let [first, last] = halves[i];
+            halves[i] = [
+                s.multiply_add_first(s.multiply_add_first(first, a, xa), b, xb),
+                s.multiply_add_last(s.multiply_add_last(last, a, xa), b, xb),
+            ];
+        }
+    }
+}
+
+/// Adds the products of octet `OCTET` in 32 bits.
+#[inline(always)]
+fn add_large<F: Integers, const T: usize, const LANE: usize, const OCTET: usize>(
+    s: Neon,
+    pairs: &mut [[Pairs; 4]; T],
+    w: &F::Tile,
+    x: &Four,
+) {
+    let x = octet_quads::<T, LANE, OCTET>(s, x);
+    for i in 0..4 {
+        let [a, b] = F::neon_octet(s, w, OCTET, i);
+        for (pairs, [xa, xb]) in pairs.iter_mut().zip(x) {
+            add_products(s, &mut pairs[i], a, xa);
+            add_products(s, &mut pairs[i], b, xb);
+        }
     }
 }

@@ -36,7 +36,23 @@ pub(super) trait Products: Copy {
     fn unpack<F: Integers>(self, from: &F::Tile, to: &mut Unpacked);
     /// Adds the dots of unpacked groups with the same groups of one panel.
     fn four<F: Integers>(self, w: &[Unpacked], x: &[Four], sums: &mut Sums);
+    /// Tokens that [`Products::few`] takes at a time.
+    const FEW: usize;
+    /// Adds the dots of groups as they are stored with the same groups of as many tokens as there are `sums`, from lane `lane` of the first
+    /// panel on.
+    fn few<F: Integers>(
+        self,
+        w: &[F::Tile],
+        x: [&[Four]; 2],
+        lane: usize,
+        sums: &mut [[i32; TILE_ROWS]],
+    );
 }
+
+/// Tokens that are few, as those of an answer that are looked at together: two panels. A tile is unpacked into registers as it comes.
+pub(super) const FEW_TOKENS: usize = 2 * PANEL;
+/// Groups of a tile that are taken through some tokens before the next ones, where not all go at once.
+const FEW_GROUPS: usize = 8;
 
 /// Unpacked groups, for aligned loads.
 #[repr(align(64))]
@@ -45,10 +61,12 @@ struct Block([Unpacked; BLOCK]);
 impl Tiles<'_, '_, '_> {
     #[inline(always)]
     pub(super) fn each(self, s: impl Products) {
-        with_integers!(self.w.format(), F => if self.x.single().is_empty() {
-            self.each_panel::<F, _>(s);
-        } else {
+        with_integers!(self.w.format(), F => if !self.x.single().is_empty() {
             self.each_tile::<F, _>(s);
+        } else if self.y.rows() <= FEW_TOKENS {
+            self.each_few::<F, _>(s);
+        } else {
+            self.each_panel::<F, _>(s);
         });
     }
 
@@ -61,6 +79,37 @@ impl Tiles<'_, '_, '_> {
             let (integers, scales) = self.w.unit(tile);
             let dots = s.one::<F>(Bytes::cut(integers), x);
             finish::<F, P>(self.x, 0, scales, dots, y);
+        }
+    }
+
+    /// Few tokens: tile after tile as it is stored.
+    #[inline(always)]
+    fn each_few<F: Integers, P: Products>(self, s: P) {
+        let tokens = self.y.rows();
+        let first_panel = self.token / PANEL;
+        let panels = [0, tokens.div_ceil(PANEL) - 1].map(|panel| self.x.panel(first_panel + panel));
+        for (tile, row) in (0..self.y.cols()).step_by(TILE_ROWS).enumerate() {
+            let rows = row..self.y.cols().min(row + TILE_ROWS);
+            let (integers, scales) = self.w.unit(self.first + tile);
+            let integers = F::Tile::cut(integers);
+            let at_once = if tokens > P::FEW {
+                FEW_GROUPS
+            } else {
+                integers.len().max(1)
+            };
+            let mut sums = [[0; TILE_ROWS]; FEW_TOKENS];
+            for (at, integers) in integers.chunks(at_once).enumerate() {
+                let x = panels.map(|x| &x[at * at_once..][..integers.len()]);
+                for (i, sums) in sums[..tokens].chunks_mut(P::FEW).enumerate() {
+                    let token = i * P::FEW;
+                    let x = if token < PANEL { x } else { [x[1]; 2] };
+                    s.few::<F>(integers, x, token % PANEL, sums);
+                }
+            }
+            for (token, dots) in sums[..tokens].iter().enumerate() {
+                let y = &mut self.y.row_mut(token)[rows.clone()];
+                finish::<F, P>(self.x, self.token + token, scales, *dots, y);
+            }
         }
     }
 

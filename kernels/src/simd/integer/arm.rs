@@ -90,6 +90,8 @@ impl Neon {
         /// Every lane `x`.
         fn splat_i16(x: i16) -> int16x8_t = vdupq_n_s16(x);
         /// Every lane `x`.
+        fn splat_i8(x: i8) -> int8x16_t = vdupq_n_s8(x);
+        /// Every lane `x`.
         fn splat_i32(x: i32) -> int32x4_t = vdupq_n_s32(x);
         /// `x` and three zeros.
         fn one_lane_i32(x: i32) -> int32x4_t = vsetq_lane_s32::<0>(x, vdupq_n_s32(0));
@@ -187,6 +189,13 @@ impl Neon {
                 3,
             )
         }
+    }
+
+    /// Lane `LANE` in all lanes.
+    #[inline(always)]
+    pub(crate) fn broadcast_i32<const LANE: i32>(self, v: int32x4_t) -> int32x4_t {
+        // SAFETY: the token proves NEON; registers only.
+        unsafe { vdupq_laneq_s32::<LANE>(v) }
     }
 
     /// Quad `LANE` of bytes in all lanes.
