@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod features;
+pub mod fleet;
 pub mod frigate;
 pub mod guard;
 pub mod hub;

@@ -58,6 +58,7 @@ if command -v dpkg-query >/dev/null; then
         pkg-config libasound2-dev # ALSA
         libclang-dev # reads the kernel's V4L2 header while the crate v4l is built
         mosquitto mosquitto-clients # the broker that the demo and the tests start for themselves
+        nats-server # the server that joins the boards of a fleet, for the tests
         dbus libglib2.0-bin # the bus that they start, and one of its callers
         python3 # plays the demo
     )

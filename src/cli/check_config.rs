@@ -29,7 +29,7 @@ impl CheckConfig {
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         writeln!(
             output::out(),
-            "{}: good: {}, {}, {}; mqtt {}, dbus {}, http {}",
+            "{}: good: {}, {}, {}; mqtt {}, dbus {}, http {}, fleet {}",
             self.config.display(),
             plural(config.microphone.len(), "microphone"),
             plural(config.camera.len(), "camera"),
@@ -46,6 +46,11 @@ impl CheckConfig {
             },
             if config.http.enabled {
                 config.http.url()
+            } else {
+                "off".to_owned()
+            },
+            if config.fleet.enabled {
+                format!("{} as {}", config.fleet.url, config.fleet.role.name())
             } else {
                 "off".to_owned()
             },

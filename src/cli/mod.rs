@@ -12,6 +12,7 @@ mod doctor;
 mod eval;
 mod failure;
 mod flash;
+mod fleet;
 mod inspect;
 mod interrupt;
 mod listen;
@@ -60,6 +61,7 @@ enum Command {
     Chat(chat::Chat),
     CheckConfig(check_config::CheckConfig),
     Eval(eval::Eval),
+    Fleet(fleet::Fleet),
     Inspect(inspect::Inspect),
     Listen(listen::Listen),
     Models(models::Models),
@@ -127,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Chat(command) => command.run(of_command),
         Command::CheckConfig(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Fleet(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Listen(command) => command.run(),
         Command::Models(command) => command.run(),

@@ -14,6 +14,7 @@ use crate::capture::options::{self, CameraOptions, MicrophoneOptions};
 use crate::features::audio_file::AudioLimits;
 use crate::features::image::ImageLimits;
 use crate::features::speech_check::SpeechOptions;
+use crate::fleet::FleetOptions;
 use crate::frigate::FrigateOptions;
 use crate::guard::secret::without_secrets;
 use crate::model::grammar::GrammarLimits;
@@ -76,6 +77,8 @@ pub struct Config {
     pub wyoming: WyomingOptions,
     /// Clients of OpenAI's and Ollama's protocols, and the page.
     pub http: HttpServerOptions,
+    /// Other boards that share the work.
+    pub fleet: FleetOptions,
     /// What waits, and for how long.
     pub queue: Queue,
     /// When less is done.
@@ -182,6 +185,7 @@ impl Config {
         config.wyoming.check().map_err(bad)?;
         config.http.check().map_err(bad)?;
         config.mqtt.check().map_err(bad)?;
+        config.fleet.check().map_err(bad)?;
         Ok(config)
     }
 }

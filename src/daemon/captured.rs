@@ -38,7 +38,7 @@ impl Daemon {
             }
             MicrophoneEvent::SpeechStarted(sound) => {
                 // At the onset, so that it overlaps with the speaking even while the worker is busy.
-                self.loaded.residency.prefetch(Group::Audio);
+                self.loaded.prefetch(Group::Audio);
                 let job_id = Ulid::generate().to_string();
                 microphone.utterance = Some(job_id.clone());
                 self.doors.publish(&Report::Speech {
@@ -103,7 +103,7 @@ impl Daemon {
             CameraEvent::MotionStarted(_) => {
                 camera.moving = true;
                 if !self.monitor.degraded().is_degraded() {
-                    self.loaded.residency.prefetch(Group::Vision);
+                    self.loaded.prefetch(Group::Vision);
                 }
                 self.doors.publish(&Report::Motion { id, moving: true });
             }

@@ -7,7 +7,7 @@ use super::demands::{check_cameras, check_slices};
 use crate::config::Config;
 use crate::media::CaptureEvent;
 use crate::pipeline::{
-    EarlierAnswers, Engine, EngineError, GroupMemory, GuessCounts, PictureSpec, Residency,
+    EarlierAnswers, Engine, EngineError, Group, GroupMemory, GuessCounts, PictureSpec, Residency,
     RowCounts,
 };
 use crate::report::{JobUpdate, ModelCard, Report, Request};
@@ -55,6 +55,8 @@ pub(super) enum WorkerNote {
     AnswersEarly,
     /// Somebody went on: such an answer is thrown away.
     ThrewAway,
+    /// A picture that waited at the fleet has been replaced by a newer one.
+    Replaced,
 }
 
 /// What is known of the model once it is open.
@@ -74,8 +76,8 @@ pub(super) struct Loaded {
     pub(super) threads: usize,
     /// Memory of each parameter group at the start.
     pub(super) memory: Vec<GroupMemory>,
-    /// To begin to read a tower while the worker is busy.
-    pub(super) residency: Arc<Residency>,
+    /// To begin to read a tower while the worker is busy; absent where other boards have the models.
+    pub(super) residency: Option<Arc<Residency>>,
     /// To have forgotten what a microphone or camera was answered.
     pub(super) earlier: EarlierAnswers,
 }
@@ -83,10 +85,42 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Whether the model does what a configuration asks of it.
     pub(super) fn check(&self, config: &Config) -> Result<(), DaemonError> {
+        if self.residency.is_none() {
+            return Ok(()); // what other boards have shows when they are asked
+        }
         check_slices(&config.matformer, &self.slices)?;
         match &self.pictures {
             Some(pictures) => check_cameras(&config.camera, pictures),
             None => Ok(()),
+        }
+    }
+
+    /// Begins to read a tower that will be needed.
+    pub(super) fn prefetch(&self, group: Group) {
+        if let Some(residency) = &self.residency {
+            residency.prefetch(group);
+        }
+    }
+
+    /// Of a board that has no model: other boards of the fleet do its work.
+    pub(super) fn elsewhere() -> Loaded {
+        const NAME: &str = "fleet";
+        Loaded {
+            model: NAME.to_owned(),
+            card: Arc::new(ModelCard {
+                name: NAME.to_owned(),
+                sees: true,
+                hears: true,
+                ..ModelCard::default()
+            }),
+            quantisation: "of other boards".to_owned(),
+            slices: Vec::new(),
+            pictures: None,
+            isa: String::new(),
+            threads: 0,
+            memory: Vec::new(),
+            residency: None,
+            earlier: EarlierAnswers::default(),
         }
     }
 
@@ -109,7 +143,7 @@ impl Loaded {
             isa: engine.isa_name(),
             threads: engine.threads(),
             memory: engine.memory(),
-            residency: Arc::clone(engine.residency()),
+            residency: Some(Arc::clone(engine.residency())),
             earlier: engine.earlier_answers(),
         }
     }

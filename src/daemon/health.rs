@@ -146,13 +146,17 @@ impl Daemon {
     }
 
     pub(super) fn health(&self, state: &str) -> crate::report::Health {
-        self.record.health(
+        let health = self.record.health(
             &self.options.board_root,
             state,
             &self.monitor.degraded,
             self.queue.len(),
             self.doors.mqtt_health(),
-        )
+        );
+        crate::report::Health {
+            fleet: self.fleet.health(),
+            ..health
+        }
     }
 
     /// Every state that stays: for the start, and for a bus that came back.

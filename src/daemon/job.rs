@@ -192,6 +192,9 @@ impl Job {
                 // A camera is asked by somebody who looks at the page.
                 (Some(asker), Work::Caption(_)) if asker.origin == Origin::Http => Rank::Request,
                 (Some(asker), _) if asker.origin == Origin::Http => Rank::Guest,
+                (Some(asker), _) if asker.origin == (Origin::Fleet { unasked: true }) => {
+                    Rank::Caption
+                }
                 (Some(_), _) => Rank::Request,
             })),
         }
@@ -217,6 +220,23 @@ impl Job {
         match &self.work {
             Work::Ask(ask) => ask.conversation.as_deref(),
             _ => None,
+        }
+    }
+
+    /// Whether another board may do it: what came from there stays, and so does what the worker has begun to hear.
+    pub(super) fn may_go(&self, has_model: bool) -> bool {
+        let is_from_there = |asker: &Header| matches!(asker.origin, Origin::Fleet { .. });
+        if self.asker.as_ref().is_some_and(is_from_there) {
+            return false;
+        }
+        match &self.work {
+            Work::Utterance(utterance) => {
+                utterance.heard.is_none() && !utterance.sound.state().1.is_open()
+            }
+            // A conversation goes on where its keys and values are.
+            Work::Ask(ask) => !has_model || ask.conversation.is_none(),
+            Work::Chat(_) | Work::Recognize { .. } => !has_model,
+            Work::Caption(_) | Work::Describe { .. } | Work::Transcribe(_) => true,
         }
     }
 

@@ -11,6 +11,7 @@ mod directory;
 mod doors;
 mod error;
 mod event;
+mod fleet;
 mod health;
 mod hearing;
 mod job;
@@ -44,6 +45,7 @@ use crate::report::{ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Report
 use devices::Devices;
 use doors::Doors;
 use event::{Event, Loaded, Told, WorkerNote};
+use fleet::Fleet;
 use health::HealthMonitor;
 use job::{Job, NO_WAKE_WORD};
 use keeping::Keeping;
@@ -158,6 +160,7 @@ struct Daemon {
     started_at: String,
     doors: Doors,
     devices: Devices,
+    fleet: Fleet,
     requests: requests::Open,
     reloads: Reloads,
     household: Household,
@@ -194,14 +197,8 @@ impl Daemon {
         let queue = Arc::new(Queue::default());
         let monitor = HealthMonitor::new();
         systemd::status(&format!("opening {}", settings.config.model.path.display()));
-        let worker = worker::start(
-            reload::engine_options(&settings.config),
-            Arc::clone(&settings),
-            Arc::clone(&queue),
-            monitor.heartbeat(),
-            event_sender.clone(),
-        )
-        .map_err(io("start the inference thread"))?;
+        let fleet = Fleet::join(&settings.config, &queue, &event_sender).await?;
+        let worker = fleet.start_work(&settings, monitor.heartbeat())?;
         let Some(loaded) = wait_for_model(&mut inputs, &worker).await? else {
             return Ok(None);
         };
@@ -217,6 +214,7 @@ impl Daemon {
             card: Arc::clone(&loaded.card),
             requests: request_sender,
         };
+        fleet.serve(&loaded.card, &inside.requests)?;
         let doors = Doors::open(&settings.config, inside).await?;
         let devices = Devices::start(&settings.config, &switches, event_sender);
         let daemon = Daemon {
@@ -233,6 +231,7 @@ impl Daemon {
             started_at,
             doors,
             devices,
+            fleet,
             requests: requests::Open::default(),
             reloads: Reloads::default(),
             household: Household::default(),
@@ -327,6 +326,7 @@ impl Daemon {
             }
             WorkerNote::AnswersEarly => self.record.queues.early_answers += 1,
             WorkerNote::ThrewAway => self.record.queues.early_thrown_away += 1,
+            WorkerNote::Replaced => self.record.queues.dropped_captions += 1,
             // Told once, before the loop began.
             WorkerNote::Loaded(_) | WorkerNote::OpenFailed(_) => {}
         }
@@ -391,7 +391,7 @@ impl Daemon {
         }
         let drain = Duration::from_secs(self.settings.config.queue.drain_s.into());
         let until = tokio::time::Instant::now() + drain;
-        while !self.worker.is_finished() || !inputs.events.is_empty() {
+        while !self.worker.is_finished() || self.queue.away() > 0 || !inputs.events.is_empty() {
             if tokio::time::Instant::now() >= until {
                 log::warn!("work did not end within {} s and is left", drain.as_secs());
                 break;

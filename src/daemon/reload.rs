@@ -179,6 +179,7 @@ impl Daemon {
             kept("[threads]", &mut config.threads, &old.threads),
             kept("[audio]", &mut config.audio, &old.audio),
             kept("[vision]", &mut config.vision, &old.vision),
+            kept("[fleet]", &mut config.fleet, &old.fleet),
         ]
         .into_iter()
         .chain(self.doors.keep(&mut config, &old))

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use sha2::{Digest, Sha256};
+
 use super::clock;
 use super::event::{Loaded, Told};
-use super::job::{Job, Speaker, Utterance, Work};
+use super::job::{CaptionWork, Job, Speaker, Utterance, Work};
 use super::settings::Settings;
 use super::vitals::{Degraded, Vitals};
 use crate::config::Config;
@@ -14,8 +16,8 @@ use crate::media::CaptionTrigger;
 use crate::pipeline::commands::{NamesFrom, built_in};
 use crate::pipeline::{GroupMemory, GuessCounts, RowCounts};
 use crate::report::{
-    CameraInfo, CaptionEvent, ErrorBody, EventType, Health, Info, JobUpdate, MicrophoneInfo,
-    MqttHealth, Queues, Reply, Report, ReportTiming, SCHEMA, VoiceEvent,
+    CameraInfo, CaptionEvent, Cut, ErrorBody, EventType, Health, Info, JobUpdate, MicrophoneInfo,
+    MqttHealth, Queues, Reply, Report, ReportTiming, SCHEMA, VoiceEvent, short,
 };
 
 /// What a job that will not be done is reported as; nothing for a caption that nobody asked for.
@@ -69,6 +71,64 @@ pub(super) fn rejected_speech(
         matformer: settings.matformer.clone().unwrap_or_default(),
         timing: ReportTiming::default(),
     }))
+}
+
+/// What was seen on a picture of a camera, or why it was not described; `model` is that which was asked.
+pub(super) fn caption(
+    job: &Job,
+    work: &CaptionWork,
+    reply: &Result<Reply, ErrorBody>,
+    model: &str,
+) -> Report {
+    let event_type = match reply {
+        Ok(_) => EventType::Caption,
+        Err(_) => EventType::Failed,
+    };
+    let (source, job_id) = (work.camera.as_str(), job.id.as_str());
+    match reply {
+        Ok(_) => log::info!(source, job_id, EVENT = event_type.name(); "described a picture"),
+        Err(error) => log::warn!(
+            source, job_id, EVENT = event_type.name();
+            "could not describe a picture: {}", error.message
+        ),
+    }
+    let answer = reply.as_ref().ok();
+    let text = answer.and_then(|reply| reply.text.as_deref());
+    let caption = text.unwrap_or_default().trim().to_owned();
+    if job.settings.config.log.content {
+        log::debug!(source; "saw: {caption}");
+    }
+    let slice = answer.and_then(|reply| reply.matformer.clone());
+    let event = CaptionEvent {
+        schema: SCHEMA,
+        id: job.id.clone(),
+        event_type,
+        ts: clock::now(),
+        clock_synced: clock::is_synced(),
+        source: work.camera.clone(),
+        short: short(&caption, Cut::AtWord),
+        caption,
+        trigger: work.trigger,
+        motion_area: work.motion.map(|motion| motion.area),
+        motion_box: work.motion.map(|motion| motion.bounds),
+        frigate: work.frigate.clone(),
+        frame_ts: clock::rfc3339(work.frame.taken_at),
+        image_sha256: hex::encode(Sha256::digest(&work.frame.encoded)),
+        reason: reply.as_ref().err().map(|error| error.message.clone()),
+        model: model.to_owned(),
+        matformer: slice
+            .or_else(|| job.settings.matformer.clone())
+            .unwrap_or_default(),
+        timing: answer
+            .and_then(|reply| reply.timing.clone())
+            .unwrap_or_default(),
+    };
+    let camera = job.settings.camera(&work.camera);
+    let publishes = camera.is_some_and(|camera| camera.publish_image);
+    Report::Caption {
+        event: Box::new(event),
+        image: publishes.then(|| work.frame.encoded.clone().into()),
+    }
 }
 
 /// A camera could not give the picture that was asked for.
@@ -240,6 +300,7 @@ impl Record {
                 ..self.queues.clone()
             },
             mqtt,
+            fleet: None,
             tokens_per_second: self.tokens_per_second,
             prefill_tokens_per_second: self.prefill_tokens_per_second,
             ple_rows: self.ple.used,

@@ -134,7 +134,9 @@ impl Daemon {
             self.record.queues.timeouts += 1;
         }
         let was_open = self.requests.tell(&update);
-        if was_open && update.state.has_ended() {
+        // What another board asked for is told by that one.
+        let is_own = !matches!(update.header.origin, Origin::Fleet { .. });
+        if was_open && is_own && update.state.has_ended() {
             self.doors.publish(&Report::JobEnded(Box::new(update)));
         }
     }
@@ -319,7 +321,7 @@ impl Daemon {
 
     /// Speech of a client: like that of a microphone, the model listens while it comes.
     fn dictate(&mut self, asker: &Header, dictation: Dictation) {
-        self.loaded.residency.prefetch(Group::Audio);
+        self.loaded.prefetch(Group::Audio);
         let work = Work::Utterance(Utterance {
             wake_word: None,
             speaker: Speaker::Client {

@@ -1,7 +1,7 @@
 //! A conversation to answer, as its whole: who said and showed what, what may be called, and how the answer is chosen.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::fields::Attachment;
@@ -39,7 +39,7 @@ pub enum Said {
 }
 
 /// A call of a tool.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct ToolCall {
     /// The tool.
     pub name: String,

@@ -1,10 +1,10 @@
 //! Why there is no answer.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What goes wrong with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// Not the JSON, or not the values, that were expected.
@@ -29,10 +29,12 @@ pub enum ErrorCode {
     NotPermitted,
     /// The model could not answer.
     Failed,
+    /// Three workers of the fleet died of it.
+    Poison,
 }
 
 /// An error as told to the asker.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct ErrorBody {
     /// For programs.
     pub code: ErrorCode,

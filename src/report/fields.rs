@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An attached file: its bytes on the bus, their base64 in JSON.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +32,12 @@ impl<'de> Deserialize<'de> for Attachment {
     }
 }
 
+impl Serialize for Attachment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
 impl JsonSchema for Attachment {
     fn schema_name() -> Cow<'static, str> {
         "Attachment".into()
@@ -47,7 +53,7 @@ impl JsonSchema for Attachment {
 }
 
 /// `request/ask`, and `Ask` on the bus.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Ask")]
 pub struct AskFields {
@@ -98,7 +104,7 @@ pub struct AskFields {
 }
 
 /// `request/describe`, `camera/ID/describe`, and `Describe` on the bus.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Describe")]
 pub struct DescribeFields {
@@ -126,7 +132,7 @@ pub struct DescribeFields {
 }
 
 /// `request/transcribe`, and `Transcribe` on the bus.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Transcribe")]
 pub struct TranscribeFields {

@@ -34,6 +34,11 @@ pub enum Origin {
     Wyoming,
     /// A client of the HTTP server.
     Http,
+    /// Another board of the fleet.
+    Fleet {
+        /// It is a picture that nobody asked for.
+        unasked: bool,
+    },
     /// A camera that Frigate watches.
     Frigate,
 }

@@ -109,6 +109,9 @@ pub struct Health {
     pub queues: Queues,
     /// The broker.
     pub mqtt: MqttHealth,
+    /// The other boards, where there is a fleet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetHealth>,
     /// Tokens per second of the last answer.
     pub tokens_per_second: f64,
     /// Prompt tokens per second of the last answer.
@@ -148,6 +151,27 @@ pub struct Queues {
     pub early_answers: u64,
     /// Of these, those whose speaker went on: the work was thrown away.
     pub early_thrown_away: u64,
+}
+
+/// How this board stands with the others of its fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct FleetHealth {
+    /// Whether the connection to the NATS server stands.
+    pub connected: bool,
+    /// `source`, `worker` or `both`.
+    pub role: String,
+    /// Other boards that work for this one and are there.
+    pub workers: usize,
+    /// Those of them that take no job now.
+    pub busy: usize,
+    /// Jobs that other boards have.
+    pub away: usize,
+    /// Jobs that came back since the start.
+    pub came_back: u64,
+    /// Those of them that workers died of.
+    pub poison: u64,
+    /// Results that nobody waited for any more: of jobs that were cancelled, or done twice.
+    pub unwanted: u64,
 }
 
 /// The connection to the broker.

@@ -22,7 +22,9 @@ pub use error::{ErrorBody, ErrorCode};
 pub use fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
 pub use frigate::{FrigateEvent, Seen};
 pub use header::{Header, Origin};
-pub use health::{CameraInfo, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues};
+pub use health::{
+    CameraInfo, FleetHealth, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues,
+};
 pub use model_card::ModelCard;
 pub use name::{MAX_NAME_BYTES, Name};
 pub use names::{AreaName, EntityName, FloorName, Names};

@@ -1,7 +1,7 @@
 //! Payloads of events and answers.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::media::CaptionTrigger;
 
@@ -55,7 +55,7 @@ pub struct CommandCall {
 }
 
 /// How long each step took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct ReportTiming {
     /// Waiting for other work, milliseconds.
     pub queue_ms: f64,
@@ -201,7 +201,7 @@ impl JobState {
 }
 
 /// What a request was answered with.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct Reply {
     /// The answer's text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,7 +210,7 @@ pub struct Reply {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thoughts: Option<String>,
     /// What the model called, where it was given tools and did.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<ToolCall>,
     /// Why the answer ended: `stop`, `stop_string`, `max_tokens`, `context_full`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -228,7 +228,7 @@ pub struct Reply {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<ReportTiming>,
     /// Anything else, such as the figures of `stats` or the keys that need a restart.
-    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub details: serde_json::Map<String, serde_json::Value>,
 }
 

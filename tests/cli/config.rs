@@ -55,6 +55,7 @@ fn assert_names_every_key(known: &str, reference: &str) {
         "dbus",
         "wyoming",
         "http",
+        "fleet",
         "queue",
         "degrade",
         "log",

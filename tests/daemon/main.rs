@@ -18,6 +18,7 @@ mod early;
 mod faults;
 #[path = "../common/file_pcm.rs"]
 mod file_pcm;
+mod fleet;
 mod frigate;
 mod guard;
 mod home;
@@ -26,6 +27,8 @@ mod http;
 mod http_client;
 mod lifecycle;
 mod listen;
+#[path = "../common/nats.rs"]
+mod nats;
 #[path = "../common/payloads.rs"]
 mod payloads;
 #[path = "../common/private_bus.rs"]

@@ -10,6 +10,7 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
         "cli",
         &[
             "daemon",
+            "fleet",
             "config",
             "capture",
             "pipeline",
@@ -28,6 +29,7 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
+            "fleet",
             "config",
             "capture",
             "pipeline",
@@ -91,6 +93,7 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     ("hub", &["tls", "guard"]),
+    ("fleet", &["report", "tls", "guard", "values"]),
     // Its cameras are captured, its events come in by a door.
     ("frigate", &["tls", "guard", "values"]),
     ("features", &["media"]),
@@ -100,7 +103,8 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "capture", "publish", "pipeline", "features", "frigate", "model", "guard", "values",
+            "capture", "publish", "fleet", "pipeline", "features", "frigate", "model", "guard",
+            "values",
         ],
     ),
     ("media", &["utterance"]),
@@ -117,6 +121,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("alsa", &["src/capture/microphone"]),
     ("v4l", &["src/capture/camera"]),
     ("rumqttc", &["src/publish/mqtt/client"]),
+    ("async_nats", &["src/fleet/"]),
     ("zbus", &["src/publish/dbus"]),
     ("mdns_sd", &["src/publish/wyoming/zeroconf"]),
     ("axum", &["src/publish/http/"]),
@@ -130,6 +135,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
         &[
             "src/daemon/",
             "src/publish/",
+            "src/fleet/",
             "src/cli/run",
             "src/cli/broker",
             "src/cli/chat/interrupt",

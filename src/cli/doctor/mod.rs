@@ -16,6 +16,7 @@ use super::output;
 use super::procfs;
 use crate::config::Config;
 use crate::daemon;
+use crate::fleet::Role;
 use crate::guard::harmless;
 
 /// Look whether everything that the configuration names can be used, and say what to do where not
@@ -145,7 +146,14 @@ impl Doctor {
                 .clone()
                 .unwrap_or_else(daemon::default_state_directory);
             tell(board::state_directory(&state))?;
-            let (found, model) = model::model(config);
+            let sends_all = config.fleet.enabled && config.fleet.role == Role::Source;
+            let (found, model) = match sends_all {
+                true => (
+                    Finding::ok("model", "other boards have it: fleet.role is \"source\""),
+                    None,
+                ),
+                false => model::model(config),
+            };
             tell(found)?;
             tell(board::memory(model.as_ref()))?;
             if let Some(model) = &model {
@@ -162,6 +170,7 @@ impl Doctor {
             }
             tell(found)?;
             tell(services::http(&config.http, running))?;
+            tell(services::fleet(config))?;
             for microphone in &config.microphone {
                 tell(sources::microphone(microphone, running))?;
                 if let Some(finding) = sources::wake_words(microphone) {

@@ -1,11 +1,13 @@
 //! The broker, the bus and the HTTP server, as the daemon would use them.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use super::Finding;
 use crate::cli::broker::block_on;
 use crate::config::Config;
 use crate::daemon;
+use crate::fleet::{self, Link, Member, Role};
 use crate::publish::dbus::{self, DbusError, DbusOptions, NameOwner};
 use crate::publish::http::{self, HttpServerOptions};
 use crate::publish::mqtt::{self, MqttError, Occupant, Unusable};
@@ -97,6 +99,47 @@ fn announced(config: &Config) -> Info {
         cameras,
         ..Info::default()
     }
+}
+
+/// Whether the server of the fleet can be used as the daemon will, and somebody is there to do what this board does not.
+pub(super) fn fleet(config: &Config) -> Finding {
+    const CHECK: &str = "fleet";
+    if !config.fleet.enabled {
+        return Finding::ok(CHECK, "fleet.enabled is false");
+    }
+    let probed = block_on(async {
+        let link = Link::open(&config.fleet, &config.mqtt.node_name()).await?;
+        link.make_streams().await?;
+        fleet::roster(&link, Duration::from_secs(1)).await
+    });
+    let members = match probed {
+        Err(error) => return no_runtime(CHECK, &error),
+        Ok(Err(error)) => {
+            let advice = "see docs/fleet.md; without a fleet, set fleet.enabled to false";
+            return Finding::failing(CHECK, error.to_string(), advice);
+        }
+        Ok(Ok(members)) => members,
+    };
+    if let Some(misfit) = members.iter().find_map(Member::misfit) {
+        return Finding::warning(CHECK, misfit, "boards of one version do each other's work");
+    }
+    let node = config.mqtt.node_name();
+    let workers: Vec<&str> = members
+        .iter()
+        .filter(|member| member.role != Role::Source.name() && member.node != node)
+        .map(|member| member.node.as_str())
+        .collect();
+    let group = &config.fleet.group;
+    if workers.is_empty() && config.fleet.role == Role::Source {
+        let found = format!("no board of the fleet {group:?} works for this one");
+        let advice = "start one whose fleet.role is \"worker\" or \"both\"";
+        return Finding::warning(CHECK, found, advice);
+    }
+    let others = match workers.as_slice() {
+        [] => "no other board works".to_owned(),
+        workers => format!("{} work for it", workers.join(", ")),
+    };
+    Finding::ok(CHECK, format!("{group:?} can be joined; {others}"))
 }
 
 /// Whether the daemon's name is to be had on the bus, or a daemon has it; and whether one is running, as far as the bus knows.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 use std::time::{Duration, Instant};
 
-use super::job::{Job, PIECE_SAMPLES, Rank, STOPPING, Ticket, Work};
+use super::job::{Job, PIECE_SAMPLES, Rank, STOPPING, Ticket, Turn, Work};
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +40,8 @@ struct Inner {
     waiting: VecDeque<Job>,
     /// What the worker has.
     running: Vec<Running>,
+    /// What other boards of the fleet have.
+    away: Vec<Running>,
     closed: bool,
 }
 
@@ -59,7 +61,7 @@ impl Inner {
         let waiting = self.waiting.iter().filter(|job| job.work.is_utterance());
         let held: Vec<u64> = waiting
             .map(Job::utterance_bytes)
-            .chain(self.running.iter().filter_map(|job| job.utterance_bytes))
+            .chain(self.taken().filter_map(|job| job.utterance_bytes))
             .collect();
         let bytes: u64 = held.iter().sum();
         if held.len() >= limits.utterances {
@@ -76,28 +78,43 @@ impl Inner {
         })
     }
 
-    /// Takes the most urgent job out, of those of a rank that may begin.
-    fn take(&mut self, may_begin: impl Fn(Rank) -> bool) -> Option<Job> {
-        let goes_on = |job: &Job| {
-            let name = job.conversation();
-            let mut running = self.running.iter();
-            name.is_some() && running.any(|running| running.conversation.as_deref() == name)
-        };
-        let (_, at) = self
-            .waiting
-            .iter()
-            .enumerate()
+    fn taken(&self) -> impl Iterator<Item = &Running> {
+        self.running.iter().chain(&self.away)
+    }
+
+    /// Whether it is the next turn of a conversation whose last one has not ended.
+    fn goes_on(&self, job: &Job) -> bool {
+        let name = job.conversation();
+        let mut taken = self.taken();
+        name.is_some() && taken.any(|taken| taken.conversation.as_deref() == name)
+    }
+
+    /// Where the most urgent of those jobs is that `fit`.
+    fn most_urgent(&self, fit: impl Fn(&Job, Turn) -> bool) -> Option<usize> {
+        let waiting = self.waiting.iter().enumerate();
+        let fitting = waiting
             .filter_map(|(at, job)| Some((job.turn()?, at, job)))
-            .filter(|(turn, _, job)| may_begin(turn.rank) && !goes_on(job))
-            .map(|(turn, at, _)| (turn, at))
-            .min()?;
+            .filter(|(turn, _, job)| fit(job, *turn))
+            .map(|(turn, at, _)| (turn, at));
+        fitting.min().map(|(_, at)| at)
+    }
+
+    fn take_out(&mut self, at: usize) -> Option<(Job, Running)> {
         let job = self.waiting.remove(at)?;
-        self.running.push(Running {
+        let running = Running {
             id: job.id.clone(),
             ticket: Arc::clone(&job.ticket),
             utterance_bytes: job.work.is_utterance().then(|| job.utterance_bytes()),
             conversation: job.conversation().map(str::to_owned),
-        });
+        };
+        Some((job, running))
+    }
+
+    /// Takes the most urgent job out, of those of a rank that may begin.
+    fn take(&mut self, may_begin: impl Fn(Rank) -> bool) -> Option<Job> {
+        let at = self.most_urgent(|job, turn| may_begin(turn.rank) && !self.goes_on(job))?;
+        let (job, running) = self.take_out(at)?;
+        self.running.push(running);
         Some(job)
     }
 }
@@ -194,6 +211,49 @@ impl Queue {
         self.lock().take(may_begin)
     }
 
+    /// The next job that may go to another board: one of which nothing is still to be said. Of a board with a model, only what waits
+    /// while the worker has something to do. `None` after `wait`, while `most` are away, and once the queue is closed.
+    pub(super) fn pop_away(&self, wait: Duration, most: usize, has_model: bool) -> Option<Job> {
+        let until = Instant::now() + wait;
+        let mut inner = self.lock();
+        loop {
+            let worker_is_idle = has_model && inner.running.is_empty();
+            if inner.away.len() < most && !worker_is_idle && !inner.closed {
+                let at = inner.most_urgent(|job, _| job.may_go(has_model) && !inner.goes_on(job));
+                if let Some((job, running)) = at.and_then(|at| inner.take_out(at)) {
+                    inner.away.push(running);
+                    return Some(job);
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if inner.closed || left.is_zero() {
+                return None;
+            }
+            inner = self
+                .changed
+                .wait_timeout(inner, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// A job that was away has come to its end.
+    pub(super) fn back(&self, id: &str) {
+        self.lock().away.retain(|away| away.id != id);
+        self.changed.notify_all();
+    }
+
+    /// Whether nothing waits or runs here.
+    pub(super) fn is_idle(&self) -> bool {
+        let inner = self.lock();
+        inner.running.is_empty() && inner.waiting.is_empty()
+    }
+
+    /// Jobs that other boards have.
+    pub(super) fn away(&self) -> usize {
+        self.lock().away.len()
+    }
+
     /// The worker is done with a job.
     pub(super) fn done(&self, id: &str) {
         self.lock().running.retain(|running| running.id != id);
@@ -202,7 +262,7 @@ impl Queue {
     /// Cancels a job wherever it is; one that waits comes back, one that runs ends by itself.
     pub(super) fn cancel(&self, id: &str, why: &'static str) -> Cancelled {
         let mut inner = self.lock();
-        if let Some(running) = inner.running.iter().find(|running| running.id == id) {
+        if let Some(running) = inner.taken().find(|running| running.id == id) {
             running.ticket.cancel(why);
             return Cancelled::Running;
         }
@@ -227,7 +287,7 @@ impl Queue {
     pub(super) fn close(&self) -> Vec<Job> {
         let mut inner = self.lock();
         inner.closed = true;
-        for running in &inner.running {
+        for running in inner.taken() {
             running.ticket.cancel(STOPPING);
         }
         let waiting = inner.waiting.drain(..).collect();
@@ -243,7 +303,7 @@ impl Queue {
     /// Jobs that wait or run.
     pub(super) fn len(&self) -> usize {
         let inner = self.lock();
-        inner.waiting.len() + inner.running.len()
+        inner.waiting.len() + inner.taken().count()
     }
 
     fn remove(&self, which: impl Fn(&Job) -> bool) -> Vec<Job> {

@@ -94,7 +94,7 @@ impl From<ErrorBody> for Error {
             ErrorCode::Cancelled => Error::Cancelled(message),
             ErrorCode::Timeout => Error::Timeout(message),
             ErrorCode::NotPermitted => Error::NotPermitted(message),
-            ErrorCode::Failed => Error::Failed(message),
+            ErrorCode::Failed | ErrorCode::Poison => Error::Failed(message),
         }
     }
 }

@@ -130,6 +130,7 @@ impl From<&ErrorBody> for Fault {
             ErrorCode::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             ErrorCode::Cancelled => (StatusCode::SERVICE_UNAVAILABLE, "cancelled"),
             ErrorCode::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+            ErrorCode::Poison => (StatusCode::INTERNAL_SERVER_ERROR, "poison"),
         };
         Fault::new(status, code, error.message.clone())
     }

@@ -1,0 +1,99 @@
+//! A job as it goes to another board: complete, since that board knows neither this one's cameras nor its prompts.
+
+use std::time::{Duration, Instant};
+
+use crate::daemon::job::{Job, Work};
+use crate::fleet::{self, Kind};
+use crate::report::{
+    AskFields, Attachment, DescribeFields, ErrorBody, ErrorCode, TranscribeFields, Wish,
+};
+
+/// A job for another board.
+///
+/// # Errors
+/// Why no other board can do it.
+pub(super) fn errand(job: &Job) -> Result<fleet::Job, ErrorBody> {
+    let settings = &job.settings;
+    let most = settings.max_tokens;
+    let tokens = |asked: Option<usize>| Some(asked.map_or(most, |asked| asked.min(most)));
+    let work = match &job.work {
+        Work::Ask(ask) => fleet::Work::Ask(AskFields {
+            max_tokens: tokens(ask.max_tokens),
+            timeout_ms: None,
+            stream: false,
+            ..AskFields::clone(ask)
+        }),
+        Work::Caption(caption) => {
+            let camera = settings.camera(&caption.camera);
+            let usual = camera.map(|camera| settings.camera_prompt(camera));
+            let soft_tokens = camera.and_then(|camera| camera.soft_tokens);
+            let picture = Attachment(caption.frame.encoded.clone().into());
+            describe(
+                picture,
+                &caption.wish,
+                usual.unwrap_or_default(),
+                soft_tokens,
+                tokens,
+            )
+        }
+        Work::Describe { image, wish } => {
+            let usual = settings.config.tasks.describe.clone();
+            describe(image.clone(), wish, usual, None, tokens)
+        }
+        Work::Transcribe(transcribe) => fleet::Work::Transcribe {
+            fields: TranscribeFields {
+                audio: Some(transcribe.audio.clone()),
+                language: transcribe.language.as_ref().map(|name| name.to_string()),
+                matformer: transcribe.matformer.as_ref().map(|name| name.to_string()),
+                max_tokens: tokens(transcribe.max_tokens),
+                timeout_ms: None,
+            },
+            in_pieces: transcribe.in_pieces,
+            into: transcribe.into.as_ref().map(|name| name.to_string()),
+        },
+        Work::Utterance(_) | Work::Chat(_) | Work::Recognize { .. } => {
+            return Err(ErrorBody::new(
+                ErrorCode::Failed,
+                "this board has no model, and the fleet does not take such work: set fleet.role to \"both\" and give it a model",
+            ));
+        }
+    };
+    Ok(fleet::Job {
+        id: job.id.clone(),
+        kind: match (&job.work, &job.asker) {
+            (Work::Utterance(_), _) => Kind::Voice,
+            (Work::Caption(_), None) => Kind::Image,
+            _ => Kind::Ask,
+        },
+        camera: job.unasked_caption().map(str::to_owned),
+        work,
+        patience: patience(job),
+    })
+}
+
+fn describe(
+    image: Attachment,
+    wish: &Wish,
+    usual: String,
+    soft_tokens: Option<usize>,
+    tokens: impl Fn(Option<usize>) -> Option<usize>,
+) -> fleet::Work {
+    fleet::Work::Describe(DescribeFields {
+        camera: None,
+        image: Some(image),
+        soft_tokens: wish.soft_tokens.or(soft_tokens),
+        prompt: Some(wish.prompt.clone().unwrap_or(usual)),
+        matformer: wish.matformer.as_ref().map(|name| name.to_string()),
+        max_tokens: tokens(wish.max_tokens),
+        timeout_ms: None,
+    })
+}
+
+/// What is left of a job's time.
+fn patience(job: &Job) -> Duration {
+    let deadline = job.ticket.deadline();
+    deadline.map_or_else(
+        || job.patience(),
+        |deadline| deadline.saturating_duration_since(Instant::now()),
+    )
+}

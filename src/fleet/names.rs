@@ -1,0 +1,195 @@
+//! What things are called at the server: a stream for each kind of work, a queue of it for each ability that it needs, and the
+//! subjects on which boards speak with each other.
+//!
+//! | subject | what is said there |
+//! |---|---|
+//! | `gemmad.GROUP.job.KIND.NEEDS.NODE[.CAMERA]` | work, on the stream `gemmad-GROUP-KIND` |
+//! | `gemmad.GROUP.to.NODE.SESSION` | workers ask a source whether a job is still wanted, and bring what it became |
+//! | `gemmad.GROUP.bell` | there is work |
+//! | `gemmad.GROUP.cancel` | a job is not wanted any more |
+//! | `gemmad.GROUP.member`, `gemmad.GROUP.who` | each board tells how it is, now and then and when it is asked |
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{self, AckPolicy};
+use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
+
+use super::options::FleetOptions;
+
+/// Of the words and files of this protocol. Boards of another number leave each other's jobs alone.
+pub(super) const PROTOCOL: u32 = 1;
+
+/// A job whose worker is silent this long goes to another one.
+pub(super) const ACK_WAIT: Duration = Duration::from_secs(4);
+
+/// Workers that may die of a job.
+pub(super) const MAX_ATTEMPTS: i64 = 3;
+
+/// Nothing stays longer at the server: the longest deadline.
+pub(super) const MAX_AGE: Duration = Duration::from_secs(900);
+
+/// Within this time the server knows a job again that was sent twice.
+const DUPLICATES: Duration = Duration::from_secs(120);
+
+/// Jobs of a kind that wait at most; of pictures that nobody asked for, one a camera.
+const MAX_JOBS: i64 = 256;
+
+/// Utterances that wait at most: more are answered too late for anybody.
+const MAX_UTTERANCES: i64 = 32;
+
+/// A kind of work, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Somebody spoke.
+    Voice,
+    /// Somebody asked.
+    Ask,
+    /// A picture that nobody asked for.
+    Image,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 3] = [Kind::Voice, Kind::Ask, Kind::Image];
+
+    /// As in subjects.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Voice => "voice",
+            Kind::Ask => "ask",
+            Kind::Image => "image",
+        }
+    }
+}
+
+/// What a model must be able to for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    Text,
+    Sees,
+    Hears,
+    Both,
+}
+
+impl Needs {
+    pub(super) fn of(sees: bool, hears: bool) -> Needs {
+        match (sees, hears) {
+            (false, false) => Needs::Text,
+            (true, false) => Needs::Sees,
+            (false, true) => Needs::Hears,
+            (true, true) => Needs::Both,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Needs::Text => "text",
+            Needs::Sees => "sees",
+            Needs::Hears => "hears",
+            Needs::Both => "both",
+        }
+    }
+
+    /// Whether a model that sees, and one that hears, can do it.
+    pub(super) fn are_met(self, sees: bool, hears: bool) -> bool {
+        match self {
+            Needs::Text => true,
+            Needs::Sees => sees,
+            Needs::Hears => hears,
+            Needs::Both => sees && hears,
+        }
+    }
+}
+
+/// The queues of all streams, in the order in which a worker looks into them.
+pub(super) const QUEUES: [(Kind, Needs); 6] = [
+    (Kind::Voice, Needs::Hears),
+    (Kind::Ask, Needs::Text),
+    (Kind::Ask, Needs::Sees),
+    (Kind::Ask, Needs::Hears),
+    (Kind::Ask, Needs::Both),
+    (Kind::Image, Needs::Sees),
+];
+
+/// The names of a fleet.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    group: String,
+}
+
+impl Names {
+    pub(super) fn new(options: &FleetOptions) -> Names {
+        Names {
+            group: options.group.clone(),
+        }
+    }
+
+    pub(super) fn stream(&self, kind: Kind) -> String {
+        format!("gemmad-{}-{}", self.group, kind.name())
+    }
+
+    /// Where payloads wait that are too large for a message.
+    pub(super) fn bucket(&self) -> String {
+        format!("gemmad-{}", self.group)
+    }
+
+    /// A subject of the fleet.
+    pub(super) fn subject(&self, rest: &str) -> String {
+        format!("gemmad.{}.{rest}", self.group)
+    }
+
+    pub(super) fn job(&self, kind: Kind, needs: Needs, place: &str) -> String {
+        self.subject(&format!("job.{}.{}.{place}", kind.name(), needs.name()))
+    }
+
+    pub(super) fn source(&self, node: &str, session: &str) -> String {
+        self.subject(&format!("to.{node}.{session}"))
+    }
+
+    /// Work of a kind, as the server keeps it.
+    pub(super) fn stream_config(&self, kind: Kind, options: &FleetOptions) -> stream::Config {
+        let (max_messages, a_subject, discard) = match kind {
+            Kind::Voice => (MAX_UTTERANCES, -1, DiscardPolicy::New),
+            Kind::Ask => (MAX_JOBS, -1, DiscardPolicy::New),
+            // Of a camera's pictures the newest counts.
+            Kind::Image => (MAX_JOBS, 1, DiscardPolicy::Old),
+        };
+        stream::Config {
+            name: self.stream(kind),
+            description: Some(format!(
+                "{} work of gemmad's fleet {}",
+                kind.name(),
+                self.group
+            )),
+            subjects: vec![self.subject(&format!("job.{}.>", kind.name()))],
+            retention: RetentionPolicy::WorkQueue,
+            storage: StorageType::File,
+            max_messages,
+            max_messages_per_subject: a_subject,
+            max_bytes: store_bytes(options),
+            discard,
+            max_age: MAX_AGE,
+            duplicate_window: DUPLICATES,
+            num_replicas: options.replicas,
+            ..stream::Config::default()
+        }
+    }
+
+    /// A queue of a stream, which all workers of the fleet share.
+    pub(super) fn queue_config(&self, (kind, needs): (Kind, Needs)) -> consumer::pull::Config {
+        consumer::pull::Config {
+            durable_name: Some(needs.name().to_owned()),
+            filter_subject: self.subject(&format!("job.{}.{}.>", kind.name(), needs.name())),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            // A worker that is given a job once more than it may be tried tells its source: that comes again until it is heard, as no
+            // advisory of the server would.
+            max_deliver: -1,
+            ..consumer::pull::Config::default()
+        }
+    }
+}
+
+pub(super) fn store_bytes(options: &FleetOptions) -> i64 {
+    i64::try_from(options.store_mib << 20).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,161 @@
+//! Boards that share the work: real NATS server, and a daemon for each.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::broker::wait_until;
+use crate::nats::Nats;
+use crate::process::{Bench, Gemmad, expected, heldout};
+
+/// `[fleet]` of a board.
+fn fleet(nats: &Nats, role: &str, more: &str) -> String {
+    format!(
+        "[fleet]\nenabled = true\nurl = \"{}\"\nrole = \"{role}\"\n{more}\n",
+        nats.url()
+    )
+}
+
+/// A board that does nothing but work for others, with the demo model.
+struct Helper {
+    dir: TempDir,
+}
+
+impl Helper {
+    fn new(nats: &Nats, node: &str) -> Helper {
+        let dir = tempfile::tempdir().unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+        let text = format!(
+            "[mqtt]\nnode = \"{node}\"\n[dbus]\nenabled = false\n[degrade]\nhot_c = 0\nmemory_pressure_percent = 0\n\
+             [threads]\ncount = 1\n[model]\npath = {model:?}\n[log]\nlevel = \"debug\"\n{}",
+            fleet(nats, "worker", "")
+        );
+        std::fs::write(dir.path().join("gemmad.toml"), text).unwrap();
+        Helper { dir }
+    }
+
+    fn start(&self) -> Gemmad {
+        Gemmad::spawn(self.dir.path(), &[])
+    }
+}
+
+/// A board without a model, whose camera sees the picture of a file every two seconds.
+fn source(bench: &Bench, nats: &Nats, file: &str, more: &str) {
+    let directory = bench.dir.path().join("porch");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::copy(heldout("images").join(file), directory.join(file)).unwrap();
+    let text = format!(
+        "[mqtt]\nenabled = true\nurl = \"mqtt://127.0.0.1:{}\"\nnode = \"pi\"\nmax_payload_bytes = 1048576\n\
+         [dbus]\nenabled = false\n[model]\npath = \"/nowhere\"\n[log]\nlevel = \"debug\"\n\
+         [[camera]]\nid = \"porch\"\ntype = \"replay\"\ndirectory = {directory:?}\nevery_s = 2\ncooldown_s = 1\n\
+         [camera.motion]\nenabled = false\n{}{more}",
+        bench.broker.port,
+        fleet(nats, "source", "")
+    );
+    std::fs::write(bench.dir.path().join("gemmad.toml"), text).unwrap();
+}
+
+fn fleet_health(bench: &Bench) -> Value {
+    let stats = bench.request("stats", &ulid::Ulid::generate().to_string(), json!({}));
+    stats["data"]["details"]["fleet"].clone()
+}
+
+#[test]
+fn a_board_without_a_model_has_its_pictures_and_questions_answered_by_another() {
+    let bench = Bench::new();
+    let nats = Nats::start(bench.dir.path());
+    source(&bench, &nats, "002_picture.png", "");
+    let gemmad = bench.start();
+    // What is asked waits for a worker to come.
+    let ask = json!({"prompt": "Turn on the kitchen light. Return the command as JSON:", "stream": true, "transaction": "early"});
+    bench.publish("request/ask", &ask.to_string());
+    let helper = Helper::new(&nats, "cellar");
+    let worker = helper.start();
+    let early = bench.response("ask", "early");
+    assert_eq!(early["status"], "ok", "{early}");
+    let text = early["data"]["text"].as_str().unwrap();
+    assert!(text.contains("turn_on"), "{early}");
+    assert_eq!(bench.on("response/ask/partial")[0].json()["text"], text);
+    // Answered by the other board, told by this one.
+    let wanted = expected("images", "002_picture.png", "caption");
+    let response = bench.request("describe", "t1", json!({"camera": "porch"}));
+    assert_eq!(response["data"]["text"], wanted.as_str(), "{response}");
+    let events = bench.wait_for("camera/porch/event", 3);
+    for seen in &events {
+        let event = seen.json();
+        assert_eq!(
+            (&event["caption"], &event["model"], &event["source"]),
+            (&json!(wanted), &json!("demo"), &json!("porch")),
+            "{event}"
+        );
+        assert!(event["timing"]["encode_ms"].as_f64().unwrap() > 0.0);
+    }
+    let ids: std::collections::BTreeSet<String> = events
+        .iter()
+        .map(|seen| seen.json()["id"].to_string())
+        .collect();
+    assert_eq!(ids.len(), events.len(), "each is told once");
+    bench.wait_for("camera/porch/image", 1);
+    // Attached files, larger than a message may be, and such as are none.
+    let image = STANDARD.encode(std::fs::read(heldout("images/004_picture.png")).unwrap());
+    let seen = bench.request(
+        "ask",
+        "image",
+        json!({"prompt": "Describe what the camera sees.", "image": image}),
+    );
+    let wanted = expected("images", "004_picture.png", "caption");
+    assert_eq!(seen["data"]["text"].as_str().unwrap().trim(), wanted);
+    let clip = std::fs::read(heldout("audio/003_both.wav")).unwrap();
+    let heard = bench.request(
+        "transcribe",
+        "clip",
+        json!({"audio": STANDARD.encode(&clip)}),
+    );
+    let wanted = expected("audio", "003_both.wav", "transcript");
+    assert_eq!(heard["data"]["text"].as_str().unwrap().trim(), wanted);
+    let mut long = clip;
+    long.resize(400 << 10, 0);
+    let long = bench.request(
+        "transcribe",
+        "long",
+        json!({"audio": STANDARD.encode(long)}),
+    );
+    assert_eq!(
+        long["data"]["text"].as_str().unwrap().trim(),
+        wanted,
+        "{long}"
+    );
+    let damaged = bench.request("describe", "damaged", json!({"image": "Zm9vYmE="}));
+    assert_eq!(damaged["error"]["code"], "invalid_image", "{damaged}");
+    let none = bench.request("ask", "slice", json!({"prompt": "?", "matformer": "nine"}));
+    assert_eq!(none["error"]["code"], "not_found", "{none}");
+
+    // Ended by whoever asked, at the other board too, and by its own limit.
+    bench.long_question("tedious", 2000);
+    wait_until("a worker is busy", || fleet_health(&bench)["busy"] == 1);
+    let cancelled = bench.request("cancel", "end", json!({"target": "tedious"}));
+    assert_eq!(cancelled["status"], "ok", "{cancelled}");
+    assert_eq!(
+        bench.response("ask", "tedious")["error"]["code"],
+        "cancelled"
+    );
+    let again = bench.request("ask", "again", json!({"prompt": "Hello.", "max_tokens": 2}));
+    assert_eq!(again["status"], "ok", "{again}");
+    let health = fleet_health(&bench);
+    assert_eq!(
+        (&health["role"], &health["connected"], &health["workers"]),
+        (&json!("source"), &json!(true), &json!(1)),
+        "{health}"
+    );
+    assert_eq!(health["poison"], 0);
+    bench.assert_schemas();
+    worker.stop();
+    let late = bench.request("ask", "late", json!({"prompt": "?", "timeout_ms": 300}));
+    assert_eq!(late["error"]["code"], "timeout", "{late}");
+    let words = late["error"]["message"].as_str().unwrap();
+    assert!(words.contains("worker"), "{words}");
+    gemmad.stop();
+}
