@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::broker::wait_until;
+use crate::file_pcm::{raw_file, write_config, write_speech};
 use crate::nats::Nats;
 use crate::process::{Bench, Gemmad, expected, heldout};
 
@@ -30,7 +31,7 @@ impl Helper {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         let text = format!(
             "[mqtt]\nnode = \"{node}\"\n[dbus]\nenabled = false\n[degrade]\nhot_c = 0\nmemory_pressure_percent = 0\n\
-             [threads]\ncount = 1\n[model]\npath = {model:?}\n[log]\nlevel = \"debug\"\n{}",
+             [threads]\ncount = 1\n[model]\npath = {model:?}\n[queue]\nmax_tokens = 3000\n[log]\nlevel = \"debug\"\n{}",
             fleet(nats, "worker", "")
         );
         std::fs::write(dir.path().join("gemmad.toml"), text).unwrap();
@@ -42,6 +43,13 @@ impl Helper {
     }
 }
 
+/// A microphone of that name, at which a clip is said.
+fn microphone(bench: &Bench, clip: &str) -> &'static str {
+    write_config(bench.dir.path(), &["hall"]);
+    write_speech(&raw_file(bench.dir.path(), "hall"), clip);
+    "[[microphone]]\nid = \"hall\"\ndevice = \"hall\"\n"
+}
+
 /// A board without a model, whose camera sees the picture of a file every two seconds.
 fn source(bench: &Bench, nats: &Nats, file: &str, more: &str) {
     let directory = bench.dir.path().join("porch");
@@ -49,7 +57,7 @@ fn source(bench: &Bench, nats: &Nats, file: &str, more: &str) {
     std::fs::copy(heldout("images").join(file), directory.join(file)).unwrap();
     let text = format!(
         "[mqtt]\nenabled = true\nurl = \"mqtt://127.0.0.1:{}\"\nnode = \"pi\"\nmax_payload_bytes = 1048576\n\
-         [dbus]\nenabled = false\n[model]\npath = \"/nowhere\"\n[log]\nlevel = \"debug\"\n\
+         [dbus]\nenabled = false\n[model]\npath = \"/nowhere\"\n[queue]\nmax_tokens = 3000\n[log]\nlevel = \"debug\"\n\
          [[camera]]\nid = \"porch\"\ntype = \"replay\"\ndirectory = {directory:?}\nevery_s = 2\ncooldown_s = 1\n\
          [camera.motion]\nenabled = false\n{}{more}",
         bench.broker.port,
@@ -157,5 +165,75 @@ fn a_board_without_a_model_has_its_pictures_and_questions_answered_by_another() 
     assert_eq!(late["error"]["code"], "timeout", "{late}");
     let words = late["error"]["message"].as_str().unwrap();
     assert!(words.contains("worker"), "{words}");
+    gemmad.stop();
+}
+
+#[test]
+fn what_is_said_at_a_board_without_a_model_is_written_down_by_another() {
+    let bench = Bench::new();
+    let nats = Nats::start(bench.dir.path());
+    let helper = Helper::new(&nats, "cellar");
+    let worker = helper.start();
+    let hall = microphone(&bench, "009_both.wav");
+    source(&bench, &nats, "002_picture.png", hall);
+    let gemmad = bench.start();
+    let event = bench.wait_for("mic/hall/event", 1)[0].json();
+    let wanted = expected("audio", "009_both.wav", "transcript");
+    assert_eq!(event["event_type"], "transcript", "{event}");
+    assert_eq!(event["text"], wanted.as_str());
+    assert_eq!(
+        (&event["source"], &event["model"]),
+        (&json!("hall"), &json!("demo"))
+    );
+    assert!(event["audio_s"].as_f64().unwrap() > 1.0, "{event}");
+    assert!(event["timing"]["encode_ms"].as_f64().unwrap() > 0.0);
+    bench.wait_for("mic/hall/transcript", 1);
+    bench.assert_schemas();
+    gemmad.stop();
+    worker.stop();
+}
+
+#[test]
+fn a_worker_that_dies_is_replaced_by_another_and_status_tells_of_both() {
+    let bench = Bench::new();
+    let nats = Nats::start(bench.dir.path());
+    source(&bench, &nats, "002_picture.png", "");
+    let gemmad = bench.start();
+    let (first, second) = (Helper::new(&nats, "attic"), Helper::new(&nats, "cellar"));
+    let doomed = first.start();
+    bench.long_question("tedious", 2000);
+    gemmad.wait_log("attic has job");
+    wait_until("the worker is busy", || fleet_health(&bench)["busy"] == 1);
+    doomed.kill();
+    let worker = second.start();
+    let tedious = bench.response("ask", "tedious");
+    assert_eq!(tedious["status"], "ok", "{tedious}");
+    let told = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_gemmad"))
+            .args(arguments)
+            .arg("--config")
+            .arg(bench.dir.path().join("gemmad.toml"))
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let status = told(&["fleet", "status"]);
+    for words in [
+        "pi (source, gemmad ",
+        "cellar (worker, gemmad ",
+        "demo that sees and hears",
+        "0 poison",
+    ] {
+        assert!(status.contains(words), "{status}");
+    }
+    assert!(!status.contains("attic"), "{status}");
+    let status: Value = serde_json::from_str(&told(&["fleet", "status", "--json"])).unwrap();
+    assert_eq!(status["boards"].as_array().unwrap().len(), 2, "{status}");
+    let doctor = told(&["doctor"]);
+    assert!(
+        doctor.contains("ok       fleet: \"home\" can be joined; cellar work for it"),
+        "{doctor}"
+    );
+    worker.stop();
     gemmad.stop();
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::daemon::job::{Job, Work};
+use crate::capture::options::VoiceAnswer;
+use crate::daemon::job::{Job, Speaker, Utterance, Work};
 use crate::fleet::{self, Kind};
 use crate::report::{
     AskFields, Attachment, DescribeFields, ErrorBody, ErrorCode, TranscribeFields, Wish,
 };
+use crate::utterance::Progress;
 
 /// A job for another board.
 ///
@@ -51,12 +53,8 @@ pub(super) fn errand(job: &Job) -> Result<fleet::Job, ErrorBody> {
             in_pieces: transcribe.in_pieces,
             into: transcribe.into.as_ref().map(|name| name.to_string()),
         },
-        Work::Utterance(_) | Work::Chat(_) | Work::Recognize { .. } => {
-            return Err(ErrorBody::new(
-                ErrorCode::Failed,
-                "this board has no model, and the fleet does not take such work: set fleet.role to \"both\" and give it a model",
-            ));
-        }
+        Work::Utterance(utterance) => speech(job, utterance)?,
+        Work::Chat(_) | Work::Recognize { .. } => return Err(needs_model("such work")),
     };
     Ok(fleet::Job {
         id: job.id.clone(),
@@ -69,6 +67,35 @@ pub(super) fn errand(job: &Job) -> Result<fleet::Job, ErrorBody> {
         work,
         patience: patience(job),
     })
+}
+
+fn needs_model(what: &str) -> ErrorBody {
+    ErrorBody::new(
+        ErrorCode::Failed,
+        format!(
+            "this board has no model, and the fleet does not take {what}: give it one, with fleet.role = \"both\""
+        ),
+    )
+}
+
+/// What was said, whole. Its time begins with its end.
+fn speech(job: &Job, utterance: &Utterance) -> Result<fleet::Work, ErrorBody> {
+    let settings = &job.settings;
+    let language = match &utterance.speaker {
+        Speaker::Client { language, .. } => language.clone(),
+        Speaker::Microphone(id) => {
+            let microphone = settings.microphone(id);
+            if microphone.is_some_and(|options| options.answer != VoiceAnswer::Transcript) {
+                return Err(needs_model("commands that are spoken"));
+            }
+            microphone.map_or_else(String::new, |options| options.language.clone())
+        }
+    };
+    if let (_, Progress::Ended { at, .. }) = utterance.sound.state() {
+        job.ticket.set_deadline(at + job.patience());
+    }
+    let samples = utterance.sound.take(usize::MAX);
+    Ok(fleet::Work::speech(&samples, language, settings.max_tokens))
 }
 
 fn describe(

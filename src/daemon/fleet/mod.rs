@@ -4,6 +4,7 @@
 //! other boards ([`errand`]); what they become is told as the worker would have told it.
 
 mod errand;
+mod heard;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::DaemonError;
 use super::event::{Event, Loaded, Told, WorkerNote};
-use super::job::{Job, Ticket, Work};
+use super::job::{Job, Speaker, Ticket, Work};
 use super::queue::Queue;
 use super::reports;
 use super::settings::Settings;
@@ -26,6 +27,7 @@ use crate::report::{
     Report, Request,
 };
 use errand::errand;
+use heard::Heard;
 
 /// How long the thread waits for a job before it looks whether another board is idle.
 const LOOK: Duration = Duration::from_millis(100);
@@ -163,9 +165,19 @@ fn no_thread(source: std::io::Error) -> DaemonError {
 
 /// Sends a job; gives what is to be told of it.
 async fn carry(source: &Source, job: Job, events: &mpsc::Sender<Event>) -> Vec<Event> {
+    let heard = Heard::of(&job);
+    if heard.as_ref().is_some_and(|heard| heard.is_gone) {
+        job.ticket.cancel("whoever spoke is gone");
+        let gone = job.asker.iter().map(|asker| {
+            let error = ErrorBody::new(ErrorCode::Cancelled, "whoever spoke is gone");
+            Event::Told(Told::Asker(Box::new(JobUpdate::end(asker, Err(error)))))
+        });
+        return gone.collect();
+    }
+    let told = |result, model: &str| told(&job, heard.as_ref(), result, model);
     let errand = match errand(&job) {
         Ok(errand) => errand,
-        Err(error) => return told(&job, Err(error), ""),
+        Err(error) => return told(Err(error), ""),
     };
     let (ticket, asker) = (Arc::clone(&job.ticket), job.asker.clone());
     let begun = |worker: &str| {
@@ -186,15 +198,20 @@ async fn carry(source: &Source, job: Job, events: &mpsc::Sender<Event>) -> Vec<E
             if let Err(error) = &result {
                 log::warn!(target: "fleet", "job {} at {worker}: {}", job.id, error.message);
             }
-            told(&job, result, &model)
+            told(result, &model)
         }
         Err(Lost::Replaced) => vec![Event::Worker(WorkerNote::Replaced)],
-        Err(lost) => told(&job, Err(why(&lost, &ticket)), ""),
+        Err(lost) => told(Err(why(&lost, &ticket)), ""),
     }
 }
 
 /// What is told of a job that has come to its end, as the worker would have told it.
-fn told(job: &Job, mut result: Result<Reply, ErrorBody>, model: &str) -> Vec<Event> {
+fn told(
+    job: &Job,
+    heard: Option<&Heard>,
+    mut result: Result<Reply, ErrorBody>,
+    model: &str,
+) -> Vec<Event> {
     let mut told = Vec::new();
     if let Ok(Reply {
         timing: Some(timing),
@@ -202,7 +219,8 @@ fn told(job: &Job, mut result: Result<Reply, ErrorBody>, model: &str) -> Vec<Eve
     }) = &mut result
     {
         // As it was for this board: the way there and back is time that it waited.
-        timing.latency_ms = started(job).elapsed().as_secs_f64() * 1e3;
+        let since = heard.map_or_else(|| started(job), |heard| heard.ended_at);
+        timing.latency_ms = since.elapsed().as_secs_f64() * 1e3;
         let worked = timing.load_ms + timing.encode_ms + timing.prefill_ms + timing.decode_ms;
         timing.queue_ms = (timing.latency_ms - worked).max(0.0);
     }
@@ -216,9 +234,21 @@ fn told(job: &Job, mut result: Result<Reply, ErrorBody>, model: &str) -> Vec<Eve
     if let Work::Caption(work) = &job.work {
         told.push(Told::All(reports::caption(job, work, &result, model)));
     }
+    if let (Work::Utterance(utterance), Some(heard)) = (&job.work, heard)
+        && let Speaker::Microphone(id) = &utterance.speaker
+    {
+        told.push(Told::All(heard.event(job, id, utterance, &result, model)));
+    }
     if let Some(asker) = &job.asker {
-        if let (Work::Ask(ask), Ok(reply)) = (&job.work, &result)
-            && ask.stream
+        let streams = match &job.work {
+            Work::Ask(ask) => ask.stream,
+            Work::Utterance(utterance) => {
+                matches!(utterance.speaker, Speaker::Client { stream: true, .. })
+            }
+            _ => false,
+        };
+        if let Ok(reply) = &result
+            && streams
         {
             let whole = JobUpdate {
                 partial: reply.text.clone(),

@@ -34,6 +34,7 @@ use seated::{Seated, may_begin};
 
 pub(super) use error::stopping;
 pub(super) use heartbeat::Heartbeat;
+pub(super) use wake_phrase::meant;
 
 /// How long the worker waits for a job before it looks whether a tower has been idle long enough.
 const IDLE_LOOK: Duration = Duration::from_millis(500);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Task;
-use super::wake_phrase::{after_wake_phrase, after_wake_word};
-use crate::capture::options::{Trigger, VoiceAnswer};
+use super::wake_phrase::meant;
+use crate::capture::options::VoiceAnswer;
 use crate::daemon::clock;
 use crate::daemon::hearing::{Hearing, Outcome, Understood};
-use crate::daemon::job::{NO_WAKE_WORD, PIECE_SAMPLES, Speaker, Utterance};
+use crate::daemon::job::{PIECE_SAMPLES, Speaker, Utterance};
 use crate::features::speech_check::SpeechCheck;
 use crate::media::SAMPLE_RATE_HZ;
 use crate::pipeline::commands::{CommandGrammar, Understanding};
@@ -258,19 +258,7 @@ impl Task<'_> {
             return Ok(Understood::of(EventType::Rejected, answer, timing));
         };
         let heard = answer.text.trim().to_owned();
-        let said = match (config.trigger, &utterance.wake_word) {
-            (Trigger::WakePhrase, _) => {
-                after_wake_phrase(&heard, &config.wake_phrases).ok_or("no wake phrase")
-            }
-            (Trigger::WakeWord, Some(word)) if config.wake.verify => {
-                match after_wake_word(&heard, word).ok_or(NO_WAKE_WORD) {
-                    Ok("") => Err("nothing was said after the wake word"),
-                    said => said,
-                }
-            }
-            _ => Ok(heard.as_str()),
-        };
-        let said = match said {
+        let said = match meant(config, utterance.wake_word.as_deref(), &heard) {
             Ok(said) => said.to_owned(),
             // What was not meant for the daemon is not published.
             Err(reason) => {

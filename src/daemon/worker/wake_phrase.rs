@@ -1,7 +1,30 @@
 //! Whether what was heard begins with a wake phrase, or has a wake word in it.
 
+use crate::capture::options::{MicrophoneOptions, Trigger};
+use crate::daemon::job::NO_WAKE_WORD;
+
+/// What of a transcript is meant for the daemon; else why none of it is. `wake_word` is what a microphone was woken by.
+pub(in crate::daemon) fn meant<'a>(
+    microphone: &MicrophoneOptions,
+    wake_word: Option<&str>,
+    heard: &'a str,
+) -> Result<&'a str, &'static str> {
+    match (microphone.trigger, wake_word) {
+        (Trigger::WakePhrase, _) => {
+            after_wake_phrase(heard, &microphone.wake_phrases).ok_or("no wake phrase")
+        }
+        (Trigger::WakeWord, Some(word)) if microphone.wake.verify => {
+            match after_wake_word(heard, word).ok_or(NO_WAKE_WORD) {
+                Ok("") => Err("nothing was said after the wake word"),
+                said => said,
+            }
+        }
+        _ => Ok(heard),
+    }
+}
+
 /// What was said after one of the phrases; case and punctuation do not count. `None` where it begins with none of them.
-pub(super) fn after_wake_phrase<'a>(heard: &'a str, phrases: &[String]) -> Option<&'a str> {
+fn after_wake_phrase<'a>(heard: &'a str, phrases: &[String]) -> Option<&'a str> {
     phrases
         .iter()
         .find_map(|phrase| after_phrase(heard, phrase))
@@ -38,7 +61,7 @@ const OTHERWISE: usize = 40;
 ///
 /// It begins and ends with words of the transcript, anywhere in it, since something else may have been said before; the likest
 /// counts, and of such the first.
-pub(super) fn after_wake_word<'a>(heard: &'a str, word: &str) -> Option<&'a str> {
+fn after_wake_word<'a>(heard: &'a str, word: &str) -> Option<&'a str> {
     let wanted: String = words(word)
         .iter()
         .map(|&(from, to)| letters(&word[from..to]))
