@@ -86,7 +86,12 @@ impl Letter {
 #[serde(rename_all = "snake_case")]
 pub(super) enum ToSource {
     /// It has the job: is it still wanted?
-    Has { id: String, worker: String },
+    Has {
+        id: String,
+        worker: String,
+        /// How often the server has given it away.
+        delivery: i64,
+    },
     /// It is done with the job.
     Done {
         id: String,

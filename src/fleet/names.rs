@@ -23,7 +23,7 @@ pub(super) const PROTOCOL: u32 = 1;
 pub(super) const ACK_WAIT: Duration = Duration::from_secs(4);
 
 /// Workers that may die of a job.
-pub(super) const MAX_ATTEMPTS: i64 = 3;
+pub(super) const MAX_DEATHS: usize = 3;
 
 /// Nothing stays longer at the server: the longest deadline.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(900);
@@ -182,8 +182,8 @@ impl Names {
             filter_subject: self.subject(&format!("job.{}.{}.>", kind.name(), needs.name())),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
-            // A worker that is given a job once more than it may be tried tells its source: that comes again until it is heard, as no
-            // advisory of the server would.
+            // A job's source counts who takes it, and ends it: the server would count what it gave away while nobody heard, and its
+            // advisory comes once.
             max_deliver: -1,
             ..consumer::pull::Config::default()
         }

@@ -14,9 +14,9 @@ use ulid::Ulid;
 use super::connect::Link;
 use super::job::{Job, Outcome};
 use super::letter::{Letter, NO, ToSource, YES, digest};
-use super::names::{ACK_WAIT, PROTOCOL};
+use super::names::{ACK_WAIT, MAX_DEATHS, PROTOCOL};
 use super::roster::{self, Crew, Member};
-use crate::report::ErrorCode;
+use crate::report::{ErrorBody, ErrorCode};
 
 /// Larger payloads go into the store: every message passes the server's memory.
 const MAX_INLINE_BYTES: usize = 256 << 10;
@@ -50,7 +50,9 @@ enum News {
 /// A job that is away.
 struct Open {
     camera: Option<String>,
-    taken: bool,
+    /// Who has taken it, one after the other.
+    takers: Vec<String>,
+    delivery: i64,
     news: mpsc::UnboundedSender<News>,
 }
 
@@ -162,10 +164,34 @@ impl Source {
         };
         let mut open = self.lock();
         let known = match told {
-            ToSource::Has { id, worker } => open.get_mut(&id).map(|job| {
-                job.taken = true;
-                job.news.send(News::Taken(worker))
-            }),
+            ToSource::Has {
+                id,
+                worker,
+                delivery,
+            } => {
+                let Some(job) = open.get_mut(&id) else {
+                    return NO;
+                };
+                // It may ask again, where it did not hear the answer.
+                if delivery != job.delivery {
+                    job.delivery = delivery;
+                    job.takers.push(worker.clone());
+                }
+                if job.takers.len() > MAX_DEATHS {
+                    let died = job.takers[..MAX_DEATHS].join(", ");
+                    let words =
+                        format!("workers of the fleet died of it ({died}): it is not tried again");
+                    let poison = Outcome {
+                        worker,
+                        model: String::new(),
+                        result: Err(ErrorBody::new(ErrorCode::Poison, words)),
+                    };
+                    job.news.send(News::Done(poison)).ok();
+                    open.remove(&id);
+                    return NO;
+                }
+                Some(job.news.send(News::Taken(worker)))
+            }
             ToSource::Done {
                 id,
                 worker,
@@ -262,7 +288,7 @@ impl Source {
         let mut open = self.lock();
         if let Some(camera) = &job.camera {
             open.retain(|_, other| {
-                let older = other.camera.as_ref() == Some(camera) && !other.taken;
+                let older = other.camera.as_ref() == Some(camera) && other.takers.is_empty();
                 if older {
                     other.news.send(News::Replaced).ok();
                 }
@@ -271,7 +297,8 @@ impl Source {
         }
         let place = Open {
             camera: job.camera.clone(),
-            taken: false,
+            takers: Vec::new(),
+            delivery: 0,
             news: sender,
         };
         open.insert(job.id.clone(), place);

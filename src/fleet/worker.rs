@@ -15,7 +15,7 @@ use super::connect::Link;
 use super::error::FleetError;
 use super::job::Work;
 use super::letter::{Letter, NO, ToSource, YES, digest};
-use super::names::{ACK_WAIT, Kind, MAX_ATTEMPTS, Needs, PROTOCOL, QUEUES};
+use super::names::{ACK_WAIT, Kind, Needs, PROTOCOL, QUEUES};
 use super::roster::{self, Member};
 use super::source::Source;
 use crate::report::{
@@ -277,6 +277,7 @@ impl Worker {
         let claim = ToSource::Has {
             id: letter.id.clone(),
             worker: self.link.node.clone(),
+            delivery: message.info().map_or(1, |info| info.delivered),
         };
         if !self.ask(letter, &claim, ACK_WAIT).await {
             message.ack_with(AckKind::Term).await.ok();
@@ -288,12 +289,6 @@ impl Worker {
                 self.link.node, letter.protocol
             );
             return error(ErrorCode::Failed, words);
-        }
-        let attempt = message.info().map_or(1, |info| info.delivered);
-        if attempt > MAX_ATTEMPTS {
-            let words =
-                format!("{MAX_ATTEMPTS} workers of the fleet died of it: it is not tried again");
-            return error(ErrorCode::Poison, words);
         }
         let payload = match self.payload(letter, message).await {
             Ok(payload) => payload,
