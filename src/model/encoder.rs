@@ -49,7 +49,7 @@ pub trait AudioEncoder: Send + Sync {
 }
 
 /// A clip on its way through an audio encoder; of bounded size, however long the clip.
-pub trait ClipEncoder: Send {
+pub trait ClipEncoder: Send + Sync {
     /// Takes log-mel frames, `[frames, bands]`, and appends the soft tokens that have become final, `[tokens, text width]`, to
     /// `soft_tokens`; with `end`, all that remain. Returns how many they are.
     fn push(

@@ -17,6 +17,7 @@ use super::DaemonError;
 use super::event::{Event, Loaded, Told, WorkerNote};
 use super::job::{Job, Speaker, Ticket, Work};
 use super::queue::Queue;
+use super::reload::engine_options;
 use super::reports;
 use super::settings::Settings;
 use super::worker::{self, Heartbeat};
@@ -77,7 +78,14 @@ impl Fleet {
                 self.events.try_send(Event::Worker(loaded)).ok();
                 self.send(source, false)
             }
-            _ => worker::start(settings, &self.queue, heartbeat, &self.events).map_err(no_thread),
+            _ => worker::start(
+                engine_options(&settings.config),
+                Arc::clone(settings),
+                Arc::clone(&self.queue),
+                heartbeat,
+                self.events.clone(),
+            )
+            .map_err(no_thread),
         }
     }
 

@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 use super::event::{Event, Loaded, Told, WorkerNote};
 use super::job::{Job, Rank, Ticket, Work};
 use super::queue::Queue;
-use super::reload::engine_options;
 use super::settings::Settings;
 use crate::pipeline::commands::CommandGrammar;
-use crate::pipeline::{Answer, Engine, EngineError, Group, GroupMemory, GroupState, Request};
+use crate::pipeline::{
+    Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, GroupState, Request,
+};
 use crate::report::{
     ErrorBody, ErrorCode, Header, JobState, JobUpdate, Reply, Report, ReportTiming,
 };
@@ -90,13 +91,12 @@ const SCRIPT: &str = "GEMMAD_SCRIPT";
 
 /// Starts the thread: it opens the model, tells [`WorkerNote::Loaded`], and works until the queue is closed.
 pub(super) fn start(
-    settings: &Arc<Settings>,
-    queue: &Arc<Queue>,
+    options: EngineOptions,
+    settings: Arc<Settings>,
+    queue: Arc<Queue>,
     heartbeat: Arc<Heartbeat>,
-    events: &mpsc::Sender<Event>,
+    events: mpsc::Sender<Event>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let (settings, queue, events) = (Arc::clone(settings), Arc::clone(queue), events.clone());
-    let options = engine_options(&settings.config);
     let body = move || {
         let path = settings.config.model.path.clone();
         let mut engine = match Engine::open(&path, options) {
