@@ -364,6 +364,10 @@ fn values_are_taken_and_mistakes_are_told() {
             ["\"a-b\"", "\"a_b\""],
         ),
         ("[mqtt]\nurl = \"http://x\"", ["mqtt.url", "mqtts://"]),
+        ("[fleet]\nurl = \"http://x\"", ["fleet.url", "tls://"]),
+        ("[fleet]\ngroup = \"a.b\"", ["fleet.group", "a-z"]),
+        ("[fleet]\nca_file = \"c\"", ["fleet.url", "tls://"]),
+        ("[fleet]\nreplicas = 6", ["fleet.replicas", "1 to 5"]),
         ("[mqtt]\nnode = \"Küche\"", ["mqtt.node", "a-z"]),
         ("[mqtt]\nbase_topic = \"a/#\"", ["mqtt.base_topic", "#"]),
         (

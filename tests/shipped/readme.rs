@@ -360,6 +360,14 @@ const COMMANDS: &[(&str, How)] = &[
     ),
     ("gemmad plan", Runs(&[], "measured here")),
     (
+        "gemmad fleet status",
+        Elsewhere(
+            "tests/daemon/fleet.rs",
+            "[\"fleet\", \"status\"]",
+            "it needs a NATS server",
+        ),
+    ),
+    (
         "gemmad plan --memory-gib 4 --read-gb-s 5.6",
         Runs(&[], "Gemma 3n E4B  balanced  e2b"),
     ),
