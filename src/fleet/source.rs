@@ -245,7 +245,8 @@ impl Source {
             if let Some(there) = sent.as_mut().filter(|sent| sent.at.elapsed() > STILL_THERE) {
                 there.at = Instant::now();
                 let found = there.stream.get_raw_message(there.sequence).await;
-                if found.is_err_and(|error| is_gone(&error)) {
+                // What came meanwhile was taken off by whoever did it.
+                if found.is_err_and(|error| is_gone(&error)) && news.is_empty() {
                     log::info!(target: "fleet", "the server has lost job {}: it is sent again", job.id);
                     sent = None;
                 }

@@ -182,10 +182,9 @@ async fn carry(source: &Source, job: Job, events: &mpsc::Sender<Event>) -> Vec<E
         });
         return gone.collect();
     }
-    let told = |result, model: &str| told(&job, heard.as_ref(), result, model);
     let errand = match errand(&job) {
         Ok(errand) => errand,
-        Err(error) => return told(Err(error), ""),
+        Err(error) => return told(&job, heard.as_ref(), Err(error), ""),
     };
     let (ticket, asker) = (Arc::clone(&job.ticket), job.asker.clone());
     let begun = |worker: &str| {
@@ -206,10 +205,10 @@ async fn carry(source: &Source, job: Job, events: &mpsc::Sender<Event>) -> Vec<E
             if let Err(error) = &result {
                 log::warn!(target: "fleet", "job {} at {worker}: {}", job.id, error.message);
             }
-            told(result, &model)
+            told(&job, heard.as_ref(), result, &model)
         }
         Err(Lost::Replaced) => vec![Event::Worker(WorkerNote::Replaced)],
-        Err(lost) => told(Err(why(&lost, &ticket)), ""),
+        Err(lost) => told(&job, heard.as_ref(), Err(why(&lost, &ticket)), ""),
     }
 }
 
