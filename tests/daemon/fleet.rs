@@ -201,7 +201,7 @@ fn a_worker_that_dies_is_replaced_by_another_and_status_tells_of_both() {
     let gemmad = bench.start();
     let (first, second) = (Helper::new(&nats, "attic"), Helper::new(&nats, "cellar"));
     let doomed = first.start();
-    bench.long_question("tedious", 2000);
+    bench.long_question("tedious", 150);
     gemmad.wait_log("attic has job");
     wait_until("the worker is busy", || fleet_health(&bench)["busy"] == 1);
     doomed.kill();

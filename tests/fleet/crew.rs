@@ -26,12 +26,15 @@ pub(crate) fn options(url: &str, role: Role) -> FleetOptions {
     }
 }
 
-pub(crate) fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+/// A runtime that a thread of its own drives, for as long as the process runs.
+pub(crate) fn runtime() -> tokio::runtime::Handle {
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .unwrap()
+        .unwrap();
+    let handle = runtime.handle().clone();
+    std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    handle
 }
 
 pub(crate) async fn source(url: &str, node: &str) -> Arc<Source> {
@@ -80,7 +83,7 @@ fn words(payload: &Payload) -> Option<(String, usize)> {
 }
 
 /// Does what it is asked, one after the other, as the inference thread does.
-pub(crate) async fn wait_for_a_living(
+async fn do_what_is_asked(
     mut requests: mpsc::Receiver<Request>,
     takes: Duration,
     idle: Arc<AtomicU64>,
@@ -115,7 +118,7 @@ pub(crate) async fn start_worker(url: &str, node: &str, takes: Duration) -> Arc<
         ..ModelCard::default()
     };
     let busy = Arc::new(AtomicU64::new(0));
-    tokio::spawn(wait_for_a_living(requests, takes, Arc::clone(&busy)));
+    tokio::spawn(do_what_is_asked(requests, takes, Arc::clone(&busy)));
     Worker::start(
         &link,
         &card,

@@ -78,7 +78,7 @@ fn what_is_wrong_with_a_server_is_told_in_a_line() {
 }
 
 #[test]
-fn of_a_cameras_pictures_the_newest_is_described_and_a_full_queue_refuses() {
+fn of_a_cameras_pictures_the_newest_is_described() {
     let dir = tempfile::tempdir().unwrap();
     let nats = Nats::start(dir.path());
     runtime().block_on(async {
