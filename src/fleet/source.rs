@@ -43,7 +43,7 @@ pub enum Lost {
 
 enum News {
     Taken(String),
-    Done(Outcome),
+    Done(Box<Outcome>),
     Replaced,
 }
 
@@ -186,7 +186,7 @@ impl Source {
                         model: String::new(),
                         result: Err(ErrorBody::new(ErrorCode::Poison, words)),
                     };
-                    job.news.send(News::Done(poison)).ok();
+                    job.news.send(News::Done(Box::new(poison))).ok();
                     open.remove(&id);
                     return NO;
                 }
@@ -209,11 +209,11 @@ impl Source {
                     self.unwanted.fetch_add(1, Ordering::Relaxed);
                 }
                 job.map(|job| {
-                    job.news.send(News::Done(Outcome {
+                    job.news.send(News::Done(Box::new(Outcome {
                         worker,
                         model,
                         result,
-                    }))
+                    })))
                 })
             }
         };
@@ -268,7 +268,7 @@ impl Source {
                     begun(&worker);
                     where_it_is = format!("{worker} has it");
                 }
-                Ok(Some(News::Done(outcome))) => break Ok(outcome),
+                Ok(Some(News::Done(outcome))) => break Ok(*outcome),
                 Ok(Some(News::Replaced) | None) => break Err(Lost::Replaced),
                 Err(_) if is_over() => break Err(Lost::Over(where_it_is)),
                 Err(_) => {}
