@@ -117,9 +117,7 @@ impl Engine {
         let mut seats = std::mem::take(&mut self.seats.taken);
         self.seats.passes += 1;
         let result = match &mut mine {
-            Some((mine, on_text)) if seats.is_empty() || self.options.answers == 1 => {
-                self.pass_of_one(mine, on_text)
-            }
+            Some((mine, on_text)) if seats.is_empty() => self.pass_of_one(mine, on_text),
             mine => self.pass_of_several(mine, &mut seats),
         };
         // Nothing was seated meanwhile: no work was given way to.
@@ -168,7 +166,8 @@ impl Engine {
         };
         let slice = first.answering.conversation.slice.clone();
         riders.retain(|rider| rider.answering.conversation.slice == slice);
-        let room = MAX_ANSWERS.min(self.options.prefill_chunk).max(1);
+        let chunk = self.options.prefill_chunk.clamp(1, self.options.context);
+        let room = MAX_ANSWERS.min(chunk);
         riders.truncate(room.min(self.options.answers));
 
         let mut failed = match &mut riders[..] {
