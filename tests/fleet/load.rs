@@ -44,7 +44,7 @@ fn run(load: &Load) -> Figures {
     let dir = tempfile::tempdir().unwrap();
     let mut nats = Nats::start(dir.path());
     let url = nats.url();
-    let mut hands = vec![
+    let mut hands = [
         Hand::start(&url, "fast1", load.takes_ms),
         Hand::start(&url, "fast2", load.takes_ms),
         Hand::start(&url, "slow", load.takes_ms * 4),
