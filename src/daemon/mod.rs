@@ -22,6 +22,7 @@ mod queue;
 mod reload;
 mod reports;
 mod requests;
+mod scene;
 mod seen;
 mod settings;
 mod state;

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::clock;
 use super::event::{Loaded, Told};
 use super::job::{CaptionWork, Job, Speaker, Utterance, Work};
+use super::scene;
 use super::settings::Settings;
 use super::vitals::{Degraded, Vitals};
 use crate::config::Config;
@@ -94,7 +95,11 @@ pub(super) fn caption(
     }
     let answer = reply.as_ref().ok();
     let text = answer.and_then(|reply| reply.text.as_deref());
-    let caption = text.unwrap_or_default().trim().to_owned();
+    let text = text.unwrap_or_default();
+    let (caption, scene) = match work.frigate {
+        Some(_) if job.settings.config.frigate.structured => scene::read(text),
+        _ => (text.trim().to_owned(), None),
+    };
     if job.settings.config.log.content {
         log::debug!(source; "saw: {caption}");
     }
@@ -112,6 +117,7 @@ pub(super) fn caption(
         motion_area: work.motion.map(|motion| motion.area),
         motion_box: work.motion.map(|motion| motion.bounds),
         frigate: work.frigate.clone(),
+        scene,
         frame_ts: clock::rfc3339(work.frame.taken_at),
         image_sha256: hex::encode(Sha256::digest(&work.frame.encoded)),
         reason: reply.as_ref().err().map(|error| error.message.clone()),
@@ -145,6 +151,7 @@ pub(super) fn failed_snapshot(
             id: ulid::Ulid::generate().to_string(),
             event_type: EventType::Failed,
             frigate: None,
+            scene: None,
             frame_ts: now.clone(),
             ts: now,
             clock_synced: clock::is_synced(),

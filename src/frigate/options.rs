@@ -33,6 +33,8 @@ pub struct FrigateOptions {
     pub on: Moment,
     /// What is asked about a picture; `{label}`, `{sub_label}`, `{camera}` and `{zones}` are filled in.
     pub prompt: String,
+    /// Have the answer tell how many people there are, whether a package is there, and what is done, beside the caption.
+    pub structured: bool,
     /// Between two descriptions of a camera at least, seconds.
     pub cooldown_s: u32,
     /// Write what was seen into Frigate's event, as its description.
@@ -66,6 +68,7 @@ impl Default for FrigateOptions {
             zones: Vec::new(),
             on: Moment::End,
             prompt: "A camera saw this {label}. Describe in one sentence what happens.".to_owned(),
+            structured: false,
             cooldown_s: 30,
             write_back: true,
         }

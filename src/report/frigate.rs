@@ -1,7 +1,7 @@
 //! What Frigate saw, as it is passed on and published.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::name::Name;
 use crate::media::VideoFrame;
@@ -22,6 +22,17 @@ pub struct FrigateEvent {
     pub zones: Vec<String>,
     /// How sure Frigate was at best, 0 to 1.
     pub score: f32,
+}
+
+/// What is in a picture, for automations (`[frigate] structured`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Scene {
+    /// How many people there are.
+    pub people: u32,
+    /// Whether a package is there.
+    pub package: bool,
+    /// What is done, in a few words.
+    pub action: String,
 }
 
 /// A picture of a camera that Frigate watches, to be described.

@@ -20,7 +20,7 @@ mod spoken;
 
 pub use error::{ErrorBody, ErrorCode};
 pub use fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
-pub use frigate::{FrigateEvent, Seen};
+pub use frigate::{FrigateEvent, Scene, Seen};
 pub use header::{Header, Origin};
 pub use health::{
     CameraInfo, FleetHealth, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues,

@@ -7,7 +7,7 @@ use crate::media::CaptionTrigger;
 
 use super::chat::ToolCall;
 use super::error::{ErrorBody, ErrorCode};
-use super::frigate::FrigateEvent;
+use super::frigate::{FrigateEvent, Scene};
 use super::header::Header;
 
 /// What happened, in the words of Home Assistant's event entity.
@@ -159,6 +159,9 @@ pub struct CaptionEvent {
     /// The event of Frigate that it is of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frigate: Option<FrigateEvent>,
+    /// What is in the picture, where that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scene: Option<Scene>,
     /// When the picture was taken, RFC 3339.
     pub frame_ts: String,
     /// SHA-256 of the picture that was described, in hexadecimal.

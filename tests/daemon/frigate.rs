@@ -228,6 +228,38 @@ fn what_frigate_tracks_is_described_once_and_the_description_goes_back() {
 }
 
 #[test]
+fn what_is_in_a_picture_comes_in_a_fixed_shape() {
+    let bench = Bench::new();
+    let nvr = Nvr::new();
+    nvr.start(|asked| {
+        Some(match asked.line.starts_with("GET ") {
+            true => (200, "content-type: image/jpeg\r\n", picture()),
+            false => (200, "", b"{}".to_vec()),
+        })
+    });
+    let gemmad = start(
+        &bench,
+        "",
+        nvr.port,
+        "structured = true\nwrite_back = false\n[queue]\nmax_tokens = 400",
+    );
+    let seen = message("end", "1.5-aaa", &[]);
+    bench.broker.publish("frigate/events", seen.as_bytes(), &[]);
+    let event = bench.wait_for("camera/front/event", 1)[0].json();
+    let scene = &event["scene"];
+    assert!(
+        scene["people"].is_u64() && scene["package"].is_boolean() && scene["action"].is_string(),
+        "{event}"
+    );
+    assert!(
+        !event["caption"].as_str().unwrap().contains("people"),
+        "{event}"
+    );
+    bench.assert_schemas();
+    gemmad.stop();
+}
+
+#[test]
 fn an_api_that_does_not_do_what_it_should_is_said() {
     let bench = Bench::new();
     let nvr = Nvr::new();

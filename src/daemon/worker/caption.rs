@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Task;
 use crate::daemon::job::CaptionWork;
-use crate::daemon::reports;
+use crate::daemon::{reports, scene};
 use crate::pipeline::{Answer, Media, Message, Part, PictureOptions, Request};
 use crate::report::{ErrorBody, Name, Wish};
 
@@ -15,7 +15,16 @@ impl Task<'_> {
         self.begun();
         let usual = self.settings().camera_prompt(camera);
         let encoded = &work.frame.encoded;
-        Some(self.picture(encoded, &usual, camera.soft_tokens, &work.wish))
+        let request = self.picture(encoded, &usual, camera.soft_tokens, &work.wish);
+        let config = &self.settings().config;
+        if work.frigate.is_none() || !config.frigate.structured {
+            return Some(request);
+        }
+        let shape = scene::grammar(config);
+        Some(request.and_then(|mut request| {
+            request.generation.grammar = Some(shape?);
+            Ok(request)
+        }))
     }
 
     /// Tells what is seen in it.

@@ -51,6 +51,7 @@ pub(crate) fn caption(text: &str, image: Option<&[u8]>) -> Report {
         motion_area: Some(0.25),
         motion_box: Some([0.0, 0.0, 0.5, 0.5]),
         frigate: None,
+        scene: None,
         frame_ts: "2026-11-24T12:00:00+01:00".to_owned(),
         image_sha256: String::new(),
         reason: None,

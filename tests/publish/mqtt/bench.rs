@@ -176,6 +176,7 @@ pub(crate) fn caption(text: &str, image: Option<&[u8]>) -> Report {
             motion_area: Some(0.12),
             motion_box: Some([0.1, 0.2, 0.3, 0.4]),
             frigate: None,
+            scene: None,
             frame_ts: "2026-11-23T15:39:40+01:00".to_owned(),
             image_sha256: "ab".repeat(32),
             reason: None,
