@@ -1,5 +1,8 @@
 //! Leaf data that travels between the rooms: what was heard and seen, before any model looks at it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
 
 use schemars::JsonSchema;
@@ -126,6 +129,8 @@ pub enum CaptureEvent {
         /// What happened.
         event: CameraEvent,
     },
+    /// From the speaker.
+    Speaker(SpeakerEvent),
 }
 
 /// Whether a device can be used.
@@ -167,6 +172,8 @@ impl DeviceState {
 pub enum MicrophoneEvent {
     /// The device came, went, or was muted.
     State(DeviceState),
+    /// A word was said that ends what the speaker says.
+    StopWord,
     /// A wake word was said; [`MicrophoneEvent::SpeechStarted`] follows.
     Woken {
         /// As its model's file has it.
@@ -260,6 +267,126 @@ pub enum CameraControl {
     Captions(bool),
     /// Give the newest picture as [`CameraEvent::Frame`] with this number.
     Snapshot(u64),
+    /// End.
+    Stop,
+}
+
+/// What the speaker does now: what microphones need to know at once, without a way through the loop.
+#[derive(Debug, Default)]
+pub struct Talking(AtomicU8);
+
+/// Whether microphones are to rest while the speaker makes sound: what they hear then is the board's own voice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It makes none.
+    Silent,
+    /// They are not.
+    No,
+    /// They are, but for one at which somebody is speaking.
+    UnlessSpokenTo,
+    /// They are.
+    Yes,
+}
+
+impl Talking {
+    /// What it does from now on.
+    pub fn set(&self, rest: Rest) {
+        self.0.store(rest as u8, Ordering::Release);
+    }
+
+    /// Something sounds, and may be stopped.
+    pub fn sounds(&self) -> bool {
+        self.0.load(Ordering::Acquire) != Rest::Silent as u8
+    }
+
+    /// Whether a microphone is to rest; `spoken_to` says that somebody is speaking at it.
+    pub fn wants_rest(&self, spoken_to: bool) -> bool {
+        let now = self.0.load(Ordering::Acquire);
+        now == Rest::Yes as u8 || now == Rest::UnlessSpokenTo as u8 && !spoken_to
+    }
+}
+
+/// A short sound that says how it stands with what somebody says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It is listened now.
+    Listening,
+    /// It was understood.
+    Understood,
+    /// It was not understood, or nothing was said.
+    NotUnderstood,
+    /// It could not be worked on.
+    Failed,
+    /// A microphone is closed now.
+    Muted,
+}
+
+/// Something that the speaker says.
+#[derive(Debug)]
+pub struct Speech {
+    /// The job's id.
+    pub id: String,
+    /// What is heard.
+    pub sound: Audible,
+    /// It goes before what waits, and ends what is being said.
+    pub urgent: bool,
+}
+
+/// Where the sound of a speech comes from.
+#[derive(Debug)]
+pub enum Audible {
+    /// An audio file's bytes.
+    File(Arc<[u8]>),
+    /// Stretches of sound as they are made, or why there are no more.
+    Stream(Receiver<Result<AudioClip, String>>),
+}
+
+/// How a speech ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpeechEnd {
+    /// It was heard to its end.
+    Heard,
+    /// It was cut at the longest length, seconds.
+    Cut(u32),
+    /// Somebody stopped it, or something urgent took its place.
+    Stopped,
+    /// Newer ones came while it waited.
+    Dropped,
+    /// It could not be said; one line.
+    Failed(String),
+}
+
+/// What the speaker tells.
+#[derive(Debug)]
+pub enum SpeakerEvent {
+    /// The device came or went.
+    State(DeviceState),
+    /// It begins to make sound, or has ended: [`Talking`] says the same at once.
+    Speaking(bool),
+    /// A speech begins.
+    Began(String),
+    /// A speech is over.
+    Ended {
+        /// Its id.
+        id: String,
+        /// How.
+        end: SpeechEnd,
+    },
+}
+
+/// What the daemon tells the speaker.
+#[derive(Debug)]
+pub enum SpeakerControl {
+    /// Say this when its turn comes.
+    Say(Speech),
+    /// Make a sound, over whatever is said.
+    Sign(Sign),
+    /// End what is said and forget what waits; with an id, only that.
+    Silence(Option<String>),
+    /// How loud, percent.
+    Volume(u8),
+    /// Somebody is listened to: what is said goes on more quietly, or as before.
+    Duck(bool),
     /// End.
     Stop,
 }

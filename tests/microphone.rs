@@ -7,7 +7,7 @@ mod file_pcm;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use gemmad::capture::options::MicrophoneOptions;
@@ -62,7 +62,8 @@ fn sink(events: Sender<MicrophoneEvent>) -> EventSink {
 
 fn start(device: &str, more: &str, muted: bool) -> (Microphone, Receiver<MicrophoneEvent>) {
     let (tell, events) = channel();
-    let started = Microphone::start(microphone(device, more), muted, sink(tell)).unwrap();
+    let started =
+        Microphone::start(microphone(device, more), muted, Arc::default(), sink(tell)).unwrap();
     (started, events)
 }
 
@@ -202,7 +203,13 @@ fn the_end_is_the_end() {
         let _keep = &dropped;
         false
     });
-    let started = Microphone::start(self::microphone("stopped", ""), false, events).unwrap();
+    let started = Microphone::start(
+        self::microphone("stopped", ""),
+        false,
+        Arc::default(),
+        events,
+    )
+    .unwrap();
     let asked = Instant::now();
     assert_eq!(
         gone.recv_timeout(PATIENCE),

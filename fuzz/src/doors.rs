@@ -193,6 +193,7 @@ fn info() -> Info {
         isa: String::new(),
         threads: 1,
         microphones: Vec::new(),
+        speaker: None,
         cameras: Vec::new(),
         commands: Vec::new(),
         config_sha256: String::new(),

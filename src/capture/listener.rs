@@ -1,5 +1,7 @@
 //! A microphone's thread: opens the device, reads, finds speech in it, and obeys.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use super::options::{MicrophoneOptions, Trigger};
 use super::speech::{Gate, Segmenter, SpeechEvent};
 use super::spotter::Spotter;
 use super::supervise::{Backoff, Ended, Teller, Unavailable};
-use crate::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEvent};
+use crate::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEvent, Talking};
 use crate::utterance;
 
 /// Longest wait for sound, and so for a control to be obeyed.
@@ -51,6 +53,11 @@ pub(super) struct Listener {
     segmenter: Segmenter,
     /// Listens for wake words; loaded when the device is opened.
     spotter: Option<Spotter>,
+    /// Listens for words that end what the speaker says.
+    stopper: Option<Spotter>,
+    talking: Arc<Talking>,
+    /// The speaker speaks, so this is not listened to.
+    resting: bool,
     /// Where what is being said goes.
     speech: Option<utterance::Sender>,
     meter: Meter,
@@ -63,6 +70,7 @@ impl Listener {
     pub(super) fn new(
         config: MicrophoneOptions,
         muted: bool,
+        talking: Arc<Talking>,
         teller: Teller,
         open: Open,
     ) -> Listener {
@@ -79,6 +87,9 @@ impl Listener {
             muted,
             listening: false,
             spotter: None,
+            stopper: None,
+            talking,
+            resting: false,
             speech: None,
             meter: Meter::default(),
             backoff: Backoff::new(),
@@ -114,15 +125,14 @@ impl Listener {
         }
     }
 
-    /// Loads the wake words, where there are some and it has not been done.
+    /// Loads the wake words and the words that stop, where there are some and it has not been done.
     fn load(&mut self) -> Result<(), Unavailable> {
-        match &mut self.spotter {
-            Some(spotter) => spotter.reset(),
-            None if self.config.trigger == Trigger::WakeWord => {
-                let spotter = Spotter::load(&self.config.wake);
-                self.spotter = Some(spotter.map_err(|error| Unavailable(error.to_string()))?);
-            }
-            None => {}
+        let wake = &self.config.wake;
+        if self.config.trigger == Trigger::WakeWord {
+            load_or_reset(&mut self.spotter, &wake.models, wake.sensitivity)?;
+        }
+        if !wake.stop_models.is_empty() {
+            load_or_reset(&mut self.stopper, &wake.stop_models, wake.sensitivity)?;
         }
         Ok(())
     }
@@ -159,10 +169,8 @@ impl Listener {
                 heard_at = Instant::now();
                 self.listening = true;
                 self.teller.state(DeviceState::Online)?;
-                self.measure(&samples)?;
                 for piece in samples.chunks(SPOTTED_SAMPLES) {
-                    self.tell(|segmenter, tell| segmenter.push(piece, tell))?;
-                    self.spot(piece)?;
+                    self.hear(piece)?;
                 }
             } else if heard_at.elapsed() >= SILENT {
                 return Ok(Some(Unavailable(format!(
@@ -205,6 +213,34 @@ impl Listener {
             MicrophoneControl::Listen => self.send(MicrophoneEvent::ListenTimedOut)?,
         }
         Ok(())
+    }
+
+    /// Hears what was said, unless it is the board's own voice: then only for a word that stops it.
+    fn hear(&mut self, samples: &[f32]) -> Result<(), Ended> {
+        let sounds = self.talking.sounds();
+        let stopped = self
+            .stopper
+            .as_mut()
+            .filter(|_| sounds)
+            .and_then(|it| it.push(samples));
+        if stopped.is_some() {
+            self.send(MicrophoneEvent::StopWord)?;
+        }
+        let rests = self.talking.wants_rest(self.segmenter.is_speaking());
+        if rests != self.resting {
+            self.resting = rests;
+            // What is heard before and what is heard after do not belong together.
+            self.tell(Segmenter::cut)?;
+            if let Some(spotter) = &mut self.spotter {
+                spotter.reset();
+            }
+        }
+        if rests {
+            return Ok(());
+        }
+        self.measure(samples)?;
+        self.tell(|segmenter, tell| segmenter.push(samples, tell))?;
+        self.spot(samples)
     }
 
     /// Wakes, where a wake word has just been said and nothing is being said to it already.
@@ -282,6 +318,22 @@ impl Listener {
     }
 }
 
+/// Loads what is not loaded yet; what is begins anew.
+fn load_or_reset(
+    spotter: &mut Option<Spotter>,
+    models: &[PathBuf],
+    sensitivity: f64,
+) -> Result<(), Unavailable> {
+    match spotter {
+        Some(spotter) => spotter.reset(),
+        None => {
+            let loaded = Spotter::load(models, sensitivity);
+            *spotter = Some(loaded.map_err(|error| Unavailable(error.to_string()))?);
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
@@ -326,7 +378,13 @@ mod tests {
             Ok(Box::new(Script(script)))
         });
         let config = "id = \"hall\"\ndevice = \"card\"";
-        let mut listener = Listener::new(toml::from_str(config).unwrap(), false, teller, open);
+        let mut listener = Listener::new(
+            toml::from_str(config).unwrap(),
+            false,
+            Arc::default(),
+            teller,
+            open,
+        );
         let (control, controls) = channel();
         let thread = std::thread::spawn(move || listener.run(&controls).is_err());
         let gone = |reason: &str| {

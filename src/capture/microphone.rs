@@ -1,11 +1,12 @@
-//! ALSA: a capture PCM, opened as it likes to be, and read as 16 kHz mono. The only place that knows this library.
+//! ALSA: a capture PCM, opened as it likes to be, and read as 16 kHz mono.
 
 use std::time::{Duration, Instant};
 
 use alsa::device_name::HintIter;
 use alsa::pcm::{Access, Format, HwParams, PCM};
-use alsa::{Direction, Output, ValueOr};
+use alsa::{Direction, ValueOr};
 
+use super::card::{explain_capture as explain, keep_quiet};
 use super::listener::{Heard, Sound};
 use super::supervise::Unavailable;
 use crate::features::resample::{Resampler, downmix};
@@ -139,13 +140,6 @@ impl Sound for Pcm {
     }
 }
 
-/// Keeps ALSA's library from writing to standard error at every try: what it says on this thread is kept in memory, and what
-/// was kept before is dropped.
-fn keep_quiet() {
-    // It fails only where memory is out; then the library talks.
-    Output::local_error_handler().ok();
-}
-
 /// Takes what the device gives without conversion by ALSA, whose linear resampler is worse than ours.
 fn configure(pcm: &PCM, device: &str) -> Result<(Encoding, usize, u32), Unavailable> {
     let failed = |error: alsa::Error| Unavailable(explain(device, error.errno().abs()));
@@ -185,31 +179,6 @@ fn configure(pcm: &PCM, device: &str) -> Result<(Encoding, usize, u32), Unavaila
         .ok();
     pcm.hw_params(&params).map_err(failed)?;
     Ok((encoding, channels as usize, rate_hz))
-}
-
-/// An error in words that say what to do.
-fn explain(device: &str, errno: i32) -> String {
-    let what = match errno {
-        libc::EBUSY => {
-            "is held by another program (PipeWire, PulseAudio or a recorder): give that program another card, or open a \
-             `dsnoop` or `pipewire` device here, which can be shared"
-        }
-        libc::EACCES | libc::EPERM => {
-            "may not be opened by this user: add the user to the group `audio`, or set \
-             `SupplementaryGroups=audio` in the service"
-        }
-        libc::ENOENT => {
-            "does not exist: is it plugged in? `gemmad devices` lists the names there are"
-        }
-        libc::ENODEV | libc::ENXIO | libc::EBADFD | libc::EIO | libc::ESHUTDOWN => {
-            "is gone: it was unplugged, or its driver gave up"
-        }
-        _ => {
-            let error = std::io::Error::from_raw_os_error(errno);
-            return format!("ALSA device `{device}` cannot be used: {error}");
-        }
-    };
-    format!("ALSA device `{device}` {what}")
 }
 
 /// A capture PCM that this machine has.

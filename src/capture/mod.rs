@@ -1,8 +1,9 @@
-//! Microphones and cameras: each is one thread, which opens its device, tells what happens there, survives its going, and
+//! Microphones, cameras and the speaker: each is one thread, which opens its device, tells what happens there, survives its going, and
 //! closes it when told to.
 
 mod access;
 mod camera;
+mod card;
 mod digest;
 mod frigate;
 mod level;
@@ -16,6 +17,7 @@ mod picture;
 mod recording;
 mod replay;
 mod source;
+mod speaker;
 pub mod speech;
 mod spotter;
 mod still;
@@ -24,9 +26,12 @@ mod trial;
 mod watcher;
 
 use std::io;
+use std::sync::Arc;
 
 use crate::features::image::ImageLimits;
-use crate::media::{CameraControl, CameraEvent, CaptureEvent, MicrophoneControl, MicrophoneEvent};
+use crate::media::{
+    CameraControl, CameraEvent, CaptureEvent, MicrophoneControl, MicrophoneEvent, Talking,
+};
 use listener::{Listener, Sound};
 use microphone::Pcm;
 use options::{CameraOptions, MicrophoneOptions, MicrophoneType};
@@ -36,6 +41,7 @@ use watcher::Watcher;
 
 pub use camera::{CameraAbout, CameraDevice, CameraFormat, cameras};
 pub use microphone::{MicrophoneDevice, SampleFormats, microphones};
+pub use speaker::Speaker;
 pub use trial::{hear_all, hear_once, try_camera, try_microphone};
 
 /// Where events go; false says that nobody takes them any more, and ends the thread.
@@ -58,13 +64,15 @@ fn open_sound(config: &MicrophoneOptions) -> Result<Box<dyn Sound>, Unavailable>
 pub struct Microphone(Supervised<MicrophoneControl>);
 
 impl Microphone {
-    /// Starts listening. That the device is there is no condition: [`MicrophoneEvent::State`] tells.
+    /// Starts listening, and rests while the speaker wants it. That the device is there is no condition:
+    /// [`MicrophoneEvent::State`] tells.
     ///
     /// # Errors
     /// The system gives no thread.
     pub fn start(
         config: MicrophoneOptions,
         muted: bool,
+        talking: Arc<Talking>,
         events: EventSink,
     ) -> io::Result<Microphone> {
         let name = config.id.clone();
@@ -76,7 +84,7 @@ impl Microphone {
             },
             events,
         );
-        let mut listener = Listener::new(config, muted, teller, Box::new(open_sound));
+        let mut listener = Listener::new(config, muted, talking, teller, Box::new(open_sound));
         let run = move |controls: &_| listener.run(controls);
         Supervised::start(&name, run).map(Microphone)
     }

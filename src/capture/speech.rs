@@ -183,10 +183,22 @@ impl Segmenter {
         self.restart(tell);
     }
 
+    /// What follows does not belong to what was heard: ends the utterance that is going on; whoever waits for one goes on waiting.
+    pub fn cut(&mut self, tell: &mut dyn FnMut(SpeechEvent)) {
+        if let Some(utterance) = self.utterance.take() {
+            self.close(&utterance, true, tell);
+        }
+        self.begin_anew();
+    }
+
     fn restart(&mut self, tell: &mut dyn FnMut(SpeechEvent)) {
         if self.window.take().is_some() {
             tell(SpeechEvent::ListenTimedOut);
         }
+        self.begin_anew();
+    }
+
+    fn begin_anew(&mut self) {
         self.detector.reset();
         self.pending.clear();
         self.ring.clear();

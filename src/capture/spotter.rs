@@ -1,10 +1,10 @@
 //! Wake words in a microphone's stream.
 
+use std::path::PathBuf;
+
 use wake::WakeWord;
 use wake::frontend::Frontend;
 use wake::manifest::WakeError;
-
-use super::options::WakeOptions;
 
 /// A wake word that was said.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,11 +26,11 @@ impl Spotter {
     ///
     /// # Errors
     /// One cannot be read, or is none.
-    pub(super) fn load(options: &WakeOptions) -> Result<Spotter, WakeError> {
-        let load = |path: &std::path::PathBuf| WakeWord::load(path, options.sensitivity);
+    pub(super) fn load(models: &[PathBuf], sensitivity: f64) -> Result<Spotter, WakeError> {
+        let load = |path: &PathBuf| WakeWord::load(path, sensitivity);
         Ok(Spotter {
             frontend: Frontend::default(),
-            words: options.models.iter().map(load).collect::<Result<_, _>>()?,
+            words: models.iter().map(load).collect::<Result<_, _>>()?,
         })
     }
 

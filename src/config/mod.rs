@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::capture::options::{self, CameraOptions, MicrophoneOptions};
+use crate::capture::options::{self, CameraOptions, MicrophoneOptions, SpeakerOptions};
 use crate::features::audio_file::AudioLimits;
 use crate::features::image::ImageLimits;
 use crate::features::speech_check::SpeechOptions;
@@ -63,6 +63,8 @@ pub struct Config {
     pub frigate: FrigateOptions,
     /// What is watched.
     pub camera: Vec<CameraOptions>,
+    /// What is played to.
+    pub speaker: SpeakerOptions,
     /// What may be commanded.
     pub command: Vec<Command>,
     /// How the model is asked for a command.
@@ -175,6 +177,7 @@ impl Config {
             return Err(bad(reason.to_owned()));
         }
         options::check(&config.microphone, &config.camera).map_err(bad)?;
+        config.speaker.check().map_err(bad)?;
         let microphones = config.microphone.iter().map(|found| found.id.as_str());
         let cameras = config.camera.iter().map(|found| found.id.as_str());
         let ids = [

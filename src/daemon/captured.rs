@@ -7,7 +7,7 @@ use ulid::Ulid;
 
 use super::job::{CaptionWork, Speaker, Ticket, Utterance, Work};
 use super::{Daemon, reports};
-use crate::media::{CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneEvent};
+use crate::media::{CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneEvent, Sign};
 use crate::pipeline::Group;
 use crate::report::{ErrorBody, ErrorCode, JobUpdate, Report, Wish};
 
@@ -16,6 +16,7 @@ impl Daemon {
         match captured {
             CaptureEvent::Microphone { id, event } => self.heard(id, event),
             CaptureEvent::Camera { id, event } => self.seen(id, event),
+            CaptureEvent::Speaker(event) => self.spoke(event),
         }
     }
 
@@ -31,10 +32,15 @@ impl Daemon {
                 microphone.state = state.clone();
                 self.doors.publish(&Report::MicrophoneState { id, state });
             }
+            MicrophoneEvent::StopWord => {
+                log::info!(source = id.as_str(); "told to be silent");
+                self.silence().ok();
+            }
             MicrophoneEvent::Woken { phrase, score } => {
                 log::info!(source = id.as_str(); "woken by {phrase:?} ({score:.2})");
                 self.record.queues.wake_words += 1;
                 microphone.woken = Some(phrase);
+                self.sign(Sign::Listening);
             }
             MicrophoneEvent::SpeechStarted(sound) => {
                 // At the onset, so that it overlaps with the speaking even while the worker is busy.
@@ -54,6 +60,7 @@ impl Daemon {
                 });
                 let ticket = Arc::new(Ticket::default());
                 self.push(self.job(job_id, None, work, ticket));
+                self.duck();
             }
             MicrophoneEvent::SpeechEnded => {
                 microphone.utterance = None;
@@ -62,6 +69,7 @@ impl Daemon {
                     id,
                     speaking: false,
                 });
+                self.duck();
             }
             MicrophoneEvent::ListenTimedOut => {
                 let reason = match microphone.state {
@@ -74,6 +82,9 @@ impl Daemon {
                     }
                 };
                 log::info!(source = id.as_str(); "{reason}");
+                if microphone.state == DeviceState::Online {
+                    self.sign(Sign::NotUnderstood);
+                }
                 // Nothing failed, so it goes past what is counted as an error.
                 self.doors.publish(&reports::rejected_speech(
                     &Ulid::generate().to_string(),

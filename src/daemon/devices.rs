@@ -1,4 +1,4 @@
-//! Microphones and cameras: their threads, what they were started with, and how they are.
+//! Microphones, cameras and the speaker: their threads, what they were started with, and how they are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::event::Event;
+use super::speaking::RunningSpeaker;
 use super::state::Switches;
 use crate::capture::options::{CameraOptions, MicrophoneOptions};
-use crate::capture::{Camera, EventSink, Microphone};
+use crate::capture::{Camera, EventSink, Microphone, Speaker};
 use crate::config::Config;
-use crate::media::{CameraControl, DeviceState, MicrophoneControl};
+use crate::media::{CameraControl, DeviceState, MicrophoneControl, SpeakerControl, Talking};
 use crate::report::{Header, Report, Wish};
 
 /// How long microphones and cameras may take to close, and how often it is looked whether they have.
@@ -52,6 +53,9 @@ pub(super) struct Snapshot {
 pub(super) struct Devices {
     pub(super) microphones: BTreeMap<String, RunningMicrophone>,
     pub(super) cameras: BTreeMap<String, RunningCamera>,
+    pub(super) speaker: Option<RunningSpeaker>,
+    /// For microphones: whether the speaker speaks.
+    talking: Arc<Talking>,
     events: mpsc::Sender<Event>,
     /// Some that were taken out, or changed, do not let go of their devices yet.
     is_closing: bool,
@@ -69,6 +73,8 @@ impl Devices {
         let mut devices = Devices {
             microphones: BTreeMap::new(),
             cameras: BTreeMap::new(),
+            speaker: None,
+            talking: Arc::default(),
             events,
             is_closing: false,
             snapshots: BTreeMap::new(),
@@ -95,7 +101,8 @@ impl Devices {
             }
             let muted = switches.is_muted(id);
             let is_left = Arc::default();
-            match Microphone::start(microphone.clone(), muted, self.sink(&is_left)) {
+            let (talking, sink) = (Arc::clone(&self.talking), self.sink(&is_left));
+            match Microphone::start(microphone.clone(), muted, talking, sink) {
                 Ok(thread) => {
                     let microphone = RunningMicrophone {
                         config: microphone.clone(),
@@ -110,6 +117,7 @@ impl Devices {
                 Err(error) => log::error!(source = id.as_str(); "cannot start a thread: {error}"),
             }
         }
+        self.start_speaker(config, switches);
         for camera in &config.camera {
             let id = &camera.id;
             if self.cameras.contains_key(id) {
@@ -132,6 +140,21 @@ impl Devices {
                 }
                 Err(error) => log::error!(source = id.as_str(); "cannot start a thread: {error}"),
             }
+        }
+    }
+
+    fn start_speaker(&mut self, config: &Config, switches: &Switches) {
+        let options = &config.speaker;
+        if self.speaker.is_some() || options.device.is_none() {
+            return;
+        }
+        let is_left = Arc::default();
+        let (talking, sink) = (Arc::clone(&self.talking), self.sink(&is_left));
+        match Speaker::start(options.clone(), switches.volume(options), talking, sink) {
+            Ok(thread) => {
+                self.speaker = Some(RunningSpeaker::new(options.clone(), thread, is_left));
+            }
+            Err(error) => log::error!("cannot start a thread for the speaker: {error}"),
         }
     }
 
@@ -161,13 +184,17 @@ impl Devices {
             .into_iter()
             .partition(|(_, camera)| same_camera(camera));
         self.cameras = stay;
+        let mut speaker = self.speaker.take_if(|it| it.options != config.speaker);
+        let unheard = speaker.as_mut().map(|it| it.askers().collect());
         self.is_closing = true;
         let events = self.events.clone();
         tokio::spawn(async move {
-            stop_threads(microphones, cameras).await;
+            stop_threads(microphones, cameras, speaker).await;
             events.send(Event::Closed).await.ok();
         });
-        self.unseen()
+        let mut gone: Vec<Header> = unheard.unwrap_or_default();
+        gone.extend(self.unseen());
+        gone
     }
 
     /// Whether [`Event::Closed`] is still to come.
@@ -181,12 +208,16 @@ impl Devices {
         self.start_new(config, switches);
     }
 
-    /// Ends all of them. Gives those who asked for pictures that will not come.
+    /// Ends all of them. Gives those who asked for pictures that will not come, or for something that will not be said.
     pub(super) async fn stop(&mut self) -> Vec<Header> {
         let microphones = std::mem::take(&mut self.microphones);
         let cameras = std::mem::take(&mut self.cameras);
-        stop_threads(microphones, cameras).await;
-        self.unseen()
+        let mut speaker = self.speaker.take();
+        let unheard = speaker.as_mut().map(|it| it.askers().collect());
+        stop_threads(microphones, cameras, speaker).await;
+        let mut gone: Vec<Header> = unheard.unwrap_or_default();
+        gone.extend(self.unseen());
+        gone
     }
 
     /// Forgets the pictures of cameras that do not run.
@@ -246,6 +277,12 @@ impl Devices {
             camera.thread.control(control);
         }
         camera.is_some()
+    }
+
+    /// Ends a speech; whether there is such a one.
+    pub(super) fn silence(&self, job: &str) -> bool {
+        let speaker = self.speaker.as_ref();
+        speaker.is_some_and(|speaker| speaker.silence(job))
     }
 
     /// Asks a camera for a picture; whether there is such a camera.
@@ -308,6 +345,10 @@ impl Devices {
             };
             reports.extend([Report::CameraState { id, state }, motion]);
         }
+        if let Some(speaker) = &self.speaker {
+            reports.push(Report::SpeakerState(speaker.state.clone()));
+            reports.push(Report::Speaking(speaker.speaking));
+        }
         reports
     }
 }
@@ -317,7 +358,11 @@ impl Devices {
 async fn stop_threads(
     microphones: BTreeMap<String, RunningMicrophone>,
     cameras: BTreeMap<String, RunningCamera>,
+    speaker: Option<RunningSpeaker>,
 ) {
+    if let Some(speaker) = &speaker {
+        speaker.thread.control(SpeakerControl::Stop);
+    }
     for microphone in microphones.values() {
         microphone.thread.control(MicrophoneControl::Stop);
     }
@@ -334,7 +379,11 @@ async fn stop_threads(
         let ids = microphones
             .map(|(id, _)| id)
             .chain(cameras.map(|(id, _)| id));
-        ids.map(String::as_str).collect::<Vec<&str>>()
+        let speaker = speaker.iter().filter(|it| !it.thread.has_ended());
+        let speaker = speaker.map(|_| "speaker");
+        ids.map(String::as_str)
+            .chain(speaker)
+            .collect::<Vec<&str>>()
     };
     let until = Instant::now() + CLOSES_WITHIN;
     while !hold().is_empty() && Instant::now() < until {
@@ -342,6 +391,7 @@ async fn stop_threads(
     }
     let left = microphones.values().map(|microphone| &microphone.is_left);
     let left = left.chain(cameras.values().map(|camera| &camera.is_left));
+    let left = left.chain(speaker.iter().map(|speaker| &speaker.is_left));
     left.for_each(|is_left| is_left.store(true, Ordering::Release));
     for source in hold() {
         log::warn!(source; "{source} does not let go of its device, and is left");

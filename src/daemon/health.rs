@@ -169,6 +169,9 @@ impl Daemon {
         }));
         reports.push(Report::Matformer(self.slice()));
         reports.push(Report::MaxTokens(self.settings.max_tokens));
+        if config.speaker.device.is_some() {
+            reports.push(Report::Volume(self.switches.volume(&config.speaker)));
+        }
         for report in reports {
             self.doors.publish(&report);
         }

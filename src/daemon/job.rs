@@ -19,6 +19,14 @@ pub(super) const PIECE_SAMPLES: usize = 2560;
 /// Why an utterance is rejected whose transcript contradicts the wake word.
 pub(super) const NO_WAKE_WORD: &str = "the wake word is not in the transcript";
 
+/// Why it does not count where it has to begin with a wake phrase.
+pub(super) const NO_WAKE_PHRASE: &str = "no wake phrase";
+
+/// Whether speech was rejected for that nobody spoke to the board.
+pub(super) fn is_not_meant(reason: &str) -> bool {
+    matches!(reason, NO_WAKE_WORD | NO_WAKE_PHRASE)
+}
+
 /// Why work is not done when the daemon ends.
 pub(super) const STOPPING: &str = "the daemon is stopping";
 

@@ -25,6 +25,7 @@ mod requests;
 mod scene;
 mod seen;
 mod settings;
+mod speaking;
 mod state;
 mod switching;
 mod systemd;
@@ -288,6 +289,7 @@ impl Daemon {
     fn reported(&mut self, report: Report) {
         match &report {
             Report::Voice(event) => {
+                self.sign_of(event);
                 self.record.speed(&event.timing);
                 if event.reason.as_deref() == Some(NO_WAKE_WORD) {
                     self.record.queues.wake_rejects += 1;

@@ -206,7 +206,7 @@ impl Daemon {
         for asker in self.devices.close_others(&self.settings.config) {
             let error = ErrorBody::new(
                 ErrorCode::NotFound,
-                "the camera was taken out of the configuration, or changed",
+                "the camera or the speaker was taken out of the configuration, or changed",
             );
             self.answered(JobUpdate::end(&asker, Err(error)));
         }

@@ -207,6 +207,7 @@ pub(super) fn info(settings: &Settings, loaded: &Loaded, started_at: &str) -> In
         threads: loaded.threads,
         microphones,
         cameras,
+        speaker: config.speaker.device.clone(),
         commands: commands(config),
         config_sha256: settings.config_sha256.clone(),
     }

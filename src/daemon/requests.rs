@@ -9,7 +9,7 @@ use serde_json::json;
 use super::job::{Job, NO_COMMAND, Speaker, Ticket, Utterance, Work};
 use super::queue::Cancelled;
 use super::{Daemon, clock, reports};
-use crate::media::MicrophoneControl;
+use crate::media::{MicrophoneControl, Sign};
 use crate::pipeline::{Group, PictureOptions};
 use crate::report::{
     Cancel, Describe, Dictation, ErrorBody, ErrorCode, Header, JobUpdate, Origin, Payload, Picture,
@@ -40,7 +40,7 @@ impl Open {
         self.jobs.insert(header.id.clone(), job);
     }
 
-    fn admit(&mut self, header: &Header) {
+    pub(super) fn admit(&mut self, header: &Header) {
         if let Some(job) = self.jobs.get_mut(&header.id) {
             job.admitted = true;
         }
@@ -197,16 +197,21 @@ impl Daemon {
                         format!("microphone {id:?} is muted: unmute it first"),
                     ));
                 }
+                // Whoever presses the button wants to be heard.
+                self.silence().ok();
                 self.need(
                     self.devices
                         .control_microphone(&id, MicrophoneControl::Listen),
                     Source::Microphone,
                     &id,
                 )?;
+                self.sign(Sign::Listening);
                 return Ok(Some(json!({})));
             }
             Payload::Names(names) => return self.named(names.map(|names| *names)).map(Some),
             Payload::Replied(reply) => return self.replied(reply).map(Some),
+            Payload::Say(say) => self.say(header, say)?,
+            Payload::Silence => return self.silence().map(Some),
             Payload::Set(switch) => return self.switch(&switch).map(Some),
         }
         Ok(None)
@@ -226,7 +231,7 @@ impl Daemon {
         Ok(json!({}))
     }
 
-    fn need(&self, known: bool, what: Source, id: &str) -> Result<(), ErrorBody> {
+    pub(super) fn need(&self, known: bool, what: Source, id: &str) -> Result<(), ErrorBody> {
         let noun = what.noun();
         if known {
             Ok(())
@@ -257,7 +262,7 @@ impl Daemon {
         self.need(runs || self.is_opening(what, id), what, id)
     }
 
-    fn check_prompt(&self, prompt: &str) -> Result<(), ErrorBody> {
+    pub(super) fn check_prompt(&self, prompt: &str) -> Result<(), ErrorBody> {
         let (limit, length) = (
             self.settings.config.queue.max_prompt_chars,
             prompt.chars().count(),
@@ -376,6 +381,8 @@ impl Daemon {
             let asked = match self.queue.cancel(id, WHY) {
                 Cancelled::Running => None,
                 Cancelled::Waiting(job) => job.asker,
+                // The speaker tells its end.
+                Cancelled::Unknown if self.devices.silence(id) => None,
                 Cancelled::Unknown => self.devices.cancel_snapshot(id),
             };
             if let Some(asked) = asked {

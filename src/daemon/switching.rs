@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::requests::{Source, error};
-use super::{Daemon, job};
-use crate::media::{CameraControl, MicrophoneControl};
+use super::{Daemon, job, speaking};
+use crate::media::{CameraControl, MicrophoneControl, Sign, SpeakerControl};
 use crate::report::{ErrorBody, ErrorCode, Report, Switch};
 
 impl Daemon {
@@ -22,6 +22,9 @@ impl Daemon {
                 self.switches.muted.insert(id.to_string(), *muted);
                 let origin = job::origin_of_microphone(id);
                 self.loaded.earlier.forget(Some(&origin));
+                if *muted {
+                    self.sign(Sign::Muted);
+                }
                 None // its state follows when the device is closed or open
             }
             Switch::Enable { id, enabled } => {
@@ -44,6 +47,13 @@ impl Daemon {
             Switch::Matformer(name) => {
                 self.switches.matformer = Some(name.to_string());
                 Some(Report::Matformer(name.to_string()))
+            }
+            Switch::Volume(volume) => {
+                if let Some(speaker) = &self.devices.speaker {
+                    speaker.thread.control(SpeakerControl::Volume(*volume));
+                }
+                self.switches.volume = Some(*volume);
+                Some(Report::Volume(*volume))
             }
             Switch::MaxTokens(tokens) => {
                 self.switches.max_tokens = Some(*tokens);
@@ -90,6 +100,17 @@ impl Daemon {
                     .or(configured)
                     .or(self.loaded.slices.first());
                 usual.is_some_and(|usual| *usual == **name)
+            }
+            Switch::Volume(volume) => {
+                let speaker = &self.settings.config.speaker;
+                if speaker.device.is_none() {
+                    return Err(speaking::no_speaker());
+                }
+                if *volume > 100 {
+                    let message = format!("volume {volume}: it must be 0 to 100 percent");
+                    return Err(error(ErrorCode::Invalid, message));
+                }
+                switches.volume(speaker) == *volume
             }
             Switch::MaxTokens(tokens) => {
                 let limit = self.settings.config.queue.max_tokens;

@@ -8,9 +8,9 @@ pub const MIN_SAMPLE_RATE_HZ: u32 = 4_000;
 /// Highest rate that is taken for audio, in Hz; it bounds the resampler's buffers (about 20 MB for the worst ratio).
 pub const MAX_SAMPLE_RATE_HZ: u32 = 384_000;
 
-/// Samples that the resampler gives at a time: 40 ms, the length of one encoder frame at 16 kHz.
-/// Shorter blocks would cost bandwidth below 8 kHz, longer ones delay the stream.
-const BLOCK_SAMPLES: usize = 640;
+/// Blocks a second that the resampler gives: each of 40 ms, the length of one encoder frame.
+/// Shorter blocks would cost bandwidth, longer ones delay the stream.
+const BLOCKS_A_SECOND: usize = 25;
 
 /// Why a stream cannot be resampled.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +165,7 @@ fn bounded(sample: f32) -> f32 {
     }
 }
 
-/// Input samples that make a whole number of output samples, about [`BLOCK_SAMPLES`] of them, both numbers being even:
+/// Input samples that make a whole number of output samples, of about a [`BLOCKS_A_SECOND`]th of a second, both numbers being even:
 /// the filter is centred on a sample only then, and its delay is a whole number of samples.
 fn chunk_samples(from_hz: u32, to_hz: u32) -> usize {
     let (mut gcd, mut rest) = (from_hz, to_hz);
@@ -173,7 +173,7 @@ fn chunk_samples(from_hz: u32, to_hz: u32) -> usize {
         (gcd, rest) = (rest, gcd % rest);
     }
     let smallest = 2 * (from_hz / gcd) as usize;
-    (BLOCK_SAMPLES * from_hz as usize / to_hz as usize).next_multiple_of(smallest)
+    (from_hz as usize / BLOCKS_A_SECOND).next_multiple_of(smallest)
 }
 
 /// Appends the mean of the channels of each frame of `interleaved` to `mono`.

@@ -153,6 +153,25 @@ pub struct TranscribeFields {
     pub timeout_ms: Option<u64>,
 }
 
+/// `mic/ID/say`, and `/v1/audio/play` over HTTP. Plain text is the text, and the bytes of an audio file are that file.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Say")]
+pub struct SayFields {
+    /// At which microphone it was asked for; over MQTT the topic names it.
+    #[serde(default)]
+    pub microphone: Option<String>,
+    /// What is said; or `audio`.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Base64 of a WAV, FLAC, OGG or MP3.
+    #[serde(default)]
+    pub audio: Option<Attachment>,
+    /// It goes before what waits, and ends what is being said.
+    #[serde(default)]
+    pub urgent: bool,
+}
+
 /// `request/cancel`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]

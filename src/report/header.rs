@@ -12,7 +12,7 @@ pub struct Header {
     /// The asker's own name for it, given back with every answer.
     pub transaction: Option<String>,
     /// Names the response topic, and the kind of job on the bus: `ask`, `describe`, `transcribe`, `seen`, `dictate`, `recognize`, `chat`, `cancel`,
-    /// `reload`, `stats`, `forget`, `listen`, `names`, `reply` or `set`.
+    /// `reload`, `stats`, `forget`, `listen`, `names`, `reply`, `say`, `silence` or `set`.
     pub kind: &'static str,
     /// After this time the job is given up, where the asker sets one; the configured limit holds as well.
     pub timeout: Option<Duration>,

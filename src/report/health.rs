@@ -52,6 +52,9 @@ pub struct Info {
     pub microphones: Vec<MicrophoneInfo>,
     /// Cameras.
     pub cameras: Vec<CameraInfo>,
+    /// ALSA PCM of the speaker, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speaker: Option<String>,
     /// Names of the commands that are understood.
     pub commands: Vec<String>,
     /// SHA-256 of the configuration file.
@@ -147,6 +150,10 @@ pub struct Queues {
     pub wake_words: u64,
     /// Those of them that the transcript contradicted.
     pub wake_rejects: u64,
+    /// Texts and sounds that were said.
+    pub spoken: u64,
+    /// Those that were not, because newer ones came.
+    pub dropped_speech: u64,
     /// Utterances that were answered in a pause, as if they had ended.
     pub early_answers: u64,
     /// Of these, those whose speaker went on: the work was thrown away.

@@ -19,7 +19,9 @@ mod short;
 mod spoken;
 
 pub use error::{ErrorBody, ErrorCode};
-pub use fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
+pub use fields::{
+    AskFields, Attachment, CancelFields, DescribeFields, SayFields, TranscribeFields,
+};
 pub use frigate::{FrigateEvent, Scene, Seen};
 pub use header::{Header, Origin};
 pub use health::{
@@ -30,7 +32,8 @@ pub use name::{MAX_NAME_BYTES, Name};
 pub use names::{AreaName, EntityName, FloorName, Names};
 pub use reply::ReplyTo;
 pub use request::{
-    Ask, Cancel, Describe, Dictation, Payload, Picture, Request, Switch, Transcribe, Wish,
+    Ask, Cancel, Describe, Dictation, Payload, Picture, Request, Say, Switch, Transcribe,
+    Utterable, Wish,
 };
 pub use result::{
     CaptionEvent, CommandCall, EventType, JobState, JobUpdate, Reply, ReportTiming, VoiceEvent,
@@ -105,6 +108,12 @@ pub enum Report {
         /// The picture.
         image: Option<std::sync::Arc<[u8]>>,
     },
+    /// The speaker came or went.
+    SpeakerState(DeviceState),
+    /// Whether the speaker makes sound.
+    Speaking(bool),
+    /// How loud the speaker is, percent.
+    Volume(u8),
     /// The slice that answers unless a request names one.
     Matformer(String),
     /// Tokens of an answer at most.

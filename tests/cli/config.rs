@@ -42,6 +42,8 @@ fn assert_names_every_key(known: &str, reference: &str) {
         "matformer",
         "threads",
         "microphone",
+        "speaker",
+        "files",
         "guess",
         "homeassistant",
         "frigate",
@@ -109,7 +111,8 @@ fn the_examples_of_devices_are_complete_and_hold_the_defaults() {
         .remove(0);
     let minimal = "[[microphone]]\nid = \"kitchen\"\ndevice = \"plughw:CARD=Device,DEV=0\"\n\
         name = \"Kitchen\"\nwake_phrases = [\"hello board\"]\n\
-        wake.models = [\"/etc/gemmad/wake/okay_nabu.json\"]";
+        wake.models = [\"/etc/gemmad/wake/okay_nabu.json\"]\n\
+        wake.stop_models = [\"/etc/gemmad/wake/stop.json\"]";
     assert_eq!(microphone, parse(minimal).unwrap().microphone.remove(0));
     assert_names_every_key(&format!("{microphone:?}"), &reference());
 

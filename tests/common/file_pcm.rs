@@ -47,3 +47,23 @@ pub(crate) fn write_speech(file: &Path, clip: &str) {
         .unwrap();
     assert!(status.success());
 }
+
+/// Adds a PCM that is called `speaker` to the configuration of [`write_config`]: what is played to it is written to the file that this
+/// gives, at once, 16 bits at 48 kHz.
+pub(crate) fn add_speaker(place: &Path) -> PathBuf {
+    let (config, file) = (place.join("asound.conf"), raw_file(place, "speaker"));
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    text += &format!(
+        "pcm.speaker {{ type file slave.pcm null file \"{}\" format raw }}\n",
+        file.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    file
+}
+
+/// Samples of such a file so far.
+pub(crate) fn played(file: &Path) -> Vec<i16> {
+    let bytes = std::fs::read(file).unwrap_or_default();
+    let samples = bytes.as_chunks().0.iter().map(|x| i16::from_le_bytes(*x));
+    samples.collect()
+}

@@ -36,6 +36,7 @@ mod private_bus;
 #[path = "../common/process.rs"]
 mod process;
 mod sight;
+mod speech;
 mod switches;
 mod talkers;
 #[path = "../common/terminal.rs"]

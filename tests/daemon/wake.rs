@@ -6,7 +6,7 @@ use crate::file_pcm::{raw_file, write_speech};
 use crate::process::{Bench, expected};
 
 /// A microphone that hears a clip, and is woken by a word that is called so.
-fn microphone(place: &Path, id: &str, clip: &str, word: &str, verify: bool) -> String {
+pub(crate) fn microphone(place: &Path, id: &str, clip: &str, word: &str, verify: bool) -> String {
     let raw = raw_file(place, id);
     write_speech(&raw, clip);
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/wake");

@@ -118,7 +118,14 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
 
 /// Names from outside and the only places that may use them: a change of that dependency then ends where it begins.
 const AT_HOME: &[(&str, &[&str])] = &[
-    ("alsa", &["src/capture/microphone"]),
+    (
+        "alsa",
+        &[
+            "src/capture/card",
+            "src/capture/microphone",
+            "src/capture/speaker/playback",
+        ],
+    ),
     ("v4l", &["src/capture/camera"]),
     ("rumqttc", &["src/publish/mqtt/client"]),
     ("async_nats", &["src/fleet/"]),

@@ -94,6 +94,8 @@ pub struct WakeOptions {
     pub sensitivity: f64,
     /// The transcript has to have the wake word, too; else the event is `rejected`.
     pub verify: bool,
+    /// JSON files of such models, too: their words end what the speaker says. They are listened for while it speaks, whatever the trigger.
+    pub stop_models: Vec<PathBuf>,
 }
 
 impl Default for WakeOptions {
@@ -102,6 +104,7 @@ impl Default for WakeOptions {
             models: Vec::new(),
             sensitivity: 0.0,
             verify: true,
+            stop_models: Vec::new(),
         }
     }
 }
@@ -202,6 +205,9 @@ impl MicrophoneOptions {
         if self.trigger == Trigger::WakeWord {
             self.check_wake_words()?;
         }
+        if self.wake.stop_models.len() > MAX_WAKE_WORDS {
+            return Err(format!("wake.stop_models has more than {MAX_WAKE_WORDS} models"));
+        }
         let speech = &self.speech;
         check_speech(speech.threshold, speech.min_speech_ms)?;
         between("speech.hangover_ms", speech.hangover_ms, 100, 10_000)?;
@@ -245,10 +251,14 @@ impl MicrophoneOptions {
             Ok(word) => Ok(word.phrase().to_owned()),
             Err(error) => Err(format!("microphone `{}`: wake.models: {error}", self.id)),
         };
-        match self.trigger {
-            Trigger::WakeWord => self.wake.models.iter().map(load).collect(),
-            Trigger::Voice | Trigger::PushToTalk | Trigger::WakePhrase => Ok(Vec::new()),
+        let wakes = match self.trigger {
+            Trigger::WakeWord => self.wake.models.as_slice(),
+            Trigger::Voice | Trigger::PushToTalk | Trigger::WakePhrase => &[],
+        };
+        for model in &self.wake.stop_models {
+            load(model).map_err(|error| error.replace("wake.models", "wake.stop_models"))?;
         }
+        wakes.iter().map(load).collect()
     }
 
     fn check_wake_words(&self) -> Result<(), String> {

@@ -1,8 +1,9 @@
-//! `[[microphone]]` and `[[camera]]`: what is listened to and watched. What a source of one type alone has stands beside that source.
+//! `[[microphone]]`, `[[camera]]` and `[speaker]`: what is listened to, watched and played to. What a source of one type alone has stands beside that source.
 
 mod camera;
 mod frigate;
 mod microphone;
+mod speaker;
 
 use std::collections::BTreeSet;
 
@@ -11,6 +12,7 @@ pub use frigate::frigate_cameras;
 pub use microphone::{
     MicrophoneOptions, MicrophoneType, SpeechDetection, Trigger, VoiceAnswer, WakeOptions,
 };
+pub use speaker::{SoundFiles, SpeakerOptions};
 
 /// Longest id of a microphone or a camera: topics and names of Home Assistant's devices are made of it.
 const MAX_ID_BYTES: usize = 64;

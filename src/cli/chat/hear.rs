@@ -1,5 +1,6 @@
 //! A microphone of this machine, for one utterance.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub(super) fn hear(
         ..options
     };
     let events_to = Box::new(move |event| tell.send(event).is_ok());
-    let microphone = Microphone::start(options, false, events_to)
+    let microphone = Microphone::start(options, false, Arc::default(), events_to)
         .map_err(|error| Failure::new(exit::UNAVAILABLE, format_args!("cannot listen: {error}")))?;
     let heard = utterance(&microphone, &events, &mut meter, interrupt);
     microphone.stop();
@@ -74,7 +75,7 @@ fn utterance(
     loop {
         let event = match events.recv_timeout(WAIT) {
             Ok(CaptureEvent::Microphone { event, .. }) => event,
-            Ok(CaptureEvent::Camera { .. }) => continue,
+            Ok(CaptureEvent::Camera { .. } | CaptureEvent::Speaker(_)) => continue,
             Err(RecvTimeoutError::Timeout) if interrupt.is_pressed() => return Ok(None),
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => {
@@ -115,6 +116,7 @@ fn utterance(
             }
             MicrophoneEvent::State(DeviceState::Off)
             | MicrophoneEvent::Woken { .. }
+            | MicrophoneEvent::StopWord
             | MicrophoneEvent::Overrun => {}
         }
     }

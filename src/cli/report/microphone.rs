@@ -78,7 +78,7 @@ pub(super) fn last_word(model: &Path, config: &Config, name: &str) -> Result<Hea
     drop(engine.start_speech(system, &prompt, None)?);
     let (tell, events) = channel();
     let sink = Box::new(move |event| tell.send(event).is_ok());
-    let Ok(listening) = Microphone::start(microphone, false, sink) else {
+    let Ok(listening) = Microphone::start(microphone, false, Arc::default(), sink) else {
         return Ok(Heard::Nothing("the system gave no thread for it"));
     };
     note(&format!(

@@ -4,8 +4,10 @@
 //! file or key is taken as closed: a mute must not end because of a torn page.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,7 @@ use rustix::fs::OFlags;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::capture::options::SpeakerOptions;
 use crate::config::Config;
 use crate::guard::harmless::short;
 use crate::guard::private;
@@ -45,6 +48,8 @@ pub(super) struct Switches {
     pub(super) matformer: Option<String>,
     /// Tokens of an answer at most.
     pub(super) max_tokens: Option<usize>,
+    /// How loud the speaker is, percent.
+    pub(super) volume: Option<u8>,
     closed: Closed,
 }
 
@@ -81,6 +86,11 @@ impl Switches {
     pub(super) fn has_captions(&self, id: &str) -> bool {
         let lost = self.closed.captions;
         self.captions.get(id).copied().unwrap_or(!lost)
+    }
+
+    /// How loud the speaker is, percent.
+    pub(super) fn volume(&self, speaker: &SpeakerOptions) -> u8 {
+        self.volume.unwrap_or(speaker.volume)
     }
 
     /// Forgets a slice that is none of the model's; whether it did.
@@ -260,7 +270,13 @@ impl Kept {
             enabled: enabled.unwrap_or_default(),
             captions: captions.unwrap_or_default(),
             matformer: kept.matformer(&mut fields),
-            max_tokens: kept.max_tokens(&mut fields, config.queue.max_tokens),
+            max_tokens: kept.number(
+                &mut fields,
+                "max_tokens",
+                1..=config.queue.max_tokens,
+                " ([queue] max_tokens)",
+            ),
+            volume: kept.number(&mut fields, "volume", 0..=100, ""),
             closed,
         };
         if !fields.is_empty() {
@@ -330,19 +346,26 @@ impl Kept {
         }
     }
 
-    fn max_tokens(&mut self, fields: &mut Map<String, Value>, limit: usize) -> Option<usize> {
-        let value = fields.remove("max_tokens")?;
+    /// A number within its bounds; `from` says where they come from.
+    fn number<T: TryFrom<u64> + PartialOrd + Display>(
+        &mut self,
+        fields: &mut Map<String, Value>,
+        key: &str,
+        bounds: RangeInclusive<T>,
+        from: &str,
+    ) -> Option<T> {
+        let value = fields.remove(key)?;
         if value.is_null() {
             return None;
         }
-        let tokens = value
-            .as_u64()
-            .and_then(|tokens| usize::try_from(tokens).ok());
-        let fits = tokens.filter(|tokens| (1..=limit).contains(tokens));
+        let number = value.as_u64().and_then(|number| T::try_from(number).ok());
+        let fits = number.filter(|number| bounds.contains(number));
         if fits.is_none() {
             self.left_out.push(format!(
-                "`max_tokens` is {}, but must be 1 to {limit} ([queue] max_tokens): it is left out",
-                short(&value.to_string())
+                "`{key}` is {}, but must be {} to {}{from}: it is left out",
+                short(&value.to_string()),
+                bounds.start(),
+                bounds.end()
             ));
         }
         fits

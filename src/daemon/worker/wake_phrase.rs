@@ -1,7 +1,7 @@
 //! Whether what was heard begins with a wake phrase, or has a wake word in it.
 
 use crate::capture::options::{MicrophoneOptions, Trigger};
-use crate::daemon::job::NO_WAKE_WORD;
+use crate::daemon::job::{NO_WAKE_PHRASE, NO_WAKE_WORD};
 
 /// What of a transcript is meant for the daemon; else why none of it is. `wake_word` is what a microphone was woken by.
 pub(in crate::daemon) fn meant<'a>(
@@ -11,7 +11,7 @@ pub(in crate::daemon) fn meant<'a>(
 ) -> Result<&'a str, &'static str> {
     match (microphone.trigger, wake_word) {
         (Trigger::WakePhrase, _) => {
-            after_wake_phrase(heard, &microphone.wake_phrases).ok_or("no wake phrase")
+            after_wake_phrase(heard, &microphone.wake_phrases).ok_or(NO_WAKE_PHRASE)
         }
         (Trigger::WakeWord, Some(word)) if microphone.wake.verify => {
             match after_wake_word(heard, word).ok_or(NO_WAKE_WORD) {

@@ -87,6 +87,18 @@ impl AudioReader {
     /// # Errors
     /// If the file cannot be read, exceeds a limit or is not audio.
     pub fn open(path: &Path, limits: &AudioLimits) -> Result<AudioReader, AudioFileError> {
+        AudioReader::open_at(path, limits, SAMPLE_RATE_HZ)
+    }
+
+    /// The same, decoded to samples of another rate than the model's: for whoever has it played.
+    ///
+    /// # Errors
+    /// If the file cannot be read, exceeds a limit or is not audio.
+    pub fn open_at(
+        path: &Path,
+        limits: &AudioLimits,
+        to_hz: u32,
+    ) -> Result<AudioReader, AudioFileError> {
         let io_error = |source| AudioFileError::Io {
             path: path.into(),
             source,
@@ -114,7 +126,7 @@ impl AudioReader {
         let open = || -> Result<Box<dyn MediaSource>, AudioFileError> {
             Ok(Box::new(File::open(path).map_err(io_error)?))
         };
-        AudioReader::read_header(path, open, limits)
+        AudioReader::read_header(path, open, limits, to_hz)
     }
 
     /// Reads the header of a file that is in memory; errors call it `name`.
@@ -125,6 +137,19 @@ impl AudioReader {
         name: &str,
         bytes: &[u8],
         limits: &AudioLimits,
+    ) -> Result<AudioReader, AudioFileError> {
+        AudioReader::from_bytes_at(name, bytes, limits, SAMPLE_RATE_HZ)
+    }
+
+    /// The same, at another rate, as [`AudioReader::open_at`] has it.
+    ///
+    /// # Errors
+    /// If it exceeds a limit or is not audio.
+    pub fn from_bytes_at(
+        name: &str,
+        bytes: &[u8],
+        limits: &AudioLimits,
+        to_hz: u32,
     ) -> Result<AudioReader, AudioFileError> {
         let path = Path::new(name);
         let length = bytes.len() as u64;
@@ -141,13 +166,14 @@ impl AudioReader {
         let open = || -> Result<Box<dyn MediaSource>, AudioFileError> {
             Ok(Box::new(Cursor::new(bytes.to_vec())))
         };
-        AudioReader::read_header(path, open, limits)
+        AudioReader::read_header(path, open, limits, to_hz)
     }
 
     fn read_header(
         path: &Path,
         open: impl Fn() -> Result<Box<dyn MediaSource>, AudioFileError>,
         limits: &AudioLimits,
+        to_hz: u32,
     ) -> Result<AudioReader, AudioFileError> {
         let io_error = |source| AudioFileError::Io {
             path: path.into(),
@@ -195,7 +221,7 @@ impl AudioReader {
                 "max_channels",
             ));
         }
-        let resampler = Resampler::new(rate, SAMPLE_RATE_HZ);
+        let resampler = Resampler::new(rate, to_hz);
         Ok(AudioReader {
             resampler: Some(resampler.map_err(|source| AudioFileError::Resample {
                 path: path.into(),
@@ -207,7 +233,7 @@ impl AudioReader {
             interleaved: Vec::new(),
             mono: Vec::new(),
             given: 0,
-            max_samples: u64::from(limits.max_duration_s) * u64::from(SAMPLE_RATE_HZ),
+            max_samples: u64::from(limits.max_duration_s) * u64::from(to_hz),
             limits: limits.clone(),
             damage: None,
         })

@@ -194,6 +194,17 @@ impl Manager {
             .await
     }
 
+    /// The speaker is to be silent: what is said ends, and what waits is forgotten.
+    #[zbus(out_args("job"))]
+    async fn silence(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        let call = Call::begin(&self.shared, connection, &header).await?;
+        call.submit(connection, Payload::Silence).await
+    }
+
     /// gemmad's version.
     #[zbus(property(emits_changed_signal = "const"))]
     fn version(&self) -> String {

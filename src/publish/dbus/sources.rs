@@ -6,14 +6,14 @@ use std::sync::Arc;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, fdo, interface};
 
-use super::call_options::Options;
+use super::call_options::{Options, limited};
 use super::calls::{Call, set};
 use super::error::Error;
 use super::manager::describe_options;
 use super::payload::sealed;
 use super::state::{CameraShown, MicrophoneShown, Shared, Shown};
 use crate::media::DeviceState;
-use crate::report::{DescribeFields, ErrorBody, Name, Payload, Switch};
+use crate::report::{DescribeFields, ErrorBody, Name, Payload, SayFields, Switch};
 
 /// A microphone's object.
 pub(super) struct Microphone {
@@ -47,6 +47,32 @@ impl Microphone {
         Options::new(options, &[], self.shared.config.max_text_bytes)?;
         let id = self.name_in_requests()?;
         call.submit(connection, Payload::Listen { id }).await
+    }
+
+    /// Says something by the board's speaker; the job is done once it has been heard. Options: audio (h, WAV, FLAC, OGG or MP3) in the
+    /// place of the text, which is empty then; urgent (b).
+    #[zbus(out_args("job"))]
+    async fn say(
+        &self,
+        text: String,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        let call = Call::begin(&self.shared, connection, &header).await?;
+        let max = self.shared.config.max_text_bytes;
+        limited("text", &text, max)?;
+        let mut options = Options::new(options, &["audio", "urgent"], max)?;
+        let mut say = SayFields {
+            microphone: Some(self.id.clone()),
+            text: (!text.is_empty()).then_some(text),
+            urgent: options.flag("urgent")?.unwrap_or_default(),
+            audio: None,
+        };
+        if let Some(fd) = options.fd("audio")? {
+            say.audio = Some(call.reader().read("audio", fd).await?);
+        }
+        call.submit(connection, Payload::Say(say.try_into()?)).await
     }
 
     /// Name for people.

@@ -221,6 +221,9 @@ impl State {
             Report::Replied(_)
             | Report::Log(_)
             | Report::MaxTokens(_)
+            | Report::SpeakerState(_)
+            | Report::Speaking(_)
+            | Report::Volume(_)
             | Report::Level { .. }
             | Report::JobEnded(_) => {
                 return false;

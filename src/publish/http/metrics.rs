@@ -253,6 +253,7 @@ fn written(shared: &Shared, health: &Value) -> String {
         ("request", "/queues/refused_requests"),
         ("timeout", "/queues/timeouts"),
         ("audio_overrun", "/queues/audio_overruns"),
+        ("speech", "/queues/dropped_speech"),
     ] {
         add(
             &mut dropped,
@@ -278,6 +279,11 @@ fn written(shared: &Shared, health: &Value) -> String {
             "gemmad_wake_rejects_total",
             "Those of them that the transcript contradicted.",
             "/queues/wake_rejects",
+        ),
+        (
+            "gemmad_spoken_total",
+            "Texts and sounds that the speaker said.",
+            "/queues/spoken",
         ),
         (
             "gemmad_early_answers_total",

@@ -11,6 +11,7 @@
 //! | `tools` | tools, calls of them, and what came of those |
 //! | `answer` | an answer on its way, with its job |
 //! | `openai/`, `ollama/` | the two protocols |
+//! | `play` | what the board says |
 //! | `metrics` | figures for Prometheus |
 //! | `page/` | the page, and what it asks and hears |
 
@@ -25,6 +26,7 @@ mod ollama;
 mod openai;
 mod options;
 mod page;
+mod play;
 mod security;
 mod server;
 mod tools;

@@ -26,7 +26,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::fault::{self, Dialect, Fault};
-use super::{Shared, metrics, ollama, openai, page, security};
+use super::{Shared, metrics, ollama, openai, page, play, security};
 
 /// Largest head of a request, bytes.
 const MAX_HEAD_BYTES: usize = 16 << 10;
@@ -46,6 +46,7 @@ pub(super) fn app(shared: &Arc<Shared>) -> TowerToHyperService<Router> {
         .merge(openai::routes())
         .merge(ollama::routes())
         .merge(page::routes())
+        .merge(play::routes())
         .merge(metrics::routes())
         .layer(from_fn_with_state(Arc::clone(shared), security::admitted))
         .layer(from_fn_with_state(Arc::clone(shared), metrics::counted))

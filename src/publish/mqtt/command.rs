@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::topics::{KIND_SET, Topics};
 use crate::report::{
-    Ask, AskFields, CancelFields, DescribeFields, ErrorBody, ErrorCode, MAX_NAME_BYTES, Name,
-    Payload, ReplyFields, SpokenReply, Switch, TranscribeFields,
+    Ask, AskFields, Attachment, CancelFields, DescribeFields, ErrorBody, ErrorCode, MAX_NAME_BYTES,
+    Name, Payload, ReplyFields, Say, SayFields, SpokenReply, Switch, TranscribeFields, Utterable,
 };
 
 /// Brackets within brackets that a payload may have.
@@ -52,9 +52,12 @@ pub(super) fn read(
         ["request", "forget"] => "forget",
         ["names"] => "names",
         ["mic", _, "reply"] => "reply",
+        ["mic", _, "say"] => "say",
+        ["speaker", "stop"] => "silence",
         ["mic", _, "mute", "set"]
         | ["mic", _, "listen"]
         | ["camera", _, "enabled" | "captions", "set"]
+        | ["speaker", "volume", "set"]
         | ["matformer" | "max_tokens", "set"] => KIND_SET,
         _ => return None,
     };
@@ -92,6 +95,15 @@ fn read_payload(
                 payload.len()
             ),
         ));
+    }
+    if let ["mic", id, "say"] = parts
+        && !is_text(payload)
+    {
+        return Ok(Payload::Say(Say {
+            microphone: Some(name("microphone", id)?),
+            what: Utterable::Audio(Attachment(payload.into())),
+            urgent: false,
+        }));
     }
     let text = std::str::from_utf8(payload)
         .map_err(|error| invalid(format!("the payload is not UTF-8: {error}")))?
@@ -159,6 +171,30 @@ fn read_payload(
                 text: reply.text,
             })
         }
+        ["mic", id, "say"] => {
+            let mut say: SayFields = match text.starts_with('{') {
+                true => typed(fields()?)?,
+                false => SayFields {
+                    text: Some(text.to_owned()),
+                    ..SayFields::default()
+                },
+            };
+            if say.microphone.is_some() {
+                return Err(invalid("the topic names the microphone: leave it out"));
+            }
+            say.microphone = Some((*id).to_owned());
+            Payload::Say(say.try_into()?)
+        }
+        ["speaker", "stop"] => {
+            if text.starts_with('{') {
+                nothing_else(&fields()?)?;
+            }
+            Payload::Silence
+        }
+        ["speaker", "volume", "set"] => match text.parse() {
+            Ok(percent) if percent <= 100 => Payload::Set(Switch::Volume(percent)),
+            _ => return Err(invalid("the payload is no whole number of 0 to 100")),
+        },
         ["mic", id, "mute", "set"] => Payload::Set(Switch::Mute {
             muted: on_off(text)?,
             id: name("microphone", id)?,
@@ -183,6 +219,11 @@ fn read_payload(
         },
         _ => return Err(invalid("no such command")),
     })
+}
+
+/// Whether what is to be said is a text, and not the bytes of an audio file: those have one that no text has.
+fn is_text(payload: &[u8]) -> bool {
+    std::str::from_utf8(payload).is_ok_and(|text| !text.contains('\0'))
 }
 
 fn name(key: &str, text: &str) -> Result<Name, ErrorBody> {

@@ -80,7 +80,7 @@ pub(super) fn devices(topics: &Topics, info: &Info) -> BTreeMap<String, Discover
     let mut devices = BTreeMap::from([(topics.device(), node(topics, info))]);
     for found in &info.microphones {
         let device = topics.device_of(Source::Microphone, &found.id);
-        let entities = microphone(topics, &device, &found.id);
+        let entities = microphone(topics, info, &device, &found.id);
         let named = (found.id.as_str(), found.name.as_str());
         let message = source(topics, info, Source::Microphone, named, entities);
         devices.insert(device, message);
@@ -208,6 +208,12 @@ fn node(topics: &Topics, info: &Info) -> Discovery {
     let (key, answer) = entity("answer", "sensor", "Answer");
     let answer_topic = topics.of("answer");
     add((key, short_text(answer, answer_topic)));
+    if info.speaker.is_some() {
+        components.extend(speaker(topics, &device));
+    }
+    let mut add = |(key, component): (&'static str, Component)| {
+        components.insert(key, component);
+    };
     let (key, reload) = entity("reload", "button", "Reload");
     add((
         key,
@@ -247,14 +253,53 @@ fn node(topics: &Topics, info: &Info) -> Discovery {
     }
 }
 
-fn microphone(topics: &Topics, device: &str, id: &str) -> BTreeMap<&'static str, Component> {
+/// How loud the speaker is, whether it is there, and that it be silent.
+fn speaker(topics: &Topics, device: &str) -> [(&'static str, Component); 3] {
+    let entity = entity(device);
+    let (state_key, state) = entity("speaker", "binary_sensor", "Speaker");
+    let (volume_key, volume) = entity("volume", "number", "Volume");
+    let (stop_key, stop) = entity("silence", "button", "Silence");
+    [
+        (
+            state_key,
+            state
+                .diagnostic()
+                .with("device_class", "connectivity")
+                .with("state_topic", topics.of("speaker/state"))
+                .with("payload_on", "online")
+                .with("payload_off", "offline"),
+        ),
+        (
+            volume_key,
+            volume
+                .config()
+                .with("state_topic", topics.of("speaker/volume"))
+                .with("command_topic", topics.of("speaker/volume/set"))
+                .with("min", 0)
+                .with("max", 100)
+                .with("unit_of_measurement", "%"),
+        ),
+        (
+            stop_key,
+            stop.with("command_topic", topics.of("speaker/stop"))
+                .with("payload_press", "{}"),
+        ),
+    ]
+}
+
+fn microphone(
+    topics: &Topics,
+    info: &Info,
+    device: &str,
+    id: &str,
+) -> BTreeMap<&'static str, Component> {
     let entity = entity(device);
     let of = |rest| topics.of_source(Source::Microphone, id, rest);
     let (mute_key, mute) = entity("mute", "switch", "Mute");
     let (speech_key, speech) = entity("speech", "binary_sensor", "Speech");
     let (voice_key, voice) = entity("voice", "event", "Voice");
     let (last_key, last) = entity("last_transcript", "sensor", "Last transcript");
-    BTreeMap::from([
+    let mut components = BTreeMap::from([
         (
             mute_key,
             mute.config()
@@ -275,7 +320,12 @@ fn microphone(topics: &Topics, device: &str, id: &str) -> BTreeMap<&'static str,
             ),
         ),
         (last_key, short_text(last, of("transcript"))),
-    ])
+    ]);
+    if info.speaker.is_some() {
+        let (key, say) = entity("say", "notify", "Say");
+        components.insert(key, say.with("command_topic", of("say")));
+    }
+    components
 }
 
 fn camera(topics: &Topics, device: &str, id: &str) -> BTreeMap<&'static str, Component> {

@@ -46,6 +46,11 @@ impl Composer {
             topic: topics.of_source(source, id, rest),
             payload: payload.as_bytes().to_vec(),
         };
+        let node = |rest: &str, payload: &str| Outgoing {
+            delivery: Delivery::State,
+            topic: topics.of(rest),
+            payload: payload.as_bytes().to_vec(),
+        };
         match report {
             Report::Info(info) => vec![json(Delivery::State, topics.of("info"), info)],
             Report::Health(health) => vec![json(Delivery::State, topics.of("health"), health)],
@@ -91,16 +96,11 @@ impl Composer {
             Report::Replied(_) => Vec::new(),
             Report::Voice(event) => self.voice(event),
             Report::Caption { event, image } => self.caption(event, image.as_deref()),
-            Report::Matformer(slice) => vec![Outgoing {
-                delivery: Delivery::State,
-                topic: topics.of("matformer"),
-                payload: slice.as_bytes().to_vec(),
-            }],
-            Report::MaxTokens(tokens) => vec![Outgoing {
-                delivery: Delivery::State,
-                topic: topics.of("max_tokens"),
-                payload: tokens.to_string().into_bytes(),
-            }],
+            Report::SpeakerState(now) => vec![node("speaker/state", now.name("off"))],
+            Report::Speaking(speaking) => vec![node("speaker/speaking", on_off(*speaking))],
+            Report::Volume(percent) => vec![node("speaker/volume", &percent.to_string())],
+            Report::Matformer(slice) => vec![node("matformer", slice)],
+            Report::MaxTokens(tokens) => vec![node("max_tokens", &tokens.to_string())],
             Report::JobEnded(update) => self.job(update),
             // The farewell follows when the daemon has nothing more to say.
             Report::Stopping => Vec::new(),

@@ -9,7 +9,7 @@ use super::homeassistant::Discovery;
 use super::namesake::Instance;
 use crate::report::{
     AskFields, CancelFields, CaptionEvent, DescribeFields, Health, Info, LogLine, Names,
-    ReplyFields, TranscribeFields, VoiceEvent,
+    ReplyFields, SayFields, TranscribeFields, VoiceEvent,
 };
 
 /// File name (without `.json`) and schema of every payload. Requests are named `request-…`; a key that they do not list is
@@ -36,6 +36,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("request-plain", accepted::<Plain>()),
         ("request-names", accepted::<Names>()),
         ("request-reply", accepted::<ReplyFields>()),
+        ("request-say", accepted::<SayFields>()),
     ]
 }
 

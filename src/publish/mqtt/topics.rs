@@ -42,7 +42,7 @@ impl Source {
     /// What is asked of it.
     fn commands(self) -> &'static [&'static str] {
         match self {
-            Source::Microphone => &["mute/set", "listen", "reply"],
+            Source::Microphone => &["mute/set", "listen", "reply", "say"],
             Source::Camera => &["enabled/set", "captions/set", "describe"],
         }
     }
@@ -61,6 +61,8 @@ const COMMANDS: &[&str] = &[
     "matformer/set",
     "max_tokens/set",
     "names",
+    "speaker/volume/set",
+    "speaker/stop",
 ];
 
 impl Topics {

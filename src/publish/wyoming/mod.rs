@@ -6,6 +6,7 @@
 //! | `client` | one connection: what it asks, in the order in which it asks |
 //! | `sound` `turn` | its sound as the model hears it; when its speaker is done |
 //! | `intents` | commands as intents of Home Assistant |
+//! | `voice` | the other end: text that a server elsewhere makes sound of |
 //! | `zeroconf` | that the service is there, told to the local network |
 //! | `info` | what the service says of itself |
 
@@ -16,6 +17,7 @@ mod intents;
 mod options;
 mod sound;
 mod turn;
+mod voice;
 mod zeroconf;
 
 use std::net::SocketAddr;
@@ -36,6 +38,7 @@ use framing::Event;
 use zeroconf::Announced;
 
 pub use options::WyomingOptions;
+pub use voice::{Spoken, Voice, sentences};
 
 /// Pause after the system refused a connection, most likely for want of descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);

@@ -28,6 +28,14 @@ impl Sound {
     /// # Errors
     /// A format that cannot be read, in words.
     pub(super) fn new(event: &Event, longest_s: u32) -> Result<Sound, String> {
+        Sound::at(SAMPLE_RATE_HZ, event, longest_s)
+    }
+
+    /// The same, at another rate than the model's.
+    ///
+    /// # Errors
+    /// A format that cannot be read, in words.
+    pub(super) fn at(to_hz: u32, event: &Event, longest_s: u32) -> Result<Sound, String> {
         let encoding = match event.number("width")? {
             2 => Encoding::S16,
             3 => Encoding::S24,
@@ -45,12 +53,12 @@ impl Sound {
             ));
         }
         let rate_hz = u32::try_from(event.number("rate")?).unwrap_or(u32::MAX);
-        let resampler = Resampler::new(rate_hz, SAMPLE_RATE_HZ).map_err(|e| e.to_string())?;
+        let resampler = Resampler::new(rate_hz, to_hz).map_err(|e| e.to_string())?;
         Ok(Sound {
             encoding,
             channels: channels as usize,
             resampler,
-            left: (SAMPLE_RATE_HZ * longest_s) as usize,
+            left: (to_hz * longest_s) as usize,
             rest: Vec::new(),
             interleaved: Vec::new(),
             mono: Vec::new(),

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::chat::Chat;
 use super::error::{ErrorBody, ErrorCode};
-use super::fields::{AskFields, Attachment, CancelFields, DescribeFields, TranscribeFields};
+use super::fields::{
+    AskFields, Attachment, CancelFields, DescribeFields, SayFields, TranscribeFields,
+};
 use super::frigate::Seen;
 use super::header::{Header, Origin};
 use super::name::{Name, check_name};
@@ -92,6 +94,10 @@ pub enum Payload {
     Names(Option<Box<Names>>),
     /// What was answered to what a microphone heard.
     Replied(SpokenReply),
+    /// Something to say, by the speaker.
+    Say(Say),
+    /// The speaker is to be silent: what is said ends, and what waits is forgotten.
+    Silence,
     /// Change what stays.
     Set(Switch),
 }
@@ -124,6 +130,8 @@ pub enum Switch {
     Matformer(Name),
     /// Tokens of an answer at most.
     MaxTokens(usize),
+    /// How loud the speaker is, percent.
+    Volume(u8),
 }
 
 impl Payload {
@@ -143,6 +151,8 @@ impl Payload {
             Payload::Listen { .. } => "listen",
             Payload::Names(_) => "names",
             Payload::Replied(_) => "reply",
+            Payload::Say(_) => "say",
+            Payload::Silence => "silence",
             Payload::Set(_) => "set",
         }
     }
@@ -298,6 +308,46 @@ impl TryFrom<TranscribeFields> for Transcribe {
             timeout_ms: fields.timeout_ms,
             in_pieces: false,
             into: None,
+        })
+    }
+}
+
+/// Something to say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Say {
+    /// The microphone at which it was asked for.
+    pub microphone: Option<Name>,
+    /// What is said.
+    pub what: Utterable,
+    /// It goes before what waits, and ends what is being said.
+    pub urgent: bool,
+}
+
+/// What can be said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Utterable {
+    /// A text, which a text-to-speech server makes sound of.
+    Text(String),
+    /// A WAV, FLAC, OGG or MP3.
+    Audio(Attachment),
+}
+
+impl TryFrom<SayFields> for Say {
+    type Error = ErrorBody;
+
+    fn try_from(fields: SayFields) -> Result<Say, ErrorBody> {
+        let what = match (fields.text, fields.audio) {
+            (Some(text), None) if !text.trim().is_empty() => Utterable::Text(text),
+            (None, Some(audio)) if !audio.0.is_empty() => Utterable::Audio(audio),
+            (Some(_), Some(_)) => {
+                return Err(incomplete("has both `text` and `audio`: give one"));
+            }
+            _ => return Err(incomplete("needs `text` or `audio`, and neither empty")),
+        };
+        Ok(Say {
+            microphone: Name::optional("microphone", fields.microphone)?,
+            what,
+            urgent: fields.urgent,
         })
     }
 }

@@ -118,6 +118,7 @@ pub(crate) fn info() -> Info {
         isa: "neon".to_owned(),
         threads: 4,
         microphones: vec![microphone("front-room")],
+        speaker: None,
         cameras: vec![CameraInfo {
             id: "porch".to_owned(),
             name: "Porch".to_owned(),

@@ -127,6 +127,7 @@ pub(crate) fn info() -> Info {
             name: "Kitchen".to_owned(),
             device: "plughw:CARD=Device,DEV=0".to_owned(),
         }],
+        speaker: Some("plughw:CARD=Device,DEV=0".to_owned()),
         cameras: vec![CameraInfo {
             // A microphone of the same name is no mistake.
             id: "kitchen".to_owned(),

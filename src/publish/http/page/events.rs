@@ -105,6 +105,11 @@ pub(super) fn of(report: &Report) -> Option<Event> {
         }
         Report::Motion { id, moving } => device("camera", id, "motion", (*moving).into()),
         Report::Captions { id, enabled } => device("camera", id, "captions", (*enabled).into()),
+        Report::SpeakerState(state) => {
+            device("speaker", "speaker", "state", state.name("off").into())
+        }
+        Report::Speaking(speaking) => device("speaker", "speaker", "speaking", (*speaking).into()),
+        Report::Volume(percent) => device("speaker", "speaker", "volume", (*percent).into()),
         Report::Info(_) | Report::Matformer(_) | Report::MaxTokens(_) | Report::Stopping => None,
     }
 }

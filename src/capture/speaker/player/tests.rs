@@ -1,0 +1,280 @@
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
+
+use super::*;
+use crate::media::{Audible, AudioClip};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const RATE_HZ: u32 = 16_000;
+
+/// What a device was given: samples, and what was done with it.
+#[derive(Clone, Debug, PartialEq)]
+enum Played {
+    Samples(Vec<f32>),
+    Finished,
+    Hushed,
+}
+
+/// A device that takes everything at once, and is unplugged when the test says so.
+#[derive(Clone, Default)]
+struct Card {
+    played: Arc<Mutex<Vec<Played>>>,
+    unplugged: Arc<Mutex<bool>>,
+}
+
+impl Card {
+    fn still_there(&self) -> Result<(), Unavailable> {
+        match *self.unplugged.lock().unwrap() {
+            true => Err(Unavailable("it was unplugged".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn put(&self, played: Played) -> Result<(), Unavailable> {
+        self.still_there()?;
+        self.played.lock().unwrap().push(played);
+        Ok(())
+    }
+
+    /// All samples so far.
+    fn samples(&self) -> Vec<f32> {
+        let played = self.played.lock().unwrap();
+        let samples = played.iter().filter_map(|it| match it {
+            Played::Samples(samples) => Some(samples.clone()),
+            _ => None,
+        });
+        samples.flatten().collect()
+    }
+}
+
+impl Output for Card {
+    fn rate_hz(&self) -> u32 {
+        RATE_HZ
+    }
+    fn write(&mut self, samples: &[f32]) -> Result<(), Unavailable> {
+        self.put(Played::Samples(samples.to_vec()))
+    }
+    fn finish(&mut self) -> Result<(), Unavailable> {
+        self.put(Played::Finished)
+    }
+    fn hush(&mut self) -> Result<(), Unavailable> {
+        self.put(Played::Hushed)
+    }
+    fn check(&mut self) -> Result<(), Unavailable> {
+        self.still_there()
+    }
+}
+
+/// A player on a thread of its own.
+struct Bench {
+    card: Card,
+    talking: Arc<Talking>,
+    control: Sender<SpeakerControl>,
+    events: Receiver<CaptureEvent>,
+}
+
+impl Bench {
+    fn new(options: &str) -> Bench {
+        let options: SpeakerOptions =
+            toml::from_str(&format!("device = \"card\"\nvolume = 100\n{options}")).unwrap();
+        let (tell, events) = channel();
+        let teller = Teller::new(
+            "speaker".into(),
+            |_, state| CaptureEvent::Speaker(SpeakerEvent::State(state)),
+            Box::new(move |event| tell.send(event).is_ok()),
+        );
+        let (card, talking) = (Card::default(), Arc::new(Talking::default()));
+        let plugged = card.clone();
+        let open: Open = Box::new(move |device| {
+            assert_eq!(device, "card");
+            plugged.still_there()?;
+            Ok(Box::new(plugged.clone()))
+        });
+        let volume = options.volume;
+        let mut player = Player::new(options, volume, Arc::clone(&talking), teller, open);
+        let (control, controls) = channel();
+        std::thread::spawn(move || player.run(&controls).ok());
+        let bench = Bench {
+            card,
+            talking,
+            control,
+            events,
+        };
+        bench.told(&["online"]);
+        bench
+    }
+
+    /// Waits for exactly these events.
+    #[track_caller]
+    fn told(&self, wanted: &[&str]) {
+        let mut wanted: VecDeque<&str> = wanted.iter().copied().collect();
+        while let Some(next) = wanted.pop_front() {
+            let CaptureEvent::Speaker(event) = self.events.recv_timeout(PATIENCE).unwrap() else {
+                unreachable!()
+            };
+            let event = match event {
+                SpeakerEvent::State(state) => state.name("off").to_owned(),
+                SpeakerEvent::Speaking(speaking) => format!("speaking {speaking}"),
+                SpeakerEvent::Began(id) => format!("{id} began"),
+                SpeakerEvent::Ended { id, end } => format!("{id} {end:?}"),
+            };
+            assert!(event.starts_with(next), "{event}, wanted {next}");
+        }
+    }
+
+    /// Says what comes this way.
+    fn stream(&self, id: &str, urgent: bool) -> Sender<Result<AudioClip, String>> {
+        let (pieces, taken) = channel();
+        self.say(id, Audible::Stream(taken), urgent);
+        pieces
+    }
+
+    fn say(&self, id: &str, sound: Audible, urgent: bool) {
+        let id = id.to_owned();
+        let speech = Speech { id, sound, urgent };
+        self.control.send(SpeakerControl::Say(speech)).unwrap();
+    }
+}
+
+fn clip(samples: Vec<f32>) -> Result<AudioClip, String> {
+    Ok(AudioClip {
+        samples,
+        sample_rate_hz: RATE_HZ,
+    })
+}
+
+#[test]
+fn what_is_said_is_heard_one_after_the_other_and_microphones_rest_until_the_room_is_silent() {
+    let bench = Bench::new("tail_ms = 0");
+    let first = bench.stream("a", false);
+    let second = bench.stream("b", false);
+    first.send(clip(vec![0.5; 3000])).unwrap();
+    bench.told(&["a began", "speaking true"]);
+    assert!(bench.talking.wants_rest(true) && bench.talking.sounds());
+    drop(first);
+    bench.told(&["a Heard", "b began"]);
+    second.send(clip(vec![-0.5; 2000])).unwrap();
+    drop(second);
+    bench.told(&["b Heard", "speaking false"]);
+    assert!(!bench.talking.wants_rest(false) && !bench.talking.sounds());
+    let samples = bench.card.samples();
+    assert_eq!(samples.len(), 5000);
+    // The first block comes up from nothing.
+    assert!(samples[0] < 0.01 && samples[400..3000].iter().all(|&x| x == 0.5));
+    assert!(samples[3000..].iter().all(|&x| x == -0.5));
+}
+
+#[test]
+fn a_flood_drops_the_oldest_and_urgent_words_take_the_place_of_others() {
+    let bench = Bench::new("waiting = 2\ntail_ms = 0");
+    let said: Vec<_> = ["a", "b", "c", "d"]
+        .iter()
+        .map(|id| bench.stream(id, false))
+        .collect();
+    bench.told(&["a began", "b Dropped"]);
+    let urgent = bench.stream("U", true);
+    bench.told(&["c Dropped", "a Stopped", "U began"]);
+    assert!(bench.card.played.lock().unwrap().contains(&Played::Hushed));
+    // Another urgent one waits for it.
+    let other = bench.stream("V", true);
+    drop(urgent);
+    bench.told(&["U Heard", "V began"]);
+    bench.control.send(SpeakerControl::Silence(None)).unwrap();
+    bench.told(&["d Stopped", "V Stopped"]);
+    drop((said, other));
+    // One of many is meant by its id.
+    let (_e, _f) = (bench.stream("e", false), bench.stream("f", false));
+    bench.told(&["e began"]);
+    let one = SpeakerControl::Silence(Some("f".into()));
+    bench.control.send(one).unwrap();
+    bench.told(&["f Stopped"]);
+}
+
+#[test]
+fn sound_that_breaks_off_or_never_ends_is_told_after_what_came_was_heard() {
+    let bench = Bench::new("longest_s = 1\ntail_ms = 0");
+    let broken = bench.stream("a", false);
+    broken.send(clip(vec![0.5; 1000])).unwrap();
+    broken.send(Err("the server is gone".into())).unwrap();
+    bench.told(&[
+        "a began",
+        "speaking true",
+        "a Failed(\"the server is gone\")",
+        "speaking false",
+    ]);
+    assert_eq!(bench.card.samples().len(), 1000);
+    let endless = bench.stream("b", false);
+    endless.send(clip(vec![0.5; 40_000])).unwrap();
+    bench.told(&["b began", "speaking true", "b Cut(1)", "speaking false"]);
+    assert_eq!(bench.card.samples().len(), 1000 + RATE_HZ as usize);
+    bench.say("c", Audible::File(b"no sound"[..].into()), false);
+    bench.told(&["c Failed(\"the audio is not audio that can be decoded"]);
+}
+
+#[test]
+fn a_device_unplugged_while_it_speaks_ends_the_speech_and_comes_back() {
+    let bench = Bench::new("tail_ms = 0");
+    let first = bench.stream("a", false);
+    let _second = bench.stream("b", false);
+    first.send(clip(vec![0.5; 1000])).unwrap();
+    bench.told(&["a began", "speaking true"]);
+    *bench.card.unplugged.lock().unwrap() = true;
+    first.send(clip(vec![0.5; 1000])).unwrap();
+    bench.told(&[
+        "a Failed(\"the speaker is offline: it was unplugged\")",
+        "b Failed",
+        "speaking false",
+        "offline",
+    ]);
+    assert!(!bench.talking.sounds());
+    let _late = bench.stream("c", false);
+    bench.told(&["c Failed(\"the speaker is offline"]);
+    *bench.card.unplugged.lock().unwrap() = false;
+    bench.told(&["online"]);
+}
+
+#[test]
+fn short_sounds_go_over_what_is_said_which_is_turned_down_meanwhile() {
+    let bench = Bench::new("ducked = 0\ntail_ms = 0");
+    bench
+        .control
+        .send(SpeakerControl::Sign(Sign::Listening))
+        .unwrap();
+    bench.told(&["speaking true", "speaking false"]);
+    let alone = bench.card.samples();
+    let wav = include_bytes!("../sounds/listening.wav");
+    assert_eq!(alone.len(), (wav.len() - 44) / 2);
+    bench.card.played.lock().unwrap().clear();
+    // Nobody is to be missed who is asked to speak; while something is said, all rest.
+    let said = bench.stream("a", false);
+    said.send(clip(vec![0.5; 800])).unwrap();
+    bench.told(&["a began", "speaking true"]);
+    assert!(bench.talking.wants_rest(true));
+    let sign = SpeakerControl::Sign(Sign::Listening);
+    bench.control.send(sign).unwrap();
+    said.send(clip(vec![0.5; 9000])).unwrap();
+    drop(said);
+    bench.told(&["a Heard", "speaking false"]);
+    let samples = bench.card.samples();
+    let place = (0..samples.len() - alone.len())
+        .find(|at| alone[700..2000] == samples[at + 700..at + 2000]);
+    assert!(place.is_some(), "the sound is not there, alone");
+}
+
+#[test]
+fn volume_is_obeyed_and_sounds_may_be_off() {
+    let bench = Bench::new("sounds = false\ntail_ms = 0");
+    bench
+        .control
+        .send(SpeakerControl::Sign(Sign::Failed))
+        .unwrap();
+    bench.control.send(SpeakerControl::Volume(50)).unwrap();
+    let said = bench.stream("a", false);
+    said.send(clip(vec![0.8; 2000])).unwrap();
+    drop(said);
+    bench.told(&["a began", "speaking true", "a Heard", "speaking false"]);
+    let samples = bench.card.samples();
+    assert_eq!(samples.len(), 2000);
+    assert!((samples[1000] - 0.2).abs() < 1e-6, "{}", samples[1000]);
+}

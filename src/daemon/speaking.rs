@@ -1,0 +1,273 @@
+//! What the board says: its speaker's thread, what is asked of it and by whom, and the short sounds that go with what is heard.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::requests::{Source, error};
+use super::{Daemon, job, reports};
+use crate::capture::Speaker;
+use crate::capture::options::{SpeakerOptions, Trigger};
+use crate::media::{
+    Audible, AudioClip, DeviceState, Sign, SpeakerControl, SpeakerEvent, Speech, SpeechEnd,
+};
+use crate::publish::wyoming::{Voice, sentences};
+use crate::report::{
+    ErrorBody, ErrorCode, EventType, Header, JobState, JobUpdate, Report, Say, Utterable,
+    VoiceEvent,
+};
+
+/// Stretches of sound that may wait for the speaker: some seconds.
+const PIECES: usize = 32;
+
+/// How often it is looked whether the speaker has room for more.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The speaker's thread, what it was started with, and how it is.
+pub(super) struct RunningSpeaker {
+    pub(super) options: SpeakerOptions,
+    pub(super) thread: Speaker,
+    pub(super) is_left: Arc<AtomicBool>,
+    pub(super) state: DeviceState,
+    pub(super) speaking: bool,
+    /// Who asked for what is said or waits.
+    said: BTreeMap<String, Header>,
+}
+
+impl RunningSpeaker {
+    pub(super) fn new(
+        options: SpeakerOptions,
+        thread: Speaker,
+        is_left: Arc<AtomicBool>,
+    ) -> RunningSpeaker {
+        RunningSpeaker {
+            options,
+            thread,
+            is_left,
+            state: DeviceState::default(),
+            speaking: false,
+            said: BTreeMap::new(),
+        }
+    }
+
+    /// Ends one that is said or waits; whether there was such a one.
+    pub(super) fn silence(&self, id: &str) -> bool {
+        let is_there = self.said.contains_key(id);
+        if is_there {
+            let silence = SpeakerControl::Silence(Some(id.to_owned()));
+            self.thread.control(silence);
+        }
+        is_there
+    }
+
+    /// Those whose speeches will not be heard any more.
+    pub(super) fn askers(&mut self) -> impl Iterator<Item = Header> {
+        std::mem::take(&mut self.said).into_values()
+    }
+}
+
+impl Daemon {
+    /// Takes in something to say; the answer comes once it has been heard.
+    pub(super) fn say(&mut self, asker: &Header, say: Say) -> Result<(), ErrorBody> {
+        if let Some(id) = &say.microphone {
+            let is_known = self.settings.microphone(id).is_some();
+            self.need(is_known, Source::Microphone, id)?;
+        }
+        if let Utterable::Text(text) = &say.what {
+            self.check_prompt(text)?;
+        }
+        let Some(speaker) = &mut self.devices.speaker else {
+            return Err(no_speaker());
+        };
+        if let DeviceState::Offline { reason } = &speaker.state {
+            let message = format!("the speaker is offline: {reason}");
+            return Err(error(ErrorCode::Busy, message));
+        }
+        let options = &speaker.options;
+        let sound = match say.what {
+            Utterable::Audio(file) if file.0.len() > options.max_audio_bytes => {
+                let (length, most) = (file.0.len(), options.max_audio_bytes);
+                let message =
+                    format!("the audio has {length} bytes; [speaker] max_audio_bytes is {most}");
+                return Err(error(ErrorCode::TooLarge, message));
+            }
+            Utterable::Audio(file) => Audible::File(file.0),
+            Utterable::Text(text) => {
+                let Some(voice) = voice(options) else {
+                    return Err(error(
+                        ErrorCode::NotFound,
+                        "texts cannot be said: [speaker] tts names no text-to-speech server",
+                    ));
+                };
+                let (pieces, taken) = sync_channel(PIECES);
+                tokio::spawn(synthesize(voice, text, pieces));
+                Audible::Stream(taken)
+            }
+        };
+        speaker.said.insert(asker.id.clone(), asker.clone());
+        speaker.thread.control(SpeakerControl::Say(Speech {
+            id: asker.id.clone(),
+            sound,
+            urgent: say.urgent,
+        }));
+        self.requests.admit(asker);
+        self.answered(JobUpdate::new(asker, JobState::Queued));
+        Ok(())
+    }
+
+    /// Ends what is said, and forgets what waits.
+    pub(super) fn silence(&mut self) -> Result<serde_json::Value, ErrorBody> {
+        match &self.devices.speaker {
+            Some(speaker) => speaker.thread.control(SpeakerControl::Silence(None)),
+            None => return Err(no_speaker()),
+        }
+        Ok(json!({}))
+    }
+
+    /// The speaker tells something.
+    pub(super) fn spoke(&mut self, event: SpeakerEvent) {
+        let Some(speaker) = &mut self.devices.speaker else {
+            return; // it has just been taken out of the configuration
+        };
+        match event {
+            SpeakerEvent::State(state) => {
+                if let DeviceState::Offline { reason } = &state {
+                    self.record.error(&format!("speaker: {reason}"));
+                }
+                speaker.state = state.clone();
+                self.doors.publish(&Report::SpeakerState(state));
+            }
+            SpeakerEvent::Speaking(speaking) => {
+                speaker.speaking = speaking;
+                self.doors.publish(&Report::Speaking(speaking));
+            }
+            SpeakerEvent::Began(id) => {
+                if let Some(asker) = speaker.said.get(&id) {
+                    let update = JobUpdate::new(asker, JobState::Running);
+                    self.answered(update);
+                }
+            }
+            SpeakerEvent::Ended { id, end } => {
+                let Some(asker) = speaker.said.remove(&id) else {
+                    return;
+                };
+                let result = self.said(end).map(reports::done);
+                self.answered(JobUpdate::end(&asker, result));
+            }
+        }
+    }
+
+    /// How a speech ended, for whoever asked.
+    fn said(&mut self, end: SpeechEnd) -> Result<serde_json::Value, ErrorBody> {
+        let queues = &mut self.record.queues;
+        match end {
+            SpeechEnd::Heard => {
+                queues.spoken += 1;
+                Ok(json!({}))
+            }
+            SpeechEnd::Cut(longest_s) => {
+                queues.spoken += 1;
+                log::warn!("what was said was cut after {longest_s} s ([speaker] longest_s)");
+                Ok(json!({ "cut_at_s": longest_s }))
+            }
+            SpeechEnd::Stopped => Err(error(ErrorCode::Cancelled, "it was stopped")),
+            SpeechEnd::Dropped => {
+                queues.dropped_speech += 1;
+                let message = "newer ones came while it waited to be said ([speaker] waiting)";
+                log::warn!("something is not said: {message}");
+                Err(error(ErrorCode::QueueFull, message))
+            }
+            SpeechEnd::Failed(reason) => {
+                log::warn!("something is not said, or not to its end: {reason}");
+                self.record.error(&reason);
+                Err(error(ErrorCode::Failed, reason))
+            }
+        }
+    }
+
+    /// Makes a short sound, where there is a speaker.
+    pub(super) fn sign(&self, sign: Sign) {
+        if let Some(speaker) = &self.devices.speaker {
+            speaker.thread.control(SpeakerControl::Sign(sign));
+        }
+    }
+
+    /// Tells how it stands with what somebody said to the board, and to nobody else.
+    pub(super) fn sign_of(&self, event: &VoiceEvent) {
+        let microphone = self.settings.microphone(&event.source);
+        let is_meant = microphone.is_some_and(|it| it.trigger != Trigger::Voice);
+        let reason = event.reason.as_deref();
+        let sign = match event.event_type {
+            EventType::Transcript | EventType::Command => Sign::Understood,
+            EventType::NotUnderstood => Sign::NotUnderstood,
+            // Nobody spoke to it after all.
+            EventType::Rejected if reason.is_some_and(job::is_not_meant) => return,
+            _ => Sign::Failed,
+        };
+        if is_meant {
+            self.sign(sign);
+        }
+    }
+
+    /// What is said goes on more quietly while somebody is listened to.
+    pub(super) fn duck(&self) {
+        if let Some(speaker) = &self.devices.speaker {
+            let mut microphones = self.devices.microphones.values();
+            let listens = microphones.any(|it| it.utterance.is_some());
+            speaker.thread.control(SpeakerControl::Duck(listens));
+        }
+    }
+}
+
+pub(super) fn no_speaker() -> ErrorBody {
+    error(
+        ErrorCode::NotFound,
+        "there is no speaker: [speaker] device names none",
+    )
+}
+
+fn voice(options: &SpeakerOptions) -> Option<Voice> {
+    Some(Voice {
+        address: options.tts_address()?.to_owned(),
+        name: options.tts_voice.clone(),
+        patience: Duration::from_secs(options.tts_patience_s.into()),
+    })
+}
+
+/// Has a text made sound, sentence by sentence, as fast as the speaker takes it.
+async fn synthesize(voice: Voice, text: String, pieces: SyncSender<Result<AudioClip, String>>) {
+    for sentence in sentences(&text) {
+        let mut spoken = match voice.say(sentence).await {
+            Ok(spoken) => spoken,
+            Err(reason) => {
+                give(&pieces, Err(reason)).await;
+                return;
+            }
+        };
+        while let Some(piece) = spoken.next().await {
+            let failed = piece.is_err();
+            if !give(&pieces, piece).await || failed {
+                return;
+            }
+        }
+    }
+}
+
+/// Hands over a piece once there is room for it; false where nobody wants it any more.
+async fn give(
+    pieces: &SyncSender<Result<AudioClip, String>>,
+    mut piece: Result<AudioClip, String>,
+) -> bool {
+    loop {
+        match pieces.try_send(piece) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(back)) => piece = back,
+            Err(TrySendError::Disconnected(_)) => return false,
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
