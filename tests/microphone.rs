@@ -56,7 +56,9 @@ fn sink(events: Sender<MicrophoneEvent>) -> EventSink {
             assert_eq!(id, "hall");
             events.send(event).is_ok()
         }
-        CaptureEvent::Camera { .. } => panic!("a microphone tells of a camera"),
+        CaptureEvent::Camera { .. } | CaptureEvent::Speaker(_) => {
+            panic!("a microphone tells of another device")
+        }
     })
 }
 

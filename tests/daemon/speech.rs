@@ -116,7 +116,8 @@ fn say(bench: &Bench, transaction: &str, mut what: Value) {
 
 fn last(bench: &Bench, topic: &str) -> String {
     let seen = bench.on(topic);
-    seen.last().map_or_else(String::new, |it| it.text().to_owned())
+    seen.last()
+        .map_or_else(String::new, |it| it.text().to_owned())
 }
 
 const HALL: &str = "[[microphone]]\nid = \"hall\"\ndevice = \"hall\"\ntrigger = \"push_to_talk\"\n";
@@ -207,7 +208,10 @@ fn a_server_that_dies_refuses_or_never_answers_is_named_in_one_line() {
         let response = bench.response("say", text);
         let message = response["error"]["message"].as_str().unwrap();
         let server = format!("the text-to-speech server tcp://127.0.0.1:{}", tts.port);
-        assert!(message.starts_with(&server) && message.contains(words), "{response}");
+        assert!(
+            message.starts_with(&server) && message.contains(words),
+            "{response}"
+        );
         assert_eq!(response["error"]["code"], "failed");
         // What came of it was said.
         let half = matches!(&text[..4], "Die " | "Hold");
@@ -243,7 +247,11 @@ fn a_flood_is_bounded_the_newest_wins_and_silence_ends_all() {
         assert_eq!(response["error"]["code"], "queue_full", "{response}");
     }
     // An alarm does not wait.
-    say(&bench, "alarm", json!({ "text": "There is smoke!", "urgent": true }));
+    say(
+        &bench,
+        "alarm",
+        json!({ "text": "There is smoke!", "urgent": true }),
+    );
     assert_eq!(bench.response("say", "alarm")["status"], "ok");
     assert_eq!(bench.response("say", "now")["error"]["code"], "cancelled");
     bench.publish("speaker/stop", "");
@@ -254,7 +262,8 @@ fn a_flood_is_bounded_the_newest_wins_and_silence_ends_all() {
     }
     wait_until("it is silent", || last(&bench, "speaker/speaking") == "OFF");
     let health = bench.request("stats", "figures", json!({}));
-    assert_eq!(health["data"]["queues"]["dropped_speech"], 48, "{health}");
+    let queues = &health["data"]["details"]["queues"];
+    assert_eq!(queues["dropped_speech"], 48, "{health}");
     assert!(gemmad.log().contains("newer ones came while it waited"));
     bench.assert_schemas();
     gemmad.stop();
@@ -276,9 +285,14 @@ fn the_board_does_not_wake_itself_and_a_word_or_the_button_stops_it() {
     bench.wait_for_payload("speaker/state", "online");
     let woken = || {
         let stats = bench.on("response/stats").len().to_string();
-        bench.request("stats", &stats, json!({}))["data"]["queues"]["wake_words"].clone()
+        let stats = bench.request("stats", &stats, json!({}));
+        stats["data"]["details"]["queues"]["wake_words"].clone()
     };
-    say(&bench, "1", json!({ "text": "Hold, and say the wake word." }));
+    say(
+        &bench,
+        "1",
+        json!({ "text": "Hold, and say the wake word." }),
+    );
     bench.wait_for_payload("speaker/speaking", "ON");
     ear.hears(&words);
     assert_eq!(woken(), 0, "it heard itself");
@@ -292,7 +306,10 @@ fn the_board_does_not_wake_itself_and_a_word_or_the_button_stops_it() {
     gemmad.stop();
 
     // A word that stops it is heard while it speaks, and only then.
-    let models = hall.lines().find(|line| line.starts_with("models = ")).unwrap();
+    let models = hall
+        .lines()
+        .find(|line| line.starts_with("models = "))
+        .unwrap();
     hall += &models.replace("models", "stop_models");
     hall = hall.replace("trigger = \"wake_word\"", "trigger = \"push_to_talk\"");
     let spoke = bench.on("speaker/speaking").len();
@@ -300,9 +317,15 @@ fn the_board_does_not_wake_itself_and_a_word_or_the_button_stops_it() {
     let gemmad = bench.start();
     bench.wait_for_payload("speaker/state", "online");
     ear.hears(&words);
-    say(&bench, "2", json!({ "text": "Hold, until somebody says stop." }));
+    say(
+        &bench,
+        "2",
+        json!({ "text": "Hold, until somebody says stop." }),
+    );
     wait_until("it speaks", || {
-        bench.on("speaker/speaking")[spoke..].iter().any(|it| it.text() == "ON")
+        bench.on("speaker/speaking")[spoke..]
+            .iter()
+            .any(|it| it.text() == "ON")
     });
     assert!(bench.responses("say", "2").is_empty());
     ear.hears(&words);
@@ -352,9 +375,16 @@ fn audio_files_are_played_however_they_come_and_what_is_too_much_is_told() {
         let hertz = hertz(said);
         // Half of full scale; the first block comes up from nothing, and compressed files are a little longer.
         assert!((950.0..1010.0).contains(&hertz), "{what}: {hertz}");
-        assert!((47_000..52_000).contains(&said.len()), "{what}: {}", said.len());
+        assert!(
+            (47_000..52_000).contains(&said.len()),
+            "{what}: {}",
+            said.len()
+        );
         let loudest = said.iter().map(|x| x.unsigned_abs()).max();
-        assert!((15_000..18_000).contains(&loudest.unwrap()), "{what}: {loudest:?}");
+        assert!(
+            (15_000..18_000).contains(&loudest.unwrap()),
+            "{what}: {loudest:?}"
+        );
         done = all.len();
     };
     for kind in ["flac", "ogg"] {
@@ -381,19 +411,35 @@ fn audio_files_are_played_however_they_come_and_what_is_too_much_is_told() {
         .args(["trim", "0", "30:00"])
         .status();
     assert!(made.unwrap().success());
-    let response = post("/v1/audio/play", "audio/flac", &std::fs::read(&long).unwrap());
+    let response = post(
+        "/v1/audio/play",
+        "audio/flac",
+        &std::fs::read(&long).unwrap(),
+    );
     assert_eq!(response.json(), json!({ "cut_at_s": 2 }), "{response:?}");
     assert_eq!(played(&heard).len() - done, 96_000);
     let response = post("/v1/audio/play", "audio/wav", &[0; 2_000_001]);
-    assert!(response.text().contains("max_audio_bytes is 2000000"), "{response:?}");
+    assert!(
+        response.text().contains("max_audio_bytes is 2000000"),
+        "{response:?}"
+    );
     let response = post("/v1/audio/play", "audio/wav", b"no sound");
-    assert!(response.text().contains("not audio that can be decoded"), "{response:?}");
+    assert!(
+        response.text().contains("not audio that can be decoded"),
+        "{response:?}"
+    );
     let text = json!({ "text": "Hello." }).to_string();
     let response = post("/v1/audio/play", "application/json", text.as_bytes());
     assert_eq!(response.status, 404);
-    assert!(response.text().contains("[speaker] tts names no"), "{response:?}");
+    assert!(
+        response.text().contains("[speaker] tts names no"),
+        "{response:?}"
+    );
     let both = json!({ "text": "a", "audio": "AAAA" }).to_string();
-    assert_eq!(post("/v1/audio/play", "application/json", both.as_bytes()).status, 400);
+    assert_eq!(
+        post("/v1/audio/play", "application/json", both.as_bytes()).status,
+        400
+    );
     assert_eq!(post("/v1/audio/stop", "application/json", b"").status, 200);
 
     // The volume stays over a restart.
@@ -401,7 +447,10 @@ fn audio_files_are_played_however_they_come_and_what_is_too_much_is_told() {
     bench.wait_for_payload("speaker/volume", "50");
     bench.publish("speaker/volume/set", "101");
     wait_until("too loud is refused", || {
-        bench.on("response/set").iter().any(|it| it.text().contains("0 to 100"))
+        bench
+            .on("response/set")
+            .iter()
+            .any(|it| it.text().contains("0 to 100"))
     });
     bench.assert_schemas();
     gemmad.stop();
@@ -428,6 +477,9 @@ fn without_a_speaker_or_with_one_that_is_away_that_is_told() {
     let response = bench.response("say", "away");
     assert_eq!(response["error"]["code"], "busy", "{response}");
     let message = response["error"]["message"].as_str().unwrap();
-    assert!(message.contains("`absent`") && message.contains("aplay -L"), "{message}");
+    assert!(
+        message.contains("`absent`") && message.contains("aplay -L"),
+        "{message}"
+    );
     gemmad.stop();
 }

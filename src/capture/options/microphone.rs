@@ -206,7 +206,9 @@ impl MicrophoneOptions {
             self.check_wake_words()?;
         }
         if self.wake.stop_models.len() > MAX_WAKE_WORDS {
-            return Err(format!("wake.stop_models has more than {MAX_WAKE_WORDS} models"));
+            return Err(format!(
+                "wake.stop_models has more than {MAX_WAKE_WORDS} models"
+            ));
         }
         let speech = &self.speech;
         check_speech(speech.threshold, speech.min_speech_ms)?;

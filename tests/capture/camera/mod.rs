@@ -35,7 +35,9 @@ fn start(text: &str, enabled: bool, captions: bool) -> (Camera, Receiver<CameraE
             assert_eq!(id, "door");
             tell.send(event).is_ok()
         }
-        CaptureEvent::Microphone { .. } => panic!("a camera tells of a microphone"),
+        CaptureEvent::Microphone { .. } | CaptureEvent::Speaker(_) => {
+            panic!("a camera tells of another device")
+        }
     });
     let config = config.camera.remove(0);
     let camera = Camera::start(config, ImageLimits::default(), enabled, captions, sink).unwrap();

@@ -50,8 +50,11 @@ fn home_assistant_is_told_of_every_device_in_its_own_terms() {
                 ("queue_depth", "sensor"),
                 ("reload", "button"),
                 ("rss", "sensor"),
+                ("silence", "button"),
                 ("soc_temp", "sensor"),
+                ("speaker", "binary_sensor"),
                 ("tokens_per_second", "sensor"),
+                ("volume", "number"),
             ],
         ),
         (
@@ -71,6 +74,7 @@ fn home_assistant_is_told_of_every_device_in_its_own_terms() {
             vec![
                 ("last_transcript", "sensor"),
                 ("mute", "switch"),
+                ("say", "notify"),
                 ("speech", "binary_sensor"),
                 ("voice", "event"),
             ],
