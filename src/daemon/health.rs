@@ -177,6 +177,25 @@ impl Daemon {
         }
     }
 
+    /// The one line that `systemctl status` shows.
+    pub(super) fn status(&self) -> String {
+        let sources = self.devices.status();
+        let degraded = match self.monitor.degraded().reasons() {
+            reasons if reasons.is_empty() => String::new(),
+            reasons => format!("; degraded: {}", reasons.join(", ")),
+        };
+        let groups = self.record.memory.iter();
+        let resident: u64 = groups.map(|group| group.resident_bytes).sum();
+        format!(
+            "{sources}; {}; {} {} ({}), {} MiB of weights resident{degraded}",
+            self.doors.status(&self.settings.config),
+            self.loaded.model,
+            self.loaded.quantisation,
+            self.settings.matformer.as_deref().unwrap_or("whole model"),
+            resident >> 20,
+        )
+    }
+
     /// The slice that answers unless a request names one.
     pub(super) fn slice(&self) -> String {
         let whole = || self.loaded.slices.first().cloned().unwrap_or_default();

@@ -408,25 +408,6 @@ impl Daemon {
         self.doors.stop(Duration::from_secs(2)).await;
         log::info!("stopped");
     }
-
-    /// The one line that `systemctl status` shows.
-    fn status(&self) -> String {
-        let sources = self.devices.status();
-        let degraded = match self.monitor.degraded().reasons() {
-            reasons if reasons.is_empty() => String::new(),
-            reasons => format!("; degraded: {}", reasons.join(", ")),
-        };
-        let groups = self.record.memory.iter();
-        let resident: u64 = groups.map(|group| group.resident_bytes).sum();
-        format!(
-            "{sources}; {}; {} {} ({}), {} MiB of weights resident{degraded}",
-            self.doors.status(&self.settings.config),
-            self.loaded.model,
-            self.loaded.quantisation,
-            self.settings.matformer.as_deref().unwrap_or("whole model"),
-            resident >> 20,
-        )
-    }
 }
 
 /// Waits until the model is open; `None` where a signal to end came first.

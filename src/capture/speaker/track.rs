@@ -25,7 +25,7 @@ enum Source {
     Stream {
         pieces: Receiver<Result<AudioClip, String>>,
         /// From the rate of the last piece.
-        resampler: Option<(u32, Resampler)>,
+        resampler: Option<(u32, Box<Resampler>)>,
     },
 }
 
@@ -128,7 +128,7 @@ impl Source {
                     if resampler.as_ref().is_none_or(|(rate, _)| *rate != from_hz) {
                         finish(resampler, ready)?;
                         let new = Resampler::new(from_hz, rate_hz).map_err(|e| e.to_string())?;
-                        *resampler = Some((from_hz, new));
+                        *resampler = Some((from_hz, Box::new(new)));
                     }
                     if let Some((_, resampler)) = resampler {
                         let pushed = resampler.push(&clip.samples, ready);
@@ -151,7 +151,10 @@ impl Source {
 }
 
 /// Appends what a resampler still holds.
-fn finish(resampler: &mut Option<(u32, Resampler)>, ready: &mut Vec<f32>) -> Result<(), String> {
+fn finish(
+    resampler: &mut Option<(u32, Box<Resampler>)>,
+    ready: &mut Vec<f32>,
+) -> Result<(), String> {
     match resampler.take() {
         Some((_, resampler)) => resampler.finish(ready).map_err(|error| error.to_string()),
         None => Ok(()),
