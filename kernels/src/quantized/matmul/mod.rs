@@ -1,4 +1,4 @@
-//! `Y = X Wᵀ` with a tiled quantised matrix and several tokens: prefill, and the towers.
+//! `Y = X Wᵀ` with a tiled quantised matrix and several tokens: prefill, and the towers. A few tokens go another way (`few`).
 //!
 //! A task is a few tiles of 16 rows, a block of `BLOCK` groups and a batch of tokens. It unpacks the block of a tile into the order
 //! that the CPU's instructions want, small enough for a first-level cache of 64 KiB, and takes the batch through it, four tokens at a
