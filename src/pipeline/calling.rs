@@ -1,13 +1,7 @@
 //! Calls of tools on their way through one answer: where one begins, and what it is.
 
-use super::engine::{Conversation, Engine};
-use super::error::EngineError;
-use super::prefixes::{Known, Why, widths};
-use super::{Answer, Generation};
-use crate::model::grammar::Grammar;
-use crate::model::prompt::{Message, Part, Role};
 use crate::model::tokenizer::Tokenizer;
-use crate::model::tools::{self, CallSyntax, Tool, ToolCall, read_calls};
+use crate::model::tools::{CallSyntax, ToolCall, read_calls};
 
 /// Where a token of an answer belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,84 +32,19 @@ pub(super) struct Calling {
 /// What a call begins with in JSON.
 const BRACE: u8 = b'{';
 
-impl Engine {
-    /// The grammar of an answer, where it has one: of its calls, of its text, or of either.
-    pub(super) fn answer_grammar(
-        &self,
-        generation: &Generation,
-    ) -> Result<Option<Grammar>, EngineError> {
-        let Some(tools) = &generation.tools else {
-            return Ok(generation.grammar.clone());
-        };
-        let syntax = self.architecture.template().call_syntax(&self.tokenizer)?;
-        let text = generation.grammar.as_ref().and_then(Grammar::schema);
-        let grammar = tools::grammar(syntax, &tools.callable, tools.rules, text.as_ref())?;
-        Ok(Some(grammar))
-    }
-
-    /// The calls of an answer at its beginning, where there may be any.
-    pub(super) fn calling(&self, generation: &Generation) -> Result<Option<Calling>, EngineError> {
-        let Some(tools) = &generation.tools else {
-            return Ok(None);
-        };
-        Ok(Some(Calling {
-            syntax: self.architecture.template().call_syntax(&self.tokenizer)?,
-            must: tools.rules.must,
-            text_is_bound: generation.grammar.is_some(),
+impl Calling {
+    /// Nothing yet; whether the answer is a call, and whether a text has a schema.
+    pub(super) fn new(syntax: CallSyntax, must: bool, text_is_bound: bool) -> Calling {
+        Calling {
+            syntax,
+            must,
+            text_is_bound,
             is_first: true,
             ids: Vec::new(),
             before: 0,
-        }))
-    }
-}
-
-impl Engine {
-    /// Keeps what a prompt and the calls that answered it left, for the round with what came of them: there they are written anew, by
-    /// the template, and where that gives other tokens nothing is kept.
-    pub(super) fn keep_round(
-        &mut self,
-        conversation: &Conversation,
-        prompt: Known<'_>,
-        messages: &[Message],
-        tools: &[Tool],
-        answer: &Answer,
-    ) -> Result<(), EngineError> {
-        let Some(called) = conversation
-            .called
-            .as_ref()
-            .filter(|_| self.prefixes.is_on())
-        else {
-            return Ok(());
-        };
-        if answer.calls.is_empty() || answer.thoughts.is_some() {
-            return Ok(());
         }
-        let calls = answer.calls.iter().cloned().map(Part::ToolCall);
-        let turn = Message {
-            role: Role::Assistant,
-            content: calls.collect(),
-        };
-        let next: Vec<Message> = messages.iter().cloned().chain([turn]).collect();
-        let next = self.render(&next, conversation.thinking, tools)?.ids;
-        let mut ids = [prompt.ids, called].concat();
-        ids.truncate(conversation.cache.position());
-        if ids.len() < prompt.ids.len() || !next.starts_with(&ids) {
-            return Ok(());
-        }
-        let spec = self.architecture.spec();
-        let takes_row = |id: u32| spec.takes_row(id);
-        let tokens = self
-            .prefixes
-            .tokens(&ids, prompt.rows, spec.hidden_size, takes_row);
-        let widths = widths(&conversation.slice, spec.own_kv_layers());
-        self.prefixes.outgrow(&widths, &tokens, prompt.fixed);
-        self.prefixes
-            .keep(widths, &tokens, &conversation.cache, Why::Turn);
-        Ok(())
     }
-}
 
-impl Calling {
     /// Whether text is free, until a token begins a call.
     pub(super) fn waits(&self) -> bool {
         matches!(self.syntax, CallSyntax::Tokens(_)) && !self.must && !self.text_is_bound

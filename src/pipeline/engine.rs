@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kernels::{Isa, Pool};
 
+use super::conversation::Conversation;
 use super::conversations::Conversations;
 use super::encoders::Encoders;
 use super::error::EngineError;
@@ -15,10 +16,9 @@ use super::memory_lock;
 use super::options::{DecodeShortcuts, EngineOptions};
 use super::prefix_cache::PrefixCache;
 use super::prefixes::Prefixes;
-use super::seats::Seats;
+use super::seats::{OnStep, Seats};
 use super::{Answer, Request, Timing};
 use crate::model::architecture::Architecture;
-use crate::model::cue::Cue;
 use crate::model::decoder::kv_cache::KvCache;
 use crate::model::decoder::{Decoder, Slice, SliceError, Slices};
 use crate::model::family;
@@ -81,9 +81,6 @@ pub struct Engine {
 
 /// See [`Engine::follow`]: what is said to a request, control tokens by their names; `None` where the model itself is to speak.
 pub(super) type Script = Box<dyn FnMut(&Request) -> Option<String> + Send>;
-
-/// See [`Engine::on_step`].
-pub type OnStep = Box<dyn FnMut() -> ControlFlow<()> + Send>;
 
 /// Called between two tokens of an answer, two chunks of a prompt, and two parts of a medium: what is more urgent is done there, with
 /// the engine as a whole, and then the work goes on as if nothing had been.
@@ -364,22 +361,4 @@ fn asking(thinking: bool, tools: &[Tool]) -> PromptOptions<'_> {
         tools,
         ..PromptOptions::ASK
     }
-}
-
-/// Tokens taken so far, and through which slice.
-#[derive(Clone)]
-pub(super) struct Conversation {
-    pub(super) cache: KvCache,
-    pub(super) slice: Slice,
-    /// Whether the model was asked to think before it answers.
-    pub(super) thinking: bool,
-    /// The prompt, soft tokens included; of a conversation that goes on, what was added to it.
-    pub(super) prompt: Vec<u32>,
-    /// The token of the answer that is not taken yet.
-    pub(super) pending: Option<u32>,
-    /// What a script has for the answer, in tests.
-    pub(super) cue: Option<Cue>,
-    /// The tokens of the answer, where it is calls and nothing else.
-    pub(super) called: Option<Vec<u32>>,
-    pub(super) timing: Timing,
 }

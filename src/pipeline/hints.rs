@@ -4,7 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::Generation;
-use super::engine::{Conversation, Engine};
+use super::conversation::Conversation;
+use super::engine::Engine;
 use super::guesses::{EarlierAnswers, GuessCounts, Source, Topic};
 use super::options::DecodeShortcuts;
 

@@ -4,12 +4,16 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Request;
 use super::answer::milliseconds;
-use super::engine::{Conversation, Engine, GiveWay};
+use super::answering::{After, Answering};
+use super::conversation::Conversation;
+use super::dialogue::written;
+use super::engine::{Engine, GiveWay};
 use super::error::EngineError;
 use super::prefixes::{Known, Token, Why, widths};
 use crate::model::decoder::{Slice, Tokens, no_probe};
-use crate::model::prompt::{Message, Role, system_message};
+use crate::model::prompt::{self, Message, Role, system_message};
 use crate::model::tools::Tool;
 
 /// Parts of what is the same whatever is asked, each with a place at its end: what changes somewhere in it is read from that part on.
@@ -19,6 +23,67 @@ const PARTS: usize = 4;
 const PART: usize = 96;
 
 impl Engine {
+    /// Takes the prompt of a request: what is left is its answer.
+    pub(super) fn begin(
+        &mut self,
+        request: &Request,
+        give_way: GiveWay<'_>,
+    ) -> Result<Answering, EngineError> {
+        let mut conversation = self.conversation(request.matformer.as_deref())?;
+        conversation.cue = self.cue(request);
+        let offered = request.generation.offered();
+        self.check(request.thinking == Some(true), offered)?;
+        let mut rows = Vec::new();
+        let messages = written(&request.messages, |media| {
+            self.encode(media, &mut rows, &mut conversation.timing, give_way)
+        })?;
+        let mut system = prompt::system_message(&messages).cloned();
+        let mut next = None;
+        if let Some(name) = &request.conversation {
+            let thinking = request.thinking;
+            next = self.go_on(name, &mut system, thinking, &messages, &mut conversation)?;
+        }
+        let mut round = None;
+        match next {
+            Some(ids) => {
+                let rows = self.media_rows(&ids, &rows);
+                self.prefill(&mut conversation, &ids, &rows, give_way)?;
+            }
+            None => {
+                conversation.thinking = request.thinking == Some(true);
+                let ids = self.render(&messages, conversation.thinking, offered)?.ids;
+                let rows = self.media_rows(&ids, &rows);
+                let fixed = self.fixed_tokens(&messages, conversation.thinking, offered, &ids)?;
+                let prompt = Known {
+                    ids: &ids,
+                    rows: &rows,
+                    fixed,
+                    goes_on: !offered.is_empty()
+                        || messages
+                            .iter()
+                            .any(|message| message.role == Role::Assistant),
+                    calls: !offered.is_empty(),
+                    more_follows: false,
+                };
+                self.prefill_known(&mut conversation, prompt, give_way)?;
+                round = Some((ids, rows, fixed));
+            }
+        }
+        let keeps = request.conversation.is_some();
+        let without_thoughts =
+            (keeps && conversation.thinking).then(|| conversation.cache.snapshot());
+        let mut answering = self.begin_answer(conversation, &request.generation)?;
+        answering.after = Some(After {
+            round,
+            offered: offered.to_vec(),
+            messages,
+            name: request.conversation.clone(),
+            system,
+            without_thoughts,
+        });
+        Ok(answering)
+    }
+
     /// Tokens at the beginning of a prompt that are the same whatever is asked, where they are worth keeping; never all of it.
     pub(super) fn fixed_tokens(
         &self,

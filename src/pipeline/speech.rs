@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::answer::milliseconds;
-use super::engine::{Conversation, Engine, GiveWay};
+use super::conversation::Conversation;
+use super::engine::{Engine, GiveWay};
 use super::error::EngineError;
 use super::prefixes::Known;
 use super::{Answer, AudioStream, Generation};

@@ -1,8 +1,9 @@
 //! Conversations from one turn to the next: taken up where they were left, and kept.
 
 use super::Answer;
+use super::conversation::Conversation;
 use super::conversations::Kept;
-use super::engine::{Conversation, Engine};
+use super::engine::Engine;
 use super::error::EngineError;
 use crate::model::decoder::kv_cache::KvSnapshot;
 use crate::model::prompt::{Message, Role};

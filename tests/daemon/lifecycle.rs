@@ -26,7 +26,7 @@ fn camera(bench: &Bench, id: &str) -> String {
 fn the_service_manager_is_told_and_a_stop_amid_an_answer_is_told_to_the_asker() {
     let bench = Bench::new();
     let manager = Notified::new(bench.dir.path());
-    bench.write_config(None, "", "[queue]\nmax_tokens = 3000");
+    bench.write_config(None, "", "[queue]\nmax_tokens = 3000\nanswers = 1");
     let environment = [
         ("NOTIFY_SOCKET", manager.path.to_str().unwrap()),
         ("WATCHDOG_USEC", "4000000"),
