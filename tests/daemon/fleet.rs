@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::broker::wait_until;
 use crate::file_pcm::{raw_file, write_config, write_speech};
+use crate::frigate::{Nvr, message, picture};
 use crate::nats::Nats;
 use crate::process::{Bench, Gemmad, expected, heldout};
 
@@ -236,4 +237,33 @@ fn a_worker_that_dies_is_replaced_by_another_and_status_tells_of_both() {
     );
     worker.stop();
     gemmad.stop();
+}
+
+#[test]
+fn what_frigate_sees_is_described_by_another_board_in_a_fixed_shape() {
+    let bench = Bench::new();
+    let nats = Nats::start(bench.dir.path());
+    let helper = Helper::new(&nats, "cellar");
+    let worker = helper.start();
+    let nvr = Nvr::new();
+    nvr.start(|_| Some((200, "content-type: image/jpeg\r\n", picture())));
+    let section = format!(
+        "[frigate]\nenabled = true\nurl = \"http://127.0.0.1:{}\"\ncameras = [\"Front\"]\nstructured = true\nwrite_back = false\n",
+        nvr.port
+    );
+    source(&bench, &nats, "002_picture.png", &section);
+    let gemmad = bench.start();
+    gemmad.wait_log("reading frigate/events");
+    let seen = message("end", "1.5-aaa", &[]);
+    bench.broker.publish("frigate/events", seen.as_bytes(), &[]);
+    let event = bench.wait_for("camera/front/event", 1)[0].json();
+    let scene = &event["scene"];
+    assert!(
+        scene["people"].is_u64() && scene["package"].is_boolean() && scene["action"].is_string(),
+        "{event}"
+    );
+    assert_eq!(event["model"], "demo", "{event}");
+    bench.assert_schemas();
+    gemmad.stop();
+    worker.stop();
 }

@@ -13,22 +13,22 @@ const PICTURE: &str = "002_picture.png";
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-struct Asked {
-    line: String,
+pub(crate) struct Asked {
+    pub(crate) line: String,
     token: Option<String>,
     body: String,
 }
 
 /// The API, on one port for all its lives.
-struct Nvr {
-    port: u16,
+pub(crate) struct Nvr {
+    pub(crate) port: u16,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
-type Answer = (u16, &'static str, Vec<u8>);
+pub(crate) type Answer = (u16, &'static str, Vec<u8>);
 
 impl Nvr {
-    fn new() -> Nvr {
+    pub(crate) fn new() -> Nvr {
         let asked = Arc::default();
         Nvr {
             port: free_port(),
@@ -37,7 +37,7 @@ impl Nvr {
     }
 
     /// It comes up, and answers as `answer` says.
-    fn start(&self, answer: impl Fn(&Asked) -> Option<Answer> + Send + 'static) {
+    pub(crate) fn start(&self, answer: impl Fn(&Asked) -> Option<Answer> + Send + 'static) {
         let listener = TcpListener::bind(("127.0.0.1", self.port)).unwrap();
         let all = Arc::clone(&self.asked);
         std::thread::spawn(move || {
@@ -104,12 +104,12 @@ fn read(stream: &TcpStream) -> Option<Asked> {
     Some(Asked { line, token, body })
 }
 
-fn picture() -> Vec<u8> {
+pub(crate) fn picture() -> Vec<u8> {
     std::fs::read(heldout("images").join(PICTURE)).unwrap()
 }
 
 /// A message as Frigate publishes it.
-fn message(kind: &str, id: &str, more: &[(&str, Value)]) -> String {
+pub(crate) fn message(kind: &str, id: &str, more: &[(&str, Value)]) -> String {
     let mut after = json!({
         "id": id, "camera": "Front", "frame_time": 1_764_527_000.5, "label": "person", "sub_label": null, "top_score": 0.84,
         "false_positive": false, "start_time": 1_764_526_990.0, "end_time": null, "score": 0.8, "box": [424, 500, 536, 712],

@@ -190,3 +190,50 @@ fn a_thousand_jobs() {
     );
     assert_eq!((figures.done, figures.poison), (950, 50));
 }
+
+/// Jobs a minute of pictures that take 200 ms each, and what one costs that takes no time, with so many workers.
+fn rate(workers: usize, takes_ms: u64, jobs: u64) -> (f64, Vec<u128>) {
+    let dir = tempfile::tempdir().unwrap();
+    let nats = Nats::start(dir.path());
+    let url = nats.url();
+    let hand = |n| Hand::start(&url, &format!("worker{n}"), takes_ms);
+    let _hands: Vec<Hand> = (0..workers).map(hand).collect();
+    runtime().block_on(async {
+        let source = source(&url, "shop").await;
+        while source.workers().len() < workers {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let took = Mutex::new(Vec::new());
+        let (source, took, places) = (&source, &took, &Semaphore::new(workers * 2));
+        let began = Instant::now();
+        let all = (0..jobs).map(|n| async move {
+            let _place = places.acquire().await.unwrap();
+            let sent = Instant::now();
+            let job = picture(n, &format!("camera{n}"), "?", 60 << 10);
+            let outcome = source.carry(&job, &|| false, &|_| ()).await;
+            outcome.unwrap().result.unwrap();
+            took.lock().unwrap().push(sent.elapsed().as_millis());
+        });
+        futures_util::future::join_all(all).await;
+        let minutes = began.elapsed().as_secs_f64() / 60.0;
+        let mut took = std::mem::take(&mut *took.lock().unwrap());
+        took.sort_unstable();
+        (jobs as f64 / minutes, took)
+    })
+}
+
+#[test]
+#[ignore = "it measures: cargo nextest run --test fleet --run-ignored all workers_add_up --no-capture"]
+fn workers_add_up() {
+    let alone = rate(1, 200, 60).0;
+    for workers in 1..=3 {
+        let rate = rate(workers, 200, 60 * workers as u64).0;
+        eprintln!("{workers} workers: {rate:.0} jobs a minute");
+        assert!(rate > 0.9 * alone * workers as f64, "{alone:.0} with one");
+    }
+    let (_, took) = rate(1, 0, 200);
+    eprintln!(
+        "a job of no time: p50 {} ms, p95 {} ms",
+        took[100], took[190]
+    );
+}

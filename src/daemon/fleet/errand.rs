@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::capture::options::VoiceAnswer;
 use crate::daemon::job::{Job, Speaker, Utterance, Work};
+use crate::daemon::scene;
 use crate::fleet::{self, Kind};
+use crate::pipeline::Grammar;
 use crate::report::{
     AskFields, Attachment, DescribeFields, ErrorBody, ErrorCode, TranscribeFields, Wish,
 };
@@ -30,17 +32,18 @@ pub(super) fn errand(job: &Job) -> Result<fleet::Job, ErrorBody> {
             let usual = camera.map(|camera| settings.camera_prompt(camera));
             let soft_tokens = camera.and_then(|camera| camera.soft_tokens);
             let picture = Attachment(caption.frame.encoded.clone().into());
-            describe(
-                picture,
-                &caption.wish,
-                usual.unwrap_or_default(),
-                soft_tokens,
-                tokens,
-            )
+            let usual = usual.unwrap_or_default();
+            let described = describe(picture, &caption.wish, usual, soft_tokens, tokens);
+            let is_scene = caption.frigate.is_some() && settings.config.frigate.structured;
+            match is_scene {
+                true => fleet::Work::Ask(in_shape(described, &scene::grammar(&settings.config)?)),
+                false => fleet::Work::Describe(described),
+            }
         }
         Work::Describe { image, wish } => {
             let usual = settings.config.tasks.describe.clone();
-            describe(image.clone(), wish, usual, None, tokens)
+            let described = describe(image.clone(), wish, usual, None, tokens);
+            fleet::Work::Describe(described)
         }
         Work::Transcribe(transcribe) => fleet::Work::Transcribe {
             fields: TranscribeFields {
@@ -104,8 +107,8 @@ fn describe(
     usual: String,
     soft_tokens: Option<usize>,
     tokens: impl Fn(Option<usize>) -> Option<usize>,
-) -> fleet::Work {
-    fleet::Work::Describe(DescribeFields {
+) -> DescribeFields {
+    DescribeFields {
         camera: None,
         image: Some(image),
         soft_tokens: wish.soft_tokens.or(soft_tokens),
@@ -113,7 +116,22 @@ fn describe(
         matformer: wish.matformer.as_ref().map(|name| name.to_string()),
         max_tokens: tokens(wish.max_tokens),
         timeout_ms: None,
-    })
+    }
+}
+
+/// The same picture, whose description is to have a shape.
+fn in_shape(described: DescribeFields, shape: &Grammar) -> AskFields {
+    AskFields {
+        prompt: described.prompt.unwrap_or_default(),
+        image: described.image,
+        soft_tokens: described.soft_tokens,
+        matformer: described.matformer,
+        max_tokens: described.max_tokens,
+        schema: shape.schema(),
+        // The likeliest, as descriptions are.
+        temperature: Some(0.0),
+        ..AskFields::default()
+    }
 }
 
 /// What is left of a job's time.
