@@ -180,6 +180,8 @@ pub enum MicrophoneEvent {
         phrase: String,
         /// How sure the model is, 0 to 1.
         score: f64,
+        /// How loud it was (RMS of a second), dB full scale; minus infinity for digital silence.
+        dbfs: f32,
     },
     /// Somebody begins to speak: what is said comes this way, that from before the onset first.
     SpeechStarted(utterance::Receiver),
@@ -187,6 +189,8 @@ pub enum MicrophoneEvent {
     SpeechEnded,
     /// A push-to-talk request, or a wake word, was followed by no speech.
     ListenTimedOut,
+    /// Nobody went on after an answer.
+    FollowTimedOut,
     /// How loud it is (RMS of a fifth of a second), dB full scale, minus infinity for digital silence; told while push-to-talk waits
     /// or takes down what is said.
     Level(f32),
@@ -252,8 +256,12 @@ pub enum CameraEvent {
 pub enum MicrophoneControl {
     /// Close the device, or open it again.
     Mute(bool),
+    /// Listen for wake words, or not.
+    Wake(bool),
     /// Push-to-talk: the next utterance counts, and the level is told until it is over.
     Listen,
+    /// The next utterance counts if it begins within so many seconds, without a word where none does.
+    Follow(u32),
     /// End.
     Stop,
 }

@@ -1,5 +1,7 @@
 //! How loud it is.
 
+use std::collections::VecDeque;
+
 use crate::media::SAMPLE_RATE_HZ;
 
 /// Samples that a level of a meter is made of at least: a fifth of a second.
@@ -31,6 +33,34 @@ impl Meter {
     }
 }
 
+/// How loud the last second was.
+#[derive(Default)]
+pub(super) struct Loudness {
+    /// Energy and length of each stretch that was pushed, the newest at the back.
+    stretches: VecDeque<(f32, usize)>,
+}
+
+impl Loudness {
+    /// Takes samples; what is older than a second is forgotten.
+    pub(super) fn push(&mut self, samples: &[f32]) {
+        let energy = samples.iter().map(|x| x * x).sum();
+        self.stretches.push_back((energy, samples.len()));
+        let length = |stretches: &VecDeque<(f32, usize)>| -> usize {
+            stretches.iter().map(|(_, length)| length).sum()
+        };
+        while length(&self.stretches) > SAMPLE_RATE_HZ as usize {
+            self.stretches.pop_front();
+        }
+    }
+
+    /// Level (RMS), dB full scale; minus infinity for digital silence.
+    pub(super) fn dbfs(&self) -> f32 {
+        let energy: f32 = self.stretches.iter().map(|(energy, _)| energy).sum();
+        let length: usize = self.stretches.iter().map(|(_, length)| length).sum();
+        10.0 * (energy / length.max(1) as f32).log10()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,6 +70,18 @@ mod tests {
         assert_eq!(rms_dbfs(&[1.0, -1.0]), 0.0);
         assert!((rms_dbfs(&[0.1; 50]) + 20.0).abs() < 1e-4);
         assert_eq!(rms_dbfs(&[0.0; 50]), f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn what_is_older_than_a_second_is_not_loud() {
+        let mut loudness = Loudness::default();
+        assert_eq!(loudness.dbfs(), f32::NEG_INFINITY);
+        loudness.push(&[1.0; 320]);
+        assert_eq!(loudness.dbfs(), 0.0);
+        for _ in 0..50 {
+            loudness.push(&[0.1; 320]);
+        }
+        assert!((loudness.dbfs() + 20.0).abs() < 1e-3);
     }
 
     #[test]

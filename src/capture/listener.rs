@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use super::level::Meter;
+use super::level::{Loudness, Meter};
 use super::options::{MicrophoneOptions, Trigger};
 use super::speech::{Gate, Segmenter, SpeechEvent};
 use super::spotter::Spotter;
@@ -53,6 +53,8 @@ pub(super) struct Listener {
     segmenter: Segmenter,
     /// Listens for wake words; loaded when the device is opened.
     spotter: Option<Spotter>,
+    /// Wake words are listened for.
+    wakes: bool,
     /// Listens for words that end what the speaker says.
     stopper: Option<Spotter>,
     talking: Arc<Talking>,
@@ -61,6 +63,8 @@ pub(super) struct Listener {
     /// Where what is being said goes.
     speech: Option<utterance::Sender>,
     meter: Meter,
+    /// Of the last second, in which a wake word may have been said.
+    loudness: Loudness,
     backoff: Backoff,
     teller: Teller,
     open: Open,
@@ -87,11 +91,13 @@ impl Listener {
             muted,
             listening: false,
             spotter: None,
+            wakes: true,
             stopper: None,
             talking,
             resting: false,
             speech: None,
             meter: Meter::default(),
+            loudness: Loudness::default(),
             backoff: Backoff::new(),
             teller,
             open,
@@ -208,7 +214,12 @@ impl Listener {
                 return Err(Ended);
             }
             MicrophoneControl::Mute(muted) => self.muted = muted,
+            MicrophoneControl::Wake(wakes) => self.wakes = wakes,
             MicrophoneControl::Listen if self.listening => self.segmenter.listen(),
+            MicrophoneControl::Follow(seconds) if self.listening => {
+                self.segmenter.follow(seconds);
+            }
+            MicrophoneControl::Follow(_) => self.send(MicrophoneEvent::FollowTimedOut)?,
             // Nothing can be heard now: whoever pressed the button should know.
             MicrophoneControl::Listen => self.send(MicrophoneEvent::ListenTimedOut)?,
         }
@@ -245,13 +256,18 @@ impl Listener {
 
     /// Wakes, where a wake word has just been said and nothing is being said to it already.
     fn spot(&mut self, samples: &[f32]) -> Result<(), Ended> {
-        let woken = self.spotter.as_mut().and_then(|it| it.push(samples));
+        if self.spotter.is_some() {
+            self.loudness.push(samples);
+        }
+        let spotter = self.spotter.as_mut().filter(|_| self.wakes);
+        let woken = spotter.and_then(|it| it.push(samples));
         let Some(woken) = woken.filter(|_| !self.segmenter.is_speaking()) else {
             return Ok(());
         };
         self.send(MicrophoneEvent::Woken {
             phrase: woken.phrase,
             score: woken.score,
+            dbfs: self.loudness.dbfs(),
         })?;
         self.tell(Segmenter::wake)
     }
@@ -309,6 +325,7 @@ impl Listener {
                 self.send(MicrophoneEvent::SpeechEnded)
             }
             SpeechEvent::ListenTimedOut => self.send(MicrophoneEvent::ListenTimedOut),
+            SpeechEvent::FollowTimedOut => self.send(MicrophoneEvent::FollowTimedOut),
         }
     }
 

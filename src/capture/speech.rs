@@ -24,6 +24,8 @@ pub enum SpeechEvent {
     Cancelled,
     /// Push-to-talk, or a wake word, waited in vain.
     ListenTimedOut,
+    /// Nobody went on after an answer.
+    FollowTimedOut,
 }
 
 /// What makes an utterance count.
@@ -61,6 +63,8 @@ pub struct Segmenter {
     gate: Gate,
     /// Push-to-talk: within how many samples an utterance has to begin; `None` where nobody asked.
     window: Option<u64>,
+    /// The window is one for whoever goes on after an answer.
+    follows: bool,
     /// Less than a frame.
     pending: Vec<f32>,
     /// What was heard last outside an utterance, the newest at the back; bounded by the longest lead, 10 s, and
@@ -113,6 +117,7 @@ impl Segmenter {
             wake_end: samples(WAKE_WORD_END_MS),
             gate,
             window: None,
+            follows: false,
             pending: Vec::with_capacity(FRAME_SAMPLES),
             ring: VecDeque::new(),
             utterance: None,
@@ -139,6 +144,15 @@ impl Segmenter {
     /// is told when none comes in time.
     pub fn listen(&mut self) {
         self.window = Some(self.listen_timeout);
+        self.follows = false;
+    }
+
+    /// The next utterance counts if it begins within so many seconds.
+    pub fn follow(&mut self, seconds: u32) {
+        if self.window.is_none() {
+            self.window = Some(u64::from(seconds) * u64::from(SAMPLE_RATE_HZ));
+            self.follows = true;
+        }
     }
 
     /// A wake word was just said: the utterance begins with it, or right behind it, and goes on through the silence before what follows.
@@ -164,7 +178,15 @@ impl Segmenter {
 
     /// Whether push-to-talk waits for an utterance, or takes one.
     pub fn is_listening(&self) -> bool {
-        self.window.is_some()
+        self.window.is_some() && !self.follows
+    }
+
+    /// What is told where the window closes and nobody spoke.
+    fn in_vain(&self) -> SpeechEvent {
+        match self.follows {
+            true => SpeechEvent::FollowTimedOut,
+            false => SpeechEvent::ListenTimedOut,
+        }
     }
 
     /// The stream breaks off: ends the utterance that is going on.
@@ -193,7 +215,7 @@ impl Segmenter {
 
     fn restart(&mut self, tell: &mut dyn FnMut(SpeechEvent)) {
         if self.window.take().is_some() {
-            tell(SpeechEvent::ListenTimedOut);
+            tell(self.in_vain());
         }
         self.begin_anew();
     }
@@ -261,7 +283,7 @@ impl Segmenter {
                     *left = left.saturating_sub(FRAME_SAMPLES as u64);
                     if *left == 0 {
                         self.window = None;
-                        tell(SpeechEvent::ListenTimedOut);
+                        tell(self.in_vain());
                     }
                 }
             }

@@ -69,7 +69,9 @@ pub fn hear_once(
             SpeechEvent::Started | SpeechEvent::Paused => {}
             SpeechEvent::Samples(samples) if !over => said.extend(samples),
             SpeechEvent::Samples(_) => {}
-            SpeechEvent::Ended { .. } | SpeechEvent::ListenTimedOut => over = true,
+            SpeechEvent::Ended { .. }
+            | SpeechEvent::ListenTimedOut
+            | SpeechEvent::FollowTimedOut => over = true,
             // It was no speech: what was asked for may still come.
             SpeechEvent::Cancelled => said.clear(),
         });

@@ -36,11 +36,21 @@ impl Daemon {
                 log::info!(source = id.as_str(); "told to be silent");
                 self.silence().ok();
             }
-            MicrophoneEvent::Woken { phrase, score } => {
+            MicrophoneEvent::Woken {
+                phrase,
+                score,
+                dbfs,
+            } => {
                 log::info!(source = id.as_str(); "woken by {phrase:?} ({score:.2})");
                 self.record.queues.wake_words += 1;
-                microphone.woken = Some(phrase);
-                self.sign(Sign::Listening);
+                microphone.woken = Some(phrase.clone());
+                microphone.conversation = None;
+                let id_of_score = id.clone();
+                self.doors.publish(&Report::WakeScore {
+                    id: id_of_score,
+                    score,
+                });
+                self.woken(&id, phrase, score, dbfs);
             }
             MicrophoneEvent::SpeechStarted(sound) => {
                 // At the onset, so that it overlaps with the speaking even while the worker is busy.
@@ -51,8 +61,20 @@ impl Daemon {
                     id: id.clone(),
                     speaking: true,
                 });
+                let continues = self
+                    .settings
+                    .microphone(&id)
+                    .is_some_and(|it| it.continue_s > 0);
+                let begun = microphone.conversation.take();
+                let begun = begun.unwrap_or_else(|| job_id.clone());
+                microphone.spoken = Some((job_id.clone(), begun.clone()));
+                // What another board answers is heard to its end, and not worked on.
+                if self.is_left_to_others(&id, &job_id) {
+                    return;
+                }
                 let work = Work::Utterance(Utterance {
                     speaker: Speaker::Microphone(id),
+                    conversation: continues.then_some(begun),
                     wake_word: microphone.woken.clone(),
                     sound: Arc::new(sound),
                     heard: None,
@@ -71,6 +93,7 @@ impl Daemon {
                 });
                 self.duck();
             }
+            MicrophoneEvent::FollowTimedOut => microphone.conversation = None,
             MicrophoneEvent::ListenTimedOut => {
                 let reason = match microphone.state {
                     DeviceState::Online if microphone.woken.take().is_some() => {
@@ -82,17 +105,23 @@ impl Daemon {
                     }
                 };
                 log::info!(source = id.as_str(); "{reason}");
-                if microphone.state == DeviceState::Online {
-                    self.sign(Sign::NotUnderstood);
-                }
-                // Nothing failed, so it goes past what is counted as an error.
-                self.doors.publish(&reports::rejected_speech(
-                    &Ulid::generate().to_string(),
+                let job_id = microphone.utterance.clone();
+                let job_id = job_id.unwrap_or_else(|| Ulid::generate().to_string());
+                let report = reports::rejected_speech(
+                    &job_id,
                     &id,
                     &self.settings,
                     &self.loaded.model,
                     reason.to_owned(),
-                ));
+                );
+                // Nothing failed, so it goes past what is counted as an error.
+                let online = microphone.state == DeviceState::Online;
+                if matches!(&report, Report::Voice(event) if self.is_ours(event)) {
+                    if online {
+                        self.sign(Sign::NotUnderstood);
+                    }
+                    self.doors.publish(&report);
+                }
             }
             MicrophoneEvent::Level(dbfs) => self.doors.publish(&Report::Level { id, dbfs }),
             MicrophoneEvent::Overrun => self.record.queues.audio_overruns += 1,

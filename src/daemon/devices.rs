@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::event::Event;
+use super::settling::{Claims, Pending};
 use super::speaking::RunningSpeaker;
 use super::state::Switches;
 use crate::capture::options::{CameraOptions, MicrophoneOptions};
@@ -28,6 +29,12 @@ pub(super) struct RunningMicrophone {
     pub(super) state: DeviceState,
     /// The job of what somebody says now.
     pub(super) utterance: Option<String>,
+    /// The event with which the conversation began that somebody may go on with now.
+    pub(super) conversation: Option<String>,
+    /// The last event, and the one with which its conversation began.
+    pub(super) spoken: Option<(String, String)>,
+    /// A wake word of which it is not settled yet who answers.
+    pub(super) pending: Option<Pending>,
     /// The wake word that was said last, until what followed it is over.
     pub(super) woken: Option<String>,
 }
@@ -54,9 +61,10 @@ pub(super) struct Devices {
     pub(super) microphones: BTreeMap<String, RunningMicrophone>,
     pub(super) cameras: BTreeMap<String, RunningCamera>,
     pub(super) speaker: Option<RunningSpeaker>,
+    pub(super) claims: Claims,
     /// For microphones: whether the speaker speaks.
     talking: Arc<Talking>,
-    events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<Event>,
     /// Some that were taken out, or changed, do not let go of their devices yet.
     is_closing: bool,
     /// Pictures that were asked for and have not come yet.
@@ -74,6 +82,7 @@ impl Devices {
             microphones: BTreeMap::new(),
             cameras: BTreeMap::new(),
             speaker: None,
+            claims: Claims::default(),
             talking: Arc::default(),
             events,
             is_closing: false,
@@ -104,6 +113,7 @@ impl Devices {
             let (talking, sink) = (Arc::clone(&self.talking), self.sink(&is_left));
             match Microphone::start(microphone.clone(), muted, talking, sink) {
                 Ok(thread) => {
+                    thread.control(MicrophoneControl::Wake(switches.wakes(id)));
                     let microphone = RunningMicrophone {
                         config: microphone.clone(),
                         thread,
@@ -111,6 +121,9 @@ impl Devices {
                         state: DeviceState::default(),
                         utterance: None,
                         woken: None,
+                        pending: None,
+                        conversation: None,
+                        spoken: None,
                     };
                     self.microphones.insert(id.clone(), microphone);
                 }

@@ -23,6 +23,8 @@ pub(super) enum Event {
     Told(Told),
     /// Microphones and cameras that a reload took out have let go of their devices, or are left.
     Closed,
+    /// The time is over to settle which board answers: the microphone, and the number of the wake word.
+    Settled(String, u64),
     /// The worker tells about itself.
     Worker(WorkerNote),
     /// SIGTERM or SIGINT.

@@ -9,6 +9,7 @@ use super::reports;
 use super::systemd;
 use super::vitals::{Degraded, Vitals};
 use super::worker::Heartbeat;
+use crate::capture::options::{MicrophoneOptions, Trigger};
 use crate::report::Report;
 
 /// Between two `health` messages when nothing happens.
@@ -167,6 +168,17 @@ impl Daemon {
             id: camera.id.clone(),
             enabled: self.switches.has_captions(&camera.id),
         }));
+        let wakes = |it: &&MicrophoneOptions| it.trigger == Trigger::WakeWord;
+        reports.extend(
+            config
+                .microphone
+                .iter()
+                .filter(wakes)
+                .map(|it| Report::Wake {
+                    id: it.id.clone(),
+                    on: self.switches.wakes(&it.id),
+                }),
+        );
         reports.push(Report::Matformer(self.slice()));
         reports.push(Report::MaxTokens(self.settings.max_tokens));
         if config.speaker.device.is_some() {

@@ -106,6 +106,8 @@ pub(super) struct Utterance {
     pub(super) speaker: Speaker,
     /// The wake word that it began with.
     pub(super) wake_word: Option<String>,
+    /// The event with which its conversation began.
+    pub(super) conversation: Option<String>,
     pub(super) sound: Arc<utterance::Receiver>,
     /// Samples that the worker has taken; `None` before it first had it, from when on there has to be sound.
     pub(super) heard: Option<usize>,

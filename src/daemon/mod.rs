@@ -25,6 +25,7 @@ mod requests;
 mod scene;
 mod seen;
 mod settings;
+mod settling;
 mod speaking;
 mod state;
 mod switching;
@@ -264,6 +265,7 @@ impl Daemon {
             Event::Captured(captured) => self.captured(captured),
             Event::Requested(request) => self.requested(*request).await,
             Event::Told(told) => self.told(told),
+            Event::Settled(id, number) => self.settle(&id, Some(number)),
             Event::Worker(note) => self.worker_note(note),
             Event::Reload => self.reload(None).await,
             Event::Closed => self.closed().await,
@@ -287,6 +289,9 @@ impl Daemon {
 
     /// Tells everybody what has come of sound and pictures.
     fn reported(&mut self, report: Report) {
+        if matches!(&report, Report::Voice(event) if !self.is_ours(event)) {
+            return;
+        }
         match &report {
             Report::Voice(event) => {
                 self.sign_of(event);

@@ -12,6 +12,7 @@ use super::job::{CaptionWork, Job, Speaker, Utterance, Work};
 use super::scene;
 use super::settings::Settings;
 use super::vitals::{Degraded, Vitals};
+use crate::capture::options::Trigger;
 use crate::config::Config;
 use crate::media::CaptionTrigger;
 use crate::pipeline::commands::{NamesFrom, built_in};
@@ -60,6 +61,7 @@ pub(super) fn rejected_speech(
         clock_synced: clock::is_synced(),
         source: microphone.to_owned(),
         wake_word: None,
+        conversation: None,
         language: language.unwrap_or_default(),
         text: None,
         command: None,
@@ -178,6 +180,7 @@ pub fn sources(config: &Config) -> (Vec<MicrophoneInfo>, Vec<CameraInfo>) {
         id: microphone.id.clone(),
         name: named(&microphone.name, &microphone.id),
         device: microphone.device.clone(),
+        wakes: microphone.trigger == Trigger::WakeWord,
     });
     let cameras = config.camera.iter().map(|camera| CameraInfo {
         id: camera.id.clone(),

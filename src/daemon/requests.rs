@@ -104,6 +104,11 @@ impl Daemon {
             payload,
             reply,
         } = request;
+        let payload = match payload {
+            // Nobody waits for an answer to it.
+            Payload::Rival(claim) => return self.claimed(claim),
+            payload => payload,
+        };
         self.requests.begin(&header, reply);
         match self.serve(&header, payload).await {
             Ok(None) => {}
@@ -210,6 +215,8 @@ impl Daemon {
             }
             Payload::Names(names) => return self.named(names.map(|names| *names)).map(Some),
             Payload::Replied(reply) => return self.replied(reply).map(Some),
+            // It was taken out before.
+            Payload::Rival(_) => {}
             Payload::Say(say) => self.say(header, say)?,
             Payload::Silence => return self.silence().map(Some),
             Payload::Set(switch) => return self.switch(&switch).map(Some),
@@ -329,6 +336,7 @@ impl Daemon {
         self.loaded.prefetch(Group::Audio);
         let work = Work::Utterance(Utterance {
             wake_word: None,
+            conversation: None,
             speaker: Speaker::Client {
                 language: dictation.language,
                 stream: dictation.stream,

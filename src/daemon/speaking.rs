@@ -13,11 +13,12 @@ use super::{Daemon, job, reports};
 use crate::capture::Speaker;
 use crate::capture::options::{SpeakerOptions, Trigger};
 use crate::media::{
-    Audible, AudioClip, DeviceState, Sign, SpeakerControl, SpeakerEvent, Speech, SpeechEnd,
+    Audible, AudioClip, DeviceState, MicrophoneControl, Sign, SpeakerControl, SpeakerEvent, Speech,
+    SpeechEnd,
 };
 use crate::publish::wyoming::{Voice, sentences};
 use crate::report::{
-    ErrorBody, ErrorCode, EventType, Header, JobState, JobUpdate, Report, Say, Utterable,
+    ErrorBody, ErrorCode, EventType, Header, JobState, JobUpdate, Name, Report, Say, Utterable,
     VoiceEvent,
 };
 
@@ -35,7 +36,14 @@ pub(super) struct RunningSpeaker {
     pub(super) state: DeviceState,
     pub(super) speaking: bool,
     /// Who asked for what is said or waits.
-    said: BTreeMap<String, Header>,
+    said: BTreeMap<String, Said>,
+}
+
+/// Something that is said or waits.
+struct Said {
+    asker: Header,
+    /// The microphone and the event, of an answer to somebody there.
+    answers: Option<(Name, Name)>,
 }
 
 impl RunningSpeaker {
@@ -66,7 +74,9 @@ impl RunningSpeaker {
 
     /// Those whose speeches will not be heard any more.
     pub(super) fn askers(&mut self) -> impl Iterator<Item = Header> {
-        std::mem::take(&mut self.said).into_values()
+        std::mem::take(&mut self.said)
+            .into_values()
+            .map(|said| said.asker)
     }
 }
 
@@ -108,7 +118,11 @@ impl Daemon {
                 Audible::Stream(taken)
             }
         };
-        speaker.said.insert(asker.id.clone(), asker.clone());
+        let said = Said {
+            asker: asker.clone(),
+            answers: say.microphone.zip(say.id),
+        };
+        speaker.said.insert(asker.id.clone(), said);
         speaker.thread.control(SpeakerControl::Say(Speech {
             id: asker.id.clone(),
             sound,
@@ -146,18 +160,38 @@ impl Daemon {
                 self.doors.publish(&Report::Speaking(speaking));
             }
             SpeakerEvent::Began(id) => {
-                if let Some(asker) = speaker.said.get(&id) {
-                    let update = JobUpdate::new(asker, JobState::Running);
+                if let Some(said) = speaker.said.get(&id) {
+                    let update = JobUpdate::new(&said.asker, JobState::Running);
                     self.answered(update);
                 }
             }
             SpeakerEvent::Ended { id, end } => {
-                let Some(asker) = speaker.said.remove(&id) else {
+                let Some(Said { asker, answers }) = speaker.said.remove(&id) else {
                     return;
                 };
+                if let (Some((microphone, event)), SpeechEnd::Heard) = (answers, &end) {
+                    self.follow(&microphone, &event);
+                }
                 let result = self.said(end).map(reports::done);
                 self.answered(JobUpdate::end(&asker, result));
             }
+        }
+    }
+
+    /// Whoever was answered may go on.
+    fn follow(&mut self, microphone: &str, event: &str) {
+        let configured = self.settings.microphone(microphone);
+        let seconds = configured.map_or(0, |it| it.continue_s);
+        let Some(running) = self.devices.microphones.get_mut(microphone) else {
+            return;
+        };
+        if seconds > 0 && running.utterance.is_none() {
+            let last = running.spoken.as_ref().filter(|(last, _)| last == event);
+            let begun = last.map_or(event, |(_, begun)| begun);
+            running.conversation = Some(begun.to_owned());
+            let follow = MicrophoneControl::Follow(seconds);
+            self.devices.control_microphone(microphone, follow);
+            self.sign(Sign::Listening);
         }
     }
 

@@ -27,6 +27,15 @@ impl Daemon {
                 }
                 None // its state follows when the device is closed or open
             }
+            Switch::Wake { id, on } => {
+                self.devices
+                    .control_microphone(id, MicrophoneControl::Wake(*on));
+                self.switches.wakes.insert(id.to_string(), *on);
+                Some(Report::Wake {
+                    id: id.to_string(),
+                    on: *on,
+                })
+            }
             Switch::Enable { id, enabled } => {
                 self.devices
                     .control_camera(id, CameraControl::Enable(*enabled));
@@ -80,6 +89,10 @@ impl Daemon {
             Switch::Mute { id, muted } => {
                 self.need_switch(Source::Microphone, id)?;
                 switches.is_muted(id) == *muted
+            }
+            Switch::Wake { id, on } => {
+                self.need_switch(Source::Microphone, id)?;
+                switches.wakes(id) == *on
             }
             Switch::Enable { id, enabled } => {
                 self.need_switch(Source::Camera, id)?;

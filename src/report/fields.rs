@@ -167,6 +167,9 @@ pub struct SayFields {
     /// Base64 of a WAV, FLAC, OGG or MP3.
     #[serde(default)]
     pub audio: Option<Attachment>,
+    /// The `id` of the event to which it is the answer: whoever spoke may go on after it (`continue_s`).
+    #[serde(default)]
+    pub id: Option<String>,
     /// It goes before what waits, and ends what is being said.
     #[serde(default)]
     pub urgent: bool,

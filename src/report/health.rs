@@ -70,6 +70,8 @@ pub struct MicrophoneInfo {
     pub name: String,
     /// ALSA PCM.
     pub device: String,
+    /// A wake word wakes it.
+    pub wakes: bool,
 }
 
 /// A camera.
@@ -150,6 +152,8 @@ pub struct Queues {
     pub wake_words: u64,
     /// Those of them that the transcript contradicted.
     pub wake_rejects: u64,
+    /// Wake words that another microphone in earshot answers, perhaps another board's.
+    pub yielded: u64,
     /// Texts and sounds that were said.
     pub spoken: u64,
     /// Those that were not, because newer ones came.

@@ -4,6 +4,7 @@
 //! ever gains fields.
 
 pub mod chat;
+mod claim;
 mod error;
 mod fields;
 mod frigate;
@@ -18,6 +19,7 @@ mod result;
 mod short;
 mod spoken;
 
+pub use claim::Claim;
 pub use error::{ErrorBody, ErrorCode};
 pub use fields::{
     AskFields, Attachment, CancelFields, DescribeFields, SayFields, TranscribeFields,
@@ -62,6 +64,22 @@ pub enum Report {
         /// `online`, `offline` or `muted`.
         state: DeviceState,
     },
+    /// Whether a microphone listens for its wake words.
+    Wake {
+        /// Its id.
+        id: String,
+        /// True if it does.
+        on: bool,
+    },
+    /// How sure its model was of the last wake word.
+    WakeScore {
+        /// The microphone.
+        id: String,
+        /// 0 to 1.
+        score: f64,
+    },
+    /// A wake word was heard, and which of several boards answers is to be settled.
+    Woken(Claim),
     /// Whether somebody is speaking.
     Speech {
         /// The microphone.

@@ -102,6 +102,9 @@ pub struct VoiceEvent {
     /// The wake word that it began with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wake_word: Option<String>,
+    /// The id of the event with which the conversation began, where the microphone has a `continue_s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<String>,
     /// What was said; absent where only a command was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,

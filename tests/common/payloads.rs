@@ -26,6 +26,9 @@ pub(crate) fn schema_of(topic: &str) -> Option<&'static str> {
     if topic.starts_with("homeassistant/") {
         return Some("discovery");
     }
+    if topic == "gemmad/woken" {
+        return Some("woken");
+    }
     let parts: Vec<&str> = topic.strip_prefix("gemmad/pi/")?.split('/').collect();
     Some(match parts.as_slice() {
         ["info"] => "info",

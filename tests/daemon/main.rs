@@ -11,6 +11,7 @@
 
 mod ask;
 mod board;
+mod boards;
 #[path = "../common/broker.rs"]
 mod broker;
 mod chat;

@@ -85,18 +85,18 @@ impl Drop for Tts {
 }
 
 /// A microphone's pipe: it hears nothing but what it is given, and has heard that when a call ends.
-struct Ear(File);
+pub(crate) struct Ear(File);
 
 impl Ear {
     /// In the place of a file that a microphone reads.
-    fn new(pipe: &Path) -> Ear {
+    pub(crate) fn new(pipe: &Path) -> Ear {
         std::fs::remove_file(pipe).ok();
         let made = Command::new("mkfifo").arg(pipe).status().unwrap();
         assert!(made.success());
         Ear(File::options().read(true).write(true).open(pipe).unwrap())
     }
 
-    fn hears(&mut self, samples: &[u8]) {
+    pub(crate) fn hears(&mut self, samples: &[u8]) {
         self.0.write_all(samples).unwrap();
         // A pipe holds 64 KiB: what goes before more than that has been read.
         self.0.write_all(&[0; 96 << 10]).unwrap();
@@ -334,6 +334,68 @@ fn the_board_does_not_wake_itself_and_a_word_or_the_button_stops_it() {
     gemmad.stop();
 }
 
+#[test]
+fn whoever_was_answered_goes_on_without_a_button_until_there_is_silence() {
+    let bench = Bench::new();
+    let place = bench.dir.path();
+    let Some(tts) = Tts::start(place) else { return };
+    let pipe = raw_file(place, "hall");
+    write_speech(&pipe, "009_both.wav");
+    let words = std::fs::read(&pipe).unwrap();
+    let mut ear = Ear::new(&pipe);
+    write_config(place, &[]);
+    add_speaker(place);
+    let hall = format!(
+        "[[microphone]]\nid = \"hall\"\ntype = \"replay\"\ndevice = {pipe:?}\ntrigger = \"push_to_talk\"\ncontinue_s = 2\n"
+    );
+    bench.write_config(None, "", &(tts.section("sounds = false") + &hall));
+    let gemmad = bench.start();
+    bench.wait_for_payload("mic/hall/state", "online");
+    bench.wait_for_payload("speaker/state", "online");
+    bench.publish("mic/hall/listen", r#"{"transaction": "button"}"#);
+    bench.wait_for("response/listen", 1);
+    ear.hears(&words);
+    let first = bench.wait_for("mic/hall/event", 1)[0].json();
+    assert_eq!(first["event_type"], "transcript", "{first}");
+    assert_eq!(first["conversation"], first["id"]);
+    // What is said without being the answer to anything lets nobody go on.
+    say(&bench, "bell", json!({ "text": "The bell rings." }));
+    assert_eq!(bench.response("say", "bell")["status"], "ok");
+    ear.hears(&words);
+    // Each answer does, and the conversation stays the same.
+    let mut last = first.clone();
+    for n in 1..3 {
+        let transaction = format!("answer {n}");
+        let answer = json!({ "text": "It is done.", "id": last["id"] });
+        say(&bench, &transaction, answer);
+        assert_eq!(bench.response("say", &transaction)["status"], "ok");
+        wait_until("it is silent", || {
+            crate::speech::last(&bench, "speaker/speaking") == "OFF"
+        });
+        ear.hears(&words);
+        last = bench.wait_for("mic/hall/event", n + 1)[n].json();
+        assert_eq!(last["event_type"], "transcript", "{last}");
+        assert_eq!(last["conversation"], first["id"]);
+    }
+    // Silence ends it, without an event.
+    let answer = json!({ "text": "It is done.", "id": last["id"] });
+    say(&bench, "silence", answer);
+    assert_eq!(bench.response("say", "silence")["status"], "ok");
+    wait_until("it is silent", || {
+        crate::speech::last(&bench, "speaker/speaking") == "OFF"
+    });
+    ear.hears(&[]);
+    ear.hears(&words);
+    bench.publish("mic/hall/listen", r#"{"transaction": "again"}"#);
+    bench.response("listen", "again");
+    ear.hears(&words);
+    let fourth = bench.wait_for("mic/hall/event", 4)[3].json();
+    assert_eq!(fourth["conversation"], fourth["id"], "another conversation");
+    bench.assert_schemas();
+    gemmad.stop();
+    assert_eq!(bench.on("mic/hall/event").len(), 4);
+}
+
 /// A second of a tone of 1000 Hz, as sox writes it.
 fn tone(place: &Path, kind: &str) -> Vec<u8> {
     let file = place.join(format!("tone.{kind}"));
@@ -482,4 +544,11 @@ fn without_a_speaker_or_with_one_that_is_away_that_is_told() {
         "{message}"
     );
     gemmad.stop();
+}
+
+#[test]
+fn the_sounds_are_those_that_the_script_makes() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/sounds.py");
+    let checked = Command::new("python3").arg(script).arg("--check").status();
+    assert!(checked.unwrap().success());
 }

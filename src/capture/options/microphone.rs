@@ -33,6 +33,9 @@ pub struct MicrophoneOptions {
     /// With `trigger = "wake_word"`: what wakes it.
     #[serde(default)]
     pub wake: WakeOptions,
+    /// So many seconds after an answer that was spoken, what is said counts without a wake word or a button; 0 for none.
+    #[serde(default)]
+    pub continue_s: u32,
     /// What is published of what was heard.
     #[serde(default)]
     pub answer: VoiceAnswer,
@@ -94,6 +97,8 @@ pub struct WakeOptions {
     pub sensitivity: f64,
     /// The transcript has to have the wake word, too; else the event is `rejected`.
     pub verify: bool,
+    /// How long it is settled with other boards at the same broker which of them answers, milliseconds; 0 where it always answers.
+    pub settle_ms: u32,
     /// JSON files of such models, too: their words end what the speaker says. They are listened for while it speaks, whatever the trigger.
     pub stop_models: Vec<PathBuf>,
 }
@@ -104,6 +109,7 @@ impl Default for WakeOptions {
             models: Vec::new(),
             sensitivity: 0.0,
             verify: true,
+            settle_ms: 250,
             stop_models: Vec::new(),
         }
     }
@@ -210,6 +216,7 @@ impl MicrophoneOptions {
                 "wake.stop_models has more than {MAX_WAKE_WORDS} models"
             ));
         }
+        between("continue_s", self.continue_s, 0, 60)?;
         let speech = &self.speech;
         check_speech(speech.threshold, speech.min_speech_ms)?;
         between("speech.hangover_ms", speech.hangover_ms, 100, 10_000)?;
@@ -271,6 +278,7 @@ impl MicrophoneOptions {
             ));
         }
         between("wake.sensitivity", wake.sensitivity, -1.0, 1.0)?;
+        between("wake.settle_ms", wake.settle_ms, 0, 60_000)?;
         if wake.verify && self.answer == VoiceAnswer::Command {
             return Err(
                 "wake.verify looks for the wake word in the transcript; answer = \"command\" makes none: take \"both\", or verify = false"

@@ -117,6 +117,7 @@ fn utterance(
             MicrophoneEvent::State(DeviceState::Off)
             | MicrophoneEvent::Woken { .. }
             | MicrophoneEvent::StopWord
+            | MicrophoneEvent::FollowTimedOut
             | MicrophoneEvent::Overrun => {}
         }
     }

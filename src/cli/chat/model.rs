@@ -194,6 +194,7 @@ pub(in crate::cli) fn any_microphone(device: Option<&str>) -> MicrophoneOptions 
         trigger: Trigger::Voice,
         wake_phrases: Vec::new(),
         wake: Default::default(),
+        continue_s: 0,
         answer: VoiceAnswer::Transcript,
         language: "English".to_owned(),
         speech: SpeechDetection::default(),

@@ -51,6 +51,7 @@ fn speak(queue: &Arc<Queue>, id: &str) -> utterance::Sender {
     let (sender, sound) = utterance::channel();
     let work = Work::Utterance(Utterance {
         wake_word: None,
+        conversation: None,
         speaker: Speaker::Microphone(id.to_owned()),
         sound: Arc::new(sound),
         heard: None,
@@ -277,6 +278,7 @@ fn utterances_are_bounded_in_number_and_memory_and_cost_requests_no_room() {
         let (sender, sound) = utterance::channel();
         let work = Work::Utterance(Utterance {
             wake_word: None,
+            conversation: None,
             speaker: Speaker::Microphone("c".to_owned()),
             sound: Arc::new(sound),
             heard: None,

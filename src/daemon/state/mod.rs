@@ -40,6 +40,8 @@ const MAX_NAMES: usize = 8;
 pub(super) struct Switches {
     /// Microphone to whether it is muted.
     pub(super) muted: BTreeMap<String, bool>,
+    /// Microphone to whether it listens for wake words.
+    pub(super) wakes: BTreeMap<String, bool>,
     /// Camera to whether it is enabled.
     pub(super) enabled: BTreeMap<String, bool>,
     /// Camera to whether it describes pictures unasked.
@@ -74,6 +76,11 @@ impl Switches {
     pub(super) fn is_muted(&self, id: &str) -> bool {
         let lost = self.closed.microphones;
         self.muted.get(id).copied().unwrap_or(lost)
+    }
+
+    /// Whether a microphone listens for wake words.
+    pub(super) fn wakes(&self, id: &str) -> bool {
+        self.wakes.get(id).copied().unwrap_or(true)
     }
 
     /// Whether a camera is enabled.
@@ -260,6 +267,7 @@ impl Kept {
         };
         let mut closed = kept.closed(&mut fields);
         let muted = kept.switches_of(&mut fields, "muted", "microphone", &microphones, true);
+        let wakes = kept.switches_of(&mut fields, "wakes", "microphone", &microphones, false);
         let enabled = kept.switches_of(&mut fields, "enabled", "camera", &cameras, false);
         let captions = kept.switches_of(&mut fields, "captions", "camera", &cameras, false);
         closed.microphones |= muted.is_none();
@@ -267,6 +275,7 @@ impl Kept {
         closed.captions |= captions.is_none();
         kept.switches = Switches {
             muted: muted.unwrap_or_default(),
+            wakes: wakes.unwrap_or_default(),
             enabled: enabled.unwrap_or_default(),
             captions: captions.unwrap_or_default(),
             matformer: kept.matformer(&mut fields),

@@ -365,6 +365,7 @@ impl Task<'_> {
             source: microphone.to_owned(),
             language,
             wake_word: utterance.wake_word.clone(),
+            conversation: utterance.conversation.clone(),
             text: understood.text,
             command: understood.commands.first().cloned(),
             commands: match understood.commands {

@@ -50,7 +50,7 @@ impl Microphone {
     }
 
     /// Says something by the board's speaker; the job is done once it has been heard. Options: audio (h, WAV, FLAC, OGG or MP3) in the
-    /// place of the text, which is empty then; urgent (b).
+    /// place of the text, which is empty then; id (s), of the event to which it is the answer; urgent (b).
     #[zbus(out_args("job"))]
     async fn say(
         &self,
@@ -62,10 +62,11 @@ impl Microphone {
         let call = Call::begin(&self.shared, connection, &header).await?;
         let max = self.shared.config.max_text_bytes;
         limited("text", &text, max)?;
-        let mut options = Options::new(options, &["audio", "urgent"], max)?;
+        let mut options = Options::new(options, &["audio", "id", "urgent"], max)?;
         let mut say = SayFields {
             microphone: Some(self.id.clone()),
             text: (!text.is_empty()).then_some(text),
+            id: options.text("id")?,
             urgent: options.flag("urgent")?.unwrap_or_default(),
             audio: None,
         };

@@ -223,6 +223,9 @@ impl State {
             | Report::MaxTokens(_)
             | Report::SpeakerState(_)
             | Report::Speaking(_)
+            | Report::Woken(_)
+            | Report::Wake { .. }
+            | Report::WakeScore { .. }
             | Report::Volume(_)
             | Report::Level { .. }
             | Report::JobEnded(_) => {

@@ -281,6 +281,11 @@ fn written(shared: &Shared, health: &Value) -> String {
             "/queues/wake_rejects",
         ),
         (
+            "gemmad_wake_yields_total",
+            "Those of them that another microphone answered.",
+            "/queues/yielded",
+        ),
+        (
             "gemmad_spoken_total",
             "Texts and sounds that the speaker said.",
             "/queues/spoken",

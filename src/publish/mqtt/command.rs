@@ -54,7 +54,7 @@ pub(super) fn read(
         ["mic", _, "reply"] => "reply",
         ["mic", _, "say"] => "say",
         ["speaker", "stop"] => "silence",
-        ["mic", _, "mute", "set"]
+        ["mic", _, "mute" | "wake", "set"]
         | ["mic", _, "listen"]
         | ["camera", _, "enabled" | "captions", "set"]
         | ["speaker", "volume", "set"]
@@ -101,6 +101,7 @@ fn read_payload(
     {
         return Ok(Payload::Say(Say {
             microphone: Some(name("microphone", id)?),
+            id: None,
             what: Utterable::Audio(Attachment(payload.into())),
             urgent: false,
         }));
@@ -197,6 +198,10 @@ fn read_payload(
         },
         ["mic", id, "mute", "set"] => Payload::Set(Switch::Mute {
             muted: on_off(text)?,
+            id: name("microphone", id)?,
+        }),
+        ["mic", id, "wake", "set"] => Payload::Set(Switch::Wake {
+            on: on_off(text)?,
             id: name("microphone", id)?,
         }),
         ["camera", id, "enabled", "set"] => Payload::Set(Switch::Enable {

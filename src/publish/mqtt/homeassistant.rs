@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::health_sensors::FIGURES;
 use super::topics::{Source, Topics};
+use super::voice_entities;
 use crate::report::Info;
 
 /// A device with its entities.
@@ -20,8 +21,11 @@ pub(super) struct Discovery {
     availability: Vec<Availability>,
     availability_mode: &'static str,
     qos: u8,
-    components: BTreeMap<&'static str, Component>,
+    components: Components,
 }
+
+/// Entities by their keys.
+pub(super) type Components = BTreeMap<&'static str, Component>;
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Device {
@@ -52,7 +56,7 @@ struct Availability {
 
 /// An entity.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-struct Component {
+pub(super) struct Component {
     platform: &'static str,
     unique_id: String,
     name: &'static str,
@@ -61,16 +65,20 @@ struct Component {
 }
 
 impl Component {
-    fn with(mut self, key: &'static str, value: impl Into<serde_json::Value>) -> Component {
+    pub(super) fn with(
+        mut self,
+        key: &'static str,
+        value: impl Into<serde_json::Value>,
+    ) -> Component {
         self.options.insert(key, value.into());
         self
     }
 
-    fn diagnostic(self) -> Component {
+    pub(super) fn diagnostic(self) -> Component {
         self.with("entity_category", "diagnostic")
     }
 
-    fn config(self) -> Component {
+    pub(super) fn config(self) -> Component {
         self.with("entity_category", "config")
     }
 }
@@ -102,7 +110,7 @@ const ORIGIN: Origin = Origin {
 };
 
 /// Makes the entities of a device: its key in the message and in the unique id, platform, name.
-fn entity<'a>(
+pub(super) fn entity<'a>(
     device: &'a str,
 ) -> impl Fn(&'static str, &'static str, &'static str) -> (&'static str, Component) + 'a {
     move |key, platform, name| {
@@ -209,7 +217,7 @@ fn node(topics: &Topics, info: &Info) -> Discovery {
     let answer_topic = topics.of("answer");
     add((key, short_text(answer, answer_topic)));
     if info.speaker.is_some() {
-        components.extend(speaker(topics, &device));
+        components.extend(voice_entities::speaker(topics, &device));
     }
     let mut add = |(key, component): (&'static str, Component)| {
         components.insert(key, component);
@@ -253,40 +261,6 @@ fn node(topics: &Topics, info: &Info) -> Discovery {
     }
 }
 
-/// How loud the speaker is, whether it is there, and that it be silent.
-fn speaker(topics: &Topics, device: &str) -> [(&'static str, Component); 3] {
-    let entity = entity(device);
-    let (state_key, state) = entity("speaker", "binary_sensor", "Speaker");
-    let (volume_key, volume) = entity("volume", "number", "Volume");
-    let (stop_key, stop) = entity("silence", "button", "Silence");
-    [
-        (
-            state_key,
-            state
-                .diagnostic()
-                .with("device_class", "connectivity")
-                .with("state_topic", topics.of("speaker/state"))
-                .with("payload_on", "online")
-                .with("payload_off", "offline"),
-        ),
-        (
-            volume_key,
-            volume
-                .config()
-                .with("state_topic", topics.of("speaker/volume"))
-                .with("command_topic", topics.of("speaker/volume/set"))
-                .with("min", 0)
-                .with("max", 100)
-                .with("unit_of_measurement", "%"),
-        ),
-        (
-            stop_key,
-            stop.with("command_topic", topics.of("speaker/stop"))
-                .with("payload_press", "{}"),
-        ),
-    ]
-}
-
 fn microphone(
     topics: &Topics,
     info: &Info,
@@ -321,10 +295,7 @@ fn microphone(
         ),
         (last_key, short_text(last, of("transcript"))),
     ]);
-    if info.speaker.is_some() {
-        let (key, say) = entity("say", "notify", "Say");
-        components.insert(key, say.with("command_topic", of("say")));
-    }
+    components.extend(voice_entities::microphone(topics, info, device, id));
     components
 }
 

@@ -10,7 +10,7 @@ use super::announce;
 use super::command::{self, Received};
 use super::namesake::Name;
 use super::owner::{Later, Owner, random_below};
-use crate::report::{ErrorBody, ErrorCode, Origin, Request};
+use crate::report::{Claim, ErrorBody, ErrorCode, Origin, Payload, ReplyTo, Request};
 
 impl Owner {
     pub(super) fn receive(
@@ -40,6 +40,10 @@ impl Owner {
             }
             return;
         }
+        if topic == self.topics.woken() {
+            self.rival(payload, retained);
+            return;
+        }
         let max_bytes = self.config.max_payload_bytes;
         let Some(result) = command::read(&self.topics, max_bytes, topic, payload) else {
             return;
@@ -67,6 +71,20 @@ impl Owner {
                 state.outbox.push(refusal);
             }
         }
+    }
+
+    /// Another board was woken. What is retained tells nothing of now, and one that is lost lets two boards answer.
+    fn rival(&self, payload: &[u8], retained: bool) {
+        let claim = serde_json::from_slice::<Claim>(payload);
+        let Some(claim) = claim
+            .ok()
+            .filter(|it| it.node != self.topics.node && !retained)
+        else {
+            return;
+        };
+        let (id, payload) = (Ulid::generate().to_string(), Payload::Rival(claim));
+        let request = Request::new(id, Origin::Mqtt, None, payload, ReplyTo::nobody());
+        self.requests.try_send(request).ok();
     }
 
     /// Gives a request to the daemon. Of a switch that is set faster than the daemon takes it, the newest value counts; everything

@@ -70,6 +70,12 @@ impl Composer {
                 }
                 messages
             }
+            Report::Wake { id, on } => vec![state(Source::Microphone, id, "wake", on_off(*on))],
+            Report::WakeScore { id, score } => {
+                let score = format!("{score:.2}");
+                vec![state(Source::Microphone, id, "wake_score", &score)]
+            }
+            Report::Woken(claim) => vec![json(Delivery::Fleeting, topics.woken(), claim)],
             Report::Speech { id, speaking } => {
                 vec![state(Source::Microphone, id, "speech", on_off(*speaking))]
             }

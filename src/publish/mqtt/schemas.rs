@@ -8,7 +8,7 @@ use super::body::{JobEvent, Partial, PlainAnswer, Response, Transcript};
 use super::homeassistant::Discovery;
 use super::namesake::Instance;
 use crate::report::{
-    AskFields, CancelFields, CaptionEvent, DescribeFields, Health, Info, LogLine, Names,
+    AskFields, CancelFields, CaptionEvent, Claim, DescribeFields, Health, Info, LogLine, Names,
     ReplyFields, SayFields, TranscribeFields, VoiceEvent,
 };
 
@@ -22,6 +22,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("voice-event", published::<VoiceEvent>()),
         ("transcript", published::<Transcript<'static>>()),
         ("caption-event", published::<CaptionEvent>()),
+        ("woken", published::<Claim>()),
         ("response", published::<Response>()),
         ("response-partial", published::<Partial>()),
         ("answer", published::<PlainAnswer>()),

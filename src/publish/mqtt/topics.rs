@@ -9,6 +9,7 @@ pub(super) const KIND_SET: &str = "set";
 /// Names of topics.
 #[derive(Clone, Debug)]
 pub(super) struct Topics {
+    base: String,
     /// `BASE/NODE`
     root: String,
     pub(super) node: String,
@@ -34,7 +35,14 @@ impl Source {
     /// What is retained below it.
     pub(super) fn retained(self) -> &'static [&'static str] {
         match self {
-            Source::Microphone => &["state", "speech", "mute", "transcript"],
+            Source::Microphone => &[
+                "state",
+                "speech",
+                "mute",
+                "transcript",
+                "wake",
+                "wake_score",
+            ],
             Source::Camera => &["state", "motion", "enabled", "captions", "caption", "image"],
         }
     }
@@ -42,7 +50,7 @@ impl Source {
     /// What is asked of it.
     fn commands(self) -> &'static [&'static str] {
         match self {
-            Source::Microphone => &["mute/set", "listen", "reply", "say"],
+            Source::Microphone => &["mute/set", "wake/set", "listen", "reply", "say"],
             Source::Camera => &["enabled/set", "captions/set", "describe"],
         }
     }
@@ -69,6 +77,7 @@ impl Topics {
     pub(super) fn new(config: &MqttOptions) -> Topics {
         let node = config.node_name();
         Topics {
+            base: config.base_topic.clone(),
             root: format!("{}/{node}", config.base_topic),
             node,
             discovery_prefix: config.discovery_prefix.clone(),
@@ -108,6 +117,11 @@ impl Topics {
     /// Which process has the node's name, so that two of them notice.
     pub(super) fn instance(&self) -> String {
         self.of("instance")
+    }
+
+    /// Where all boards of the broker tell that they were woken.
+    pub(super) fn woken(&self) -> String {
+        format!("{}/woken", self.base)
     }
 
     /// The name at the broker, which lets in one client of a name: the topics' own, so that nodes whose topics differ do not push each
@@ -162,6 +176,9 @@ impl Topics {
         for (source, id) in sources(info) {
             let commands = source.commands().iter();
             topics.extend(commands.map(|command| self.of_source(source, id, command)));
+        }
+        if info.microphones.iter().any(|found| found.wakes) {
+            topics.push(self.woken());
         }
         topics.push(self.announced());
         topics.push(self.instance());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chat::Chat;
+use super::claim::Claim;
 use super::error::{ErrorBody, ErrorCode};
 use super::fields::{
     AskFields, Attachment, CancelFields, DescribeFields, SayFields, TranscribeFields,
@@ -94,6 +95,8 @@ pub enum Payload {
     Names(Option<Box<Names>>),
     /// What was answered to what a microphone heard.
     Replied(SpokenReply),
+    /// Another board was woken.
+    Rival(Claim),
     /// Something to say, by the speaker.
     Say(Say),
     /// The speaker is to be silent: what is said ends, and what waits is forgotten.
@@ -111,6 +114,13 @@ pub enum Switch {
         id: Name,
         /// On or off.
         muted: bool,
+    },
+    /// Listen for a microphone's wake words, or not.
+    Wake {
+        /// The microphone.
+        id: Name,
+        /// On or off.
+        on: bool,
     },
     /// Open or close a camera.
     Enable {
@@ -151,6 +161,7 @@ impl Payload {
             Payload::Listen { .. } => "listen",
             Payload::Names(_) => "names",
             Payload::Replied(_) => "reply",
+            Payload::Rival(_) => "rival",
             Payload::Say(_) => "say",
             Payload::Silence => "silence",
             Payload::Set(_) => "set",
@@ -317,6 +328,8 @@ impl TryFrom<TranscribeFields> for Transcribe {
 pub struct Say {
     /// The microphone at which it was asked for.
     pub microphone: Option<Name>,
+    /// The event to which it is the answer.
+    pub id: Option<Name>,
     /// What is said.
     pub what: Utterable,
     /// It goes before what waits, and ends what is being said.
@@ -346,6 +359,7 @@ impl TryFrom<SayFields> for Say {
         };
         Ok(Say {
             microphone: Name::optional("microphone", fields.microphone)?,
+            id: Name::optional("id", fields.id)?,
             what,
             urgent: fields.urgent,
         })

@@ -117,7 +117,7 @@ fn run(segmenter: &mut Segmenter, stream: &[f32], piece: usize) -> Run {
                 pauses.clear();
                 run.cancelled += 1;
             }
-            SpeechEvent::ListenTimedOut => run.timed_out += 1,
+            SpeechEvent::ListenTimedOut | SpeechEvent::FollowTimedOut => run.timed_out += 1,
         });
     }
     assert!(open.is_none(), "the quiet at the end ends every utterance");

@@ -134,5 +134,6 @@ pub(crate) fn microphone(id: &str) -> MicrophoneInfo {
         id: id.to_owned(),
         name: format!("The {id}"),
         device: "hw:0".to_owned(),
+        wakes: true,
     }
 }

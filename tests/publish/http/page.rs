@@ -13,7 +13,12 @@ const KEY: &str = "0123456789abcdef";
 fn info() -> Info {
     let named = |id: &str| (id.to_owned(), id.to_uppercase(), String::new());
     let (id, name, device) = named("kitchen");
-    let microphone = MicrophoneInfo { id, name, device };
+    let microphone = MicrophoneInfo {
+        id,
+        name,
+        device,
+        wakes: false,
+    };
     let (id, name, device) = named("door");
     let camera = CameraInfo { id, name, device };
     Info {

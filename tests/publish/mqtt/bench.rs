@@ -126,6 +126,7 @@ pub(crate) fn info() -> Info {
             id: "kitchen".to_owned(),
             name: "Kitchen".to_owned(),
             device: "plughw:CARD=Device,DEV=0".to_owned(),
+            wakes: true,
         }],
         speaker: Some("plughw:CARD=Device,DEV=0".to_owned()),
         cameras: vec![CameraInfo {

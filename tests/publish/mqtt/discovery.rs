@@ -77,6 +77,8 @@ fn home_assistant_is_told_of_every_device_in_its_own_terms() {
                 ("say", "notify"),
                 ("speech", "binary_sensor"),
                 ("voice", "event"),
+                ("wake", "switch"),
+                ("wake_score", "sensor"),
             ],
         ),
     ];

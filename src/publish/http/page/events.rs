@@ -110,7 +110,13 @@ pub(super) fn of(report: &Report) -> Option<Event> {
         }
         Report::Speaking(speaking) => device("speaker", "speaker", "speaking", (*speaking).into()),
         Report::Volume(percent) => device("speaker", "speaker", "volume", (*percent).into()),
-        Report::Info(_) | Report::Matformer(_) | Report::MaxTokens(_) | Report::Stopping => None,
+        Report::Wake { id, on } => device("microphone", id, "wake", (*on).into()),
+        Report::WakeScore { id, score } => device("microphone", id, "wake_score", (*score).into()),
+        Report::Woken(_)
+        | Report::Info(_)
+        | Report::Matformer(_)
+        | Report::MaxTokens(_)
+        | Report::Stopping => None,
     }
 }
 

@@ -228,6 +228,7 @@ mod tests {
             clock_synced: true,
             source: microphone.to_owned(),
             wake_word: None,
+            conversation: None,
             language: "English".to_owned(),
             text: Some("words".to_owned()),
             command: None,
