@@ -68,6 +68,7 @@ impl Daemon {
                 let begun = microphone.conversation.take();
                 let begun = begun.unwrap_or_else(|| job_id.clone());
                 microphone.spoken = Some((job_id.clone(), begun.clone()));
+                let wake_word = microphone.woken.clone();
                 // What another board answers is heard to its end, and not worked on.
                 if self.is_left_to_others(&id, &job_id) {
                     return;
@@ -75,7 +76,7 @@ impl Daemon {
                 let work = Work::Utterance(Utterance {
                     speaker: Speaker::Microphone(id),
                     conversation: continues.then_some(begun),
-                    wake_word: microphone.woken.clone(),
+                    wake_word,
                     sound: Arc::new(sound),
                     heard: None,
                     hearing: None,
