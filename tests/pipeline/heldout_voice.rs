@@ -74,9 +74,9 @@ fn heard(engine: &mut Engine, stream: &[f32]) -> Vec<String> {
                     .unwrap();
                 texts.push(answer.text.trim().to_owned());
             }
-            SpeechEvent::Cancelled
-            | SpeechEvent::ListenTimedOut
-            | SpeechEvent::FollowTimedOut => texts.push(String::new()),
+            SpeechEvent::Cancelled | SpeechEvent::ListenTimedOut | SpeechEvent::FollowTimedOut => {
+                texts.push(String::new())
+            }
         });
     }
     texts

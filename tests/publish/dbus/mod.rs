@@ -23,6 +23,7 @@ pub(crate) fn voice(text: &str) -> Report {
         clock_synced: true,
         source: "front-room".to_owned(),
         wake_word: None,
+        conversation: None,
         language: "English".to_owned(),
         text: Some(text.to_owned()),
         command: None,

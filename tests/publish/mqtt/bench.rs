@@ -149,6 +149,7 @@ pub(crate) fn voice(id: &str, text: &str) -> Report {
         clock_synced: true,
         source: "kitchen".to_owned(),
         wake_word: None,
+        conversation: None,
         language: "English".to_owned(),
         text: Some(text.to_owned()),
         command: None,
