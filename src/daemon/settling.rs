@@ -7,7 +7,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Daemon;
-use super::devices::Devices;
 use super::event::Event;
 use crate::media::Sign;
 use crate::report::{Claim, Report, VoiceEvent};
@@ -109,12 +108,9 @@ impl Daemon {
 
     /// A board, perhaps this one, was woken: worse claims give way.
     pub(super) fn claimed(&mut self, claim: Claim) {
-        let Devices {
-            microphones,
-            claims,
-            ..
-        } = &mut self.devices;
-        for pending in microphones
+        let devices = &mut self.devices;
+        for pending in devices
+            .microphones
             .values_mut()
             .filter_map(|it| it.pending.as_mut())
         {
@@ -125,10 +121,10 @@ impl Daemon {
             if let Some(utterance) = pending.utterance.take() {
                 // One that runs ends, and is not told of.
                 drop(self.queue.cancel(&utterance, ELSEWHERE));
-                claims.silence(utterance);
+                devices.claims.silence(utterance);
             }
         }
-        claims.note(claim);
+        devices.claims.note(claim);
     }
 
     /// What follows a wake word begins; whether others answer it, as is known already.
