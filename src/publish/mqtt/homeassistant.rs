@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::component::{Component, Components, entity};
 use super::health_sensors::FIGURES;
 use super::topics::{Source, Topics};
 use super::voice_entities;
@@ -23,9 +24,6 @@ pub(super) struct Discovery {
     qos: u8,
     components: Components,
 }
-
-/// Entities by their keys.
-pub(super) type Components = BTreeMap<&'static str, Component>;
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Device {
@@ -54,35 +52,6 @@ struct Availability {
     value_template: Option<&'static str>,
 }
 
-/// An entity.
-#[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct Component {
-    platform: &'static str,
-    unique_id: String,
-    name: &'static str,
-    #[serde(flatten)]
-    options: BTreeMap<&'static str, serde_json::Value>,
-}
-
-impl Component {
-    pub(super) fn with(
-        mut self,
-        key: &'static str,
-        value: impl Into<serde_json::Value>,
-    ) -> Component {
-        self.options.insert(key, value.into());
-        self
-    }
-
-    pub(super) fn diagnostic(self) -> Component {
-        self.with("entity_category", "diagnostic")
-    }
-
-    pub(super) fn config(self) -> Component {
-        self.with("entity_category", "config")
-    }
-}
-
 /// The node and its sources as Home Assistant is told of them: device name to message.
 pub(super) fn devices(topics: &Topics, info: &Info) -> BTreeMap<String, Discovery> {
     let mut devices = BTreeMap::from([(topics.device(), node(topics, info))]);
@@ -108,21 +77,6 @@ const ORIGIN: Origin = Origin {
     sw_version: env!("CARGO_PKG_VERSION"),
     support_url: env!("CARGO_PKG_REPOSITORY"),
 };
-
-/// Makes the entities of a device: its key in the message and in the unique id, platform, name.
-pub(super) fn entity<'a>(
-    device: &'a str,
-) -> impl Fn(&'static str, &'static str, &'static str) -> (&'static str, Component) + 'a {
-    move |key, platform, name| {
-        let component = Component {
-            platform,
-            unique_id: format!("{device}_{key}"),
-            name,
-            ..Component::default()
-        };
-        (key, component)
-    }
-}
 
 fn node(topics: &Topics, info: &Info) -> Discovery {
     let device = topics.device();

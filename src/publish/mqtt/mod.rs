@@ -9,7 +9,7 @@
 //! | `outbox` `spool` | what waits for the broker, in memory and on disk |
 //! | `payload` `body` `topics` | reports as messages; payloads that only MQTT has; names of topics |
 //! | `command` `answers` | messages from outside as requests; the way back |
-//! | `homeassistant` `health_sensors` `voice_entities` `announce` | devices and entities; telling of them, and taking them back |
+//! | `homeassistant` `component` `health_sensors` `voice_entities` `announce` | devices and entities; telling of them, and taking them back |
 //! | `secure` | certificates and passwords |
 //! | `clear` | removes what the broker keeps of a node |
 //! | `probe` `session` | whether the broker does what the daemon needs, tried step by step |
@@ -25,6 +25,7 @@ mod body;
 mod clear;
 mod client;
 mod command;
+mod component;
 mod follow;
 mod health_sensors;
 mod homeassistant;

@@ -1,6 +1,6 @@
 //! What Home Assistant is told of wake words and of the speaker.
 
-use super::homeassistant::{Component, Components, entity};
+use super::component::{Component, Components, entity};
 use super::topics::{Source, Topics};
 use crate::report::Info;
 
