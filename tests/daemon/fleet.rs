@@ -202,7 +202,7 @@ fn a_worker_that_dies_is_replaced_by_another_and_status_tells_of_both() {
     let gemmad = bench.start();
     let (first, second) = (Helper::new(&nats, "attic"), Helper::new(&nats, "cellar"));
     let doomed = first.start();
-    bench.long_question("tedious", 150);
+    bench.long_question("tedious", 600);
     gemmad.wait_log("attic has job");
     wait_until("the worker is busy", || fleet_health(&bench)["busy"] == 1);
     doomed.kill();
@@ -218,6 +218,10 @@ fn a_worker_that_dies_is_replaced_by_another_and_status_tells_of_both() {
             .unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
+    // Boards tell of themselves now and then.
+    wait_until("the new worker tells of itself", || {
+        told(&["fleet", "status"]).contains("cellar")
+    });
     let status = told(&["fleet", "status"]);
     for words in [
         "pi (source, gemmad ",

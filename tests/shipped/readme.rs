@@ -275,6 +275,14 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
+        "gemmad doctor",
+        Elsewhere(
+            "tests/cli/doctor/mod.rs",
+            "[\"doctor\", \"--config\"]",
+            "it needs a broker, a bus and a microphone",
+        ),
+    ),
+    (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=BROKER -addext subjectAltName=DNS:BROKER -keyout broker.key -out broker.pem",
         Runs(&[], ""),
     ),

@@ -1,8 +1,8 @@
 //! The JSON schemas in packaging/schemas are those of the program, and real messages fit them.
 
 use gemmad::report::{
-    CommandCall, ErrorBody, ErrorCode, EventType, Health, JobState, JobUpdate, LogLine, Reply,
-    Report,
+    Claim, CommandCall, ErrorBody, ErrorCode, EventType, Health, JobState, JobUpdate, LogLine,
+    Reply, Report,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -70,6 +70,13 @@ fn real_messages_fit_their_schemas() {
     });
     node.publish(Report::Voice(event));
     node.publish(caption("a cat", None));
+    node.publish(Report::Woken(Claim {
+        node: "pi".to_owned(),
+        microphone: "kitchen".to_owned(),
+        phrase: "Okay Nabu".to_owned(),
+        score: 0.97,
+        dbfs: -31.5,
+    }));
     broker.publish("gemmad/pi/ask", b"Why?", &[]);
     let request = node.request();
     let mut header = request.header.clone();
