@@ -6,6 +6,8 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -85,21 +87,37 @@ impl Drop for Tts {
 }
 
 /// A microphone's pipe: it hears nothing but what it is given, and has heard that when a call ends.
-pub(crate) struct Ear(File);
+pub(crate) struct Ear(Sender<(Vec<u8>, Sender<()>)>);
 
 impl Ear {
-    /// In the place of a file that a microphone reads.
+    /// In the place of a file that a microphone reads: silence as time goes, and what is heard.
     pub(crate) fn new(pipe: &Path) -> Ear {
         std::fs::remove_file(pipe).ok();
         let made = Command::new("mkfifo").arg(pipe).status().unwrap();
         assert!(made.success());
-        Ear(File::options().read(true).write(true).open(pipe).unwrap())
+        let mut into = File::options().read(true).write(true).open(pipe).unwrap();
+        let (sounds, heard) = channel::<(Vec<u8>, Sender<()>)>();
+        std::thread::spawn(move || {
+            loop {
+                match heard.recv_timeout(Duration::from_millis(20)) {
+                    Ok((samples, taken)) => {
+                        into.write_all(&samples).unwrap();
+                        // A pipe holds 64 KiB: what goes before more than that has been read.
+                        into.write_all(&[0; 96 << 10]).unwrap();
+                        taken.send(()).ok();
+                    }
+                    Err(RecvTimeoutError::Timeout) => into.write_all(&[0; 640]).unwrap(),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        });
+        Ear(sounds)
     }
 
     pub(crate) fn hears(&mut self, samples: &[u8]) {
-        self.0.write_all(samples).unwrap();
-        // A pipe holds 64 KiB: what goes before more than that has been read.
-        self.0.write_all(&[0; 96 << 10]).unwrap();
+        let (taken, is_taken) = channel();
+        self.0.send((samples.to_vec(), taken)).unwrap();
+        is_taken.recv().unwrap();
     }
 }
 
