@@ -370,15 +370,20 @@ def several_intents_of_one_sentence_are_executed(house):
     # It need not be told where that is: the network says so.
     house.hub.add_discovered("wyoming", "gemmad")
     agent = house.hub.new_of("conversation", known)
-    house.hub.call("light", "turn_on", entity_id=lamp)
-    wait_until("the lamp is on", lambda: house.hub.state(lamp) == "on")
-    before = len(house.on("test/blinds"))
-    # Several intents of one answer came with Wyoming 1.10.
-    answer = house.hub.say(agent, both if house.is_new else "Lamp off")
-    same("what kind of answer", answer["response_type"], "action_done")
-    wait_until("the lamp is off", lambda: house.hub.state(lamp) == "off")
-    if house.is_new:
-        wait_until("the blinds go down", lambda: house.on("test/blinds")[before:] == [b"CLOSE"])
+    # In homes of several sizes, the two things somewhere among the others.
+    real = [entity for entity in house.names["entities"] if entity["id"] in (lamp, blinds)]
+    for size in (5, 25, 60):
+        others = [{"id": f"light.other_{n}", "name": f"other light {n}", "aliases": [], "area": None} for n in range(size - 2)]
+        scripted.has_names({**house.names, "entities": others[: size // 2] + real + others[size // 2 :]})
+        house.hub.call("light", "turn_on", entity_id=lamp)
+        wait_until("the lamp is on", lambda: house.hub.state(lamp) == "on")
+        before = len(house.on("test/blinds"))
+        # Several intents of one answer came with Wyoming 1.10.
+        answer = house.hub.say(agent, both if house.is_new else "Lamp off")
+        same("what kind of answer", answer["response_type"], "action_done")
+        wait_until("the lamp is off", lambda: house.hub.state(lamp) == "off")
+        if house.is_new:
+            wait_until("the blinds go down", lambda before=before: house.on("test/blinds")[before:] == [b"CLOSE"])
 
 
 def a_killed_daemon_is_unavailable_and_comes_back_once(house):

@@ -13,7 +13,7 @@ from stage import TOP, free_port, wait_until
 CONFIG = """
 [model]
 path = {model}
-context = 1024
+context = 8192
 [mqtt]
 enabled = true
 url = "mqtt://127.0.0.1:{broker}"
@@ -40,7 +40,7 @@ zeroconf = true
 class Scripted:
     def __init__(self, stage, names, sentences):
         """With the names of a message of the blueprint's, and what is said to each sentence: `{sentence: answer}`."""
-        self.port = free_port()
+        self.stage, self.port = stage, free_port()
         config = stage.directory / "scripted.toml"
         model = json.dumps(str(TOP / "tests/fixtures/tiny-a"))
         config.write_text(CONFIG.format(model=model, broker=stage.port, port=self.port), encoding="utf-8")
@@ -54,3 +54,8 @@ class Scripted:
         with open(self.log, "wb") as log:
             stage.spawn([str(part) for part in argv], stdout=log, stderr=subprocess.STDOUT, env=environment)
         wait_until("it knows the names", lambda: "that can be commanded" in self.log.read_text())
+
+    def has_names(self, names):
+        """Others, and as many of them as can be commanded; gemmad obeys every few seconds."""
+        self.stage.publish("gemmad/scripted/names", names, retain=True)
+        wait_until("it knows the other names", lambda: f"named {len(names['entities'])} entities" in self.log.read_text())
