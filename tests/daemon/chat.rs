@@ -34,9 +34,11 @@ fn piped(command: Command, lines: &str) -> (i32, String, String) {
     )
 }
 
+/// One answer at a time, so that a question behind a long one waits.
 fn bench(bus: &PrivateBus) -> Bench {
     let bench = Bench::new();
-    bench.write_config(Some(&bus.address()), "", "[queue]\nmax_tokens = 3000");
+    let queue = "[queue]\nmax_tokens = 3000\nanswers = 1";
+    bench.write_config(Some(&bus.address()), "", queue);
     bench
 }
 
