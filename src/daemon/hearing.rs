@@ -1,7 +1,7 @@
 //! An utterance on its way through the model.
 
 use crate::features::speech_check::SpeechCheck;
-use crate::pipeline::{Answer, EngineError, Speech};
+use crate::pipeline::{Answer, EngineError, Lessons, Speech};
 use crate::report::{CommandCall, EventType, ReportTiming};
 
 /// What has been made of an utterance so far.
@@ -19,6 +19,8 @@ pub(super) struct Early {
     /// Samples that were heard for it and are not taken: where it goes on, they are heard with what follows.
     pub(super) rest: usize,
     pub(super) outcome: Result<Outcome, EngineError>,
+    /// What it teaches where it counts.
+    pub(super) lessons: Lessons,
 }
 
 /// What comes of an utterance.

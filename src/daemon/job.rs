@@ -145,6 +145,15 @@ impl Work {
     pub(super) fn is_utterance(&self) -> bool {
         matches!(self, Work::Utterance(_))
     }
+
+    /// Whether one request to the engine is all of it.
+    pub(super) fn is_one_answer(&self) -> bool {
+        match self {
+            Work::Utterance(_) => false,
+            Work::Transcribe(transcribe) => !transcribe.in_pieces,
+            _ => true,
+        }
+    }
 }
 
 /// What the engine calls a microphone that it answers.
@@ -225,12 +234,19 @@ impl Job {
         self.turn().map_or(Rank::Speaking, |turn| turn.rank)
     }
 
-    /// The conversation that it goes on with.
-    pub(super) fn conversation(&self) -> Option<&str> {
-        match &self.work {
-            Work::Ask(ask) => ask.conversation.as_deref(),
-            _ => None,
-        }
+    /// The conversation that it goes on with, as the engine calls it: nobody goes on with what another one has said.
+    pub(super) fn conversation(&self) -> Option<String> {
+        let Work::Ask(ask) = &self.work else {
+            return None;
+        };
+        let name = ask.conversation.as_deref()?;
+        Some(match self.asker.as_ref().map(|asker| &asker.origin) {
+            Some(Origin::Bus { uid, .. }) => format!("bus/{uid}/{name}"),
+            Some(Origin::Fleet { .. }) => format!("fleet/{name}"),
+            Some(Origin::Mqtt | Origin::Http | Origin::Wyoming | Origin::Frigate) | None => {
+                format!("mqtt/{name}")
+            }
+        })
     }
 
     /// Whether another board may do it: what came from there stays, and so does what the worker has begun to hear.

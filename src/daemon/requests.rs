@@ -181,7 +181,7 @@ impl Daemon {
             Payload::Cancel(cancel) => return self.cancel(header, &cancel).map(Some),
             Payload::Reload => self.reload(Some(header.clone())).await,
             Payload::Forget => {
-                self.loaded.earlier.forget(None);
+                self.forget_answers(None).await.ok();
                 return Ok(Some(json!({})));
             }
             Payload::Stats => {

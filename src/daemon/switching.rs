@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use super::requests::{Source, error};
 use super::{Daemon, job, speaking};
@@ -21,7 +22,7 @@ impl Daemon {
                     .control_microphone(id, MicrophoneControl::Mute(*muted));
                 self.switches.muted.insert(id.to_string(), *muted);
                 let origin = job::origin_of_microphone(id);
-                self.loaded.earlier.forget(Some(&origin));
+                drop(self.forget_answers(Some(&origin)));
                 if *muted {
                     self.sign(Sign::Muted);
                 }
@@ -41,7 +42,7 @@ impl Daemon {
                     .control_camera(id, CameraControl::Enable(*enabled));
                 self.switches.enabled.insert(id.to_string(), *enabled);
                 let origin = job::origin_of_camera(id);
-                self.loaded.earlier.forget(Some(&origin));
+                drop(self.forget_answers(Some(&origin)));
                 None
             }
             Switch::Captions { id, enabled } => {
@@ -136,5 +137,12 @@ impl Daemon {
                 switches.max_tokens.unwrap_or(limit) == *tokens
             }
         })
+    }
+
+    /// Forgets what an origin was answered, or everybody. Gone from the disk as well is it once the task has ended: disks are slow.
+    pub(super) fn forget_answers(&self, origin: Option<&str>) -> JoinHandle<()> {
+        self.loaded.earlier.forget(origin);
+        let earlier = self.loaded.earlier.clone();
+        tokio::task::spawn_blocking(move || earlier.save())
     }
 }

@@ -132,7 +132,7 @@ impl Engine {
 
     /// Takes an answer's next pass alone.
     pub(super) fn pass_alone(&mut self, answering: &mut Answering) -> Result<(), EngineError> {
-        let Some(pass) = answering.next.take() else {
+        let Some(pass) = answering.next.take().map(Pass::alone) else {
             return Ok(());
         };
         let writing = &mut answering.writing;

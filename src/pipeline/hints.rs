@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Generation;
 use super::conversation::Conversation;
 use super::engine::Engine;
-use super::guesses::{EarlierAnswers, GuessCounts, Source, Topic};
+use super::guesses::{EarlierAnswers, GuessCounts, Lessons, Source, Topic};
 use super::options::DecodeShortcuts;
 
 impl Engine {
@@ -19,6 +19,19 @@ impl Engine {
     /// a good guess of what it will be answered.
     pub fn swap_origin(&mut self, origin: Option<Arc<str>>) -> Option<Arc<str>> {
         std::mem::replace(&mut self.origin, origin)
+    }
+
+    /// Holds back from now on what whole answers teach, until it is known whether they count, or no more; gives what was held back before.
+    /// [`Engine::learn`] takes it where they do.
+    pub fn hold_lessons(&mut self, held: Option<Lessons>) -> Option<Lessons> {
+        self.guesser.swap_held(held)
+    }
+
+    /// Learns from answers that count after all.
+    pub fn learn(&mut self, lessons: Lessons) {
+        for (topic, answer) in lessons {
+            self.guesser.learn(&topic, &answer);
+        }
     }
 
     /// What was answered before, as far as it is kept to guess.

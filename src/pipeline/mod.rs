@@ -49,7 +49,7 @@ pub use engine::{Engine, GiveWay};
 pub use error::EngineError;
 pub use guesses::{
     DAY_COMMANDS, DAY_TRANSCRIPTS, EarlierAnswers, GuessCounts, GuessOptions, Guessing, Known,
-    STRENGTHS, Source, Stand, Topic,
+    Lessons, STRENGTHS, Source, Stand, Topic,
 };
 pub use house_names::HouseNames;
 pub use options::{AudioSection, EngineOptions, VisionSection};

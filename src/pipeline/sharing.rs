@@ -7,7 +7,7 @@ use super::answering::{Answering, OnText};
 use super::engine::{Engine, GiveWay};
 use super::error::EngineError;
 use super::seats::{MAX_ANSWERS, OnStep, Seat, SeatId, Sitter};
-use super::{Answer, Request};
+use super::{Answer, FinishReason, Request};
 use crate::model::decoder::Lane;
 
 impl Engine {
@@ -79,6 +79,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut seats = std::mem::take(&mut self.seats.taken);
         self.seats.passes += 1;
+
         let result = match &mut mine {
             Some((mine, on_text)) if seats.is_empty() => self.pass_of_one(mine, on_text),
             mine => self.pass_of_several(mine, &mut seats),
@@ -128,10 +129,13 @@ impl Engine {
             return Ok(());
         };
         let slice = first.answering.conversation.slice.clone();
-        riders.retain(|rider| rider.answering.conversation.slice == slice);
+        let goes_along = |rider: &Rider<'_>| rider.answering.conversation.slice == slice;
+        let (mut riders, mut waiting): (Vec<_>, Vec<_>) = riders.into_iter().partition(goes_along);
         let chunk = self.options.prefill_chunk.clamp(1, self.options.context);
         let room = MAX_ANSWERS.min(chunk);
-        riders.truncate(room.min(self.options.answers));
+        let most = room.min(self.options.answers).min(riders.len());
+        waiting.extend(riders.split_off(most));
+        waiting.iter_mut().for_each(Rider::wait);
 
         let mut failed = match &mut riders[..] {
             [rider] => self.pass_of_rider(rider).err(),
@@ -280,6 +284,14 @@ impl<'a> Rider<'a> {
             answering: &mut seat.answering,
             on_step: Some(&mut seat.sitter.on_step),
             on_text: &mut *seat.sitter.on_text,
+        }
+    }
+
+    /// Looks whether it is broken off while others take a pass.
+    fn wait(&mut self) {
+        if (self.on_step.as_mut()).is_some_and(|on_step| on_step().is_break()) {
+            self.answering.writing.finish = Some(FinishReason::Cancelled);
+            self.answering.next = None;
         }
     }
 

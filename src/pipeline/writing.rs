@@ -68,6 +68,12 @@ impl Pass {
         self.ids.len().saturating_sub(self.certain)
     }
 
+    /// Has the layers for itself, though it was to share them.
+    pub(super) fn alone(mut self) -> Pass {
+        self.before = 0;
+        self
+    }
+
     /// Tokens that are to have logits.
     pub(super) fn logits(&self) -> usize {
         self.ids.len() - self.without_logits
@@ -330,5 +336,17 @@ impl Writing {
             timing,
             memory,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_that_was_to_be_shared_may_be_taken_alone() {
+        let mut pass = Pass::new(vec![1, 2, 3], 2, 0);
+        assert_eq!((pass.share(4, 8), pass.row()), (1, 4));
+        assert_eq!(pass.alone().row(), 0);
     }
 }

@@ -252,6 +252,25 @@ fn a_slice_is_chosen_by_the_models_name() {
     door.gemmad.stop();
 }
 
+/// A file of mono sound in 16 kHz and 16 bit.
+pub(crate) fn wav(sound: Vec<u8>) -> Vec<u8> {
+    let mut wav = std::fs::read(heldout("audio").join("009_both.wav")).unwrap()[..44].to_vec();
+    wav[4..8].copy_from_slice(&(sound.len() as u32 + 36).to_le_bytes());
+    wav[40..44].copy_from_slice(&(sound.len() as u32).to_le_bytes());
+    wav.extend(sound);
+    wav
+}
+
+/// What a file of sound is written down as.
+pub(crate) fn dictate(address: SocketAddr, wav: &[u8], format: &str) -> Response {
+    let mut body = format!("--b\r\nContent-Disposition: form-data; name=\"response_format\"\r\n\r\n{format}\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n").into_bytes();
+    body.extend_from_slice(wav);
+    body.extend_from_slice(b"\r\n--b--\r\n");
+    let headers = "Content-Type: multipart/form-data; boundary=b\r\n";
+    let asked = request("POST", "/v1/audio/transcriptions", headers, &body);
+    Response::to(address, &asked)
+}
+
 /// Speech of any length, with a pause in which nobody speaks.
 #[test]
 fn sound_of_any_length_is_written_down_piece_by_piece() {
@@ -263,20 +282,8 @@ fn sound_of_any_length_is_written_down_piece_by_piece() {
     sound.resize(30 * 32_000, 0);
     sound.extend(samples(second));
     let seconds = sound.len() as f64 / 32_000.0;
-    let mut wav = std::fs::read(heldout("audio").join(first)).unwrap()[..44].to_vec();
-    wav[4..8].copy_from_slice(&(sound.len() as u32 + 36).to_le_bytes());
-    wav[40..44].copy_from_slice(&(sound.len() as u32).to_le_bytes());
-    wav.extend(sound);
-    let form = |wav: &[u8], format: &str| {
-        let mut body = format!("--b\r\nContent-Disposition: form-data; name=\"response_format\"\r\n\r\n{format}\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n").into_bytes();
-        body.extend_from_slice(wav);
-        body.extend_from_slice(b"\r\n--b--\r\n");
-        let headers = "Content-Type: multipart/form-data; boundary=b\r\n";
-        Response::to(
-            door.address,
-            &request("POST", "/v1/audio/transcriptions", headers, &body),
-        )
-    };
+    let wav = wav(sound);
+    let form = |wav: &[u8], format: &str| dictate(door.address, wav, format);
     let told = form(&wav, "verbose_json").json();
     let text = told["text"].as_str().unwrap();
     // So small a model hears other words in a clip that ends in half a minute of silence; the command line, which is compared with the

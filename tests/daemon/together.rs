@@ -1,11 +1,12 @@
 //! Several who ask at once: their answers come together, and each is the one that it would have been alone.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write};
 
 use serde_json::{Value, json};
 
 use crate::broker::wait_until;
-use crate::http::{Door, content, start, user};
+use crate::http::{Door, content, dictate, start, user, wav};
 use crate::http_client::connect;
 use crate::process::{Bench, expected};
 use crate::wyoming::{Client, mono, samples};
@@ -148,6 +149,34 @@ fn whoever_comes_later_does_not_wait_for_whoever_is_as_urgent() {
     turn("second", "And then?");
     assert_eq!(bench.response("ask", "first")["data"]["resumed"], false);
     assert_eq!(bench.response("ask", "second")["data"]["resumed"], true);
+    door.gemmad.stop();
+}
+
+/// Whoever asks something while an hour is written down does not wait for its end.
+#[test]
+fn whoever_asks_while_a_long_recording_is_written_down_is_answered_meanwhile() {
+    const PIECES: usize = 15;
+    let bench = Bench::new();
+    let door = start(&bench, "demo", "");
+    let mut sound = Vec::new();
+    for piece in 1..=PIECES {
+        sound.extend(samples("009_both.wav"));
+        sound.resize(piece * 30 * 32_000, 0);
+    }
+    let address = door.address;
+    let writes = std::thread::spawn(move || dictate(address, &wav(sound), "json"));
+    let looks = Cell::new(0);
+    wait_until("it is begun", || {
+        looks.set(looks.get() + 1);
+        jobs(&bench, &format!("look {}", looks.get())) == 1
+    });
+    let short = door.chat(user("Where is the lamp?"), json!({ "max_tokens": 5 }));
+    assert!(!content(&short).is_empty());
+    assert!(!writes.is_finished(), "the recording is not over yet");
+    let told = writes.join().unwrap().json();
+    let text = told["text"].as_str().unwrap();
+    let said = expected("audio", "009_both.wav", "transcript");
+    assert!(text.matches(&said).count() > PIECES / 2, "{text}");
     door.gemmad.stop();
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::common::{fixtures, fixtures_gemma4, fixtures_gemma4_mobile, pack_of};
@@ -305,6 +306,39 @@ fn one_that_is_given_up_ends_alone() {
         assert_eq!(gone.timing.tokens, calls);
         assert!(whole.text.starts_with(&gone.text));
     }
+}
+
+/// One that is given up while another slice has the passes is told that at once.
+#[test]
+fn one_that_waits_for_a_pass_is_given_up_meanwhile() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    let mut engine = engine(&demo, KvType::F32, 1, 16, 4);
+    let nothing = Arc::default();
+    let waits = Request {
+        matformer: Some(engine.slice_names()[1].clone()),
+        ..plain("What is there?", 20)
+    };
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    let sits = Sitter {
+        on_step: Box::new(move || match over.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }),
+        ..sitter(&nothing, usize::MAX, 1)
+    };
+    let waits = engine.seat(&waits, sits, &mut |_| {}).unwrap();
+    let goes = plain("Turn on the light.", 20);
+    let first = sitter(&nothing, usize::MAX, 0);
+    engine.seat(&goes, first, &mut |_| {}).unwrap();
+    engine.step();
+    assert!(engine.take_ended().is_none());
+    is_over.store(true, Ordering::Relaxed);
+    engine.step();
+    let (id, answer) = engine.take_ended().unwrap();
+    assert_eq!(id, waits);
+    assert_eq!(answer.unwrap().finish, FinishReason::Cancelled);
+    assert_eq!(engine.seated().collect::<Vec<_>>(), [0]);
 }
 
 /// What cannot be answered is told at once, and whoever has a seat goes on.

@@ -86,7 +86,7 @@ impl Inner {
     fn goes_on(&self, job: &Job) -> bool {
         let name = job.conversation();
         let mut taken = self.taken();
-        name.is_some() && taken.any(|taken| taken.conversation.as_deref() == name)
+        name.is_some() && taken.any(|taken| taken.conversation == name)
     }
 
     /// Where the most urgent of those jobs is that `fit`.
@@ -105,14 +105,14 @@ impl Inner {
             id: job.id.clone(),
             ticket: Arc::clone(&job.ticket),
             utterance_bytes: job.work.is_utterance().then(|| job.utterance_bytes()),
-            conversation: job.conversation().map(str::to_owned),
+            conversation: job.conversation(),
         };
         Some((job, running))
     }
 
-    /// Takes the most urgent job out, of those of a rank that may begin.
-    fn take(&mut self, may_begin: impl Fn(Rank) -> bool) -> Option<Job> {
-        let at = self.most_urgent(|job, turn| may_begin(turn.rank) && !self.goes_on(job))?;
+    /// Takes the most urgent job out, of those that may begin.
+    fn take(&mut self, may_begin: impl Fn(&Job, Rank) -> bool) -> Option<Job> {
+        let at = self.most_urgent(|job, turn| may_begin(job, turn.rank) && !self.goes_on(job))?;
         let (job, running) = self.take_out(at)?;
         self.running.push(running);
         Some(job)
@@ -191,7 +191,7 @@ impl Queue {
         let until = Instant::now() + wait;
         let mut inner = self.lock();
         loop {
-            if let Some(job) = inner.take(|_| true) {
+            if let Some(job) = inner.take(|_, _| true) {
                 return Some(job);
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -206,8 +206,8 @@ impl Queue {
         }
     }
 
-    /// The next job of a rank that may begin now, if any: others have been begun and go on.
-    pub(super) fn pop_now(&self, may_begin: impl Fn(Rank) -> bool) -> Option<Job> {
+    /// The next job that may begin now, if any, as it and its rank are: others have been begun and go on.
+    pub(super) fn pop_now(&self, may_begin: impl Fn(&Job, Rank) -> bool) -> Option<Job> {
         self.lock().take(may_begin)
     }
 

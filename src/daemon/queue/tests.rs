@@ -91,7 +91,7 @@ fn push(queue: &Arc<Queue>, id: &str, work: Work) {
 fn work(queue: &Queue, below: Option<Rank>) -> Option<String> {
     let mut job = match below {
         None => queue.pop(Duration::ZERO)?,
-        Some(rank) => queue.pop_now(|other| other < rank)?,
+        Some(rank) => queue.pop_now(|_, other| other < rank)?,
     };
     let id = job.id.clone();
     match &mut job.work {
@@ -227,7 +227,7 @@ fn work_gives_way_to_what_is_more_urgent_only() {
     let between = |rank| std::iter::from_fn(|| work(&queue, Some(rank))).collect::<Vec<_>>();
     assert_eq!(running.rank(), Rank::Caption);
     // While a request is worked on, speech is heard; the caption has to wait for both.
-    let request = queue.pop_now(|rank| rank < Rank::Caption).unwrap();
+    let request = queue.pop_now(|_, rank| rank < Rank::Caption).unwrap();
     assert_eq!(request.id, "hall");
     assert!(queue.put_back(request).is_none());
     hall.push(PIECE);
@@ -255,7 +255,7 @@ fn a_turn_of_a_conversation_waits_for_the_turn_before_it() {
         };
         push(&queue, id, Work::Ask(fields.try_into().unwrap()));
     }
-    let next = || queue.pop_now(|_| true).map(|job| job.id);
+    let next = || queue.pop_now(|_, _| true).map(|job| job.id);
     assert_eq!(next().as_deref(), Some("a1"));
     assert_eq!(next().as_deref(), Some("b1"));
     assert_eq!(next(), None);

@@ -12,7 +12,7 @@ use super::{Task, tell, watch};
 use crate::daemon::event::WorkerNote;
 use crate::daemon::hearing::{Early, Hearing, Outcome, Understood};
 use crate::daemon::job::{Job, PIECE_SAMPLES, Utterance};
-use crate::pipeline::{EngineError, Speech};
+use crate::pipeline::{EngineError, Lessons, Speech};
 use crate::report::EventType;
 use crate::utterance::Progress;
 
@@ -43,7 +43,9 @@ impl Task<'_> {
             true => step(),
             false => ControlFlow::Break(()),
         }));
+        let held = self.engine.hold_lessons(Some(Lessons::new()));
         let outcome = self.as_if_over(utterance, hearing.speech.clone(), &rest, spoken.ended_at);
+        let lessons = self.engine.hold_lessons(held).unwrap_or_default();
         drop(self.engine.swap_on_step(usual));
         if self.job.ticket.is_over() {
             self.give_up(utterance, spoken, EngineError::Cancelled);
@@ -56,12 +58,14 @@ impl Task<'_> {
         if let Ok(Outcome::Understood(understood)) = &outcome
             && self.is_certain(understood)
         {
+            self.engine.learn(lessons);
             self.tell_outcome(utterance, outcome, spoken);
             return None;
         }
         hearing.early = Some(Early {
             rest: rest.len(),
             outcome,
+            lessons,
         });
         Some(hearing)
     }

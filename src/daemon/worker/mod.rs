@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::event::{Event, Loaded, Told, WorkerNote};
-use super::job::{Job, Rank, Ticket, Work};
+use super::job::{Job, Ticket, Work};
 use super::queue::Queue;
 use super::settings::Settings;
 use crate::pipeline::commands::CommandGrammar;
@@ -155,7 +155,7 @@ impl Desk {
         loop {
             let job = match self.seated.is_empty() {
                 true => self.queue.pop(IDLE_LOOK),
-                false => self.queue.pop_now(|rank| may_begin(engine, rank)),
+                false => self.queue.pop_now(|_, rank| may_begin(engine, rank)),
             };
             let is_done = match job {
                 Some(job) => {
@@ -190,6 +190,7 @@ impl Desk {
         let outer = engine.swap_on_step(Box::new(watch(&job.ticket, &self.heartbeat)));
         let outer_origin = engine.swap_origin(job.origin());
         let outer_urgency = engine.swap_urgency(job.rank() as u8);
+        let outer_lessons = engine.hold_lessons(None);
         let hearing = match &mut job.work {
             Work::Utterance(utterance) => utterance.hearing.take(),
             _ => None,
@@ -204,7 +205,7 @@ impl Desk {
         let queue_ms = task.queue_ms;
         match &job.work {
             Work::Utterance(utterance) => more = task.utterance(utterance, hearing),
-            Work::Transcribe(transcribe) if transcribe.in_pieces => {
+            Work::Transcribe(transcribe) if !job.work.is_one_answer() => {
                 task.transcribe_pieces(transcribe);
             }
             _ => seat = task.seat(),
@@ -212,6 +213,7 @@ impl Desk {
         drop(engine.swap_on_step(outer));
         engine.swap_origin(outer_origin);
         engine.swap_urgency(outer_urgency);
+        engine.hold_lessons(outer_lessons);
         self.used(&job);
         if let Some(id) = seat {
             self.seated.push(Seated { id, job, queue_ms });
@@ -230,18 +232,6 @@ impl Desk {
             self.queue.done(&job.id);
         }
         is_done
-    }
-
-    /// Does what is more urgent than work of `rank`, which goes on after.
-    fn give_way(&mut self, engine: &mut Engine, rank: Rank) {
-        self.tell_ended(engine);
-        while let Some(job) = self
-            .queue
-            .pop_now(|other| other < rank && may_begin(engine, other))
-        {
-            self.run(engine, job);
-            self.tell_ended(engine);
-        }
     }
 
     fn report(&self, told: Told) {

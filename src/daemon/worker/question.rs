@@ -64,7 +64,7 @@ impl Task<'_> {
             messages: Message::with_instructions(ask.system.clone(), user),
             matformer: ask.matformer.clone().or_else(|| settings.matformer.clone()),
             thinking: ask.thinking,
-            conversation: ask.conversation.clone(),
+            conversation: self.job.conversation(),
             generation,
         })
     }

@@ -27,6 +27,32 @@ pub(super) fn may_begin(engine: &Engine, rank: Rank) -> bool {
 }
 
 impl Desk {
+    /// Does what is more urgent than work of `rank`, which goes on after.
+    pub(super) fn give_way(&mut self, engine: &mut Engine, rank: Rank) {
+        self.begin_others(engine, |_, other| other < rank);
+    }
+
+    /// Between two parts of work of `rank` that takes long: does what is more urgent, and lets answers that are as urgent begin and go on.
+    pub(super) fn take_turns(&mut self, engine: &mut Engine, rank: Rank) {
+        self.heartbeat.beat();
+        self.begin_others(engine, |job, other| {
+            other < rank || (other == rank && job.work.is_one_answer())
+        });
+        engine.step();
+        self.tell_ended(engine);
+    }
+
+    fn begin_others(&mut self, engine: &mut Engine, which: impl Fn(&Job, Rank) -> bool) {
+        self.tell_ended(engine);
+        while let Some(job) = self
+            .queue
+            .pop_now(|job, rank| which(job, rank) && may_begin(engine, rank))
+        {
+            self.run(engine, job);
+            self.tell_ended(engine);
+        }
+    }
+
     /// Tells whose answers have ended; whether there were any.
     pub(super) fn tell_ended(&mut self, engine: &mut Engine) -> bool {
         let mut any = false;

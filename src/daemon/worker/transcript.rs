@@ -33,6 +33,7 @@ impl Task<'_> {
             if !std::mem::replace(&mut begun, true) {
                 self.begun();
             }
+            self.desk.take_turns(self.engine, self.job.rank());
             if self.job.ticket.is_over() {
                 return Err(self.broken_off());
             }

@@ -69,6 +69,7 @@ impl Task<'_> {
                 match hearing.early.take() {
                     Some(early) if is_over && early.rest == waiting => {
                         spoken.samples += waiting;
+                        self.engine.learn(early.lessons);
                         self.tell_outcome(utterance, early.outcome, spoken);
                         return None;
                     }

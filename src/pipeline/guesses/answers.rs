@@ -11,6 +11,8 @@ pub(super) const TOPICS: usize = 64;
 pub(super) const ANSWERS: usize = 64;
 /// Tokens of an answer that are kept.
 pub(super) const TOKENS: usize = 256;
+/// Places in answers that are followed at most: those of the latest ones.
+const PLACES: usize = 128;
 /// Tokens that are compared at most where an answer goes another way than all before.
 const LONGEST: usize = 4;
 
@@ -57,7 +59,7 @@ impl Answers {
                     rests.clear();
                     longest = agree;
                 }
-                if agree == longest {
+                if agree == longest && rests.len() < PLACES {
                     rests.push((&answer.ids[end..], answer.times));
                 }
             }

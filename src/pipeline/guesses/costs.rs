@@ -16,19 +16,21 @@ const LEAST_GAIN: f64 = 1.03;
 #[derive(Debug, Default)]
 pub(super) struct Costs {
     last: [Vec<f64>; MAX_PASS],
-    next: usize,
+    /// Which of each length is the oldest.
+    oldest: [usize; MAX_PASS],
 }
 
 impl Costs {
     pub(super) fn note(&mut self, tokens: usize, took_ms: f64) {
-        let Some(last) = tokens.checked_sub(1).and_then(|at| self.last.get_mut(at)) else {
+        let Some(at) = tokens.checked_sub(1).filter(|at| *at < MAX_PASS) else {
             return;
         };
+        let (last, oldest) = (&mut self.last[at], &mut self.oldest[at]);
         if last.len() < REMEMBERED {
             last.push(took_ms);
         } else {
-            last[self.next % REMEMBERED] = took_ms;
-            self.next += 1;
+            last[*oldest] = took_ms;
+            *oldest = (*oldest + 1) % REMEMBERED;
         }
     }
 
@@ -117,6 +119,16 @@ mod tests {
         assert_eq!(memory_bound.best([1, 0], 3, 300.0, |_| 0.9), (1.0, 0));
         let compute_bound = costs(&[(1, 100.0), (2, 200.0), (8, 800.0)]);
         assert_eq!(compute_bound.best([1, 0], 7, 0.0, |_| 0.99), (1.0, 0));
+    }
+
+    #[test]
+    fn what_a_pass_took_long_ago_is_forgotten_though_other_lengths_are_more_frequent() {
+        let mut costs = costs(&[(1, 100.0), (2, 105.0)]);
+        for _ in 0..REMEMBERED {
+            costs.note(2, 150.0);
+            (0..REMEMBERED - 1).for_each(|_| costs.note(1, 100.0));
+        }
+        assert_eq!(costs.of(2), 150.0);
     }
 
     #[test]

@@ -11,15 +11,20 @@ use super::{GuessOptions, Source, Stand, Topic};
 
 /// What was answered before. Clones share it: whoever mutes a microphone has it forgotten without waiting for the model.
 #[derive(Clone, Debug, Default)]
-pub struct EarlierAnswers(Arc<Mutex<Shelf>>);
+pub struct EarlierAnswers {
+    shelf: Arc<Mutex<Shelf>>,
+    /// Where it is kept. Whoever writes there holds it, and the shelf no longer than it takes to look.
+    file: Arc<Mutex<Option<PathBuf>>>,
+}
 
-/// What is known, and where it is kept.
+/// What is known.
 #[derive(Debug, Default)]
 struct Shelf {
     answers: Answers,
-    file: Option<PathBuf>,
     /// Something was learned that the file has not.
     is_new: bool,
+    /// Something was forgotten that the file has.
+    is_gone: bool,
 }
 
 impl EarlierAnswers {
@@ -37,56 +42,57 @@ impl EarlierAnswers {
         };
         let shelf = Shelf {
             answers,
-            file: path.map(Path::to_owned),
-            is_new: false,
+            ..Shelf::default()
         };
-        (EarlierAnswers(Arc::new(Mutex::new(shelf))), warning)
+        let earlier = EarlierAnswers {
+            shelf: Arc::new(Mutex::new(shelf)),
+            file: Arc::new(Mutex::new(path.map(Path::to_owned))),
+        };
+        (earlier, warning)
     }
 
-    /// Forgets what an origin was answered, or everybody; in the file, too.
+    /// Forgets what an origin was answered, or everybody. The file has it until [`EarlierAnswers::save`].
     pub fn forget(&self, origin: Option<&str>) {
         let mut shelf = self.shelf();
-        let Shelf { answers, file, .. } = &mut *shelf;
-        if !answers.forget(origin) && origin.is_some() {
-            return;
-        }
-        let Some(file) = file else { return };
-        let gone = if answers.0.is_empty() {
-            match std::fs::remove_file(&file) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                removed => removed,
-            }
-        } else {
-            file::write(file, answers)
-        };
-        if let Err(error) = gone {
-            log::error!(
-                "{} still has what was to be forgotten: {error}; remove it",
-                file.display()
-            );
-        }
-        shelf.is_new = false;
+        // The file may be one that could not be read.
+        shelf.is_gone |= shelf.answers.forget(origin) || origin.is_none();
     }
 
-    /// Writes what was learned since the last time to the file, where one is named.
+    /// Writes what was learned and forgotten since the last time to the file, where one is named. It waits for the disk.
     pub fn save(&self) {
-        let mut shelf = self.shelf();
-        let Shelf {
-            answers,
-            file: Some(file),
-            is_new: true,
-        } = &*shelf
-        else {
-            return;
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = &*file else { return };
+        let (text, was_gone) = {
+            let mut shelf = self.shelf();
+            let was_gone = std::mem::take(&mut shelf.is_gone);
+            if !std::mem::take(&mut shelf.is_new) && !was_gone {
+                return;
+            }
+            let answers = &shelf.answers;
+            (
+                (!answers.0.is_empty()).then(|| file::text(answers)),
+                was_gone,
+            )
         };
-        if let Err(error) = file::write(file, answers) {
-            log::warn!("cannot write {}: {error}", file.display());
+        let written = match text {
+            Some(text) => text.and_then(|text| file::write(file, &text)),
+            None => match std::fs::remove_file(file) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            },
+        };
+        match written {
+            Ok(()) => {}
+            Err(error) if was_gone => log::error!(
+                "{} still has what was to be forgotten: {error}; remove it",
+                file.display()
+            ),
+            Err(error) => log::warn!("cannot write {}: {error}", file.display()),
         }
-        shelf.is_new = false;
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -79,11 +79,11 @@ pub(super) fn read(path: &Path, vocab_size: usize) -> Result<Answers, String> {
     Ok(answers)
 }
 
-/// Writes the file beside its place, then into it.
+/// What a file has of them.
 ///
 /// # Errors
-/// The system's.
-pub(super) fn write(path: &Path, answers: &Answers) -> std::io::Result<()> {
+/// None is known.
+pub(super) fn text(answers: &Answers) -> std::io::Result<Vec<u8>> {
     let kept = answers.0.iter().map(|(topic, answers)| Kept {
         origin: topic.origin.as_deref().map(str::to_owned),
         prompt: topic.prompt,
@@ -95,12 +95,19 @@ pub(super) fn write(path: &Path, answers: &Answers) -> std::io::Result<()> {
             })
             .collect(),
     });
-    let text = serde_json::to_vec(&kept.collect::<Vec<Kept>>())?;
+    Ok(serde_json::to_vec(&kept.collect::<Vec<Kept>>())?)
+}
+
+/// Writes the file beside its place, then into it.
+///
+/// # Errors
+/// The system's.
+pub(super) fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
     let mut file = private::create_anew(&partial)?;
-    file.write_all(&text)?;
+    file.write_all(text)?;
     file.sync_all()?;
     std::fs::rename(&partial, path)?;
     let directory = path
@@ -159,11 +166,13 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let (mut again, _) = open(&path);
         assert_eq!(guess(&mut again, "kitchen"), [2, 3]);
-        // Gone from the disk with the very call.
         again.forget(Some("kitchen"));
+        assert!(guess(&mut again, "kitchen").is_empty());
+        again.save();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(!text.contains("kitchen") && text.contains("hall"), "{text}");
         again.forget(None);
+        again.save();
         assert!(!path.exists());
         again.save();
         assert!(!path.exists(), "nothing is new");

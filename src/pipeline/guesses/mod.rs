@@ -189,7 +189,12 @@ pub(super) struct Guesser {
     options: GuessOptions,
     asked: Vec<Asked>,
     costs: Costs,
+    /// Whole answers of which it is not known yet whether they count.
+    held: Option<Lessons>,
 }
+
+/// Whole answers, and what each is about.
+pub type Lessons = Vec<(Topic, Vec<u32>)>;
 
 impl Guesser {
     /// With the sources that cost nothing.
@@ -198,6 +203,7 @@ impl Guesser {
             options,
             asked: Vec::new(),
             costs: Costs::default(),
+            held: None,
         };
         if guesser.options.earlier_answers {
             guesser.add(Box::new(earlier.clone()));
@@ -346,7 +352,14 @@ impl Guesser {
         self.costs.note(tokens, milliseconds(took));
     }
 
+    pub(super) fn swap_held(&mut self, held: Option<Lessons>) -> Option<Lessons> {
+        std::mem::replace(&mut self.held, held)
+    }
+
     pub(super) fn learn(&mut self, topic: &Topic, answer: &[u32]) {
+        if let Some(held) = &mut self.held {
+            return held.push((topic.clone(), answer.to_vec()));
+        }
         for asked in &mut self.asked {
             asked.source.learn(topic, answer);
         }
