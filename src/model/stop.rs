@@ -51,6 +51,8 @@ pub struct TextStream {
     thought: Option<Vec<u8>>,
     /// Those before.
     thoughts: String,
+    /// Bytes of the thoughts that were given already.
+    thoughts_given: usize,
 }
 
 impl TextStream {
@@ -68,6 +70,7 @@ impl TextStream {
             marks: tokenizer.control().thoughts,
             thought: None,
             thoughts: String::new(),
+            thoughts_given: 0,
             tokenizer,
             rules,
         }
@@ -143,22 +146,21 @@ impl TextStream {
         Some(std::mem::take(&mut self.thoughts)).filter(|thoughts| !thoughts.is_empty())
     }
 
-    fn end_thought(&mut self) {
-        let Some(bytes) = self.thought.take() else {
-            return;
-        };
-        let mut text = String::with_capacity(bytes.len());
-        push_lossy(&bytes, &mut text);
-        let thought = match text.strip_prefix(CHANNEL) {
-            Some(thought) => trim(thought),
-            // Cut within the channel's name: nothing was thought yet.
-            None if CHANNEL.starts_with(text.as_str()) => "",
-            None => trim(&text),
-        };
-        if !self.thoughts.is_empty() && !thought.is_empty() {
-            self.thoughts.push('\n');
+    /// What the model thought since the last time; [`TextStream::thoughts`] begins with all of these.
+    pub fn new_thoughts(&mut self) -> Option<String> {
+        let mut thoughts = self.thoughts.clone();
+        if let Some(bytes) = &self.thought {
+            add_thought(&mut thoughts, &bytes[..whole_characters(bytes)]);
         }
-        self.thoughts.push_str(thought);
+        let new = thoughts.get(self.thoughts_given..)?.to_owned();
+        self.thoughts_given = thoughts.len();
+        (!new.is_empty()).then_some(new)
+    }
+
+    fn end_thought(&mut self) {
+        if let Some(bytes) = self.thought.take() {
+            add_thought(&mut self.thoughts, &bytes);
+        }
     }
 
     /// Why the answer ended; `None` while it goes on.
@@ -205,6 +207,22 @@ impl TextStream {
         };
         (0..self.held.len()).find(begun).unwrap_or(self.held.len())
     }
+}
+
+/// Adds a thought to those before, without the name of its channel.
+fn add_thought(thoughts: &mut String, bytes: &[u8]) {
+    let mut text = String::with_capacity(bytes.len());
+    push_lossy(bytes, &mut text);
+    let thought = match text.strip_prefix(CHANNEL) {
+        Some(thought) => trim(thought),
+        // Cut within the channel's name: nothing was thought yet.
+        None if CHANNEL.starts_with(text.as_str()) => "",
+        None => trim(&text),
+    };
+    if !thoughts.is_empty() && !thought.is_empty() {
+        thoughts.push('\n');
+    }
+    thoughts.push_str(thought);
 }
 
 /// How many of the bytes come before a UTF-8 character whose other bytes may still follow.

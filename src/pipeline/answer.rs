@@ -1,5 +1,6 @@
 //! What comes out: the text, how long each step took, and what is in memory.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -34,6 +35,29 @@ pub struct Answer {
     pub timing: Timing,
     /// Memory of each parameter group when the answer was complete.
     pub memory: Vec<GroupMemory>,
+}
+
+/// Something of an answer that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Of its text.
+    Text(&'a str),
+    /// Of what the model thinks before it answers.
+    Thoughts(&'a str),
+}
+
+/// Gets an answer as it comes, and may end it.
+pub(super) type OnPiece<'a> = &'a mut dyn FnMut(Piece<'_>) -> ControlFlow<()>;
+
+/// Gets a text as it comes, and may end it.
+pub(super) type OnText<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
+
+/// What hands on the text, and keeps the thoughts to itself.
+pub(super) fn text_only(on_text: OnText<'_>) -> impl FnMut(Piece<'_>) -> ControlFlow<()> {
+    |piece| match piece {
+        Piece::Text(text) => on_text(text),
+        Piece::Thoughts(_) => ControlFlow::Continue(()),
+    }
 }
 
 /// Why an answer ended.

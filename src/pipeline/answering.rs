@@ -1,6 +1,5 @@
 //! An answer on its way, with the conversation that it stands in and what becomes of that.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::answer::milliseconds;
@@ -9,9 +8,6 @@ use super::writing::{Pass, Writing};
 use crate::model::decoder::kv_cache::KvSnapshot;
 use crate::model::prompt::Message;
 use crate::model::tools::Tool;
-
-/// Gets a text as it comes, and may end it.
-pub(super) type OnText<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
 
 /// An answer on its way. Between two passes nothing of it is in the decoder: another may be served there.
 pub(super) struct Answering {

@@ -4,8 +4,9 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use super::answer::OnPiece;
 use super::answer::milliseconds;
-use super::answering::{Answering, OnText};
+use super::answering::Answering;
 use super::calling::Calling;
 use super::conversation::Conversation;
 use super::engine::{Engine, GiveWay};
@@ -59,26 +60,26 @@ impl Engine {
     pub(super) fn decode(
         &mut self,
         mut mine: Answering,
-        on_text: OnText<'_>,
+        on_piece: OnPiece<'_>,
         give_way: GiveWay<'_>,
     ) -> Result<Answer, EngineError> {
         let start = Instant::now();
-        self.read_on(&mut mine, on_text)?;
+        self.read_on(&mut mine, on_piece)?;
         self.plan_pass(&mut mine, 0)?;
         mine.add_time(start);
         while mine.next.is_some() {
             // Nothing of this answer is in the workspace or the logits now.
             give_way(self);
-            self.pass_together(Some((&mut mine, &mut *on_text)))?;
+            self.pass_together(Some((&mut mine, &mut *on_piece)))?;
         }
-        self.end_answer(mine, on_text)
+        self.end_answer(mine, on_piece)
     }
 
     /// Takes the tokens that the last pass shows, until another one is needed or the answer has ended.
     pub(super) fn read_on(
         &mut self,
         answering: &mut Answering,
-        on_text: OnText<'_>,
+        on_piece: OnPiece<'_>,
     ) -> Result<(), EngineError> {
         let writing = &mut answering.writing;
         while writing.finish.is_none() {
@@ -94,7 +95,7 @@ impl Engine {
                 other => other?,
             };
             self.guesser.came(&mut writing.open, id);
-            writing.take(id, on_text)?;
+            writing.take(id, on_piece)?;
             if writing.finish.is_some() {
                 break;
             }
@@ -151,7 +152,7 @@ impl Engine {
     pub(super) fn end_answer(
         &mut self,
         answering: Answering,
-        on_text: OnText<'_>,
+        on_piece: OnPiece<'_>,
     ) -> Result<Answer, EngineError> {
         let Answering {
             mut conversation,
@@ -167,7 +168,7 @@ impl Engine {
         }
         let timing = std::mem::take(&mut conversation.timing);
         let slice = conversation.slice.name.clone();
-        let mut answer = writing.answer(on_text, slice, timing, self.memory());
+        let mut answer = writing.answer(on_piece, slice, timing, self.memory());
         if let Some(after) = after {
             self.keep_what_follows(conversation, after, &mut answer)?;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kernels::{Isa, Pool};
 
+use super::answer::text_only;
 use super::conversation::Conversation;
 use super::conversations::Conversations;
 use super::encoders::Encoders;
@@ -294,7 +295,7 @@ impl Engine {
         give_way: GiveWay<'_>,
     ) -> Result<Answer, EngineError> {
         let mine = self.begin(request, give_way)?;
-        self.decode(mine, on_text, give_way)
+        self.decode(mine, &mut text_only(on_text), give_way)
     }
 
     /// Whether the model can be asked so: to think before it answers, where that is wanted, and to call tools, where there are any.

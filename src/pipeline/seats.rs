@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::Answer;
+use super::answer::Piece;
 use super::answering::Answering;
 use super::error::EngineError;
 
@@ -14,7 +15,7 @@ pub const MAX_ANSWERS: usize = 8;
 pub type OnStep = Box<dyn FnMut() -> ControlFlow<()> + Send>;
 
 /// See [`Sitter`].
-pub type OnPiece = Box<dyn FnMut(&str) -> ControlFlow<()> + Send>;
+pub type OnSeatPiece = Box<dyn FnMut(Piece<'_>) -> ControlFlow<()> + Send>;
 
 /// Whom an answer with a seat is for.
 pub struct Sitter {
@@ -22,8 +23,8 @@ pub struct Sitter {
     pub urgency: u8,
     /// As [`Engine::on_step`](super::Engine::on_step), for this answer alone. Where others share a pass, it is broken off behind it.
     pub on_step: OnStep,
-    /// Gets the text as it comes, and may end it.
-    pub on_text: OnPiece,
+    /// Gets the answer as it comes, and may end it.
+    pub on_piece: OnSeatPiece,
 }
 
 /// Which answer it is, of those that have or had a seat.

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::answering::{Answering, OnText};
+use super::answer::OnPiece;
+use super::answering::Answering;
 use super::engine::{Engine, GiveWay};
 use super::error::EngineError;
 use super::seats::{MAX_ANSWERS, OnStep, Seat, SeatId, Sitter};
@@ -75,13 +76,13 @@ impl Engine {
     /// Those of `mine`; whoever has a seat gets the own.
     pub(super) fn pass_together(
         &mut self,
-        mut mine: Option<(&mut Answering, OnText<'_>)>,
+        mut mine: Option<(&mut Answering, OnPiece<'_>)>,
     ) -> Result<(), EngineError> {
         let mut seats = std::mem::take(&mut self.seats.taken);
         self.seats.passes += 1;
 
         let result = match &mut mine {
-            Some((mine, on_text)) if seats.is_empty() => self.pass_of_one(mine, on_text),
+            Some((mine, on_piece)) if seats.is_empty() => self.pass_of_one(mine, on_piece),
             mine => self.pass_of_several(mine, &mut seats),
         };
         // Nothing was seated meanwhile: no work was given way to.
@@ -92,13 +93,13 @@ impl Engine {
     fn pass_of_one(
         &mut self,
         mine: &mut Answering,
-        on_text: OnText<'_>,
+        on_piece: OnPiece<'_>,
     ) -> Result<(), EngineError> {
         let start = Instant::now();
         self.pass_alone(mine)?;
         let pass = &mine.writing.pass;
         let (tokens, is_plain) = (pass.tokens(), pass.is_plain());
-        self.read_on(mine, on_text)?;
+        self.read_on(mine, on_piece)?;
         if is_plain && tokens > 0 {
             self.guesser.passed(tokens, start.elapsed());
         }
@@ -109,18 +110,18 @@ impl Engine {
 
     fn pass_of_several(
         &mut self,
-        mine: &mut Option<(&mut Answering, OnText<'_>)>,
+        mine: &mut Option<(&mut Answering, OnPiece<'_>)>,
         seats: &mut Vec<Seat>,
     ) -> Result<(), EngineError> {
         let start = Instant::now();
         let mut riders: Vec<Rider<'_>> = seats.iter_mut().map(Rider::of).collect();
-        if let Some((answering, on_text)) = mine {
+        if let Some((answering, on_piece)) = mine {
             riders.push(Rider {
                 id: None,
                 urgency: self.urgency,
                 answering,
                 on_step: None,
-                on_text: &mut **on_text,
+                on_piece: &mut **on_piece,
             });
         }
         // The most urgent one goes, and with it whoever has its slice; of equals the one that has waited longest.
@@ -153,8 +154,8 @@ impl Engine {
             let pass = &rider.answering.writing.pass;
             tokens += pass.tokens();
             is_plain &= pass.is_plain();
-            let read = rider.with_hook(self, |engine, answering, on_text| {
-                engine.read_on(answering, on_text)
+            let read = rider.with_hook(self, |engine, answering, on_piece| {
+                engine.read_on(answering, on_piece)
             });
             match read {
                 Ok(()) => served.push(rider),
@@ -231,15 +232,15 @@ impl Engine {
     }
 
     fn read_seat(&mut self, seat: &mut Seat) -> Result<(), EngineError> {
-        Rider::of(seat).with_hook(self, |engine, answering, on_text| {
-            engine.read_on(answering, on_text)
+        Rider::of(seat).with_hook(self, |engine, answering, on_piece| {
+            engine.read_on(answering, on_piece)
         })
     }
 
     fn leave(&mut self, mut seat: Seat, result: Result<(), EngineError>) {
         let answer = result.and_then(|()| {
-            let on_text = &mut *seat.sitter.on_text;
-            self.end_answer(seat.answering, on_text)
+            let on_piece = &mut *seat.sitter.on_piece;
+            self.end_answer(seat.answering, on_piece)
         });
         self.seats.ended.push((seat.id, answer));
     }
@@ -273,7 +274,7 @@ struct Rider<'a> {
     answering: &'a mut Answering,
     /// `None` where the engine's is the one.
     on_step: Option<&'a mut OnStep>,
-    on_text: OnText<'a>,
+    on_piece: OnPiece<'a>,
 }
 
 impl<'a> Rider<'a> {
@@ -283,7 +284,7 @@ impl<'a> Rider<'a> {
             urgency: seat.sitter.urgency,
             answering: &mut seat.answering,
             on_step: Some(&mut seat.sitter.on_step),
-            on_text: &mut *seat.sitter.on_text,
+            on_piece: &mut *seat.sitter.on_piece,
         }
     }
 
@@ -299,7 +300,7 @@ impl<'a> Rider<'a> {
     fn with_hook(
         &mut self,
         engine: &mut Engine,
-        does: impl FnOnce(&mut Engine, &mut Answering, OnText<'_>) -> Result<(), EngineError>,
+        does: impl FnOnce(&mut Engine, &mut Answering, OnPiece<'_>) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let mut swap = |engine: &mut Engine| {
             if let Some(on_step) = &mut self.on_step {
@@ -307,7 +308,7 @@ impl<'a> Rider<'a> {
             }
         };
         swap(engine);
-        let done = does(engine, self.answering, self.on_text);
+        let done = does(engine, self.answering, self.on_piece);
         swap(engine);
         done
     }

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::answer::milliseconds;
+use super::answer::text_only;
 use super::conversation::Conversation;
 use super::engine::{Engine, GiveWay};
 use super::error::EngineError;
@@ -147,7 +148,7 @@ impl Engine {
         let hard = self.media_rows(&suffix, &[]);
         self.prefill(&mut conversation, &suffix, &hard, give_way)?;
         let mine = self.begin_answer(conversation, generation)?;
-        self.decode(mine, on_text, give_way)
+        self.decode(mine, &mut text_only(on_text), give_way)
     }
 
     fn prefill_soft_tokens(

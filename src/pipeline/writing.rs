@@ -1,8 +1,8 @@
 //! An answer on its way: what was written, what may follow, and the pass that its next tokens are chosen by.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use super::answer::{OnPiece, Piece};
 use super::calling::{Calling, Place};
 use super::error::EngineError;
 use super::guesses::{Open, Topic};
@@ -235,11 +235,7 @@ impl Writing {
     }
 
     /// Takes the next token.
-    pub(super) fn take(
-        &mut self,
-        id: u32,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
+    pub(super) fn take(&mut self, id: u32, on_piece: OnPiece<'_>) -> Result<(), EngineError> {
         let was_thinking = self.stream.is_thinking();
         let place = match &mut self.calling {
             Some(calling) if !was_thinking => calling.place(&self.tokenizer, id),
@@ -256,7 +252,11 @@ impl Writing {
         };
         self.text.push_str(piece);
         self.finish = stopped.map(FinishReason::from);
-        if !piece.is_empty() && on_text(piece).is_break() {
+        let mut goes_on = piece.is_empty() || on_piece(Piece::Text(piece)).is_continue();
+        if was_thinking && let Some(thoughts) = self.stream.new_thoughts() {
+            goes_on &= on_piece(Piece::Thoughts(&thoughts)).is_continue();
+        }
+        if !goes_on {
             self.finish = self.finish.or(Some(FinishReason::Cancelled));
         }
         let ended = stopped == Some(StopReason::Token);
@@ -302,7 +302,7 @@ impl Writing {
     /// The answer, once it has ended.
     pub(super) fn answer(
         mut self,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        on_piece: OnPiece<'_>,
         matformer: String,
         mut timing: Timing,
         memory: Vec<GroupMemory>,
@@ -311,7 +311,7 @@ impl Writing {
         if !rest.is_empty() {
             self.text.push_str(rest);
             // The answer has ended; there is nothing left to break off.
-            on_text(rest).is_break();
+            on_piece(Piece::Text(rest)).is_break();
         }
         let calls = self.calling.as_ref();
         let calls = calls.map_or_else(Vec::new, |calling| calling.calls(&self.tokenizer));
@@ -319,7 +319,7 @@ impl Writing {
             let rest = calling.text(&self.tokenizer);
             self.text.push_str(&rest);
             if !rest.is_empty() {
-                on_text(&rest).is_break();
+                on_piece(Piece::Text(&rest)).is_break();
             }
         }
         timing.tokens = self.stream.tokens();

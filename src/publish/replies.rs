@@ -93,8 +93,8 @@ struct Replies(mpsc::Receiver<JobUpdate>);
 struct Line {
     sender: mpsc::Sender<JobUpdate>,
     end: Option<OwnedPermit<JobUpdate>>,
-    /// Pieces that wait for room.
-    pieces: String,
+    /// Pieces that wait for room: of the text, and of thoughts.
+    pieces: [String; 2],
 }
 
 /// A way back for one request.
@@ -103,7 +103,7 @@ fn channel() -> (ReplyTo, Replies) {
     let line = Mutex::new(Line {
         end: sender.clone().try_reserve_owned().ok(),
         sender,
-        pieces: String::new(),
+        pieces: Default::default(),
     });
     let reply = ReplyTo::new(move |update| {
         let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,14 +114,17 @@ fn channel() -> (ReplyTo, Replies) {
 
 impl Line {
     fn tell(&mut self, mut update: JobUpdate) {
-        if !self.pieces.is_empty() {
-            let piece = update.partial.take().unwrap_or_default();
-            update.partial = Some(std::mem::take(&mut self.pieces) + &piece);
+        let told = [&mut update.partial, &mut update.thoughts];
+        for (waiting, told) in self.pieces.iter_mut().zip(told) {
+            if !waiting.is_empty() {
+                let piece = told.take().unwrap_or_default();
+                *told = Some(std::mem::take(waiting) + &piece);
+            }
         }
         if update.state.has_ended() {
             self.end.take().map(|end| end.send(update));
         } else if let Err(TrySendError::Full(update)) = self.sender.try_send(update) {
-            self.pieces = update.partial.unwrap_or_default();
+            self.pieces = [update.partial, update.thoughts].map(Option::unwrap_or_default);
         }
     }
 }
@@ -172,6 +175,7 @@ mod tests {
         for piece in &pieces {
             reply.tell(&JobUpdate {
                 partial: Some(piece.clone()),
+                thoughts: Some(piece.clone()),
                 ..JobUpdate::new(&header, JobState::Running)
             });
         }
@@ -182,11 +186,11 @@ mod tests {
             told.push(update);
         }
         assert_eq!(told.len(), MAX_WAITING + 1);
-        let text: String = told
-            .iter()
-            .filter_map(|told| told.partial.clone())
-            .collect();
-        assert_eq!(text, pieces.concat());
+        let text = |of: fn(&JobUpdate) -> Option<&String>| -> String {
+            told.iter().filter_map(of).cloned().collect()
+        };
+        assert_eq!(text(|told| told.partial.as_ref()), pieces.concat());
+        assert_eq!(text(|told| told.thoughts.as_ref()), pieces.concat());
         assert_eq!(told.last().map(|last| last.state), Some(JobState::Done));
         assert!(
             told.iter()

@@ -249,6 +249,8 @@ pub struct JobUpdate {
     pub progress: Option<f32>,
     /// What has come of the answer since the last update, where it was asked to stream.
     pub partial: Option<String>,
+    /// What the model has thought since the last update, where it was asked to stream over HTTP.
+    pub thoughts: Option<String>,
     /// With [`JobState::Done`].
     pub reply: Option<Reply>,
     /// With [`JobState::Failed`] and [`JobState::Cancelled`].
@@ -263,6 +265,7 @@ impl JobUpdate {
             state,
             progress: None,
             partial: None,
+            thoughts: None,
             reply: None,
             error: None,
         }

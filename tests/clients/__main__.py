@@ -52,6 +52,7 @@ off_delay_s = 1
 SCRIPT = home_assistant.SCRIPT + [
     {"user": "Both lamps, please", "say": "<|tool_call>call:set_light{level:7,name:<|\"|>Lámpara \"1\"<|\"|>}<tool_call|><|tool_call>call:set_light{name:<|\"|>\U0001f6cb<|\"|>}<tool_call|>", "then": "Both are on."},
     {"user": "No lamp, please", "say": "As you like."},
+    {"user": "Think about it", "say": "<|channel>thought\nIt is late, so no.\n<channel|>Not today."},
 ]
 
 

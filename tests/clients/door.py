@@ -39,6 +39,8 @@ SCHEMA = {
 # What is called where it is asked to (SCRIPT of __main__.py says the words).
 LAMPS = "Both lamps, please"
 NO_LAMP = "No lamp, please"
+# What is thought about before it is answered.
+THINK, THOUGHT, CONCLUSION = "Think about it", "It is late, so no.", "Not today."
 SET_LIGHT = {
     "type": "function",
     "function": {

@@ -3,7 +3,7 @@
 import json
 
 import ollama
-from door import ANSWER, BEARER, CALLED, CAPTION, KEY, LAMPS, LISTEN, LOOK, MODEL, QUESTION, SCHEMA, SET_LIGHT, TRANSCRIPT, URL, base64_of, clip, fits, holds, picture, raises, run, same
+from door import ANSWER, BEARER, CALLED, CAPTION, CONCLUSION, KEY, LAMPS, LISTEN, LOOK, MODEL, QUESTION, SCHEMA, SET_LIGHT, THINK, THOUGHT, TRANSCRIPT, URL, base64_of, clip, fits, holds, picture, raises, run, same
 
 client = ollama.Client(host=URL, headers=BEARER, timeout=120)
 GREEDY = {"temperature": 0, "num_predict": 60}
@@ -54,6 +54,17 @@ def a_stream_comes_in_pieces():
     same("done", [part.done for part in parts if part.done], [True])
     holds("it is in pieces", len(parts) > 3, parts)
     holds("counts at the end", parts[-1].eval_count > 5, parts[-1])
+
+
+def thoughts_come_while_they_are_thought():
+    answer = chat(THINK, think=True)
+    same("whole", (answer.message.thinking, answer.message.content), (THOUGHT, CONCLUSION))
+    parts = list(chat(THINK, think=True, stream=True))
+    thoughts = [part.message.thinking for part in parts if part.message.thinking]
+    same("streamed", ("".join(thoughts), "".join(part.message.content or "" for part in parts)), (THOUGHT, CONCLUSION))
+    holds("in pieces", len(thoughts) > 3, thoughts)
+    first = next(n for n, part in enumerate(parts) if part.message.content)
+    holds("before the answer", all(not part.message.thinking for part in parts[first:]), parts)
 
 
 def tools_are_called_and_told_what_came_of_it():
@@ -138,6 +149,7 @@ run([
     the_model_that_is_there_is_pulled,
     text_is_answered,
     a_stream_comes_in_pieces,
+    thoughts_come_while_they_are_thought,
     tools_are_called_and_told_what_came_of_it,
     generate_answers,
     num_predict_cuts_the_answer,

@@ -5,7 +5,7 @@ from typing import Literal
 
 import openai
 import pydantic
-from door import ANSWER, CALLED, CAPTION, KEY, LAMPS, LISTEN, LOOK, MODEL, NO_LAMP, QUESTION, SCHEMA, SET_LIGHT, TRANSCRIPT, URL, base64_of, clip, data_url, fits, holds, raises, run, same
+from door import ANSWER, CALLED, CAPTION, CONCLUSION, KEY, LAMPS, LISTEN, LOOK, MODEL, NO_LAMP, QUESTION, SCHEMA, SET_LIGHT, THINK, THOUGHT, TRANSCRIPT, URL, base64_of, clip, data_url, fits, holds, raises, run, same
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY or "none", max_retries=0, timeout=120)
 PICTURE_PART = {"type": "image_url", "image_url": {"url": data_url(), "detail": "low"}}
@@ -71,6 +71,14 @@ def a_stream_has_its_usage_where_asked():
     same("choices of the last", last.choices, [])
     holds("usage", last.usage.completion_tokens > 5, last)
     same("usage of the others", [chunk.usage for chunk in others if chunk.usage], [])
+
+
+def thoughts_come_while_they_are_thought():
+    thinks = {"chat_template_kwargs": {"enable_thinking": True}}
+    deltas = [chunk.choices[0].delta for chunk in chat(THINK, stream=True, extra_body=thinks)]
+    thoughts = [delta.reasoning_content for delta in deltas if getattr(delta, "reasoning_content", None)]
+    same("streamed", ("".join(thoughts), "".join(delta.content or "" for delta in deltas)), (THOUGHT, CONCLUSION))
+    holds("in pieces", len(thoughts) > 3, thoughts)
 
 
 def a_stream_that_is_left_is_cancelled():
@@ -255,6 +263,7 @@ run([
     a_stop_string_ends_the_answer,
     a_seed_gives_the_same_again,
     a_stream_comes_in_pieces,
+    thoughts_come_while_they_are_thought,
     a_stream_has_its_usage_where_asked,
     a_stream_that_is_left_is_cancelled,
     a_picture_is_described,

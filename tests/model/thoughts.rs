@@ -22,16 +22,21 @@ fn streamed(
         max_tokens,
     };
     let mut stream = TextStream::new(Arc::clone(&TOKENIZER), Arc::new(rules));
-    let mut text = String::new();
+    let (mut text, mut given) = (String::new(), String::new());
     for &id in ids {
         let (piece, stopped) = stream.push(id);
         text.push_str(piece);
+        given.extend(stream.new_thoughts());
         if stopped.is_some() {
             break;
         }
     }
     text.push_str(stream.finish());
-    (text, stream.thoughts(), stream.stopped())
+    let thoughts = stream.thoughts();
+    // As they came, but for half a character at the end.
+    let all = thoughts.clone().unwrap_or_default();
+    assert_eq!(all.strip_suffix('\u{fffd}').unwrap_or(&all), given);
+    (text, thoughts, stream.stopped())
 }
 
 fn of(answer: &str) -> (String, Option<String>, Option<StopReason>) {

@@ -12,7 +12,7 @@ use gemmad::model::sampler::Sampling;
 use gemmad::pack::Recipe;
 use gemmad::pipeline::{
     Answer, Engine, EngineError, EngineOptions, FinishReason, Generation, Guessing, Message, Part,
-    Request, SeatId, Sitter,
+    Piece, Request, SeatId, Sitter,
 };
 
 const WARM: Sampling = Sampling {
@@ -148,10 +148,14 @@ fn noting(
 }
 
 fn sitter(pieces: &Arc<Mutex<String>>, breaks_at: usize, urgency: u8) -> Sitter {
+    let mut on_text = noting(pieces, breaks_at);
     Sitter {
         urgency,
         on_step: Box::new(|| ControlFlow::Continue(())),
-        on_text: Box::new(noting(pieces, breaks_at)),
+        on_piece: Box::new(move |piece| match piece {
+            Piece::Text(text) => on_text(text),
+            Piece::Thoughts(_) => ControlFlow::Continue(()),
+        }),
     }
 }
 

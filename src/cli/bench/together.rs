@@ -117,7 +117,7 @@ fn answer(engine: &mut Engine, requests: &[Request]) -> Result<Run, EngineError>
         let sitter = Sitter {
             urgency: 1,
             on_step: Box::new(|| ControlFlow::Continue(())),
-            on_text: Box::new(|_| ControlFlow::Continue(())),
+            on_piece: Box::new(|_| ControlFlow::Continue(())),
         };
         engine.seat(request, sitter, &mut |_| {})?;
     }

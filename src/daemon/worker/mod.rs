@@ -16,7 +16,7 @@ use crate::pipeline::{
     Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, GroupState, Request,
 };
 use crate::report::{
-    ErrorBody, ErrorCode, Header, JobState, JobUpdate, Reply, Report, ReportTiming,
+    ErrorBody, ErrorCode, Header, JobState, JobUpdate, Origin, Reply, Report, ReportTiming,
 };
 
 mod caption;
@@ -413,6 +413,17 @@ fn tell_piece(events: &mpsc::Sender<Event>, asker: Option<&Header>, text: &str) 
     if let Some(asker) = asker {
         let update = Box::new(JobUpdate {
             partial: Some(text.to_owned()),
+            ..JobUpdate::new(asker, JobState::Running)
+        });
+        events.blocking_send(Event::Told(Told::Asker(update))).ok();
+    }
+}
+
+/// Thoughts go to whoever reads them apart from the text.
+fn tell_thoughts(events: &mpsc::Sender<Event>, asker: Option<&Header>, thoughts: &str) {
+    if let Some(asker) = asker.filter(|asker| asker.origin == Origin::Http) {
+        let update = Box::new(JobUpdate {
+            thoughts: Some(thoughts.to_owned()),
             ..JobUpdate::new(asker, JobState::Running)
         });
         events.blocking_send(Event::Told(Told::Asker(update))).ok();

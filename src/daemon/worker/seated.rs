@@ -3,9 +3,9 @@
 
 use std::ops::ControlFlow;
 
-use super::{Desk, Task, engine_error, tell_piece, watch, whole};
+use super::{Desk, Task, engine_error, tell_piece, tell_thoughts, watch, whole};
 use crate::daemon::job::{Job, Rank, Work};
-use crate::pipeline::{Answer, Engine, EngineError, Request, SeatId, Sitter};
+use crate::pipeline::{Answer, Engine, EngineError, Piece, Request, SeatId, Sitter};
 use crate::report::{ErrorBody, Reply};
 
 /// A job whose answer has a seat.
@@ -130,8 +130,13 @@ impl Task<'_> {
         Sitter {
             urgency: self.job.rank() as u8,
             on_step: Box::new(watch(&self.job.ticket, &self.desk.heartbeat)),
-            on_text: Box::new(move |text| {
-                tell_piece(&events, asker.as_ref(), text);
+            on_piece: Box::new(move |piece| {
+                match piece {
+                    Piece::Text(text) => tell_piece(&events, asker.as_ref(), text),
+                    Piece::Thoughts(thoughts) => {
+                        tell_thoughts(&events, asker.as_ref(), thoughts);
+                    }
+                }
                 ControlFlow::Continue(())
             }),
         }

@@ -1,5 +1,6 @@
 //! An answer on its way: its job, and what comes of it.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +29,8 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub(super) enum Told {
     /// The next piece of its text.
     Piece(String),
+    /// What the model has thought meanwhile, before it answers.
+    Thoughts(String),
     /// Its end.
     End(Box<Reply>),
     /// There is none, or no more.
@@ -37,10 +40,12 @@ pub(super) enum Told {
 /// An answer that is waited for. Dropped before its end, its job is cancelled.
 pub(super) struct Awaited {
     asked: Asked,
-    /// What came while the head was waited for.
-    ahead: Option<Told>,
+    /// What came and is not told yet.
+    ahead: VecDeque<Told>,
     /// Its text so far.
     told: String,
+    /// Bytes of its thoughts so far.
+    thoughts: usize,
 }
 
 fn stopping() -> Fault {
@@ -54,8 +59,9 @@ pub(super) fn ask(shared: &Shared, payload: Payload) -> Result<Awaited, Fault> {
         asked.ok_or_else(|| Fault::busy("the daemon has too much to do: ask again later"))?;
     Ok(Awaited {
         asked,
-        ahead: None,
+        ahead: VecDeque::new(),
         told: String::new(),
+        thoughts: 0,
     })
 }
 
@@ -80,14 +86,14 @@ impl Awaited {
             let begun = update
                 .as_ref()
                 .is_some_and(|update| update.state == JobState::Running);
-            match self.of(update) {
-                Some(Told::Failed(fault)) => return Err(fault),
-                Some(told) => {
-                    self.ahead = Some(told);
-                    break;
-                }
-                None if begun => break,
-                None => {}
+            self.take_in(update);
+            if let Some(Told::Failed(_)) = self.ahead.front()
+                && let Some(Told::Failed(fault)) = self.ahead.pop_front()
+            {
+                return Err(fault);
+            }
+            if begun || !self.ahead.is_empty() {
+                break;
             }
         }
         Ok(self)
@@ -95,41 +101,45 @@ impl Awaited {
 
     /// What comes next; nothing for a while is `None`.
     pub(super) async fn next(&mut self) -> Option<Told> {
-        if let Some(told) = self.ahead.take() {
-            return Some(told);
-        }
         let until = Instant::now() + KEEP_ALIVE;
-        loop {
+        while self.ahead.is_empty() {
             let update = timeout_at(until, self.asked.next()).await.ok()?;
-            if let Some(told) = self.of(update) {
-                return Some(told);
-            }
+            self.take_in(update);
+        }
+        self.ahead.pop_front()
+    }
+
+    fn take_in(&mut self, update: Option<JobUpdate>) {
+        let Some(mut update) = update else {
+            return self.ahead.push_back(Told::Failed(stopping()));
+        };
+        // Pieces for which there was no room come with others, or with the end.
+        let some = |piece: Option<String>| piece.filter(|piece| !piece.is_empty());
+        if let Some(thoughts) = some(update.thoughts.take()) {
+            self.thoughts += thoughts.len();
+            self.ahead.push_back(Told::Thoughts(thoughts));
+        }
+        if let Some(piece) = some(update.partial.take()) {
+            self.told.push_str(&piece);
+            self.ahead.push_back(Told::Piece(piece));
+        }
+        if update.state.has_ended() {
+            let end = self.end(update);
+            self.ahead.push_back(end);
         }
     }
 
-    fn of(&mut self, update: Option<JobUpdate>) -> Option<Told> {
-        let Some(update) = update else {
-            return Some(Told::Failed(stopping()));
-        };
-        if !update.state.has_ended() {
-            let piece = update.partial.filter(|piece| !piece.is_empty())?;
-            self.told.push_str(&piece);
-            return Some(Told::Piece(piece));
-        }
-        // A piece for which there was no room comes with the end.
-        if let Some(piece) = update.partial.clone().filter(|piece| !piece.is_empty()) {
-            self.told.push_str(&piece);
-            let rest = JobUpdate {
-                partial: None,
-                ..update
-            };
-            self.ahead = self.of(Some(rest));
-            return Some(Told::Piece(piece));
-        }
-        Some(match ended(Some(update)) {
-            Ok(reply) => Told::End(Box::new(reply)),
+    /// The end; of thoughts it has what has not been told.
+    fn end(&self, update: JobUpdate) -> Told {
+        match ended(Some(update)) {
+            Ok(mut reply) => {
+                let thoughts = reply.thoughts.take();
+                let left = thoughts.and_then(|all| all.get(self.thoughts..).map(str::to_owned));
+                reply.thoughts = left.filter(|left| !left.is_empty());
+                Told::End(Box::new(reply))
+            }
             Err(fault) => Told::Failed(fault),
-        })
+        }
     }
 }
 
@@ -166,6 +176,10 @@ pub(super) trait Script: Send + 'static {
     fn begin(&mut self) -> String;
     /// A piece of the text.
     fn piece(&mut self, text: &str) -> String;
+    /// A piece of what the model thinks before it answers; nothing where the protocol has no place for it.
+    fn thoughts(&mut self, _thoughts: &str) -> String {
+        self.idle()
+    }
     /// A sign of life.
     fn idle(&mut self) -> String;
     /// The end; `text` is all that there was.
@@ -190,6 +204,7 @@ pub(super) fn streamed<S: Script>(awaited: Awaited, script: S) -> Response {
             Stage::Middle => match awaited.next().await {
                 None => (script.idle(), Stage::Middle),
                 Some(Told::Piece(piece)) => (script.piece(&piece), Stage::Middle),
+                Some(Told::Thoughts(thoughts)) => (script.thoughts(&thoughts), Stage::Middle),
                 Some(Told::End(reply)) => (script.end(&reply, &awaited.told), Stage::Over),
                 Some(Told::Failed(fault)) => (script.failed(&fault), Stage::Over),
             },

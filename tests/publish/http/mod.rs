@@ -124,6 +124,33 @@ pub(super) fn hello(request: &Request) -> Vec<JobUpdate> {
     }
 }
 
+/// What is thought before it, in pieces of which the last comes with the end.
+pub(super) const THOUGHTS: [&str; 3] = ["Hm, ", "so", " be it."];
+
+/// Thinks, then says "Hello there.".
+pub(super) fn thinks(request: &Request) -> Vec<JobUpdate> {
+    let update = |text: &str, thoughts: &str| JobUpdate {
+        partial: Some(text.to_owned()),
+        thoughts: Some(thoughts.to_owned()),
+        ..JobUpdate::new(&request.header, JobState::Running)
+    };
+    let reply = Reply {
+        thoughts: Some(THOUGHTS.concat()),
+        ..reply("Hello there.")
+    };
+    let end = JobUpdate::end(&request.header, Ok(reply));
+    match &request.payload {
+        Payload::Chat(chat) if chat.stream => vec![
+            update("", THOUGHTS[0]),
+            // As they come to a client that is slow.
+            update("Hello", THOUGHTS[1]),
+            update(" there.", ""),
+            end,
+        ],
+        _ => vec![end],
+    }
+}
+
 /// Refuses whatever is asked.
 pub(super) fn refusing(error: ErrorBody) -> impl Fn(&Request) -> Vec<JobUpdate> {
     move |request| vec![JobUpdate::end(&request.header, Err(error.clone()))]

@@ -6,7 +6,7 @@ use gemmad::report::chat::{Said, Shape, Speaker};
 use gemmad::report::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use super::{Bench, refusing};
+use super::{Bench, THOUGHTS, refusing, thinks};
 
 #[test]
 fn clients_find_the_model_that_is_there_and_no_other() {
@@ -226,4 +226,31 @@ fn errors_are_words_under_their_key() {
     );
     assert_eq!(bench.get("/api/nothing").status, 404);
     assert!(bench.get("/api/nothing").json()["error"].is_string());
+}
+
+#[test]
+fn thoughts_come_while_they_are_thought() {
+    let bench = Bench::with(|_| (), thinks);
+    for (path, place, asked) in [
+        (
+            "/api/chat",
+            "/message/thinking",
+            json!({ "messages": [{ "role": "user", "content": "Hi" }] }),
+        ),
+        ("/api/generate", "/thinking", json!({ "prompt": "Hi" })),
+    ] {
+        let mut asked = asked;
+        (asked["model"], asked["think"]) = ("demo".into(), true.into());
+        let lines = bench.post(path, &asked);
+        let lines: Vec<Value> = (lines.text().lines())
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let thoughts: Vec<&str> = (lines.iter())
+            .filter_map(|line| line.pointer(place)?.as_str())
+            .collect();
+        assert_eq!(thoughts, THOUGHTS);
+        asked["stream"] = false.into();
+        let whole = bench.post(path, &asked).json();
+        assert_eq!(whole.pointer(place), Some(&THOUGHTS.concat().into()));
+    }
 }

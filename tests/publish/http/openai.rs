@@ -6,7 +6,7 @@ use gemmad::report::chat::{Said, Shape, Speaker};
 use gemmad::report::{ErrorBody, ErrorCode, Payload};
 use serde_json::{Value, json};
 
-use super::{Bench, hello, refusing};
+use super::{Bench, THOUGHTS, hello, refusing, thinks};
 
 fn question() -> Value {
     json!({ "model": "demo", "messages": [{ "role": "user", "content": "Hi" }] })
@@ -92,6 +92,36 @@ fn a_stream_has_a_role_pieces_one_end_and_usage_where_it_is_asked_for() {
         assert!(ends[..ends.len() - 1].iter().all(|end| end.is_null()));
         assert_eq!(ends[ends.len() - 1], "stop");
     }
+}
+
+#[test]
+fn thoughts_come_while_they_are_thought() {
+    let bench = Bench::with(|_| (), thinks);
+    let mut asked = question();
+    asked["stream"] = true.into();
+    let mut events = bench.post("/v1/chat/completions", &asked).events();
+    assert_eq!(events.pop().unwrap(), "[DONE]");
+    let deltas: Vec<Value> = events
+        .iter()
+        .map(|data| serde_json::from_str::<Value>(data).unwrap()["choices"][0]["delta"].clone())
+        .collect();
+    let said = |key: &str| -> Vec<&str> {
+        deltas
+            .iter()
+            .filter_map(|delta| delta[key].as_str())
+            .collect()
+    };
+    assert_eq!(said("reasoning_content"), THOUGHTS);
+    assert_eq!(said("content").concat(), "Hello there.");
+    let first = |key: &str| {
+        deltas
+            .iter()
+            .position(|delta| delta[key].as_str().is_some_and(|said| !said.is_empty()))
+    };
+    assert!(first("reasoning_content") < first("content"), "{deltas:?}");
+    let whole = bench.post("/v1/chat/completions", &question()).json();
+    let message = &whole["choices"][0]["message"];
+    assert_eq!(message["reasoning_content"], THOUGHTS.concat());
 }
 
 #[test]

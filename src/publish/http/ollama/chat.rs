@@ -296,6 +296,15 @@ impl Form {
         line["done"] = false.into();
         line
     }
+
+    /// What the model thinks, in a line.
+    fn put_thoughts(self, line: &mut Value, thoughts: &str) {
+        let place = match self {
+            Form::Chat => &mut line["message"]["thinking"],
+            Form::Generate => &mut line["thinking"],
+        };
+        *place = thoughts.into();
+    }
 }
 
 /// An answer as lines of JSON.
@@ -311,11 +320,7 @@ impl Lines {
         let ns = |ms: f64| (ms * 1e6) as u64;
         let mut line = self.form.line(&self.model, text);
         if let Some(thoughts) = &reply.thoughts {
-            let place = match self.form {
-                Form::Chat => &mut line["message"]["thinking"],
-                Form::Generate => &mut line["thinking"],
-            };
-            *place = thoughts.as_str().into();
+            self.form.put_thoughts(&mut line, thoughts);
         }
         line["done"] = true.into();
         line["done_reason"] = if is_cut(reply) { "length" } else { "stop" }.into();
@@ -338,6 +343,12 @@ impl Script for Lines {
 
     fn piece(&mut self, text: &str) -> String {
         format!("{}\n", self.form.line(&self.model, text))
+    }
+
+    fn thoughts(&mut self, thoughts: &str) -> String {
+        let mut line = self.form.line(&self.model, "");
+        self.form.put_thoughts(&mut line, thoughts);
+        format!("{line}\n")
     }
 
     fn idle(&mut self) -> String {

@@ -377,6 +377,10 @@ impl Script for Completion {
         event(&self.delta(json!({ "content": text }), None))
     }
 
+    fn thoughts(&mut self, thoughts: &str) -> String {
+        event(&self.delta(json!({ "reasoning_content": thoughts }), None))
+    }
+
     fn idle(&mut self) -> String {
         ": keep-alive\n\n".to_owned()
     }
