@@ -113,6 +113,7 @@ impl Loaded {
                 name: NAME.to_owned(),
                 sees: true,
                 hears: true,
+                calls: true,
                 ..ModelCard::default()
             }),
             quantisation: "of other boards".to_owned(),

@@ -1,8 +1,41 @@
 //! An utterance on its way through the model.
 
+use serde_json::{Map, Value, json};
+
 use crate::features::speech_check::SpeechCheck;
+use crate::pipeline::commands::Understanding;
 use crate::pipeline::{Answer, EngineError, Lessons, Speech};
 use crate::report::{CommandCall, EventType, ReportTiming};
+
+/// What a reply's details call the probability of the commands.
+const CONFIDENCE: &str = "confidence";
+
+/// What a sentence was taken for, as a reply's details tell it.
+pub(super) fn details(read: Understanding) -> Map<String, Value> {
+    let (key, value, confidence) = match read {
+        Understanding::Commands { calls, confidence } => ("commands", json!(calls), confidence),
+        Understanding::NotUnderstood { confidence, reason } => {
+            ("reason", json!(reason), confidence)
+        }
+    };
+    let mut details = told(Some(confidence));
+    details.insert(key.to_owned(), value);
+    details
+}
+
+/// How probable the commands were, as a reply's details tell it where it is asked.
+pub(super) fn told(confidence: Option<f32>) -> Map<String, Value> {
+    let told = confidence.map(|confidence| (CONFIDENCE.to_owned(), confidence.into()));
+    told.into_iter().collect()
+}
+
+/// The same, read.
+pub(super) fn confidence(details: &Map<String, Value>) -> Option<f32> {
+    details
+        .get(CONFIDENCE)?
+        .as_f64()
+        .map(|confidence| confidence as f32)
+}
 
 /// What has been made of an utterance so far.
 pub(super) struct Hearing {
@@ -45,16 +78,61 @@ pub(super) struct Understood {
 
 impl Understood {
     /// Nothing but that an answer came.
-    pub(super) fn of(event_type: EventType, answer: Answer, timing: ReportTiming) -> Understood {
+    pub(super) fn of(event_type: EventType, slice: String, timing: ReportTiming) -> Understood {
         Understood {
             event_type,
             text: None,
             commands: Vec::new(),
             confidence: None,
             reason: None,
-            matformer: answer.matformer,
+            matformer: slice,
             timing,
         }
+    }
+
+    /// The commands that it was taken for, by the slice of that name; `text` is what was heard, where it was written down first.
+    pub(super) fn taken_for(
+        read: Understanding,
+        text: Option<String>,
+        slice: String,
+        timing: ReportTiming,
+    ) -> Understood {
+        let mut understood = Understood::of(EventType::NotUnderstood, slice, timing);
+        understood.text = text;
+        match read {
+            Understanding::Commands { calls, confidence } => {
+                understood.event_type = EventType::Command;
+                understood.commands = calls;
+                understood.confidence = Some(confidence);
+            }
+            Understanding::NotUnderstood { confidence, reason } => {
+                understood.confidence = Some(confidence);
+                understood.reason = Some(reason);
+            }
+        }
+        understood
+    }
+
+    /// It was not worked on, or not meant for the board.
+    pub(super) fn rejected(reason: String, slice: String, timing: ReportTiming) -> Understood {
+        Understood {
+            reason: Some(reason),
+            ..Understood::of(EventType::Rejected, slice, timing)
+        }
+    }
+}
+
+/// What the second of two answers took, with the first.
+pub(super) fn both(first: &ReportTiming, second: ReportTiming) -> ReportTiming {
+    ReportTiming {
+        load_ms: first.load_ms + second.load_ms,
+        encode_ms: first.encode_ms + second.encode_ms,
+        prefill_ms: first.prefill_ms + second.prefill_ms,
+        decode_ms: first.decode_ms + second.decode_ms,
+        prompt_tokens: first.prompt_tokens + second.prompt_tokens,
+        tokens: first.tokens + second.tokens,
+        passes: first.passes + second.passes,
+        ..second
     }
 }
 

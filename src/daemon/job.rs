@@ -8,7 +8,8 @@ use super::settings::Settings;
 use crate::media::{CaptionTrigger, MotionExtent, VideoFrame};
 use crate::report::chat::Chat;
 use crate::report::{
-    Ask, Attachment, ErrorBody, ErrorCode, FrigateEvent, Header, Origin, Transcribe, Wish,
+    Ask, Attachment, ErrorBody, ErrorCode, FrigateEvent, Header, Manner, Origin, Transcribe, Wish,
+    Wording,
 };
 use crate::utterance::{self, Progress};
 
@@ -29,6 +30,9 @@ pub(super) fn is_not_meant(reason: &str) -> bool {
 
 /// Why work is not done when the daemon ends.
 pub(super) const STOPPING: &str = "the daemon is stopping";
+
+/// Why there is no text.
+pub(super) const NO_SPEECH: &str = "no speech was heard";
 
 /// Why no sentence is a command.
 pub(super) const NO_COMMAND: &str = "there is no command: add [[command]] to gemmad.toml, or set homeassistant.names and publish the names";
@@ -98,6 +102,8 @@ pub(super) enum Work {
         /// Where it was said, as Home Assistant calls it; the nearest first.
         speaker: Vec<String>,
     },
+    /// A sentence that may be one of another board's commands.
+    Worded(Box<Wording>),
 }
 
 /// An utterance, and what has been made of it so far.
@@ -121,8 +127,8 @@ pub(super) enum Speaker {
     Microphone(String),
     /// A client's.
     Client {
-        /// In the prompt's words.
-        language: String,
+        /// What is made of it.
+        manner: Manner,
         /// Its text is told while it comes.
         stream: bool,
     },
@@ -220,13 +226,15 @@ impl Job {
     }
 
     /// Whether an utterance that has paused is to be answered, and has not been. A client's is not: it may be told its text while that
-    /// comes, and what was told cannot be taken back.
+    /// comes, and what was told cannot be taken back. What another board asks for whole is.
     fn may_answer_early(&self, utterance: &Utterance, rest: usize) -> bool {
         let early = utterance.hearing.as_ref();
         let early = early.and_then(|hearing| hearing.early.as_ref());
-        matches!(utterance.speaker, Speaker::Microphone(_))
-            && self.settings.answers_early
-            && early.is_none_or(|early| early.rest != rest)
+        let is_told_whole = match &utterance.speaker {
+            Speaker::Microphone(_) => true,
+            Speaker::Client { manner, stream } => matches!(manner, Manner::Worded(_)) && !stream,
+        };
+        is_told_whole && self.settings.answers_early && early.is_none_or(|early| early.rest != rest)
     }
 
     /// How urgent it is while it is worked on.
@@ -262,6 +270,8 @@ impl Job {
             // A conversation goes on where its keys and values are.
             Work::Ask(ask) => !has_model || ask.conversation.is_none(),
             Work::Chat(_) | Work::Recognize { .. } => !has_model,
+            // It came from there.
+            Work::Worded(_) => false,
             Work::Caption(_) | Work::Describe { .. } | Work::Transcribe(_) => true,
         }
     }

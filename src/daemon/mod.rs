@@ -31,6 +31,7 @@ mod state;
 mod switching;
 mod systemd;
 mod vitals;
+mod wording;
 mod worker;
 
 use std::ops::ControlFlow;

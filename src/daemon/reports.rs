@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::clock;
 use super::event::{Loaded, Told};
+use super::hearing::Understood;
 use super::job::{CaptionWork, Job, Speaker, Utterance, Work};
 use super::scene;
 use super::settings::Settings;
@@ -73,6 +74,50 @@ pub(super) fn rejected_speech(
         model: model.to_owned(),
         matformer: settings.matformer.clone().unwrap_or_default(),
         timing: ReportTiming::default(),
+    }))
+}
+
+/// What was heard at a microphone, `seconds` of it, and what came of it; `model` is that which was asked.
+pub(super) fn heard(
+    job: &Job,
+    microphone: &str,
+    utterance: &Utterance,
+    (seconds, truncated): (f64, bool),
+    understood: Understood,
+    model: &str,
+) -> Report {
+    let event_type = understood.event_type;
+    log::info!(
+        source = microphone, job_id = job.id.as_str(), EVENT = event_type.name();
+        "heard {seconds:.1} s of speech: {}", event_type.name()
+    );
+    if job.settings.config.log.content {
+        log::debug!(source = microphone; "heard: {:?} {:?}", understood.text, understood.commands);
+    }
+    let options = job.settings.microphone(microphone);
+    Report::Voice(Box::new(VoiceEvent {
+        schema: SCHEMA,
+        id: job.id.clone(),
+        event_type,
+        ts: clock::now(),
+        clock_synced: clock::is_synced(),
+        source: microphone.to_owned(),
+        language: options.map_or_else(String::new, |options| options.language.clone()),
+        wake_word: utterance.wake_word.clone(),
+        conversation: utterance.conversation.clone(),
+        text: understood.text,
+        command: understood.commands.first().cloned(),
+        commands: match understood.commands {
+            several if several.len() > 1 => several,
+            _ => Vec::new(),
+        },
+        confidence: understood.confidence,
+        audio_s: seconds,
+        truncated,
+        reason: understood.reason,
+        model: model.to_owned(),
+        matformer: understood.matformer,
+        timing: understood.timing,
     }))
 }
 

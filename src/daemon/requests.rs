@@ -161,7 +161,15 @@ impl Daemon {
                 self.check_soft_tokens(ask.soft_tokens)?;
                 self.admit(header, Work::Ask(ask));
             }
-            Payload::Chat(chat) => self.admit_guest(header, Work::Chat(chat)),
+            Payload::Chat(mut chat) => {
+                // What comes from another board is as that one has it.
+                if header.origin == Origin::Http
+                    && let Some(tools) = &mut chat.tools
+                {
+                    tools.closed_names = self.settings.config.http.closed_names;
+                }
+                self.admit_guest(header, Work::Chat(chat));
+            }
             Payload::Transcribe(transcribe) if header.origin == Origin::Http => {
                 self.admit_guest(header, Work::Transcribe(transcribe));
             }
@@ -178,6 +186,8 @@ impl Daemon {
                 }
                 self.admit(header, Work::Recognize { text, speaker });
             }
+            // Its length was looked at where it was said.
+            Payload::Worded(wording) => self.admit(header, Work::Worded(wording)),
             Payload::Cancel(cancel) => return self.cancel(header, &cancel).map(Some),
             Payload::Reload => self.reload(Some(header.clone())).await,
             Payload::Forget => {
@@ -322,7 +332,8 @@ impl Daemon {
     /// Takes in what a program asks for over HTTP: it waits longer than people do, and says itself how long.
     fn admit_guest(&mut self, asker: &Header, work: Work) {
         let most = Duration::from_secs(self.settings.config.http.deadline_s.into());
-        self.admit_until(asker, work, Instant::now() + most);
+        let patience = asker.timeout.map_or(most, |asked| asked.min(most));
+        self.admit_until(asker, work, Instant::now() + patience);
     }
 
     fn admit_until(&mut self, asker: &Header, work: Work, deadline: Instant) {
@@ -338,7 +349,7 @@ impl Daemon {
             wake_word: None,
             conversation: None,
             speaker: Speaker::Client {
-                language: dictation.language,
+                manner: dictation.manner,
                 stream: dictation.stream,
             },
             sound: dictation.sound,

@@ -1,15 +1,18 @@
 //! A job on its way between two boards: the same JSON as a request over MQTT, and what it became.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::letter::digest;
 use super::names::{Kind, Needs};
-use crate::media::SAMPLE_RATE_HZ;
+use crate::report::chat::{Chat, Said};
 use crate::report::{
-    Ask, AskFields, Attachment, Describe, DescribeFields, ErrorBody, Name, Payload, Reply,
-    Transcribe, TranscribeFields,
+    Ask, AskFields, Attachment, Describe, DescribeFields, Dictation, ErrorBody, Manner, Name,
+    Payload, Reply, Transcribe, TranscribeFields, Wording,
 };
+use crate::utterance;
 
 /// What is to be done.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -17,6 +20,8 @@ use crate::report::{
 pub enum Work {
     /// A question.
     Ask(AskFields),
+    /// A conversation.
+    Chat(Box<Chat>),
     /// An attached picture.
     Describe(DescribeFields),
     /// Attached sound.
@@ -29,59 +34,80 @@ pub enum Work {
         /// The language that it is translated into.
         into: Option<String>,
     },
+    /// A sentence that may be a command.
+    Sentence(Wording),
+    /// What somebody said.
+    Speech {
+        /// What is asked about it.
+        wording: Wording,
+        /// The answer is told while it comes.
+        stream: bool,
+        /// 16 kHz mono, 16 bits a sample, the low byte first.
+        sound: Attachment,
+    },
 }
 
-/// Bits of a sample as it is sent.
-const SAMPLE_BITS: u16 = 16;
+/// A sample of 1.0 as a whole number.
+const FULL_SCALE: f32 = 32_768.0;
+
+/// Samples as they are sent: whole numbers, which is what microphones give. What is beyond the range is cut off.
+pub fn pcm(samples: &[f32]) -> Vec<u8> {
+    let whole = |sample: &f32| (sample * FULL_SCALE).round() as i16;
+    samples
+        .iter()
+        .flat_map(|s| whole(s).to_le_bytes())
+        .collect()
+}
+
+/// The samples again.
+fn samples(pcm: &[u8]) -> Vec<f32> {
+    let (whole, _) = pcm.as_chunks::<2>();
+    let sample = |bytes: &[u8; 2]| f32::from(i16::from_le_bytes(*bytes)) / FULL_SCALE;
+    whole.iter().map(sample).collect()
+}
 
 impl Work {
-    /// Speech of 16 kHz, mono, to be written down; as a WAV file of whole numbers, which is what microphones give.
-    pub fn speech(samples: &[f32], language: String, max_tokens: usize) -> Work {
-        let bytes = SAMPLE_BITS / 8;
-        let length = samples.len() as u32 * u32::from(bytes);
-        let mut wav = Vec::with_capacity(44 + length as usize);
-        wav.extend_from_slice(b"RIFF");
-        wav.extend_from_slice(&(36 + length).to_le_bytes());
-        wav.extend_from_slice(b"WAVEfmt ");
-        wav.extend_from_slice(&16u32.to_le_bytes());
-        let (pcm, channels): (u16, u16) = (1, 1);
-        wav.extend_from_slice(&pcm.to_le_bytes());
-        wav.extend_from_slice(&channels.to_le_bytes());
-        wav.extend_from_slice(&SAMPLE_RATE_HZ.to_le_bytes());
-        wav.extend_from_slice(&(SAMPLE_RATE_HZ * u32::from(bytes)).to_le_bytes());
-        wav.extend_from_slice(&bytes.to_le_bytes());
-        wav.extend_from_slice(&SAMPLE_BITS.to_le_bytes());
-        wav.extend_from_slice(b"data");
-        wav.extend_from_slice(&length.to_le_bytes());
-        for sample in samples {
-            // A float beyond the range is cut off.
-            let whole = (sample * 32_768.0).round() as i16;
-            wav.extend_from_slice(&whole.to_le_bytes());
-        }
-        Work::Transcribe {
-            fields: TranscribeFields {
-                audio: Some(Attachment(wav.into())),
-                language: Some(language),
-                max_tokens: Some(max_tokens),
-                ..TranscribeFields::default()
-            },
-            in_pieces: false,
-            into: None,
-        }
-    }
-
     pub(super) fn needs(&self) -> Needs {
         match self {
             Work::Ask(ask) => Needs::of(ask.image.is_some(), ask.audio.is_some()),
+            Work::Chat(chat) => {
+                let said = |is: fn(&Said) -> bool| {
+                    let mut messages = chat.messages.iter();
+                    messages.any(|message| message.said.iter().any(is))
+                };
+                Needs::of(
+                    said(|part| matches!(part, Said::Picture(_))),
+                    said(|part| matches!(part, Said::Sound(_))),
+                )
+            }
+            Work::Sentence(_) => Needs::Text,
             Work::Describe(_) => Needs::Sees,
-            Work::Transcribe { .. } => Needs::Hears,
+            Work::Transcribe { .. } | Work::Speech { .. } => Needs::Hears,
         }
     }
 
-    /// As the worker's daemon is asked, checked as what comes by any door.
-    pub(super) fn payload(self) -> Result<Payload, ErrorBody> {
+    /// Whether its answer is told while it comes.
+    pub(super) fn streams(&self) -> bool {
+        match self {
+            Work::Ask(ask) => ask.stream,
+            Work::Chat(chat) => chat.stream,
+            Work::Speech { stream, .. } => *stream,
+            Work::Transcribe { in_pieces, .. } => *in_pieces,
+            Work::Describe(_) | Work::Sentence(_) => false,
+        }
+    }
+
+    /// As the worker's daemon is asked for the board of that name, checked as what comes by any door.
+    pub(super) fn payload(self, node: &str) -> Result<Payload, ErrorBody> {
         Ok(match self {
-            Work::Ask(fields) => Payload::Ask(Ask::try_from(fields)?),
+            Work::Ask(fields) => Payload::Ask(Ask::try_from(AskFields {
+                // Boards may give the same name to conversations of theirs.
+                conversation: fields
+                    .conversation
+                    .map(|name| digest(format!("{node}/{name}").as_bytes())),
+                ..fields
+            })?),
+            Work::Chat(chat) => Payload::Chat(chat),
             Work::Describe(fields) => Payload::Describe(Describe::try_from(fields)?),
             Work::Transcribe {
                 fields,
@@ -93,6 +119,21 @@ impl Work {
                     in_pieces,
                     into,
                     ..Transcribe::try_from(fields)?
+                })
+            }
+            Work::Sentence(wording) => Payload::Worded(Box::new(wording)),
+            Work::Speech {
+                wording,
+                stream,
+                sound,
+            } => {
+                let (speaker, receiver) = utterance::channel();
+                speaker.push(&samples(&sound.0));
+                speaker.end(false);
+                Payload::Dictate(Dictation {
+                    sound: Arc::new(receiver),
+                    manner: Manner::Worded(Box::new(wording)),
+                    stream,
                 })
             }
         })
@@ -128,22 +169,40 @@ pub struct Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::chat::{Message, Shape, Speaker};
 
     #[test]
-    fn speech_goes_as_a_wav_file() {
-        let Work::Transcribe { fields, .. } =
-            Work::speech(&[0.0, 0.5, -1.0, 2.0], "German".to_owned(), 9)
-        else {
-            panic!("speech is written down");
+    fn speech_goes_as_whole_numbers_and_comes_back_as_it_was() {
+        let sent = pcm(&[0.0, 0.5, -1.0, 2.0]);
+        // As `sox -r 16000 -b 16 -c 1 -t raw -L` writes them.
+        assert_eq!(sent, b"\0\0\0\x40\0\x80\xff\x7f");
+        assert_eq!(samples(&sent), [0.0, 0.5, -1.0, 32_767.0 / 32_768.0]);
+        let all: Vec<u8> = (i16::MIN..=i16::MAX).flat_map(i16::to_le_bytes).collect();
+        assert_eq!(pcm(&samples(&all)), all);
+    }
+
+    #[test]
+    fn a_conversation_needs_what_is_in_it_and_comes_as_it_went() {
+        let mut chat = Chat {
+            messages: vec![Message {
+                speaker: Speaker::User,
+                said: vec![
+                    Said::Text("What is this?".to_owned()),
+                    Said::Picture(Attachment(vec![1, 2, 3].into())),
+                ],
+            }],
+            shape: Some(Shape::Object),
+            ..Chat::default()
         };
-        let wav = fields.audio.unwrap().0;
-        // As `sox -n -r 16000 -b 16 -c 1` begins a file of four samples.
-        assert_eq!(&wav[..12], b"RIFF\x2c\0\0\0WAVE");
-        assert_eq!(
-            &wav[20..36],
-            b"\x01\0\x01\0\x80\x3e\0\0\0\x7d\0\0\x02\0\x10\0"
-        );
-        assert_eq!(&wav[36..44], b"data\x08\0\0\0");
-        assert_eq!(&wav[44..], b"\0\0\0\x40\0\x80\xff\x7f");
+        assert_eq!(Work::Chat(Box::new(chat.clone())).needs(), Needs::Sees);
+        let sound = Said::Sound(Attachment(vec![4].into()));
+        chat.messages[0].said.push(sound);
+        let work = Work::Chat(Box::new(chat.clone()));
+        assert_eq!(work.needs(), Needs::Both);
+        let written = serde_json::to_vec(&work).unwrap();
+        let Work::Chat(read) = serde_json::from_slice(&written).unwrap() else {
+            panic!("it is a chat");
+        };
+        assert_eq!(*read, chat);
     }
 }

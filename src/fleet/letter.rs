@@ -16,6 +16,7 @@ const VERSION: &str = "Gemmad-Protocol";
 const PATIENCE: &str = "Gemmad-Patience-Ms";
 const DIGEST: &str = "Gemmad-Sha256";
 const STORED: &str = "Gemmad-Stored";
+const SENDING: &str = "Gemmad-Sending";
 
 /// Longest name that a header may have, bytes.
 const MAX_NAME: usize = 128;
@@ -35,6 +36,8 @@ pub(super) struct Letter {
     pub(super) digest: String,
     /// The payload is in the store, under the job's id.
     pub(super) stored: bool,
+    /// How often it was sent before: again, where the server lost it.
+    pub(super) sending: u32,
 }
 
 pub(super) fn digest(body: &[u8]) -> String {
@@ -42,13 +45,14 @@ pub(super) fn digest(body: &[u8]) -> String {
 }
 
 impl Letter {
-    /// As headers; `sending` tells apart what is sent again because the server lost it.
-    pub(super) fn write(&self, sending: u32) -> HeaderMap {
+    /// As headers.
+    pub(super) fn write(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(
             async_nats::header::NATS_MESSAGE_ID,
-            format!("{}.{sending}", self.id),
+            format!("{}.{}", self.id, self.sending),
         );
+        headers.insert(SENDING, self.sending.to_string());
         headers.insert(ID, self.id.as_str());
         headers.insert(NODE, self.node.as_str());
         headers.insert(SESSION, self.session.as_str());
@@ -77,6 +81,7 @@ impl Letter {
             patience: Duration::from_millis(text(PATIENCE)?.parse().ok()?),
             digest: text(DIGEST)?,
             stored: headers.get(STORED).is_some(),
+            sending: text(SENDING)?.parse().ok()?,
         })
     }
 }
@@ -89,9 +94,17 @@ pub(super) enum ToSource {
     Has {
         id: String,
         worker: String,
-        /// How often the server has given it away.
+        /// Of the worker's process.
+        session: String,
+        /// Which sending of it.
+        sending: u32,
+        /// How often the server has given that away.
         delivery: i64,
     },
+    /// It does not do the job after all, and has not died of it.
+    Leaves { id: String, session: String },
+    /// A piece of the answer, which begins at that byte of it. It is told and not asked; what is lost comes with the whole answer.
+    Piece { id: String, at: usize, text: String },
     /// It is done with the job.
     Done {
         id: String,
@@ -119,18 +132,20 @@ mod tests {
             patience: Duration::from_millis(1500),
             digest: digest(b"abc"),
             stored: true,
+            sending: 2,
         };
         // FIPS 180-2, appendix B.1.
         assert!(letter.digest.starts_with("ba7816bf8f01cfea"));
-        assert_eq!(Letter::read(&letter.write(0)), Some(letter.clone()));
+        assert_eq!(Letter::read(&letter.write()), Some(letter.clone()));
         assert_eq!(Letter::read(&HeaderMap::new()), None);
         for (name, value) in [
             (NODE, "a.b.>"),
             (ID, ""),
             (PATIENCE, "soon"),
             (SESSION, "*"),
+            (SENDING, "-1"),
         ] {
-            let mut headers = letter.write(0);
+            let mut headers = letter.write();
             headers.insert(name, value);
             assert_eq!(Letter::read(&headers), None, "{name}: {value}");
         }

@@ -9,20 +9,23 @@
 //! what was cancelled, answered or replaced meanwhile is not worked on.
 
 mod connect;
+mod duty;
 mod error;
 mod job;
 mod letter;
 mod names;
 mod options;
+mod pieces;
 mod roster;
+mod sending;
 mod source;
 mod worker;
 
 pub use connect::Link;
 pub use error::FleetError;
-pub use job::{Job, Outcome, Work};
+pub use job::{Job, Outcome, Work, pcm};
 pub use names::Kind;
 pub use options::{FleetOptions, Role};
 pub use roster::{Member, roster};
-pub use source::{Lost, Source};
+pub use source::{Lost, Source, Stage};
 pub use worker::Worker;

@@ -102,8 +102,9 @@ impl Needs {
 }
 
 /// The queues of all streams, in the order in which a worker looks into them.
-pub(super) const QUEUES: [(Kind, Needs); 6] = [
+pub(super) const QUEUES: [(Kind, Needs); 7] = [
     (Kind::Voice, Needs::Hears),
+    (Kind::Voice, Needs::Text),
     (Kind::Ask, Needs::Text),
     (Kind::Ask, Needs::Sees),
     (Kind::Ask, Needs::Hears),

@@ -174,6 +174,13 @@ impl Crew {
         }
     }
 
+    /// Whether a board's process has told of itself lately.
+    pub(super) fn is_there(&self, session: &str) -> bool {
+        let members = self.lock();
+        let member = members.get(session);
+        member.is_some_and(|(_, when)| when.elapsed() < GONE)
+    }
+
     /// Those that are there and work for others.
     pub(super) fn workers(&self) -> Vec<Member> {
         let members = self.lock();

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use async_nats::jetstream::{self, ErrorCode as StreamErrorCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -13,19 +12,15 @@ use ulid::Ulid;
 
 use super::connect::Link;
 use super::job::{Job, Outcome};
-use super::letter::{Letter, NO, ToSource, YES, digest};
-use super::names::{ACK_WAIT, MAX_DEATHS, PROTOCOL};
+use super::letter::{NO, ToSource, YES};
+use super::names::{ACK_WAIT, MAX_DEATHS};
+use super::pieces::Pieces;
 use super::roster::{self, Crew, Member};
+use super::sending::{PAUSE, Post, Sent, Trouble};
 use crate::report::{ErrorBody, ErrorCode};
-
-/// Larger payloads go into the store: every message passes the server's memory.
-const MAX_INLINE_BYTES: usize = 256 << 10;
 
 /// Between two looks whether a job is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Between two tries to send a job.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Between two looks whether the server still has a job.
 const STILL_THERE: Duration = ACK_WAIT;
@@ -41,25 +36,59 @@ pub enum Lost {
     Replaced,
 }
 
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage<'a> {
+    /// A worker of that name has it.
+    Taken(&'a str),
+    /// What has come of its answer since the last piece, where that is told while it comes.
+    Piece(&'a str),
+}
+
 enum News {
-    Taken(String),
+    Taken(Taker),
+    Left,
+    Piece(usize, String),
     Done(Box<Outcome>),
     Replaced,
+}
+
+/// A worker that has taken a job.
+#[derive(Clone, Debug)]
+struct Taker {
+    node: String,
+    session: String,
 }
 
 /// A job that is away.
 struct Open {
     camera: Option<String>,
-    /// Who has taken it, one after the other.
-    takers: Vec<String>,
-    delivery: i64,
+    /// Which sending of it counts.
+    sending: u32,
+    /// Who has taken it, one after the other, and has not left it: all but the last died of it.
+    takers: Vec<Taker>,
+    /// Which delivery of which sending was taken last.
+    taken: (u32, i64),
     news: mpsc::UnboundedSender<News>,
+}
+
+impl Open {
+    /// Takes in that a worker has it; who died of it, where nobody may have it any more.
+    fn take(&mut self, taker: Taker, delivery: i64) -> Option<&[Taker]> {
+        // It may ask again, where it did not hear the answer; and one that was cut off for a while has not died.
+        let known = |other: &Taker| other.session == taker.session;
+        if (self.sending, delivery) != self.taken && !self.takers.iter().any(known) {
+            self.takers.push(taker);
+        }
+        self.taken = (self.sending, delivery);
+        let died = self.takers.get(..MAX_DEATHS)?;
+        (self.takers.len() > MAX_DEATHS).then_some(died)
+    }
 }
 
 /// A board that sends work.
 pub struct Source {
-    link: Link,
-    session: String,
+    post: Post,
     open: Mutex<BTreeMap<String, Open>>,
     crew: Arc<Crew>,
     came_back: AtomicU64,
@@ -68,26 +97,16 @@ pub struct Source {
     unwanted: AtomicU64,
 }
 
-/// Where a job is at the server.
-struct Sent {
-    stream: jetstream::stream::Stream<()>,
-    sequence: u64,
-    at: Instant,
-}
-
-enum Trouble {
-    Full(String),
-    Other(String),
-}
-
 impl Source {
     /// Begins to listen for what becomes of jobs.
     pub fn start(link: &Link) -> Arc<Source> {
         let session = Ulid::generate().to_string();
         let source = Arc::new(Source {
             crew: Crew::listen(link, &session),
-            link: link.clone(),
-            session,
+            post: Post {
+                link: link.clone(),
+                session,
+            },
             open: Mutex::default(),
             came_back: AtomicU64::new(0),
             poison: AtomicU64::new(0),
@@ -100,8 +119,8 @@ impl Source {
     /// Tells the fleet of this board, where no worker of it does.
     pub fn tell(self: &Arc<Source>) {
         let source = Arc::clone(self);
-        roster::tell(&self.link, move || {
-            source.member(Member::new(&source.link, &source.session))
+        roster::tell(&self.post.link, move || {
+            source.member(Member::new(&source.post.link, &source.post.session))
         });
     }
 
@@ -122,7 +141,7 @@ impl Source {
 
     /// The connection.
     pub fn link(&self) -> &Link {
-        &self.link
+        &self.post.link
     }
 
     /// Jobs that came back; of those, such that workers died of; and results that nobody waited for.
@@ -141,8 +160,8 @@ impl Source {
     }
 
     async fn listen(self: Arc<Source>) {
-        let subject = self.link.names.source(&self.link.node, &self.session);
-        let client = &self.link.client;
+        let subject = self.post.subject();
+        let client = &self.post.link.client;
         let mut told = loop {
             match client.subscribe(subject.clone()).await {
                 Ok(told) => break told,
@@ -167,22 +186,26 @@ impl Source {
             ToSource::Has {
                 id,
                 worker,
+                session,
+                sending,
                 delivery,
             } => {
-                let Some(job) = open.get_mut(&id) else {
+                let job = open.get_mut(&id).filter(|job| job.sending == sending);
+                let Some(job) = job else {
                     return NO;
                 };
-                // It may ask again, where it did not hear the answer.
-                if delivery != job.delivery {
-                    job.delivery = delivery;
-                    job.takers.push(worker.clone());
-                }
-                if job.takers.len() > MAX_DEATHS {
-                    let died = job.takers[..MAX_DEATHS].join(", ");
-                    let words =
-                        format!("workers of the fleet died of it ({died}): it is not tried again");
+                let taker = Taker {
+                    node: worker,
+                    session,
+                };
+                if let Some(died) = job.take(taker.clone(), delivery) {
+                    let died: Vec<&str> = died.iter().map(|taker| &*taker.node).collect();
+                    let words = format!(
+                        "workers of the fleet died of it ({}): it is not tried again",
+                        died.join(", ")
+                    );
                     let poison = Outcome {
-                        worker,
+                        worker: died.last().copied().unwrap_or_default().to_owned(),
                         model: String::new(),
                         result: Err(ErrorBody::new(ErrorCode::Poison, words)),
                     };
@@ -190,7 +213,15 @@ impl Source {
                     open.remove(&id);
                     return NO;
                 }
-                Some(job.news.send(News::Taken(worker)))
+                Some(job.news.send(News::Taken(taker)))
+            }
+            ToSource::Leaves { id, session } => open.get_mut(&id).map(|job| {
+                job.takers.retain(|taker| taker.session != session);
+                job.news.send(News::Left)
+            }),
+            ToSource::Piece { id, at, text } => {
+                let job = open.get(&id);
+                job.map(|job| job.news.send(News::Piece(at, text)))
             }
             ToSource::Done {
                 id,
@@ -223,7 +254,7 @@ impl Source {
         }
     }
 
-    /// Sends a job, and waits for what it becomes. `is_over` tells that it is not wanted any more, `begun` is told who has taken it.
+    /// Sends a job, and waits for what it becomes. `is_over` tells that it is not wanted any more, `tell` is told how far it is.
     ///
     /// # Errors
     /// It was not wanted any more before it came back, found no room, or was replaced by a newer picture.
@@ -231,51 +262,71 @@ impl Source {
         &self,
         job: &Job,
         is_over: &(dyn Fn() -> bool + Sync),
-        begun: &(dyn Fn(&str) + Sync),
+        tell: &(dyn Fn(Stage<'_>) + Sync),
     ) -> Result<Outcome, Lost> {
         let body: Bytes = match serde_json::to_vec(&job.work) {
             Ok(body) => body.into(),
             Err(error) => return Err(Lost::Full(format!("it cannot be written: {error}"))),
         };
         let mut news = self.open(job);
-        let mut sent: Option<Sent> = None;
-        let mut sendings = 0;
-        let mut where_it_is = "it waits for a worker of the fleet".to_owned();
-        let end = loop {
+        let (mut sent, mut sending): (Option<Sent>, u32) = (None, 0);
+        let mut taker: Option<Taker> = None;
+        let mut pieces = Pieces::default();
+        let mut trouble = None;
+        let mut end = loop {
             if let Some(there) = sent.as_mut().filter(|sent| sent.at.elapsed() > STILL_THERE) {
-                there.at = Instant::now();
-                let found = there.stream.get_raw_message(there.sequence).await;
+                // A worker that has it brings it back, whatever the server lost.
+                let is_worked_on = || {
+                    let taker = taker.as_ref();
+                    taker.is_some_and(|taker| self.crew.is_there(&taker.session))
+                };
                 // What came meanwhile was taken off by whoever did it.
-                if found.is_err_and(|error| is_gone(&error)) && news.is_empty() {
+                if there.is_gone().await && news.is_empty() && !is_worked_on() {
                     log::info!(target: "fleet", "the server has lost job {}: it is sent again", job.id);
-                    sent = None;
+                    (sent, sending) = (None, sending + 1);
+                    self.count_from(&job.id, sending);
                 }
             }
             if sent.is_none() {
-                match self.send(job, &body, sendings).await {
+                match self.post.send(job, &body, sending).await {
                     Ok(there) => sent = Some(there),
                     Err(Trouble::Full(words)) => break Err(Lost::Full(words)),
                     Err(Trouble::Other(words)) => {
-                        where_it_is = words;
+                        trouble = Some(words);
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
-                sendings += u32::from(sent.is_some());
             }
-            let heard = tokio::time::timeout(LOOK, news.recv()).await;
-            match heard {
-                Ok(Some(News::Taken(worker))) => {
-                    begun(&worker);
-                    where_it_is = format!("{worker} has it");
-                }
+            match tokio::time::timeout(LOOK, news.recv()).await {
                 Ok(Some(News::Done(outcome))) => break Ok(*outcome),
                 Ok(Some(News::Replaced) | None) => break Err(Lost::Replaced),
-                Err(_) if is_over() => break Err(Lost::Over(where_it_is)),
+                Ok(Some(News::Taken(by))) => {
+                    tell(Stage::Taken(&by.node));
+                    pieces.of(&by.session);
+                    taker = Some(by);
+                }
+                Ok(Some(News::Left)) => taker = None,
+                Ok(Some(News::Piece(at, text))) => {
+                    if let Some(piece) = pieces.take(at, &text) {
+                        tell(Stage::Piece(&piece));
+                    }
+                }
                 Err(_) => {}
             }
+            if news.is_empty() && is_over() {
+                let waits =
+                    || trouble.unwrap_or_else(|| "it waits for a worker of the fleet".into());
+                break Err(Lost::Over(
+                    taker.map_or_else(waits, |taker| format!("{} has it", taker.node)),
+                ));
+            }
         };
-        self.close(job, sent, end.is_ok(), &body).await;
-        if let Ok(outcome) = &end {
+        self.lock().remove(&job.id);
+        self.post.close(job, sent, end.is_ok(), &body).await;
+        if let Ok(outcome) = &mut end {
+            if job.work.streams() {
+                pieces.finish(&mut outcome.result, |rest| tell(Stage::Piece(rest)));
+            }
             self.came_back.fetch_add(1, Ordering::Relaxed);
             let poison = matches!(&outcome.result, Err(error) if error.code == ErrorCode::Poison);
             self.poison.fetch_add(u64::from(poison), Ordering::Relaxed);
@@ -298,122 +349,19 @@ impl Source {
         }
         let place = Open {
             camera: job.camera.clone(),
+            sending: 0,
             takers: Vec::new(),
-            delivery: 0,
+            taken: (0, 0),
             news: sender,
         };
         open.insert(job.id.clone(), place);
         news
     }
 
-    /// Clears up behind a job.
-    async fn close(&self, job: &Job, sent: Option<Sent>, done: bool, body: &Bytes) {
-        self.lock().remove(&job.id);
-        if let Some(sent) = sent.filter(|_| !done) {
-            let id = Bytes::from(job.id.clone());
-            let cancel = self.link.names.subject("cancel");
-            self.link.client.publish(cancel, id).await.ok();
-            // A worker that has it is told; one that takes it just now asks before it begins.
-            sent.stream.delete_message(sent.sequence).await.ok();
-        }
-        if body.len() > MAX_INLINE_BYTES
-            && let Ok(store) = self.link.store().await
-        {
-            store.delete(&job.id).await.ok();
+    /// Only whoever has that sending of a job has it.
+    fn count_from(&self, id: &str, sending: u32) {
+        if let Some(job) = self.lock().get_mut(id) {
+            job.sending = sending;
         }
     }
-
-    async fn send(&self, job: &Job, body: &Bytes, sending: u32) -> Result<Sent, Trouble> {
-        let other = |error: &dyn std::fmt::Display| Trouble::Other(error.to_string());
-        let Link { names, node, .. } = &self.link;
-        let stored = body.len() > MAX_INLINE_BYTES;
-        if stored {
-            let store = self.link.store().await.map_err(|error| other(&error))?;
-            let put = store.put(job.id.as_str(), &mut &body[..]).await;
-            put.map_err(|error| {
-                Trouble::Full(format!(
-                    "the fleet has no room for a payload of {} KiB: {error}; raise fleet.store_mib, or ask again later",
-                    body.len() >> 10
-                ))
-            })?;
-        }
-        let letter = Letter {
-            id: job.id.clone(),
-            node: node.clone(),
-            session: self.session.clone(),
-            protocol: PROTOCOL,
-            patience: job.patience,
-            digest: digest(body),
-            stored,
-        };
-        let place = match &job.camera {
-            Some(camera) => format!("{node}.{}", part(camera)),
-            None => node.clone(),
-        };
-        let subject = names.job(job.kind, job.work.needs(), &place);
-        let payload = if stored { Bytes::new() } else { body.clone() };
-        let headers = letter.write(sending);
-        let context = &self.link.stream;
-        let published = context.publish_with_headers(subject, headers, payload);
-        let acknowledged = match published.await {
-            Ok(acknowledged) => acknowledged.await,
-            Err(error) => Err(error),
-        };
-        let acknowledged = match acknowledged {
-            Ok(acknowledged) => acknowledged,
-            Err(error) => {
-                if let Some(words) = no_room(&error) {
-                    return Err(Trouble::Full(format!(
-                        "the fleet has no room for more {} work ({words}): ask again later, or add a worker",
-                        job.kind.name()
-                    )));
-                }
-                // It may be a new server, or one that has lost its disk.
-                self.link
-                    .make_streams()
-                    .await
-                    .map_err(|error| other(&error))?;
-                return Err(other(&error));
-            }
-        };
-        let stream = context.get_stream_no_info(names.stream(job.kind)).await;
-        let stream = stream.map_err(|error| other(&error))?;
-        let bell = names.subject("bell");
-        self.link.client.publish(bell, Bytes::new()).await.ok();
-        Ok(Sent {
-            stream,
-            sequence: acknowledged.sequence,
-            at: Instant::now(),
-        })
-    }
-}
-
-/// A camera's name as a part of a subject.
-fn part(name: &str) -> String {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let part = |c: char| if fits(c) { c } else { '_' };
-    name.chars().map(part).collect()
-}
-
-/// The server knows the stream, or a new one of its name, and the message is not there.
-fn is_gone(error: &jetstream::stream::RawMessageError) -> bool {
-    use jetstream::stream::LastRawMessageErrorKind as Kind;
-    match error.kind() {
-        Kind::NoMessageFound => true,
-        Kind::JetStream(error) => error.error_code() == StreamErrorCode::STREAM_NOT_FOUND,
-        _ => false,
-    }
-}
-
-/// In the server's words why a stream takes no more; nothing where it is something else.
-fn no_room(error: &jetstream::context::PublishError) -> Option<String> {
-    let source = std::error::Error::source(error)?;
-    let told = source.downcast_ref::<jetstream::Error>()?;
-    let full = [
-        StreamErrorCode::STREAM_STORE_FAILED,
-        StreamErrorCode::STORAGE_RESOURCES_EXCEEDED,
-        StreamErrorCode::INSUFFICIENT_RESOURCES,
-        StreamErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
-    ];
-    full.contains(&told.error_code()).then(|| told.to_string())
 }

@@ -12,16 +12,13 @@ use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use super::connect::Link;
+use super::duty::{ANSWERS_WITHIN, Duty, Hand, origin};
 use super::error::FleetError;
-use super::job::Work;
-use super::letter::{Letter, NO, ToSource, YES, digest};
-use super::names::{ACK_WAIT, Kind, Needs, PROTOCOL, QUEUES};
+use super::letter::Letter;
+use super::names::{Kind, Needs, QUEUES};
 use super::roster::{self, Member};
 use super::source::Source;
-use crate::report::{
-    Cancel, ErrorBody, ErrorCode, JobUpdate, ModelCard, Name, Origin, Payload, Reply, ReplyTo,
-    Request,
-};
+use crate::report::{Cancel, ModelCard, Name, Payload, ReplyTo, Request};
 
 /// Between two looks for work that no bell told of.
 const LOOK: Duration = Duration::from_secs(1);
@@ -32,26 +29,14 @@ const LOOK_BUSY: Duration = Duration::from_millis(100);
 /// So long idle boards go first at an utterance that a busy one could take.
 const COURTESY: Duration = Duration::from_millis(150);
 
-/// How long a source may take to answer.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// How long it is tried to bring a result to a source that may have gone.
-const SOURCE_GONE: Duration = Duration::from_secs(30);
-
-/// Largest payload, bytes.
-const MAX_BYTES: usize = 64 << 20;
-
 /// Whether the board has nothing else to do.
 type Idle = dyn Fn() -> bool + Send + Sync;
 
 /// A board that works for others.
 pub struct Worker {
-    link: Link,
-    session: String,
-    model: String,
+    hand: Arc<Hand>,
     sees: bool,
     hears: bool,
-    requests: mpsc::Sender<Request>,
     is_idle: Box<Idle>,
     /// Jobs that it has now, and whether nobody asked for them.
     has: Mutex<BTreeMap<String, Kind>>,
@@ -73,13 +58,15 @@ impl Worker {
         source: Option<&Arc<Source>>,
     ) -> Arc<Worker> {
         let worker = Arc::new(Worker {
-            session: Ulid::generate().to_string(),
-            model: card.name.clone(),
+            hand: Arc::new(Hand {
+                link: link.clone(),
+                session: Ulid::generate().to_string(),
+                model: card.name.clone(),
+                requests,
+            }),
             sees: card.sees,
             hears: card.hears,
-            requests,
             is_idle: Box::new(is_idle),
-            link: link.clone(),
             has: Mutex::default(),
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -106,14 +93,14 @@ impl Worker {
         let done = self.done.load(Ordering::Relaxed);
         let took_ms = self.took_ms.load(Ordering::Relaxed) as f64;
         Member {
-            model: self.model.clone(),
+            model: self.hand.model.clone(),
             sees: self.sees,
             hears: self.hears,
             busy: !self.lock().is_empty() || !(self.is_idle)(),
             done,
             failed: self.failed.load(Ordering::Relaxed),
             job_ms: took_ms / done.max(1) as f64,
-            ..Member::new(&self.link, &self.session)
+            ..Member::new(&self.hand.link, &self.hand.session)
         }
     }
 
@@ -143,24 +130,35 @@ impl Worker {
     }
 
     async fn take_jobs(self: &Arc<Worker>, trouble: &mut String) -> Result<(), FleetError> {
-        self.link.make_streams().await?;
+        self.hand.link.make_streams().await?;
         let queues = self.queues().await?;
         trouble.clear();
         let listen = async |what: &str| {
-            let subject = self.link.names.subject(what);
-            let heard = self.link.client.subscribe(subject).await;
-            heard.map_err(|error| self.link.refused("listen for work", &error))
+            let subject = self.hand.link.names.subject(what);
+            let heard = self.hand.link.client.subscribe(subject).await;
+            heard.map_err(|error| self.hand.link.refused("listen for work", &error))
         };
         let (mut bell, mut cancelled) = (listen("bell").await?, listen("cancel").await?);
         let (end_sender, mut ends) = mpsc::unbounded_channel::<()>();
+        // Until then others go first.
+        let mut courtesy = Instant::now();
         loop {
-            let may_take = self.may_take();
+            let may_take = match courtesy > Instant::now() && !self.lock().is_empty() {
+                true => &[],
+                false => self.may_take(),
+            };
             if let Some((kind, message)) = self.next(&queues, may_take).await? {
                 let (worker, ended) = (Arc::clone(self), end_sender.clone());
                 if let Some(letter) = message.headers.as_ref().and_then(Letter::read) {
                     if self.lock().insert(letter.id.clone(), kind).is_none() {
+                        let duty = Duty {
+                            hand: Arc::clone(&self.hand),
+                            kind,
+                            letter,
+                            message,
+                        };
                         tokio::spawn(async move {
-                            worker.job(kind, letter, &message).await;
+                            worker.job(duty).await;
                             ended.send(()).ok();
                         });
                     }
@@ -171,12 +169,10 @@ impl Worker {
                 continue;
             }
             let pause = if (self.is_idle)() { LOOK } else { LOOK_BUSY };
+            let polite = courtesy.saturating_duration_since(Instant::now());
+            let pause = if polite.is_zero() { pause } else { polite };
             tokio::select! {
-                Some(_) = bell.next() => {
-                    if !self.lock().is_empty() {
-                        tokio::time::sleep(COURTESY).await;
-                    }
-                }
+                Some(_) = bell.next() => courtesy = Instant::now() + COURTESY,
                 Some(id) = cancelled.next() => self.cancel(&id.payload).await,
                 Some(()) = ends.recv() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -187,11 +183,16 @@ impl Worker {
     /// The queues that its model can do something about.
     async fn queues(&self) -> Result<Vec<(Kind, PullConsumer)>, FleetError> {
         let mut queues = Vec::new();
-        let refused = |error: &dyn std::fmt::Display| self.link.refused("take work", error);
+        let refused = |error: &dyn std::fmt::Display| self.hand.link.refused("take work", error);
         let fits = |needs: Needs| needs.are_met(self.sees, self.hears);
         for queue in QUEUES.into_iter().filter(|(_, needs)| fits(*needs)) {
-            let names = &self.link.names;
-            let stream = self.link.stream.get_stream(names.stream(queue.0)).await;
+            let names = &self.hand.link.names;
+            let stream = self
+                .hand
+                .link
+                .stream
+                .get_stream(names.stream(queue.0))
+                .await;
             let stream = stream.map_err(|error| refused(&error))?;
             let config = names.queue_config(queue);
             let consumer = stream.create_consumer(config).await;
@@ -206,7 +207,7 @@ impl Worker {
         queues: &[(Kind, PullConsumer)],
         may_take: &[Kind],
     ) -> Result<Option<(Kind, Message)>, FleetError> {
-        let refused = |error: &dyn std::fmt::Display| self.link.refused("take work", error);
+        let refused = |error: &dyn std::fmt::Display| self.hand.link.refused("take work", error);
         for (kind, queue) in queues.iter().filter(|(kind, _)| may_take.contains(kind)) {
             let batch = queue.fetch().max_messages(1).messages().await;
             let mut batch = batch.map_err(|error| refused(&error))?;
@@ -220,12 +221,10 @@ impl Worker {
         Ok(None)
     }
 
-    async fn job(self: &Arc<Worker>, kind: Kind, letter: Letter, message: &Message) {
+    async fn job(&self, duty: Duty) {
         let began = Instant::now();
-        let result = self
-            .keeping(message, self.result(kind, &letter, message))
-            .await;
-        self.lock().remove(&letter.id);
+        let result = duty.result().await;
+        self.lock().remove(&duty.letter.id);
         let Some(result) = result else {
             return;
         };
@@ -235,154 +234,7 @@ impl Worker {
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.took_ms.fetch_add(ms, Ordering::Relaxed);
         // Others are worked for while its source is looked for.
-        let (worker, message) = (Arc::clone(self), message.clone());
-        tokio::spawn(async move {
-            let (reply, error) = match result {
-                Ok(reply) => (Some(Box::new(reply)), None),
-                Err(error) => (None, Some(error)),
-            };
-            let told = ToSource::Done {
-                id: letter.id.clone(),
-                worker: worker.link.node.clone(),
-                model: worker.model.clone(),
-                reply,
-                error,
-            };
-            let asked = worker.ask(&letter, &told, SOURCE_GONE);
-            worker.keeping(&message, asked).await;
-            message.ack_with(AckKind::Ack).await.ok();
-        });
-    }
-
-    /// Does something, and tells the server meanwhile that the job is in good hands.
-    async fn keeping<T>(&self, message: &Message, work: impl Future<Output = T>) -> T {
-        let mut alive = tokio::time::interval(ACK_WAIT / 4);
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                _ = alive.tick() => drop(message.ack_with(AckKind::Progress).await),
-            }
-        }
-    }
-
-    /// What a job becomes; nothing, where it is not this board's any more.
-    async fn result(
-        &self,
-        kind: Kind,
-        letter: &Letter,
-        message: &Message,
-    ) -> Option<Result<Reply, ErrorBody>> {
-        let error = |code, words: String| Some(Err(ErrorBody::new(code, words)));
-        let claim = ToSource::Has {
-            id: letter.id.clone(),
-            worker: self.link.node.clone(),
-            delivery: message.info().map_or(1, |info| info.delivered),
-        };
-        if !self.ask(letter, &claim, ACK_WAIT).await {
-            message.ack_with(AckKind::Term).await.ok();
-            return None;
-        }
-        if letter.protocol != PROTOCOL {
-            let words = format!(
-                "{} speaks protocol {PROTOCOL} of the fleet, and the job's board {}: update the older one",
-                self.link.node, letter.protocol
-            );
-            return error(ErrorCode::Failed, words);
-        }
-        let payload = match self.payload(letter, message).await {
-            Ok(payload) => payload,
-            Err(refusal) => return Some(Err(refusal)),
-        };
-        let (sender, mut updates) = mpsc::unbounded_channel::<JobUpdate>();
-        let reply = ReplyTo::new(move |update| {
-            sender.send(update.clone()).ok();
-        });
-        let mut request = Request::new(letter.id.clone(), origin(kind), None, payload, reply);
-        request.header.timeout = Some(letter.patience);
-        let began = self.requests.send(request).await;
-        let end = async {
-            began.ok()?;
-            loop {
-                let update = updates.recv().await?;
-                if update.state.has_ended() {
-                    return update.reply.map(Ok).or(update.error.map(Err));
-                }
-            }
-        };
-        match end.await {
-            // It is ending, or has taken in more than it can do: another board may do it.
-            None
-            | Some(Err(ErrorBody {
-                code: ErrorCode::Busy | ErrorCode::QueueFull,
-                ..
-            })) => {
-                let soon = AckKind::Nak(Some(Duration::from_millis(500)));
-                message.ack_with(soon).await.ok();
-                None
-            }
-            result => result,
-        }
-    }
-
-    /// Asks or tells a job's source; whether the job is one of those that it waits for. One that cannot be reached within `patience` waits
-    /// for nothing: where it is there after all, it sends again what is not at the server.
-    async fn ask(&self, letter: &Letter, told: &ToSource, patience: Duration) -> bool {
-        let Ok(told) = serde_json::to_vec(told) else {
-            return false;
-        };
-        let subject = self.link.names.source(&letter.node, &letter.session);
-        let until = Instant::now() + patience;
-        while Instant::now() < until {
-            let asked = self
-                .link
-                .client
-                .request(subject.clone(), told.clone().into());
-            match tokio::time::timeout(ANSWERS_WITHIN, asked).await {
-                Ok(Ok(answer)) if *answer.payload == *YES => return true,
-                Ok(Ok(answer)) if *answer.payload == *NO => return false,
-                _ => tokio::time::sleep(ANSWERS_WITHIN / 4).await,
-            }
-        }
-        false
-    }
-
-    /// What is asked, with its payload.
-    async fn payload(&self, letter: &Letter, message: &Message) -> Result<Payload, ErrorBody> {
-        let invalid = |words: String| ErrorBody::new(ErrorCode::Invalid, words);
-        let mut body = Vec::new();
-        if letter.stored {
-            let failed = |error: &dyn std::fmt::Display| {
-                ErrorBody::new(
-                    ErrorCode::Failed,
-                    format!("cannot read its payload: {error}"),
-                )
-            };
-            let store = self.link.store().await.map_err(|error| failed(&error))?;
-            let object = store
-                .get(&letter.id)
-                .await
-                .map_err(|error| failed(&error))?;
-            if object.info().size > MAX_BYTES {
-                return Err(invalid(format!(
-                    "its payload has {} bytes",
-                    object.info().size
-                )));
-            }
-            let mut object = tokio::io::AsyncReadExt::take(object, MAX_BYTES as u64);
-            let read = tokio::io::AsyncReadExt::read_to_end(&mut object, &mut body).await;
-            read.map_err(|error| failed(&error))?;
-        } else {
-            body.extend_from_slice(&message.payload);
-        }
-        if digest(&body) != letter.digest {
-            return Err(invalid(
-                "its payload is not what was sent: the SHA-256 is another".to_owned(),
-            ));
-        }
-        let work: Work = serde_json::from_slice(&body)
-            .map_err(|error| invalid(format!("{} cannot read it: {error}", self.link.node)))?;
-        work.payload()
+        tokio::spawn(async move { duty.bring(result).await });
     }
 
     async fn cancel(&self, id: &[u8]) {
@@ -394,13 +246,7 @@ impl Worker {
             let payload = Payload::Cancel(Cancel::Job(name));
             let own = Ulid::generate().to_string();
             let request = Request::new(own, origin(kind), None, payload, ReplyTo::nobody());
-            self.requests.send(request).await.ok();
+            self.hand.requests.send(request).await.ok();
         }
-    }
-}
-
-fn origin(kind: Kind) -> Origin {
-    Origin::Fleet {
-        unasked: kind == Kind::Image,
     }
 }

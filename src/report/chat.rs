@@ -8,7 +8,8 @@ use super::fields::Attachment;
 use super::name::Name;
 
 /// Who says a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Speaker {
     /// Instructions, wherever they stand.
     System,
@@ -19,7 +20,8 @@ pub enum Speaker {
 }
 
 /// A part of a message.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Said {
     /// Text.
     Text(String),
@@ -48,7 +50,7 @@ pub struct ToolCall {
 }
 
 /// What the model may call.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Tool {
     /// Its name.
     pub name: String,
@@ -59,7 +61,8 @@ pub struct Tool {
 }
 
 /// Whether tools are called.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ToolChoice {
     /// As the model finds right.
     #[default]
@@ -71,7 +74,7 @@ pub enum ToolChoice {
 }
 
 /// What may be called in an answer.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Tools {
     /// The tools.
     pub offered: Vec<Tool>,
@@ -79,10 +82,12 @@ pub struct Tools {
     pub choice: ToolChoice,
     /// There may be several calls in one answer.
     pub several: bool,
+    /// Where the conversation lists what is in a house, calls name nothing else.
+    pub closed_names: bool,
 }
 
 /// A message.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Message {
     /// Whose it is.
     pub speaker: Speaker,
@@ -91,7 +96,8 @@ pub struct Message {
 }
 
 /// What the answer must be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Shape {
     /// A JSON object, whatever is in it.
     Object,
@@ -100,7 +106,7 @@ pub enum Shape {
 }
 
 /// How tokens are chosen; what is absent is as the model's makers want it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Choosing {
     /// 0 always takes the likeliest token.
     pub temperature: Option<f32>,
@@ -117,7 +123,7 @@ pub struct Choosing {
 }
 
 /// A conversation to answer.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Chat {
     /// What was said, oldest first; any order of speakers.
     pub messages: Vec<Message>,

@@ -18,6 +18,7 @@ mod request;
 mod result;
 mod short;
 mod spoken;
+mod wording;
 
 pub use claim::Claim;
 pub use error::{ErrorBody, ErrorCode};
@@ -42,6 +43,7 @@ pub use result::{
 };
 pub use short::{Cut, short};
 pub use spoken::{ReplyEvent, ReplyFields, SpokenReply};
+pub use wording::{Manner, Wording};
 
 use crate::media::DeviceState;
 

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::ops::Deref;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{ErrorBody, ErrorCode};
 
 /// Longest name that a request may give or mean, bytes: of a camera, a slice, a conversation, a job, of the request itself.
 pub const MAX_NAME_BYTES: usize = 256;
 
 /// What may be the name of something. What longer ones do is at best to fill the answer that refuses them.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
 impl Name {
@@ -30,6 +33,20 @@ impl Deref for Name {
 
     fn deref(&self) -> &String {
         &self.0
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Name, String> {
+        Name::new("name", name).map_err(|error| error.message)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0
     }
 }
 

@@ -20,6 +20,7 @@ mod faults;
 #[path = "../common/file_pcm.rs"]
 mod file_pcm;
 mod fleet;
+mod fleet_doors;
 mod frigate;
 mod guard;
 mod home;

@@ -195,6 +195,7 @@ fn strangers_jobs_and_results_are_thrown_away() {
             ("Gemmad-Protocol", "1"),
             ("Gemmad-Patience-Ms", "1000"),
             ("Gemmad-Sha256", "00"),
+            ("Gemmad-Sending", "0"),
         ] {
             headers.insert(name, value);
         }

@@ -93,7 +93,7 @@ pub(crate) const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     ("hub", &["tls", "guard"]),
-    ("fleet", &["report", "media", "tls", "guard", "values"]),
+    ("fleet", &["report", "utterance", "tls", "guard", "values"]),
     // Its cameras are captured, its events come in by a door.
     ("frigate", &["tls", "guard", "values"]),
     ("features", &["media"]),

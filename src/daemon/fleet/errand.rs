@@ -2,21 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use crate::capture::options::VoiceAnswer;
-use crate::daemon::job::{Job, Speaker, Utterance, Work};
-use crate::daemon::scene;
+use ulid::Ulid;
+
+use crate::daemon::job::{Job, NO_COMMAND, Speaker, Utterance, Work};
+use crate::daemon::{scene, wording};
 use crate::fleet::{self, Kind};
 use crate::pipeline::Grammar;
+use crate::report::chat::{Chat, Choosing};
 use crate::report::{
-    AskFields, Attachment, DescribeFields, ErrorBody, ErrorCode, TranscribeFields, Wish,
+    AskFields, Attachment, DescribeFields, ErrorBody, ErrorCode, TranscribeFields, Wish, Wording,
 };
-use crate::utterance::Progress;
 
-/// A job for another board.
+/// A job for another board; `said` is the sound of an utterance.
 ///
 /// # Errors
-/// Why no other board can do it.
-pub(super) fn errand(job: &Job) -> Result<fleet::Job, ErrorBody> {
+/// What is asked cannot be written, as this board is configured.
+pub(super) fn errand(job: &Job, said: &[f32]) -> Result<fleet::Job, ErrorBody> {
     let settings = &job.settings;
     let most = settings.max_tokens;
     let tokens = |asked: Option<usize>| Some(asked.map_or(most, |asked| asked.min(most)));
@@ -24,9 +25,21 @@ pub(super) fn errand(job: &Job) -> Result<fleet::Job, ErrorBody> {
         Work::Ask(ask) => fleet::Work::Ask(AskFields {
             max_tokens: tokens(ask.max_tokens),
             timeout_ms: None,
-            stream: false,
+            seed: seed(ask.seed, ask.stream),
+            conversation: job.conversation(),
             ..AskFields::clone(ask)
         }),
+        Work::Chat(chat) => {
+            let most = settings.config.http.max_tokens;
+            fleet::Work::Chat(Box::new(Chat {
+                max_tokens: Some(chat.max_tokens.map_or(most, |asked| asked.min(most))),
+                choosing: Choosing {
+                    seed: seed(chat.choosing.seed, chat.stream),
+                    ..chat.choosing
+                },
+                ..Chat::clone(chat)
+            }))
+        }
         Work::Caption(caption) => {
             let camera = settings.camera(&caption.camera);
             let usual = camera.map(|camera| settings.camera_prompt(camera));
@@ -56,13 +69,21 @@ pub(super) fn errand(job: &Job) -> Result<fleet::Job, ErrorBody> {
             in_pieces: transcribe.in_pieces,
             into: transcribe.into.as_ref().map(|name| name.to_string()),
         },
-        Work::Utterance(utterance) => speech(job, utterance)?,
-        Work::Chat(_) | Work::Recognize { .. } => return Err(needs_model("such work")),
+        Work::Utterance(utterance) => speech(job, utterance, said)?,
+        Work::Recognize { text, speaker } => {
+            let commands = settings.commands.as_ref();
+            let commands =
+                commands.ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, NO_COMMAND))?;
+            let here = commands.area_of(speaker);
+            fleet::Work::Sentence(wording::of_sentence(commands, text, here))
+        }
+        // It is another board's, and stays.
+        Work::Worded(wording) => fleet::Work::Sentence(*wording.clone()),
     };
     Ok(fleet::Job {
         id: job.id.clone(),
         kind: match (&job.work, &job.asker) {
-            (Work::Utterance(_), _) => Kind::Voice,
+            (Work::Utterance(_) | Work::Recognize { .. }, _) => Kind::Voice,
             (Work::Caption(_), None) => Kind::Image,
             _ => Kind::Ask,
         },
@@ -72,33 +93,31 @@ pub(super) fn errand(job: &Job) -> Result<fleet::Job, ErrorBody> {
     })
 }
 
-fn needs_model(what: &str) -> ErrorBody {
-    ErrorBody::new(
-        ErrorCode::Failed,
-        format!(
-            "this board has no model, and the fleet does not take {what}: give it one, with fleet.role = \"both\""
-        ),
-    )
+/// The second question about an utterance that was written down: which command that is.
+pub(super) fn sentence(job: &Job, wording: Wording) -> fleet::Job {
+    fleet::Job {
+        id: Ulid::generate().to_string(),
+        kind: Kind::Voice,
+        camera: None,
+        work: fleet::Work::Sentence(wording),
+        patience: patience(job),
+    }
+}
+
+/// Chance: where an answer is told while it comes, the same for every board that may have to begin it anew.
+fn seed(asked: Option<u64>, stream: bool) -> Option<u64> {
+    let any = || stream.then(|| Ulid::generate().random() as u64);
+    asked.or_else(any)
 }
 
 /// What was said, whole. Its time begins with its end.
-fn speech(job: &Job, utterance: &Utterance) -> Result<fleet::Work, ErrorBody> {
-    let settings = &job.settings;
-    let language = match &utterance.speaker {
-        Speaker::Client { language, .. } => language.clone(),
-        Speaker::Microphone(id) => {
-            let microphone = settings.microphone(id);
-            if microphone.is_some_and(|options| options.answer != VoiceAnswer::Transcript) {
-                return Err(needs_model("commands that are spoken"));
-            }
-            microphone.map_or_else(String::new, |options| options.language.clone())
-        }
-    };
-    if let (_, Progress::Ended { at, .. }) = utterance.sound.state() {
-        job.ticket.set_deadline(at + job.patience());
-    }
-    let samples = utterance.sound.take(usize::MAX);
-    Ok(fleet::Work::speech(&samples, language, settings.max_tokens))
+fn speech(job: &Job, utterance: &Utterance, said: &[f32]) -> Result<fleet::Work, ErrorBody> {
+    let wording = job.settings.wording(utterance);
+    Ok(fleet::Work::Speech {
+        wording: wording.map_err(|error| ErrorBody::new(ErrorCode::Failed, error.to_string()))?,
+        stream: matches!(utterance.speaker, Speaker::Client { stream: true, .. }),
+        sound: Attachment(fleet::pcm(said).into()),
+    })
 }
 
 fn describe(

@@ -1,34 +1,29 @@
 //! What the loop has to do with other boards: work that they take, and work that comes from them.
 //!
 //! The queue is the same whoever does its work. Beside the inference thread, or in its place, a thread takes jobs from it that go to
-//! other boards ([`errand`]); what they become is told as the worker would have told it.
+//! other boards ([`errand`]); what they become is told as the worker would have told it ([`trip`]).
 
 mod errand;
 mod heard;
+mod trip;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::DaemonError;
-use super::event::{Event, Loaded, Told, WorkerNote};
-use super::job::{Job, Speaker, Ticket, Work};
+use super::event::{Event, Loaded, WorkerNote};
 use super::queue::Queue;
 use super::reload::engine_options;
-use super::reports;
 use super::settings::Settings;
 use super::worker::{self, Heartbeat};
 use crate::config::Config;
-use crate::fleet::{Link, Lost, Outcome, Role, Source, Worker};
-use crate::report::{
-    ErrorBody, ErrorCode, FleetHealth, Header, JobState, JobUpdate, ModelCard, Origin, Reply,
-    Report, Request,
-};
-use errand::errand;
-use heard::Heard;
+use crate::fleet::{Link, Role, Source, Worker};
+use crate::report::{FleetHealth, ModelCard, Request};
+use trip::Trip;
 
 /// How long the thread waits for a job before it looks whether another board is idle.
 const LOOK: Duration = Duration::from_millis(100);
@@ -148,11 +143,13 @@ impl Fleet {
                     let (source, queue) = (Arc::clone(&source), Arc::clone(&queue));
                     let events = events.clone();
                     runtime.spawn(async move {
-                        let id = job.id.clone();
-                        for event in carry(&source, job, &events).await {
-                            events.send(event).await.ok();
-                        }
-                        queue.back(&id);
+                        let trip = Trip {
+                            source: &source,
+                            job: &job,
+                            events: &events,
+                        };
+                        trip.make().await;
+                        queue.back(&job.id);
                     });
                 }
             }
@@ -168,144 +165,5 @@ fn no_thread(source: std::io::Error) -> DaemonError {
     DaemonError::Io {
         action: "start a thread",
         source,
-    }
-}
-
-/// Sends a job; gives what is to be told of it.
-async fn carry(source: &Source, job: Job, events: &mpsc::Sender<Event>) -> Vec<Event> {
-    let heard = Heard::of(&job);
-    if heard.as_ref().is_some_and(|heard| heard.is_gone) {
-        job.ticket.cancel("whoever spoke is gone");
-        let gone = job.asker.iter().map(|asker| {
-            let error = ErrorBody::new(ErrorCode::Cancelled, "whoever spoke is gone");
-            Event::Told(Told::Asker(Box::new(JobUpdate::end(asker, Err(error)))))
-        });
-        return gone.collect();
-    }
-    let errand = match errand(&job) {
-        Ok(errand) => errand,
-        Err(error) => return told(&job, heard.as_ref(), Err(error), ""),
-    };
-    let (ticket, asker) = (Arc::clone(&job.ticket), job.asker.clone());
-    let begun = |worker: &str| {
-        log::debug!(target: "fleet", "{worker} has job {}", errand.id);
-        if let Some(asker) = &asker {
-            let update = JobUpdate::new(asker, JobState::Running);
-            let told = Told::Asker(Box::new(update));
-            events.try_send(Event::Told(told)).ok();
-        }
-    };
-    let carried = source.carry(&errand, &|| ticket.is_over(), &begun).await;
-    match carried {
-        Ok(Outcome {
-            worker,
-            model,
-            result,
-        }) => {
-            if let Err(error) = &result {
-                log::warn!(target: "fleet", "job {} at {worker}: {}", job.id, error.message);
-            }
-            told(&job, heard.as_ref(), result, &model)
-        }
-        Err(Lost::Replaced) => vec![Event::Worker(WorkerNote::Replaced)],
-        Err(lost) => told(&job, heard.as_ref(), Err(why(&lost, &ticket)), ""),
-    }
-}
-
-/// What is told of a job that has come to its end, as the worker would have told it.
-fn told(
-    job: &Job,
-    heard: Option<&Heard>,
-    mut result: Result<Reply, ErrorBody>,
-    model: &str,
-) -> Vec<Event> {
-    let mut told = Vec::new();
-    if let Ok(Reply {
-        timing: Some(timing),
-        ..
-    }) = &mut result
-    {
-        // As it was for this board: the way there and back is time that it waited.
-        let since = heard.map_or_else(|| started(job), |heard| heard.ended_at);
-        timing.latency_ms = since.elapsed().as_secs_f64() * 1e3;
-        let worked = timing.load_ms + timing.encode_ms + timing.prefill_ms + timing.decode_ms;
-        timing.queue_ms = (timing.latency_ms - worked).max(0.0);
-    }
-    if let Err(error) = &result
-        && error.code == ErrorCode::Poison
-        && job.asker.is_none()
-    {
-        let update = JobUpdate::end(&nobody(job), Err(error.clone()));
-        told.push(Told::All(Report::JobEnded(Box::new(update))));
-    }
-    if let Work::Caption(work) = &job.work {
-        told.push(Told::All(reports::caption(job, work, &result, model)));
-    }
-    if let (Work::Utterance(utterance), Some(heard)) = (&job.work, heard)
-        && let Speaker::Microphone(id) = &utterance.speaker
-    {
-        told.push(Told::All(heard.event(job, id, utterance, &result, model)));
-    }
-    if let Some(asker) = &job.asker {
-        let streams = match &job.work {
-            Work::Ask(ask) => ask.stream,
-            Work::Utterance(utterance) => {
-                matches!(utterance.speaker, Speaker::Client { stream: true, .. })
-            }
-            _ => false,
-        };
-        if let Ok(reply) = &result
-            && streams
-        {
-            let whole = JobUpdate {
-                partial: reply.text.clone(),
-                ..JobUpdate::new(asker, JobState::Running)
-            };
-            told.push(Told::Asker(Box::new(whole)));
-        }
-        told.push(Told::Asker(Box::new(JobUpdate::end(asker, result))));
-    }
-    told.into_iter().map(Event::Told).collect()
-}
-
-/// When what a job is about happened.
-fn started(job: &Job) -> Instant {
-    match &job.work {
-        Work::Caption(work) => {
-            let taken = work.frame.taken_at.elapsed().unwrap_or_default();
-            Instant::now()
-                .checked_sub(taken)
-                .unwrap_or_else(Instant::now)
-        }
-        _ => job.queued_at,
-    }
-}
-
-/// Why a job has not come back.
-fn why(lost: &Lost, ticket: &Ticket) -> ErrorBody {
-    match lost {
-        Lost::Full(words) => ErrorBody::new(ErrorCode::QueueFull, words),
-        _ if ticket.is_cancelled() => ErrorBody::new(ErrorCode::Cancelled, "it was cancelled"),
-        Lost::Over(place) => ErrorBody::new(
-            ErrorCode::Timeout,
-            format!(
-                "it was not done in time ({place}): add a worker, or raise timeout_ms or [queue] deadline_s"
-            ),
-        ),
-        Lost::Replaced => ErrorBody::new(ErrorCode::Cancelled, "a newer picture came"),
-    }
-}
-
-/// In the place of whoever asked, for what nobody asked for.
-fn nobody(job: &Job) -> Header {
-    Header {
-        id: job.id.clone(),
-        origin: Origin::Fleet { unasked: true },
-        transaction: None,
-        kind: match &job.work {
-            Work::Caption(_) => "describe",
-            _ => "transcribe",
-        },
-        timeout: None,
     }
 }

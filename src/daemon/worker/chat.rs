@@ -138,7 +138,7 @@ impl Task<'_> {
             callable.retain(|tool| tool.name == *name);
         }
         let config = &self.settings().config;
-        if config.http.closed_names {
+        if tools.closed_names {
             let instructions = chat.messages.iter();
             let instructions = instructions.filter(|message| message.speaker == Speaker::System);
             let texts = instructions.flat_map(|message| &message.said);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::event::{Event, Loaded, Told, WorkerNote};
+use super::hearing;
 use super::job::{Job, Ticket, Work};
 use super::queue::Queue;
 use super::settings::Settings;
@@ -291,7 +292,7 @@ impl Desk {
         let (audio, vision) = match &job.work {
             Work::Utterance(_) | Work::Transcribe(_) => (true, false),
             Work::Caption(_) | Work::Describe { .. } => (false, true),
-            Work::Recognize { .. } => (false, false),
+            Work::Recognize { .. } | Work::Worded(_) => (false, false),
             Work::Ask(ask) => (ask.audio.is_some(), ask.image.is_some()),
             Work::Chat(chat) => chat::towers(chat),
         };
@@ -376,6 +377,7 @@ impl Task<'_> {
             finish: Some(answer.finish.name().to_owned()),
             resumed: answer.resumed,
             matformer: Some(answer.matformer),
+            details: hearing::told(answer.grammar_confidence),
             ..Reply::default()
         })
     }

@@ -5,14 +5,17 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::Task;
-use crate::daemon::job::NO_COMMAND;
+use crate::daemon::hearing;
+use crate::daemon::job::{NO_COMMAND, NO_SPEECH};
 use crate::features::speech_check::SpeechCheck;
-use crate::pipeline::commands::Understanding;
-use crate::pipeline::{Answer, Grammar, Media, Message, Part, PictureOptions, Request};
-use crate::report::{Ask, Attachment, ErrorBody, ErrorCode, Reply, ReportTiming, Transcribe, Wish};
+use crate::pipeline::commands::generation_of;
+use crate::pipeline::{
+    Answer, EngineError, Generation, Grammar, Media, Message, Part, PictureOptions, Request,
+};
+use crate::report::{
+    Ask, Attachment, ErrorBody, ErrorCode, Reply, ReportTiming, Transcribe, Wish, Wording,
+};
 
-/// Why there is no text.
-const NO_SPEECH: &str = "no speech was heard";
 /// Why a question about sound is refused: a model answers as if it had heard something.
 const NO_SPEECH_TO_ASK_ABOUT: &str = "no speech was heard in the attached audio; to ask about other sounds, set required = false in [speech] of gemmad.toml";
 
@@ -134,6 +137,35 @@ impl Task<'_> {
         })
     }
 
+    /// The engine's request for a sentence that may be one of another board's commands.
+    pub(super) fn worded(&self, wording: &Wording) -> Result<Request, ErrorBody> {
+        let user = vec![Part::Text(wording.prompt.clone())];
+        Ok(Request {
+            messages: Message::with_instructions(wording.instructions.clone(), user),
+            matformer: self.settings().matformer.clone(),
+            thinking: None,
+            conversation: None,
+            generation: self
+                .generation_of(wording)
+                .map_err(|error| super::engine_error(&error))?,
+        })
+    }
+
+    /// How the answer to what another board asks is chosen.
+    pub(super) fn generation_of(&self, wording: &Wording) -> Result<Generation, EngineError> {
+        let settings = self.settings();
+        Ok(match &wording.commands {
+            Some(schema) => {
+                let limits = &settings.config.limits.grammar;
+                generation_of(schema, wording.max_tokens, limits)?
+            }
+            None => {
+                let most = wording.max_tokens.min(settings.max_tokens);
+                self.engine.most_likely(most)
+            }
+        })
+    }
+
     /// Which command a sentence is, told in the reply's details.
     pub(super) fn recognized(
         &self,
@@ -144,18 +176,11 @@ impl Task<'_> {
         let (Some(commands), Ok(Some(answer))) = (&self.settings().commands, &answer) else {
             return self.reply(answer, since);
         };
-        let details = match commands.read(answer, commands.area_of(speaker)) {
-            Understanding::Commands { calls, confidence } => {
-                json!({ "commands": calls, "confidence": confidence })
-            }
-            Understanding::NotUnderstood { confidence, reason } => {
-                json!({ "reason": reason, "confidence": confidence })
-            }
-        };
+        let read = commands.read(answer, commands.area_of(speaker));
         Ok(Reply {
             matformer: Some(answer.matformer.clone()),
             timing: Some(self.timing(&answer.timing, since)),
-            details: details.as_object().cloned().unwrap_or_default(),
+            details: hearing::details(read),
             ..Reply::default()
         })
     }

@@ -109,6 +109,7 @@ impl Task<'_> {
     fn request(&mut self) -> Option<Result<Request, ErrorBody>> {
         match &self.job.work {
             Work::Recognize { text, speaker } => Some(self.recognize(text, speaker)),
+            Work::Worded(wording) => Some(self.worded(wording)),
             Work::Caption(caption) => self.caption(caption),
             Work::Ask(ask) => Some(self.ask(ask)),
             Work::Chat(chat) => Some(self.chat(chat)),

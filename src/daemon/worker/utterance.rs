@@ -7,15 +7,14 @@ use std::time::Instant;
 use super::Task;
 use super::wake_phrase::meant;
 use crate::capture::options::VoiceAnswer;
-use crate::daemon::clock;
-use crate::daemon::hearing::{Hearing, Outcome, Understood};
+use crate::daemon::hearing::{Hearing, Outcome, Understood, both};
 use crate::daemon::job::{PIECE_SAMPLES, Speaker, Utterance};
+use crate::daemon::reports;
 use crate::features::speech_check::SpeechCheck;
 use crate::media::SAMPLE_RATE_HZ;
-use crate::pipeline::commands::{CommandGrammar, Understanding};
+use crate::pipeline::commands::CommandGrammar;
 use crate::pipeline::{Answer, EngineError, Message, Part, Request, Speech};
-use crate::publish::mqtt;
-use crate::report::{EventType, Report, ReportTiming, SCHEMA, VoiceEvent};
+use crate::report::{EventType, Manner, ReportTiming};
 use crate::utterance::Progress;
 
 /// What was heard of an utterance that is over.
@@ -102,24 +101,18 @@ impl Task<'_> {
     /// What stands before the sound, to the model.
     fn begin(&mut self, utterance: &Utterance) -> Result<Box<Hearing>, EngineError> {
         let settings = Arc::clone(&self.job.settings);
-        let commands = self.straight(utterance);
-        let (system, prompt) = match &commands {
-            Some(commands) => {
-                let here = self.here(commands, utterance);
-                (commands.instructions(), commands.prompt(here.as_deref()))
-            }
-            None => (
-                None,
-                settings.config.tasks.transcribe(self.language(utterance))?,
-            ),
-        };
+        let (instructions, prompt) = settings.around(utterance)?;
         let check = match &utterance.speaker {
-            Speaker::Client { .. } => Some(SpeechCheck::new(&settings.config.speech)),
-            Speaker::Microphone(_) => None,
+            Speaker::Client {
+                manner: Manner::Written(_),
+                ..
+            } => Some(SpeechCheck::new(&settings.config.speech)),
+            // Its own board has looked.
+            Speaker::Client { .. } | Speaker::Microphone(_) => None,
         };
         let (desk, rank) = (&mut *self.desk, self.job.rank());
         let speech = self.engine.start_speech_giving_way(
-            system,
+            instructions.as_deref(),
             &prompt,
             settings.matformer.as_deref(),
             &mut |engine| desk.give_way(engine, rank),
@@ -130,41 +123,6 @@ impl Task<'_> {
             samples: 0,
             early: None,
         }))
-    }
-
-    /// The commands that an utterance is taken for without being written down first.
-    fn straight(&self, utterance: &Utterance) -> Option<Arc<CommandGrammar>> {
-        let settings = &self.job.settings;
-        match &utterance.speaker {
-            Speaker::Microphone(id) => settings
-                .microphone(id)
-                .filter(|config| config.answer == VoiceAnswer::Command)
-                .and(settings.commands.clone()),
-            Speaker::Client { .. } => None,
-        }
-    }
-
-    /// The area of whoever speaks at a microphone: that of its device at Home Assistant.
-    fn here(&self, commands: &CommandGrammar, utterance: &Utterance) -> Option<String> {
-        match &utterance.speaker {
-            Speaker::Microphone(id) => self.area_of_microphone(commands, id),
-            Speaker::Client { .. } => None,
-        }
-    }
-
-    fn area_of_microphone(&self, commands: &CommandGrammar, id: &str) -> Option<String> {
-        let device = mqtt::device_of_microphone(&self.settings().config.mqtt, id);
-        commands.area_of(&[device]).map(str::to_owned)
-    }
-
-    fn language<'u>(&'u self, utterance: &'u Utterance) -> &'u str {
-        match &utterance.speaker {
-            Speaker::Microphone(id) => self
-                .settings()
-                .microphone(id)
-                .map_or("", |config| &config.language),
-            Speaker::Client { language, .. } => language,
-        }
     }
 
     /// Answers to an utterance that is over.
@@ -186,10 +144,18 @@ impl Task<'_> {
         speech: Speech,
         ended_at: Instant,
     ) -> Result<Outcome, EngineError> {
-        let straight = self.straight(utterance);
-        let generation = match &straight {
-            Some(commands) => commands.generation(),
-            None => self.engine.most_likely(self.settings().max_tokens),
+        let settings = Arc::clone(&self.job.settings);
+        let straight = settings.straight(utterance);
+        let generation = match (&utterance.speaker, straight) {
+            (
+                Speaker::Client {
+                    manner: Manner::Worded(asked),
+                    ..
+                },
+                _,
+            ) => self.generation_of(asked)?,
+            (_, Some(commands)) => commands.generation(),
+            (_, None) => self.engine.most_likely(settings.max_tokens),
         };
         let (events, job) = (self.desk.events.clone(), self.job);
         // Only microphones are answered early: what a client is told in pieces stays.
@@ -212,7 +178,7 @@ impl Task<'_> {
             Speaker::Client { .. } => Outcome::Answered(Box::new(answer)),
             Speaker::Microphone(id) => {
                 let understood =
-                    self.understand(id, utterance, straight.as_deref(), answer, ended_at)?;
+                    self.understand(id, utterance, straight.map(|c| &**c), answer, ended_at)?;
                 Outcome::Understood(Box::new(understood))
             }
         })
@@ -252,33 +218,32 @@ impl Task<'_> {
         let settings = Arc::clone(&self.job.settings);
         let timing = self.timing(&answer.timing, ended_at);
         if let Some(commands) = straight {
-            let here = self.area_of_microphone(commands, microphone);
-            return Ok(understood(commands, answer, here.as_deref(), None, timing));
+            let here = settings.area_of_microphone(commands, microphone);
+            let read = commands.read(&answer, here);
+            let slice = answer.matformer;
+            return Ok(Understood::taken_for(read, None, slice, timing));
         }
+        let slice = answer.matformer;
         let Some(config) = settings.microphone(microphone) else {
-            return Ok(Understood::of(EventType::Rejected, answer, timing));
+            return Ok(Understood::of(EventType::Rejected, slice, timing));
         };
         let heard = answer.text.trim().to_owned();
         let said = match meant(config, utterance.wake_word.as_deref(), &heard) {
             Ok(said) => said.to_owned(),
             // What was not meant for the daemon is not published.
-            Err(reason) => {
-                let mut rejected = Understood::of(EventType::Rejected, answer, timing);
-                rejected.reason = Some(reason.to_owned());
-                return Ok(rejected);
-            }
+            Err(reason) => return Ok(Understood::rejected(reason.to_owned(), slice, timing)),
         };
         let commands = settings.commands.as_ref();
         let Some(commands) = commands.filter(|_| config.answer == VoiceAnswer::Both) else {
-            let mut transcript = Understood::of(EventType::Transcript, answer, timing);
+            let mut transcript = Understood::of(EventType::Transcript, slice, timing);
             transcript.text = Some(said);
             return Ok(transcript);
         };
-        let here = self.area_of_microphone(commands, microphone);
+        let here = settings.area_of_microphone(commands, microphone);
         let request = Request {
             messages: Message::with_instructions(
                 commands.instructions().map(str::to_owned),
-                vec![Part::Text(commands.prompt_for(&said, here.as_deref()))],
+                vec![Part::Text(commands.prompt_for(&said, here))],
             ),
             matformer: settings.matformer.clone(),
             thinking: None,
@@ -286,16 +251,14 @@ impl Task<'_> {
             generation: commands.generation(),
         };
         let second = self.answer(&request)?.ok_or(EngineError::Cancelled)?;
-        let mut both = self.timing(&second.timing, ended_at);
-        both.load_ms += timing.load_ms;
-        both.encode_ms += timing.encode_ms;
-        both.prefill_ms += timing.prefill_ms;
-        both.decode_ms += timing.decode_ms;
-        both.prompt_tokens += timing.prompt_tokens;
-        both.tokens += timing.tokens;
-        both.passes += timing.passes;
-        let here = here.as_deref();
-        Ok(understood(commands, second, here, Some(said), both))
+        let timing = both(&timing, self.timing(&second.timing, ended_at));
+        let read = commands.read(&second, here);
+        Ok(Understood::taken_for(
+            read,
+            Some(said),
+            second.matformer,
+            timing,
+        ))
     }
 
     /// Tells whoever waits that an utterance has no answer, and why.
@@ -317,15 +280,8 @@ impl Task<'_> {
                     error => error.to_string(),
                 };
                 log::warn!(source = id.as_str(); "cannot answer to speech: {reason}");
-                let understood = Understood {
-                    event_type: EventType::Rejected,
-                    text: None,
-                    commands: Vec::new(),
-                    confidence: None,
-                    reason: Some(reason),
-                    matformer: self.settings().matformer.clone().unwrap_or_default(),
-                    timing: ReportTiming::default(),
-                };
+                let slice = self.settings().matformer.clone().unwrap_or_default();
+                let understood = Understood::rejected(reason, slice, ReportTiming::default());
                 self.tell_heard(id, utterance, spoken, understood);
             }
         }
@@ -345,66 +301,9 @@ impl Task<'_> {
         spoken: Spoken,
         understood: Understood,
     ) {
-        let seconds = spoken.seconds();
-        let config = self.settings().microphone(microphone);
-        let language = config
-            .map(|config| config.language.clone())
-            .unwrap_or_default();
-        log::info!(
-            source = microphone, job_id = self.job.id.as_str(), EVENT = understood.event_type.name();
-            "heard {seconds:.1} s of speech: {}", understood.event_type.name()
-        );
-        if self.settings().config.log.content {
-            log::debug!(source = microphone; "heard: {:?} {:?}", understood.text, understood.commands);
-        }
-        self.tell(Report::Voice(Box::new(VoiceEvent {
-            schema: SCHEMA,
-            id: self.job.id.clone(),
-            event_type: understood.event_type,
-            ts: clock::now(),
-            clock_synced: clock::is_synced(),
-            source: microphone.to_owned(),
-            language,
-            wake_word: utterance.wake_word.clone(),
-            conversation: utterance.conversation.clone(),
-            text: understood.text,
-            command: understood.commands.first().cloned(),
-            commands: match understood.commands {
-                several if several.len() > 1 => several,
-                _ => Vec::new(),
-            },
-            confidence: understood.confidence,
-            audio_s: seconds,
-            truncated: spoken.truncated,
-            reason: understood.reason,
-            model: self.desk.model.clone(),
-            matformer: understood.matformer,
-            timing: understood.timing,
-        })));
+        let (job, model) = (self.job, &self.desk.model);
+        let length = (spoken.seconds(), spoken.truncated);
+        let told = reports::heard(job, microphone, utterance, length, understood, model);
+        self.tell(told);
     }
-}
-
-/// The commands that an answer is.
-fn understood(
-    commands: &CommandGrammar,
-    answer: Answer,
-    here: Option<&str>,
-    text: Option<String>,
-    timing: ReportTiming,
-) -> Understood {
-    let read = commands.read(&answer, here);
-    let mut understood = Understood::of(EventType::NotUnderstood, answer, timing);
-    understood.text = text;
-    match read {
-        Understanding::Commands { calls, confidence } => {
-            understood.event_type = EventType::Command;
-            understood.commands = calls;
-            understood.confidence = Some(confidence);
-        }
-        Understanding::NotUnderstood { confidence, reason } => {
-            understood.confidence = Some(confidence);
-            understood.reason = Some(reason);
-        }
-    }
-    understood
 }

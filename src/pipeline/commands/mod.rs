@@ -164,23 +164,37 @@ impl CommandGrammar {
 
     /// How the answer is chosen: the likeliest command.
     pub fn generation(&self) -> Generation {
-        Generation {
-            sampling: Sampling::GREEDY,
-            seed: 0,
-            // A token has at least one byte.
-            max_tokens: self.longest_bytes,
-            stop: Vec::new(),
-            grammar: Some(self.grammar.clone()),
-            tools: None,
-        }
+        likeliest(self.grammar.clone(), self.max_tokens())
+    }
+
+    /// The JSON schema that an answer fits.
+    pub fn schema(&self) -> Option<Value> {
+        self.grammar.schema()
+    }
+
+    /// Tokens of an answer at most: each has at least one byte.
+    pub fn max_tokens(&self) -> usize {
+        self.longest_bytes
     }
 
     /// What an answer to [`CommandGrammar::generation`] says; `here` is the speaker's area.
     pub fn read(&self, answer: &Answer, here: Option<&str>) -> Understanding {
-        let confidence = answer.grammar_confidence.unwrap_or(0.0);
-        let calls = match answer.finish {
-            FinishReason::Stop => self.calls(&answer.text, confidence, here),
-            finish => Err(format!("the answer ended early: {finish:?}")),
+        let (text, finish) = (&answer.text, answer.finish.name());
+        self.understand(text, finish, answer.grammar_confidence, here)
+    }
+
+    /// The same of an answer whose parts are known: its text, the name of the reason why it ended, and how probable the commands were.
+    pub fn understand(
+        &self,
+        text: &str,
+        finish: &str,
+        confidence: Option<f32>,
+        here: Option<&str>,
+    ) -> Understanding {
+        let confidence = confidence.unwrap_or(0.0);
+        let calls = match finish == FinishReason::Stop.name() {
+            true => self.calls(text, confidence, here),
+            false => Err(format!("the answer ended early: {finish}")),
         };
         match calls {
             Ok(calls) => Understanding::Commands { calls, confidence },
@@ -228,6 +242,30 @@ impl CommandGrammar {
             }),
         };
         named.into_iter().map(call).collect()
+    }
+}
+
+/// The likeliest commands of a schema that is a board's own ([`CommandGrammar::schema`]).
+///
+/// # Errors
+/// The schema is larger than `limits` allow.
+pub fn generation_of(
+    schema: &Value,
+    max_tokens: usize,
+    limits: &GrammarLimits,
+) -> Result<Generation, GrammarError> {
+    let grammar = Grammar::json_schema(schema, limits)?;
+    Ok(likeliest(grammar.with_confidence(), max_tokens))
+}
+
+fn likeliest(grammar: Grammar, max_tokens: usize) -> Generation {
+    Generation {
+        sampling: Sampling::GREEDY,
+        seed: 0,
+        max_tokens,
+        stop: Vec::new(),
+        grammar: Some(grammar),
+        tools: None,
     }
 }
 

@@ -59,6 +59,7 @@ pub(super) fn offered(
         offered,
         choice,
         several,
+        closed_names: false,
     }))
 }
 

@@ -14,7 +14,7 @@ use super::sound::Sound;
 use super::turn::Turn;
 use crate::guard::harmless::short;
 use crate::publish::replies::Asked;
-use crate::report::{Dictation, JobState, JobUpdate, Origin, Payload};
+use crate::report::{Dictation, JobState, JobUpdate, Manner, Origin, Payload};
 use crate::utterance;
 
 /// Bytes of sound that are decoded together.
@@ -173,7 +173,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         let (sender, receiver) = utterance::channel();
         let dictation = Dictation {
             sound: Arc::new(receiver),
-            language: language.or_else(usual).unwrap_or_default(),
+            manner: Manner::Written(language.or_else(usual).unwrap_or_default()),
             stream: self.version >= Version::STREAMS,
         };
         let ends = config.silence_ms > 0 && self.version >= Version::ENDS_SPEECH;

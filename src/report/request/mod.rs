@@ -19,6 +19,7 @@ use super::name::{Name, check_name};
 use super::names::Names;
 use super::reply::ReplyTo;
 use super::spoken::SpokenReply;
+use super::wording::{Manner, Wording};
 use crate::utterance;
 
 /// Something that is asked.
@@ -78,6 +79,8 @@ pub enum Payload {
         /// Where it was said: ids of Home Assistant's devices and satellites, the nearest first.
         speaker: Vec<String>,
     },
+    /// What a sentence is taken for, as another board asks it.
+    Worded(Box<Wording>),
     /// End jobs.
     Cancel(Cancel),
     /// Read the configuration again.
@@ -153,7 +156,7 @@ impl Payload {
             Payload::Transcribe(_) => "transcribe",
             Payload::Seen(_) => "seen",
             Payload::Dictate(_) => "dictate",
-            Payload::Recognize { .. } => "recognize",
+            Payload::Recognize { .. } | Payload::Worded(_) => "recognize",
             Payload::Cancel(_) => "cancel",
             Payload::Reload => "reload",
             Payload::Stats => "stats",
@@ -371,8 +374,8 @@ impl TryFrom<SayFields> for Say {
 pub struct Dictation {
     /// The sound, and its end.
     pub sound: Arc<utterance::Receiver>,
-    /// Spoken language, in the prompt's words.
-    pub language: String,
+    /// What is made of it.
+    pub manner: Manner,
     /// Tell the text while it comes.
     pub stream: bool,
 }
