@@ -66,6 +66,7 @@ pub use error::DaemonError;
 pub use log_sink::install as install_log;
 pub use reload::engine_options;
 pub use reports::sources;
+pub use speaking::voice;
 pub use vitals::Vitals;
 
 /// Events that may wait for the loop: more than a burst of all sources, less than memory minds.

@@ -38,4 +38,6 @@ mod setup;
 #[path = "../common/terminal.rs"]
 mod terminal;
 mod transcribe;
+#[path = "../common/tts.rs"]
+mod tts;
 mod wake;

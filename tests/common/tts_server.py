@@ -2,7 +2,7 @@
 
     tts_server.py PORT LOG
 
-Every sentence is written to LOG, a line each. What a sentence begins with says how it is said:
+It has one voice, "alba". Every sentence is written to LOG, a line each. What a sentence begins with says how it is said:
 
     "Die"     half of it, then the connection ends
     "Refuse"  an error
@@ -18,6 +18,7 @@ import sys
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event
+from wyoming.info import Attribution, Describe, Info, TtsProgram, TtsVoice
 from wyoming.server import AsyncEventHandler, AsyncTcpServer
 from wyoming.tts import Synthesize
 
@@ -30,8 +31,17 @@ def tone(count: int) -> bytes:
     return b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples)
 
 
+def about(kind: type, name: str, **more: object) -> object:
+    return kind(name=name, attribution=Attribution("", ""), installed=True, description=None, version=None, **more)
+
+
+INFO = Info(tts=[about(TtsProgram, "tone", voices=[about(TtsVoice, "alba", languages=["en"])])])
+
+
 class Handler(AsyncEventHandler):
     async def handle_event(self, event: Event) -> bool:
+        if Describe.is_type(event.type):
+            await self.write_event(INFO.event())
         if not Synthesize.is_type(event.type):
             return True
         asked = Synthesize.from_event(event)

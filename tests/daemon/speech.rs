@@ -3,9 +3,9 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -17,74 +17,8 @@ use crate::broker::{free_port, wait_until};
 use crate::file_pcm::{add_speaker, played, raw_file, write_config, write_speech};
 use crate::http_client::{Response, request};
 use crate::process::Bench;
+use crate::tts::Tts;
 use crate::wake::microphone;
-
-const PACKAGE: &str = "wyoming==1.10.2";
-
-/// A Python that has the package; `None`, and a line, where there is none.
-fn python() -> Option<PathBuf> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wyoming-venv");
-    let python = venv.join("bin/python");
-    let runs = |program: &Path, arguments: &[&str]| {
-        let status = Command::new(program).args(arguments).status();
-        status.is_ok_and(|status| status.success())
-    };
-    let has_it = "from importlib.metadata import version; assert version('wyoming') == '1.10.2'";
-    if runs(&python, &["-c", has_it]) {
-        return Some(python);
-    }
-    let made = runs(
-        Path::new("python3"),
-        &["-m", "venv", venv.to_str().unwrap()],
-    ) && runs(&python, &["-m", "pip", "install", "--quiet", PACKAGE]);
-    if !made {
-        eprintln!("skipped: {PACKAGE} cannot be installed from PyPI with python3 -m venv");
-    }
-    made.then_some(python)
-}
-
-/// A text-to-speech server; what a sentence begins with tells it how to say that (tests/common/tts_server.py).
-struct Tts {
-    child: Child,
-    port: u16,
-    log: PathBuf,
-}
-
-impl Tts {
-    fn start(place: &Path) -> Option<Tts> {
-        let (port, log) = (free_port(), place.join("tts.log"));
-        let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/tts_server.py");
-        let child = Command::new(python()?)
-            .arg(server)
-            .arg(port.to_string())
-            .arg(&log)
-            .spawn()
-            .unwrap();
-        wait_until("the text-to-speech server listens", || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        Some(Tts { child, port, log })
-    }
-
-    fn asked(&self) -> Vec<String> {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        log.lines().map(str::to_owned).collect()
-    }
-
-    fn section(&self, more: &str) -> String {
-        let port = self.port;
-        format!(
-            "[speaker]\ndevice = \"speaker\"\nvolume = 100\ntail_ms = 0\ntts = \"tcp://127.0.0.1:{port}\"\n{more}\n"
-        )
-    }
-}
-
-impl Drop for Tts {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
 
 /// A microphone's pipe: it hears nothing but what it is given, and has heard that when a call ends.
 pub(crate) struct Ear(Sender<(Vec<u8>, Sender<()>)>);

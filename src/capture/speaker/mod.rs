@@ -19,12 +19,20 @@ use std::sync::Arc;
 
 use super::EventSink;
 use super::options::SpeakerOptions;
-use super::supervise::{Supervised, Teller};
+use super::supervise::{Supervised, Teller, Unavailable};
 use crate::media::{CaptureEvent, SpeakerControl, SpeakerEvent, Talking};
 use player::Player;
 
 /// What the speaker is called in the log.
 const NAME: &str = "speaker";
+
+/// Opens a speaker as the daemon opens it, without a sound, and tells how sound would be given to it: rate, format, channels.
+///
+/// # Errors
+/// It cannot be used; why, and what to do.
+pub fn try_speaker(device: &str) -> Result<String, String> {
+    playback::try_out(device).map_err(|Unavailable(reason)| reason)
+}
 
 /// A speaker that waits for something to say.
 pub struct Speaker(Supervised<SpeakerControl>);

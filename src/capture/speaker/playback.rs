@@ -47,17 +47,24 @@ struct Pcm {
 /// # Errors
 /// It is not there, busy, or takes no sound that can be made.
 pub(super) fn open(device: &str) -> Result<Box<dyn Output>, Unavailable> {
-    keep_quiet();
-    let pcm = PCM::new(device, Direction::Playback, true).map_err(|error| failed(device, error))?;
-    let (format, channels, rate_hz) = configure(&pcm, device)?;
-    Ok(Box::new(Pcm {
-        device: device.to_owned(),
-        pcm,
+    Ok(Box::new(Pcm::open(device)?))
+}
+
+/// Opens `device`, and tells how sound would be given to it: rate, format, channels.
+///
+/// # Errors
+/// As of [`open`].
+pub(super) fn try_out(device: &str) -> Result<String, Unavailable> {
+    let Pcm {
         format,
         channels,
         rate_hz,
-        bytes: Vec::new(),
-    }))
+        ..
+    } = Pcm::open(device)?;
+    let name = FORMATS.iter().find(|(found, _)| *found == format);
+    let name = name.map_or("", |(_, name)| name);
+    let plural = if channels == 1 { "" } else { "s" };
+    Ok(format!("{rate_hz} Hz, {name}, {channels} channel{plural}"))
 }
 
 fn failed(device: &str, error: alsa::Error) -> Unavailable {
@@ -134,6 +141,21 @@ fn encode(samples: &[f32], format: Format, channels: usize, bytes: &mut Vec<u8>)
 }
 
 impl Pcm {
+    fn open(device: &str) -> Result<Pcm, Unavailable> {
+        keep_quiet();
+        let pcm =
+            PCM::new(device, Direction::Playback, true).map_err(|error| failed(device, error))?;
+        let (format, channels, rate_hz) = configure(&pcm, device)?;
+        Ok(Pcm {
+            device: device.to_owned(),
+            pcm,
+            format,
+            channels,
+            rate_hz,
+            bytes: Vec::new(),
+        })
+    }
+
     fn failed(&self, error: alsa::Error) -> Unavailable {
         keep_quiet();
         failed(&self.device, error)

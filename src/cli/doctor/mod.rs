@@ -22,8 +22,8 @@ use crate::guard::harmless;
 /// Look whether everything that the configuration names can be used, and say what to do where not
 ///
 /// Run it as the daemon's user, since permissions are that user's: sudo -u gemmad gemmad doctor. Microphones are listened to for half
-/// a second, cameras take a picture, and messages of every kind and size go to the broker and back, of which nothing stays there. Ends
-/// with 69 if something fails.
+/// a second, cameras take a picture, the speaker is opened without a sound, and messages of every kind and size go to the broker and
+/// back, of which nothing stays there. Ends with 69 if something fails.
 #[derive(Debug, clap::Args)]
 pub(super) struct Doctor {
     /// The configuration
@@ -176,6 +176,10 @@ impl Doctor {
                 if let Some(finding) = sources::wake_words(microphone) {
                     tell(finding)?;
                 }
+            }
+            if let Some(device) = &config.speaker.device {
+                tell(sources::speaker(device, running))?;
+                tell(services::text_to_speech(&config.speaker))?;
             }
             for camera in &config.camera {
                 tell(sources::camera(camera, &config.limits.image, running))?;

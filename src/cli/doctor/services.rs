@@ -1,9 +1,10 @@
-//! The broker, the bus and the HTTP server, as the daemon would use them.
+//! The broker, the bus, the HTTP server and whoever else the daemon would talk to, as it would.
 
 use std::net::TcpListener;
 use std::time::Duration;
 
 use super::Finding;
+use crate::capture::options::SpeakerOptions;
 use crate::cli::broker::block_on;
 use crate::config::Config;
 use crate::daemon;
@@ -226,6 +227,35 @@ pub(super) fn http(config: &HttpServerOptions, running: bool) -> Finding {
         return Finding::warning("http", found, advice);
     }
     Finding::ok("http", found)
+}
+
+/// Whether somebody makes sound of texts, with the voice that is wanted.
+pub(super) fn text_to_speech(config: &SpeakerOptions) -> Finding {
+    const CHECK: &str = "text to speech";
+    let Some(voice) = daemon::voice(config) else {
+        return Finding::ok(
+            CHECK,
+            "speaker.tts is not set: files can be said, texts not",
+        );
+    };
+    let server = format!("tcp://{}", voice.address);
+    let voices = match block_on(voice.choice()) {
+        Err(error) => return no_runtime(CHECK, &error),
+        Ok(Err(reason)) => {
+            let advice = "start a Wyoming server that speaks, such as piper, or mend speaker.tts";
+            return Finding::failing(CHECK, reason, advice);
+        }
+        Ok(Ok(voices)) => voices,
+    };
+    let wanted = voice.name.as_ref();
+    let is_unknown = |name: &&String| !voices.is_empty() && !voices.contains(name);
+    if let Some(name) = wanted.filter(is_unknown) {
+        let found = format!("{server} names no voice {name:?}");
+        let advice = format!("it has {}: mend speaker.tts_voice", voices.join(", "));
+        return Finding::warning(CHECK, found, advice);
+    }
+    let name = wanted.map_or("its own choice of voice", String::as_str);
+    Finding::ok(CHECK, format!("{server} speaks, with {name}"))
 }
 
 fn no_runtime(check: &'static str, error: &std::io::Error) -> Finding {

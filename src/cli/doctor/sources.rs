@@ -6,7 +6,7 @@ use rustix::fs::{Access, access};
 
 use super::Finding;
 use crate::capture::options::{CameraOptions, CameraType, MicrophoneOptions};
-use crate::capture::{try_camera, try_microphone};
+use crate::capture::{try_camera, try_microphone, try_speaker};
 use crate::config::Config;
 use crate::features::image::ImageLimits;
 use crate::media::VideoFrame;
@@ -45,6 +45,17 @@ pub(super) fn wake_words(microphone: &MicrophoneOptions) -> Option<Finding> {
             reason,
             "docs/wake.md says where there are models",
         )),
+    }
+}
+
+/// Opens the speaker's device, without a sound. One that is taken is no fault while a daemon is `running`.
+pub(super) fn speaker(device: &str, running: bool) -> Finding {
+    match try_speaker(device) {
+        Ok(how) => Finding::ok("speaker", format!("{device} takes sound ({how})")),
+        Err(reason) if reason.contains("another program") => {
+            unusable("speaker", device, &reason, running)
+        }
+        Err(reason) => Finding::failing("speaker", reason, "`aplay -L` lists what there is"),
     }
 }
 
@@ -104,19 +115,15 @@ fn unusable(check: &'static str, id: &str, reason: &str, running: bool) -> Findi
 
 /// Whether this user may open the sound cards and cameras that there are.
 pub(super) fn permissions(config: Option<&Config>) -> Vec<Finding> {
-    let microphones = config.is_some_and(|config| !config.microphone.is_empty());
+    let sounds = |config: &Config| !config.microphone.is_empty() || config.speaker.device.is_some();
+    let sounds = config.is_some_and(sounds);
     let v4l2 = |camera: &CameraOptions| matches!(camera.kind, CameraType::V4l2(_));
     let cameras = config.is_some_and(|config| config.camera.iter().any(v4l2));
-    // ALSA's capture PCMs are pcmC0D0c, V4L2's nodes video0.
-    let captures = |name: &str| name.starts_with("pcm") && name.ends_with('c');
+    // ALSA's PCMs are pcmC0D0c and pcmC0D0p, V4L2's nodes video0.
+    let pcms = |name: &str| name.starts_with("pcm");
     let videos = |name: &str| name.starts_with("video");
     vec![
-        of_nodes(
-            "sound cards",
-            "audio",
-            microphones,
-            &nodes("/dev/snd", &captures),
-        ),
+        of_nodes("sound cards", "audio", sounds, &nodes("/dev/snd", &pcms)),
         of_nodes("video devices", "video", cameras, &nodes("/dev", &videos)),
     ]
 }

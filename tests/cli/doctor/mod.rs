@@ -1,6 +1,7 @@
 //! `gemmad doctor` on a real broker and a private bus, with ALSA's `file` plugin as the microphone: what is well, and what is not.
 
 mod brokers;
+mod speaker;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
