@@ -12,13 +12,24 @@ pub(super) type Components = BTreeMap<&'static str, Component>;
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct Component {
     platform: &'static str,
-    unique_id: String,
-    name: &'static str,
+    /// Absent of one that is no more: Home Assistant removes what has nothing but a platform.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unique_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'static str>,
     #[serde(flatten)]
     options: BTreeMap<&'static str, serde_json::Value>,
 }
 
 impl Component {
+    /// One that there may have been, and is no more.
+    pub(super) fn gone(&self) -> Component {
+        Component {
+            platform: self.platform,
+            ..Component::default()
+        }
+    }
+
     pub(super) fn with(
         mut self,
         key: &'static str,
@@ -44,8 +55,8 @@ pub(super) fn entity<'a>(
     move |key, platform, name| {
         let component = Component {
             platform,
-            unique_id: format!("{device}_{key}"),
-            name,
+            unique_id: Some(format!("{device}_{key}")),
+            name: Some(name),
             ..Component::default()
         };
         (key, component)

@@ -170,9 +170,7 @@ fn node(topics: &Topics, info: &Info) -> Discovery {
     let (key, answer) = entity("answer", "sensor", "Answer");
     let answer_topic = topics.of("answer");
     add((key, short_text(answer, answer_topic)));
-    if info.speaker.is_some() {
-        components.extend(voice_entities::speaker(topics, &device));
-    }
+    components.extend(voice_entities::speaker(topics, info, &device));
     let mut add = |(key, component): (&'static str, Component)| {
         components.insert(key, component);
     };

@@ -271,9 +271,7 @@ impl Owner {
                 later.connected_at = Some(Instant::now());
                 self.namesake.connected();
                 self.announce(later);
-                if first && !self.config.retain_results {
-                    self.forget_results();
-                }
+                self.forget_earlier(first);
                 self.push(self.online());
             }
             Event::Subscribed { refused } => {
@@ -336,10 +334,15 @@ impl Owner {
         }
     }
 
-    /// Results of an earlier configuration are not to stay on the broker.
-    fn forget_results(&self) {
+    /// What an earlier configuration had retained, and this one does not, is not to stay on the broker.
+    fn forget_earlier(&self, first: bool) {
         let mut state = self.shared.lock();
-        for message in announce::no_results(&self.topics, &state.info) {
+        let idle = self.topics.idle(&state.info).into_iter();
+        let mut messages: Vec<Outgoing> = idle.map(announce::nothing).collect();
+        if first && !self.config.retain_results {
+            messages.extend(announce::no_results(&self.topics, &state.info));
+        }
+        for message in messages {
             state.outbox.push(message);
         }
     }

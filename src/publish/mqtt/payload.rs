@@ -98,8 +98,8 @@ impl Composer {
             Report::Captions { id, enabled } => {
                 vec![state(Source::Camera, id, "captions", on_off(*enabled))]
             }
-            // Whoever asked for it to be told published it.
-            Report::Replied(_) => Vec::new(),
+            // Whoever asked for it to be told published it; and a meter of every word is for the page.
+            Report::Replied(_) | Report::LiveScore { .. } => Vec::new(),
             Report::Voice(event) => self.voice(event),
             Report::Caption { event, image } => self.caption(event, image.as_deref()),
             Report::SpeakerState(now) => vec![node("speaker/state", now.name("off"))],

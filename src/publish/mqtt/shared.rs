@@ -105,16 +105,23 @@ impl Shared {
     }
 }
 
-/// After a reload, what was said of sources that are gone is taken back.
+/// After a reload, what was said of what is gone is taken back.
 fn remove_gone(state: &mut State, topics: &Topics, info: &Info) {
     let here: Vec<_> = sources(info).collect();
     let before = std::mem::replace(&mut state.info, info.clone());
-    for (source, id) in sources(&before).filter(|found| !here.contains(found)) {
-        for rest in source.retained() {
-            let topic = topics.of_source(source, id, rest);
-            state.outbox.forget(&topic);
-            state.outbox.push(announce::nothing(topic));
-        }
+    let gone = sources(&before).filter(|found| !here.contains(found));
+    let mut gone: Vec<String> = gone
+        .flat_map(|(source, id)| {
+            let retained = source.retained().iter();
+            retained.map(move |rest| topics.of_source(source, id, rest))
+        })
+        .collect();
+    let was_idle = topics.idle(&before);
+    let idle = topics.idle(info).into_iter();
+    gone.extend(idle.filter(|topic| !was_idle.contains(topic)));
+    for topic in gone {
+        state.outbox.forget(&topic);
+        state.outbox.push(announce::nothing(topic));
     }
     state.info_changed = true;
 }

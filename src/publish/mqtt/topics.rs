@@ -56,6 +56,12 @@ impl Source {
     }
 }
 
+/// What is retained of the speaker.
+const SPEAKER: &[&str] = &["speaker/state", "speaker/speaking", "speaker/volume"];
+
+/// What is retained of a microphone that wake words wake.
+const WAKING: &[&str] = &["wake", "wake_score"];
+
 /// What is asked of the node.
 const COMMANDS: &[&str] = &[
     "ask",
@@ -184,6 +190,23 @@ impl Topics {
         topics.push(self.instance());
         topics.push(self.birth());
         topics
+    }
+}
+
+impl Topics {
+    /// What an earlier configuration may have retained of a speaker and of wake words, where this one has none.
+    pub(super) fn idle(&self, info: &Info) -> Vec<String> {
+        let speaker = match info.speaker {
+            None => SPEAKER,
+            Some(_) => &[],
+        };
+        let asleep = info.microphones.iter().filter(|found| !found.wakes);
+        let asleep = asleep.flat_map(|found| {
+            let topic = |rest: &&str| self.of_source(Source::Microphone, &found.id, rest);
+            WAKING.iter().map(topic)
+        });
+        let topics = speaker.iter().map(|rest| self.of(rest));
+        topics.chain(asleep).collect()
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use assert_cmd::Command;
+use gemmad::media::DeviceState;
 use gemmad::publish::mqtt::MqttOptions;
 use gemmad::report::Report;
 use serde_json::Value;
 
-use super::bench::{Broker, Node, Observer, Seen, caption, config, info, retained};
+use super::bench::{Broker, Node, Observer, Seen, caption, config, info, retained, wait_until};
 use super::{publish_states, topics};
 
 /// The discovery messages by device.
@@ -210,6 +211,81 @@ fn devices_that_are_gone_are_taken_back_also_after_a_restart() {
     );
     observer.wait_for_payload("homeassistant/device/gemmad_pi/config", "");
     observer.wait_for_payload("gemmad/pi/announced", "");
+    node.stop();
+}
+
+#[test]
+fn a_speaker_and_wake_words_that_are_gone_are_taken_back_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let observer = Observer::start(&broker);
+    let gone = [
+        "gemmad/pi/speaker/state",
+        "gemmad/pi/speaker/speaking",
+        "gemmad/pi/speaker/volume",
+        "gemmad/pi/mic/kitchen/wake",
+        "gemmad/pi/mic/kitchen/wake_score",
+    ];
+    let states = || {
+        let id = || "kitchen".to_owned();
+        [
+            Report::SpeakerState(DeviceState::Online),
+            Report::Speaking(false),
+            Report::Volume(80),
+            Report::Wake { id: id(), on: true },
+            Report::WakeScore {
+                id: id(),
+                score: 0.9,
+            },
+        ]
+    };
+    let is_kept = |found: &str| retained(&broker).iter().any(|seen| seen.topic == found);
+    let start = || {
+        let node = Node::start(&config(broker.port));
+        node.wait_connected();
+        states().into_iter().for_each(|state| node.publish(state));
+        for topic in gone {
+            wait_until("it is retained", || is_kept(topic));
+        }
+        node
+    };
+    let mut without = info();
+    without.speaker = None;
+    without.microphones[0].wakes = false;
+    let taken_back = || {
+        for topic in gone {
+            wait_until("it is taken back", || !is_kept(topic));
+        }
+        // As Home Assistant's documentation of MQTT discovery has it: nothing but the platform.
+        let bare = |platform: &str| serde_json::json!({ "platform": platform });
+        let entities = [
+            ("gemmad_pi", "speaker", "binary_sensor"),
+            ("gemmad_pi", "volume", "number"),
+            ("gemmad_pi", "silence", "button"),
+            ("gemmad_pi_mic_kitchen", "wake", "switch"),
+            ("gemmad_pi_mic_kitchen", "wake_score", "sensor"),
+            ("gemmad_pi_mic_kitchen", "say", "notify"),
+        ];
+        for (device, key, platform) in entities {
+            wait_until("the entity is taken back", || {
+                discovery(&retained(&broker))[device]["components"][key] == bare(platform)
+            });
+        }
+    };
+    // A reload.
+    let node = start();
+    node.publish(Report::Info(Box::new(without.clone())));
+    taken_back();
+    // Nor are they said again after a broken connection, or when Home Assistant starts.
+    let before = observer.on(gone[0]).len();
+    broker.publish("homeassistant/status", b"online", &[]);
+    observer.wait_for("gemmad/pi/state", 2);
+    assert_eq!(observer.on(gone[0]).len(), before);
+    node.stop();
+    // A restart.
+    start().stop();
+    let node = Node::start_with(&config(broker.port), without, 8);
+    taken_back();
     node.stop();
 }
 
