@@ -14,7 +14,7 @@ use super::state::Switches;
 use crate::capture::options::{CameraOptions, MicrophoneOptions};
 use crate::capture::{Camera, EventSink, Microphone, Speaker};
 use crate::config::Config;
-use crate::media::{CameraControl, DeviceState, MicrophoneControl, SpeakerControl, Talking};
+use crate::media::{CameraControl, DeviceState, MicrophoneControl, Rest, SpeakerControl, Talking};
 use crate::report::{Header, Report, Wish};
 
 /// How long microphones and cameras may take to close, and how often it is looked whether they have.
@@ -199,6 +199,10 @@ impl Devices {
         self.cameras = stay;
         let mut speaker = self.speaker.take_if(|it| it.options != config.speaker);
         let unheard = speaker.as_mut().map(|it| it.askers().collect());
+        if speaker.is_some() {
+            // One that hangs in its driver says so no more.
+            self.talking.set(Rest::Silent);
+        }
         self.is_closing = true;
         let events = self.events.clone();
         tokio::spawn(async move {

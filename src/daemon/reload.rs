@@ -138,6 +138,8 @@ impl Daemon {
         self.doors.publish(&Report::Info(Box::new(info)));
         self.publish_switches();
         self.publish_health();
+        // A microphone that was closed while somebody spoke at it tells no end of that, and a new speaker knows of nobody.
+        self.duck();
         if let Some(Reload { asker, restart }) = self.reloads.now.take() {
             match restart.as_slice() {
                 [] => log::info!("the configuration was read again"),

@@ -163,7 +163,8 @@ impl Daemon {
 
     /// Whether what came of an utterance is to be told now: not while it is not settled who answers, and never where another board does.
     pub(super) fn is_ours(&mut self, event: &VoiceEvent) -> bool {
-        if self.devices.claims.silent.remove(&event.id) {
+        // Of what runs already more than one word may come: it is given up, and then nothing was said.
+        if self.devices.claims.silent.contains(&event.id) {
             return false;
         }
         let microphone = self.devices.microphones.get_mut(&event.source);

@@ -105,6 +105,15 @@ impl Player {
 
     /// Plays until the end.
     pub(super) fn run(&mut self, controls: &Receiver<SpeakerControl>) -> Result<(), Ended> {
+        // After a panic: what was said then is not tried again.
+        self.end_now(SpeechEnd::Failed("the speaker broke off".to_owned()))?;
+        let ended = self.open_and_play(controls);
+        // Microphones are there longer than the speaker.
+        self.talking.set(Rest::Silent);
+        ended
+    }
+
+    fn open_and_play(&mut self, controls: &Receiver<SpeakerControl>) -> Result<(), Ended> {
         let device = self.options.device.clone().unwrap_or_default();
         loop {
             let opened = Instant::now();
@@ -165,8 +174,10 @@ impl Player {
 
     /// Nothing is to be heard; how long that may stay unwatched.
     fn rest(&mut self, output: &mut dyn Output) -> Result<Result<Duration, Unavailable>, Ended> {
-        if let Some(tail) = self.tail {
-            let left = tail.saturating_duration_since(Instant::now());
+        if self.speaking {
+            let tail = Duration::from_millis(self.options.tail_ms.into());
+            let until = *self.tail.get_or_insert_with(|| Instant::now() + tail);
+            let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
                 return Ok(Ok(left));
             }
@@ -197,21 +208,24 @@ impl Player {
             }
         }
         if let Some(Flow::Over(end)) = flow {
-            // It is over for whoever asked once it has been heard.
-            if let Err(unavailable) = output.finish() {
+            // It is over for whoever asked once it has been heard; a short sound over it is not torn for that.
+            if self.sign.is_none()
+                && let Err(unavailable) = output.finish()
+            {
                 return Ok(Err(unavailable));
             }
             self.end_now(end)?;
         }
-        if self.is_idle() {
-            if let Err(unavailable) = output.finish() {
-                return Ok(Err(unavailable));
-            }
-            let tail = Duration::from_millis(self.options.tail_ms.into());
-            self.tail = Some(Instant::now() + tail);
+        if self.is_idle()
+            && let Err(unavailable) = output.finish()
+        {
+            return Ok(Err(unavailable));
         }
-        let dry = block.is_empty() && self.now.is_some();
-        Ok(Ok(if dry { DRY } else { Duration::ZERO }))
+        if block.is_empty() && self.now.is_some() {
+            // While more is being made, the device may go, too.
+            return Ok(output.check().map(|()| DRY));
+        }
+        Ok(Ok(Duration::ZERO))
     }
 
     /// Begins what waits; whether there was something that could be begun.
@@ -341,10 +355,6 @@ impl Player {
     fn cut_short(&mut self, output: &mut dyn Output) -> Result<Result<(), Unavailable>, Ended> {
         let hushed = output.hush();
         self.end_now(SpeechEnd::Stopped)?;
-        if self.speaking && self.is_idle() {
-            let tail = Duration::from_millis(self.options.tail_ms.into());
-            self.tail = Some(Instant::now() + tail);
-        }
         Ok(hushed)
     }
 

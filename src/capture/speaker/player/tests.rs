@@ -213,6 +213,47 @@ fn sound_that_breaks_off_or_never_ends_is_told_after_what_came_was_heard() {
 }
 
 #[test]
+fn microphones_listen_again_after_what_could_not_be_begun_and_after_the_speakers_end() {
+    let bench = Bench::new("tail_ms = 0");
+    let first = bench.stream("a", false);
+    first.send(clip(vec![0.5; 1000])).unwrap();
+    bench.told(&["a began", "speaking true"]);
+    bench.say("b", Audible::File(b"no sound"[..].into()), false);
+    drop(first);
+    bench.told(&["a Heard", "b Failed", "speaking false"]);
+    assert!(!bench.talking.sounds());
+    // What waits is taken back while it speaks, and then that is.
+    let (c, _d) = (bench.stream("c", false), bench.stream("d", false));
+    c.send(clip(vec![0.5; 1000])).unwrap();
+    bench.told(&["c began", "speaking true"]);
+    for id in ["c", "d"] {
+        let silence = SpeakerControl::Silence(Some(id.into()));
+        bench.control.send(silence).unwrap();
+    }
+    bench.told(&["c Stopped"]);
+    let mut rest = ["d began", "d Stopped", "speaking false"].as_slice();
+    // It may have begun before it was taken back.
+    let CaptureEvent::Speaker(event) = bench.events.recv_timeout(PATIENCE).unwrap() else {
+        unreachable!()
+    };
+    rest = match event {
+        SpeakerEvent::Began(_) => &rest[1..],
+        _ => &rest[2..],
+    };
+    bench.told(rest);
+    assert!(!bench.talking.sounds());
+
+    let last = bench.stream("e", false);
+    last.send(clip(vec![0.5; 1000])).unwrap();
+    bench.told(&["e began", "speaking true"]);
+    assert!(bench.talking.sounds());
+    bench.control.send(SpeakerControl::Stop).unwrap();
+    // The thread has ended when nobody tells anything any more.
+    while bench.events.recv_timeout(PATIENCE).is_ok() {}
+    assert!(!bench.talking.sounds());
+}
+
+#[test]
 fn a_device_unplugged_while_it_speaks_ends_the_speech_and_comes_back() {
     let bench = Bench::new("tail_ms = 0");
     let first = bench.stream("a", false);
@@ -232,6 +273,11 @@ fn a_device_unplugged_while_it_speaks_ends_the_speech_and_comes_back() {
     bench.told(&["c Failed(\"the speaker is offline"]);
     *bench.card.unplugged.lock().unwrap() = false;
     bench.told(&["online"]);
+    // While the next sentence is still being made, too.
+    let _dry = bench.stream("d", false);
+    bench.told(&["d began"]);
+    *bench.card.unplugged.lock().unwrap() = true;
+    bench.told(&["d Failed(\"the speaker is offline", "offline"]);
 }
 
 #[test]
