@@ -205,6 +205,7 @@ class Stage:
         self.port = free_port()
         self.bus = f"unix:path={self.directory / 'bus'}"
         self.microphones = []
+        self.speakers = []
 
     def __enter__(self):
         return self
@@ -253,9 +254,19 @@ class Stage:
     def microphone(self, name, ahead_s=0.0):
         microphone = Microphone(self.directory, name, ahead_s)
         self.microphones.append(microphone)
-        lines = "".join(found.configuration() for found in self.microphones)
-        self.asound.write_text(f"</usr/share/alsa/alsa.conf>\n{lines}")
+        self._write_asound()
         return microphone
+
+    def speaker(self, name):
+        """A playback device of ALSA's `file` plugin: the file to which what is played goes at once, 16 bits at 48 kHz."""
+        file = self.directory / f"{name}.played"
+        self.speakers.append(f'pcm.{name} {{ type file slave.pcm null file "{file}" format raw }}\n')
+        self._write_asound()
+        return file
+
+    def _write_asound(self):
+        lines = [found.configuration() for found in self.microphones] + self.speakers
+        self.asound.write_text(f"</usr/share/alsa/alsa.conf>\n{''.join(lines)}")
 
     def camera(self, name):
         return Camera(self.directory, name)

@@ -194,6 +194,8 @@ pub enum MicrophoneEvent {
     /// How loud it is (RMS of a fifth of a second), dB full scale, minus infinity for digital silence; told while push-to-talk waits
     /// or takes down what is said.
     Level(f32),
+    /// How sure a wake word's model is now, 0 to 1, the most of a fifth of a second; told where that has changed.
+    Score(f64),
     /// Samples were lost: the device overran.
     Overrun,
 }

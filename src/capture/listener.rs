@@ -58,6 +58,8 @@ pub(super) struct Listener {
     /// Listens for words that end what the speaker says.
     stopper: Option<Spotter>,
     talking: Arc<Talking>,
+    /// The speaker sounds.
+    sounding: bool,
     /// The speaker speaks, so this is not listened to.
     resting: bool,
     /// Where what is being said goes.
@@ -94,6 +96,7 @@ impl Listener {
             wakes: true,
             stopper: None,
             talking,
+            sounding: false,
             resting: false,
             speech: None,
             meter: Meter::default(),
@@ -214,7 +217,10 @@ impl Listener {
                 return Err(Ended);
             }
             MicrophoneControl::Mute(muted) => self.muted = muted,
-            MicrophoneControl::Wake(wakes) => self.wakes = wakes,
+            MicrophoneControl::Wake(wakes) => {
+                self.wakes = wakes;
+                self.spotter.iter_mut().for_each(Spotter::reset);
+            }
             MicrophoneControl::Listen if self.listening => self.segmenter.listen(),
             MicrophoneControl::Follow(seconds) if self.listening => {
                 self.segmenter.follow(seconds);
@@ -229,6 +235,9 @@ impl Listener {
     /// Hears what was said, unless it is the board's own voice: then only for a word that stops it.
     fn hear(&mut self, samples: &[f32]) -> Result<(), Ended> {
         let sounds = self.talking.sounds();
+        if sounds != std::mem::replace(&mut self.sounding, sounds) {
+            self.stopper.iter_mut().for_each(Spotter::reset);
+        }
         let stopped = self
             .stopper
             .as_mut()
@@ -259,8 +268,13 @@ impl Listener {
         if self.spotter.is_some() {
             self.loudness.push(samples);
         }
-        let spotter = self.spotter.as_mut().filter(|_| self.wakes);
-        let woken = spotter.and_then(|it| it.push(samples));
+        let Some(spotter) = self.spotter.as_mut().filter(|_| self.wakes) else {
+            return Ok(());
+        };
+        let woken = spotter.push(samples);
+        if let Some(score) = spotter.score() {
+            self.send(MicrophoneEvent::Score(score))?;
+        }
         let Some(woken) = woken.filter(|_| !self.segmenter.is_speaking()) else {
             return Ok(());
         };

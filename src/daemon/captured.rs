@@ -125,6 +125,9 @@ impl Daemon {
                 }
             }
             MicrophoneEvent::Level(dbfs) => self.doors.publish(&Report::Level { id, dbfs }),
+            MicrophoneEvent::Score(score) => {
+                self.doors.publish(&Report::LiveScore { id, score });
+            }
             MicrophoneEvent::Overrun => self.record.queues.audio_overruns += 1,
         }
     }

@@ -80,6 +80,13 @@ pub enum Report {
         /// 0 to 1.
         score: f64,
     },
+    /// How sure it is now: for a meter.
+    LiveScore {
+        /// The microphone.
+        id: String,
+        /// 0 to 1.
+        score: f64,
+    },
     /// A wake word was heard, and which of several boards answers is to be settled.
     Woken(Claim),
     /// Whether somebody is speaking.

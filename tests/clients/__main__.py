@@ -36,6 +36,18 @@ id = "kitchen"
 name = "Kitchen"
 device = "kitchen"
 answer = "both"
+[[microphone]]
+id = "den"
+name = "Den"
+device = "den"
+trigger = "wake_word"
+[microphone.wake]
+models = [{wake}]
+[speaker]
+device = "loudspeaker"
+tts = "tcp://127.0.0.1:{voice}"
+sounds = false
+half_duplex = false
 [[camera]]
 id = "porch"
 name = "Porch"
@@ -64,6 +76,15 @@ class House:
         stage.start_broker()
         stage.start_bus()
         self.microphone, self.camera = stage.microphone("kitchen"), stage.camera("porch")
+        # A wake word's model that takes any sound for its word.
+        wake = stage.directory / "hello.json"
+        wake.write_bytes((TOP / "fuzz/corpus/wake/seed-manifest").read_bytes())
+        wake.with_suffix(".tflite").write_bytes((TOP / "fuzz/corpus/wake/seed-model").read_bytes())
+        stage.microphone("den")
+        stage.speaker("loudspeaker")
+        voice = free_port()
+        spoken = stage.directory / "spoken"
+        stage.spawn([str(INSTALLED / "requirements/bin/python"), str(TOP / "tests/common/tts_server.py"), str(voice), str(spoken)])
         self.show(BACKGROUND)
         self.key = secrets.token_urlsafe(24)
         key = stage.directory / "key"
@@ -72,7 +93,7 @@ class House:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         commands = (TOP / "config/examples/demo-commands.toml").read_text(encoding="utf-8")
-        config = CONFIG.format(port=self.port, key=f'"{key}"', pictures=f'"{self.camera.directory}"')
+        config = CONFIG.format(port=self.port, key=f'"{key}"', pictures=f'"{self.camera.directory}"', wake=f'"{wake}"', voice=voice)
         # A house of sixty lights is a long prompt for a small vocabulary.
         stage.write_config("demo", f"context = 32768\n{commands}{config}", next(iter(MODELS.values())))
         script = stage.directory / "script.json"
@@ -82,6 +103,8 @@ class House:
         wait_until("the door answers", self.answers)
         (self.model, *_) = self.ask("/v1/models")["data"]
         self.model = self.model["id"]
+        # It would be woken all the time; who looks at it opens it.
+        self.ask("/page/microphones/den/mute", b"")
 
     def answers(self):
         self.stage.check_daemon()

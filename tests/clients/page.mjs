@@ -113,11 +113,35 @@ const checks = {
     await feed(PRESSED.text).nth(before).waitFor();
   },
   async "a microphone is muted and opened again"() {
-    await page.locator("#microphones button", { hasText: /^Mute/ }).first().click();
-    await page.locator("#microphones .badge", { hasText: "muted" }).first().waitFor();
-    expect("press-to-talk", await page.locator("#microphones button", { hasText: "Press to talk" }).first().isDisabled());
-    await page.locator("#microphones button", { hasText: "Unmute" }).first().click();
-    await page.locator("#microphones .badge", { hasText: "online" }).first().waitFor();
+    const kitchen = page.locator("#microphones li", { hasText: "Kitchen" });
+    await kitchen.getByRole("button", { name: /^Mute/ }).click();
+    await kitchen.locator(".badge", { hasText: "muted" }).waitFor();
+    expect("press-to-talk", await kitchen.getByRole("button", { name: "Press to talk" }).isDisabled());
+    await kitchen.getByRole("button", { name: /^Unmute/ }).click();
+    await kitchen.locator(".badge", { hasText: "online" }).waitFor();
+  },
+  async "how sure a wake word is shows where there is one, and moves"() {
+    const meter = (name) => page.getByLabel(`How sure the wake word of ${name} is`);
+    expect("a meter where nothing wakes", await meter("Kitchen").isVisible(), false);
+    await meter("Den").waitFor();
+    const den = page.locator("#microphones li", { hasText: "Den" });
+    await den.getByRole("button", { name: /^Unmute/ }).click();
+    await page.waitForFunction(() => [...document.querySelectorAll("#microphones label meter")].some((meter) => meter.value > 0.02));
+    await den.getByRole("button", { name: /^Mute/ }).click();
+    await den.locator(".badge", { hasText: "muted" }).waitFor();
+  },
+  async "the speaker says what is typed, and is silenced"() {
+    await page.fill("#words", "The bell rings.");
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() => document.getElementById("speak-state").textContent === "It was heard.");
+    expect("the box", await page.inputValue("#words"), "");
+    await page.fill("#words", "Hold it, half said.");
+    await page.click("#speak button[type=submit]");
+    await page.locator("#speaker-state", { hasText: "speaking" }).waitFor();
+    await page.click("#hush");
+    await page.waitForFunction(() => document.getElementById("speak-state").textContent.startsWith("Not said: it was stopped"));
+    expect("what was not said stays", await page.inputValue("#words"), "Hold it, half said.");
+    await page.fill("#words", "");
   },
   async "a camera describes when it is told to"() {
     const before = await page.locator("#feed > li", { hasText: "caption" }).count();
@@ -197,7 +221,7 @@ const checks = {
       await page.keyboard.press("Tab");
       stops.add(await page.evaluate(() => document.activeElement.id || document.activeElement.textContent));
     }
-    for (const stop of ["feed", "prompt", "record", "files", "again"]) expect(`a stop at ${stop}`, stops.has(stop));
+    for (const stop of ["feed", "prompt", "record", "files", "words", "again"]) expect(`a stop at ${stop}`, stops.has(stop));
     expect("a stop at press-to-talk", [...stops].some((stop) => stop.startsWith("Press to talk")));
   },
   async "axe finds no serious fault, light, dark and on a phone"() {

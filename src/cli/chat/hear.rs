@@ -117,6 +117,7 @@ fn utterance(
             MicrophoneEvent::State(DeviceState::Off)
             | MicrophoneEvent::Woken { .. }
             | MicrophoneEvent::StopWord
+            | MicrophoneEvent::Score(_)
             | MicrophoneEvent::FollowTimedOut
             | MicrophoneEvent::Overrun => {}
         }

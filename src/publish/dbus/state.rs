@@ -226,6 +226,7 @@ impl State {
             | Report::Woken(_)
             | Report::Wake { .. }
             | Report::WakeScore { .. }
+            | Report::LiveScore { .. }
             | Report::Volume(_)
             | Report::Level { .. }
             | Report::JobEnded(_) => {

@@ -111,6 +111,9 @@ pub(super) fn of(report: &Report) -> Option<Event> {
         Report::Speaking(speaking) => device("speaker", "speaker", "speaking", (*speaking).into()),
         Report::Volume(percent) => device("speaker", "speaker", "volume", (*percent).into()),
         Report::Wake { id, on } => device("microphone", id, "wake", (*on).into()),
+        Report::LiveScore { id, score } => {
+            Event::new("score", &json!({ "id": id, "score": score }))
+        }
         Report::WakeScore { id, score } => device("microphone", id, "wake_score", (*score).into()),
         Report::Woken(_)
         | Report::Info(_)

@@ -144,8 +144,9 @@ function listen() {
   on("seen", (event) => seen(event, true));
   on("health", health);
   on("level", ({ id, dbfs }) => microphones.get(id)?.level(dbfs));
+  on("score", ({ id, score }) => microphones.get(id)?.score(score));
   on("state", ({ kind, id, ...told }) => {
-    const view = (kind === "camera" ? cameras : microphones).get(id);
+    const view = kind === "speaker" ? speaker : (kind === "camera" ? cameras : microphones).get(id);
     for (const [what, value] of Object.entries(told)) view?.[what]?.(value);
   });
   on("missed", begin);
@@ -174,6 +175,9 @@ function show(state) {
   document.title = `${state.name} – gemmad`;
   devices(microphones, $("microphones"), state.microphones, microphone, "No microphone is configured.");
   devices(cameras, $("cameras"), state.cameras, camera, "No camera is configured.");
+  $("speaker").hidden = !state.speaker;
+  speaker.state(state.speaker?.state);
+  speaker.speaking(state.speaker?.speaking);
   memory = state.memory.map(({ ts, rss_mib, groups }) => ({ at: Date.parse(ts), rss: rss_mib, groups }));
   health(state.health);
   doctor(state.doctor);
@@ -196,6 +200,7 @@ function devices(views, list, told = [], build, none) {
     const view = views.get(device.id);
     view.state(device.state);
     view.speech?.(device.speech);
+    view.wakes?.(device.wakes);
     view.motion?.(device.motion);
     view.pictured?.(device.has_picture);
   }
@@ -216,6 +221,8 @@ function microphone(id, name) {
   const state = badge("");
   const speaking = badge("speech", "live");
   const meter = make("meter", { min: -70, max: 0, value: -70, ariaLabel: `Level of ${name}, decibels full scale` });
+  const sure = make("meter", { min: 0, max: 1, value: 0, ariaLabel: `How sure the wake word of ${name} is` });
+  const waking = make("label", { className: "faint", hidden: true }, "Wake word ", sure);
   const mute = make("button", { type: "button", className: "quiet" });
   const talk = make("button", { type: "button" });
   let now = "";
@@ -246,6 +253,7 @@ function microphone(id, name) {
       {},
       make("div", { className: "head" }, make("strong", {}, name), state, speaking),
       meter,
+      waking,
       make("div", { className: "row" }, talk, mute),
     ),
     state(to) {
@@ -263,8 +271,46 @@ function microphone(id, name) {
     level(dbfs) {
       meter.value = dbfs;
     },
+    wakes(yes) {
+      waking.hidden = !yes;
+    },
+    score(of) {
+      sure.value = of;
+    },
+    wake(yes) {
+      if (!yes) sure.value = 0;
+    },
     heard: () => listening(false),
   };
+}
+
+// ---- The speaker ----
+
+const speaker = {
+  now: {},
+  state: (to) => speaker.show({ state: to }),
+  speaking: (yes) => speaker.show({ speaking: yes }),
+  show(told) {
+    Object.assign(speaker.now, told);
+    const { state, speaking } = speaker.now;
+    $("speaker-state").textContent = state === "online" && speaking ? "speaking" : (state ?? "");
+    $("speaker-state").className = `badge ${state !== "online" ? "warning" : speaking ? "live" : ""}`;
+  },
+};
+
+/** Has the text in the box said; it stays there where it cannot be. */
+async function speak(event) {
+  event.preventDefault();
+  const text = $("words").value.trim();
+  if (!text) return;
+  $("speak-state").textContent = "Waiting to be heard…";
+  try {
+    await tell("/v1/audio/play", { text });
+    $("words").value = "";
+    $("speak-state").textContent = "It was heard.";
+  } catch (error) {
+    $("speak-state").textContent = `Not said: ${error.message}`;
+  }
 }
 
 // ---- Cameras ----
@@ -800,6 +846,8 @@ async function* chunks(stream) {
 
 $("login").addEventListener("submit", signIn);
 $("logout").addEventListener("click", () => tell("/page/logout").then(() => location.reload(), (error) => complain(error.message)));
+$("speak").addEventListener("submit", speak);
+$("hush").addEventListener("click", () => act($("hush"), "/v1/audio/stop"));
 $("again").addEventListener("click", begin);
 $("ask").addEventListener("submit", ask);
 $("stop").addEventListener("click", () => asking?.abort());

@@ -25,12 +25,12 @@ const SAMPLES: usize = 120;
 /// Events that may wait for a page; a slower one misses some.
 const WAITING: usize = 256;
 
-/// A microphone or a camera, as it was told last.
+/// A microphone, a camera or the speaker, as it was told last.
 #[derive(Debug, Default)]
 struct Device {
     state: &'static str,
     reason: Option<String>,
-    /// Whether somebody speaks, or something moves.
+    /// Whether somebody or the board speaks, or something moves.
     active: bool,
     captions: bool,
 }
@@ -39,6 +39,7 @@ struct Device {
 struct Known {
     microphones: BTreeMap<String, Device>,
     cameras: BTreeMap<String, Device>,
+    speaker: Device,
     pictures: BTreeMap<String, Shown>,
     recent: VecDeque<Event>,
     memory: VecDeque<Value>,
@@ -105,6 +106,12 @@ impl State {
             Report::Captions { id, enabled } => {
                 known.cameras.entry(id.clone()).or_default().captions = *enabled;
             }
+            Report::SpeakerState(state) => {
+                (known.speaker.state, known.speaker.reason) = state_of(state, "off");
+            }
+            Report::Speaking(speaking) => known.speaker.active = *speaking,
+            // One that is gone is wrong no more.
+            Report::Info(info) if info.speaker.is_none() => known.speaker = Device::default(),
             Report::Caption {
                 event,
                 image: Some(image),
@@ -169,6 +176,10 @@ fn doctor(known: &Known, health: &Value) -> Vec<Value> {
             }
         }
     }
+    if let Some(reason) = &known.speaker.reason {
+        let advice = "see what `gemmad doctor` and `aplay -L` say on the board";
+        add("speaker", reason, advice);
+    }
     findings
 }
 
@@ -183,7 +194,7 @@ pub(super) async fn state(
         let device = known.microphones.get(&microphone.id).unwrap_or(&nothing);
         json!({
             "id": microphone.id, "name": microphone.name, "state": device.state, "reason": device.reason,
-            "muted": device.state == "muted", "speech": device.active,
+            "muted": device.state == "muted", "speech": device.active, "wakes": microphone.wakes,
         })
     });
     let cameras = info.cameras.iter().map(|camera| {
@@ -193,6 +204,10 @@ pub(super) async fn state(
             "enabled": device.state != "disabled", "motion": device.active, "captions": device.captions,
             "has_picture": known.pictures.contains_key(&camera.id),
         })
+    });
+    let speaker = info.speaker.as_ref().map(|_| {
+        let device = &known.speaker;
+        json!({ "state": device.state, "reason": device.reason, "speaking": device.active })
     });
     Ok(answered(&json!({
         "name": mqtt::host_name(),
@@ -206,6 +221,7 @@ pub(super) async fn state(
         "info": info,
         "microphones": microphones.collect::<Vec<_>>(),
         "cameras": cameras.collect::<Vec<_>>(),
+        "speaker": speaker,
         "health": health,
         "queue": health["queues"],
         "memory": known.memory.iter().rev().collect::<Vec<_>>(),
