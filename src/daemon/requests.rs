@@ -28,6 +28,8 @@ struct OpenJob {
     reply: ReplyTo,
     /// It waits or runs, and so may be cancelled; what the loop does itself is done before anybody could.
     admitted: bool,
+    /// Its answer is told whole, though it comes in pieces.
+    whole: bool,
 }
 
 impl Open {
@@ -36,6 +38,7 @@ impl Open {
             header: header.clone(),
             reply,
             admitted: false,
+            whole: false,
         };
         self.jobs.insert(header.id.clone(), job);
     }
@@ -46,13 +49,22 @@ impl Open {
         }
     }
 
+    /// Whoever asked does not want to be told the answer while it comes.
+    fn tell_whole(&mut self, header: &Header) {
+        if let Some(job) = self.jobs.get_mut(&header.id) {
+            job.whole = true;
+        }
+    }
+
     /// Tells whoever asked, and forgets a job that has ended; whether it was open.
     pub(super) fn tell(&mut self, update: &JobUpdate) -> bool {
         let id = &update.header.id;
         let Some(job) = self.jobs.get(id) else {
             return false;
         };
-        job.reply.tell(update);
+        if !(job.whole && update.partial.is_some()) {
+            job.reply.tell(update);
+        }
         if update.state.has_ended() {
             self.jobs.remove(id);
         }
@@ -138,6 +150,7 @@ impl Daemon {
         if matches!(&update.error, Some(error) if error.code == ErrorCode::Timeout) {
             self.record.queues.timeouts += 1;
         }
+        self.speak_on(&update);
         let was_open = self.requests.tell(&update);
         // What another board asked for is told by that one.
         let is_own = !matches!(update.header.origin, Origin::Fleet { .. });
@@ -159,6 +172,12 @@ impl Daemon {
                     self.check_prompt(system)?;
                 }
                 self.check_soft_tokens(ask.soft_tokens)?;
+                if ask.speak {
+                    self.speak(header)?;
+                    if !ask.stream {
+                        self.requests.tell_whole(header);
+                    }
+                }
                 self.admit(header, Work::Ask(ask));
             }
             Payload::Chat(mut chat) => {

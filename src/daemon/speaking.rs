@@ -7,6 +7,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::requests::{Source, error};
 use super::{Daemon, job, reports};
@@ -16,7 +17,7 @@ use crate::media::{
     Audible, AudioClip, DeviceState, MicrophoneControl, Sign, SpeakerControl, SpeakerEvent, Speech,
     SpeechEnd,
 };
-use crate::publish::wyoming::{Voice, sentences};
+use crate::publish::wyoming::{Sentences, Voice};
 use crate::report::{
     ErrorBody, ErrorCode, EventType, Header, JobState, JobUpdate, Name, Report, Say, Utterable,
     VoiceEvent,
@@ -37,6 +38,18 @@ pub(super) struct RunningSpeaker {
     pub(super) speaking: bool,
     /// Who asked for what is said or waits.
     said: BTreeMap<String, Said>,
+    /// Answers that are said while they come, by the ids of their jobs.
+    answers: BTreeMap<String, Answer>,
+}
+
+/// An answer that comes, and goes on to whoever makes it sound.
+struct Answer {
+    text: Sentences,
+    /// Something of it has come.
+    has_begun: bool,
+    voice: Voice,
+    /// Absent as long as there is nothing to say.
+    sentences: Option<UnboundedSender<String>>,
 }
 
 /// Something that is said or waits.
@@ -59,6 +72,7 @@ impl RunningSpeaker {
             state: DeviceState::default(),
             speaking: false,
             said: BTreeMap::new(),
+            answers: BTreeMap::new(),
         }
     }
 
@@ -90,13 +104,7 @@ impl Daemon {
         if let Utterable::Text(text) = &say.what {
             self.check_prompt(text)?;
         }
-        let Some(speaker) = &mut self.devices.speaker else {
-            return Err(no_speaker());
-        };
-        if let DeviceState::Offline { reason } = &speaker.state {
-            let message = format!("the speaker is offline: {reason}");
-            return Err(error(ErrorCode::Busy, message));
-        }
+        let speaker = self.speaker()?;
         let options = &speaker.options;
         let sound = match say.what {
             Utterable::Audio(file) if file.0.len() > options.max_audio_bytes => {
@@ -107,15 +115,13 @@ impl Daemon {
             }
             Utterable::Audio(file) => Audible::File(file.0),
             Utterable::Text(text) => {
-                let Some(voice) = voice(options) else {
-                    return Err(error(
-                        ErrorCode::NotFound,
-                        "texts cannot be said: [speaker] tts names no text-to-speech server",
-                    ));
-                };
-                let (pieces, taken) = sync_channel(PIECES);
-                tokio::spawn(synthesize(voice, text, pieces));
-                Audible::Stream(taken)
+                let (given, sound) = made_of_sentences(wanted_voice(options)?);
+                let mut whole = Sentences::default();
+                whole.push(&text);
+                while let Some(sentence) = whole.next(true) {
+                    given.send(sentence).ok();
+                }
+                sound
             }
         };
         let said = Said {
@@ -131,6 +137,68 @@ impl Daemon {
         self.requests.admit(asker);
         self.answered(JobUpdate::new(asker, JobState::Queued));
         Ok(())
+    }
+
+    /// The speaker, where there is one that can be spoken with.
+    fn speaker(&mut self) -> Result<&mut RunningSpeaker, ErrorBody> {
+        let speaker = self.devices.speaker.as_mut().ok_or_else(no_speaker)?;
+        if let DeviceState::Offline { reason } = &speaker.state {
+            let message = format!("the speaker is offline: {reason}");
+            return Err(error(ErrorCode::Busy, message));
+        }
+        Ok(speaker)
+    }
+
+    /// The answer to `asker` is to be said while it comes.
+    pub(super) fn speak(&mut self, asker: &Header) -> Result<(), ErrorBody> {
+        let speaker = self.speaker()?;
+        let answer = Answer {
+            text: Sentences::default(),
+            has_begun: false,
+            voice: wanted_voice(&speaker.options)?,
+            sentences: None,
+        };
+        speaker.answers.insert(asker.id.clone(), answer);
+        Ok(())
+    }
+
+    /// Says what has come of an answer since, where it is one that is to be said; one that comes to nothing ends.
+    pub(super) fn speak_on(&mut self, update: &JobUpdate) {
+        let id = &update.header.id;
+        let Some(speaker) = &mut self.devices.speaker else {
+            return;
+        };
+        let Some(answer) = speaker.answers.get_mut(id) else {
+            return;
+        };
+        let is_over = update.state.has_ended();
+        let whole = update.reply.as_ref().and_then(|reply| reply.text.as_ref());
+        // From another board it comes whole.
+        let whole = whole.filter(|_| !answer.has_begun);
+        if let Some(text) = update.partial.as_ref().or(whole) {
+            answer.has_begun = true;
+            // What marks a word up is no word.
+            answer.text.push(&text.replace(['*', '`'], ""));
+        }
+        while let Some(sentence) = answer.text.next(is_over) {
+            let sentences = answer.sentences.get_or_insert_with(|| {
+                let (given, sound) = made_of_sentences(answer.voice.clone());
+                speaker.thread.control(SpeakerControl::Say(Speech {
+                    id: id.clone(),
+                    sound,
+                    urgent: false,
+                }));
+                given
+            });
+            sentences.send(sentence).ok();
+        }
+        if is_over {
+            speaker.answers.remove(id);
+        }
+        if update.error.is_some() {
+            let silence = SpeakerControl::Silence(Some(id.clone()));
+            speaker.thread.control(silence);
+        }
     }
 
     /// Ends what is said, and forgets what waits.
@@ -166,14 +234,17 @@ impl Daemon {
                 }
             }
             SpeakerEvent::Ended { id, end } => {
-                let Some(Said { asker, answers }) = speaker.said.remove(&id) else {
-                    return;
-                };
+                // Whoever wanted an answer to be said gets that all the same.
+                speaker.answers.remove(&id);
+                let said = speaker.said.remove(&id);
+                let answers = said.as_ref().and_then(|said| said.answers.as_ref());
                 if let (Some((microphone, event)), SpeechEnd::Heard) = (answers, &end) {
-                    self.follow(&microphone, &event);
+                    self.follow(microphone, event);
                 }
                 let result = self.said(end).map(reports::done);
-                self.answered(JobUpdate::end(&asker, result));
+                if let Some(said) = said {
+                    self.answered(JobUpdate::end(&said.asker, result));
+                }
             }
         }
     }
@@ -264,7 +335,8 @@ pub(super) fn no_speaker() -> ErrorBody {
     )
 }
 
-fn voice(options: &SpeakerOptions) -> Option<Voice> {
+/// Who makes sound of texts, where somebody does.
+pub fn voice(options: &SpeakerOptions) -> Option<Voice> {
     Some(Voice {
         address: options.tts_address()?.to_owned(),
         name: options.tts_voice.clone(),
@@ -272,10 +344,31 @@ fn voice(options: &SpeakerOptions) -> Option<Voice> {
     })
 }
 
-/// Has a text made sound, sentence by sentence, as fast as the speaker takes it.
-async fn synthesize(voice: Voice, text: String, pieces: SyncSender<Result<AudioClip, String>>) {
-    for sentence in sentences(&text) {
-        let mut spoken = match voice.say(sentence).await {
+fn wanted_voice(options: &SpeakerOptions) -> Result<Voice, ErrorBody> {
+    voice(options).ok_or_else(|| {
+        error(
+            ErrorCode::NotFound,
+            "texts cannot be said: [speaker] tts names no text-to-speech server",
+        )
+    })
+}
+
+/// Where sentences go that are to be made sound, no more than a prompt or an answer has; and that sound.
+fn made_of_sentences(voice: Voice) -> (UnboundedSender<String>, Audible) {
+    let (given, sentences) = unbounded_channel();
+    let (pieces, taken) = sync_channel(PIECES);
+    tokio::spawn(synthesize(voice, sentences, pieces));
+    (given, Audible::Stream(taken))
+}
+
+/// Has sentences made sound one by one, as they come and as fast as the speaker takes it.
+async fn synthesize(
+    voice: Voice,
+    mut sentences: UnboundedReceiver<String>,
+    pieces: SyncSender<Result<AudioClip, String>>,
+) {
+    while let Some(sentence) = sentences.recv().await {
+        let mut spoken = match voice.say(&sentence).await {
             Ok(spoken) => spoken,
             Err(reason) => {
                 give(&pieces, Err(reason)).await;

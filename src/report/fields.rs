@@ -86,6 +86,9 @@ pub struct AskFields {
     /// Publish the answer while it comes.
     #[serde(default)]
     pub stream: bool,
+    /// The board's speaker says the answer while it comes.
+    #[serde(default)]
+    pub speak: bool,
     /// Goes on with the conversation of this name, or begins it.
     #[serde(default)]
     pub conversation: Option<String>,

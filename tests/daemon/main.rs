@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and shows what the daemon said"
 )]
 
+mod aloud;
 mod ask;
 mod board;
 mod boards;
@@ -43,7 +44,10 @@ mod switches;
 mod talkers;
 #[path = "../common/terminal.rs"]
 mod terminal;
+mod timeline;
 mod together;
+#[path = "../common/tts.rs"]
+mod tts;
 mod voice;
 mod wake;
 mod watch;

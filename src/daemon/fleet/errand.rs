@@ -27,6 +27,8 @@ pub(super) fn errand(job: &Job, said: &[f32]) -> Result<fleet::Job, ErrorBody> {
             timeout_ms: None,
             seed: seed(ask.seed, ask.stream),
             conversation: job.conversation(),
+            // The board that was asked says it.
+            speak: false,
             ..AskFields::clone(ask)
         }),
         Work::Chat(chat) => {

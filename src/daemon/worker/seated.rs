@@ -122,7 +122,7 @@ impl Task<'_> {
 
     fn sitter(&self) -> Sitter {
         let streams = match &self.job.work {
-            Work::Ask(ask) => ask.stream,
+            Work::Ask(ask) => ask.streams(),
             Work::Chat(chat) => chat.stream,
             _ => false,
         };

@@ -324,7 +324,7 @@ fn object(dict: &HashMap<String, OwnedVariant>) -> Map<String, Value> {
 fn options(ask: AskFields) -> std::io::Result<HashMap<&'static str, Variant<'static>>> {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).into();
     let file = |file: Attachment| sealed(&file.0).map(|fd| Variant::Fd(Fd::from(fd)));
-    let given: [(&str, Option<Variant<'static>>); 14] = [
+    let given: [(&str, Option<Variant<'static>>); 15] = [
         ("system", ask.system.map(|system| text(&system).into())),
         ("schema", ask.schema.map(|schema| schema.to_string().into())),
         ("choices", ask.choices.map(Variant::from)),
@@ -334,6 +334,7 @@ fn options(ask: AskFields) -> std::io::Result<HashMap<&'static str, Variant<'sta
         ("seed", ask.seed.map(Variant::from)),
         ("thinking", ask.thinking.map(Variant::from)),
         ("stream", ask.stream.then(|| true.into())),
+        ("speak", ask.speak.then(|| true.into())),
         ("conversation", ask.conversation.map(Variant::from)),
         ("timeout_ms", ask.timeout_ms.map(Variant::from)),
         ("image", ask.image.map(file).transpose()?),
@@ -364,6 +365,7 @@ mod tests {
             seed: Some(u64::MAX),
             thinking: Some(false),
             stream: true,
+            speak: true,
             conversation: Some("c".to_owned()),
             timeout_ms: Some(70_000),
             image: None,

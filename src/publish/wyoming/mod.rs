@@ -38,7 +38,7 @@ use framing::Event;
 use zeroconf::Announced;
 
 pub use options::WyomingOptions;
-pub use voice::{Spoken, Voice, sentences};
+pub use voice::{Sentences, Spoken, Voice};
 
 /// Pause after the system refused a connection, most likely for want of descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);

@@ -46,22 +46,53 @@ impl Voice {
         if let Some(name) = &self.name {
             ask["voice"] = json!({ "name": name });
         }
-        let address = &self.address;
+        Ok(Spoken {
+            stream: self.ask(&Event::new("synthesize", ask)).await?,
+            voice: self.clone(),
+            sound: None,
+        })
+    }
+
+    /// The names of the voices that the server has; none where it lists more than is read.
+    ///
+    /// # Errors
+    /// It cannot be reached, or makes no speech of texts; one line.
+    pub async fn choice(&self) -> Result<Vec<String>, String> {
+        let mut stream = self.ask(&Event::new("describe", json!({}))).await?;
+        let info = timeout(self.patience, async {
+            while let Some(event) = framing::read(&mut stream, EVENT_BYTES).await? {
+                if event.kind == "info" {
+                    return Ok(Some(event));
+                }
+            }
+            Ok::<_, framing::Fault>(None)
+        });
+        let info = match info.await {
+            Ok(Ok(info)) => info.unwrap_or_default(),
+            // Piper's list has each speaker of each voice.
+            Ok(Err(framing::Fault::TooLong { .. })) => return Ok(Vec::new()),
+            Ok(Err(fault)) => return Err(self.fault(&format!("failed: {fault}"))),
+            Err(_) => return Err(self.is_silent()),
+        };
+        let list = |of: &Value, key: &str| of[key].as_array().cloned().unwrap_or_default();
+        let programs = list(&Value::Object(info.data), "tts");
+        if programs.is_empty() {
+            return Err(self.fault("makes no speech of texts"));
+        }
+        let voices = programs.iter().flat_map(|program| list(program, "voices"));
+        let names = voices.filter_map(|voice| voice["name"].as_str().map(str::to_owned));
+        Ok(names.collect())
+    }
+
+    /// Sends an event to the server, on a connection of its own.
+    async fn ask(&self, event: &Event) -> Result<BufReader<TcpStream>, String> {
         let asked = timeout(self.patience, async {
-            let mut stream = TcpStream::connect(address)
-                .await
-                .map_err(|error| error.to_string())?;
-            framing::write(&mut stream, &Event::new("synthesize", ask))
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok::<_, String>(stream)
+            let mut stream = TcpStream::connect(&self.address).await?;
+            framing::write(&mut stream, event).await?;
+            Ok::<_, framing::Fault>(stream)
         });
         match asked.await {
-            Ok(Ok(stream)) => Ok(Spoken {
-                voice: self.clone(),
-                stream: BufReader::new(stream),
-                sound: None,
-            }),
+            Ok(Ok(stream)) => Ok(BufReader::new(stream)),
             Ok(Err(reason)) => Err(self.fault(&format!("cannot be reached: {reason}"))),
             Err(_) => Err(self.is_silent()),
         }
@@ -141,18 +172,31 @@ fn begun(event: &Event) -> Result<(u32, Sound), String> {
     Ok((rate_hz, Sound::at(rate_hz, event, LONGEST_S)?))
 }
 
-/// A text in pieces that can be said one after the other: its sentences, short ones together with what follows.
-pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        rest = rest.trim_start();
-        if rest.is_empty() {
+/// A text that comes piece by piece, cut into what can be said one after the other: its sentences, short ones together with what follows.
+#[derive(Debug, Default)]
+pub struct Sentences {
+    /// What is not cut off yet.
+    rest: String,
+}
+
+impl Sentences {
+    /// Takes in what comes next.
+    pub fn push(&mut self, text: &str) {
+        self.rest.push_str(text);
+    }
+
+    /// The next sentence, once it is known where it ends: with the beginning of what follows, or where no more comes.
+    pub fn next(&mut self, is_over: bool) -> Option<String> {
+        let rest = self.rest.trim_start();
+        let end = end_of_sentence(rest);
+        if rest.is_empty() || end == rest.len() && !is_over {
             return None;
         }
-        let (sentence, behind) = rest.split_at(end_of_sentence(rest));
-        rest = behind;
-        Some(sentence.trim_end())
-    })
+        let (sentence, behind) = rest.split_at(end);
+        let (sentence, behind) = (sentence.trim_end().to_owned(), behind.to_owned());
+        self.rest = behind;
+        Some(sentence)
+    }
 }
 
 /// Shorter is said together with what follows, characters: "Dr." is no sentence, nor is "1.".
@@ -182,7 +226,20 @@ mod tests {
 
     #[test]
     fn texts_are_cut_behind_sentences_and_nothing_is_lost() {
-        let cut = |text| sentences(text).collect::<Vec<_>>();
+        let cut = |text: &str| {
+            let mut whole = Sentences::default();
+            whole.push(text);
+            let cut: Vec<String> = std::iter::from_fn(|| whole.next(true)).collect();
+            // However it comes, it is cut alike.
+            let (mut pieces, mut found) = (Sentences::default(), Vec::new());
+            for letter in text.chars() {
+                pieces.push(letter.encode_utf8(&mut [0; 4]));
+                found.extend(pieces.next(false));
+            }
+            found.extend(std::iter::from_fn(|| pieces.next(true)));
+            assert_eq!(found, cut);
+            cut
+        };
         assert_eq!(
             cut("It is 21.5 degrees. Ask Dr. Who! Will it rain tomorrow?  No"),
             [
@@ -197,10 +254,17 @@ mod tests {
             cut("电灯已经在厨房里打开了。门是关着的，窗户也是关着的。"),
             ["电灯已经在厨房里打开了。", "门是关着的，窗户也是关着的。"]
         );
-        assert_eq!(cut(" \n "), Vec::<&str>::new());
+        assert_eq!(cut(" \n "), Vec::<String>::new());
         assert_eq!(
             cut("a list of things\nand more"),
             ["a list of things", "and more"]
         );
+        // It is said as soon as something stands behind it.
+        let mut coming = Sentences::default();
+        coming.push("It is 21");
+        coming.push(".");
+        assert_eq!(coming.next(false), None);
+        coming.push("5 degrees. ");
+        assert_eq!(coming.next(false).as_deref(), Some("It is 21.5 degrees."));
     }
 }

@@ -199,6 +199,13 @@ fn incomplete(message: &str) -> ErrorBody {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask(AskFields);
 
+impl Ask {
+    /// Whether its answer is told while it comes, to whoever asked or to the speaker.
+    pub fn streams(&self) -> bool {
+        self.stream || self.speak
+    }
+}
+
 impl Deref for Ask {
     type Target = AskFields;
 
@@ -217,6 +224,11 @@ impl TryFrom<AskFields> for Ask {
         if fields.schema.is_some() && fields.choices.is_some() {
             return Err(incomplete(
                 "schema and choices exclude each other: give one of them",
+            ));
+        }
+        if fields.speak && fields.schema.is_some() {
+            return Err(incomplete(
+                "speak and schema exclude each other: JSON is not made to be heard",
             ));
         }
         check_max_tokens(fields.max_tokens)?;
