@@ -11,6 +11,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -47,12 +48,14 @@ class House:
         stage.start_broker()
         stage.start_bus()
         self.hall, self.bedroom = stage.microphone("hall"), stage.microphone("bedroom")
+        self.loudspeaker = stage.speaker("loudspeaker")
+        self.voice, self.speaks = Voice(), True
         self.porch = stage.camera("porch")
         self.porch.show(MODEL / "heldout/images" / PICTURE)
         commands = (TOP / "config/examples/demo-commands.toml").read_text(encoding="utf-8")
         self.wyoming, self.http = free_port(), free_port()
         pictures = json.dumps(str(self.porch.directory))
-        config = CONFIG.format(pictures=pictures, wyoming=self.wyoming, http=self.http)
+        config = CONFIG.format(pictures=pictures, wyoming=self.wyoming, http=self.http, voice=self.voice.port)
         stage.write_config(NODE, commands + config)
         Messages(stage, lambda topic, payload: self.messages.append((topic, payload)))
         configuration = (HERE / "configuration.yaml").read_text(encoding="utf-8")
@@ -82,7 +85,7 @@ class House:
         """Whether every entity of the node is there and available, by Home Assistant's own state."""
         states = self.hub.states()
         known = [states.get(entity["entity_id"], {}).get("state") for entity in self.hub.entities().values()]
-        return len(known) == len(entities()) and None not in known and "unavailable" not in known
+        return len(known) == len(entities(self.speaks)) and None not in known and "unavailable" not in known
 
     def ready(self):
         self.stage.check_daemon()
@@ -132,7 +135,7 @@ def compare_with_the_table(house):
         domain = entity["entity_id"].split(".")[0]
         what = attributes.get("device_class"), attributes.get("unit_of_measurement"), entity["entity_category"]
         made[unique_id] = (domain, *what, names.get(entity["device_id"]))
-    same("entities", dict(sorted(made.items())), dict(sorted(entities().items())))
+    same("entities", dict(sorted(made.items())), dict(sorted(entities(house.speaks).items())))
 
 
 def a_sentence_goes_to_assist_and_the_reply_is_published(house):
@@ -148,12 +151,19 @@ def a_sentence_goes_to_assist_and_the_reply_is_published(house):
 
 
 def the_reply_is_spoken(house):
-    """By a text-to-speech service of the test's own, and a loudspeaker that tells what it plays."""
-    voice = Voice()
+    """By the board that heard, and by a loudspeaker that tells what it plays; with a text-to-speech service of the test's own."""
+    voice = house.voice
     house.hub.add_integration("wyoming", {"host": "127.0.0.1", "port": voice.port})
     wait_until("the voice", lambda: house.hub.state("tts.voice") is not None)
     house.hall.say(MODEL / "heldout/audio" / TRANSCRIPT)
     reply = json.loads(house.wait_for("test/reply", 2))
+    # The board does so at once, by the topic that the blueprint was given.
+    said = wait_until("the board has said it", lambda: house.on(f"gemmad/{NODE}/response/say"))[-1]
+    same("what came of it", json.loads(said)["status"], "ok")
+    same("what the board says", voice.spoken[-1], reply["reply"])
+    by_board = len(voice.spoken)
+    if house.loudspeaker.stat().st_size < 40_000:
+        raise Trouble("what the board plays is no half second of sound")
     wait_until("something is played", lambda: house.on("test/played"))
     played = house.on("test/played")[0].decode()
     # What a loudspeaker does with that: it fetches the sound, and only then the voice speaks.
@@ -161,7 +171,7 @@ def the_reply_is_spoken(house):
     with urllib.request.urlopen(house.hub.url + found["url"], timeout=60) as answer:
         if len(answer.read()) < 1000:
             raise Trouble("what is played is no sound")
-    same("spoken", voice.spoken, [reply["reply"]])
+    same("spoken", voice.spoken[by_board:], [reply["reply"]])
 
 
 def a_command_does_what_its_blueprint_says(house):
@@ -427,6 +437,16 @@ def counts(house):
     return len(house.on("test/reply")), len(house.phone.told), len(house.on("test/never"))
 
 
+def a_speaker_that_is_taken_out_is_gone(house):
+    config = house.stage.config.read_text(encoding="utf-8")
+    before, _, rest = config.partition("[speaker]")
+    house.stage.config.write_text(f"{before}[[microphone]]{rest.partition('[[microphone]]')[2]}", encoding="utf-8")
+    house.stage.daemon.send_signal(signal.SIGHUP)
+    house.speaks = False
+    wait_until("its entities are gone", house.available)
+    compare_with_the_table(house)
+
+
 def what_is_removed_is_gone(house):
     same("the daemon's exit code", house.stage.stop_daemon(), 0)
     argv = [house.stage.gemmad, "mqtt-clear", "--config", house.stage.config]
@@ -458,6 +478,7 @@ CHECKS = [
     several_intents_of_one_sentence_are_executed,
     a_killed_daemon_is_unavailable_and_comes_back_once,
     home_assistant_starts_again_without_ghosts,
+    a_speaker_that_is_taken_out_is_gone,
     what_is_removed_is_gone,
 ]
 

@@ -34,6 +34,12 @@ OF_NODE = {
     "forget": ("button", None, None, "config"),
     "job": ("event", None, None, None),
 }
+OF_SPEAKER = {
+    "speaker": ("binary_sensor", "connectivity", None, "diagnostic"),
+    "volume": ("number", None, "%", "config"),
+    "silence": ("button", None, None, None),
+}
+SAY = {"say": ("notify", None, None, None)}
 OF_MICROPHONE = {
     "mute": ("switch", None, None, "config"),
     "speech": ("binary_sensor", "sound", None, None),
@@ -51,12 +57,13 @@ OF_CAMERA = {
 }
 
 
-def entities():
-    """Unique id to what it is, and the device that it belongs to."""
+def entities(speaks):
+    """Unique id to what it is, and the device that it belongs to; of a board that has a speaker, or has none."""
+    speaker, say = (OF_SPEAKER, SAY) if speaks else ({}, {})
     parts = {
-        DEVICE: OF_NODE,
-        f"{DEVICE}_mic_hall": OF_MICROPHONE,
-        f"{DEVICE}_mic_bedroom": OF_MICROPHONE,
+        DEVICE: OF_NODE | speaker,
+        f"{DEVICE}_mic_hall": OF_MICROPHONE | say,
+        f"{DEVICE}_mic_bedroom": OF_MICROPHONE | say,
         f"{DEVICE}_camera_porch": OF_CAMERA,
     }
     return {f"{device}_{key}": (*what, device) for device, of in parts.items() for key, what in of.items()}
@@ -76,6 +83,12 @@ listen = "127.0.0.1:{http}"
 [wyoming]
 enabled = true
 listen = "127.0.0.1:{wyoming}"
+
+# What is played is no sound here, so no microphone has to rest.
+[speaker]
+device = "loudspeaker"
+tts = "tcp://127.0.0.1:{voice}"
+half_duplex = false
 
 [[microphone]]
 id = "hall"
