@@ -20,6 +20,7 @@ from pathlib import Path
 from board import Board, BoardError
 from node import Failed, Node
 from scenarios import SCENARIOS, list_paths
+import voice_box  # its scenarios, too
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[1]
@@ -75,7 +76,7 @@ def run(name, folder, deb, key):
                 return True, scenario(node)
             except (Failed, subprocess.TimeoutExpired, AssertionError, LookupError, ValueError, TypeError) as error:
                 where = traceback.extract_tb(error.__traceback__)
-                lines = [f"{frame.name}:{frame.lineno}" for frame in where if frame.filename.endswith("scenarios.py")]
+                lines = [f"{frame.name}:{frame.lineno}" for frame in where if frame.filename.endswith(("scenarios.py", "voice_box.py"))]
                 says = error if isinstance(error, Failed) else repr(error)
                 print(f"--- {name} failed at {' > '.join(lines)}: {says}", flush=True)
                 board.run("systemctl status gemmad --no-pager -n 0; journalctl -u gemmad -n 60 --no-pager; dmesg | tail -n 5",
