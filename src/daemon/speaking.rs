@@ -173,7 +173,7 @@ impl Daemon {
         };
         let is_over = update.state.has_ended();
         let whole = update.reply.as_ref().and_then(|reply| reply.text.as_ref());
-        // From another board it comes whole.
+        // From another board it may come whole.
         let whole = whole.filter(|_| !answer.has_begun);
         if let Some(text) = update.partial.as_ref().or(whole) {
             answer.has_begun = true;

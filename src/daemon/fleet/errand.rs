@@ -25,9 +25,10 @@ pub(super) fn errand(job: &Job, said: &[f32]) -> Result<fleet::Job, ErrorBody> {
         Work::Ask(ask) => fleet::Work::Ask(AskFields {
             max_tokens: tokens(ask.max_tokens),
             timeout_ms: None,
-            seed: seed(ask.seed, ask.stream),
+            seed: seed(ask.seed, ask.stream || ask.speak),
             conversation: job.conversation(),
-            // The board that was asked says it.
+            // The board that was asked says it, as it comes.
+            stream: ask.stream || ask.speak,
             speak: false,
             ..AskFields::clone(ask)
         }),
