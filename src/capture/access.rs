@@ -1,7 +1,6 @@
 //! As whom a camera is asked: what it wants is learned from its refusal, and remembered, so that a password goes out in the clear only
 //! where nothing better is offered.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::digest::{Challenge, Digest};
 use crate::guard::address::Login;
+use crate::guard::regular;
 
 /// Longest token, bytes.
 const MAX_TOKEN_BYTES: u64 = 8192;
@@ -125,7 +125,7 @@ fn offers(challenges: &[Challenge], scheme: &str) -> bool {
 /// The token, which no error shows.
 fn token(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
-    File::open(path)
+    regular::open(path)
         .and_then(|file| file.take(MAX_TOKEN_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| error.to_string())?;
     let token = bytes.trim_ascii();

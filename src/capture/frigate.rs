@@ -6,7 +6,10 @@ use super::picture::{Picture, Pixels};
 use super::source::{Source, SourceOptions};
 use super::supervise::Unavailable;
 use crate::features::image::ImageLimits;
-use crate::frigate::{Api, FrigateOptions};
+use crate::frigate::{Api, FrigateOptions, Trouble};
+
+/// A camera that is to be closed is not waited for much longer than this, milliseconds.
+const LONGEST_MS: u32 = 4_000;
 
 /// A camera of `[frigate] cameras`.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +22,14 @@ pub struct FrigateCamera {
 
 impl SourceOptions for FrigateCamera {
     fn open(&self, _: f32, limits: &ImageLimits) -> Result<Box<dyn Source>, Unavailable> {
-        let api = Api::new(&self.frigate, limits.max_file_bytes).map_err(Unavailable)?;
+        let frigate = FrigateOptions {
+            timeout_ms: self.frigate.timeout_ms.min(LONGEST_MS),
+            ..self.frigate.clone()
+        };
         Ok(Box::new(Newest {
-            api,
+            api: Api::new(&frigate, limits.max_file_bytes).map_err(Unavailable)?,
             name: self.name.clone(),
+            has_failed: false,
         }))
     }
 
@@ -38,6 +45,8 @@ impl SourceOptions for FrigateCamera {
 struct Newest {
     api: Api,
     name: String,
+    /// The last time, so that once may be chance.
+    has_failed: bool,
 }
 
 impl Source for Newest {
@@ -46,8 +55,16 @@ impl Source for Newest {
             std::thread::sleep(wait);
             return Ok(None);
         }
-        let bytes = (self.api.latest(&self.name))
-            .map_err(|trouble| Unavailable(format!("Frigate {}", trouble.in_words())))?;
+        let bytes = match self.api.latest(&self.name) {
+            Ok(bytes) => bytes,
+            Err(Trouble::Passing(_) | Trouble::Absent(_)) if !self.has_failed => {
+                self.has_failed = true;
+                std::thread::sleep(wait);
+                return Ok(None);
+            }
+            Err(trouble) => return Err(Unavailable(format!("Frigate {}", trouble.in_words()))),
+        };
+        self.has_failed = false;
         Ok(Some(Picture {
             pixels: Pixels::File(bytes),
             taken_at: SystemTime::now(),

@@ -63,13 +63,13 @@ impl Place {
 /// The list: a door is a line here, and a folder in `publish`.
 #[rustfmt::skip]
 fn places() -> Vec<Place> {
-    let answers = mqtt::Answers::default();
+    let (answers, remembered) = (mqtt::Answers::default(), frigate::Memory::default());
     vec![
         Place::new("mqtt", Upkeep::Reloaded(|old, new| old.mqtt != new.mqtt), |c| c.mqtt.enabled, move |c, inside| mqtt::open(&c.mqtt, inside, &answers)),
         Place::new("bus", Upkeep::Retried(|new, old| kept("[dbus]", &mut new.dbus, &old.dbus)), |c| c.dbus.enabled, |c, inside| dbus::open(&c.dbus, inside)),
         Place::new("wyoming", Upkeep::None(|new, old| kept("[wyoming]", &mut new.wyoming, &old.wyoming)), |c| c.wyoming.enabled, |c, inside| wyoming::open(&c.wyoming, c.speech.threshold, inside)),
         Place::new("http", Upkeep::None(|new, old| kept("[http]", &mut new.http, &old.http)), |c| c.http.enabled, |c, inside| http::open(&c.http, inside)),
-        Place::new("frigate", Upkeep::Reloaded(|old, new| (&old.frigate, &old.mqtt) != (&new.frigate, &new.mqtt)), |c| c.frigate.enabled, |c, inside| frigate::open(&c.frigate, &c.mqtt, &c.limits.image, inside)),
+        Place::new("frigate", Upkeep::Reloaded(|old, new| (&old.frigate, &old.mqtt) != (&new.frigate, &new.mqtt)), |c| c.frigate.enabled, move |c, inside| frigate::open(&c.frigate, &c.mqtt, &c.limits.image, &remembered, inside)),
     ]
 }
 

@@ -12,7 +12,7 @@ use ureq::{Agent, Body, Error};
 
 use super::options::FrigateOptions;
 use crate::guard::address::Address;
-use crate::guard::harmless;
+use crate::guard::{harmless, regular};
 use crate::tls::{self, Peer, Secure};
 
 /// What the other side is called, and its keys.
@@ -35,6 +35,8 @@ const SHOWN_BYTES: u64 = 200;
 pub enum Trouble {
     /// It may work a little later.
     Passing(String),
+    /// What is asked about is not there: it may come in a moment, or be gone.
+    Absent(String),
     /// It will not by itself.
     Lasting(String),
 }
@@ -43,7 +45,7 @@ impl Trouble {
     /// What it is, without a subject.
     pub fn in_words(&self) -> &str {
         match self {
-            Trouble::Passing(words) | Trouble::Lasting(words) => words,
+            Trouble::Passing(words) | Trouble::Absent(words) | Trouble::Lasting(words) => words,
         }
     }
 }
@@ -94,9 +96,10 @@ impl Api {
     /// # Errors
     /// There is none, or not yet.
     pub fn snapshot(&mut self, id: &str) -> Result<Vec<u8>, Trouble> {
-        self.picture(&format!(
-            "/api/events/{id}/snapshot.jpg?crop=1&h={HEIGHT_PX}&quality=90"
-        ))
+        self.picture(
+            &format!("/api/events/{id}/snapshot.jpg?crop=1&h={HEIGHT_PX}&quality=90"),
+            "does not have that event or its picture (HTTP status 404): are snapshots enabled for this camera?",
+        )
     }
 
     /// The newest picture of a camera.
@@ -104,11 +107,14 @@ impl Api {
     /// # Errors
     /// There is none, or not yet.
     pub fn latest(&mut self, camera: &str) -> Result<Vec<u8>, Trouble> {
-        self.picture(&format!("/api/{camera}/latest.jpg?h={HEIGHT_PX}"))
+        self.picture(
+            &format!("/api/{camera}/latest.jpg?h={HEIGHT_PX}"),
+            "does not have that camera (HTTP status 404): is its name written as in Frigate's configuration?",
+        )
     }
 
-    fn picture(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
-        let mut response = self.ask(path, None)?;
+    fn picture(&mut self, path: &str, absent: &str) -> Result<Vec<u8>, Trouble> {
+        let mut response = self.ask(path, None, absent)?;
         let body = response.body_mut();
         let kind = body.mime_type().unwrap_or("something").to_owned();
         let mut bytes = Vec::new();
@@ -139,11 +145,18 @@ impl Api {
     pub fn describe(&mut self, id: &str, description: &str) -> Result<(), Trouble> {
         let path = format!("/api/events/{id}/description");
         let body = json!({ "description": description }).to_string();
-        self.ask(&path, Some(&body)).map(drop)
+        let absent =
+            "does not have that event any more (HTTP status 404): was it deleted, or too short?";
+        self.ask(&path, Some(&body), absent).map(drop)
     }
 
-    /// A `GET`, or a `POST` of JSON, as whoever is configured; logs in where that is wanted.
-    fn ask(&mut self, path: &str, body: Option<&str>) -> Result<Response<Body>, Trouble> {
+    /// A `GET`, or a `POST` of JSON, as whoever is configured; logs in where that is wanted. `absent`: what a 404 means.
+    fn ask(
+        &mut self,
+        path: &str,
+        body: Option<&str>,
+        absent: &str,
+    ) -> Result<Response<Body>, Trouble> {
         let mut response = self.send(path, body)?;
         if response.status().as_u16() == 401 && self.address.login.is_some() {
             self.login()?;
@@ -156,15 +169,13 @@ impl Api {
                  asks for none (5000)"
                     .to_owned(),
             )),
-            403 => Err(Trouble::Lasting(
-                "refuses with HTTP status 403: descriptions may be written by users whose role in Frigate is admin; choose such a user, or \
-                 set frigate.write_back = false"
+            403 => Err(Trouble::Lasting(match body {
+                None => "refuses the picture (HTTP status 403): may this user's role in Frigate see that camera?".to_owned(),
+                Some(_) => "refuses with HTTP status 403: descriptions may be written by users whose role in Frigate is admin; choose \
+                     such a user, or set frigate.write_back = false"
                     .to_owned(),
-            )),
-            // The picture may come a moment after the event.
-            404 => Err(Trouble::Passing(
-                "does not have that event or its picture (HTTP status 404): are snapshots enabled for this camera?".to_owned(),
-            )),
+            })),
+            404 => Err(Trouble::Absent(absent.to_owned())),
             status @ 300..=399 => Err(Trouble::Lasting(format!(
                 "redirects (HTTP status {status}): give the address itself as frigate.url"
             ))),
@@ -225,7 +236,7 @@ impl Api {
             ))
         };
         let mut text = String::new();
-        std::fs::File::open(path)
+        regular::open(path)
             .and_then(|file| file.take(MAX_TOKEN_BYTES).read_to_string(&mut text))
             .map_err(|error| in_words(error.to_string()))?;
         match text.trim() {

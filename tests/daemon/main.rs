@@ -32,6 +32,8 @@ mod lifecycle;
 mod listen;
 #[path = "../common/nats.rs"]
 mod nats;
+#[path = "../common/nvr.rs"]
+mod nvr;
 #[path = "../common/payloads.rs"]
 mod payloads;
 #[path = "../common/private_bus.rs"]

@@ -25,10 +25,10 @@ pub(super) fn errand(job: &Job, said: &[f32]) -> Result<fleet::Job, ErrorBody> {
         Work::Ask(ask) => fleet::Work::Ask(AskFields {
             max_tokens: tokens(ask.max_tokens),
             timeout_ms: None,
-            seed: seed(ask.seed, ask.stream || ask.speak),
+            seed: seed(ask.seed, ask.streams()),
             conversation: job.conversation(),
             // The board that was asked says it, as it comes.
-            stream: ask.stream || ask.speak,
+            stream: ask.streams(),
             speak: false,
             ..AskFields::clone(ask)
         }),
@@ -148,7 +148,9 @@ fn in_shape(described: DescribeFields, shape: &Grammar) -> AskFields {
         image: described.image,
         soft_tokens: described.soft_tokens,
         matformer: described.matformer,
-        max_tokens: described.max_tokens,
+        max_tokens: described
+            .max_tokens
+            .map(|most| most.max(scene::LEAST_TOKENS)),
         schema: shape.schema(),
         // The likeliest, as descriptions are.
         temperature: Some(0.0),

@@ -23,6 +23,7 @@ impl Task<'_> {
         let shape = scene::grammar(config);
         Some(request.and_then(|mut request| {
             request.generation.grammar = Some(shape?);
+            request.generation.max_tokens = request.generation.max_tokens.max(scene::LEAST_TOKENS);
             Ok(request)
         }))
     }

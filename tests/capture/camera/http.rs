@@ -280,6 +280,12 @@ fn a_token_is_read_for_every_picture_and_never_told() {
             "{reason}"
         );
     }
+    std::fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+    let reason = snapshot(&watched, &events, 4).unwrap_err();
+    assert!(reason.contains("it is no file"), "{reason}");
+    std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, "eyJ0.right\r\n").unwrap();
     snapshot(&watched, &events, 9).unwrap();
     watched.stop();
