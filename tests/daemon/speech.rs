@@ -298,7 +298,7 @@ fn whoever_was_answered_goes_on_without_a_button_until_there_is_silence() {
     write_config(place, &[]);
     add_speaker(place);
     let hall = format!(
-        "[[microphone]]\nid = \"hall\"\ntype = \"replay\"\ndevice = {pipe:?}\ntrigger = \"push_to_talk\"\ncontinue_s = 2\n"
+        "[[microphone]]\nid = \"hall\"\ntype = \"replay\"\ndevice = {pipe:?}\ntrigger = \"push_to_talk\"\ncontinue_s = 10\n"
     );
     bench.write_config(None, "", &(tts.section("sounds = false") + &hall));
     let gemmad = bench.start();
@@ -336,7 +336,7 @@ fn whoever_was_answered_goes_on_without_a_button_until_there_is_silence() {
     wait_until("it is silent", || {
         crate::speech::last(&bench, "speaker/speaking") == "OFF"
     });
-    ear.hears(&[]);
+    ear.hears(&[0; 10 * 32_000]);
     ear.hears(&words);
     bench.publish("mic/hall/listen", r#"{"transaction": "again"}"#);
     bench.response("listen", "again");
