@@ -64,7 +64,7 @@ pub enum EngineError {
     #[error(transparent)]
     Sampling(#[from] SamplingError),
     /// The model computed no finite logit.
-    #[error("{0}: the checkpoint's weights are damaged (try `gemmad inspect`)")]
+    #[error("{0} (try `gemmad inspect`)")]
     NoToken(#[from] NoTokenError),
     /// The instruction set forced by the environment.
     #[error(transparent)]

@@ -400,8 +400,14 @@ fn what_stands_for_a_file_is_told() {
         refused(&checkpoint, DATA, &[name, "web page", "download"]);
     }
     let checkpoint = Checkpoint::copy();
-    checkpoint.write(INDEX, pointer);
-    refused(&checkpoint, DATA, &[INDEX, "git lfs pull"]);
+    for name in [INDEX, "model.safetensors"] {
+        checkpoint.write(name, pointer);
+        refused(&checkpoint, DATA, &[name, "git lfs pull"]);
+        // What to do is said once.
+        let told = gemmad(&["inspect"], checkpoint.path()).stderr;
+        let told = String::from_utf8(told).unwrap();
+        assert_eq!(told.matches("download").count(), 1, "{told}");
+    }
     let checkpoint = Checkpoint::pack();
     checkpoint.write("pack.json", pointer);
     refused(&checkpoint, DATA, &["pack.json", "git lfs pull"]);

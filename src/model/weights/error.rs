@@ -49,6 +49,14 @@ pub enum WeightsError {
         /// The checkpoint's directory.
         dir: PathBuf,
     },
+    /// In the place of a file is something else altogether.
+    #[error("{path}: {reason}")]
+    Instead {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
+    },
     /// A safetensors header is malformed, or the file is shorter or longer than it says.
     #[error("{path}: {reason}; download the file again")]
     Header {
@@ -190,10 +198,16 @@ pub enum WeightsError {
 impl WeightsError {
     /// The error of a file, with what is odd about the choice of it.
     pub(super) fn noting(self, warnings: &[String]) -> WeightsError {
+        let noted = |reason: String| format!("{reason} ({})", warnings.join("; "));
         match self {
-            WeightsError::Header { path, reason } if !warnings.is_empty() => WeightsError::Header {
+            same if warnings.is_empty() => same,
+            WeightsError::Header { path, reason } => WeightsError::Header {
                 path,
-                reason: format!("{reason} ({})", warnings.join("; ")),
+                reason: noted(reason),
+            },
+            WeightsError::Instead { path, reason } => WeightsError::Instead {
+                path,
+                reason: noted(reason),
             },
             other => other,
         }

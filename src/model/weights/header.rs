@@ -44,7 +44,10 @@ pub(super) fn read_header(
         // Not worth more words where it cannot be read.
         handle.take(512).read_to_end(&mut start).ok();
         if let Some(what) = files::instead_of_file(&start) {
-            return Err(bad(what.to_owned()));
+            return Err(WeightsError::Instead {
+                path: path.to_owned(),
+                reason: what.to_owned(),
+            });
         }
         return Err(bad(format!(
             "its header claims {length} bytes; the file has {size} bytes and the headers of all files together may have {MAX_HEADER_BYTES}"

@@ -68,7 +68,10 @@ fn read(dir: &Path, path: PathBuf) -> Result<Source, WeightsError> {
         reason,
     };
     let text = files::read(&path, MAX_INDEX_BYTES).map_err(|error| match error.kind() {
-        std::io::ErrorKind::InvalidData => bad(error.to_string()),
+        std::io::ErrorKind::InvalidData => WeightsError::Instead {
+            path: path.clone(),
+            reason: error.to_string(),
+        },
         _ => io("read", &path)(error),
     })?;
     let index: IndexFile =
