@@ -212,6 +212,21 @@ fn soft_tokens_from_a_pack_are_near_those_of_the_reference() {
     }
 }
 
+/// The mmproj with its matrices in `kind`, those of which no row can be, left out; and how many are.
+fn mmproj_in(kind: u32) -> (Gguf, usize) {
+    let mut file = Gguf::read(&mmproj());
+    let mut changed = 0;
+    for tensor in &mut file.tensors {
+        let row = tensor.shape.last().copied().unwrap_or(1);
+        if tensor.kind == gguf::BF16 && row.is_multiple_of(gguf::block_len(kind)) {
+            tensor.data = gguf::stored(kind, &gguf::values(tensor));
+            tensor.kind = kind;
+            changed += 1;
+        }
+    }
+    (file, changed)
+}
+
 /// Whatever its matrices are stored in, and its vectors.
 #[test]
 fn every_type_gives_the_same_towers() {
@@ -219,16 +234,7 @@ fn every_type_gives_the_same_towers() {
     let (_dir, ours) = pack_of_both();
     let home = tempfile::tempdir().unwrap();
     for kind in [gguf::F32, gguf::F16, gguf::Q8_0] {
-        let mut file = Gguf::read(&mmproj());
-        let mut changed = 0;
-        for tensor in &mut file.tensors {
-            let whole = tensor.shape.last().is_some_and(|n| n % 32 == 0);
-            if tensor.kind == gguf::BF16 && (kind != gguf::Q8_0 || whole) {
-                tensor.data = gguf::stored(kind, &gguf::values(tensor));
-                tensor.kind = kind;
-                changed += 1;
-            }
-        }
+        let (file, changed) = mmproj_in(kind);
         // Of rows of another length than 32 nothing can be stored in blocks.
         if kind == gguf::Q8_0 && changed == 0 {
             continue;
@@ -241,6 +247,38 @@ fn every_type_gives_the_same_towers() {
             assert_same_towers(&ours, &theirs);
         }
         each_medium(&towers(&theirs), Isa::best(), assert_near);
+    }
+}
+
+/// What is packed of K types is what is packed of the numbers that they say, bit by bit.
+#[test]
+fn towers_of_k_types_are_what_their_blocks_say() {
+    let text = text_alone(&fixtures_gemma4());
+    let home = tempfile::tempdir().unwrap();
+    for kind in [gguf::Q4_K, gguf::Q5_K, gguf::Q6_K] {
+        let (mut file, changed) = mmproj_in(kind);
+        // Their blocks have 256 numbers: rows of another set may have none.
+        if changed == 0 {
+            continue;
+        }
+        let pack = |file: &Gguf, at: &str| {
+            let home = home.path().join(format!("{kind}-{at}"));
+            std::fs::create_dir(&home).unwrap();
+            let path = home.join("mmproj-bf16.gguf");
+            file.write(&path);
+            packed(text.path(), &path, Recipe::Balanced, &home)
+        };
+        let blocks = pack(&file, "blocks");
+        for tensor in &mut file.tensors {
+            if tensor.kind == kind {
+                tensor.data = gguf::stored(gguf::F32, &gguf::values(tensor));
+                tensor.kind = gguf::F32;
+            }
+        }
+        assert_same_towers(&pack(&file, "numbers"), &blocks);
+        each_medium(&towers(&blocks), Isa::best(), |name, got, _| {
+            assert!(got.iter().all(|x| x.is_finite()), "{name}");
+        });
     }
 }
 

@@ -1,5 +1,7 @@
 //! GGUF files as tests change them: read and written by the description of the format, not by the code under test.
 
+mod k_blocks;
+
 use std::path::Path;
 
 use half::{bf16, f16};
@@ -9,7 +11,19 @@ pub const F32: u32 = 0;
 pub const F16: u32 = 1;
 pub const Q4_0: u32 = 2;
 pub const Q8_0: u32 = 8;
+pub const Q4_K: u32 = 12;
+pub const Q5_K: u32 = 13;
+pub const Q6_K: u32 = 14;
 pub const BF16: u32 = 30;
+
+/// Numbers of a block.
+pub fn block_len(kind: u32) -> usize {
+    match kind {
+        F32 | F16 | BF16 => 1,
+        Q4_0 | Q8_0 => 32,
+        _ => k_blocks::BLOCK,
+    }
+}
 
 /// A tensor: dimensions outermost first, its type, its bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +88,7 @@ fn bytes_of(kind: u32, n: usize) -> usize {
         F16 | BF16 => 2 * n,
         Q4_0 => n / 32 * 18,
         Q8_0 => n / 32 * 34,
-        other => panic!("type {other}"),
+        kind => n / k_blocks::BLOCK * k_blocks::block_bytes(kind),
     }
 }
 
@@ -253,6 +267,7 @@ pub fn values(tensor: &Tensor) -> Vec<f32> {
             .iter()
             .map(|&b| bf16::from_le_bytes(b).to_f32())
             .collect(),
+        Q4_K | Q5_K | Q6_K => k_blocks::values(tensor.kind, &tensor.data),
         _ => {
             let (integers, scales) = blocks(tensor);
             let scales = scales.iter().flat_map(|scale| [scale.to_f32(); 32]);
@@ -296,7 +311,7 @@ pub fn stored(kind: u32, values: &[f32]) -> Vec<u8> {
             .flat_map(|&x| bf16::from_f32(x).to_le_bytes())
             .collect(),
         Q8_0 => q8_0(values),
-        other => panic!("type {other}"),
+        kind => k_blocks::stored(kind, values),
     }
 }
 
