@@ -371,6 +371,33 @@ fn rows_of_nothing_and_of_no_number_are_stored_in_8_bits() {
         let mut stored = vec![1; int8::row_len(3)];
         int8::quantize(&[odd, 0.0, -0.0], &mut stored);
         assert_eq!(&stored[1..3], [0, 0], "{odd}");
+        let scale = stored[3..].iter().map(|byte| byte.cast_unsigned());
+        let scale: Vec<u8> = scale.collect();
+        let scale = f32::from_ne_bytes(scale.try_into().unwrap());
+        assert_eq!(scale.is_finite(), odd.is_finite(), "{odd}: {scale}");
+    }
+}
+
+/// As a plain loop rounds, ties and signs included, whatever the length.
+#[test]
+fn rows_are_rounded_to_the_nearest_of_8_bits() {
+    let mut random = Random::new(29);
+    for len in (1..70).chain([256]) {
+        let mut row = random.floats(len, 3.0);
+        // With 127 as the largest every number is its own step.
+        let ties = [127.0, 2.5, 3.5, -2.5, -0.5, 126.5, -127.0];
+        for (to, tie) in row.iter_mut().zip(if len > 40 { ties } else { [0.0; 7] }) {
+            *to = tie;
+        }
+        let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        let steps = 127.0 / largest;
+        let want = row.iter().map(|x| (x * steps).round_ties_even() as i8);
+        let want: Vec<i8> = want
+            .chain((largest / 127.0).to_ne_bytes().map(u8::cast_signed))
+            .collect();
+        let mut got = vec![1; int8::row_len(len)];
+        int8::quantize(&row, &mut got);
+        assert_eq!(got, want, "{row:?}");
     }
 }
 
