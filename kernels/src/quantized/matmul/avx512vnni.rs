@@ -74,6 +74,12 @@ impl FewTokens for Avx512Vnni {
 impl<const T: usize> TokenSums<T, 0> for Avx512Vnni {
     type Sums = [__m512; T];
 
+    /// Products of several tokens take as long as memory: it is to go on meanwhile.
+    #[inline(always)]
+    fn begin<F: BlockFormat>(self, pair: &F::Pair) {
+        self.ask_ahead(pair);
+    }
+
     #[inline(always)]
     fn load(self, from: &[[f32; TILE_ROWS]; T]) -> [__m512; T] {
         from.each_ref().map(|from| self.avx512().load(from))

@@ -82,6 +82,9 @@ pub(super) trait FewTokens: Copy {
 pub(super) trait TokenSums<const T: usize, const LANE: usize>: Copy {
     /// In registers.
     type Sums;
+    /// Is shown a pair of groups before it is added, where memory is to be asked for later ones.
+    #[inline(always)]
+    fn begin<F: BlockFormat>(self, _: &F::Pair) {}
     /// Takes them up.
     fn load(self, from: &[[f32; TILE_ROWS]; T]) -> Self::Sums;
     /// Adds the products of a group.
@@ -109,6 +112,7 @@ pub(super) fn multiply<F: BlockFormat, const T: usize, const LANE: usize>(
     let mut sums = s.load(out);
     let [(x0, last0), (x1, last1)] = part.x.map(|x| x.as_chunks::<TOGETHER>());
     for ((pair, x0), x1) in part.pairs.iter().zip(x0).zip(x1) {
+        s.begin::<F>(pair);
         let (scales, integers) = F::split(pair);
         s.add::<F>(&mut sums, &integers[0], &scales[0], [&x0[0], &x1[0]]);
         s.add::<F>(&mut sums, &integers[1], &scales[1], [&x0[1], &x1[1]]);

@@ -104,6 +104,8 @@ fn few<F: Integers, const T: usize>(
     };
     let mut dots = [[s.splat_i32(0); 2]; T];
     for ((w, x0), x1) in w.iter().zip(x[0]).zip(x[1]) {
+        // Products of several tokens take as long as memory: it is to go on meanwhile.
+        s.ask_ahead(w);
         for octet in 0..GROUP / 8 {
             let [a, b] = unsigned::octet::<F>(s, w, octet);
             for (t, dots) in dots.iter_mut().enumerate() {

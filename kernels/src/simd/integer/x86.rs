@@ -229,7 +229,20 @@ impl Avx2 {
     }
 }
 
+/// How far ahead memory is asked for weights: some groups of a tile of 8 bits.
+const AHEAD: usize = 2048;
+
 impl Avx512Vnni {
+    /// Asks memory for as much as `from` is, [`AHEAD`] bytes further on, where the weights after it lie, or nothing that is looked at.
+    #[inline(always)]
+    pub(crate) fn ask_ahead<T>(self, from: &T) {
+        let from = std::ptr::from_ref(from).cast::<i8>();
+        for line in (0..size_of::<T>()).step_by(64) {
+            // SAFETY: a hint, for which any address will do; the token proves SSE.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD + line)) };
+        }
+    }
+
     /// What AVX2 can do, this can.
     #[inline(always)]
     pub(crate) fn avx2(self) -> Avx2 {
