@@ -11,7 +11,10 @@ use std::hint::black_box;
 use std::os::unix::process::parent_id;
 
 use half::{bf16, f16};
-use kernels::attention::{KvSegment, Queries, attend, attend_all, attend_tile, int8, part_len};
+use kernels::attention::{
+    Int8Memory, KvSegment, Queries, attend, attend_all, attend_all_int8, attend_tile, int8,
+    part_len,
+};
 use kernels::conv::{Window, depthwise_row, patch};
 use kernels::matmul::{gelu_gated, matmul as matmul_floats};
 use kernels::quant::{Format, Q8Activations, Quantized, Roundings, quantize, store_rows};
@@ -246,6 +249,24 @@ fn attention(pool: &Pool) {
         KEYS * KEYS * heads,
         || {
             attend_all(pool, black_box(&rows), matrix, matrix, heads, 1.0, &mut out);
+        },
+    );
+    let made = || Int8Memory::new(pool, [black_box(&rows); 2], KEYS, heads, [head_dim; 2]);
+    let memory = made();
+    counted(
+        "attend_all int8 2x64",
+        "key x query x head",
+        KEYS * KEYS * heads,
+        || {
+            attend_all_int8(pool, black_box(&rows), &memory, 1.0, &mut out);
+        },
+    );
+    counted(
+        "Int8Memory::new 2x64",
+        "32 numbers",
+        2 * rows.len() / 32,
+        || {
+            black_box(made());
         },
     );
     black_box(&out);

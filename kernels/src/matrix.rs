@@ -48,6 +48,16 @@ impl MatrixData<'_> {
         }
     }
 
+    /// Whether products round what goes into them to 8 bits: group by group, or by a scale that was trained.
+    pub fn rounds_inputs(&self) -> bool {
+        match self {
+            MatrixData::Quantized(data) | MatrixData::QuantizedColumns(data) => {
+                data.format().has_group_scales() || data.roundings().input != 0.0
+            }
+            _ => false,
+        }
+    }
+
     fn is_float(&self) -> bool {
         !matches!(
             self,

@@ -16,6 +16,7 @@
 //! calculation for softmax*, 2018, algorithm 3; Ainslie et al., *GQA*, 2023.
 
 mod all;
+mod all_int8;
 mod blocks;
 pub mod int8;
 mod scalar;
@@ -26,6 +27,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 pub use self::all::attend_all;
+pub use self::all_int8::{Int8Memory, attend_all_int8, int8_pays};
 pub use self::segment::KvSegment;
 use self::segment::Stored;
 use crate::Isa;

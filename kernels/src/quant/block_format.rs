@@ -158,7 +158,7 @@ impl Place {
 }
 
 /// The integers of row `row` of a tile's group.
-pub(super) fn from_tile<F: Integers>(tile: &[u8], row: usize) -> [i8; GROUP] {
+pub(crate) fn from_tile<F: Integers>(tile: &[u8], row: usize) -> [i8; GROUP] {
     std::array::from_fn(|k| in_tile::<F>(row, k).get::<F>(tile))
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn from_row<F: Integers>(group: &[u8]) -> [i8; GROUP] {
 }
 
 /// Writes the integers of row `row` into a tile's group, in which they are 0 so far.
-pub(super) fn into_tile<F: Integers>(integers: &[i8; GROUP], tile: &mut [u8], row: usize) {
+pub(crate) fn into_tile<F: Integers>(integers: &[i8; GROUP], tile: &mut [u8], row: usize) {
     for (k, &q) in integers.iter().enumerate() {
         in_tile::<F>(row, k).put::<F>(q, tile);
     }

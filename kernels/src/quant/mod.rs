@@ -61,7 +61,9 @@ mod view;
 
 pub use activations::Q8Activations;
 pub(crate) use activations::{ActivationGroup, PANEL};
-pub(crate) use block_format::{BlockFormat, Bytes, Integers, Scales, TOGETHER, from_row};
+pub(crate) use block_format::{
+    BlockFormat, Bytes, Integers, Scales, TOGETHER, from_row, from_tile, into_tile,
+};
 pub use block_format::{FIRST_COLUMN, GROUP, TILE_ROWS};
 pub use dequantize::dequantize_row;
 pub use format::Format;

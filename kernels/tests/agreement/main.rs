@@ -3,6 +3,7 @@
 //! it says.
 
 mod attention;
+mod attention_int8;
 mod clip;
 mod common;
 mod conv;

@@ -17,9 +17,9 @@ use crate::simd::Simd;
 use crate::simd::integer::{IntegerKernel, dispatch_integer, each_with};
 
 /// 32 activations of one token.
-pub(super) type One = [i8; GROUP];
+pub(crate) type One = [i8; GROUP];
 /// 32 activations of four tokens, `[k / 16][token][k % 16]`, or `[k / 8][token][k % 8]` for `smmla`.
-pub(super) type Four = [i8; GROUP * PANEL];
+pub(crate) type Four = [i8; GROUP * PANEL];
 
 /// Activations `[tokens, cols]`, rounded for one instruction set; columns are padded with zeros to whole groups. Its buffers are reused.
 pub(super) struct Activations {
@@ -103,13 +103,8 @@ impl Activations {
         });
     }
 
-    /// Columns that the tokens of a panel lie together for.
     fn step(&self) -> usize {
-        #[cfg(target_arch = "aarch64")]
-        if matches!(self.isa.level(), crate::isa::Level::I8mm) {
-            return 8;
-        }
-        16
+        step(self.isa)
     }
 
     /// Activations `32 group ..` of a token.
@@ -143,6 +138,15 @@ impl Activations {
     }
 }
 
+/// Columns that the tokens of a panel lie together for.
+fn step(isa: Isa) -> usize {
+    match isa.level() {
+        #[cfg(target_arch = "aarch64")]
+        crate::isa::Level::I8mm => 8,
+        _ => 16,
+    }
+}
+
 /// Where the groups of a token go.
 enum Place<'a> {
     Single(&'a mut [One]),
@@ -165,15 +169,23 @@ impl Place<'_> {
     fn put(&mut self, group: usize, q: &One) {
         match self {
             Place::Single(groups) => groups[group] = *q,
-            Place::Lane { panel, lane, step } => {
-                let to = &mut panel[group];
-                if *step == 8 {
-                    put_steps::<8>(q, *lane, to);
-                } else {
-                    put_steps::<16>(q, *lane, to);
-                }
-            }
+            Place::Lane { panel, lane, step } => put_lane(q, *lane, *step, &mut panel[group]),
         }
+    }
+}
+
+/// Writes a group of the token in lane `lane` of a panel, as `isa` wants it.
+#[inline(always)]
+pub(crate) fn put(isa: Isa, q: &One, lane: usize, to: &mut Four) {
+    put_lane(q, lane, step(isa), to);
+}
+
+#[inline(always)]
+fn put_lane(q: &One, lane: usize, step: usize, to: &mut Four) {
+    if step == 8 {
+        put_steps::<8>(q, lane, to);
+    } else {
+        put_steps::<16>(q, lane, to);
     }
 }
 

@@ -28,7 +28,9 @@ mod tiles;
 use std::cell::Cell;
 
 use self::activations::{Activations, with_activations};
+pub(crate) use self::activations::{Four, One, put};
 use self::tiles::{BATCH_TOKENS, FEW_TOKENS, Tiles};
+pub(crate) use self::tiles::{Products, Sums, Unpacked};
 use super::matvec::TASK_BYTES;
 use crate::clip::{Bounds, Clip, with_clamped};
 use crate::dot_tile::DotTile;

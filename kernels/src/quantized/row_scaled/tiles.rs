@@ -19,12 +19,12 @@ pub(super) const BATCH_TOKENS: usize = 256;
 /// Groups of a tile that are unpacked at a time, small enough for a first-level cache.
 const BLOCK: usize = 64;
 /// A group of a tile, a byte a weight, in an order that the instructions ask for.
-pub(super) type Unpacked = [u8; TILE_ROWS * GROUP];
+pub(crate) type Unpacked = [u8; TILE_ROWS * GROUP];
 /// Sums of one panel: `[token][row]`.
-pub(super) type Sums = [[i32; TILE_ROWS]; PANEL];
+pub(crate) type Sums = [[i32; TILE_ROWS]; PANEL];
 
 /// What an instruction set does with tiles of integers as they are stored; the methods must be `#[inline(always)]`.
-pub(super) trait Products: Copy {
+pub(crate) trait Products: Copy {
     /// What every integer is too large by where it is multiplied.
     #[inline(always)]
     fn offset<F: Integers>() -> i32 {
