@@ -47,6 +47,11 @@ impl ClippedLinear {
         self.weight.has_rows(rows)
     }
 
+    /// Whether it rounds what goes in to 8 bits; `weights` is the group that it was loaded from.
+    pub fn rounds_inputs(&self, weights: &Mapped) -> bool {
+        weights.view(self.weight).data.rounds_inputs()
+    }
+
     /// Outputs: rows of the matrix.
     pub fn rows(&self) -> usize {
         self.weight.rows

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use kernels::{Matrix, matmul, softmax};
+use kernels::attention::{Int8Memory, attend_all_int8, int8_pays};
+use kernels::{Matrix, Pool, matmul, softmax};
 
 use super::feature_map::{RowSource, RowWindow, Strips};
 use super::inverted_bottleneck::Depthwise;
@@ -143,35 +144,28 @@ impl MultiQueryAttention {
             self.norm.apply(pool, to, Activation::None);
         });
 
-        // The scale of the scores goes into the keys, of which there are fewest.
-        let mut keys = self.key.project(compute, &normed, [height, width]);
-        let scale = (key_dim as f32).powf(-0.5);
-        keys.iter_mut().for_each(|key| *key *= scale);
-        let positions = keys.len() / key_dim;
-        let values = transposed(
-            &self.value.project(compute, &normed, [height, width]),
-            value_dim,
+        let all = [self.query, self.key.proj, self.value.proj];
+        let rounds = |proj: &Tensor| compute.weights.view(*proj).data.rounds_inputs();
+        let seen = Seen::new(
+            pool,
+            self.heads,
+            self.key.project(compute, &normed, [height, width]),
+            self.value.project(compute, &normed, [height, width]),
+            int8_pays(pool.isa()) && all.iter().all(rounds),
         );
-        let keys = Matrix::f32(&keys, positions, key_dim);
-        let values = Matrix::f32(&values, value_dim, positions);
 
         let out = self.output.rows;
         let (mut queries, mut scores) = (Vec::new(), Vec::new());
         let (mut attended, mut outs) = (Vec::new(), Vec::new());
-        let per_pixel = num_heads * (key_dim + positions + value_dim) + out;
+        let per_pixel = num_heads * (key_dim + seen.scores() + value_dim) + out;
         for rows in Strips::new(height, width * per_pixel).iter() {
             let pixels = rows.len() * width;
             queries.resize(pixels * self.query.rows, 0.0);
             compute.pointwise(self.query, normed.rows(rows.clone()), &mut queries);
             // A pixel's heads lie one behind the other, so that each is a row of the products below.
             let heads = pixels * num_heads;
-            scores.resize(heads * positions, 0.0);
-            matmul::matmul_in_any_order(pool, keys, &queries, heads, &mut scores);
-            pool.for_each_row_mut(&mut scores, positions, &|_, row| {
-                softmax::softmax(pool.isa(), row)
-            });
             attended.resize(heads * value_dim, 0.0);
-            matmul::matmul_in_any_order(pool, values, &scores, heads, &mut attended);
+            seen.attend(pool, &queries, &mut scores, &mut attended);
             outs.resize(pixels * out, 0.0);
             compute.pointwise(self.output, &attended, &mut outs);
             for pixel in outs.chunks_exact_mut(out) {
@@ -181,6 +175,74 @@ impl MultiQueryAttention {
                     .for_each(|(value, gamma)| *value *= gamma);
             }
             emit(source, rows, &outs);
+        }
+    }
+}
+
+/// Keys and values of all positions, as queries meet them.
+enum Seen {
+    Floats {
+        key_dim: usize,
+        value_dim: usize,
+        /// `[positions, key_dim]`, with the scale of the scores, as there are fewest of them.
+        keys: Vec<f32>,
+        /// `[value_dim, positions]`
+        values: Vec<f32>,
+    },
+    /// Rounded to 8 bits, as what they are made of was.
+    Int8 { memory: Int8Memory, scale: f32 },
+}
+
+impl Seen {
+    /// `keys` are `[positions, key_dim]`, `values` `[positions, value_dim]`.
+    fn new(pool: &Pool, heads: Heads, mut keys: Vec<f32>, values: Vec<f32>, int8: bool) -> Seen {
+        let Heads {
+            key_dim, value_dim, ..
+        } = heads;
+        let scale = (key_dim as f32).powf(-0.5);
+        if int8 {
+            let positions = keys.len() / key_dim;
+            let dims = [key_dim, value_dim];
+            let memory = Int8Memory::new(pool, [&keys, &values], positions, 1, dims);
+            return Seen::Int8 { memory, scale };
+        }
+        keys.iter_mut().for_each(|key| *key *= scale);
+        Seen::Floats {
+            key_dim,
+            value_dim,
+            keys,
+            values: transposed(&values, value_dim),
+        }
+    }
+
+    /// Scores of a query that exist at a time, beyond what a task keeps to itself.
+    fn scores(&self) -> usize {
+        match self {
+            Seen::Floats { key_dim, keys, .. } => keys.len() / key_dim,
+            Seen::Int8 { .. } => 0,
+        }
+    }
+
+    /// Writes what each of `queries` `[heads, key_dim]` attends to, `[heads, value_dim]`.
+    fn attend(&self, pool: &Pool, queries: &[f32], scores: &mut Vec<f32>, out: &mut [f32]) {
+        match self {
+            Seen::Int8 { memory, scale } => attend_all_int8(pool, queries, memory, *scale, out),
+            Seen::Floats {
+                key_dim,
+                value_dim,
+                keys,
+                values,
+            } => {
+                let (heads, positions) = (queries.len() / key_dim, keys.len() / key_dim);
+                scores.resize(heads * positions, 0.0);
+                let keys = Matrix::f32(keys, positions, *key_dim);
+                matmul::matmul_in_any_order(pool, keys, queries, heads, scores);
+                pool.for_each_row_mut(scores, positions, &|_, row| {
+                    softmax::softmax(pool.isa(), row)
+                });
+                let values = Matrix::f32(values, *value_dim, positions);
+                matmul::matmul_in_any_order(pool, values, scores, heads, out);
+            }
         }
     }
 }

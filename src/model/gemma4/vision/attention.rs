@@ -1,10 +1,11 @@
-//! Attention of every patch to every patch, a part of the heads at a time.
+//! Attention of every patch to every patch, a part of the heads at a time; in 8 bits where the projections
+//! round to 8 bits, too, and that takes less.
 //!
 //! Source: reference section 3.3; `Gemma4VisionAttention`.
 
 use std::ops::Range;
 
-use kernels::attention::attend_all;
+use kernels::attention::{Int8Memory, attend_all, attend_all_int8, int8_pays};
 use kernels::{Matrix, elementwise};
 
 use super::rope::RopeTable;
@@ -28,6 +29,8 @@ pub(super) struct Attention {
     value: Projection,
     output: ClippedLinear,
     post_norm: RmsNorm,
+    /// Whether queries, keys, values and weights may be rounded to 8 bits, as what they are made of was.
+    in_8_bits: bool,
 }
 
 /// Queries, keys or values: a linear layer, and a norm over each head.
@@ -56,14 +59,20 @@ impl Attention {
         let q_norm = loader.norm("self_attn.q_norm", head_dim)?;
         let k_norm = loader.norm("self_attn.k_norm", head_dim)?;
         let v_norm = RmsNorm::without_weight(config.rms_norm_eps);
+        let query = projection("self_attn.q_proj", q_norm, true)?;
+        let key = projection("self_attn.k_proj", k_norm, true)?;
+        let value = projection("self_attn.v_proj", v_norm, false)?;
+        let all = [&query, &key, &value];
+        let in_8_bits = all.iter().all(|p| p.linear.rounds_inputs(loader.weights));
         Ok(Attention {
             heads,
             head_dim,
             hidden,
             input_norm: loader.norm("input_layernorm", hidden)?,
-            query: projection("self_attn.q_proj", q_norm, true)?,
-            key: projection("self_attn.k_proj", k_norm, true)?,
-            value: projection("self_attn.v_proj", v_norm, false)?,
+            query,
+            key,
+            value,
+            in_8_bits,
             output: loader.linear("self_attn.o_proj", hidden, heads * head_dim)?,
             post_norm: loader.norm("post_attention_layernorm", hidden)?,
         })
@@ -132,8 +141,11 @@ impl Attention {
             project(&self.value, chunk * CHUNK, normed, v);
         }
         between();
-        let k = Matrix::f32(&k, patches, width);
-        let v = Matrix::f32(&v, patches, width);
+        let in_8_bits = self.in_8_bits && int8_pays(pool.isa());
+        let int8 = in_8_bits.then(|| {
+            let rows = [&std::mem::take(&mut k)[..], &std::mem::take(&mut v)];
+            Int8Memory::new(pool, rows, patches, heads.len(), [self.head_dim; 2])
+        });
         let mut q = vec![0.0; CHUNK.min(patches) * width];
         let mut out = q.clone();
         let all = self.heads * self.head_dim;
@@ -143,7 +155,13 @@ impl Attention {
             let (q, out) = (&mut q[..len], &mut out[..len]);
             let normed = self.normed(compute, x, &mut room);
             project(&self.query, chunk * CHUNK, normed, q);
-            attend_all(pool, q, k, v, heads.len(), 1.0, out);
+            match &int8 {
+                Some(memory) => attend_all_int8(pool, q, memory, 1.0, out),
+                None => {
+                    let [k, v] = [&k, &v].map(|rows| Matrix::f32(rows, patches, width));
+                    attend_all(pool, q, k, v, heads.len(), 1.0, out);
+                }
+            }
             let rows = attended.chunks_exact_mut(all);
             for (row, out) in rows.zip(out.chunks_exact(width)) {
                 row[columns.clone()].copy_from_slice(out);
