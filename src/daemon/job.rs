@@ -31,9 +31,6 @@ pub(super) fn is_not_meant(reason: &str) -> bool {
 /// Why work is not done when the daemon ends.
 pub(super) const STOPPING: &str = "the daemon is stopping";
 
-/// Why there is no text.
-pub(super) const NO_SPEECH: &str = "no speech was heard";
-
 /// Why no sentence is a command.
 pub(super) const NO_COMMAND: &str = "there is no command: add [[command]] to gemmad.toml, or set homeassistant.names and publish the names";
 
@@ -226,15 +223,17 @@ impl Job {
     }
 
     /// Whether an utterance that has paused is to be answered, and has not been. A client's is not: it may be told its text while that
-    /// comes, and what was told cannot be taken back. What another board asks for whole is.
+    /// comes, and what was told cannot be taken back. What a microphone of another board hears is.
     fn may_answer_early(&self, utterance: &Utterance, rest: usize) -> bool {
         let early = utterance.hearing.as_ref();
         let early = early.and_then(|hearing| hearing.early.as_ref());
-        let is_told_whole = match &utterance.speaker {
+        let may = match &utterance.speaker {
             Speaker::Microphone(_) => true,
-            Speaker::Client { manner, stream } => matches!(manner, Manner::Worded(_)) && !stream,
+            Speaker::Client { manner, .. } => {
+                matches!(manner, Manner::Worded(asked) if !asked.unsure)
+            }
         };
-        is_told_whole && self.settings.answers_early && early.is_none_or(|early| early.rest != rest)
+        may && self.settings.answers_early && early.is_none_or(|early| early.rest != rest)
     }
 
     /// How urgent it is while it is worked on.
@@ -264,8 +263,10 @@ impl Job {
             return false;
         }
         match &self.work {
+            // What is being said is heard here as it comes, where anything is.
             Work::Utterance(utterance) => {
-                utterance.heard.is_none() && !utterance.sound.state().1.is_open()
+                let is_over = !utterance.sound.state().1.is_open();
+                utterance.heard.is_none() && (is_over || !has_model)
             }
             // A conversation goes on where its keys and values are.
             Work::Ask(ask) => !has_model || ask.conversation.is_none(),

@@ -72,6 +72,8 @@ impl Settings {
             prompt,
             commands: commands.and_then(|commands| commands.schema()),
             max_tokens: commands.map_or(self.max_tokens, |commands| commands.max_tokens()),
+            // What a microphone hears began with speech.
+            unsure: matches!(utterance.speaker, Speaker::Client { .. }),
         })
     }
 }
@@ -83,5 +85,6 @@ pub(super) fn of_sentence(commands: &CommandGrammar, text: &str, here: Option<&s
         prompt: commands.prompt_for(text, here),
         commands: commands.schema(),
         max_tokens: commands.max_tokens(),
+        unsure: false,
     }
 }

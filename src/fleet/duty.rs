@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::Subscriber;
 use async_nats::jetstream::object_store::GetErrorKind;
 use async_nats::jetstream::{AckKind, Message};
+use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
 use super::connect::Link;
 use super::job::Work;
 use super::letter::{Letter, NO, ToSource, YES, digest};
 use super::names::{ACK_WAIT, Kind, PROTOCOL};
+use super::voice::{Ear, Took};
 use crate::report::{ErrorBody, ErrorCode, JobUpdate, Origin, Payload, Reply, ReplyTo, Request};
+use crate::utterance;
 
 /// How long a source, or the store, may take to answer.
 pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -21,6 +25,12 @@ const SOURCE_GONE: Duration = Duration::from_secs(30);
 
 /// Before a job is given to another worker that this one cannot do now.
 const GIVEN_BACK: Duration = Duration::from_millis(500);
+
+/// After so long without a word somebody who speaks is asked for what comes.
+const MISSES: Duration = Duration::from_secs(1);
+
+/// After so long without a word whoever speaks is gone, or cut off.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// Largest payload, bytes.
 const MAX_BYTES: usize = 64 << 20;
@@ -77,6 +87,14 @@ impl Duty {
             sending: letter.sending,
             delivery: self.message.info().map_or(1, |info| info.delivered),
         };
+        // What is said begins to come when the source knows who hears it.
+        let sound = match letter.live {
+            true => {
+                let subject = hand.link.names.sound(&letter.id);
+                hand.link.client.subscribe(subject).await.ok()
+            }
+            false => None,
+        };
         if !self.ask(&claim, ACK_WAIT).await {
             self.message.ack_with(AckKind::Term).await.ok();
             return None;
@@ -88,8 +106,8 @@ impl Duty {
             );
             return Some(Err(ErrorBody::new(ErrorCode::Failed, words)));
         }
-        let payload = match self.payload().await {
-            Ok(payload) => payload,
+        let (payload, speaks) = match self.payload().await {
+            Ok(asked) => asked,
             Err(refusal) => return Some(Err(refusal)),
         };
         let (sender, updates) = mpsc::unbounded_channel::<JobUpdate>();
@@ -101,7 +119,11 @@ impl Duty {
         request.header.timeout = Some(letter.patience);
         let began = hand.requests.send(request).await;
         let end = match began {
-            Ok(()) => self.end(updates).await,
+            Ok(()) => tokio::select! {
+                end = self.end(updates) => end,
+                // Its source is gone, or cut off.
+                () = self.hear(sound, speaks) => None,
+            },
             Err(_) => None,
         };
         match end {
@@ -139,6 +161,36 @@ impl Duty {
                     sent.await.ok();
                 }
                 at = next;
+            }
+        }
+    }
+
+    /// Hears what is said, where it comes while it is spoken. Ends where no more comes, and what came was not all.
+    async fn hear(&self, sound: Option<Subscriber>, speaks: Option<utterance::Sender>) {
+        let (Some(mut sound), Some(speaker)) = (sound, speaks) else {
+            return std::future::pending().await;
+        };
+        let mut ear = Ear::new(speaker);
+        let mut last = Instant::now();
+        while last.elapsed() < SILENT {
+            let took = match tokio::time::timeout(MISSES, sound.next()).await {
+                Ok(Some(message)) => {
+                    last = Instant::now();
+                    ear.take(&message.payload)
+                }
+                Ok(None) => return,
+                Err(_) => Took::Misses(ear.heard()),
+            };
+            match took {
+                Took::Heard => {}
+                Took::Misses(at) => {
+                    let id = self.letter.id.clone();
+                    if let Ok(misses) = serde_json::to_vec(&ToSource::Misses { id, at }) {
+                        let client = &self.hand.link.client;
+                        client.publish(self.source(), misses.into()).await.ok();
+                    }
+                }
+                Took::All => return std::future::pending().await,
             }
         }
     }
@@ -196,7 +248,7 @@ impl Duty {
     }
 
     /// What is asked, with its payload.
-    async fn payload(&self) -> Result<Payload, ErrorBody> {
+    async fn payload(&self) -> Result<(Payload, Option<utterance::Sender>), ErrorBody> {
         let invalid = |words: String| ErrorBody::new(ErrorCode::Invalid, words);
         let stored;
         let body: &[u8] = match self.letter.stored {

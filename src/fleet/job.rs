@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::familiar::Beginning;
 use super::letter::digest;
 use super::names::{Kind, Needs};
-use crate::report::chat::{Chat, Said};
+use crate::report::chat::{Chat, Said, Speaker};
 use crate::report::{
     Ask, AskFields, Attachment, Describe, DescribeFields, Dictation, ErrorBody, Manner, Name,
     Payload, Reply, Transcribe, TranscribeFields, Wording,
@@ -42,8 +43,8 @@ pub enum Work {
         wording: Wording,
         /// The answer is told while it comes.
         stream: bool,
-        /// 16 kHz mono, 16 bits a sample, the low byte first.
-        sound: Attachment,
+        /// 16 kHz mono, 16 bits a sample, the low byte first; nothing where it comes while it is spoken.
+        sound: Option<Attachment>,
     },
 }
 
@@ -60,7 +61,7 @@ pub fn pcm(samples: &[f32]) -> Vec<u8> {
 }
 
 /// The samples again.
-fn samples(pcm: &[u8]) -> Vec<f32> {
+pub(super) fn samples(pcm: &[u8]) -> Vec<f32> {
     let (whole, _) = pcm.as_chunks::<2>();
     let sample = |bytes: &[u8; 2]| f32::from(i16::from_le_bytes(*bytes)) / FULL_SCALE;
     whole.iter().map(sample).collect()
@@ -82,7 +83,36 @@ impl Work {
             }
             Work::Sentence(_) => Needs::Text,
             Work::Describe(_) => Needs::Sees,
+            Work::Speech { sound: None, .. } => Needs::Live,
             Work::Transcribe { .. } | Work::Speech { .. } => Needs::Hears,
+        }
+    }
+
+    /// What it begins with, where a worker that has done such work before gets on faster.
+    pub(super) fn beginning(&self) -> Option<Beginning> {
+        let of = |text: &str| Beginning {
+            key: digest(text.as_bytes()),
+            is_conversation: false,
+        };
+        match self {
+            Work::Ask(AskFields {
+                conversation: Some(name),
+                ..
+            }) => Some(Beginning {
+                key: name.clone(),
+                is_conversation: true,
+            }),
+            Work::Ask(ask) => ask.system.as_deref().map(of),
+            Work::Chat(chat) => {
+                let system = chat.messages.iter();
+                let system = system.take_while(|message| message.speaker == Speaker::System);
+                let written = serde_json::to_string(&(system.collect::<Vec<_>>(), &chat.tools));
+                written.ok().as_deref().map(of)
+            }
+            Work::Sentence(wording) | Work::Speech { wording, .. } => {
+                wording.instructions.as_deref().map(of)
+            }
+            Work::Describe(_) | Work::Transcribe { .. } => None,
         }
     }
 
@@ -97,9 +127,14 @@ impl Work {
         }
     }
 
-    /// As the worker's daemon is asked for the board of that name, checked as what comes by any door.
-    pub(super) fn payload(self, node: &str) -> Result<Payload, ErrorBody> {
-        Ok(match self {
+    /// As the worker's daemon is asked for the board of that name, checked as what comes by any door; with the end that is spoken into,
+    /// where what is said is still to come.
+    pub(super) fn payload(
+        self,
+        node: &str,
+    ) -> Result<(Payload, Option<utterance::Sender>), ErrorBody> {
+        let mut speaks = None;
+        let payload = match self {
             Work::Ask(fields) => Payload::Ask(Ask::try_from(AskFields {
                 // Boards may give the same name to conversations of theirs.
                 conversation: fields
@@ -128,15 +163,21 @@ impl Work {
                 sound,
             } => {
                 let (speaker, receiver) = utterance::channel();
-                speaker.push(&samples(&sound.0));
-                speaker.end(false);
+                match sound {
+                    Some(sound) => {
+                        speaker.push(&samples(&sound.0));
+                        speaker.end(false);
+                    }
+                    None => speaks = Some(speaker),
+                }
                 Payload::Dictate(Dictation {
                     sound: Arc::new(receiver),
                     manner: Manner::Worded(Box::new(wording)),
                     stream,
                 })
             }
-        })
+        };
+        Ok((payload, speaks))
     }
 }
 
@@ -169,7 +210,7 @@ pub struct Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::chat::{Message, Shape, Speaker};
+    use crate::report::chat::{Message, Shape};
 
     #[test]
     fn speech_goes_as_whole_numbers_and_comes_back_as_it_was() {

@@ -17,6 +17,7 @@ const PATIENCE: &str = "Gemmad-Patience-Ms";
 const DIGEST: &str = "Gemmad-Sha256";
 const STORED: &str = "Gemmad-Stored";
 const SENDING: &str = "Gemmad-Sending";
+const LIVE: &str = "Gemmad-Live";
 
 /// Longest name that a header may have, bytes.
 const MAX_NAME: usize = 128;
@@ -38,6 +39,8 @@ pub(super) struct Letter {
     pub(super) stored: bool,
     /// How often it was sent before: again, where the server lost it.
     pub(super) sending: u32,
+    /// It is speech whose sound comes while it is spoken.
+    pub(super) live: bool,
 }
 
 pub(super) fn digest(body: &[u8]) -> String {
@@ -59,8 +62,10 @@ impl Letter {
         headers.insert(VERSION, PROTOCOL.to_string());
         headers.insert(PATIENCE, self.patience.as_millis().to_string());
         headers.insert(DIGEST, self.digest.as_str());
-        if self.stored {
-            headers.insert(STORED, "1");
+        for (name, holds) in [(STORED, self.stored), (LIVE, self.live)] {
+            if holds {
+                headers.insert(name, "1");
+            }
         }
         headers
     }
@@ -82,6 +87,7 @@ impl Letter {
             digest: text(DIGEST)?,
             stored: headers.get(STORED).is_some(),
             sending: text(SENDING)?.parse().ok()?,
+            live: headers.get(LIVE).is_some(),
         })
     }
 }
@@ -103,6 +109,8 @@ pub(super) enum ToSource {
     },
     /// It does not do the job after all, and has not died of it.
     Leaves { id: String, session: String },
+    /// It misses what is said from that sample on. It is told and not asked, until that comes.
+    Misses { id: String, at: usize },
     /// A piece of the answer, which begins at that byte of it. It is told and not asked; what is lost comes with the whole answer.
     Piece { id: String, at: usize, text: String },
     /// It is done with the job.
@@ -133,6 +141,7 @@ mod tests {
             digest: digest(b"abc"),
             stored: true,
             sending: 2,
+            live: true,
         };
         // FIPS 180-2, appendix B.1.
         assert!(letter.digest.starts_with("ba7816bf8f01cfea"));

@@ -4,7 +4,9 @@
 //! | subject | what is said there |
 //! |---|---|
 //! | `gemmad.GROUP.job.KIND.NEEDS.NODE[.CAMERA]` | work, on the stream `gemmad-GROUP-KIND` |
+//! | `gemmad.GROUP.job.KIND.own.SESSION.NODE` | the same, for the worker that knows what it begins with |
 //! | `gemmad.GROUP.to.NODE.SESSION` | workers ask a source whether a job is still wanted, and bring what it became |
+//! | `gemmad.GROUP.sound.ID` | what is being said, for the worker that hears it |
 //! | `gemmad.GROUP.bell` | there is work |
 //! | `gemmad.GROUP.cancel` | a job is not wanted any more |
 //! | `gemmad.GROUP.member`, `gemmad.GROUP.who` | each board tells how it is, now and then and when it is asked |
@@ -36,6 +38,9 @@ const MAX_JOBS: i64 = 256;
 
 /// Utterances that wait at most: more are answered too late for anybody.
 const MAX_UTTERANCES: i64 = 32;
+
+/// The queue of a worker that nobody looks into is forgotten after this time, which is longer than any job.
+const OWN_IS_KEPT: Duration = Duration::from_secs(1000);
 
 /// A kind of work, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +74,8 @@ pub(super) enum Needs {
     Sees,
     Hears,
     Both,
+    /// It hears while somebody speaks.
+    Live,
 }
 
 impl Needs {
@@ -87,6 +94,7 @@ impl Needs {
             Needs::Sees => "sees",
             Needs::Hears => "hears",
             Needs::Both => "both",
+            Needs::Live => "live",
         }
     }
 
@@ -95,14 +103,15 @@ impl Needs {
         match self {
             Needs::Text => true,
             Needs::Sees => sees,
-            Needs::Hears => hears,
+            Needs::Hears | Needs::Live => hears,
             Needs::Both => sees && hears,
         }
     }
 }
 
 /// The queues of all streams, in the order in which a worker looks into them.
-pub(super) const QUEUES: [(Kind, Needs); 7] = [
+pub(super) const QUEUES: [(Kind, Needs); 8] = [
+    (Kind::Voice, Needs::Live),
     (Kind::Voice, Needs::Hears),
     (Kind::Voice, Needs::Text),
     (Kind::Ask, Needs::Text),
@@ -139,12 +148,33 @@ impl Names {
         format!("gemmad.{}.{rest}", self.group)
     }
 
-    pub(super) fn job(&self, kind: Kind, needs: Needs, place: &str) -> String {
-        self.subject(&format!("job.{}.{}.{place}", kind.name(), needs.name()))
+    /// Where work of a kind goes, for whoever takes it from that queue.
+    pub(super) fn job(&self, kind: Kind, queue: &str, place: &str) -> String {
+        self.subject(&format!("job.{}.{queue}.{place}", kind.name()))
+    }
+
+    /// The queue of one worker.
+    pub(super) fn own(session: &str) -> String {
+        format!("own.{session}")
+    }
+
+    /// As the server keeps the queue of one worker, until that is gone.
+    pub(super) fn own_config(&self, kind: Kind, session: &str) -> consumer::pull::Config {
+        consumer::pull::Config {
+            durable_name: Some(format!("own-{session}")),
+            filter_subject: self.job(kind, &Names::own(session), ">"),
+            inactive_threshold: OWN_IS_KEPT,
+            ..self.queue_config((kind, Needs::Text))
+        }
     }
 
     pub(super) fn source(&self, node: &str, session: &str) -> String {
         self.subject(&format!("to.{node}.{session}"))
+    }
+
+    /// Where what is being said goes.
+    pub(super) fn sound(&self, id: &str) -> String {
+        self.subject(&format!("sound.{id}"))
     }
 
     /// Work of a kind, as the server keeps it.
@@ -180,7 +210,7 @@ impl Names {
     pub(super) fn queue_config(&self, (kind, needs): (Kind, Needs)) -> consumer::pull::Config {
         consumer::pull::Config {
             durable_name: Some(needs.name().to_owned()),
-            filter_subject: self.subject(&format!("job.{}.{}.>", kind.name(), needs.name())),
+            filter_subject: self.job(kind, needs.name(), ">"),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
             // A job's source counts who takes it, and ends it: the server would count what it gave away while nobody heard, and its

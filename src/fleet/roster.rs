@@ -39,6 +39,9 @@ pub struct Member {
     pub sees: bool,
     /// Whether that takes sound.
     pub hears: bool,
+    /// It hears while somebody speaks.
+    #[serde(default)]
+    pub live: bool,
     /// It takes no job now.
     pub busy: bool,
     /// Jobs that it has done for others since its start.

@@ -25,6 +25,11 @@ pub(super) struct Sent {
 }
 
 impl Sent {
+    /// Takes it off its stream.
+    pub(super) async fn withdraw(self) {
+        self.stream.delete_message(self.sequence).await.ok();
+    }
+
     /// Whether the server has it no more: whoever did it has taken it off, or the server has lost it.
     pub(super) async fn is_gone(&mut self) -> bool {
         self.at = Instant::now();
@@ -52,6 +57,12 @@ impl Post {
         self.link.names.source(&self.link.node, &self.session)
     }
 
+    /// Sends a message of what is being said.
+    pub(super) async fn say(&self, id: &str, message: Bytes) {
+        let subject = self.link.names.sound(id);
+        self.link.client.publish(subject, message).await.ok();
+    }
+
     /// Clears up behind a job.
     pub(super) async fn close(&self, job: &Job, sent: Option<Sent>, done: bool, body: &Bytes) {
         if let Some(sent) = sent.filter(|_| !done) {
@@ -59,7 +70,7 @@ impl Post {
             let cancel = self.link.names.subject("cancel");
             self.link.client.publish(cancel, id).await.ok();
             // A worker that has it is told; one that takes it just now asks before it begins.
-            sent.stream.delete_message(sent.sequence).await.ok();
+            sent.withdraw().await;
         }
         if body.len() > MAX_INLINE_BYTES
             && let Ok(store) = self.link.store().await
@@ -71,6 +82,7 @@ impl Post {
     pub(super) async fn send(
         &self,
         job: &Job,
+        (queue, live): (&str, bool),
         body: &Bytes,
         sending: u32,
     ) -> Result<Sent, Trouble> {
@@ -97,12 +109,13 @@ impl Post {
             digest: digest(body),
             stored,
             sending,
+            live,
         };
         let place = match &job.camera {
             Some(camera) => format!("{node}.{}", part(camera)),
             None => node.clone(),
         };
-        let subject = names.job(job.kind, job.work.needs(), &place);
+        let subject = names.job(job.kind, queue, &place);
         let payload = if stored { Bytes::new() } else { body.clone() };
         let headers = letter.write();
         let context = &self.link.stream;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -11,43 +10,21 @@ use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use super::connect::Link;
+use super::familiar::{Beginning, Familiar, First};
 use super::job::{Job, Outcome};
 use super::letter::{NO, ToSource, YES};
-use super::names::{ACK_WAIT, MAX_DEATHS};
-use super::pieces::Pieces;
+use super::names::{MAX_DEATHS, Needs};
 use super::roster::{self, Crew, Member};
-use super::sending::{PAUSE, Post, Sent, Trouble};
+use super::sending::{PAUSE, Post};
 use crate::report::{ErrorBody, ErrorCode};
 
-/// Between two looks whether a job is still wanted.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// Between two looks whether the server still has a job.
-const STILL_THERE: Duration = ACK_WAIT;
-
-/// Why a job has no outcome.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// It was not wanted any more; where it was then.
-    Over(String),
-    /// There is no room for it.
-    Full(String),
-    /// A newer picture of its camera has taken its place.
-    Replaced,
-}
-
-/// How far a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage<'a> {
-    /// A worker of that name has it.
-    Taken(&'a str),
-    /// What has come of its answer since the last piece, where that is told while it comes.
-    Piece(&'a str),
-}
-
-enum News {
+/// What is new of a job.
+pub(super) enum News {
     Taken(Taker),
+    /// Its worker does not do it after all.
     Left,
+    /// Its worker misses what was said from that sample on.
+    Misses(usize),
     Piece(usize, String),
     Done(Box<Outcome>),
     Replaced,
@@ -55,9 +32,9 @@ enum News {
 
 /// A worker that has taken a job.
 #[derive(Clone, Debug)]
-struct Taker {
-    node: String,
-    session: String,
+pub(super) struct Taker {
+    pub(super) node: String,
+    pub(super) session: String,
 }
 
 /// A job that is away.
@@ -88,9 +65,10 @@ impl Open {
 
 /// A board that sends work.
 pub struct Source {
-    post: Post,
+    pub(super) post: Post,
     open: Mutex<BTreeMap<String, Open>>,
     crew: Arc<Crew>,
+    familiar: Familiar,
     came_back: AtomicU64,
     poison: AtomicU64,
     /// Results of jobs that nobody waits for: a second one, or one that came too late.
@@ -108,6 +86,7 @@ impl Source {
                 session,
             },
             open: Mutex::default(),
+            familiar: Familiar::default(),
             came_back: AtomicU64::new(0),
             poison: AtomicU64::new(0),
             unwanted: AtomicU64::new(0),
@@ -219,6 +198,10 @@ impl Source {
                 job.takers.retain(|taker| taker.session != session);
                 job.news.send(News::Left)
             }),
+            ToSource::Misses { id, at } => {
+                let job = open.get(&id);
+                job.map(|job| job.news.send(News::Misses(at)))
+            }
             ToSource::Piece { id, at, text } => {
                 let job = open.get(&id);
                 job.map(|job| job.news.send(News::Piece(at, text)))
@@ -235,7 +218,10 @@ impl Source {
                     (_, Some(error)) => Err(error),
                     (None, None) => return NO,
                 };
-                let job = open.remove(&id);
+                // Of nobody but those who have taken it.
+                let has_it = |job: &Open| job.takers.iter().any(|taker| taker.node == worker);
+                let is_known = open.get(&id).is_some_and(has_it);
+                let job = is_known.then(|| open.remove(&id)).flatten();
                 if job.is_none() {
                     self.unwanted.fetch_add(1, Ordering::Relaxed);
                 }
@@ -254,88 +240,8 @@ impl Source {
         }
     }
 
-    /// Sends a job, and waits for what it becomes. `is_over` tells that it is not wanted any more, `tell` is told how far it is.
-    ///
-    /// # Errors
-    /// It was not wanted any more before it came back, found no room, or was replaced by a newer picture.
-    pub async fn carry(
-        &self,
-        job: &Job,
-        is_over: &(dyn Fn() -> bool + Sync),
-        tell: &(dyn Fn(Stage<'_>) + Sync),
-    ) -> Result<Outcome, Lost> {
-        let body: Bytes = match serde_json::to_vec(&job.work) {
-            Ok(body) => body.into(),
-            Err(error) => return Err(Lost::Full(format!("it cannot be written: {error}"))),
-        };
-        let mut news = self.open(job);
-        let (mut sent, mut sending): (Option<Sent>, u32) = (None, 0);
-        let mut taker: Option<Taker> = None;
-        let mut pieces = Pieces::default();
-        let mut trouble = None;
-        let mut end = loop {
-            if let Some(there) = sent.as_mut().filter(|sent| sent.at.elapsed() > STILL_THERE) {
-                // A worker that has it brings it back, whatever the server lost.
-                let is_worked_on = || {
-                    let taker = taker.as_ref();
-                    taker.is_some_and(|taker| self.crew.is_there(&taker.session))
-                };
-                // What came meanwhile was taken off by whoever did it.
-                if there.is_gone().await && news.is_empty() && !is_worked_on() {
-                    log::info!(target: "fleet", "the server has lost job {}: it is sent again", job.id);
-                    (sent, sending) = (None, sending + 1);
-                    self.count_from(&job.id, sending);
-                }
-            }
-            if sent.is_none() {
-                match self.post.send(job, &body, sending).await {
-                    Ok(there) => sent = Some(there),
-                    Err(Trouble::Full(words)) => break Err(Lost::Full(words)),
-                    Err(Trouble::Other(words)) => {
-                        trouble = Some(words);
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                }
-            }
-            match tokio::time::timeout(LOOK, news.recv()).await {
-                Ok(Some(News::Done(outcome))) => break Ok(*outcome),
-                Ok(Some(News::Replaced) | None) => break Err(Lost::Replaced),
-                Ok(Some(News::Taken(by))) => {
-                    tell(Stage::Taken(&by.node));
-                    pieces.of(&by.session);
-                    taker = Some(by);
-                }
-                Ok(Some(News::Left)) => taker = None,
-                Ok(Some(News::Piece(at, text))) => {
-                    if let Some(piece) = pieces.take(at, &text) {
-                        tell(Stage::Piece(&piece));
-                    }
-                }
-                Err(_) => {}
-            }
-            if news.is_empty() && is_over() {
-                let waits =
-                    || trouble.unwrap_or_else(|| "it waits for a worker of the fleet".into());
-                break Err(Lost::Over(
-                    taker.map_or_else(waits, |taker| format!("{} has it", taker.node)),
-                ));
-            }
-        };
-        self.lock().remove(&job.id);
-        self.post.close(job, sent, end.is_ok(), &body).await;
-        if let Ok(outcome) = &mut end {
-            if job.work.streams() {
-                pieces.finish(&mut outcome.result, |rest| tell(Stage::Piece(rest)));
-            }
-            self.came_back.fetch_add(1, Ordering::Relaxed);
-            let poison = matches!(&outcome.result, Err(error) if error.code == ErrorCode::Poison);
-            self.poison.fetch_add(u64::from(poison), Ordering::Relaxed);
-        }
-        end
-    }
-
     /// Takes a job in; an older picture of the same camera that nobody has taken is given up.
-    fn open(&self, job: &Job) -> mpsc::UnboundedReceiver<News> {
+    pub(super) fn open(&self, job: &Job) -> mpsc::UnboundedReceiver<News> {
         let (sender, news) = mpsc::unbounded_channel();
         let mut open = self.lock();
         if let Some(camera) = &job.camera {
@@ -359,9 +265,46 @@ impl Source {
     }
 
     /// Only whoever has that sending of a job has it.
-    fn count_from(&self, id: &str, sending: u32) {
+    pub(super) fn count_from(&self, id: &str, sending: u32) {
         if let Some(job) = self.lock().get_mut(id) {
             job.sending = sending;
         }
+    }
+
+    /// It has come to its end.
+    pub(super) fn forget(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    /// A job has come back.
+    pub(super) fn count(&self, poison: bool) {
+        self.came_back.fetch_add(1, Ordering::Relaxed);
+        self.poison.fetch_add(u64::from(poison), Ordering::Relaxed);
+    }
+
+    /// Whether a board's process has told of itself lately.
+    pub(super) fn is_there(&self, session: &str) -> bool {
+        self.crew.is_there(session)
+    }
+
+    /// The worker that knows what a job begins with, where it is there and has nothing else to do, or others do not know how to go on.
+    pub(super) fn first(&self, beginning: &Beginning, needs: Needs) -> Option<First> {
+        let session = self.familiar.with(beginning)?;
+        let workers = self.workers();
+        let knows = workers.iter().find(|worker| worker.session == session)?;
+        let is_able =
+            needs.are_met(knows.sees, knows.hears) && (needs != Needs::Live || knows.live);
+        let may = is_able && (beginning.is_conversation || !knows.busy);
+        may.then(|| First::new(session, beginning))
+    }
+
+    /// A worker has done a job that begins so.
+    pub(super) fn knows(&self, beginning: Beginning, session: &str) {
+        self.familiar.knows(beginning, session);
+    }
+
+    /// Whether any worker hears while somebody speaks.
+    pub(super) fn hears_live(&self) -> bool {
+        self.workers().iter().any(|worker| worker.live)
     }
 }

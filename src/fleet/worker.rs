@@ -1,4 +1,4 @@
-//! Whoever has a model and works for others: it takes one job when it is idle, the most urgent first.
+//! Whoever has a model and works for others: it takes jobs when it is idle, the most urgent first, and a few beside them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use super::connect::Link;
 use super::duty::{ANSWERS_WITHIN, Duty, Hand, origin};
 use super::error::FleetError;
 use super::letter::Letter;
-use super::names::{Kind, Needs, QUEUES};
+use super::names::{Kind, QUEUES};
 use super::roster::{self, Member};
 use super::source::Source;
 use crate::report::{Cancel, ModelCard, Name, Payload, ReplyTo, Request};
@@ -23,8 +23,8 @@ use crate::report::{Cancel, ModelCard, Name, Payload, ReplyTo, Request};
 /// Between two looks for work that no bell told of.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The same while the board's own work is done, whose end nobody tells.
-const LOOK_BUSY: Duration = Duration::from_millis(100);
+/// Between two looks whether the board has done its own work, whose end nobody tells.
+const LOOK_BUSY: Duration = Duration::from_millis(20);
 
 /// So long idle boards go first at an utterance that a busy one could take.
 const COURTESY: Duration = Duration::from_millis(150);
@@ -38,6 +38,8 @@ pub struct Worker {
     sees: bool,
     hears: bool,
     is_idle: Box<Idle>,
+    /// Jobs that it does together.
+    answers: usize,
     /// Jobs that it has now, and whether nobody asked for them.
     has: Mutex<BTreeMap<String, Kind>>,
     done: AtomicU64,
@@ -49,12 +51,13 @@ pub struct Worker {
 impl Worker {
     /// Begins to work, and to tell the fleet of this board: what it sends is told by `source`, where it does.
     ///
-    /// Jobs go to `requests`, as from any door; one is taken while `is_idle` says so.
+    /// Jobs go to `requests`, as from any door; the first is taken while `is_idle` says so, and up to `answers` are done together.
     pub fn start(
         link: &Link,
         card: &ModelCard,
         requests: mpsc::Sender<Request>,
         is_idle: impl Fn() -> bool + Send + Sync + 'static,
+        answers: usize,
         source: Option<&Arc<Source>>,
     ) -> Arc<Worker> {
         let worker = Arc::new(Worker {
@@ -67,6 +70,7 @@ impl Worker {
             sees: card.sees,
             hears: card.hears,
             is_idle: Box::new(is_idle),
+            answers,
             has: Mutex::default(),
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -96,6 +100,7 @@ impl Worker {
             model: self.hand.model.clone(),
             sees: self.sees,
             hears: self.hears,
+            live: self.hears,
             busy: !self.lock().is_empty() || !(self.is_idle)(),
             done,
             failed: self.failed.load(Ordering::Relaxed),
@@ -104,12 +109,19 @@ impl Worker {
         }
     }
 
-    /// What it may take now: anything while it is idle, and while it describes a picture that nobody asked for, what somebody says.
+    /// What it may take now: anything while it is idle; beside what it has, as many as its engine answers together, and nothing that would
+    /// wait for what it has. What somebody says does not: beside a picture that nobody asked for, it is one more.
     fn may_take(&self) -> &'static [Kind] {
         let has = self.lock();
-        match has.values().next() {
-            None if (self.is_idle)() => &Kind::ALL,
-            Some(Kind::Image) if has.len() == 1 => &[Kind::Voice],
+        let Some(most_urgent) = has.values().min() else {
+            return if (self.is_idle)() { &Kind::ALL } else { &[] };
+        };
+        let room = has.len() < self.answers;
+        match most_urgent {
+            Kind::Voice if room => &[Kind::Voice],
+            Kind::Ask if room => &[Kind::Voice, Kind::Ask],
+            Kind::Image if room => &Kind::ALL,
+            Kind::Image if has.len() == self.answers => &[Kind::Voice],
             _ => &[],
         }
     }
@@ -168,7 +180,7 @@ impl Worker {
                 }
                 continue;
             }
-            let pause = if (self.is_idle)() { LOOK } else { LOOK_BUSY };
+            let pause = if may_take.is_empty() { LOOK_BUSY } else { LOOK };
             let polite = courtesy.saturating_duration_since(Instant::now());
             let pause = if polite.is_zero() { pause } else { polite };
             tokio::select! {
@@ -180,23 +192,25 @@ impl Worker {
         }
     }
 
-    /// The queues that its model can do something about.
+    /// The queues that its model can do something about, the most urgent first; of a kind, what is for this board before all.
     async fn queues(&self) -> Result<Vec<(Kind, PullConsumer)>, FleetError> {
         let mut queues = Vec::new();
-        let refused = |error: &dyn std::fmt::Display| self.hand.link.refused("take work", error);
-        let fits = |needs: Needs| needs.are_met(self.sees, self.hears);
-        for queue in QUEUES.into_iter().filter(|(_, needs)| fits(*needs)) {
-            let names = &self.hand.link.names;
-            let stream = self
-                .hand
-                .link
-                .stream
-                .get_stream(names.stream(queue.0))
-                .await;
+        let link = &self.hand.link;
+        let refused = |error: &dyn std::fmt::Display| link.refused("take work", error);
+        for kind in Kind::ALL {
+            let stream = link.stream.get_stream(link.names.stream(kind)).await;
             let stream = stream.map_err(|error| refused(&error))?;
-            let config = names.queue_config(queue);
-            let consumer = stream.create_consumer(config).await;
-            queues.push((queue.0, consumer.map_err(|error| refused(&error))?));
+            let own = link.names.own_config(kind, &self.hand.session);
+            let fits = QUEUES
+                .into_iter()
+                .filter(|(of, needs)| *of == kind && needs.are_met(self.sees, self.hears));
+            let shared = fits.map(|queue| link.names.queue_config(queue));
+            // Nobody asks for a picture of a camera, so none goes on with anything.
+            let own = (kind != Kind::Image).then_some(own);
+            for config in own.into_iter().chain(shared) {
+                let consumer = stream.create_consumer(config).await;
+                queues.push((kind, consumer.map_err(|error| refused(&error))?));
+            }
         }
         Ok(queues)
     }

@@ -15,6 +15,8 @@ pub struct Wording {
     pub commands: Option<Value>,
     /// Tokens of the answer at most.
     pub max_tokens: usize,
+    /// Whether somebody speaks at all is to be looked at.
+    pub unsure: bool,
 }
 
 /// What is made of speech.

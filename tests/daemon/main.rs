@@ -22,6 +22,7 @@ mod faults;
 mod file_pcm;
 mod fleet;
 mod fleet_doors;
+mod fleet_voice;
 mod frigate;
 mod guard;
 mod home;

@@ -124,6 +124,7 @@ pub(crate) async fn start_worker(url: &str, node: &str, takes: Duration) -> Arc<
         &card,
         sender,
         move || busy.load(Ordering::SeqCst) == 0,
+        1,
         None,
     )
 }

@@ -12,6 +12,7 @@
 mod broker;
 mod crew;
 mod faults;
+mod first;
 mod load;
 #[path = "../common/nats.rs"]
 mod nats;

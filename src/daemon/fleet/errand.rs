@@ -13,11 +13,11 @@ use crate::report::{
     AskFields, Attachment, DescribeFields, ErrorBody, ErrorCode, TranscribeFields, Wish, Wording,
 };
 
-/// A job for another board; `said` is the sound of an utterance.
+/// A job for another board; the sound of an utterance comes besides.
 ///
 /// # Errors
 /// What is asked cannot be written, as this board is configured.
-pub(super) fn errand(job: &Job, said: &[f32]) -> Result<fleet::Job, ErrorBody> {
+pub(super) fn errand(job: &Job) -> Result<fleet::Job, ErrorBody> {
     let settings = &job.settings;
     let most = settings.max_tokens;
     let tokens = |asked: Option<usize>| Some(asked.map_or(most, |asked| asked.min(most)));
@@ -72,7 +72,7 @@ pub(super) fn errand(job: &Job, said: &[f32]) -> Result<fleet::Job, ErrorBody> {
             in_pieces: transcribe.in_pieces,
             into: transcribe.into.as_ref().map(|name| name.to_string()),
         },
-        Work::Utterance(utterance) => speech(job, utterance, said)?,
+        Work::Utterance(utterance) => speech(job, utterance)?,
         Work::Recognize { text, speaker } => {
             let commands = settings.commands.as_ref();
             let commands =
@@ -113,13 +113,13 @@ fn seed(asked: Option<u64>, stream: bool) -> Option<u64> {
     asked.or_else(any)
 }
 
-/// What was said, whole. Its time begins with its end.
-fn speech(job: &Job, utterance: &Utterance, said: &[f32]) -> Result<fleet::Work, ErrorBody> {
+/// What is asked about what is said.
+fn speech(job: &Job, utterance: &Utterance) -> Result<fleet::Work, ErrorBody> {
     let wording = job.settings.wording(utterance);
     Ok(fleet::Work::Speech {
         wording: wording.map_err(|error| ErrorBody::new(ErrorCode::Failed, error.to_string()))?,
         stream: matches!(utterance.speaker, Speaker::Client { stream: true, .. }),
-        sound: Attachment(fleet::pcm(said).into()),
+        sound: None,
     })
 }
 

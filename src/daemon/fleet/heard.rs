@@ -1,23 +1,11 @@
 //! An utterance that another board hears for this one, and what it means here.
 
-use std::time::Instant;
-
 use crate::capture::options::VoiceAnswer;
 use crate::daemon::hearing::{Understood, confidence};
-use crate::daemon::job::{Job, Speaker, Utterance};
+use crate::daemon::job::{Job, Utterance};
 use crate::daemon::worker::meant;
-use crate::features::speech_check::SpeechCheck;
-use crate::media::SAMPLE_RATE_HZ;
 use crate::pipeline::commands::{CommandGrammar, Understanding};
 use crate::report::{EventType, Reply, ReportTiming};
-use crate::utterance::Progress;
-
-/// An utterance that is over.
-pub(super) struct Heard {
-    pub(super) samples: Vec<f32>,
-    truncated: bool,
-    pub(super) ended_at: Instant,
-}
 
 /// What an answer to an utterance means at its microphone.
 pub(super) enum Meaning<'a> {
@@ -25,35 +13,6 @@ pub(super) enum Meaning<'a> {
     Known(Understood),
     /// What was said is known; it may be one of these commands.
     MayBe(&'a CommandGrammar, String),
-}
-
-impl Heard {
-    /// Of an utterance that is over; nothing where it was no speech after all, or whoever spoke is gone.
-    pub(super) fn of(utterance: &Utterance) -> Option<Heard> {
-        let Progress::Ended { truncated, at } = utterance.sound.state().1 else {
-            return None;
-        };
-        Some(Heard {
-            samples: utterance.sound.take(usize::MAX),
-            truncated,
-            ended_at: at,
-        })
-    }
-
-    /// How long it is, seconds, and whether it was cut there.
-    pub(super) fn length(&self) -> (f64, bool) {
-        let seconds = self.samples.len() as f64 / f64::from(SAMPLE_RATE_HZ);
-        (seconds, self.truncated)
-    }
-
-    /// Whether somebody speaks in it; what a microphone hears began with speech.
-    pub(super) fn has_speech(&self, job: &Job, utterance: &Utterance) -> bool {
-        let options = &job.settings.config.speech;
-        match &utterance.speaker {
-            Speaker::Microphone(_) => true,
-            Speaker::Client { .. } => SpeechCheck::holds_speech(options, &self.samples),
-        }
-    }
 }
 
 /// Which commands an answer is.

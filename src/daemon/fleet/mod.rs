@@ -34,6 +34,8 @@ pub(super) struct Fleet {
     source: Option<Arc<Source>>,
     queue: Arc<Queue>,
     events: mpsc::Sender<Event>,
+    /// Of other boards, that are worked on together.
+    answers: usize,
 }
 
 impl Fleet {
@@ -49,6 +51,7 @@ impl Fleet {
             source: None,
             queue,
             events,
+            answers: config.queue.answers,
         };
         if config.fleet.enabled {
             let link = Link::keep(&config.fleet, &config.mqtt.node_name()).await;
@@ -102,7 +105,8 @@ impl Fleet {
         if link.role().works() {
             let queue = Arc::clone(&self.queue);
             let is_idle = move || queue.is_idle();
-            Worker::start(link, card, requests.clone(), is_idle, self.source.as_ref());
+            let source = self.source.as_ref();
+            Worker::start(link, card, requests.clone(), is_idle, self.answers, source);
         }
         Ok(())
     }

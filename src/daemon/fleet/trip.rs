@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::errand::{errand, sentence};
-use super::heard::{self, Heard, Meaning};
+use super::heard::{self, Meaning};
 use crate::daemon::event::{Event, Told, WorkerNote};
 use crate::daemon::hearing::{self, Understood, both};
-use crate::daemon::job::{Job, NO_SPEECH, Speaker, Ticket, Utterance, Work};
+use crate::daemon::job::{Job, Speaker, Ticket, Utterance, Work};
 use crate::daemon::{reports, wording};
-use crate::fleet::{self, Lost, Outcome, Source, Stage};
-use crate::report::{
-    ErrorBody, ErrorCode, Header, JobState, JobUpdate, Origin, Reply, Report, ReportTiming,
-};
+use crate::fleet::{self, Lost, Outcome, Source, Stage, Voice};
+use crate::media::SAMPLE_RATE_HZ;
+use crate::report::{ErrorBody, ErrorCode, Header, JobState, JobUpdate, Origin, Reply, Report};
+use crate::utterance::Progress;
 
 /// A job that goes to other boards, and what is told of it here.
 pub(super) struct Trip<'a> {
@@ -37,6 +36,16 @@ impl Back {
             model: String::new(),
         }
     }
+
+    /// Its time as it was for this board, to which what it is about happened at `since`: the way there and back is time that it waited.
+    fn as_here(&mut self, since: Instant) {
+        let timing = self.result.as_mut().ok();
+        if let Some(timing) = timing.and_then(|reply| reply.timing.as_mut()) {
+            timing.latency_ms = since.elapsed().as_secs_f64() * 1e3;
+            let worked = timing.load_ms + timing.encode_ms + timing.prefill_ms + timing.decode_ms;
+            timing.queue_ms = (timing.latency_ms - worked).max(0.0);
+        }
+    }
 }
 
 impl Trip<'_> {
@@ -45,15 +54,17 @@ impl Trip<'_> {
         if let Work::Utterance(utterance) = &self.job.work {
             return self.utterance(utterance).await;
         }
-        let back = match errand(self.job, &[]) {
-            Ok(errand) => self.send(&errand, started(self.job)).await,
+        let back = match errand(self.job) {
+            Ok(errand) => self.send(&errand, None).await,
             Err(error) => Some(Back::failed(error)),
         };
-        let Some(Back { result, model }) = back else {
+        let Some(mut back) = back else {
             let replaced = Event::Worker(WorkerNote::Replaced);
             self.events.send(replaced).await.ok();
             return;
         };
+        back.as_here(started(self.job));
+        let Back { result, model } = back;
         let result = match &self.job.work {
             Work::Recognize { speaker, .. } => self.recognized(speaker, result),
             Work::Ask(ask) => result.map(|reply| Reply {
@@ -69,35 +80,36 @@ impl Trip<'_> {
         self.end(result).await;
     }
 
-    /// Sends what was said, once it has been.
+    /// Sends what is said, while it is where a worker hears it.
     async fn utterance(&self, utterance: &Utterance) {
-        let Some(heard) = Heard::of(utterance) else {
+        let mut voice = Voice::of(&utterance.sound);
+        let back = match errand(self.job) {
+            Ok(errand) => self.send(&errand, Some(&mut voice)).await,
+            Err(error) => Some(Back::failed(error)),
+        };
+        let (said, progress) = voice.said();
+        let seconds = said.len() as f64 / f64::from(SAMPLE_RATE_HZ);
+        let (truncated, ended_at) = match progress {
+            Progress::Ended { truncated, at } => (truncated, at),
+            _ => (false, Instant::now()),
+        };
+        let Some(mut back) = back else {
+            return;
+        };
+        if progress == Progress::Cancelled {
             const WHY: &str = "whoever spoke is gone";
             self.job.ticket.cancel(WHY);
             let gone = ErrorBody::new(ErrorCode::Cancelled, WHY);
             return self.end(Err(gone)).await;
-        };
-        let ended_at = heard.ended_at;
-        self.job.ticket.set_deadline(ended_at + self.job.patience());
-        if !heard.has_speech(self.job, utterance) {
-            return self.end(Ok(nothing_said(ended_at))).await;
         }
-        let back = match errand(self.job, &heard.samples) {
-            Ok(errand) => self.send(&errand, ended_at).await,
-            Err(error) => Some(Back::failed(error)),
-        };
-        let Some(Back { result, model }) = back else {
-            return;
-        };
+        back.as_here(ended_at);
         if let Speaker::Microphone(id) = &utterance.speaker {
-            let (understood, model) = self
-                .understand(id, utterance, ended_at, &result, model)
-                .await;
-            let length = heard.length();
+            let (understood, model) = self.understand(id, utterance, ended_at, &back).await;
+            let length = (seconds, truncated);
             let told = reports::heard(self.job, id, utterance, length, understood, &model);
             self.tell(Told::All(told)).await;
         }
-        self.end(result).await;
+        self.end(back.result).await;
     }
 
     /// What an answer means at a microphone; what was written down may be asked about once more.
@@ -106,14 +118,14 @@ impl Trip<'_> {
         microphone: &str,
         utterance: &Utterance,
         ended_at: Instant,
-        result: &Result<Reply, ErrorBody>,
-        model: String,
+        back: &Back,
     ) -> (Understood, String) {
+        let model = back.model.clone();
         let rejected = |error: &ErrorBody| {
             log::warn!(source = microphone; "cannot answer to speech: {}", error.message);
             heard::rejected(self.job, error.message.clone())
         };
-        let reply = match result {
+        let reply = match &back.result {
             Ok(reply) => reply,
             Err(error) => return (rejected(error), model),
         };
@@ -123,15 +135,16 @@ impl Trip<'_> {
         };
         let here = self.job.settings.area_of_microphone(commands, microphone);
         let errand = sentence(self.job, wording::of_sentence(commands, &said, here));
-        let Some(Back { result, model }) = self.send(&errand, ended_at).await else {
+        let Some(mut second) = self.send(&errand, None).await else {
             return (heard::rejected(self.job, String::new()), model);
         };
-        match result {
+        second.as_here(ended_at);
+        let model = second.model;
+        match second.result {
             Ok(second) => {
                 let read = heard::read(commands, &second, here);
                 let first = reply.timing.clone().unwrap_or_default();
-                let mut timing = both(&first, second.timing.unwrap_or_default());
-                as_here(&mut timing, ended_at);
+                let timing = both(&first, second.timing.unwrap_or_default());
                 let slice = second.matformer.unwrap_or_default();
                 let understood = Understood::taken_for(read, Some(said), slice, timing);
                 (understood, model)
@@ -157,10 +170,19 @@ impl Trip<'_> {
         })
     }
 
-    /// What a job becomes at another board, its pieces told while they come; nothing where a newer picture has taken its place. `since`
-    /// is when what it is about happened.
-    async fn send(&self, errand: &fleet::Job, since: Instant) -> Option<Back> {
+    /// What a job becomes at another board, its pieces told while they come; nothing where a newer picture has taken its place. `voice`
+    /// is what is being said.
+    async fn send(&self, errand: &fleet::Job, voice: Option<&mut Voice<'_>>) -> Option<Back> {
         let (ticket, asker) = (&self.job.ticket, &self.job.asker);
+        let is_over = || {
+            // The time of speech begins with its end.
+            if let Work::Utterance(utterance) = &self.job.work
+                && let Progress::Ended { at, .. } = utterance.sound.state().1
+            {
+                ticket.set_deadline(at + self.job.patience());
+            }
+            ticket.is_over()
+        };
         let (sender, mut updates) = mpsc::unbounded_channel();
         let carrying = async move {
             let tell = move |stage: Stage<'_>| {
@@ -179,7 +201,9 @@ impl Trip<'_> {
                 }
                 sender.send(update).ok();
             };
-            self.source.carry(errand, &|| ticket.is_over(), &tell).await
+            self.source
+                .carry_voice(errand, voice, &is_over, &tell)
+                .await
         };
         let telling = async {
             while let Some(update) = updates.recv().await {
@@ -193,17 +217,10 @@ impl Trip<'_> {
             Ok(Outcome {
                 worker,
                 model,
-                mut result,
+                result,
             }) => {
                 if let Err(error) = &result {
                     log::warn!(target: "fleet", "job {} at {worker}: {}", errand.id, error.message);
-                }
-                if let Ok(Reply {
-                    timing: Some(timing),
-                    ..
-                }) = &mut result
-                {
-                    as_here(timing, since);
                 }
                 Some(Back { result, model })
             }
@@ -231,26 +248,6 @@ impl Trip<'_> {
     }
 }
 
-/// A job's time as it was for this board: the way there and back is time that it waited.
-fn as_here(timing: &mut ReportTiming, since: Instant) {
-    timing.latency_ms = since.elapsed().as_secs_f64() * 1e3;
-    let worked = timing.load_ms + timing.encode_ms + timing.prefill_ms + timing.decode_ms;
-    timing.queue_ms = (timing.latency_ms - worked).max(0.0);
-}
-
-/// There is no text, since nobody spoke.
-fn nothing_said(since: Instant) -> Reply {
-    Reply {
-        text: Some(String::new()),
-        timing: Some(ReportTiming {
-            latency_ms: since.elapsed().as_secs_f64() * 1e3,
-            ..ReportTiming::default()
-        }),
-        details: serde_json::Map::from_iter([("reason".to_owned(), json!(NO_SPEECH))]),
-        ..Reply::default()
-    }
-}
-
 /// When what a job is about happened.
 fn started(job: &Job) -> Instant {
     match &job.work {
@@ -268,7 +265,10 @@ fn started(job: &Job) -> Instant {
 fn why(lost: &Lost, ticket: &Arc<Ticket>) -> ErrorBody {
     match lost {
         Lost::Full(words) => ErrorBody::new(ErrorCode::QueueFull, words),
-        _ if ticket.is_cancelled() => ErrorBody::new(ErrorCode::Cancelled, "it was cancelled"),
+        _ if ticket.is_cancelled() => {
+            let why = ticket.cancelled().unwrap_or_default();
+            ErrorBody::new(ErrorCode::Cancelled, why)
+        }
         Lost::Over(place) => ErrorBody::new(
             ErrorCode::Timeout,
             format!(

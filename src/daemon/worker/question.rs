@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Task;
 use crate::daemon::hearing;
-use crate::daemon::job::{NO_COMMAND, NO_SPEECH};
+use crate::daemon::job::NO_COMMAND;
 use crate::features::speech_check::SpeechCheck;
 use crate::pipeline::commands::generation_of;
 use crate::pipeline::{
@@ -16,6 +16,8 @@ use crate::report::{
     Ask, Attachment, ErrorBody, ErrorCode, Reply, ReportTiming, Transcribe, Wish, Wording,
 };
 
+/// Why there is no text.
+const NO_SPEECH: &str = "no speech was heard";
 /// Why a question about sound is refused: a model answers as if it had heard something.
 const NO_SPEECH_TO_ASK_ABOUT: &str = "no speech was heard in the attached audio; to ask about other sounds, set required = false in [speech] of gemmad.toml";
 

@@ -103,12 +103,11 @@ impl Task<'_> {
         let settings = Arc::clone(&self.job.settings);
         let (instructions, prompt) = settings.around(utterance)?;
         let check = match &utterance.speaker {
-            Speaker::Client {
-                manner: Manner::Written(_),
-                ..
-            } => Some(SpeechCheck::new(&settings.config.speech)),
-            // Its own board has looked.
-            Speaker::Client { .. } | Speaker::Microphone(_) => None,
+            Speaker::Client { manner, .. } => {
+                let is_sure = matches!(manner, Manner::Worded(asked) if !asked.unsure);
+                (!is_sure).then(|| SpeechCheck::new(&settings.config.speech))
+            }
+            Speaker::Microphone(_) => None,
         };
         let (desk, rank) = (&mut *self.desk, self.job.rank());
         let speech = self.engine.start_speech_giving_way(
