@@ -59,6 +59,7 @@ if command -v dpkg-query >/dev/null; then
         libclang-dev # reads the kernel's V4L2 header while the crate v4l is built
         mosquitto mosquitto-clients # the broker that the demo and the tests start for themselves
         nats-server # the server that joins the boards of a fleet, for the tests
+        faketime iproute2 # clocks that are hours apart, and hosts of their own, for these tests
         dbus libglib2.0-bin # the bus that they start, and one of its callers
         python3 # plays the demo
     )

@@ -127,6 +127,16 @@ impl Link {
                 CreateStreamErrorKind::JetStream(error) if is_absent(error.error_code()) => {
                     self.no_jetstream()
                 }
+                CreateStreamErrorKind::JetStream(error)
+                    if error.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED =>
+                {
+                    let words = format!(
+                        "{error}: {} kinds of work of up to fleet.store_mib, {} MiB, are more than max_file of its jetstream leaves",
+                        Kind::ALL.len(),
+                        self.options.store_mib
+                    );
+                    self.refused("make the stream of its work", &words)
+                }
                 _ => self.refused("make the stream of its work", &error),
             })?;
         }

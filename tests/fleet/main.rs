@@ -10,9 +10,18 @@
 
 #[path = "../common/broker.rs"]
 mod broker;
+mod cluster;
 mod crew;
 mod faults;
 mod first;
+mod growth;
+#[path = "../common/heldout.rs"]
+mod heldout;
+mod hostile;
+#[path = "../common/http_client.rs"]
+mod http_client;
 mod load;
 #[path = "../common/nats.rs"]
 mod nats;
+mod network;
+mod share;
