@@ -184,12 +184,17 @@ impl Crew {
         member.is_some_and(|(_, when)| when.elapsed() < GONE)
     }
 
+    /// Those that are there.
+    pub(super) fn members(&self) -> Vec<Member> {
+        let members = self.lock();
+        let there = members.values().filter(|(_, when)| when.elapsed() < GONE);
+        there.map(|(member, _)| member.clone()).collect()
+    }
+
     /// Those that are there and work for others.
     pub(super) fn workers(&self) -> Vec<Member> {
-        let members = self.lock();
-        let there = members.values().filter(|(member, when)| {
-            when.elapsed() < GONE && member.role != "source" && member.protocol == PROTOCOL
-        });
-        there.map(|(member, _)| member.clone()).collect()
+        let mut members = self.members();
+        members.retain(|member| member.role != "source" && member.protocol == PROTOCOL);
+        members
     }
 }

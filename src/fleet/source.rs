@@ -113,6 +113,11 @@ impl Source {
         }
     }
 
+    /// The other boards, as they told last.
+    pub fn members(&self) -> Vec<Member> {
+        self.crew.members()
+    }
+
     /// The boards that work for others, as they told last.
     pub fn workers(&self) -> Vec<Member> {
         self.crew.workers()

@@ -183,6 +183,33 @@ pub struct FleetHealth {
     pub poison: u64,
     /// Results that nobody waited for any more: of jobs that were cancelled, or done twice.
     pub unwanted: u64,
+    /// The other boards that are there, as each told last; 32 of them at most.
+    pub boards: Vec<FleetBoard>,
+}
+
+/// Another board of the fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct FleetBoard {
+    /// Its name.
+    pub node: String,
+    /// `source`, `worker` or `both`.
+    pub role: String,
+    /// Its model, where it works for others.
+    pub model: String,
+    /// Why no job goes from or to it, where its version does not fit this one's.
+    pub misfit: Option<String>,
+    /// It takes no job now.
+    pub busy: bool,
+    /// Jobs that it has done for others since its start.
+    pub done: u64,
+    /// Those of them that came to an error.
+    pub failed: u64,
+    /// What a job took it, mean of all, milliseconds.
+    pub job_ms: u64,
+    /// Its own jobs that wait for other boards or are with them.
+    pub away: usize,
+    /// Its own jobs that workers died of since its start.
+    pub poison: u64,
 }
 
 /// The connection to the broker.

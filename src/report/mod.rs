@@ -28,7 +28,7 @@ pub use fields::{
 pub use frigate::{FrigateEvent, Scene, Seen};
 pub use header::{Header, Origin};
 pub use health::{
-    CameraInfo, FleetHealth, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues,
+    CameraInfo, FleetBoard, FleetHealth, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues,
 };
 pub use model_card::ModelCard;
 pub use name::{MAX_NAME_BYTES, Name};

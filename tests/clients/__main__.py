@@ -19,6 +19,7 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "demo"))
 from stage import MODEL as HELD_OUT, MODELS, TOP, Stage, Trouble, free_port, wait_until  # noqa: E402
+import fleet  # noqa: E402
 import home_assistant  # noqa: E402
 import load  # noqa: E402
 
@@ -75,6 +76,7 @@ class House:
         self.stage = stage
         stage.start_broker()
         stage.start_bus()
+        joined = fleet.CONFIG.format(port=fleet.Fleet(stage).port)
         self.microphone, self.camera = stage.microphone("kitchen"), stage.camera("porch")
         # A wake word's model that takes any sound for its word.
         wake = stage.directory / "hello.json"
@@ -95,7 +97,7 @@ class House:
         commands = (TOP / "config/examples/demo-commands.toml").read_text(encoding="utf-8")
         config = CONFIG.format(port=self.port, key=f'"{key}"', pictures=f'"{self.camera.directory}"', wake=f'"{wake}"', voice=voice)
         # A house of sixty lights is a long prompt for a small vocabulary.
-        stage.write_config("demo", f"context = 32768\n{commands}{config}", next(iter(MODELS.values())))
+        stage.write_config("demo", f"context = 32768\n{commands}{config}{joined}", next(iter(MODELS.values())))
         script = stage.directory / "script.json"
         script.write_text(json.dumps(SCRIPT, ensure_ascii=False), encoding="utf-8")
         os.environ["GEMMAD_SCRIPT"] = str(script)

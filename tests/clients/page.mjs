@@ -189,6 +189,18 @@ const checks = {
     const heard = await ask(LISTEN);
     expect(`a sentence about the hallway (${heard})`, heard.includes("hallway"));
   },
+  async "the boards of the fleet are shown, and what they have done"() {
+    const row = (name) => page.locator("#boards tr", { hasText: name }).first();
+    await page.waitForFunction(() => {
+      const shown = document.getElementById("boards").tBodies[0].rows.length >= 3;
+      if (!shown) document.getElementById("again").click();
+      return shown;
+    }, null, { polling: 1000 });
+    expect("the cellar", await row("cellar").locator("th, td").allTextContents(), ["cellar", "<b>gemma</b>", "busy", "41, 2 with an error", "1234 ms", "0", "0"]);
+    expect("the attic's state", await row("attic").locator(".badge").textContent(), "does not fit");
+    await page.locator("#boards td", { hasText: "update the older one" }).waitFor();
+    expect("the sums", /works for others and sends work · 3 jobs .* 1 dead/.test(await page.textContent("#fleet-state")));
+  },
   async "markup from outside stays text"() {
     await page.click("#anew");
     await ask('<img src=x onerror="document.title=1"><script>document.title=2</script>');

@@ -21,12 +21,15 @@ use super::reload::engine_options;
 use super::settings::Settings;
 use super::worker::{self, Heartbeat};
 use crate::config::Config;
-use crate::fleet::{Link, Role, Source, Worker};
-use crate::report::{FleetHealth, ModelCard, Request};
+use crate::fleet::{Link, Member, Role, Source, Worker};
+use crate::report::{FleetBoard, FleetHealth, ModelCard, Request};
 use trip::Trip;
 
 /// How long the thread waits for a job before it looks whether another board is idle.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Other boards that `health` tells of at most.
+const MAX_BOARDS: usize = 32;
 
 /// This board's part in the fleet.
 pub(super) struct Fleet {
@@ -125,6 +128,10 @@ impl Fleet {
             health.workers = workers.len();
             health.busy = workers.iter().filter(|worker| worker.busy).count();
             (health.came_back, health.poison, health.unwanted) = source.counts();
+            let mut boards: Vec<FleetBoard> = source.members().into_iter().map(board).collect();
+            boards.sort_by(|one, other| one.node.cmp(&other.node));
+            boards.truncate(MAX_BOARDS);
+            health.boards = boards;
         }
         Some(health)
     }
@@ -162,6 +169,21 @@ impl Fleet {
             .name("fleet".to_owned())
             .spawn(body)
             .map_err(no_thread)
+    }
+}
+
+fn board(member: Member) -> FleetBoard {
+    FleetBoard {
+        misfit: member.misfit(),
+        node: member.node,
+        role: member.role,
+        model: member.model,
+        busy: member.busy,
+        done: member.done,
+        failed: member.failed,
+        job_ms: member.job_ms as u64,
+        away: member.away,
+        poison: member.poison,
     }
 }
 

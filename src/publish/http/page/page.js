@@ -3,6 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const GROUPS = { text: "text", ple: "embeddings (PLE)", audio: "audio tower", vision: "vision tower" };
 const STAGES = { queue_ms: "queue", load_ms: "load", encode_ms: "encode", prefill_ms: "prompt", decode_ms: "answer" };
+const ROLES = { source: "This board sends its work", worker: "This board works for others", both: "This board works for others and sends work" };
 const MOST_SHOWN = 60;
 const HOUR_MS = 3_600_000;
 const SHORTEST_MS = 300_000; // of the chart of memory
@@ -473,6 +474,7 @@ function health(told) {
   memory = memory.filter((sample) => sample.at > at - HOUR_MS);
   chart();
   const { queues = {}, mqtt = {} } = told;
+  fleet(told.fleet);
   const warm = told.soc_temp_c === null || told.soc_temp_c === undefined ? null : `${number(told.soc_temp_c)} °C`;
   const dropped = [
     ["utterances", queues.dropped_voice],
@@ -496,6 +498,25 @@ function health(told) {
     "Last error": told.last_error ?? "none",
   };
   $("health").replaceChildren(...Object.entries(rows).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value ?? "–")]));
+}
+
+/** Which boards share the work, and what is on its way between them. */
+function fleet(told) {
+  $("fleet").hidden = !told;
+  if (!told) return;
+  const { boards = [] } = told;
+  const away = told.away + boards.reduce((sum, board) => sum + board.away, 0);
+  const dead = told.poison + boards.reduce((sum, board) => sum + board.poison, 0);
+  $("fleet-state").textContent = [told.connected ? ROLES[told.role] : "The NATS server is away", `${away} jobs wait or are worked on`, `${told.came_back} of this board came back`, `${dead} dead`].join(" · ");
+  const row = (board) => {
+    const works = board.role !== "source";
+    const state = board.misfit ? badge("does not fit", "bad") : works ? badge(board.busy ? "busy" : "idle", board.busy ? "live" : "good") : "sends work";
+    const done = works ? `${board.done}${board.failed ? `, ${board.failed} with an error` : ""}` : "–";
+    const cells = [board.model || "–", state, done, works ? `${board.job_ms} ms` : "–", `${board.away}`, `${board.poison}`];
+    const line = make("tr", {}, make("th", { scope: "row" }, board.node), ...cells.map((cell) => make("td", {}, cell)));
+    return board.misfit ? [line, make("tr", {}, make("td", { colSpan: 7 }, board.misfit))] : [line];
+  };
+  $("boards").tBodies[0].replaceChildren(...boards.flatMap(row));
 }
 
 function lasting(seconds) {

@@ -1,5 +1,7 @@
 //! `GET /metrics`: figures in the text form of Prometheus.
 
+mod fleet;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -332,6 +334,7 @@ fn written(shared: &Shared, health: &Value) -> String {
         "Tokens of answers that were guessed, and those of them that the model chose.",
         &guesses,
     );
+    fleet::write(&mut page, &health["fleet"]);
     let tables = shared
         .counts
         .tables
