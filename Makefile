@@ -1,6 +1,6 @@
 # One line for each thing people do. The scripts behind them are in tools/ and can be called by themselves.
 
-.PHONY: help demo deps test-deps board-deps lint test test-boards fuzz soak ha-test clients-test cross deb reproducible board-image board-test deny
+.PHONY: help demo deps test-deps board-deps lint test test-boards fuzz soak ha-test nats-test clients-test cross deb reproducible board-image board-test deny
 
 # Where rustup puts cargo, for a shell that does not know it yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -40,6 +40,10 @@ ha-test: ## the daemon with a real Home Assistant and the blueprints: 2025.4 (in
 	tools/install-build-deps.sh ha
 	cargo build --locked --release --bin gemmad
 	tools/ha-test.sh $(release)
+
+nats-test: ## nats-server as the only broker: the MQTT tests and Home Assistant's with it; then many jobs of a fleet, whose workers, servers and network fail
+	tools/install-build-deps.sh ha
+	tools/nats-test.sh
 
 clients-test: ## unmodified clients, a browser, a fuzzer and a current Home Assistant at the HTTP door (installs them into target/clients; PARTS="openai page" for some)
 	tools/install-build-deps.sh clients

@@ -165,13 +165,21 @@ class Camera:
         aside.rename(self.directory / "now.png")
 
 
+def is_nats():
+    """Whether the broker is nats-server instead of mosquitto."""
+    return os.environ.get("GEMMAD_TEST_BROKER") == "nats"
+
+
 class Messages:
     """Every message of the broker, by mosquitto_sub: `on_message(topic, payload)` on a thread of its own."""
 
     def __init__(self, stage, on_message):
         # On a pipe it would keep lines to itself until there are many.
         argv = ["stdbuf", "-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", str(stage.port)]
-        argv += ["-q", "1", "-t", "#", "-d", "-F", "MSG %t %x"]
+        argv += ["-q", "1", "-d", "-F", "MSG %t %x"]
+        # All topics of nats-server have its own errands among them.
+        topics = ["gemmad/#", "homeassistant/#", "frigate/#", "test/#"] if is_nats() else ["#"]
+        argv += [part for topic in topics for part in ("-t", topic)]
         self.child = stage.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         subscribed = threading.Event()
 
@@ -222,21 +230,28 @@ class Stage:
         return child
 
     def start_broker(self):
-        """mosquitto on loopback, at a port of its own, without persistence."""
-        # Debian has it where only root looks.
+        """mosquitto on loopback, at a port of its own, without persistence; or nats-server, where GEMMAD_TEST_BROKER is nats."""
+        # Debian has them where only root looks.
         os.environ["PATH"] += ":/usr/sbin"
-        config = self.directory / "mosquitto.conf"
-        # Run as root, mosquitto would become another user, who cannot read this directory.
-        config.write_text(
-            f"listener {self.port} 127.0.0.1\npersistence false\nallow_anonymous true\n"
-            + ("user root\n" if os.geteuid() == 0 else "")
-        )
-        with open(self.directory / "mosquitto.log", "wb") as log:
-            broker = self.spawn(["mosquitto", "-c", str(config)], stdout=log, stderr=log)
+        program = "nats-server" if is_nats() else "mosquitto"
+        config = self.directory / f"{program}.conf"
+        if program == "nats-server":
+            config.write_text(
+                f"server_name: broker\nlisten: \"127.0.0.1:{free_port()}\"\n"
+                f"jetstream {{ store_dir: \"{self.directory / 'nats'}\" }}\nmqtt {{ listen: \"127.0.0.1:{self.port}\" }}\n"
+            )
+        else:
+            # Run as root, mosquitto would become another user, who cannot read this directory.
+            config.write_text(
+                f"listener {self.port} 127.0.0.1\npersistence false\nallow_anonymous true\n"
+                + ("user root\n" if os.geteuid() == 0 else "")
+            )
+        with open(self.directory / "broker.log", "wb") as log:
+            broker = self.spawn([program, "-c", str(config)], stdout=log, stderr=log)
 
         def listens():
             if broker.poll() is not None:
-                raise Trouble(f"mosquitto ended:\n{(self.directory / 'mosquitto.log').read_text()}")
+                raise Trouble(f"{program} ended:\n{(self.directory / 'broker.log').read_text()}")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return True
 

@@ -111,7 +111,7 @@ clients() {
 # What of the Makefile proves something and is not part of `make test`.
 beside() {
     printf '\nThis is what runs anywhere. Beside it there are:\n'
-    sed -n 's/^\(test-boards\|board-test\|ha-test\|clients-test\|fuzz\|soak\):.*## /  make \1\t/p' Makefile
+    sed -n 's/^\(test-boards\|board-test\|ha-test\|nats-test\|clients-test\|fuzz\|soak\):.*## /  make \1\t/p' Makefile
 }
 
 case ${1-} in

@@ -40,16 +40,47 @@ pub(crate) fn set_password(users: &Path, password: &str) {
     assert!(made.success());
 }
 
-/// mosquitto on a port of its own, without persistence.
+/// Whether brokers that need no settings of their own are nats-server instead of mosquitto.
+pub(crate) fn is_nats() -> bool {
+    std::env::var("GEMMAD_TEST_BROKER").is_ok_and(|broker| broker == "nats")
+}
+
+/// mosquitto on a port of its own, without persistence; or nats-server.
 pub(crate) struct Broker {
     child: Child,
     pub(crate) port: u16,
     config: PathBuf,
+    program: &'static str,
 }
 
 impl Broker {
     pub(crate) fn start(dir: &Path) -> Broker {
-        Broker::start_with(dir, free_port(), "allow_anonymous true\n")
+        match is_nats() {
+            true => Broker::start_nats(dir, free_port()),
+            false => Broker::start_with(dir, free_port(), "allow_anonymous true\n"),
+        }
+    }
+
+    /// nats-server, which speaks MQTT 3.1.1, too.
+    pub(crate) fn start_nats(dir: &Path, port: u16) -> Broker {
+        let (config, store) = (dir.join("nats-mqtt.conf"), nats_store(dir));
+        let text = format!(
+            "server_name: broker\nlisten: \"127.0.0.1:{}\"\njetstream {{ store_dir: {store:?} }}\n\
+             mqtt {{ listen: \"127.0.0.1:{port}\" }}\n",
+            free_port()
+        );
+        std::fs::write(&config, text).unwrap();
+        Broker::of("nats-server", config, port)
+    }
+
+    fn of(program: &'static str, config: PathBuf, port: u16) -> Broker {
+        let child = Broker::spawn(program, &config, port);
+        Broker {
+            child,
+            port,
+            config,
+            program,
+        }
     }
 
     pub(crate) fn start_with(dir: &Path, port: u16, settings: &str) -> Broker {
@@ -60,20 +91,15 @@ impl Broker {
             "listener {port} 127.0.0.1\npersistence false\nmax_queued_messages 10000\n{user}{settings}"
         );
         std::fs::write(&config, text).unwrap();
-        let child = Broker::spawn(&config, port);
-        Broker {
-            child,
-            port,
-            config,
-        }
+        Broker::of("mosquitto", config, port)
     }
 
-    fn spawn(config: &Path, port: u16) -> Child {
+    fn spawn(program: &str, config: &Path, port: u16) -> Child {
         // Debian has it where only root looks.
         let path = std::env::var("PATH").unwrap() + ":/usr/sbin";
         // What its OpenSSL is to do, where the test says.
         let openssl = config.with_file_name("openssl.cnf");
-        let child = Command::new("mosquitto")
+        let child = Command::new(program)
             .env("PATH", path)
             .envs(openssl.exists().then_some(("OPENSSL_CONF", &openssl)))
             .arg("-c")
@@ -81,8 +107,8 @@ impl Broker {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("mosquitto is needed (apt-get install mosquitto mosquitto-clients)");
-        wait_until("mosquitto listens", || {
+            .expect("brokers are needed (apt-get install mosquitto mosquitto-clients nats-server)");
+        wait_until("the broker listens", || {
             TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
         child
@@ -105,7 +131,12 @@ impl Broker {
 
     /// Again, remembering nothing.
     pub(crate) fn restart(&mut self) {
-        self.child = Broker::spawn(&self.config, self.port);
+        std::fs::remove_dir_all(nats_store(self.config.parent().unwrap())).ok();
+        self.child = Broker::spawn(self.program, &self.config, self.port);
+    }
+
+    fn is_nats(&self) -> bool {
+        self.program == "nats-server"
     }
 
     pub(crate) fn publish(&self, topic: &str, payload: &[u8], more: &[&str]) {
@@ -120,6 +151,11 @@ impl Broker {
         child.stdin.take().unwrap().write_all(payload).unwrap();
         assert!(child.wait().unwrap().success(), "{topic}");
     }
+}
+
+/// What nats-server keeps.
+fn nats_store(dir: &Path) -> PathBuf {
+    dir.join("nats-mqtt")
 }
 
 impl Drop for Broker {
@@ -148,7 +184,7 @@ pub(crate) fn fake_broker(answer: &'static [u8]) -> u16 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) topic: String,
-    /// As the publisher set it.
+    /// As the publisher set it; nats-server tells nobody.
     pub(crate) retain: bool,
     pub(crate) qos: u8,
     pub(crate) payload: Vec<u8>,
@@ -162,6 +198,11 @@ impl Seen {
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.payload).unwrap()
     }
+
+    /// Whether it was to be retained, as far as the broker tells.
+    pub(crate) fn is_retained(&self) -> bool {
+        self.retain || is_nats()
+    }
 }
 
 /// mosquitto_sub on every topic.
@@ -172,25 +213,29 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn start(broker: &Broker) -> Observer {
-        Observer::start_with(broker.port, &[])
+        if !broker.is_nats() {
+            return Observer::start_with(broker.port, &[]);
+        }
+        // It speaks 3.1.1, which does not tell what is retained, and all its topics have its own errands among them.
+        let topics = ["gemmad", "homeassistant", "frigate", "other", "marker"];
+        let topics = topics.map(|topic| format!("{topic}/#"));
+        let topics = topics.iter().flat_map(|topic| ["-t", topic]);
+        Observer::start_as(broker.port, &topics.collect::<Vec<_>>())
+    }
+
+    /// With more on its command line.
+    pub(crate) fn start_with(port: u16, more: &[&str]) -> Observer {
+        let all = ["-V", "5", "--retain-as-published", "-t", "#"];
+        Observer::start_as(port, &[&all, more].concat())
     }
 
     /// Returns when the subscription stands.
-    pub(crate) fn start_with(port: u16, more: &[&str]) -> Observer {
+    fn start_as(port: u16, more: &[&str]) -> Observer {
         // On a pipe it would keep the news of its subscription to itself until the first message.
         let mut child = Command::new("stdbuf")
             .args(["-oL", "mosquitto_sub"])
             .args(["-h", "127.0.0.1", "-p", &port.to_string()])
-            .args([
-                "-V",
-                "5",
-                "--retain-as-published",
-                "-t",
-                "#",
-                "-q",
-                "1",
-                "-d",
-            ])
+            .args(["-q", "1", "-d"])
             .args(["-F", "MSG %t %r %q %x"])
             .args(more)
             .stdout(Stdio::piped())

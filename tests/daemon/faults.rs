@@ -208,7 +208,7 @@ fn another_process_of_the_same_name_is_an_error_of_health_and_of_the_log() {
     bench.write_config(None, "", "");
     let gemmad = bench.start();
     let own = bench.wait_for("instance", 1)[0].clone();
-    assert!(own.retain);
+    assert!(own.is_retained());
     let mut other = own.json();
     other["instance"] = "01JD0000000000000000000000".into();
     other["host"] = "attic".into();

@@ -65,12 +65,12 @@ fn a_picture_becomes_a_caption_when_asked_for_and_when_its_time_comes() {
     assert!(event["timing"]["encode_ms"].as_f64().unwrap() > 0.0);
     assert!(event["frame_ts"].as_str().unwrap() <= event["ts"].as_str().unwrap());
     let picture = bench.wait_for("camera/porch/image", 1)[0].clone();
-    assert!(picture.retain);
+    assert!(picture.is_retained());
     assert_eq!(event["image_sha256"], digest(&picture.payload).as_str());
     let file = std::fs::read(heldout("images/002_picture.png")).unwrap();
     assert_eq!(picture.payload, file, "the picture that was described");
     let caption = bench.wait_for("camera/porch/caption", 1)[0].clone();
-    assert!(caption.retain);
+    assert!(caption.is_retained());
     assert_eq!(caption.json()["id"], event["id"]);
 
     // The other camera is looked at every two seconds.

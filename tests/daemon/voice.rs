@@ -96,7 +96,7 @@ fn speech_becomes_a_transcript_on_the_broker_and_on_the_bus_and_the_tower_goes_a
 
     // The state of the same event follows it, and stays at the broker.
     let last = bench.wait_for("mic/hall/transcript", 1)[0].clone();
-    assert!(last.retain);
+    assert!(last.is_retained());
     assert_eq!(
         (&last.json()["id"], &last.json()["short"]),
         (&event["id"], &event["text"])

@@ -5,6 +5,7 @@ mod certificates;
 mod discovery;
 mod faults;
 mod namesake;
+mod nats;
 mod probe;
 mod requests;
 mod restarts;
@@ -74,7 +75,7 @@ fn every_report_has_its_topic_and_only_what_lasts_is_retained() {
     ] {
         let seen = &observer.wait_for(&format!("gemmad/pi/{topic}"), 1)[0];
         assert_eq!(
-            (seen.text(), seen.retain, seen.qos),
+            (seen.text(), seen.is_retained(), seen.qos),
             (payload, true, 1),
             "{topic}"
         );
@@ -102,7 +103,7 @@ fn every_report_has_its_topic_and_only_what_lasts_is_retained() {
     let seen = |topic: &str| observer.wait_for(&format!("gemmad/pi/{topic}"), 1)[0].clone();
     // The first one is empty: muting takes back what an earlier run may have left.
     let transcript = observer.wait_for("gemmad/pi/mic/kitchen/transcript", 2)[1].clone();
-    assert!(transcript.retain);
+    assert!(transcript.is_retained());
     assert_eq!(transcript.json()["text"], long.as_str());
     let short = transcript.json()["short"].as_str().unwrap().to_owned();
     assert_eq!(short.chars().count(), 255);
@@ -115,7 +116,7 @@ fn every_report_has_its_topic_and_only_what_lasts_is_retained() {
         assert_eq!(event.json()["event_type"], event_type);
     }
     let picture = seen("camera/kitchen/image");
-    assert_eq!((picture.retain, picture.qos), (true, 0));
+    assert_eq!((picture.is_retained(), picture.qos), (true, 0));
     assert_eq!(picture.payload, b"\xff\xd8picture");
     assert_eq!(seen("info").json()["matformer_options"][0], "e2b");
     assert_eq!(seen("health").json()["state"], "ready");
