@@ -184,7 +184,7 @@ pub(crate) async fn start_worker(url: &str, node: &str, takes: Duration) -> Arc<
         &link,
         &card,
         sender,
-        move || busy.load(Ordering::SeqCst) == 0,
+        move || !busy.load(Ordering::SeqCst),
         1,
         None,
     )

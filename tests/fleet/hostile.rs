@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use gemmad::fleet::{FleetOptions, Link, Lost, Role};
+use gemmad::fleet::{FleetOptions, Link, Lost, Role, roster};
 use gemmad::report::ErrorCode;
 
 use crate::broker::{free_port, wait_until};
@@ -133,6 +133,34 @@ fn a_payload_that_was_exchanged_is_refused() {
         error.code == ErrorCode::Invalid && error.message.contains("SHA-256"),
         "{error:?}"
     );
+}
+
+#[test]
+fn a_result_of_whoever_has_not_taken_the_job_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let nats = Nats::start(dir.path());
+    let runtime = runtime();
+    let source = runtime.block_on(source(&nats.url(), "shop"));
+    runtime.block_on(async { source.tell() });
+    let carried = {
+        let source = Arc::clone(&source);
+        runtime.spawn(async move { source.carry(&ask(1, "True?"), &|| false, &|_| ()).await })
+    };
+    wait_until("the job is at the server", || {
+        let waiting = runtime.block_on(source.link().waiting());
+        waiting.is_ok_and(|all| all.iter().any(|(_, jobs)| *jobs == 1))
+    });
+    let outcome = runtime.block_on(async {
+        let client = async_nats::connect(nats.url()).await.unwrap();
+        let members = roster(source.link(), Duration::from_secs(1)).await.unwrap();
+        let to = format!("gemmad.home.to.shop.{}", members[0].session);
+        let forged = r#"{"done":{"id":"J1","worker":"upstairs","model":"x","reply":{"text":"forged"},"error":null}}"#;
+        let answer = client.request(to, forged.into()).await.unwrap();
+        assert_eq!(&answer.payload[..], b"no");
+        let _worker = start_worker(&nats.url(), "upstairs", Duration::ZERO).await;
+        carried.await.unwrap().unwrap()
+    });
+    assert_eq!(outcome.result.unwrap().text.unwrap(), "True? 0");
 }
 
 #[test]

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gemmad::fleet::{Job, Source, Work};
-use gemmad::report::{Attachment, DescribeFields, ErrorCode, TranscribeFields};
+use gemmad::fleet::{Job, Source, Stage};
+use gemmad::report::ErrorCode;
 
 use crate::crew::{Hand, POISON, picture, runtime, source, voice};
-use crate::heldout::{demo, expected};
 use crate::nats::Nats;
 
 /// Boards that send: people speak at two of them, four have a camera.
@@ -69,7 +68,11 @@ impl Figures {
         let sent = Instant::now();
         let ms = || sent.elapsed().as_secs_f64() * 1e3;
         let taken = Mutex::new(Vec::new());
-        let begun = |_: &str| taken.lock().unwrap().push(ms());
+        let begun = |stage: Stage<'_>| {
+            if matches!(stage, Stage::Taken(_)) {
+                taken.lock().unwrap().push(ms());
+            }
+        };
         let outcome = source.carry(job, &|| false, &begun).await.unwrap();
         let back = ms();
         let reply = match outcome.result {
@@ -196,7 +199,7 @@ pub(crate) fn run(load: Load, url: &str, hands: &mut [Hand], harm: &mut dyn FnMu
 }
 
 /// Kills a server, and starts it again with what it has on its disk.
-fn restart(nats: &mut Nats) {
+pub(crate) fn restart(nats: &mut Nats) {
     nats.kill();
     std::thread::sleep(Duration::from_millis(500));
     nats.restart();
@@ -276,78 +279,4 @@ fn a_thousand_jobs() {
     );
     let p95 = percentile(&figures.waited_ms, 0.95);
     assert!(p95 < 2.0 * figures.mean_ms(), "{p95:.0} ms waited");
-}
-
-/// A recording or a picture that the demo model has never seen and gets right, and what is right about it.
-fn heldout(n: u64) -> (Job, Option<String>) {
-    let of = |kind: &str, files: [&str; 3]| {
-        let file = files[(n / SOURCES) as usize % files.len()];
-        let rows = expected(kind);
-        let row = rows.iter().find(|row| row[0] == file).unwrap();
-        let bytes = std::fs::read(demo().join("heldout").join(kind).join(file)).unwrap();
-        (Some(Attachment(bytes.into())), Some(row[2].clone()))
-    };
-    let camera = n % SOURCES;
-    if camera < 2 {
-        let (audio, answer) = of("audio", ["003_both.wav", "009_both.wav", "017_combo.wav"]);
-        let fields = TranscribeFields {
-            audio,
-            ..TranscribeFields::default()
-        };
-        let work = Work::Transcribe {
-            fields,
-            in_pieces: false,
-            into: None,
-        };
-        return (
-            Job {
-                work,
-                ..voice(n, "", 0)
-            },
-            answer,
-        );
-    }
-    let (image, answer) = of(
-        "images",
-        ["002_picture.png", "004_picture.png", "005_combo.png"],
-    );
-    let work = Work::Describe(DescribeFields {
-        image,
-        prompt: Some("Describe what the camera sees.".to_owned()),
-        ..DescribeFields::default()
-    });
-    let job = picture(n, &format!("camera{camera}"), "", 0);
-    (Job { work, ..job }, answer)
-}
-
-#[test]
-#[ignore = "it takes minutes: cargo nextest run --test fleet --run-ignored all a_hundred_jobs --no-capture"]
-fn a_hundred_jobs_of_real_boards() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut nats = Nats::start(dir.path());
-    let model = demo();
-    let board = |node: &str| {
-        let place = dir.path().join(node);
-        std::fs::create_dir(&place).unwrap();
-        let text = format!(
-            "[mqtt]\nnode = {node:?}\n[dbus]\nenabled = false\n[degrade]\nhot_c = 0\nmemory_pressure_percent = 0\n\
-             [threads]\ncount = 1\n[model]\npath = {model:?}\n\
-             [fleet]\nenabled = true\nurl = \"{}\"\nrole = \"worker\"\n",
-            nats.url()
-        );
-        std::fs::write(place.join("gemmad.toml"), text).unwrap();
-        Hand::daemon(&place)
-    };
-    let mut hands = ["attic", "cellar", "garage"].map(board);
-    let load = Load {
-        jobs: 100,
-        every: Duration::from_secs(4),
-        kill_every: 20,
-        harms: 1,
-        job: heldout,
-    };
-    let url = nats.url();
-    let figures = run(load, &url, &mut hands, &mut || restart(&mut nats));
-    figures.show();
-    assert_eq!((figures.done, figures.poison, figures.hoarded), (100, 0, 0));
 }

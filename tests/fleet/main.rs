@@ -1,4 +1,4 @@
-//! The fleet alone: a real NATS server, workers that are processes of their own and die, jobs whose work is to wait.
+//! The fleet alone: a real NATS server, workers that are processes of their own and die, most jobs' work is to wait.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and shows its figures"
 )]
 
+mod boards;
 #[path = "../common/broker.rs"]
 mod broker;
 mod cluster;
