@@ -213,17 +213,23 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn start(broker: &Broker) -> Observer {
+        Observer::start_at(broker, &[])
+    }
+
+    /// With more on its command line.
+    pub(crate) fn start_at(broker: &Broker, more: &[&str]) -> Observer {
         if !broker.is_nats() {
-            return Observer::start_with(broker.port, &[]);
+            return Observer::start_with(broker.port, more);
         }
         // It speaks 3.1.1, which does not tell what is retained, and all its topics have its own errands among them.
         let topics = ["gemmad", "homeassistant", "frigate", "other", "marker"];
         let topics = topics.map(|topic| format!("{topic}/#"));
         let topics = topics.iter().flat_map(|topic| ["-t", topic]);
-        Observer::start_as(broker.port, &topics.collect::<Vec<_>>())
+        let topics: Vec<&str> = topics.chain(more.iter().copied()).collect();
+        Observer::start_as(broker.port, &topics)
     }
 
-    /// With more on its command line.
+    /// The same at a broker of settings of its own.
     pub(crate) fn start_with(port: u16, more: &[&str]) -> Observer {
         let all = ["-V", "5", "--retain-as-published", "-t", "#"];
         Observer::start_as(port, &[&all, more].concat())

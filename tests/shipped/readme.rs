@@ -78,6 +78,14 @@ const COMMANDS: &[(&str, How)] = &[
         ),
     ),
     (
+        "make nats-test",
+        Elsewhere(
+            "Makefile",
+            "tools/nats-test.sh",
+            "it installs Home Assistant from the network, and takes half an hour",
+        ),
+    ),
+    (
         "make ha-test",
         Elsewhere(
             "tools/ha-test.sh",

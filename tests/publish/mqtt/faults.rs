@@ -31,7 +31,7 @@ fn a_broker_killed_amid_500_events_loses_none() {
     let node = Node::start(&config(gate.port));
     node.wait_connected();
     // With QoS 0 the broker hands on an event before it acknowledges it; otherwise it could take some with it.
-    let before = Observer::start_with(broker.port, &["-q", "0"]);
+    let before = Observer::start_at(&broker, &["-q", "0"]);
     for n in 0..250 {
         node.publish(event(n));
     }
