@@ -71,7 +71,7 @@ impl Speaker {
     }
 
     /// Is understood, all of it.
-    fn is_understood(mut self) {
+    fn gets_understood(mut self) {
         let said = expected("audio", CLIP, "transcript");
         let transcript = json!({ "language": "en", "text": said });
         assert_eq!(
@@ -93,7 +93,7 @@ fn a_worker_hears_what_is_being_said_and_another_hears_it_anew_where_that_one_di
     // It has the job, and nobody has said all.
     board.gemmad.wait_log("attic has job");
     speaker.ends();
-    speaker.is_understood();
+    speaker.gets_understood();
 
     // The worker dies while somebody speaks.
     let mut speaker = board.begins();
@@ -104,7 +104,7 @@ fn a_worker_hears_what_is_being_said_and_another_hears_it_anew_where_that_one_di
     let cellar = second.start();
     board.gemmad.wait_log("cellar has job");
     speaker.ends();
-    speaker.is_understood();
+    speaker.gets_understood();
 
     // The server is away while somebody speaks.
     let mut speaker = board.begins();
@@ -114,7 +114,7 @@ fn a_worker_hears_what_is_being_said_and_another_hears_it_anew_where_that_one_di
     nats.kill();
     speaker.ends();
     nats.restart();
-    speaker.is_understood();
+    speaker.gets_understood();
 
     // Whoever goes in the midst is forgotten, and the worker is free again.
     let speaker = board.begins();
@@ -124,14 +124,14 @@ fn a_worker_hears_what_is_being_said_and_another_hears_it_anew_where_that_one_di
     drop(speaker);
     let mut speaker = board.begins();
     speaker.ends();
-    speaker.is_understood();
+    speaker.gets_understood();
 
     // Nobody is there to hear it while it is said: it waits, whole.
     cellar.stop();
     let mut speaker = board.begins();
     speaker.ends();
     let late = second.start();
-    speaker.is_understood();
+    speaker.gets_understood();
     late.stop();
     board.gemmad.stop();
 }

@@ -137,9 +137,10 @@ fn six_bits(x: &[f32; BLOCK]) -> Vec<u8> {
         bytes.extend((0..64).map(|l| q(half + l) & 15 | (q(half + 64 + l) & 15) << 4));
     }
     for half in [0, 128] {
-        let upper =
-            |l: usize| (0..4).map(|quarter| q(half + quarter * 32 + l) >> 4 << (2 * quarter));
-        bytes.extend((0..32).map(|l| upper(l).sum::<u8>()));
+        bytes.extend((0..32).map(|l| {
+            let upper = |quarter: usize| q(half + quarter * 32 + l) >> 4 << (2 * quarter);
+            (0..4).map(upper).sum::<u8>()
+        }));
     }
     bytes.extend(steps.iter().map(|step| step.cast_unsigned()));
     bytes.extend(d.to_le_bytes());
