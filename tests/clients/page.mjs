@@ -30,7 +30,8 @@ context.setDefaultTimeout(30_000);
 const page = await context.newPage();
 const amiss = [];
 page.on("pageerror", (error) => amiss.push(`the page threw ${error}`));
-page.on("console", (message) => message.type() === "error" && !/status of 401/.test(message.text()) && amiss.push(message.text()));
+// A wrong key and what is silenced are refused on purpose.
+page.on("console", (message) => message.type() === "error" && !/status of (401|503)/.test(message.text()) && amiss.push(message.text()));
 page.on("request", (request) => {
   const url = request.url();
   if (!url.startsWith(address) && !/^(blob|data):/.test(url)) amiss.push(`the page asked ${url}`);
