@@ -131,6 +131,7 @@ impl Talk {
 
     /// Whatever becomes of it, the daemon tells with an event: that nothing was said, too.
     async fn event(&mut self, id: &str, meter: &mut Meter) -> Result<Value, Failure> {
+        let mut speaks = false;
         loop {
             let (topic, payload) = self.next().await?;
             let Some(what) = topic
@@ -146,11 +147,18 @@ impl Talk {
                         meter.level(dbfs);
                     }
                 }
-                "/speech" if text == "ON" => meter.says("speech begins"),
-                "/speech" => meter.says("speech ends"),
+                "/speech" if text == "ON" => {
+                    speaks = true;
+                    meter.says("speech begins");
+                }
+                "/speech" if std::mem::take(&mut speaks) => meter.says("speech ends"),
                 // It was taken out of the configuration, and with it the topic.
                 "/state" if text.is_empty() => return Err(self.node.not_there(id, "gone")),
                 "/event" => {
+                    // The answer may be faster than the word of the end.
+                    if speaks {
+                        meter.says("speech ends");
+                    }
                     return serde_json::from_slice(&payload).map_err(|error| {
                         Failure::new(exit::DATA, format_args!("{topic}: {error}"))
                     });
