@@ -153,10 +153,8 @@ def picture(cpu, config, found, soft_tokens):
     inner = config["intermediate_size"]
     tower = sum(cpu.product(matrix, 128) for name, matrix in found.items() if "position_embedding" not in name and "embed_vision" not in name)
     embed = sum(cpu.product(matrix, 128) for name, matrix in found.items() if "embed_vision" in name)
-    # In 8 bits where that takes less.
-    attend = min(cpu.kernels[f"attend_all {form}2x64"] for form in ("", "int8 "))
     numbers = (
-        attend * config["num_attention_heads"] * patches
+        cpu.kernels["attend_all int8 2x64"] * config["num_attention_heads"] * patches
         + cpu.numbers("rms_norm", 7 * width)
         + cpu.numbers("rope 8x256", 2 * width)
         + cpu.numbers("gelu_tanh_mul", inner)

@@ -27,7 +27,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 pub use self::all::attend_all;
-pub use self::all_int8::{Int8Memory, attend_all_int8, int8_pays};
+pub use self::all_int8::{Int8Memory, attend_all_int8};
 pub use self::segment::KvSegment;
 use self::segment::Stored;
 use crate::Isa;

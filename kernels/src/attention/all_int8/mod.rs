@@ -24,7 +24,6 @@ pub use self::memory::Int8Memory;
 use self::memory::{Block, KEY_GROUPS, KEY_TILES, KEYS};
 use super::int8::{STEPS, largest, round, steps};
 use crate::Pool;
-use crate::isa::{Isa, Level};
 use crate::pool::TileMut;
 use crate::quant::{GROUP, PANEL, Q8, TILE_ROWS, from_tile};
 use crate::quantized::row_scaled::{Four, One, Products, Sums, Unpacked, put};
@@ -77,18 +76,6 @@ pub fn attend_all_int8(pool: &Pool, q: &[f32], memory: &Int8Memory, scale: f32, 
             dispatch_integer(pool.isa(), work);
         });
     });
-}
-
-/// Whether [`attend_all_int8`] takes fewer instructions than [`super::attend_all`]: where there are products of bytes that need not be
-/// widened first.
-pub fn int8_pays(isa: Isa) -> bool {
-    match isa.level() {
-        #[cfg(target_arch = "aarch64")]
-        Level::Dotprod | Level::I8mm => true,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni => true,
-        _ => false,
-    }
 }
 
 /// Some queries of one head over all keys.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kernels::attention::{Int8Memory, attend_all_int8, int8_pays};
+use kernels::attention::{Int8Memory, attend_all_int8};
 use kernels::{Matrix, Pool, matmul, softmax};
 
 use super::feature_map::{RowSource, RowWindow, Strips};
@@ -151,7 +151,7 @@ impl MultiQueryAttention {
             self.heads,
             self.key.project(compute, &normed, [height, width]),
             self.value.project(compute, &normed, [height, width]),
-            int8_pays(pool.isa()) && all.iter().all(rounds),
+            all.iter().all(rounds),
         );
 
         let out = self.output.rows;

@@ -1,11 +1,11 @@
 //! Attention of every patch to every patch, a part of the heads at a time; in 8 bits where the projections
-//! round to 8 bits, too, and that takes less.
+//! round to 8 bits, too.
 //!
 //! Source: reference section 3.3; `Gemma4VisionAttention`.
 
 use std::ops::Range;
 
-use kernels::attention::{Int8Memory, attend_all, attend_all_int8, int8_pays};
+use kernels::attention::{Int8Memory, attend_all, attend_all_int8};
 use kernels::{Matrix, elementwise};
 
 use super::rope::RopeTable;
@@ -29,7 +29,7 @@ pub(super) struct Attention {
     value: Projection,
     output: ClippedLinear,
     post_norm: RmsNorm,
-    /// Whether queries, keys, values and weights may be rounded to 8 bits, as what they are made of was.
+    /// Whether queries, keys, values and weights are rounded to 8 bits, as what they are made of was.
     in_8_bits: bool,
 }
 
@@ -141,8 +141,7 @@ impl Attention {
             project(&self.value, chunk * CHUNK, normed, v);
         }
         between();
-        let in_8_bits = self.in_8_bits && int8_pays(pool.isa());
-        let int8 = in_8_bits.then(|| {
+        let int8 = self.in_8_bits.then(|| {
             let rows = [&std::mem::take(&mut k)[..], &std::mem::take(&mut v)];
             Int8Memory::new(pool, rows, patches, heads.len(), [self.head_dim; 2])
         });
