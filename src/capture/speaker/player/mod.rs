@@ -68,6 +68,8 @@ pub(super) struct Player {
     now: Option<Track>,
     /// A short sound, and how much of it has been heard.
     sign: Option<(Sign, usize)>,
+    /// The newest of those that were wanted meanwhile: a torn one is none.
+    next_sign: Option<Sign>,
     /// The speaker sounds, or did until just now.
     speaking: bool,
     /// Until then the room goes on sounding.
@@ -94,6 +96,7 @@ impl Player {
             gain: 0.0,
             now: None,
             sign: None,
+            next_sign: None,
             speaking: false,
             tail: None,
             talking,
@@ -279,7 +282,10 @@ impl Player {
             *sample += sign * share * share;
         }
         let at = at + next.len();
-        self.sign = (at < samples.len()).then_some((sign, at));
+        self.sign = match at < samples.len() {
+            true => Some((sign, at)),
+            false => self.next_sign.take().map(|next| (next, 0)),
+        };
     }
 
     /// Sound begins, or goes on with something else: microphones rest as that wants it.
@@ -326,7 +332,10 @@ impl Player {
                     self.begin_next(output.rate_hz())?;
                 }
             }
-            SpeakerControl::Sign(sign) if self.options.sounds => self.sign = Some((sign, 0)),
+            SpeakerControl::Sign(sign) if self.options.sounds => match self.sign {
+                None => self.sign = Some((sign, 0)),
+                Some(_) => self.next_sign = Some(sign),
+            },
             SpeakerControl::Sign(_) => {}
             SpeakerControl::Silence(id) => {
                 for speech in self.waiting.take(id.as_deref()) {
@@ -368,7 +377,7 @@ impl Player {
     /// The device is gone: nothing of what was to be said will be.
     fn give_up(&mut self, reason: &str) -> Result<(), Ended> {
         let failed = || SpeechEnd::Failed(offline(reason));
-        self.sign = None;
+        (self.sign, self.next_sign) = (None, None);
         self.end_now(failed())?;
         for speech in self.waiting.take(None) {
             self.tell_end(speech.id, failed())?;
