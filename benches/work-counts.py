@@ -28,7 +28,7 @@ PIXELS = {"--resolution": ("px", (256, 512, 768))}
 SOFT_TOKENS = {"--soft-tokens": ("soft tokens", (70, 280))}
 PREFILLS, CHUNK = (128, 512), 128
 DECODE = 2
-# `[audio] batch_ms`: each batch reads the whole tower.
+# What is encoded together before a machine has shown what it takes (`[audio] batch_ms`): each batch reads the whole tower.
 BATCH_S = 0.48
 # What is counted beside prompts and pictures: a token that is decoded, a second of speech that is encoded, and what is left when it
 # ends.
@@ -64,7 +64,7 @@ def runs(tell, pack, sizes, counts):
         second = 1e6 * timing["encode_ms"] / told["duration_s"]
         # What was heard last, its soft tokens and the closing text.
         rest = 1e6 * (told["after_end_ms"] - timing["decode_ms"])
-        return (second, audio / BATCH_S), (rest, audio + 2 * counts[TOKEN][1])
+        return (second, audio / BATCH_S), (rest, audio + counts[TOKEN][1])
 
     def seen(option, size):
         told = tell("describe", option, str(size), "--max-tokens", "1", PICTURE)

@@ -185,7 +185,7 @@ def main():
         works = {counts.prompt(tokens): (prompt(tokens, counts.CHUNK, tokens / 2), token_bytes * tokens // counts.CHUNK) for tokens in counts.PREFILLS}
         works[counts.TOKEN] = (token(counts.CHUNK), token_bytes)
         works[counts.SECOND] = (second, size["audio"] / counts.BATCH_S)
-        works[counts.REST] = (second * BATCH / FRAMES + prompt(REST_TOKENS, REST_TOKENS, counts.CHUNK), size["audio"] + 2 * token_bytes)
+        works[counts.REST] = (second * BATCH / FRAMES + prompt(REST_TOKENS, REST_TOKENS, counts.CHUNK), size["audio"] + token_bytes)
         for soft_tokens in counts.SOFT_TOKENS["--soft-tokens"][1]:
             works[f"picture, {soft_tokens} soft tokens"] = (picture(cpu, config["vision_config"], found["vision"], soft_tokens), size["vision"])
         known = record.setdefault((arguments.model, arguments.recipe, name), {})

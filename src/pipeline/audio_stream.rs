@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kernels::Pool;
 use serde::{Deserialize, Serialize};
 
+use super::batches::FRAME_MS;
 use crate::features::log_mel::LogMel;
 use crate::features::speech_split::MAX_PIECE_SAMPLES;
 use crate::media::SAMPLE_RATE_HZ;
@@ -58,6 +59,12 @@ pub struct AudioStream {
     least_samples: usize,
     encoder: Arc<dyn AudioEncoder>,
     clip: Box<dyn ClipEncoder>,
+    batch_frames: usize,
+    bands: usize,
+    /// Log-mel frames of one of the encoder's.
+    mel_frames: usize,
+    /// Log-mel frames that wait for a whole batch.
+    waiting: usize,
     samples: usize,
     tokens: usize,
     frames: Vec<f32>,
@@ -67,10 +74,15 @@ impl AudioStream {
     /// A clip of which nothing has been heard yet; `batch_frames` as in [`AudioEncoder::begin`].
     pub fn new(encoder: Arc<dyn AudioEncoder>, batch_frames: usize) -> AudioStream {
         let spec = encoder.log_mel();
+        let frame_samples = FRAME_MS * SAMPLE_RATE_HZ as usize / 1000;
         AudioStream {
             log_mel: LogMel::new(spec),
             least_samples: spec.least_samples(),
             clip: Arc::clone(&encoder).begin(batch_frames),
+            batch_frames: batch_frames.max(1),
+            bands: spec.bands,
+            mel_frames: frame_samples / spec.hop_samples,
+            waiting: 0,
             encoder,
             samples: 0,
             tokens: 0,
@@ -78,7 +90,8 @@ impl AudioStream {
         }
     }
 
-    /// Hears 16 kHz mono `samples` and appends the soft tokens that have become final to `soft_tokens`.
+    /// Hears 16 kHz mono `samples` and appends the soft tokens that have become final to `soft_tokens`. Returns how many batches
+    /// were encoded.
     ///
     /// # Errors
     /// If the clip would be longer than 30 s; nothing of `samples` is then heard.
@@ -87,7 +100,7 @@ impl AudioStream {
         pool: &Pool,
         samples: &[f32],
         soft_tokens: &mut Vec<f32>,
-    ) -> Result<(), AudioStreamError> {
+    ) -> Result<usize, AudioStreamError> {
         let total = self.samples + samples.len();
         if total > MAX_PIECE_SAMPLES {
             return Err(AudioStreamError::TooLong { samples: total });
@@ -96,7 +109,21 @@ impl AudioStream {
         self.frames.clear();
         self.log_mel.push(samples, &mut self.frames);
         self.tokens += self.clip.push(pool, &self.frames, false, soft_tokens);
-        Ok(())
+        self.waiting += self.frames.len() / self.bands;
+        let batch = self.batch_frames * self.mel_frames;
+        let batches = self.waiting / batch;
+        self.waiting %= batch;
+        Ok(batches)
+    }
+
+    /// The encoder's frames that a batch has.
+    pub fn batch_frames(&self) -> usize {
+        self.batch_frames
+    }
+
+    /// The encoder's frames that are left to be encoded at the end.
+    pub fn waiting_frames(&self) -> usize {
+        self.waiting.div_ceil(self.mel_frames)
     }
 
     /// Ends the clip and appends the remaining soft tokens, then padding up to `padded_tokens` where the family pads. Returns how

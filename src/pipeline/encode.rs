@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer::milliseconds;
+use super::batches::FRAME_MS;
 use super::engine::{Engine, GiveWay};
 use super::error::EngineError;
 use super::kept_media::Encoded;
@@ -64,7 +65,7 @@ impl Engine {
                 })
             }
             Media::Clip(clip) => {
-                let mut stream = self.start_clip(timing)?;
+                let mut stream = self.start_clip(true, timing)?;
                 let pool = Arc::clone(&self.pool);
                 let mut start = Instant::now();
                 for second in clip.samples.chunks(SAMPLE_RATE_HZ as usize) {
@@ -72,7 +73,7 @@ impl Engine {
                         return Err(EngineError::Cancelled);
                     }
                     start += self.pause(give_way);
-                    stream.push(&pool, second, rows)?;
+                    self.encode_more(&mut stream, second, rows)?;
                 }
                 let soft_tokens = stream.finish(&pool, self.clip_padding(), rows)?;
                 timing.encode_ms += milliseconds(start);
@@ -126,11 +127,37 @@ impl Engine {
         })
     }
 
-    /// A clip of which nothing has been heard yet.
-    pub(super) fn start_clip(&mut self, timing: &mut Timing) -> Result<AudioStream, EngineError> {
-        let batch_frames = self.options.encoders.audio_batch_frames;
+    /// A clip of which nothing has been heard yet; whether it is there as a `whole`.
+    pub(super) fn start_clip(
+        &mut self,
+        whole: bool,
+        timing: &mut Timing,
+    ) -> Result<AudioStream, EngineError> {
+        let batch_frames = self.batches.frames(whole);
         let encoder = self.audio_encoder(timing)?;
         Ok(AudioStream::new(encoder, batch_frames))
+    }
+
+    /// Encodes more of a clip. The frames that a batch had, where one was encoded.
+    pub(super) fn encode_more(
+        &mut self,
+        stream: &mut AudioStream,
+        samples: &[f32],
+        rows: &mut Vec<f32>,
+    ) -> Result<Option<usize>, EngineError> {
+        let start = Instant::now();
+        let batches = stream.push(&self.pool, samples, rows)?;
+        // Of several the first may have been read from flash.
+        let frames = (batches == 1).then(|| stream.batch_frames());
+        if let Some(frames) = frames {
+            self.batches.encoded(frames, start.elapsed());
+        }
+        Ok(frames)
+    }
+
+    /// Sound that is encoded together while it is spoken, milliseconds: as it is configured, or by what batches have taken so far.
+    pub fn audio_batch_ms(&self) -> usize {
+        self.batches.frames(false) * FRAME_MS
     }
 
     /// The audio encoder, loaded now if it was not.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use kernels::Pool;
 
 use super::answer::milliseconds;
+use super::batches::Gathering;
 use super::error::EngineError;
 use super::{SoftTokenPadding, Timing};
 use crate::model::architecture::Architecture;
@@ -14,25 +15,14 @@ use crate::model::processor_config::ProcessorConfig;
 use crate::model::weights::{Checkpoint, Group, Mapped, Residency};
 
 /// How sound and pictures are encoded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EncoderOptions {
     /// What fills the unused places of a clip, where the family fills them; `None`: as the reference does.
     pub soft_token_padding: Option<SoftTokenPadding>,
-    /// 40 ms frames that are encoded together while audio streams in.
-    pub audio_batch_frames: usize,
+    /// How much audio is encoded together while it streams in.
+    pub gathering: Gathering,
     /// How pictures are encoded; what is left open is as the checkpoint says ([`ProcessorConfig`]).
     pub pictures: PictureOptions,
-}
-
-impl Default for EncoderOptions {
-    /// As the reference; half a second of audio at a time.
-    fn default() -> EncoderOptions {
-        EncoderOptions {
-            soft_token_padding: None,
-            audio_batch_frames: 12,
-            pictures: PictureOptions::default(),
-        }
-    }
 }
 
 /// The encoders: loaded when a request first needs them, unloaded on demand.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kernels::{Isa, Pool};
 
 use super::answer::text_only;
+use super::batches::Batches;
 use super::conversation::Conversation;
 use super::conversations::Conversations;
 use super::encoders::Encoders;
@@ -54,6 +55,7 @@ pub struct Engine {
     /// The weights of the drafter, where there is one.
     pub(super) drafter: Option<Arc<Mapped>>,
     pub(super) encoders: Encoders,
+    pub(super) batches: Batches,
     pub(super) pool: Arc<Pool>,
     pub(super) logits: Vec<f32>,
     /// What the logits of the tokens of a pass begin as, \[tokens, ids\]; it grows with the first pass of several.
@@ -180,6 +182,7 @@ impl Engine {
             urgency: 0,
             seats: Seats::default(),
             encoders,
+            batches: Batches::new(options.encoders.gathering),
             residency,
             checkpoint,
             architecture,

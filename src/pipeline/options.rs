@@ -2,8 +2,10 @@
 
 use serde::Deserialize;
 
+use super::batches::FRAME_MS;
 use super::{
-    EncoderOptions, GuessOptions, Guessing, PictureOptions, PrefixCacheOptions, SoftTokenPadding,
+    EncoderOptions, Gathering, GuessOptions, Guessing, PictureOptions, PrefixCacheOptions,
+    SoftTokenPadding,
 };
 use crate::media::LONGEST_CLIP_S;
 use crate::model::decoder::kv_cache::KvType;
@@ -63,18 +65,22 @@ impl Default for EngineOptions {
 pub struct AudioSection {
     /// What fills the places of a clip that its sound does not; absent: as the reference does. Only for models that fill them.
     pub soft_token_padding: Option<SoftTokenPadding>,
-    /// Audio that is encoded together while it streams in, milliseconds, in whole frames of 40 ms.
-    pub batch_ms: usize,
+    /// Audio that is encoded together while it streams in, milliseconds, in whole frames of 40 ms; absent: as much as `batch_budget_ms`
+    /// allows.
+    pub batch_ms: Option<usize>,
+    /// What may be left to encode when somebody stops speaking, milliseconds that it takes this machine.
+    pub batch_budget_ms: usize,
 }
 
-/// What one frame of an audio encoder stands for.
-const FRAME_MS: usize = 40;
+/// See [`AudioSection::batch_budget_ms`].
+const BATCH_BUDGET_MS: [usize; 2] = [1, 10_000];
 
 impl Default for AudioSection {
     fn default() -> AudioSection {
         AudioSection {
             soft_token_padding: None,
-            batch_ms: 480,
+            batch_ms: None,
+            batch_budget_ms: 100,
         }
     }
 }
@@ -85,13 +91,27 @@ impl AudioSection {
     /// # Errors
     /// The first that does not: which key, what stands there and what may.
     pub fn check(&self) -> Result<(), String> {
-        let (batch_ms, most) = (self.batch_ms, 1000 * LONGEST_CLIP_S as usize);
-        if batch_ms == 0 || !batch_ms.is_multiple_of(FRAME_MS) || batch_ms > most {
+        let most = 1000 * LONGEST_CLIP_S as usize;
+        let fits = |ms: usize| ms > 0 && ms.is_multiple_of(FRAME_MS) && ms <= most;
+        if let Some(batch_ms) = self.batch_ms.filter(|&ms| !fits(ms)) {
             return Err(format!(
                 "audio.batch_ms is {batch_ms}; it must be a multiple of {FRAME_MS} up to {most}"
             ));
         }
+        let (budget_ms, [least, most]) = (self.batch_budget_ms, BATCH_BUDGET_MS);
+        if !(least..=most).contains(&budget_ms) {
+            return Err(format!(
+                "audio.batch_budget_ms is {budget_ms}; it must be between {least} and {most}"
+            ));
+        }
         Ok(())
+    }
+
+    fn gathering(&self) -> Gathering {
+        match self.batch_ms {
+            Some(batch_ms) => Gathering::Frames(batch_ms / FRAME_MS),
+            None => Gathering::Within(self.batch_budget_ms as f64),
+        }
     }
 }
 
@@ -110,7 +130,7 @@ impl EncoderOptions {
     pub fn new(audio: &AudioSection, vision: &VisionSection) -> EncoderOptions {
         EncoderOptions {
             soft_token_padding: audio.soft_token_padding,
-            audio_batch_frames: audio.batch_ms / FRAME_MS,
+            gathering: audio.gathering(),
             pictures: PictureOptions {
                 resolution_px: vision.resolution_px,
                 soft_tokens: vision.soft_tokens,

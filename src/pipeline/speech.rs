@@ -56,7 +56,7 @@ impl Engine {
         give_way: GiveWay<'_>,
     ) -> Result<Speech, EngineError> {
         let mut conversation = self.conversation(matformer)?;
-        let stream = self.start_clip(&mut conversation.timing)?;
+        let stream = self.start_clip(false, &mut conversation.timing)?;
         let system = system.map(|text| Message::text(Role::System, text));
         let user = Message {
             role: Role::User,
@@ -103,10 +103,19 @@ impl Engine {
         let start = Instant::now();
         self.audio_encoder(&mut speech.conversation.timing)?;
         let mut rows = Vec::new();
-        speech.stream.push(&self.pool, samples, &mut rows)?;
+        let frames = self.encode_more(&mut speech.stream, samples, &mut rows)?;
         speech.conversation.timing.encode_ms += milliseconds(start);
+        let start = Instant::now();
+        let ids = vec![speech.soft_id; rows.len() / self.spec().hidden_size];
+        if ids.is_empty() {
+            return Ok(());
+        }
         // At most a batch of them, so that nothing waits for long.
-        self.prefill_soft_tokens(&mut speech.conversation, speech.soft_id, &rows, &mut |_| {})
+        self.prefill(&mut speech.conversation, &ids, &rows, &mut |_| {})?;
+        if let Some(frames) = frames {
+            self.batches.read(frames, start.elapsed());
+        }
+        Ok(())
     }
 
     /// Ends the clip and answers.
@@ -141,27 +150,18 @@ impl Engine {
         } = speech;
         let start = Instant::now();
         self.audio_encoder(&mut conversation.timing)?;
-        let mut rows = Vec::new();
-        stream.finish(&self.pool, self.clip_padding(), &mut rows)?;
+        let (mut soft, frames) = (Vec::new(), stream.waiting_frames());
+        let encoding = Instant::now();
+        stream.finish(&self.pool, self.clip_padding(), &mut soft)?;
+        self.batches.encoded(frames, encoding.elapsed());
         conversation.timing.encode_ms += milliseconds(start);
-        self.prefill_soft_tokens(&mut conversation, soft_id, &rows, give_way)?;
-        let hard = self.media_rows(&suffix, &[]);
-        self.prefill(&mut conversation, &suffix, &hard, give_way)?;
+        // With the text behind it: the weights are read once for both.
+        let mut ids = vec![soft_id; soft.len() / self.spec().hidden_size];
+        ids.extend(suffix);
+        let rows = self.media_rows(&ids, &soft);
+        self.prefill(&mut conversation, &ids, &rows, give_way)?;
         let mine = self.begin_answer(conversation, generation)?;
         self.decode(mine, &mut text_only(on_text), give_way)
-    }
-
-    fn prefill_soft_tokens(
-        &mut self,
-        conversation: &mut Conversation,
-        soft_id: u32,
-        rows: &[f32],
-        give_way: GiveWay<'_>,
-    ) -> Result<(), EngineError> {
-        match rows.len() / self.spec().hidden_size {
-            0 => Ok(()),
-            tokens => self.prefill(conversation, &vec![soft_id; tokens], rows, give_way),
-        }
     }
 }
 

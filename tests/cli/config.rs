@@ -325,7 +325,7 @@ fn values_are_taken_and_mistakes_are_told() {
     );
     assert_eq!(
         (config.audio.batch_ms, config.vision.resolution_px),
-        (80, Some(256))
+        (Some(80), Some(256))
     );
     let config = parse(
         "[vision]\nsoft_tokens = 140\n[[camera]]\nid = \"door\"\ndevice = \"/dev/video0\"\nsoft_tokens = 70\n\
@@ -338,6 +338,10 @@ fn values_are_taken_and_mistakes_are_told() {
     for (text, words) in [
         ("[audio]\nbatch_mss = 80", ["batch_mss", "batch_ms"]),
         ("[audio]\nbatch_ms = 50", ["audio.batch_ms", "40"]),
+        (
+            "[audio]\nbatch_budget_ms = 0",
+            ["audio.batch_budget_ms", "1 and 10000"],
+        ),
         (
             "[vision]\nresolution_px = \"big\"",
             ["resolution_px", "string"],

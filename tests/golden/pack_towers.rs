@@ -59,6 +59,40 @@ fn clips_are_heard_as_the_reference_hears_them() {
     }
 }
 
+/// How much sound is gathered follows from what a machine was seen to take, and no answer from that.
+#[test]
+fn batches_of_any_length_give_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let pack = tiny_pack(Recipe::Balanced, dir.path());
+    let config = Config::load(&pack).unwrap();
+    let checkpoint = Checkpoint::open(&pack).unwrap();
+    let file = fixtures().join("golden/a3_2.wav");
+    let clip = read_audio_file(&file, &AudioLimits::default()).unwrap();
+    for isa in Isa::available() {
+        let pool = Pool::new(isa, 2);
+        let width = config.text.hidden_size;
+        let tower =
+            AudioTower::load(&checkpoint, config.audio.as_ref().unwrap(), width, &pool).unwrap();
+        let tower = std::sync::Arc::new(tower);
+        let heard = |batch_frames: usize| -> Vec<u32> {
+            let (mut stream, mut tokens) =
+                (AudioStream::new(tower.clone(), batch_frames), Vec::new());
+            for piece in clip.samples.chunks(2560) {
+                stream.push(&pool, piece, &mut tokens).unwrap();
+            }
+            stream.finish(&pool, 0, &mut tokens).unwrap();
+            tokens.iter().map(|value| value.to_bits()).collect()
+        };
+        let whole = heard(1000);
+        for batch_frames in [1, 2, 3, 4, 5, 8, 12, 16, 25, 48] {
+            let got = heard(batch_frames);
+            assert_eq!(got.len(), whole.len());
+            let differ = got.iter().zip(&whole).filter(|(a, b)| a != b).count();
+            assert_eq!(differ, 0, "{isa}, batches of {batch_frames}");
+        }
+    }
+}
+
 #[test]
 fn pictures_are_seen_as_the_reference_sees_them() {
     let dir = tempfile::tempdir().unwrap();

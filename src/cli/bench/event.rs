@@ -23,6 +23,9 @@ use crate::pipeline::{
 /// Sides of the squares that MobileNetV5 was trained on.
 const RESOLUTIONS_PX: [usize; 3] = [256, 512, 768];
 
+/// What the daemon hears at a time: 160 ms.
+const PIECE_SAMPLES: usize = SAMPLE_RATE_HZ as usize * 160 / 1000;
+
 /// Ends the name of speech that was filled up.
 pub(in crate::cli) const PADDED: &str = ", padded as the reference does";
 
@@ -49,6 +52,9 @@ pub(in crate::cli) struct Event {
     /// Of a clip: `encode_ms` as a share of what it takes to say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) real_time_factor: Option<f64>,
+    /// Sound that is encoded together where it is spoken: as it is configured, or as it was chosen by what was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_ms: Option<usize>,
     prefill_ms: f64,
     decode_ms: f64,
     prompt_tokens: usize,
@@ -173,11 +179,10 @@ impl Bench {
                 self.add(&engine, &mut report, event);
             }
             let samples = sound(SECONDS);
-            let batch = config.audio.batch_ms * SAMPLE_RATE_HZ as usize / 1000;
             let name = format!("{SECONDS} s of speech, streamed{padded}");
             let event = self.event(&mut engine, name, Some(SECONDS), &mut |engine| {
                 let mut speech = engine.start_speech(None, &prompt, self.matformer.as_deref())?;
-                for heard in samples.chunks(batch.max(1)) {
+                for heard in samples.chunks(PIECE_SAMPLES) {
                     engine.hear(&mut speech, heard)?;
                 }
                 let end_of_speech = Instant::now();
@@ -263,6 +268,7 @@ impl Bench {
             first_encode_ms: first.timing.encode_ms,
             encode_ms,
             real_time_factor: seconds.map(|seconds| encode_ms / (seconds as f64 * 1e3)),
+            batch_ms: seconds.map(|_| engine.audio_batch_ms()),
             prefill_ms: of(|run| run.answer.timing.prefill_ms),
             decode_ms: of(|run| run.answer.timing.decode_ms),
             prompt_tokens: first.timing.prompt_tokens,
@@ -351,10 +357,13 @@ fn print(report: &Events, out: &mut dyn Write) -> std::io::Result<()> {
         let real_time = event
             .real_time_factor
             .map_or_else(String::new, |factor| format!(" ({factor:.3} of real time)"));
+        let batches = event.batch_ms.map_or_else(String::new, |ms| {
+            format!("; {ms} ms of what is spoken are encoded together")
+        });
         writeln!(out, "{}", event.event)?;
         writeln!(
             out,
-            "  encode {:.0} ms{real_time}, prefill {:.0} ms ({} tokens), decode {:.0} ms ({} tokens)",
+            "  encode {:.0} ms{real_time}, prefill {:.0} ms ({} tokens), decode {:.0} ms ({} tokens){batches}",
             event.encode_ms, event.prefill_ms, event.prompt_tokens, event.decode_ms, event.tokens
         )?;
         writeln!(

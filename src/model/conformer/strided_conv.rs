@@ -129,7 +129,7 @@ impl StridedConv {
         self.gather_patches(&state.pending, frames, &mut state.patches);
         let start = out.len();
         out.resize(start + frames * self.out_len(), 0.0);
-        matmul::matmul_in_any_order(
+        matmul::matmul(
             pool,
             weights.view(self.weight),
             &state.patches,

@@ -103,7 +103,7 @@ impl MultimodalEmbedder {
         let start = soft_tokens.len();
         soft_tokens.resize(start + count * projection.rows, 0.0);
         let rows = &mut soft_tokens[start..];
-        matmul::matmul_in_any_order(pool, weights.view(projection), &normed, count, rows);
+        matmul::matmul(pool, weights.view(projection), &normed, count, rows);
         for row in rows.chunks_exact_mut(projection.rows) {
             rms_norm_in_place(isa, row, None, eps);
         }

@@ -65,6 +65,6 @@ impl MultimodalEmbedder {
         let start = soft_tokens.len();
         soft_tokens.resize(start + count * projection.rows, 0.0);
         let out = &mut soft_tokens[start..];
-        matmul::matmul_in_any_order(pool, weights.view(projection), rows, count, out);
+        matmul::matmul(pool, weights.view(projection), rows, count, out);
     }
 }

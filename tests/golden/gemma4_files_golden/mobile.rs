@@ -127,6 +127,11 @@ fn seen(run: &Run, isa: Isa) -> Vec<f32> {
 
 /// In pieces of so many samples.
 fn heard(run: &Run, piece: usize) -> Vec<f32> {
+    heard_in_batches(run, Isa::best(), piece, 64)
+}
+
+/// Of so many frames of the encoder.
+fn heard_in_batches(run: &Run, isa: Isa, piece: usize, batch_frames: usize) -> Vec<f32> {
     let path = fixtures_gemma4().join(format!("golden/{CLIP}.wav"));
     let clip = read_audio_file(&path, &AudioLimits::default()).unwrap();
     let config = Config::load(&run.pack).unwrap();
@@ -134,10 +139,11 @@ fn heard(run: &Run, piece: usize) -> Vec<f32> {
     let mut audio = config.audio.unwrap();
     // The reference sees one key less than its config says.
     audio.attention_context_left -= 1;
-    let pool = Pool::new(Isa::best(), 2);
+    let pool = Pool::new(isa, 2);
     let hidden_size = config.text.hidden_size;
     let tower = AudioTower::load(&checkpoint, &audio, hidden_size, &pool).unwrap();
-    let (mut stream, mut tokens) = (AudioStream::new(Arc::new(tower), 64), Vec::new());
+    let mut stream = AudioStream::new(Arc::new(tower), batch_frames);
+    let mut tokens = Vec::new();
     for piece in clip.samples.chunks(piece) {
         stream.push(&pool, piece, &mut tokens).unwrap();
     }
@@ -177,6 +183,18 @@ fn mobile_sound() {
         // As a whole, and as it is spoken.
         for piece in [usize::MAX, SAMPLE_RATE_HZ as usize / 10] {
             assert_soft_tokens(&run, CLIP, &heard(&run, piece), |moved| heard(moved, piece));
+        }
+    }
+}
+
+#[test]
+fn mobile_sound_is_the_same_bits_in_batches_of_any_length() {
+    let run = &runs()[0];
+    for isa in Isa::available() {
+        let want = heard_in_batches(run, isa, usize::MAX, 1000);
+        for batch_frames in [1, 3, 4, 12, 25, 40, 48] {
+            let got = heard_in_batches(run, isa, 2560, batch_frames);
+            assert_same_bits(&format!("{isa}, {batch_frames} frames"), &got, &want);
         }
     }
 }

@@ -107,7 +107,7 @@ impl SubsampleConv {
         let frames = projected_from.len() / self.input_proj_linear.cols;
         let start = out.len();
         out.resize(start + frames * self.input_proj_linear.rows, 0.0);
-        matmul::matmul_in_any_order(
+        matmul::matmul(
             pool,
             weights.view(self.input_proj_linear),
             projected_from,

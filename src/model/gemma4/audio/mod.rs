@@ -242,7 +242,7 @@ impl AudioTower {
         let (start, projection) = (encoded.len(), self.output_proj);
         encoded.resize(start + frames * projection.rows, 0.0);
         let out = &mut encoded[start..];
-        matmul::matmul_in_any_order(pool, self.weights.view(projection), h, frames, out);
+        matmul::matmul(pool, self.weights.view(projection), h, frames, out);
         for row in out.chunks_exact_mut(projection.rows) {
             add(pool.isa(), row, &self.output_bias);
         }

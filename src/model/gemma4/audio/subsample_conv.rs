@@ -103,7 +103,7 @@ impl SubsampleConv {
         let start = out.len();
         out.resize(start + frames * projection.rows, 0.0);
         let out = &mut out[start..];
-        matmul::matmul_in_any_order(pool, weights.view(projection), projected_from, frames, out);
+        matmul::matmul(pool, weights.view(projection), projected_from, frames, out);
     }
 }
 
