@@ -1,6 +1,7 @@
 //! What ALSA's devices have in common, whether they record or play: their library's chatter, and why one cannot be used.
 
-use alsa::Output;
+use alsa::device_name::HintIter;
+use alsa::{Direction, Output};
 
 /// Keeps ALSA's library from writing to standard error at every try: what it says on this thread is kept in memory, and what
 /// was kept before is dropped.
@@ -9,18 +10,36 @@ pub(super) fn keep_quiet() {
     Output::local_error_handler().ok();
 }
 
+/// The PCMs of that direction that ALSA's configuration names, each with what ALSA says of it in one line.
+///
+/// # Errors
+/// ALSA cannot list them; what it said.
+pub(super) fn listed(direction: Direction) -> Result<Vec<(String, String)>, String> {
+    keep_quiet();
+    let hints = HintIter::new_str(None, "pcm")
+        .map_err(|error| format!("ALSA cannot list its devices: {error}"))?;
+    let fit = hints.filter(|hint| hint.direction.is_none_or(|its| its == direction));
+    let named = fit.filter_map(|hint| {
+        let description = hint.desc.unwrap_or_default();
+        let words: Vec<&str> = description.split_whitespace().collect();
+        Some((hint.name?, words.join(" ")))
+    });
+    // It takes everything and gives silence.
+    Ok(named.filter(|(name, _)| name != "null").collect())
+}
+
 /// Why a PCM to record from cannot be used, in words that say what to do.
 pub(super) fn explain_capture(device: &str, errno: i32) -> String {
-    explain(device, errno, "dsnoop", "gemmad devices")
+    explain(device, errno, "dsnoop")
 }
 
 /// Why a PCM to play to cannot be used, in words that say what to do.
 pub(super) fn explain_playback(device: &str, errno: i32) -> String {
-    explain(device, errno, "dmix", "aplay -L")
+    explain(device, errno, "dmix")
 }
 
-/// `shared` is the kind of PCM that several programs may have open; `lists` tells which there are.
-fn explain(device: &str, errno: i32, shared: &str, lists: &str) -> String {
+/// `shared` is the kind of PCM that several programs may have open.
+fn explain(device: &str, errno: i32, shared: &str) -> String {
     let what = match errno {
         libc::EBUSY => {
             return format!(
@@ -34,7 +53,7 @@ fn explain(device: &str, errno: i32, shared: &str, lists: &str) -> String {
         }
         libc::ENOENT => {
             return format!(
-                "ALSA device `{device}` does not exist: is it plugged in? `{lists}` lists the names there are"
+                "ALSA device `{device}` does not exist: is it plugged in? `gemmad devices` lists the names there are"
             );
         }
         libc::ENODEV | libc::ENXIO | libc::EBADFD | libc::EIO | libc::ESHUTDOWN => {

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use alsa::device_name::HintIter;
 use alsa::pcm::{Access, Format, HwParams, PCM};
 use alsa::{Direction, ValueOr};
 
-use super::card::{explain_capture as explain, keep_quiet};
+use super::card::{explain_capture as explain, keep_quiet, listed};
 use super::listener::{Heard, Sound};
 use super::supervise::Unavailable;
 use crate::features::resample::{Resampler, downmix};
@@ -208,25 +207,12 @@ pub struct SampleFormats {
 /// # Errors
 /// ALSA cannot list them; what it said.
 pub fn microphones() -> Result<Vec<MicrophoneDevice>, String> {
-    keep_quiet();
-    let hints = HintIter::new_str(None, "pcm")
-        .map_err(|error| format!("ALSA cannot list its devices: {error}"))?;
-    let captures = hints.filter(|hint| hint.direction != Some(Direction::Playback));
-    let mut found: Vec<MicrophoneDevice> = captures
-        .filter_map(|hint| {
-            let name = hint.name?;
-            // It takes everything and gives silence.
-            if name == "null" {
-                return None;
-            }
-            let description = hint.desc.unwrap_or_default();
-            Some(MicrophoneDevice {
-                formats: sample_formats(&name),
-                description: description.split_whitespace().collect::<Vec<_>>().join(" "),
-                name,
-            })
-        })
-        .collect();
+    let device = |(name, description): (String, String)| MicrophoneDevice {
+        formats: sample_formats(&name),
+        description,
+        name,
+    };
+    let mut found: Vec<_> = listed(Direction::Capture)?.into_iter().map(device).collect();
     found.sort_by_key(|device| device.formats.is_err());
     Ok(found)
 }

@@ -41,7 +41,7 @@ use watcher::Watcher;
 
 pub use camera::{CameraAbout, CameraDevice, CameraFormat, cameras};
 pub use microphone::{MicrophoneDevice, SampleFormats, microphones};
-pub use speaker::{Speaker, try_speaker};
+pub use speaker::{Speaker, SpeakerDevice, speakers, try_speaker};
 pub use trial::{hear_all, hear_once, try_camera, try_microphone};
 
 /// Where events go; false says that nobody takes them any more, and ends the thread.

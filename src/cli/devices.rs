@@ -1,4 +1,4 @@
-//! `gemmad devices`: the microphones and cameras of this machine, ready to paste into gemmad.toml.
+//! `gemmad devices`: the microphones, cameras and loudspeakers of this machine, ready to paste into gemmad.toml.
 
 use std::io::Write;
 
@@ -6,10 +6,12 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::output;
-use crate::capture::{CameraDevice, MicrophoneDevice, cameras, microphones};
+use crate::capture::{
+    CameraDevice, MicrophoneDevice, SpeakerDevice, cameras, microphones, speakers,
+};
 use crate::guard::harmless;
 
-/// List microphones and cameras, ready to paste into gemmad.toml
+/// List microphones, cameras and loudspeakers, ready to paste into gemmad.toml
 #[derive(Debug, clap::Args)]
 pub(super) struct Devices {
     /// Print JSON
@@ -22,6 +24,7 @@ pub(super) struct Devices {
 struct Report {
     microphones: Vec<MicrophoneReport>,
     cameras: Vec<CameraReport>,
+    speakers: Vec<SpeakerReport>,
     /// What hinders listing.
     problems: Vec<String>,
 }
@@ -36,6 +39,17 @@ struct MicrophoneReport {
     rates_hz: Option<[u32; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     channels: Option<[u32; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SpeakerReport {
+    device: String,
+    description: String,
+    /// Rate, format, channels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    takes: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
@@ -62,13 +76,19 @@ struct FormatReport {
 
 impl Devices {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (microphones, problems) = match microphones() {
+        let (microphones, mut problems) = match microphones() {
             Ok(microphones) => (microphones, Vec::new()),
             Err(problem) => (Vec::new(), vec![problem]),
         };
+        let speakers = speakers().unwrap_or_else(|problem| {
+            problems.push(problem);
+            Vec::new()
+        });
+        problems.dedup();
         let report = Report {
             microphones: microphones.into_iter().map(microphone_report).collect(),
             cameras: cameras().into_iter().map(camera_report).collect(),
+            speakers: speakers.into_iter().map(speaker_report).collect(),
             problems,
         };
         let text = if self.json {
@@ -93,6 +113,19 @@ fn microphone_report(device: MicrophoneDevice) -> MicrophoneReport {
         rates_hz: formats.as_ref().map(|formats| formats.rates_hz),
         channels: formats.as_ref().map(|formats| formats.channels),
         formats: formats.map(|formats| formats.formats),
+        problem,
+    }
+}
+
+fn speaker_report(device: SpeakerDevice) -> SpeakerReport {
+    let (takes, problem) = match device.takes {
+        Ok(takes) => (Some(takes), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    SpeakerReport {
+        device: device.name,
+        description: device.description,
+        takes,
         problem,
     }
 }
@@ -199,8 +232,42 @@ impl Report {
                  cameras belong to the group `video`.",
             );
         }
+        text.push('\n');
+        self.speakers_toml(&mut text)?;
         Ok(text)
     }
+
+    /// One loudspeaker may be configured: the first that converts what it is given, and the others to choose from.
+    fn speakers_toml(&self, text: &mut String) -> std::io::Result<()> {
+        let usable = |speaker: &&SpeakerReport| speaker.problem.is_none();
+        let mut others: Vec<&SpeakerReport> = self.speakers.iter().filter(usable).collect();
+        let plug = others.iter().position(|it| it.device.starts_with("plughw:"));
+        if others.is_empty() {
+            line(text, "# No loudspeaker can be used.");
+        } else {
+            let first = others.remove(plug.unwrap_or(0));
+            about(text, first);
+            line(text, "[speaker]");
+            line(text, &format!("device = {}", output::json(&first.device)?));
+        }
+        for other in others {
+            about(text, other);
+            line(text, &format!("# device = {}", output::json(&other.device)?));
+        }
+        for speaker in &self.speakers {
+            if let Some(problem) = &speaker.problem {
+                line(text, &format!("# Not usable: {problem}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn about(text: &mut String, speaker: &SpeakerReport) {
+    let takes = speaker.takes.as_deref().unwrap_or_default();
+    let told = [speaker.description.as_str(), takes];
+    let told: Vec<&str> = told.into_iter().filter(|it| !it.is_empty()).collect();
+    line(text, &format!("# {}", told.join("; ")));
 }
 
 fn section(text: &mut String, kind: &str, index: usize, device: &str) -> std::io::Result<()> {

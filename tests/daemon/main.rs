@@ -16,6 +16,7 @@ mod boards;
 #[path = "../common/broker.rs"]
 mod broker;
 mod chat;
+mod duplex;
 mod early;
 mod faults;
 #[path = "../common/file_pcm.rs"]

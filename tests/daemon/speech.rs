@@ -26,6 +26,11 @@ pub(crate) struct Ear(Sender<(Vec<u8>, Sender<()>)>);
 impl Ear {
     /// In the place of a file that a microphone reads: silence as time goes, and what is heard.
     pub(crate) fn new(pipe: &Path) -> Ear {
+        Ear::paced(pipe, Duration::from_millis(20))
+    }
+
+    /// One that hears 20 ms of silence so often.
+    pub(crate) fn paced(pipe: &Path, pace: Duration) -> Ear {
         std::fs::remove_file(pipe).ok();
         let made = Command::new("mkfifo").arg(pipe).status().unwrap();
         assert!(made.success());
@@ -33,7 +38,7 @@ impl Ear {
         let (sounds, heard) = channel::<(Vec<u8>, Sender<()>)>();
         std::thread::spawn(move || {
             loop {
-                match heard.recv_timeout(Duration::from_millis(20)) {
+                match heard.recv_timeout(pace) {
                     Ok((samples, taken)) => {
                         into.write_all(&samples).unwrap();
                         // A pipe holds 64 KiB: what goes before more than that has been read.
@@ -61,12 +66,12 @@ fn hertz(samples: &[i16]) -> f64 {
     crossings.count() as f64 * 48_000.0 / samples.len() as f64
 }
 
-fn say(bench: &Bench, transaction: &str, mut what: Value) {
+pub(crate) fn say(bench: &Bench, transaction: &str, mut what: Value) {
     what["transaction"] = transaction.into();
     bench.publish("mic/hall/say", &what.to_string());
 }
 
-fn last(bench: &Bench, topic: &str) -> String {
+pub(crate) fn last(bench: &Bench, topic: &str) -> String {
     let seen = bench.on(topic);
     seen.last()
         .map_or_else(String::new, |it| it.text().to_owned())
@@ -349,7 +354,7 @@ fn whoever_was_answered_goes_on_without_a_button_until_there_is_silence() {
 }
 
 /// A second of a tone of 1000 Hz, as sox writes it.
-fn tone(place: &Path, kind: &str) -> Vec<u8> {
+pub(crate) fn tone(place: &Path, kind: &str) -> Vec<u8> {
     let file = place.join(format!("tone.{kind}"));
     let made = Command::new("sox")
         .args(["-n", "-r", "44100", "-c", "2", "-b", "16"])
@@ -492,7 +497,7 @@ fn without_a_speaker_or_with_one_that_is_away_that_is_told() {
     assert_eq!(response["error"]["code"], "busy", "{response}");
     let message = response["error"]["message"].as_str().unwrap();
     assert!(
-        message.contains("`absent`") && message.contains("aplay -L"),
+        message.contains("`absent`") && message.contains("gemmad devices"),
         "{message}"
     );
     gemmad.stop();

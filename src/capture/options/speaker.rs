@@ -91,7 +91,7 @@ impl SpeakerOptions {
             .is_some_and(|it| it.is_empty() || it.contains('\0'))
         {
             return Err(
-                "speaker.device is no ALSA PCM name; `aplay -L` lists those there are".into(),
+                "speaker.device is no ALSA PCM name; `gemmad devices` lists those there are".into(),
             );
         }
         between("speaker.volume", self.volume, 0, 100)?;

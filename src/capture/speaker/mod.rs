@@ -17,7 +17,10 @@ mod waiting;
 use std::io;
 use std::sync::Arc;
 
+use alsa::Direction;
+
 use super::EventSink;
+use super::card::listed;
 use super::options::SpeakerOptions;
 use super::supervise::{Supervised, Teller, Unavailable};
 use crate::media::{CaptureEvent, SpeakerControl, SpeakerEvent, Talking};
@@ -25,6 +28,32 @@ use player::Player;
 
 /// What the speaker is called in the log.
 const NAME: &str = "speaker";
+
+/// A playback PCM that this machine has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpeakerDevice {
+    /// Its ALSA name, for `device`.
+    pub name: String,
+    /// What ALSA says of it, in one line.
+    pub description: String,
+    /// How sound would be given to it: rate, format, channels; or why it cannot be opened.
+    pub takes: Result<String, String>,
+}
+
+/// The playback PCMs that ALSA's configuration names. Each is opened for a moment, without a sound.
+///
+/// # Errors
+/// ALSA cannot list them; what it said.
+pub fn speakers() -> Result<Vec<SpeakerDevice>, String> {
+    let device = |(name, description): (String, String)| SpeakerDevice {
+        takes: try_speaker(&name),
+        description,
+        name,
+    };
+    let mut found: Vec<_> = listed(Direction::Playback)?.into_iter().map(device).collect();
+    found.sort_by_key(|device| device.takes.is_err());
+    Ok(found)
+}
 
 /// Opens a speaker as the daemon opens it, without a sound, and tells how sound would be given to it: rate, format, channels.
 ///

@@ -55,7 +55,7 @@ pub(super) fn speaker(device: &str, running: bool) -> Finding {
         Err(reason) if reason.contains("another program") => {
             unusable("speaker", device, &reason, running)
         }
-        Err(reason) => Finding::failing("speaker", reason, "`aplay -L` lists what there is"),
+        Err(reason) => Finding::failing("speaker", reason, "`gemmad devices` lists what there is"),
     }
 }
 

@@ -45,6 +45,6 @@ fn a_speaker_and_its_voice_are_tried_and_what_they_lack_is_told() {
     );
     let found = examine(&absent);
     found.failing(&["speaker", "text to speech"]);
-    found.expect("speaker", "failing", &["`absent`", "aplay -L"]);
+    found.expect("speaker", "failing", &["`absent`", "gemmad devices"]);
     found.expect("text to speech", "failing", &["cannot be reached", "piper"]);
 }

@@ -168,16 +168,15 @@ fn doctor(known: &Known, health: &Value) -> Vec<Value> {
         ("microphone", &known.microphones),
         ("camera", &known.cameras),
     ];
+    let advice = "see what `gemmad doctor` and `gemmad devices` say on the board";
     for (what, devices) in devices {
         for (id, device) in devices {
             if let Some(reason) = &device.reason {
-                let advice = "see what `gemmad doctor` and `gemmad devices` say on the board";
                 add(&format!("{what} {id}"), reason, advice);
             }
         }
     }
     if let Some(reason) = &known.speaker.reason {
-        let advice = "see what `gemmad doctor` and `aplay -L` say on the board";
         add("speaker", reason, advice);
     }
     findings

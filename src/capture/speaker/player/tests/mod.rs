@@ -1,9 +1,13 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
 use super::*;
+use crate::capture::supervise::Supervised;
 use crate::media::{Audible, AudioClip};
+
+mod loudness;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const RATE_HZ: u32 = 16_000;
@@ -16,11 +20,12 @@ enum Played {
     Hushed,
 }
 
-/// A device that takes everything at once, and is unplugged when the test says so.
+/// A device that takes everything at once, but while the test looks at it; it is unplugged, or panics once, when the test says so.
 #[derive(Clone, Default)]
 struct Card {
     played: Arc<Mutex<Vec<Played>>>,
     unplugged: Arc<Mutex<bool>>,
+    panics: Arc<AtomicBool>,
 }
 
 impl Card {
@@ -53,6 +58,7 @@ impl Output for Card {
         RATE_HZ
     }
     fn write(&mut self, samples: &[f32]) -> Result<(), Unavailable> {
+        assert!(!self.panics.swap(false, Ordering::AcqRel), "as a driver's wrapper may");
         self.put(Played::Samples(samples.to_vec()))
     }
     fn finish(&mut self) -> Result<(), Unavailable> {
@@ -70,7 +76,7 @@ impl Output for Card {
 struct Bench {
     card: Card,
     talking: Arc<Talking>,
-    control: Sender<SpeakerControl>,
+    thread: Supervised<SpeakerControl>,
     events: Receiver<CaptureEvent>,
 }
 
@@ -93,12 +99,11 @@ impl Bench {
         });
         let volume = options.volume;
         let mut player = Player::new(options, volume, Arc::clone(&talking), teller, open);
-        let (control, controls) = channel();
-        std::thread::spawn(move || player.run(&controls).ok());
+        let thread = Supervised::start("speaker", move |controls: &_| player.run(controls)).unwrap();
         let bench = Bench {
             card,
             talking,
-            control,
+            thread,
             events,
         };
         bench.told(&["online"]);
@@ -123,6 +128,10 @@ impl Bench {
         }
     }
 
+    fn control(&self, control: SpeakerControl) {
+        self.thread.control(control);
+    }
+
     /// Says what comes this way.
     fn stream(&self, id: &str, urgent: bool) -> Sender<Result<AudioClip, String>> {
         let (pieces, taken) = channel();
@@ -133,7 +142,7 @@ impl Bench {
     fn say(&self, id: &str, sound: Audible, urgent: bool) {
         let id = id.to_owned();
         let speech = Speech { id, sound, urgent };
-        self.control.send(SpeakerControl::Say(speech)).unwrap();
+        self.control(SpeakerControl::Say(speech));
     }
 }
 
@@ -180,14 +189,14 @@ fn a_flood_drops_the_oldest_and_urgent_words_take_the_place_of_others() {
     let other = bench.stream("V", true);
     drop(urgent);
     bench.told(&["U Heard", "V began"]);
-    bench.control.send(SpeakerControl::Silence(None)).unwrap();
+    bench.control(SpeakerControl::Silence(None));
     bench.told(&["d Stopped", "V Stopped"]);
     drop((said, other));
     // One of many is meant by its id.
     let (_e, _f) = (bench.stream("e", false), bench.stream("f", false));
     bench.told(&["e began"]);
     let one = SpeakerControl::Silence(Some("f".into()));
-    bench.control.send(one).unwrap();
+    bench.control(one);
     bench.told(&["f Stopped"]);
 }
 
@@ -228,7 +237,7 @@ fn microphones_listen_again_after_what_could_not_be_begun_and_after_the_speakers
     bench.told(&["c began", "speaking true"]);
     for id in ["c", "d"] {
         let silence = SpeakerControl::Silence(Some(id.into()));
-        bench.control.send(silence).unwrap();
+        bench.control(silence);
     }
     bench.told(&["c Stopped"]);
     let mut rest = ["d began", "d Stopped", "speaking false"].as_slice();
@@ -247,7 +256,7 @@ fn microphones_listen_again_after_what_could_not_be_begun_and_after_the_speakers
     last.send(clip(vec![0.5; 1000])).unwrap();
     bench.told(&["e began", "speaking true"]);
     assert!(bench.talking.sounds());
-    bench.control.send(SpeakerControl::Stop).unwrap();
+    bench.control(SpeakerControl::Stop);
     // The thread has ended when nobody tells anything any more.
     while bench.events.recv_timeout(PATIENCE).is_ok() {}
     assert!(!bench.talking.sounds());
@@ -281,46 +290,21 @@ fn a_device_unplugged_while_it_speaks_ends_the_speech_and_comes_back() {
 }
 
 #[test]
-fn short_sounds_go_over_what_is_said_which_is_turned_down_meanwhile() {
-    let bench = Bench::new("ducked = 0\ntail_ms = 0");
-    bench
-        .control
-        .send(SpeakerControl::Sign(Sign::Listening))
-        .unwrap();
-    bench.told(&["speaking true", "speaking false"]);
-    let alone = bench.card.samples();
-    let wav = include_bytes!("../sounds/listening.wav");
-    assert_eq!(alone.len(), (wav.len() - 44) / 2);
-    bench.card.played.lock().unwrap().clear();
-    // Nobody is to be missed who is asked to speak; while something is said, all rest.
-    let said = bench.stream("a", false);
-    said.send(clip(vec![0.5; 800])).unwrap();
-    bench.told(&["a began", "speaking true"]);
-    assert!(bench.talking.wants_rest(true));
-    let sign = SpeakerControl::Sign(Sign::Listening);
-    bench.control.send(sign).unwrap();
-    said.send(clip(vec![0.5; 9000])).unwrap();
-    drop(said);
-    bench.told(&["a Heard", "speaking false"]);
-    let samples = bench.card.samples();
-    let place = (0..samples.len() - alone.len())
-        .find(|at| alone[700..2000] == samples[at + 700..at + 2000]);
-    assert!(place.is_some(), "the sound is not there, alone");
-}
-
-#[test]
-fn volume_is_obeyed_and_sounds_may_be_off() {
-    let bench = Bench::new("sounds = false\ntail_ms = 0");
-    bench
-        .control
-        .send(SpeakerControl::Sign(Sign::Failed))
-        .unwrap();
-    bench.control.send(SpeakerControl::Volume(50)).unwrap();
-    let said = bench.stream("a", false);
-    said.send(clip(vec![0.8; 2000])).unwrap();
-    drop(said);
-    bench.told(&["a began", "speaking true", "a Heard", "speaking false"]);
-    let samples = bench.card.samples();
-    assert_eq!(samples.len(), 2000);
-    assert!((samples[1000] - 0.2).abs() < 1e-6, "{}", samples[1000]);
+fn a_panic_ends_what_was_being_said_and_what_waits_is_said() {
+    let bench = Bench::new("tail_ms = 0");
+    let first = bench.stream("a", false);
+    let second = bench.stream("b", false);
+    bench.told(&["a began"]);
+    bench.card.panics.store(true, Ordering::Release);
+    first.send(clip(vec![0.5; 1000])).unwrap();
+    bench.told(&[
+        "speaking true",
+        "a Failed(\"the speaker broke off\")",
+        "b began",
+    ]);
+    second.send(clip(vec![-0.5; 1000])).unwrap();
+    drop(second);
+    bench.told(&["b Heard", "speaking false"]);
+    assert_eq!(bench.card.samples().len(), 1000);
+    assert!(!bench.talking.sounds());
 }
