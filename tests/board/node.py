@@ -33,6 +33,7 @@ class Node:
     def __init__(self, board):
         self.board = board
         self.messages = []  # (topic below gemmad/NODE/, payload as text, retained)
+        self.times = []  # when each of them came here
         self._asked = 0
         self._arrived = threading.Condition()
         self._streams = contextlib.ExitStack()
@@ -125,6 +126,7 @@ node = "board"
             topic = message["topic"].removeprefix("gemmad/board/")
             with self._arrived:
                 self.messages.append((topic, payload, bool(message["retain"])))
+                self.times.append(time.monotonic())
                 self._arrived.notify_all()
 
     def mark(self):
@@ -133,13 +135,20 @@ node = "board"
 
     def wait(self, topic, accept=lambda payload: True, since=0, timeout=PATIENCE_S):
         """The first payload on a topic, from message `since` on, that `accept` says yes to."""
+        return self.messages[self._find(topic, accept, since, timeout)][1]
+
+    def when(self, topic, accept=lambda payload: True, since=0):
+        """When that message came, seconds."""
+        return self.times[self._find(topic, accept, since, PATIENCE_S)]
+
+    def _find(self, topic, accept, since, timeout):
         deadline = time.monotonic() + timeout
         with self._arrived:
             at = since
             while True:
-                for name, payload, _ in self.messages[at:]:
+                for number, (name, payload, _) in enumerate(self.messages[at:], at):
                     if name == topic and accept(payload):
-                        return payload
+                        return number
                 at = len(self.messages)
                 seen = [payload[:300] for name, payload, _ in self.messages[since:] if name == topic]
                 check(self._arrived.wait(deadline - time.monotonic()) or len(self.messages) > at,
