@@ -68,17 +68,23 @@ impl Bench {
         path
     }
 
-    /// Starts the daemon, and waits until it has told how it is.
+    /// Starts the daemon, and waits until it has told how it is and hears commands.
     pub(crate) fn start(&self) -> Gemmad {
         self.start_with(&[])
     }
 
     /// The same, with more on its command line.
     pub(crate) fn start_with(&self, arguments: &[&str]) -> Gemmad {
-        let before = self.observer.on("gemmad/pi/health").len();
+        let told = || {
+            let online = self.on("state").into_iter();
+            let online = online.filter(|seen| seen.payload == b"online").count();
+            (self.on("health").len(), online)
+        };
+        let before = told();
         let gemmad = Gemmad::spawn_with(self.dir.path(), arguments, &[]);
         wait_until("the daemon is ready", || {
-            self.observer.on("gemmad/pi/health").len() > before
+            let now = told();
+            now.0 > before.0 && now.1 > before.1
         });
         gemmad
     }

@@ -57,6 +57,8 @@ pub(super) struct Later {
     connected_at: Option<Instant>,
     /// The subscription waits for what has to be said before.
     subscribe: bool,
+    /// Commands are heard, which has been told.
+    is_online: bool,
     /// Home Assistant started: it wants to hear everything again.
     pub(super) repeat: Option<Instant>,
     /// The list of announced devices is written, unless an older one comes first.
@@ -272,11 +274,14 @@ impl Owner {
                 self.namesake.connected();
                 self.announce(later);
                 self.forget_earlier(first);
-                self.push(self.online());
             }
             Event::Subscribed { refused } => {
                 // What stood there before is told first.
                 self.push(self.namesake.claim(&self.topics));
+                // Whoever sees that it is online may command it at once.
+                if !std::mem::replace(&mut later.is_online, true) {
+                    self.push(self.online());
+                }
                 if refused > 0 {
                     log::warn!(
                         target: "mqtt",

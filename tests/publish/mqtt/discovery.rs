@@ -26,7 +26,7 @@ fn home_assistant_is_told_of_every_device_in_its_own_terms() {
     let broker = Broker::start(dir.path());
     let observer = Observer::start(&broker);
     let node = Node::start(&config(broker.port));
-    observer.wait_for("gemmad/pi/info", 1);
+    observer.wait_for_payload("gemmad/pi/state", "online");
     let devices = discovery(&retained(&broker));
     // Platform of every entity, as it is documented.
     let expected = [

@@ -30,7 +30,7 @@ fn every_command_becomes_a_request() {
     let broker = Broker::start(dir.path());
     let mut node = Node::start(&config(broker.port));
     let observer = Observer::start(&broker);
-    observer.wait_for("gemmad/pi/info", 1);
+    observer.wait_for_payload("gemmad/pi/state", "online");
     for (topic, payload, kind, expected) in [
         ("ask", "Why?", "ask", "Ask(Ask(AskFields { prompt: \"Why?\""),
         (
@@ -145,7 +145,7 @@ fn answers_find_their_way_back() {
     let broker = Broker::start(dir.path());
     let mut node = Node::start(&config(broker.port));
     let observer = Observer::start(&broker);
-    observer.wait_for("gemmad/pi/info", 1);
+    observer.wait_for_payload("gemmad/pi/state", "online");
 
     let asked = r#"{"prompt":"Why?","stream":true,"transaction":"mine"}"#;
     broker.publish("gemmad/pi/request/ask", asked.as_bytes(), &[]);
@@ -274,7 +274,7 @@ fn poison_on_every_command_topic_gets_an_error_and_the_connection_stands() {
     let broker = Broker::start(dir.path());
     let observer = Observer::start(&broker);
     let mut node = Node::start(&config(broker.port));
-    observer.wait_for("gemmad/pi/info", 1);
+    observer.wait_for_payload("gemmad/pi/state", "online");
     let mut refused: BTreeMap<&str, usize> = BTreeMap::new();
     for (topic, kind) in [
         ("ask", "ask"),
@@ -355,7 +355,7 @@ fn names_of_any_length_are_refused_in_a_short_answer() {
         max_payload_bytes: 200_000,
         ..config(broker.port)
     });
-    observer.wait_for("gemmad/pi/info", 1);
+    observer.wait_for_payload("gemmad/pi/state", "online");
     let long = "x".repeat(66_000);
     let mut refused: BTreeMap<&str, usize> = BTreeMap::new();
     for (topic, kind, key, mut payload) in [
@@ -435,7 +435,7 @@ fn a_thousand_requests_at_once_are_taken_or_refused() {
     let broker = Broker::start(dir.path());
     let observer = Observer::start(&broker);
     let mut node = Node::start_with(&config(broker.port), info(), 8);
-    observer.wait_for("gemmad/pi/info", 1);
+    observer.wait_for_payload("gemmad/pi/state", "online");
     let questions = (0..1000).map(|n| format!("{{\"prompt\":\"{n}\",\"transaction\":\"{n}\"}}\n"));
     let mut child = std::process::Command::new("mosquitto_pub")
         .args([
@@ -476,7 +476,7 @@ fn of_a_switch_that_is_set_too_fast_the_newest_value_counts() {
     let broker = Broker::start(dir.path());
     let observer = Observer::start(&broker);
     let mut node = Node::start_with(&config(broker.port), info(), 2);
-    observer.wait_for("gemmad/pi/info", 1);
+    observer.wait_for_payload("gemmad/pi/state", "online");
     // Nobody takes a request meanwhile.
     for n in 0..50 {
         let payload: &[u8] = if n % 2 == 0 { b"OFF" } else { b"ON" };
