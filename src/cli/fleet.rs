@@ -99,12 +99,7 @@ fn line(member: &Member, all: u64) -> String {
         member.node, member.role, member.version
     );
     if member.role != "source" {
-        let can = match (member.sees, member.hears) {
-            (true, true) => " that sees and hears",
-            (true, false) => " that sees",
-            (false, true) => " that hears",
-            (false, false) => "",
-        };
+        let can = member.abilities();
         let share = 100.0 * member.done as f64 / all.max(1) as f64;
         line += &format!(
             ": {}, {}{can}; {} jobs done ({share:.0} % of all), {} of them with an error, {:.0} ms each",

@@ -10,7 +10,7 @@ use crate::pipeline::{
     EarlierAnswers, Engine, EngineError, Group, GroupMemory, GuessCounts, PictureSpec, Residency,
     RowCounts,
 };
-use crate::report::{JobUpdate, ModelCard, Report, Request};
+use crate::report::{Ability, JobUpdate, ModelCard, Report, Request};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -104,8 +104,8 @@ impl Loaded {
         }
     }
 
-    /// Of a board that has no model: other boards of the fleet do its work.
-    pub(super) fn elsewhere() -> Loaded {
+    /// Of a board that has no model: other boards of the fleet do its work. `thinks` tells whether one of them can.
+    pub(super) fn elsewhere(thinks: Ability) -> Loaded {
         const NAME: &str = "fleet";
         Loaded {
             model: NAME.to_owned(),
@@ -114,6 +114,7 @@ impl Loaded {
                 sees: true,
                 hears: true,
                 calls: true,
+                thinks,
                 ..ModelCard::default()
             }),
             quantisation: "of other boards".to_owned(),

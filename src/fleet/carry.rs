@@ -1,12 +1,13 @@
 //! A job on its way: sent, looked after, and sent again where it was lost, until it comes back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::familiar::First;
 use super::job::{Job, Outcome, Work, pcm};
-use super::names::{ACK_WAIT, Names, Needs};
+use super::letter::Part;
+use super::names::{ACK_WAIT, Names};
 use super::pieces::Pieces;
 use super::sending::{PAUSE, Sent, Trouble};
 use super::source::{News, Source, Taker};
@@ -41,6 +42,8 @@ pub enum Stage<'a> {
     Taken(&'a str),
     /// What has come of its answer since the last piece, where that is told while it comes.
     Piece(&'a str),
+    /// What its model has thought since the last time, before it answers.
+    Thoughts(&'a str),
 }
 
 /// A job that is being carried.
@@ -52,6 +55,8 @@ struct Carried<'a> {
     sent: Option<Sent>,
     sending: u32,
     taker: Option<Taker>,
+    /// When that one told last that it has it.
+    heard: Instant,
     /// Who is asked before others.
     first: Option<First>,
 }
@@ -94,6 +99,7 @@ impl Source {
             sent: None,
             sending: 0,
             taker: None,
+            heard: Instant::now(),
             first: beginning
                 .as_ref()
                 .and_then(|begins| self.first(begins, job.work.needs())),
@@ -141,23 +147,27 @@ impl Source {
                         voice.from(0);
                     }
                     carried.taker = Some(by);
+                    carried.heard = Instant::now();
                 }
+                Ok(Some(News::Works)) => carried.heard = Instant::now(),
                 Ok(Some(News::Left)) => carried.taker = None,
                 Ok(Some(News::Misses(at))) => {
                     if let Some(voice) = &mut voice {
                         voice.from(at);
                     }
                 }
-                Ok(Some(News::Piece(at, text))) => {
-                    if let Some(piece) = pieces.take(at, &text) {
-                        tell(Stage::Piece(&piece));
+                Ok(Some(News::Piece(of, at, text))) => {
+                    if let Some(piece) = pieces.take(of, at, &text) {
+                        tell(stage(of, &piece));
                     }
                 }
                 Err(_) => {}
             }
             if news.is_empty() && is_over() {
-                let waits =
-                    || trouble.unwrap_or_else(|| "it waits for a worker of the fleet".into());
+                let able = job.work.needs().in_words();
+                let waits = || {
+                    trouble.unwrap_or_else(|| format!("it waits for a worker of the fleet{able}"))
+                };
                 let taker = carried.taker.as_ref();
                 break Err(Lost::Over(
                     taker.map_or_else(waits, |taker| format!("{} has it", taker.node)),
@@ -174,12 +184,20 @@ impl Source {
         self.post.close(job, sent, end.is_ok(), &body).await;
         if let Ok(outcome) = &mut end {
             if job.work.streams() {
-                pieces.finish(&mut outcome.result, |rest| tell(Stage::Piece(rest)));
+                pieces.finish(&mut outcome.result, |of, rest| tell(stage(of, rest)));
             }
             let poison = matches!(&outcome.result, Err(error) if error.code == ErrorCode::Poison);
             self.count(poison);
         }
         end
+    }
+}
+
+/// A piece, to be told.
+fn stage(of: Part, piece: &str) -> Stage<'_> {
+    match of {
+        Part::Text => Stage::Piece(piece),
+        Part::Thoughts => Stage::Thoughts(piece),
     }
 }
 
@@ -195,7 +213,7 @@ impl Carried<'_> {
 
     /// Whether it is speech whose sound comes.
     fn is_live(&self) -> bool {
-        self.work.needs() == Needs::Live
+        self.work.needs().live
     }
 
     /// What comes goes only where somebody hears it.
@@ -243,9 +261,8 @@ impl Carried<'_> {
         else {
             return false;
         };
-        // A worker that has it brings it back, whatever the server lost.
-        let taker = self.taker.as_ref();
-        let is_worked_on = taker.is_some_and(|taker| self.source.is_there(&taker.session));
+        // A worker that has it brings it back, whatever the server lost; and it tells so every second.
+        let is_worked_on = self.taker.is_some() && self.heard.elapsed() < STILL_THERE;
         sent.is_gone().await && !is_worked_on
     }
 

@@ -1,18 +1,21 @@
 //! One job at a worker: its payload, the daemon that does it, and the way back to its source.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::Subscriber;
 use async_nats::jetstream::object_store::GetErrorKind;
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::StreamExt;
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use super::connect::Link;
 use super::job::Work;
-use super::letter::{Letter, NO, ToSource, YES, digest};
-use super::names::{ACK_WAIT, Kind, PROTOCOL};
+use super::letter::{Letter, NO, Part, ToSource, YES, digest};
+use super::names::{ACK_WAIT, Kind, MAX_AGE, PROTOCOL};
 use super::voice::{Ear, Took};
 use crate::report::{ErrorBody, ErrorCode, JobUpdate, Origin, Payload, Reply, ReplyTo, Request};
 use crate::utterance;
@@ -42,15 +45,39 @@ pub(super) struct Hand {
     pub(super) session: String,
     pub(super) model: String,
     pub(super) requests: mpsc::Sender<Request>,
+    /// Processes of sources that did not answer, and when: what they have left is not waited for again and again.
+    pub(super) silent: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Hand {
+    /// How long a source may take to say whether it still wants a job.
+    fn patience(&self, session: &str) -> Duration {
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        match silent.contains_key(session) {
+            true => Duration::ZERO,
+            false => ACK_WAIT,
+        }
+    }
+
+    /// A source has answered, or has not.
+    fn heard_of(&self, session: &str, answered: bool) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.retain(|_, since| since.elapsed() < MAX_AGE);
+        match answered {
+            true => drop(silent.remove(session)),
+            false => drop(silent.insert(session.to_owned(), Instant::now())),
+        }
+    }
 }
 
 /// A job that has been taken.
-#[derive(Clone)]
 pub(super) struct Duty {
     pub(super) hand: Arc<Hand>,
     pub(super) kind: Kind,
     pub(super) letter: Letter,
     pub(super) message: Message,
+    /// Its source does not want it any more.
+    pub(super) is_cancelled: Arc<AtomicBool>,
 }
 
 /// Whose the requests of such jobs are.
@@ -61,14 +88,18 @@ pub(super) fn origin(kind: Kind) -> Origin {
 }
 
 impl Duty {
-    /// Does something, and tells the server meanwhile that the job is in good hands.
+    /// Does something, and tells the server and the source meanwhile that the job is in good hands.
     async fn keeping<T>(&self, work: impl Future<Output = T>) -> T {
         let mut alive = tokio::time::interval(ACK_WAIT / 4);
         tokio::pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                _ = alive.tick() => drop(self.message.ack_with(AckKind::Progress).await),
+                _ = alive.tick() => {
+                    self.message.ack_with(AckKind::Progress).await.ok();
+                    let (id, session) = self.names();
+                    self.tell(&ToSource::Works { id, session }).await;
+                }
             }
         }
     }
@@ -76,6 +107,11 @@ impl Duty {
     /// Does the job; nothing, where it is not this board's any more.
     pub(super) async fn result(&self) -> Option<Result<Reply, ErrorBody>> {
         self.keeping(self.work()).await
+    }
+
+    /// The job's name, and that of this process.
+    fn names(&self) -> (String, String) {
+        (self.letter.id.clone(), self.hand.session.clone())
     }
 
     async fn work(&self) -> Option<Result<Reply, ErrorBody>> {
@@ -95,7 +131,9 @@ impl Duty {
             }
             false => None,
         };
-        if !self.ask(&claim, ACK_WAIT).await {
+        let wanted = self.ask(&claim, hand.patience(&letter.session)).await;
+        hand.heard_of(&letter.session, wanted.is_some());
+        if wanted != Some(true) {
             self.message.ack_with(AckKind::Term).await.ok();
             return None;
         }
@@ -110,6 +148,9 @@ impl Duty {
             Ok(asked) => asked,
             Err(refusal) => return Some(Err(refusal)),
         };
+        if self.is_cancelled.load(Ordering::SeqCst) {
+            return None;
+        }
         let (sender, updates) = mpsc::unbounded_channel::<JobUpdate>();
         let reply = ReplyTo::new(move |update| {
             sender.send(update.clone()).ok();
@@ -145,22 +186,27 @@ impl Duty {
         &self,
         mut updates: mpsc::UnboundedReceiver<JobUpdate>,
     ) -> Option<Result<Reply, ErrorBody>> {
-        let mut at = 0;
+        let mut told = [(Part::Thoughts, 0), (Part::Text, 0)];
         loop {
             let update = updates.recv().await?;
             if update.state.has_ended() {
                 return update.reply.map(Ok).or(update.error.map(Err));
             }
-            if let Some(text) = update.partial {
-                let next = at + text.len();
-                let id = self.letter.id.clone();
-                let piece = ToSource::Piece { id, at, text };
-                if let Ok(piece) = serde_json::to_vec(&piece) {
-                    // One that is lost comes with the whole answer.
-                    let sent = self.hand.link.client.publish(self.source(), piece.into());
-                    sent.await.ok();
-                }
-                at = next;
+            let pieces = [update.thoughts, update.partial];
+            for ((of, at), piece) in told.iter_mut().zip(pieces) {
+                let Some(text) = piece else { continue };
+                let next = *at + text.len();
+                let (id, session) = self.names();
+                // One that is lost comes with the whole answer.
+                self.tell(&ToSource::Piece {
+                    id,
+                    session,
+                    of: *of,
+                    at: *at,
+                    text,
+                })
+                .await;
+                *at = next;
             }
         }
     }
@@ -184,11 +230,8 @@ impl Duty {
             match took {
                 Took::Heard => {}
                 Took::Misses(at) => {
-                    let id = self.letter.id.clone();
-                    if let Ok(misses) = serde_json::to_vec(&ToSource::Misses { id, at }) {
-                        let client = &self.hand.link.client;
-                        client.publish(self.source(), misses.into()).await.ok();
-                    }
+                    let (id, session) = self.names();
+                    self.tell(&ToSource::Misses { id, session, at }).await;
                 }
                 Took::All => return std::future::pending().await,
             }
@@ -196,10 +239,8 @@ impl Duty {
     }
 
     async fn give_back(&self) {
-        let leaves = ToSource::Leaves {
-            id: self.letter.id.clone(),
-            session: self.hand.session.clone(),
-        };
+        let (id, session) = self.names();
+        let leaves = ToSource::Leaves { id, session };
         self.ask(&leaves, ANSWERS_WITHIN).await;
         let soon = AckKind::Nak(Some(GIVEN_BACK));
         self.message.ack_with(soon).await.ok();
@@ -211,9 +252,10 @@ impl Duty {
             Ok(reply) => (Some(Box::new(reply)), None),
             Err(error) => (None, Some(error)),
         };
+        let (id, session) = self.names();
         let told = ToSource::Done {
-            id: self.letter.id.clone(),
-            worker: self.hand.link.node.clone(),
+            id,
+            session,
             model: self.hand.model.clone(),
             reply,
             error,
@@ -228,23 +270,29 @@ impl Duty {
         names.source(&self.letter.node, &self.letter.session)
     }
 
-    /// Asks or tells the job's source; whether the job is one of those that it waits for. One that cannot be reached within `patience`
-    /// waits for nothing: where it is there after all, it sends again what is not at the server.
-    async fn ask(&self, told: &ToSource, patience: Duration) -> bool {
-        let Ok(told) = serde_json::to_vec(told) else {
-            return false;
-        };
+    /// Tells the job's source something that it may as well not hear.
+    async fn tell(&self, told: &ToSource) {
+        if let Ok(told) = serde_json::to_vec(told) {
+            let client = &self.hand.link.client;
+            client.publish(self.source(), told.into()).await.ok();
+        }
+    }
+
+    /// Asks or tells the job's source, at least once; whether the job is one of those that it waits for. One that cannot be reached within
+    /// `patience` answers nothing: where it is there after all, it sends again what is not at the server.
+    async fn ask(&self, told: &ToSource, patience: Duration) -> Option<bool> {
+        let told = serde_json::to_vec(told).ok()?;
         let until = Instant::now() + patience;
-        while Instant::now() < until {
+        loop {
             let client = &self.hand.link.client;
             let asked = client.request(self.source(), told.clone().into());
             match tokio::time::timeout(ANSWERS_WITHIN, asked).await {
-                Ok(Ok(answer)) if *answer.payload == *YES => return true,
-                Ok(Ok(answer)) if *answer.payload == *NO => return false,
+                Ok(Ok(answer)) if *answer.payload == *YES => return Some(true),
+                Ok(Ok(answer)) if *answer.payload == *NO => return Some(false),
+                _ if Instant::now() >= until => return None,
                 _ => tokio::time::sleep(ANSWERS_WITHIN / 4).await,
             }
         }
-        false
     }
 
     /// What is asked, with its payload.
@@ -300,10 +348,15 @@ impl Duty {
             return Err(Fetch::Never(format!("it has {size} bytes")));
         }
         let mut body = Vec::new();
-        let mut object = tokio::io::AsyncReadExt::take(object, MAX_BYTES as u64);
-        let read = tokio::io::AsyncReadExt::read_to_end(&mut object, &mut body).await;
-        read.map_err(|error| later(&error))?;
-        Ok(body)
+        let mut object = object.take(MAX_BYTES as u64);
+        loop {
+            // Of one that is put there anew meanwhile the rest may never come.
+            let read = tokio::time::timeout(ANSWERS_WITHIN, object.read_buf(&mut body)).await;
+            let read = read.map_err(|_| later(&"the rest of it does not come"))?;
+            if read.map_err(|error| later(&error))? == 0 {
+                return Ok(body);
+            }
+        }
     }
 }
 

@@ -70,21 +70,28 @@ pub(super) fn samples(pcm: &[u8]) -> Vec<f32> {
 impl Work {
     pub(super) fn needs(&self) -> Needs {
         match self {
-            Work::Ask(ask) => Needs::of(ask.image.is_some(), ask.audio.is_some()),
+            Work::Ask(ask) => Needs {
+                sees: ask.image.is_some(),
+                hears: ask.audio.is_some(),
+                thinks: ask.thinking == Some(true),
+                ..Needs::TEXT
+            },
             Work::Chat(chat) => {
                 let said = |is: fn(&Said) -> bool| {
                     let mut messages = chat.messages.iter();
                     messages.any(|message| message.said.iter().any(is))
                 };
-                Needs::of(
-                    said(|part| matches!(part, Said::Picture(_))),
-                    said(|part| matches!(part, Said::Sound(_))),
-                )
+                Needs {
+                    sees: said(|part| matches!(part, Said::Picture(_))),
+                    hears: said(|part| matches!(part, Said::Sound(_))),
+                    thinks: chat.thinks,
+                    ..Needs::TEXT
+                }
             }
-            Work::Sentence(_) => Needs::Text,
-            Work::Describe(_) => Needs::Sees,
-            Work::Speech { sound: None, .. } => Needs::Live,
-            Work::Transcribe { .. } | Work::Speech { .. } => Needs::Hears,
+            Work::Sentence(_) => Needs::TEXT,
+            Work::Describe(_) => Needs::SEES,
+            Work::Speech { sound: None, .. } => Needs::LIVE,
+            Work::Transcribe { .. } | Work::Speech { .. } => Needs::HEARS,
         }
     }
 
@@ -235,11 +242,11 @@ mod tests {
             shape: Some(Shape::Object),
             ..Chat::default()
         };
-        assert_eq!(Work::Chat(Box::new(chat.clone())).needs(), Needs::Sees);
+        assert_eq!(Work::Chat(Box::new(chat.clone())).needs(), Needs::SEES);
         let sound = Said::Sound(Attachment(vec![4].into()));
         chat.messages[0].said.push(sound);
         let work = Work::Chat(Box::new(chat.clone()));
-        assert_eq!(work.needs(), Needs::Both);
+        assert_eq!(work.needs(), Needs::BOTH);
         let written = serde_json::to_vec(&work).unwrap();
         let Work::Chat(read) = serde_json::from_slice(&written).unwrap() else {
             panic!("it is a chat");

@@ -47,6 +47,12 @@ pub(super) fn digest(body: &[u8]) -> String {
     hex::encode(Sha256::digest(body))
 }
 
+/// Whether a text may be what a board, a process or a job is called.
+pub(super) fn is_name(text: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    (1..=MAX_NAME).contains(&text.len()) && text.chars().all(part)
+}
+
 impl Letter {
     /// As headers.
     pub(super) fn write(&self) -> HeaderMap {
@@ -74,9 +80,7 @@ impl Letter {
     pub(super) fn read(headers: &HeaderMap) -> Option<Letter> {
         let text = |name: &str| {
             let text = headers.get(name)?.as_str();
-            let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-            let fits = (1..=MAX_NAME).contains(&text.len()) && text.chars().all(part);
-            fits.then(|| text.to_owned())
+            is_name(text).then(|| text.to_owned())
         };
         Some(Letter {
             id: text(ID)?,
@@ -109,18 +113,40 @@ pub(super) enum ToSource {
     },
     /// It does not do the job after all, and has not died of it.
     Leaves { id: String, session: String },
+    /// It works on it. It is told and not asked, every second.
+    Works { id: String, session: String },
     /// It misses what is said from that sample on. It is told and not asked, until that comes.
-    Misses { id: String, at: usize },
+    Misses {
+        id: String,
+        session: String,
+        at: usize,
+    },
     /// A piece of the answer, which begins at that byte of it. It is told and not asked; what is lost comes with the whole answer.
-    Piece { id: String, at: usize, text: String },
+    Piece {
+        id: String,
+        session: String,
+        of: Part,
+        at: usize,
+        text: String,
+    },
     /// It is done with the job.
     Done {
         id: String,
-        worker: String,
+        session: String,
         model: String,
         reply: Option<Box<Reply>>,
         error: Option<ErrorBody>,
     },
+}
+
+/// What a piece is of.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Part {
+    /// The answer's text.
+    Text,
+    /// What the model thinks before it.
+    Thoughts,
 }
 
 pub(super) const YES: &[u8] = b"yes";

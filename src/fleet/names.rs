@@ -67,58 +67,109 @@ impl Kind {
     }
 }
 
-/// What a model must be able to for a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needs {
-    Text,
-    Sees,
-    Hears,
-    Both,
+/// What a model must be able to for a job, and what a board's model can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Needs {
+    pub(super) sees: bool,
+    pub(super) hears: bool,
     /// It hears while somebody speaks.
-    Live,
+    pub(super) live: bool,
+    /// It thinks before it answers.
+    pub(super) thinks: bool,
 }
 
 impl Needs {
-    pub(super) fn of(sees: bool, hears: bool) -> Needs {
-        match (sees, hears) {
-            (false, false) => Needs::Text,
-            (true, false) => Needs::Sees,
-            (false, true) => Needs::Hears,
-            (true, true) => Needs::Both,
+    pub(super) const TEXT: Needs = Needs {
+        sees: false,
+        hears: false,
+        live: false,
+        thinks: false,
+    };
+    pub(super) const SEES: Needs = Needs {
+        sees: true,
+        ..Needs::TEXT
+    };
+    pub(super) const HEARS: Needs = Needs {
+        hears: true,
+        ..Needs::TEXT
+    };
+    pub(super) const BOTH: Needs = Needs {
+        sees: true,
+        ..Needs::HEARS
+    };
+    pub(super) const LIVE: Needs = Needs {
+        live: true,
+        ..Needs::HEARS
+    };
+
+    /// The same, and it thinks.
+    const fn and_thinks(self) -> Needs {
+        Needs {
+            thinks: true,
+            ..self
         }
     }
 
+    /// As in subjects.
     pub(super) fn name(self) -> &'static str {
-        match self {
-            Needs::Text => "text",
-            Needs::Sees => "sees",
-            Needs::Hears => "hears",
-            Needs::Both => "both",
-            Needs::Live => "live",
+        match (self.thinks, self.live, self.sees, self.hears) {
+            (_, true, ..) => "live",
+            (false, _, false, false) => "text",
+            (false, _, true, false) => "sees",
+            (false, _, false, true) => "hears",
+            (false, _, true, true) => "both",
+            (true, _, false, false) => "thinks",
+            (true, _, true, false) => "thinks-sees",
+            (true, _, false, true) => "thinks-hears",
+            (true, _, true, true) => "thinks-both",
         }
     }
 
-    /// Whether a model that sees, and one that hears, can do it.
-    pub(super) fn are_met(self, sees: bool, hears: bool) -> bool {
-        match self {
-            Needs::Text => true,
-            Needs::Sees => sees,
-            Needs::Hears | Needs::Live => hears,
-            Needs::Both => sees && hears,
+    /// Whether a model that can do so much can do it.
+    pub(super) fn are_met_by(self, can: Needs) -> bool {
+        let all = [
+            (self.sees, can.sees),
+            (self.hears, can.hears),
+            (self.live, can.live),
+            (self.thinks, can.thinks),
+        ];
+        all.iter().all(|(needs, can)| *can || !needs)
+    }
+
+    /// In words behind a board: ` that sees and hears`; nothing, where it is text alone.
+    pub(super) fn in_words(self) -> String {
+        let all = [
+            (self.sees, "sees"),
+            (self.hears, "hears"),
+            (self.thinks, "thinks"),
+        ];
+        let words: Vec<&str> = all
+            .iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, word)| *word)
+            .collect();
+        match words.split_last() {
+            None => String::new(),
+            Some((last, [])) => format!(" that {last}"),
+            Some((last, first)) => format!(" that {} and {last}", first.join(", ")),
         }
     }
 }
 
 /// The queues of all streams, in the order in which a worker looks into them.
-pub(super) const QUEUES: [(Kind, Needs); 8] = [
-    (Kind::Voice, Needs::Live),
-    (Kind::Voice, Needs::Hears),
-    (Kind::Voice, Needs::Text),
-    (Kind::Ask, Needs::Text),
-    (Kind::Ask, Needs::Sees),
-    (Kind::Ask, Needs::Hears),
-    (Kind::Ask, Needs::Both),
-    (Kind::Image, Needs::Sees),
+pub(super) const QUEUES: [(Kind, Needs); 12] = [
+    (Kind::Voice, Needs::LIVE),
+    (Kind::Voice, Needs::HEARS),
+    (Kind::Voice, Needs::TEXT),
+    (Kind::Ask, Needs::TEXT),
+    (Kind::Ask, Needs::SEES),
+    (Kind::Ask, Needs::HEARS),
+    (Kind::Ask, Needs::BOTH),
+    (Kind::Ask, Needs::TEXT.and_thinks()),
+    (Kind::Ask, Needs::SEES.and_thinks()),
+    (Kind::Ask, Needs::HEARS.and_thinks()),
+    (Kind::Ask, Needs::BOTH.and_thinks()),
+    (Kind::Image, Needs::SEES),
 ];
 
 /// The names of a fleet.
@@ -164,7 +215,7 @@ impl Names {
             durable_name: Some(format!("own-{session}")),
             filter_subject: self.job(kind, &Names::own(session), ">"),
             inactive_threshold: OWN_IS_KEPT,
-            ..self.queue_config((kind, Needs::Text))
+            ..self.queue_config((kind, Needs::TEXT))
         }
     }
 

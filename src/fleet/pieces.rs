@@ -1,14 +1,17 @@
 //! An answer that is told while it comes from another board: each piece says where in the answer it begins.
 //!
 //! Nothing is told twice, and nothing is left out: what a lost piece had is told with the next one that begins where the telling is, or with
-//! the end. Where a worker dies in the midst, another one begins anew; what it says is told from where the first was.
+//! the end. Where a worker dies in the midst, another one begins anew; what it says is told from where the first was. What the model
+//! thinks before its answer comes likewise.
 
+use super::letter::Part;
 use crate::report::{ErrorBody, ErrorCode, Reply};
 
 /// What has been told of an answer.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
-    told: String,
+    text: String,
+    thoughts: String,
     /// The worker whose pieces they are.
     by: Option<String>,
     /// There was another one before.
@@ -22,51 +25,78 @@ impl Pieces {
         self.several |= before.is_some_and(|before| before != session);
     }
 
-    /// What is to be told of a piece that begins at byte `at` of the answer.
-    pub(super) fn take(&mut self, at: usize, text: &str) -> Option<String> {
-        let known = self.told.get(at..)?;
+    /// What is to be told of a piece that begins at byte `at` of the answer, or of its thoughts.
+    pub(super) fn take(&mut self, of: Part, at: usize, text: &str) -> Option<String> {
+        let told = match of {
+            Part::Text => &mut self.text,
+            Part::Thoughts => &mut self.thoughts,
+        };
+        let known = told.get(at..)?;
         let more = text.strip_prefix(known).filter(|more| !more.is_empty())?;
-        self.told.push_str(more);
+        told.push_str(more);
         Some(more.to_owned())
     }
 
     /// What is left to be told of the whole answer. One that begins otherwise than what was told is none.
-    pub(super) fn finish(&self, result: &mut Result<Reply, ErrorBody>, tell: impl FnOnce(&str)) {
+    pub(super) fn finish(
+        &self,
+        result: &mut Result<Reply, ErrorBody>,
+        mut tell: impl FnMut(Part, &str),
+    ) {
         let Ok(reply) = result else {
             return;
         };
-        let whole = reply.text.as_deref().unwrap_or_default();
-        match whole.strip_prefix(self.told.as_str()) {
-            Some("") => {}
-            Some(rest) => tell(rest),
-            None if self.several => {
-                *result = Err(ErrorBody::new(
-                    ErrorCode::Failed,
-                    "the board that answered was lost in the midst of its answer, and another one answers otherwise: ask again",
-                ));
+        let whole = [
+            (Part::Thoughts, &reply.thoughts, &self.thoughts),
+            (Part::Text, &reply.text, &self.text),
+        ];
+        let mut is_other = false;
+        for (of, whole, told) in whole {
+            let whole = whole.as_deref().unwrap_or_default();
+            match rest(whole, told) {
+                Some("") => {}
+                Some(rest) => tell(of, rest),
+                None => is_other = true,
             }
-            // A model's own white space around what it said.
-            None => {}
+        }
+        if is_other && self.several {
+            *result = Err(ErrorBody::new(
+                ErrorCode::Failed,
+                "the board that answered was lost in the midst of its answer, and another one answers otherwise: ask again",
+            ));
         }
     }
+}
+
+/// What stands behind what was told; a model's own white space around what it says is no part of it.
+fn rest<'a>(whole: &'a str, told: &str) -> Option<&'a str> {
+    let behind = whole.strip_prefix(told);
+    let behind = behind.or_else(|| whole.strip_prefix(told.trim_start()));
+    behind.or_else(|| (whole.trim() == told.trim()).then_some(""))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What is told of pieces that come, and of the whole that ends them.
+    /// What is told of pieces that come, and of the whole that ends them; the thoughts are the same in capitals.
     fn told(pieces: &[(&str, usize, &str)], whole: &str) -> (String, Result<Reply, ErrorBody>) {
-        let (mut taken, mut told) = (Pieces::default(), String::new());
+        let (mut taken, mut told, mut thought) = (Pieces::default(), String::new(), String::new());
         for (session, at, text) in pieces {
             taken.of(session);
-            told.extend(taken.take(*at, text));
+            thought.extend(taken.take(Part::Thoughts, *at, &text.to_uppercase()));
+            told.extend(taken.take(Part::Text, *at, text));
         }
         let mut result = Ok(Reply {
             text: Some(whole.to_owned()),
+            thoughts: Some(whole.to_uppercase()),
             ..Reply::default()
         });
-        taken.finish(&mut result, |rest| told.push_str(rest));
+        taken.finish(&mut result, |of, rest| match of {
+            Part::Text => told.push_str(rest),
+            Part::Thoughts => thought.push_str(rest),
+        });
+        assert_eq!(thought, told.to_uppercase());
         (told, result)
     }
 
@@ -89,6 +119,15 @@ mod tests {
         ] {
             let (told, result) = told(pieces, "Grün ist es");
             assert_eq!(told, "Grün ist es", "{pieces:?}");
+            assert!(result.is_ok());
+        }
+    }
+
+    #[test]
+    fn white_space_around_an_answer_makes_it_no_other() {
+        for (piece, left) in [(" A cat.\n", ""), (" A", " cat."), ("A cat. ", "")] {
+            let (told, result) = told(&[("a", 0, piece), ("b", 0, piece)], "A cat.");
+            assert_eq!(told, format!("{piece}{left}"));
             assert!(result.is_ok());
         }
     }

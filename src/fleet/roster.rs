@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::connect::Link;
 use super::error::FleetError;
-use super::names::PROTOCOL;
+use super::letter::is_name;
+use super::names::{Needs, PROTOCOL};
 
 /// Between two times that a board tells how it is.
 pub(super) const EVERY: Duration = Duration::from_secs(2);
@@ -19,6 +20,9 @@ const GONE: Duration = Duration::from_secs(7);
 
 /// Members that are remembered at most.
 const MAX_MEMBERS: usize = 256;
+
+/// Largest message of a board about itself, bytes.
+const MAX_MEMBER_BYTES: usize = 4096;
 
 /// How a board is.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -42,6 +46,9 @@ pub struct Member {
     /// It hears while somebody speaks.
     #[serde(default)]
     pub live: bool,
+    /// Whether that can think before it answers.
+    #[serde(default)]
+    pub thinks: bool,
     /// It takes no job now.
     pub busy: bool,
     /// Jobs that it has done for others since its start.
@@ -71,6 +78,29 @@ impl Member {
         }
     }
 
+    /// What a board tells of itself; nothing, where it is none.
+    fn read(message: &[u8]) -> Option<Member> {
+        let message = (message.len() <= MAX_MEMBER_BYTES).then_some(message)?;
+        let member: Member = serde_json::from_slice(message).ok()?;
+        let is_one = is_name(&member.node) && is_name(&member.session);
+        is_one.then_some(member)
+    }
+
+    /// What its model can do.
+    pub(super) fn can(&self) -> Needs {
+        Needs {
+            sees: self.sees,
+            hears: self.hears,
+            live: self.live,
+            thinks: self.thinks,
+        }
+    }
+
+    /// The same in words: ` that sees and hears`.
+    pub fn abilities(&self) -> String {
+        self.can().in_words()
+    }
+
     /// Why no job goes from or to this board, where it is of another protocol than this program.
     pub fn misfit(&self) -> Option<String> {
         (self.protocol != PROTOCOL).then(|| {
@@ -97,7 +127,7 @@ pub async fn roster(link: &Link, patience: Duration) -> Result<Vec<Member>, Flee
     let mut members = BTreeMap::new();
     let until = tokio::time::Instant::now() + patience;
     while let Ok(Some(message)) = tokio::time::timeout_at(until, answers.next()).await {
-        if let Ok(member) = serde_json::from_slice::<Member>(&message.payload)
+        if let Some(member) = Member::read(&message.payload)
             && members.len() < MAX_MEMBERS
         {
             members.insert((member.node.clone(), member.session.clone()), member);
@@ -150,7 +180,7 @@ impl Crew {
                 }
             };
             while let Some(message) = told.next().await {
-                if let Ok(member) = serde_json::from_slice::<Member>(&message.payload)
+                if let Some(member) = Member::read(&message.payload)
                     && member.session != own
                 {
                     into.heard(member);

@@ -11,8 +11,8 @@ use ulid::Ulid;
 
 use super::connect::Link;
 use super::familiar::{Beginning, Familiar, First};
-use super::job::{Job, Outcome};
-use super::letter::{NO, ToSource, YES};
+use super::job::{Job, Outcome, Work};
+use super::letter::{NO, Part, ToSource, YES, is_name};
 use super::names::{MAX_DEATHS, Needs};
 use super::roster::{self, Crew, Member};
 use super::sending::{PAUSE, Post};
@@ -21,11 +21,14 @@ use crate::report::{ErrorBody, ErrorCode};
 /// What is new of a job.
 pub(super) enum News {
     Taken(Taker),
+    /// Its worker has it still.
+    Works,
     /// Its worker does not do it after all.
     Left,
     /// Its worker misses what was said from that sample on.
     Misses(usize),
-    Piece(usize, String),
+    /// A piece that begins at that byte.
+    Piece(Part, usize, String),
     Done(Box<Outcome>),
     Replaced,
 }
@@ -46,12 +49,16 @@ struct Open {
     takers: Vec<Taker>,
     /// Which delivery of which sending was taken last.
     taken: (u32, i64),
+    /// The session of whoever took it last, where that has not left it. Others may be about it still, and are not listened to until they
+    /// have come to its end.
+    taker: Option<String>,
     news: mpsc::UnboundedSender<News>,
 }
 
 impl Open {
     /// Takes in that a worker has it; who died of it, where nobody may have it any more.
     fn take(&mut self, taker: Taker, delivery: i64) -> Option<&[Taker]> {
+        self.taker = Some(taker.session.clone());
         // It may ask again, where it did not hear the answer; and one that was cut off for a while has not died.
         let known = |other: &Taker| other.session == taker.session;
         if (self.sending, delivery) != self.taken && !self.takers.iter().any(known) {
@@ -60,6 +67,19 @@ impl Open {
         self.taken = (self.sending, delivery);
         let died = self.takers.get(..MAX_DEATHS)?;
         (self.takers.len() > MAX_DEATHS).then_some(died)
+    }
+
+    /// A worker does not do it after all, and has not died of it.
+    fn leave(&mut self, session: &str) -> Option<News> {
+        self.takers.retain(|taker| taker.session != session);
+        let taker = self.taker.take_if(|taker| taker == session);
+        taker.map(|_| News::Left)
+    }
+
+    /// News of a worker, where that is the one that has it.
+    fn news_of(&self, session: &str, news: News) -> Option<News> {
+        let is_its = self.taker.as_deref() == Some(session);
+        is_its.then_some(news)
     }
 }
 
@@ -166,7 +186,7 @@ impl Source {
             return NO;
         };
         let mut open = self.lock();
-        let known = match told {
+        let (id, news) = match told {
             ToSource::Has {
                 id,
                 worker,
@@ -175,7 +195,7 @@ impl Source {
                 delivery,
             } => {
                 let job = open.get_mut(&id).filter(|job| job.sending == sending);
-                let Some(job) = job else {
+                let Some(job) = job.filter(|_| is_name(&worker) && is_name(&session)) else {
                     return NO;
                 };
                 let taker = Taker {
@@ -197,23 +217,37 @@ impl Source {
                     open.remove(&id);
                     return NO;
                 }
-                Some(job.news.send(News::Taken(taker)))
+                (id, Some(News::Taken(taker)))
             }
-            ToSource::Leaves { id, session } => open.get_mut(&id).map(|job| {
-                job.takers.retain(|taker| taker.session != session);
-                job.news.send(News::Left)
-            }),
-            ToSource::Misses { id, at } => {
-                let job = open.get(&id);
-                job.map(|job| job.news.send(News::Misses(at)))
+            ToSource::Leaves { id, session } => {
+                let job = open.get_mut(&id);
+                let left = job.and_then(|job| job.leave(&session));
+                (id, left)
             }
-            ToSource::Piece { id, at, text } => {
+            ToSource::Works { id, session } => {
                 let job = open.get(&id);
-                job.map(|job| job.news.send(News::Piece(at, text)))
+                let news = job.and_then(|job| job.news_of(&session, News::Works));
+                (id, news)
+            }
+            ToSource::Misses { id, session, at } => {
+                let job = open.get(&id);
+                let news = job.and_then(|job| job.news_of(&session, News::Misses(at)));
+                (id, news)
+            }
+            ToSource::Piece {
+                id,
+                session,
+                of,
+                at,
+                text,
+            } => {
+                let job = open.get(&id);
+                let news = job.and_then(|job| job.news_of(&session, News::Piece(of, at, text)));
+                (id, news)
             }
             ToSource::Done {
                 id,
-                worker,
+                session,
                 model,
                 reply,
                 error,
@@ -224,22 +258,28 @@ impl Source {
                     (None, None) => return NO,
                 };
                 // Of nobody but those who have taken it.
-                let has_it = |job: &Open| job.takers.iter().any(|taker| taker.node == worker);
-                let is_known = open.get(&id).is_some_and(has_it);
-                let job = is_known.then(|| open.remove(&id)).flatten();
-                if job.is_none() {
+                let of = |job: &Open| job.takers.iter().find(|of| of.session == session).cloned();
+                let Some(taker) = open.get(&id).and_then(of) else {
                     self.unwanted.fetch_add(1, Ordering::Relaxed);
-                }
-                job.map(|job| {
-                    job.news.send(News::Done(Box::new(Outcome {
-                        worker,
-                        model,
-                        result,
-                    })))
-                })
+                    return NO;
+                };
+                let outcome = Outcome {
+                    worker: taker.node,
+                    model,
+                    result,
+                };
+                (id, Some(News::Done(Box::new(outcome))))
             }
         };
-        match known {
+        let Some(news) = news else {
+            return NO;
+        };
+        let has_ended = matches!(news, News::Done(_));
+        let heard = open.get(&id).map(|job| job.news.send(news));
+        if has_ended {
+            open.remove(&id);
+        }
+        match heard {
             Some(Ok(())) => YES,
             _ => NO,
         }
@@ -263,6 +303,7 @@ impl Source {
             sending: 0,
             takers: Vec::new(),
             taken: (0, 0),
+            taker: None,
             news: sender,
         };
         open.insert(job.id.clone(), place);
@@ -297,8 +338,7 @@ impl Source {
         let session = self.familiar.with(beginning)?;
         let workers = self.workers();
         let knows = workers.iter().find(|worker| worker.session == session)?;
-        let is_able =
-            needs.are_met(knows.sees, knows.hears) && (needs != Needs::Live || knows.live);
+        let is_able = needs.are_met_by(knows.can());
         let may = is_able && (beginning.is_conversation || !knows.busy);
         may.then(|| First::new(session, beginning))
     }
@@ -306,6 +346,19 @@ impl Source {
     /// A worker has done a job that begins so.
     pub(super) fn knows(&self, beginning: Beginning, session: &str) {
         self.familiar.knows(beginning, session);
+    }
+
+    /// Whether any worker's model can think before it answers.
+    pub fn thinks(&self) -> bool {
+        self.workers().iter().any(|worker| worker.thinks)
+    }
+
+    /// Why nobody will do a job, where boards work for this one and what none of them can do may be left out.
+    pub fn refuses(&self, work: &Work) -> Option<&'static str> {
+        let in_vain = work.needs().thinks && !self.workers().is_empty() && !self.thinks();
+        in_vain.then_some(
+            "no board that works for this one thinks before it answers: leave out `thinking`, or add one with a model that does, such as Gemma 4",
+        )
     }
 
     /// Whether any worker hears while somebody speaks.

@@ -1,7 +1,7 @@
 //! Whoever has a model and works for others: it takes jobs when it is idle, the most urgent first, and a few beside them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::connect::Link;
 use super::duty::{ANSWERS_WITHIN, Duty, Hand, origin};
 use super::error::FleetError;
 use super::letter::Letter;
-use super::names::{Kind, QUEUES};
+use super::names::{Kind, Needs, QUEUES};
 use super::roster::{self, Member};
 use super::source::Source;
 use crate::report::{Cancel, ModelCard, Name, Payload, ReplyTo, Request};
@@ -32,16 +32,21 @@ const COURTESY: Duration = Duration::from_millis(150);
 /// Whether the board has nothing else to do.
 type Idle = dyn Fn() -> bool + Send + Sync;
 
+/// A job that a worker has.
+struct Held {
+    kind: Kind,
+    is_cancelled: Arc<AtomicBool>,
+}
+
 /// A board that works for others.
 pub struct Worker {
     hand: Arc<Hand>,
-    sees: bool,
-    hears: bool,
+    can: Needs,
     is_idle: Box<Idle>,
     /// Jobs that it does together.
     answers: usize,
-    /// Jobs that it has now, and whether nobody asked for them.
-    has: Mutex<BTreeMap<String, Kind>>,
+    /// Jobs that it has now.
+    has: Mutex<BTreeMap<String, Held>>,
     done: AtomicU64,
     failed: AtomicU64,
     /// Time that its jobs took, milliseconds.
@@ -66,9 +71,14 @@ impl Worker {
                 session: Ulid::generate().to_string(),
                 model: card.name.clone(),
                 requests,
+                silent: Mutex::default(),
             }),
-            sees: card.sees,
-            hears: card.hears,
+            can: Needs {
+                sees: card.sees,
+                hears: card.hears,
+                live: card.hears,
+                thinks: card.thinks.can(),
+            },
             is_idle: Box::new(is_idle),
             answers,
             has: Mutex::default(),
@@ -88,7 +98,7 @@ impl Worker {
         worker
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Kind>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
         // Every change is complete before anything in it could panic.
         self.has.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,9 +108,10 @@ impl Worker {
         let took_ms = self.took_ms.load(Ordering::Relaxed) as f64;
         Member {
             model: self.hand.model.clone(),
-            sees: self.sees,
-            hears: self.hears,
-            live: self.hears,
+            sees: self.can.sees,
+            hears: self.can.hears,
+            live: self.can.live,
+            thinks: self.can.thinks,
             busy: !self.lock().is_empty() || !(self.is_idle)(),
             done,
             failed: self.failed.load(Ordering::Relaxed),
@@ -113,7 +124,7 @@ impl Worker {
     /// wait for what it has. What somebody says does not: beside a picture that nobody asked for, it is one more.
     fn may_take(&self) -> &'static [Kind] {
         let has = self.lock();
-        let Some(most_urgent) = has.values().min() else {
+        let Some(most_urgent) = has.values().map(|held| held.kind).min() else {
             return if (self.is_idle)() { &Kind::ALL } else { &[] };
         };
         let room = has.len() < self.answers;
@@ -162,12 +173,13 @@ impl Worker {
             if let Some((kind, message)) = self.next(&queues, may_take).await? {
                 let (worker, ended) = (Arc::clone(self), end_sender.clone());
                 if let Some(letter) = message.headers.as_ref().and_then(Letter::read) {
-                    if self.lock().insert(letter.id.clone(), kind).is_none() {
+                    if let Some(is_cancelled) = self.hold(&letter.id, kind) {
                         let duty = Duty {
                             hand: Arc::clone(&self.hand),
                             kind,
                             letter,
                             message,
+                            is_cancelled,
                         };
                         tokio::spawn(async move {
                             worker.job(duty).await;
@@ -203,7 +215,7 @@ impl Worker {
             let own = link.names.own_config(kind, &self.hand.session);
             let fits = QUEUES
                 .into_iter()
-                .filter(|(of, needs)| *of == kind && needs.are_met(self.sees, self.hears));
+                .filter(|(of, needs)| *of == kind && needs.are_met_by(self.can));
             let shared = fits.map(|queue| link.names.queue_config(queue));
             // Nobody asks for a picture of a camera, so none goes on with anything.
             let own = (kind != Kind::Image).then_some(own);
@@ -251,11 +263,30 @@ impl Worker {
         tokio::spawn(async move { duty.bring(result).await });
     }
 
+    /// Takes in that it has a job; nothing, where it has that already.
+    fn hold(&self, id: &str, kind: Kind) -> Option<Arc<AtomicBool>> {
+        let mut has = self.lock();
+        if has.contains_key(id) {
+            return None;
+        }
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let held = Held {
+            kind,
+            is_cancelled: Arc::clone(&is_cancelled),
+        };
+        has.insert(id.to_owned(), held);
+        Some(is_cancelled)
+    }
+
     async fn cancel(&self, id: &[u8]) {
         let Ok(id) = std::str::from_utf8(id) else {
             return;
         };
-        let kind = self.lock().get(id).copied();
+        let kind = self.lock().get(id).map(|held| {
+            // The daemon may not have been asked yet.
+            held.is_cancelled.store(true, Ordering::SeqCst);
+            held.kind
+        });
         if let (Some(kind), Ok(name)) = (kind, Name::new("job", id.to_owned())) {
             let payload = Payload::Cancel(Cancel::Job(name));
             let own = Ulid::generate().to_string();

@@ -112,7 +112,7 @@ impl Engine {
             digest: hex::encode(Sha256::digest(list.unwrap_or_default())),
             sees: pictures.is_some(),
             hears: spec.audio.is_some() && self.checkpoint.has(Group::Audio),
-            thinks: template.check(&self.tokenizer, &thinking).is_ok(),
+            thinks: template.check(&self.tokenizer, &thinking).is_ok().into(),
             calls: template.call_syntax(&self.tokenizer).is_ok(),
             soft_tokens: pictures.map_or_else(Vec::new, |pictures| pictures.soft_tokens.to_vec()),
             template: String::from_utf8_lossy(&chat_template).into_owned(),

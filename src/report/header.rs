@@ -42,3 +42,10 @@ pub enum Origin {
     /// A camera that Frigate watches.
     Frigate,
 }
+
+impl Origin {
+    /// Whether whoever asks reads thoughts apart from the text, while they come.
+    pub fn reads_thoughts(&self) -> bool {
+        matches!(self, Origin::Http | Origin::Fleet { .. })
+    }
+}

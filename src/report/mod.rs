@@ -30,7 +30,7 @@ pub use header::{Header, Origin};
 pub use health::{
     CameraInfo, FleetBoard, FleetHealth, Health, Info, LogLine, MicrophoneInfo, MqttHealth, Queues,
 };
-pub use model_card::ModelCard;
+pub use model_card::{Ability, ModelCard};
 pub use name::{MAX_NAME_BYTES, Name};
 pub use names::{AreaName, EntityName, FloorName, Names};
 pub use reply::ReplyTo;

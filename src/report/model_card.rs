@@ -1,5 +1,7 @@
 //! What the model is, for clients that ask before they use it.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What is known of the model that runs, and does not change while it does.
@@ -34,13 +36,47 @@ pub struct ModelCard {
     /// Whether it takes sound.
     pub hears: bool,
     /// Whether it can think before it answers.
-    pub thinks: bool,
+    pub thinks: Ability,
     /// Whether it can call tools.
     pub calls: bool,
     /// What a picture may become, where that can be chosen, soft tokens.
     pub soft_tokens: Vec<usize>,
     /// Its own chat template, for people; the prompt is written by this program.
     pub template: String,
+}
+
+/// Whether a model can do something. On a board without one, that changes with the boards that work for it.
+#[derive(Clone)]
+pub struct Ability(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Ability {
+    /// As it is told by `can`, whenever somebody wants to know.
+    pub fn of(can: impl Fn() -> bool + Send + Sync + 'static) -> Ability {
+        Ability(Arc::new(can))
+    }
+
+    /// Whether it can do it now.
+    pub fn can(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl From<bool> for Ability {
+    fn from(can: bool) -> Ability {
+        Ability::of(move || can)
+    }
+}
+
+impl Default for Ability {
+    fn default() -> Ability {
+        false.into()
+    }
+}
+
+impl fmt::Debug for Ability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.can().fmt(f)
+    }
 }
 
 impl ModelCard {

@@ -249,7 +249,7 @@ pub struct JobUpdate {
     pub progress: Option<f32>,
     /// What has come of the answer since the last update, where it was asked to stream.
     pub partial: Option<String>,
-    /// What the model has thought since the last update, where it was asked to stream over HTTP.
+    /// What the model has thought since the last update, where it was asked to stream over HTTP, here or at another board.
     pub thoughts: Option<String>,
     /// With [`JobState::Done`].
     pub reply: Option<Reply>,

@@ -21,18 +21,25 @@ pub(crate) fn fleet(nats: &Nats, role: &str, more: &str) -> String {
     )
 }
 
-/// A board that does nothing but work for others, with the demo model.
+/// A board that does nothing but work for others, with a demo model.
 pub(crate) struct Helper {
     dir: TempDir,
 }
 
 impl Helper {
     pub(crate) fn new(nats: &Nats, node: &str) -> Helper {
+        Helper::with(nats, node, "demo", 1)
+    }
+
+    /// With another model, and so many jobs at a time.
+    pub(crate) fn with(nats: &Nats, node: &str, model: &str, answers: usize) -> Helper {
         let dir = tempfile::tempdir().unwrap();
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let model = models.join(model);
         let text = format!(
             "[mqtt]\nnode = \"{node}\"\n[dbus]\nenabled = false\n[degrade]\nhot_c = 0\nmemory_pressure_percent = 0\n\
-             [threads]\ncount = 1\n[model]\npath = {model:?}\n[queue]\nmax_tokens = 3000\n[log]\nlevel = \"debug\"\n{}",
+             [threads]\ncount = 1\n[model]\npath = {model:?}\n[queue]\nmax_tokens = 3000\nanswers = {answers}\n\
+             [http]\nmax_tokens = 3000\n[log]\nlevel = \"debug\"\n{}",
             fleet(nats, "worker", "")
         );
         std::fs::write(dir.path().join("gemmad.toml"), text).unwrap();
@@ -41,6 +48,14 @@ impl Helper {
 
     pub(crate) fn start(&self) -> Gemmad {
         Gemmad::spawn(self.dir.path(), &[])
+    }
+
+    /// The same; the model says what a script has it say.
+    pub(crate) fn start_scripted(&self, script: &Value) -> Gemmad {
+        let path = self.dir.path().join("script.json");
+        std::fs::write(&path, script.to_string()).unwrap();
+        let script = ("GEMMAD_SCRIPT", path.to_str().unwrap());
+        Gemmad::spawn(self.dir.path(), &[script])
     }
 }
 
@@ -67,7 +82,7 @@ fn source(bench: &Bench, nats: &Nats, file: &str, more: &str) {
     std::fs::write(bench.dir.path().join("gemmad.toml"), text).unwrap();
 }
 
-fn fleet_health(bench: &Bench) -> Value {
+pub(crate) fn fleet_health(bench: &Bench) -> Value {
     let stats = bench.request("stats", &ulid::Ulid::generate().to_string(), json!({}));
     stats["data"]["details"]["fleet"].clone()
 }

@@ -47,17 +47,30 @@ impl Board {
 
     /// Somebody who has said the first half of the clip.
     fn begins(&self) -> Speaker {
+        self.begins_with(CLIP)
+    }
+
+    fn begins_with(&self, file: &'static str) -> Speaker {
         let mut client = Client::connect(self.port);
-        let mut clip = samples(CLIP);
+        let mut clip = samples(file);
         let rest = clip.split_off(clip.len() / 4 * 2);
         client.send("transcribe", json!({"language": "en"}), &[]);
         client.speak(&mono(), &clip);
-        Speaker { client, rest }
+        Speaker { client, file, rest }
+    }
+
+    /// Waits until a worker has had so many jobs.
+    fn wait_for_jobs(&self, worker: &str, jobs: usize) {
+        let words = format!("{worker} has job");
+        wait_until("a worker has them", || {
+            self.gemmad.log().matches(&words).count() >= jobs
+        });
     }
 }
 
 struct Speaker {
     client: Client,
+    file: &'static str,
     rest: Vec<u8>,
 }
 
@@ -72,7 +85,7 @@ impl Speaker {
 
     /// Is understood, all of it.
     fn gets_understood(mut self) {
-        let said = expected("audio", CLIP, "transcript");
+        let said = expected("audio", self.file, "transcript");
         let transcript = json!({ "language": "en", "text": said });
         assert_eq!(
             self.client.receive(),
@@ -133,5 +146,35 @@ fn a_worker_hears_what_is_being_said_and_another_hears_it_anew_where_that_one_di
     let late = second.start();
     speaker.gets_understood();
     late.stop();
+    board.gemmad.stop();
+}
+
+#[test]
+fn three_who_speak_at_once_are_heard_by_one_worker_and_by_another_where_it_dies() {
+    let dir = tempfile::tempdir().unwrap();
+    let nats = Nats::start(dir.path());
+    let (first, second) = (
+        Helper::with(&nats, "attic", "demo", 3),
+        Helper::with(&nats, "cellar", "demo", 3),
+    );
+    let board = Board::start(&nats);
+    let attic = first.start();
+    board.knows(1);
+    let all =
+        || ["009_both.wav", "003_both.wav", "017_combo.wav"].map(|file| board.begins_with(file));
+    let mut speakers = all();
+    // It has all of them, and nobody has said all.
+    board.wait_for_jobs("attic", 3);
+    speakers.iter_mut().for_each(Speaker::ends);
+    speakers.into_iter().for_each(Speaker::gets_understood);
+
+    let mut speakers = all();
+    board.wait_for_jobs("attic", 6);
+    attic.kill();
+    let cellar = second.start();
+    board.wait_for_jobs("cellar", 3);
+    speakers.iter_mut().for_each(Speaker::ends);
+    speakers.into_iter().for_each(Speaker::gets_understood);
+    cellar.stop();
     board.gemmad.stop();
 }

@@ -23,6 +23,7 @@ mod faults;
 mod file_pcm;
 mod fleet;
 mod fleet_doors;
+mod fleet_many;
 mod fleet_voice;
 mod frigate;
 mod guard;

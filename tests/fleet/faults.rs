@@ -209,7 +209,7 @@ fn strangers_jobs_and_results_are_thrown_away() {
         assert!(names.contains(&"shop") && names.contains(&"upstairs"), "{names:?}");
         // The results of others' jobs, at the right place with the wrong id.
         let session = &members.iter().find(|member| member.node == "shop").unwrap().session;
-        let forged = r#"{"done":{"id":"J9","worker":"x","model":"x","reply":{"text":"forged"},"error":null}}"#;
+        let forged = r#"{"done":{"id":"J9","session":"x","model":"x","reply":{"text":"forged"},"error":null}}"#;
         let to = format!("gemmad.home.to.shop.{session}");
         let answer = client.request(to, forged.into()).await.unwrap();
         assert_eq!(&answer.payload[..], b"no");

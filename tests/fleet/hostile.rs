@@ -154,7 +154,7 @@ fn a_result_of_whoever_has_not_taken_the_job_is_not_believed() {
         let client = async_nats::connect(nats.url()).await.unwrap();
         let members = roster(source.link(), Duration::from_secs(1)).await.unwrap();
         let to = format!("gemmad.home.to.shop.{}", members[0].session);
-        let forged = r#"{"done":{"id":"J1","worker":"upstairs","model":"x","reply":{"text":"forged"},"error":null}}"#;
+        let forged = r#"{"done":{"id":"J1","session":"upstairs","model":"x","reply":{"text":"forged"},"error":null}}"#;
         let answer = client.request(to, forged.into()).await.unwrap();
         assert_eq!(&answer.payload[..], b"no");
         let _worker = start_worker(&nats.url(), "upstairs", Duration::ZERO).await;

@@ -26,3 +26,4 @@ mod load;
 mod nats;
 mod network;
 mod share;
+mod takers;

@@ -22,7 +22,7 @@ use super::settings::Settings;
 use super::worker::{self, Heartbeat};
 use crate::config::Config;
 use crate::fleet::{Link, Member, Role, Source, Worker};
-use crate::report::{FleetBoard, FleetHealth, ModelCard, Request};
+use crate::report::{Ability, FleetBoard, FleetHealth, ModelCard, Request};
 use trip::Trip;
 
 /// How long the thread waits for a job before it looks whether another board is idle.
@@ -74,7 +74,9 @@ impl Fleet {
         match &self.source {
             Some(source) if settings.config.fleet.role == Role::Source => {
                 source.tell();
-                let loaded = WorkerNote::Loaded(Box::new(Loaded::elsewhere()));
+                let others = Arc::clone(source);
+                let thinks = Ability::of(move || others.thinks());
+                let loaded = WorkerNote::Loaded(Box::new(Loaded::elsewhere(thinks)));
                 // It is the first of all events.
                 self.events.try_send(Event::Worker(loaded)).ok();
                 self.send(source, false)

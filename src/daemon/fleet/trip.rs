@@ -174,6 +174,9 @@ impl Trip<'_> {
     /// is what is being said.
     async fn send(&self, errand: &fleet::Job, voice: Option<&mut Voice<'_>>) -> Option<Back> {
         let (ticket, asker) = (&self.job.ticket, &self.job.asker);
+        if let Some(words) = self.source.refuses(&errand.work) {
+            return Some(Back::failed(ErrorBody::new(ErrorCode::Invalid, words)));
+        }
         let is_over = || {
             // The time of speech begins with its end.
             if let Work::Utterance(utterance) = &self.job.work
@@ -196,6 +199,12 @@ impl Trip<'_> {
                     Stage::Piece(text) => {
                         if let Some(update) = &mut update {
                             update.partial = Some(text.to_owned());
+                        }
+                    }
+                    Stage::Thoughts(thoughts) => {
+                        update = update.filter(|update| update.header.origin.reads_thoughts());
+                        if let Some(update) = &mut update {
+                            update.thoughts = Some(thoughts.to_owned());
                         }
                     }
                 }

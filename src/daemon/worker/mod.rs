@@ -17,7 +17,7 @@ use crate::pipeline::{
     Answer, Engine, EngineError, EngineOptions, Group, GroupMemory, GroupState, Request,
 };
 use crate::report::{
-    ErrorBody, ErrorCode, Header, JobState, JobUpdate, Origin, Reply, Report, ReportTiming,
+    ErrorBody, ErrorCode, Header, JobState, JobUpdate, Reply, Report, ReportTiming,
 };
 
 mod caption;
@@ -423,7 +423,7 @@ fn tell_piece(events: &mpsc::Sender<Event>, asker: Option<&Header>, text: &str) 
 
 /// Thoughts go to whoever reads them apart from the text.
 fn tell_thoughts(events: &mpsc::Sender<Event>, asker: Option<&Header>, thoughts: &str) {
-    if let Some(asker) = asker.filter(|asker| asker.origin == Origin::Http) {
+    if let Some(asker) = asker.filter(|asker| asker.origin.reads_thoughts()) {
         let update = Box::new(JobUpdate {
             thoughts: Some(thoughts.to_owned()),
             ..JobUpdate::new(asker, JobState::Running)

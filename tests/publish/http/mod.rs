@@ -50,7 +50,7 @@ pub(super) fn card() -> ModelCard {
         digest: "0123456789abcdef".repeat(4),
         sees: true,
         hears: true,
-        thinks: true,
+        thinks: true.into(),
         calls: true,
         soft_tokens: vec![70, 280],
         ..ModelCard::default()

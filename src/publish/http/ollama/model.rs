@@ -73,7 +73,7 @@ fn capabilities(card: &ModelCard) -> Vec<&'static str> {
         ("vision", card.sees),
         ("audio", card.hears),
         ("tools", card.calls),
-        ("thinking", card.thinks),
+        ("thinking", card.thinks.can()),
     ];
     all.iter()
         .filter(|(_, can)| *can)

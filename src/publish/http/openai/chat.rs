@@ -165,11 +165,12 @@ pub(in crate::publish::http) fn thinks(
     key: &str,
     asked: bool,
 ) -> Result<bool, Fault> {
-    if asked && !shared.card.thinks {
-        let message = format!(
-            "{key}: {} answers without thinking first: leave it out",
-            shared.card.family
-        );
+    if asked && !shared.card.thinks.can() {
+        let who = match shared.card.family.as_str() {
+            "" => "the board without a model asks others, none of which thinks first",
+            family => &format!("{family} answers without thinking first"),
+        };
+        let message = format!("{key}: {who}: leave it out");
         return Err(Fault::invalid(key, message));
     }
     Ok(asked)
@@ -205,7 +206,7 @@ pub(super) async fn complete(
     let wants = wants.unwrap_or(effort.is_some_and(|effort| !matches!(effort, "none" | "minimal")));
     // An effort is a wish; that the model is to think is an order.
     let thinks = match effort {
-        Some(_) => wants && shared.card.thinks,
+        Some(_) => wants && shared.card.thinks.can(),
         None => thinks(&shared, "chat_template_kwargs.enable_thinking", wants)?,
     };
     let stream = asked.stream == Some(true);

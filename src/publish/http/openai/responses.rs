@@ -95,7 +95,7 @@ pub(super) async fn respond(
             ..Choosing::default()
         },
         max_tokens: max_tokens("max_output_tokens", asked.max_output_tokens)?,
-        thinks: wants && shared.card.thinks,
+        thinks: wants && shared.card.thinks.can(),
         matformer: chosen.matformer,
         soft_tokens: chosen.soft_tokens,
         stream,
