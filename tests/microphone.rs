@@ -19,7 +19,7 @@ use gemmad::utterance::Progress;
 use file_pcm::raw_file;
 
 /// Long enough for anything that happens at all.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const PCMS: [&str; 7] = [
     "speech",

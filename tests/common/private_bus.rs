@@ -18,7 +18,7 @@ use gemmad::publish::dbus::DbusOptions;
 use serde_json::{Value, json};
 
 /// Long enough for a loaded machine; nothing is measured by it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Users of every Debian, in the part of the group gemmad's members and of somebody else.
 pub(crate) const MEMBER: &[&str] = &["--reuid=daemon", "--regid=daemon", "--clear-groups"];

@@ -5,6 +5,7 @@
     reason = "every test binary that has this module uses a part of it"
 )]
 
+use std::fs::File;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -15,7 +16,11 @@ const PACKAGE: &str = "wyoming==1.10.2";
 
 /// A Python that has the package; `None`, and a line, where there is none.
 fn python() -> Option<PathBuf> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wyoming-venv");
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    // Tests that begin together would install it into the same directory together.
+    let alone = File::create(place.join("wyoming-venv.lock")).unwrap();
+    alone.lock().unwrap();
+    let venv = place.join("wyoming-venv");
     let python = venv.join("bin/python");
     let runs = |program: &Path, arguments: &[&str]| {
         let status = Command::new(program).args(arguments).status();

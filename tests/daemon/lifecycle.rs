@@ -1,6 +1,6 @@
 //! What the service manager sees: the beginning, the end, a new configuration, and what outlives the process.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 
@@ -64,8 +64,10 @@ fn the_service_manager_is_told_and_a_stop_amid_an_answer_is_told_to_the_asker() 
     bench.long_question("waiting", 2000);
     // The first is worked on, the second waits.
     bench.wait_for("response/ask/partial", 1);
+    let asked = Cell::new(0);
     wait_until("both are there", || {
-        let stats = bench.request("stats", "s", json!({}));
+        asked.set(asked.get() + 1);
+        let stats = bench.request("stats", &format!("s{}", asked.get()), json!({}));
         stats["data"]["details"]["queues"]["jobs"] == 2
     });
     gemmad.signal("TERM");

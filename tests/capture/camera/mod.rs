@@ -18,7 +18,7 @@ use gemmad::media::{
 };
 
 /// Long enough for anything that happens at all.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn heldout(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
