@@ -48,10 +48,12 @@ fn probabilities(sampling: &Sampling, logits: &[f32], limit: usize, history: &[u
     };
     if sampling.top_p < 1.0 {
         let probabilities = softmax(&order);
-        let kept = (1..=order.len())
-            .find(|&n| probabilities[..n].iter().sum::<f64>() >= f64::from(sampling.top_p))
-            .unwrap_or(order.len());
-        order.truncate(kept);
+        let mut sum = 0.0;
+        let last = probabilities.iter().position(|probability| {
+            sum += probability;
+            sum >= f64::from(sampling.top_p)
+        });
+        order.truncate(last.map_or(order.len(), |last| last + 1));
     }
     let all = softmax(&order);
     order.retain({
@@ -173,19 +175,19 @@ fn many_candidates_are_the_same_candidates() {
         let expected = probabilities(&sampling, &logits, 5000, &[]);
         let mut sampler = Sampler::new(sampling, 5000, 3).unwrap();
         let mut mean = 0.0;
-        for _ in 0..2000 {
+        for _ in 0..500 {
             let id = sampler.sample(&mut logits.clone()).unwrap() as usize;
             assert!(expected[id] > 0.0, "{id} is excluded by {sampling:?}");
-            mean += f64::from(logits[id]) / 2000.0;
+            mean += f64::from(logits[id]) / 500.0;
         }
-        // The spread of the logits is at most 1, so the mean of 2000 lies within 5 sigma = 0.11.
+        // The spread of the logits is at most 1, so the mean of 500 lies within 5 sigma = 0.22.
         let expected: f64 = expected
             .iter()
             .zip(&logits)
             .map(|(p, &logit)| p * f64::from(logit))
             .sum();
         assert!(
-            (mean - expected).abs() < 0.11,
+            (mean - expected).abs() < 0.22,
             "{mean} and {expected} with {sampling:?}"
         );
     }
