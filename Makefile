@@ -29,7 +29,7 @@ lint: ## format and clippy, for x86_64 and aarch64; warnings are errors
 test: test-deps ## format, clippy and all tests, on this machine: what to run after a change
 	tools/test.sh here
 
-test-boards: deps ## what boards will run, on a PC: clippy for aarch64, kernels and golden tests on three emulated CPUs, instruction counts, the core of board-test (after board-deps)
+test-boards: deps ## what boards will run, on a PC: clippy of the kernels, these and the golden tests on three emulated CPUs, instruction counts, the core of board-test (after board-deps)
 	tools/test.sh boards
 
 fuzz: ## damaged files and hostile messages, thought up by libFuzzer: MINUTES=n for each target (1), TARGETS="gguf mqtt" for some, JOBS=n at a time (1)

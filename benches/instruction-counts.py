@@ -10,6 +10,7 @@ The kernels are built as they are released and run under QEMU's user emulation, 
 """
 
 import argparse
+import concurrent.futures
 import pathlib
 import sys
 import tempfile
@@ -82,8 +83,9 @@ def main():
     wrong = []
     with tempfile.TemporaryDirectory() as directory:
         counter = emulated.build_counter(pathlib.Path(directory))
-        for cpu in CPUS:
-            counted = count(program, counter, cpu)
+        with concurrent.futures.ThreadPoolExecutor() as each:
+            counts = each.map(lambda cpu: count(program, counter, cpu), CPUS)
+        for cpu, counted in zip(CPUS, counts):
             path = arguments.record / f"{cpu}.tsv"
             if arguments.update:
                 write(path, counted)

@@ -42,36 +42,41 @@ board_lacks() {
 
 # The kernels and the golden tests as aarch64 programs, once for each generation of boards:
 # the CPU, the best ISA that must be chosen there, what the names of the golden tests contain that run there, and boards that have such a
-# CPU. For floats the newest one takes the code of the others, so that there only packs are compared.
+# CPU. For floats the newer ones take the code of the first, so that there only packs are compared, and what else rounds to 8 bits; each
+# compares the instruction sets that those before it have not (kernels/tests/agreement/isas.rs).
 emulated() {
     # Our glue optimised as well: emulation makes every instruction dear. One choice of packages, and so of their features, for all.
     local test=(cargo test --locked --workspace --target $board --config 'profile.dev.package.gemmad.opt-level=1')
-    local kernels image
-    kernels=$(mktemp) image=$(mktemp)
+    local image counts imaged counted
+    image=$(mktemp) counts=$(mktemp)
     if [ -z "$(board_lacks)" ]; then
         tests/board/acceptance.py --image-only >"$image" 2>&1 &
+        imaged=$!
     fi
     step "build the aarch64 tests, and the virtual board's image beside"
     "${test[@]}" --no-run --test agreement --test golden
+    # What is counted is the same on a busy machine.
+    benches/instruction-counts.py --check >"$counts" 2>&1 &
+    counted=$!
     while read -r cpu isa goldens boards; do
         step "aarch64 tests on an emulated $cpu ($boards), expecting $isa"
         export QEMU_CPU=$cpu GEMMAD_EXPECT_ISA=$isa
         "${test[@]}" --test agreement
-        "${test[@]}" --test golden "$goldens"
-        tools/run-aarch64.sh "${CARGO_TARGET_DIR:-target}/$board/debug/gemmad" bench kernels --threads 1 | tee "$kernels"
-        grep -q "chosen here: $isa" "$kernels"
+        "${test[@]}" --test golden -- ${goldens//,/ }
+        tools/run-aarch64.sh "${CARGO_TARGET_DIR:-target}/$board/debug/gemmad" --version | grep "kernels for $isa)"
     done <<'CPUS'
 cortex-a72 neon :: Raspberry Pi 4
-cortex-a76 dotprod :: Raspberry Pi 5, RK3588, Jetson Orin
-max i8mm pack newer than all of them
+cortex-a76 dotprod pack,bits,mobile Raspberry Pi 5, RK3588, Jetson Orin
+max i8mm pack,bits,mobile newer than all of them
 CPUS
     unset QEMU_CPU GEMMAD_EXPECT_ISA
     step "instructions that the released kernels take, on the same CPUs"
-    benches/instruction-counts.py --check
+    wait $counted || { cat "$counts" && exit 1; }
+    cat "$counts"
     # Without root's rights, a mirror or binfmt_misc there is no image; that says nothing of gemmad.
-    if [ -n "$(board_lacks)" ]; then
+    if [ -z "${imaged-}" ]; then
         step "the virtual board: not run, there is no $(board_lacks)"
-    elif ! wait $!; then
+    elif ! wait $imaged; then
         step "the virtual board: not run, its image could not be built"
         tail -n 20 "$image"
     else
@@ -79,12 +84,16 @@ CPUS
         tools/deb.sh --debug-build arm64
         tests/board/acceptance.py --deb target/debian/debug/gemmad_*_arm64.deb install voice vision
     fi
-    rm "$kernels" "$image"
+    rm "$image" "$counts"
+}
+
+build() {
+    step "build all tests, $host"
+    cargo test --locked --workspace --lib --bins --tests --no-run
 }
 
 native() {
     step "all tests, $host"
-    cargo test --locked --workspace --lib --bins --tests --no-run
     cargo test --locked --workspace --test agreement instruction_set # says on which instruction sets the kernels are compared
     cargo test --locked --workspace --doc
     # More at a time than there are cores: most of them wait, for a broker, a bus or a clock.
@@ -95,17 +104,27 @@ native() {
     fi
 }
 
+# Fetches what looks at the HTTP door, beside what the compiler does.
+fetch_clients() {
+    if command -v chromium >/dev/null && command -v npm >/dev/null; then
+        fetched=$(mktemp)
+        tools/clients-test.sh --install quick >"$fetched" 2>&1 &
+        fetching=$!
+    fi
+}
+
 # Unmodified clients at the HTTP door of the program that the tests were built with. Where they cannot be had, that says nothing of gemmad.
 clients() {
     step "clients from PyPI and npm, a browser and a fuzzer at the HTTP door (make clients-test: all of them)"
-    if ! command -v chromium >/dev/null || ! command -v npm >/dev/null; then
+    if [ -z "${fetching-}" ]; then
         step "clients: not run, chromium or npm is missing (tools/install-build-deps.sh clients)"
-    elif ! tools/clients-test.sh --install quick; then
+    elif ! wait $fetching; then
         step "clients: not run, they could not be installed"
+        tail -n 20 "$fetched"
     else
-        cargo build --locked --bin gemmad
         tools/clients-test.sh "${CARGO_TARGET_DIR:-target}/debug/gemmad" quick
     fi
+    rm -f "${fetched-}"
 }
 
 # What of the Makefile proves something and is not part of `make test`.
@@ -122,8 +141,10 @@ lint)
     ;;
 here)
     beside
+    fetch_clients
     style
     clippy
+    build
     clients
     native # last: its summary ends the log
     ;;
@@ -131,8 +152,10 @@ boards)
     if [ "$host" = $board ]; then
         echo "this is such a board: make test has run it all, and there is nothing to emulate"
     else
-        # Without this no NEON line would even be type-checked on a PC.
-        clippy $board
+        # Without this no NEON line would be looked at on a PC. The other packages have no lines of their own for boards: they are compiled
+        # for them below, and `make lint` looks at them for both.
+        step "clippy of the kernels, $board"
+        cargo clippy --locked --package gemmad-kernels --all-targets --target $board -- -D warnings
         emulated
     fi
     ;;

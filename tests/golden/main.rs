@@ -10,6 +10,8 @@ mod gemma3n_mmproj;
 mod gemma4_drafter_golden;
 mod gemma4_files_golden;
 mod gemma4_golden;
+#[path = "../../kernels/tests/agreement/isas.rs"]
+mod isas;
 mod multimodal;
 mod pack;
 mod pack_towers;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::common::{Golden, fixtures, tiny_pack};
+use crate::isas::isas;
 use gemmad::features::audio_file::{AudioLimits, read_audio_file};
 use gemmad::model::gemma3n::audio::AudioTower;
 use gemmad::model::gemma3n::config::Config;
@@ -10,7 +11,7 @@ use gemmad::model::gemma3n::vision::VisionTower;
 use gemmad::model::weights::Checkpoint;
 use gemmad::pack::Recipe;
 use gemmad::pipeline::AudioStream;
-use kernels::{Isa, Pool};
+use kernels::Pool;
 
 /// The root of the mean square of what differs, as a share of that of what is wanted.
 fn difference(got: &[f32], want: &[f32]) -> f64 {
@@ -37,7 +38,7 @@ fn clips_are_heard_as_the_reference_hears_them() {
     let config = Config::load(&pack).unwrap();
     let checkpoint = Checkpoint::open(&pack).unwrap();
     let golden = Golden::open("audio");
-    for isa in Isa::available() {
+    for isa in isas() {
         let pool = Pool::new(isa, 2);
         let width = config.text.hidden_size;
         let tower =
@@ -68,7 +69,7 @@ fn batches_of_any_length_give_the_same_bits() {
     let checkpoint = Checkpoint::open(&pack).unwrap();
     let file = fixtures().join("golden/a3_2.wav");
     let clip = read_audio_file(&file, &AudioLimits::default()).unwrap();
-    for isa in Isa::available() {
+    for isa in isas() {
         let pool = Pool::new(isa, 2);
         let width = config.text.hidden_size;
         let tower =
@@ -99,7 +100,7 @@ fn pictures_are_seen_as_the_reference_sees_them() {
     let pack = tiny_pack(Recipe::Balanced, dir.path());
     let tower = vision(&pack);
     let golden = Golden::open("vision");
-    for isa in Isa::available() {
+    for isa in isas() {
         let pool = Pool::new(isa, 2);
         for picture in ["photo", "icon"] {
             let (planes, shape) = golden.u8(&format!("{picture}.pixel_values_u8"));

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use crate::common::{Golden, assert_close, fixtures};
+use crate::isas::isas;
 use gemmad::model::encoder::VisionError;
 use gemmad::model::gemma3n::config::Config;
 use gemmad::model::gemma3n::vision::{Observation, VisionTower};
@@ -90,7 +91,7 @@ fn watch(
 fn every_stage_and_the_soft_tokens_are_those_of_the_reference() {
     let golden = Golden::open("vision");
     let tower = tower();
-    for isa in Isa::available() {
+    for isa in isas() {
         let pool = Pool::new(isa, 2);
         let (image, side) = pixels(&golden, "photo");
         let (seen, soft_tokens) = watch(&tower, &pool, &image, side);

@@ -2,10 +2,7 @@
 
 use kernels::{Isa, Pool};
 
-/// Every instruction set of this CPU.
-pub(crate) fn isas() -> Vec<Isa> {
-    Isa::available()
-}
+pub(crate) use crate::isas::isas;
 
 /// All but the reference.
 pub(crate) fn tuned() -> impl Iterator<Item = Isa> {

@@ -5,6 +5,7 @@ use crate::common::{
     Golden, assert_close, fixtures_gemma4, fixtures_gemma4_drafter, pack_with_drafter,
 };
 use crate::gemma4_golden::text_runs::{PROMPTS, Text, assert_same_bits, rms};
+use crate::isas::isas;
 use gemmad::model::decoder::kv_cache::KvCache;
 use gemmad::model::decoder::no_probe;
 use gemmad::model::gemma4::drafter::Drafter;
@@ -176,7 +177,7 @@ fn eight_bits_are_near_the_reference_and_the_same_on_every_machine() {
             for prompt in PROMPTS {
                 let pool = Pool::new(Isa::scalar(), 1);
                 let want = all_logits(&mut text, &mut drafter, prompt, &pool);
-                for isa in Isa::available() {
+                for isa in isas() {
                     for threads in [1, 3] {
                         let pool = Pool::new(isa, threads);
                         let got = all_logits(&mut text, &mut drafter, prompt, &pool);

@@ -19,6 +19,7 @@ use super::mobile_runs::{Run, assert_as_near_as_itself, golden, runs};
 use crate::common::{Golden, assert_close, fixtures_gemma4, fixtures_gemma4_mobile};
 use crate::gemma4_golden::instruction_sets;
 use crate::gemma4_golden::text_runs::{PROMPTS, Text, UNCUT, argmax, assert_same_bits, ids, rms};
+use crate::isas::isas;
 
 /// Of logits that are a multiple of a step, then capped.
 const ROUNDED_LOGITS: f64 = 1e-5;
@@ -190,7 +191,7 @@ fn mobile_sound() {
 #[test]
 fn mobile_sound_is_the_same_bits_in_batches_of_any_length() {
     let run = &runs()[0];
-    for isa in Isa::available() {
+    for isa in isas() {
         let want = heard_in_batches(run, isa, usize::MAX, 1000);
         for batch_frames in [1, 3, 4, 12, 25, 40, 48] {
             let got = heard_in_batches(run, isa, 2560, batch_frames);
@@ -215,7 +216,7 @@ fn mobile_bits_are_those_of_any_chunk_shortcut_isa_and_number_of_threads() {
                 assert_same_bits(&name, &got, &want);
             }
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             for threads in [1, 3] {
                 text.pool = Pool::new(isa, threads);
                 let got = text.prompt_and_token(&ids, 16);

@@ -14,6 +14,7 @@ use gemmad::model::gemma4::config::Config;
 use kernels::Isa;
 
 use crate::common::fixtures_gemma4;
+use crate::isas::isas;
 
 /// Prompts, tokenizer and chat cases of the checkpoint under test.
 fn manifest() -> serde_json::Value {
@@ -24,7 +25,7 @@ fn manifest() -> serde_json::Value {
 /// Those that towers are run on. In plain Rust, pictures and sound take minutes at the real width.
 pub(crate) fn instruction_sets() -> Vec<Isa> {
     let vision = Config::load(&fixtures_gemma4()).unwrap().vision.unwrap();
-    let mut all = Isa::available();
+    let mut all = isas();
     all.retain(|isa| vision.hidden_size < 256 || *isa != Isa::scalar());
     all
 }

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 
 use super::text_runs::{PROMPTS, Text, UNCUT, argmax, assert_same_bits, ids, rms};
 use crate::common::{Golden, assert_close, fixtures_gemma4};
+use crate::isas::isas;
 use gemmad::model::decoder::kv_cache::{KvCache, KvType};
 use gemmad::model::decoder::{LayerShape, Shortcuts, last_kv_producer, no_probe};
-use kernels::{Isa, Pool};
+use kernels::Pool;
 
 const HIDDEN: f32 = 1e-3;
 const LOGITS: f32 = 2e-3;
@@ -196,7 +197,7 @@ fn text_bits_are_those_of_any_chunk_shortcut_isa_and_number_of_threads() {
             assert_same_bits(&format!("cut {kv_cut}, chunk {chunk}"), &got, &want);
         }
     }
-    for isa in Isa::available() {
+    for isa in isas() {
         for threads in [1, 3] {
             text.pool = Pool::new(isa, threads);
             let got = text.prompt_and_token(&ids, 16);

@@ -3,6 +3,7 @@
 
 use super::text_runs::{PROMPTS, Text, UNCUT, assert_same_bits, ids, rms};
 use crate::common::{Golden, fixtures_gemma4, pack_of, sha256};
+use crate::isas::isas;
 use gemmad::model::decoder::Shortcuts;
 use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::pack::Recipe;
@@ -76,7 +77,7 @@ fn text_bits_of_a_pack_are_those_of_every_machine() {
                 text.greedy(kind, &ids, TOKENS, chunk)
             };
             let (tokens, logits) = run(Isa::scalar(), 1);
-            for isa in Isa::available() {
+            for isa in isas() {
                 for threads in [1, 3] {
                     let name = format!("{recipe:?} {prompt}, {isa}, {threads} threads");
                     let (got_tokens, got) = run(isa, threads);
