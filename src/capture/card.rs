@@ -10,11 +10,23 @@ pub(super) fn keep_quiet() {
     Output::local_error_handler().ok();
 }
 
-/// The PCMs of that direction that ALSA's configuration names, each with what ALSA says of it in one line.
+/// The PCMs to record from that ALSA's configuration names, each with what ALSA says of it in one line.
 ///
 /// # Errors
 /// ALSA cannot list them; what it said.
-pub(super) fn listed(direction: Direction) -> Result<Vec<(String, String)>, String> {
+pub(super) fn capture_names() -> Result<Vec<(String, String)>, String> {
+    names(Direction::Capture)
+}
+
+/// The PCMs to play to, likewise.
+///
+/// # Errors
+/// As of [`capture_names`].
+pub(super) fn playback_names() -> Result<Vec<(String, String)>, String> {
+    names(Direction::Playback)
+}
+
+fn names(direction: Direction) -> Result<Vec<(String, String)>, String> {
     keep_quiet();
     let hints = HintIter::new_str(None, "pcm")
         .map_err(|error| format!("ALSA cannot list its devices: {error}"))?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use alsa::pcm::{Access, Format, HwParams, PCM};
 use alsa::{Direction, ValueOr};
 
-use super::card::{explain_capture as explain, keep_quiet, listed};
+use super::card::{capture_names, explain_capture as explain, keep_quiet};
 use super::listener::{Heard, Sound};
 use super::supervise::Unavailable;
 use crate::features::resample::{Resampler, downmix};
@@ -212,7 +212,7 @@ pub fn microphones() -> Result<Vec<MicrophoneDevice>, String> {
         description,
         name,
     };
-    let mut found: Vec<_> = listed(Direction::Capture)?.into_iter().map(device).collect();
+    let mut found: Vec<_> = capture_names()?.into_iter().map(device).collect();
     found.sort_by_key(|device| device.formats.is_err());
     Ok(found)
 }

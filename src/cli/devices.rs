@@ -241,9 +241,14 @@ impl Report {
     fn speakers_toml(&self, text: &mut String) -> std::io::Result<()> {
         let usable = |speaker: &&SpeakerReport| speaker.problem.is_none();
         let mut others: Vec<&SpeakerReport> = self.speakers.iter().filter(usable).collect();
-        let plug = others.iter().position(|it| it.device.starts_with("plughw:"));
+        let plug = others
+            .iter()
+            .position(|it| it.device.starts_with("plughw:"));
         if others.is_empty() {
-            line(text, "# No loudspeaker can be used.");
+            line(
+                text,
+                "# No loudspeaker can be used: plug one in; loudspeakers belong to the group `audio`.",
+            );
         } else {
             let first = others.remove(plug.unwrap_or(0));
             about(text, first);
@@ -252,7 +257,10 @@ impl Report {
         }
         for other in others {
             about(text, other);
-            line(text, &format!("# device = {}", output::json(&other.device)?));
+            line(
+                text,
+                &format!("# device = {}", output::json(&other.device)?),
+            );
         }
         for speaker in &self.speakers {
             if let Some(problem) = &speaker.problem {

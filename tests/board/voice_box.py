@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 import wave
 from pathlib import Path
 
@@ -55,14 +56,14 @@ def says(node, text):
     return node.wait_json("response/say", lambda answer: answer.get("transaction") == text, since)
 
 
-def timeline(node, woken, reply):
-    """How long each step took until its message came, ms; from the wake word, and from the reply, as message `woken` and `reply` were next."""
+def timeline(node, woken, reply, asked):
+    """How long each step took until its message came, ms: from the wake word, and from when the reply was sent. Message numbers and a time."""
     def is_on(payload):
         return payload == "ON"
 
     def is_off(payload):
         return payload == "OFF"
-    first, asked = node.when("mic/hall/wake_score", since=woken), node.times[reply - 1]
+    first = node.when("mic/hall/wake_score", since=woken)
     after = {
         "sound": node.when("speaker/speaking", is_on, woken) - first,
         "end of speech": node.when("mic/hall/speech", is_off, woken) - first,
@@ -101,12 +102,12 @@ def wake_word_to_reply(node):
         event = node.wait_json("mic/hall/event", since=since)
         check((event["event_type"], event["text"]) == ("transcript", expected("audio", CLIPS[0], "transcript")), str(event))
         check(event["wake_word"], str(event))
-        # The sounds are over before anything is said.
-        node.wait("speaker/speaking", lambda speaking: speaking == "OFF", since)
-        reply = node.mark()
+        # "Listening" and "understood" are over before anything is said.
+        node.until("two sounds are over", lambda: node.messages[since:].count(("speaker/speaking", "OFF", False)) == 2)
+        reply, asked = node.mark(), time.monotonic()
         answer = says(node, "The light is on. Good night, everybody!")
         check(answer["status"] == "ok", str(answer))
-        steps = timeline(node, since, reply)
+        steps = timeline(node, since, reply, asked)
         node.sh("systemctl stop recorder")
         recorded = Path(folder) / "said.wav"
         node.board.get("/srv/said.wav", recorded)

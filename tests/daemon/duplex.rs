@@ -47,7 +47,8 @@ fn the_speaker_is_quieter_as_long_as_anybody_speaks_at_any_microphone_and_no_lon
     let (bath, _) = open_microphone(place, "bath", "[microphone.speech]\nhangover_ms = 10000");
     let mut in_hall = Ear::new(&raw_file(place, "hall"));
     let mut in_bath = Ear::paced(&raw_file(place, "bath"), Duration::from_secs(1));
-    let speaker = "[speaker]\ndevice = \"speaker\"\nvolume = 100\nducked = 0\nhalf_duplex = false\n";
+    let speaker =
+        "[speaker]\ndevice = \"speaker\"\nvolume = 100\nducked = 0\nhalf_duplex = false\n";
     bench.write_config(None, "", &format!("{speaker}{hall}{bath}"));
     let gemmad = bench.start();
     for device in ["speaker", "mic/hall", "mic/bath"] {
@@ -103,11 +104,7 @@ fn microphones_listen_again_though_the_speaker_that_was_taken_out_hangs_in_its_d
     // Whoever plays to it waits for a reader that does not come.
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
-    let mut full = File::options()
-        .read(true)
-        .write(true)
-        .open(&pipe)
-        .unwrap();
+    let mut full = File::options().read(true).write(true).open(&pipe).unwrap();
     full.write_all(&[0; 64 << 10]).unwrap();
     let (hall, words) = open_microphone(place, "hall", "");
     let mut ear = Ear::new(&raw_file(place, "hall"));

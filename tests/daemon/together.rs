@@ -152,9 +152,9 @@ fn whoever_comes_later_does_not_wait_for_whoever_is_as_urgent() {
     door.gemmad.stop();
 }
 
-/// Whoever asks something while an hour is written down does not wait for its end.
+/// Whoever asks or says something while an hour is written down does not wait for its end.
 #[test]
-fn whoever_asks_while_a_long_recording_is_written_down_is_answered_meanwhile() {
+fn whoever_asks_or_speaks_while_a_long_recording_is_written_down_is_answered_meanwhile() {
     const PIECES: usize = 6;
     let bench = Bench::new();
     let door = start(&bench, "demo", "");
@@ -172,10 +172,19 @@ fn whoever_asks_while_a_long_recording_is_written_down_is_answered_meanwhile() {
     });
     let short = door.chat(user("Where is the lamp?"), json!({ "max_tokens": 5 }));
     assert!(!content(&short).is_empty());
+    let mut client = Client::connect(door.wyoming);
+    client.send("transcribe", json!({ "language": "en" }), &[]);
+    client.speak(&mono(), &samples("009_both.wav"));
+    client.send("audio-stop", json!({}), &[]);
+    let (kind, heard) = client.receive().unwrap();
+    let said = expected("audio", "009_both.wav", "transcript");
+    assert_eq!(
+        (kind.as_str(), &heard["text"]),
+        ("transcript", &json!(said))
+    );
     assert!(!writes.is_finished(), "the recording is not over yet");
     let told = writes.join().unwrap().json();
     let text = told["text"].as_str().unwrap();
-    let said = expected("audio", "009_both.wav", "transcript");
     assert!(text.matches(&said).count() > PIECES / 2, "{text}");
     door.gemmad.stop();
 }

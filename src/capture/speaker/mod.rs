@@ -17,10 +17,8 @@ mod waiting;
 use std::io;
 use std::sync::Arc;
 
-use alsa::Direction;
-
 use super::EventSink;
-use super::card::listed;
+use super::card::playback_names;
 use super::options::SpeakerOptions;
 use super::supervise::{Supervised, Teller, Unavailable};
 use crate::media::{CaptureEvent, SpeakerControl, SpeakerEvent, Talking};
@@ -50,7 +48,7 @@ pub fn speakers() -> Result<Vec<SpeakerDevice>, String> {
         description,
         name,
     };
-    let mut found: Vec<_> = listed(Direction::Playback)?.into_iter().map(device).collect();
+    let mut found: Vec<_> = playback_names()?.into_iter().map(device).collect();
     found.sort_by_key(|device| device.takes.is_err());
     Ok(found)
 }

@@ -92,7 +92,10 @@ fn what_is_said_becomes_quieter_and_louder_in_the_middle_and_without_a_jump() {
             std::thread::sleep(DRY);
         }
         let last = bench.card.samples().split_off(count - 320);
-        assert!(last.iter().all(|x| (x - wanted).abs() < 1e-6), "{n}: {last:?}");
+        assert!(
+            last.iter().all(|x| (x - wanted).abs() < 1e-6),
+            "{n}: {last:?}"
+        );
     }
     let samples = bench.card.samples();
     let jump = samples.windows(2).map(|two| (two[1] - two[0]).abs());

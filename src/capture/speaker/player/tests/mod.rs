@@ -58,7 +58,10 @@ impl Output for Card {
         RATE_HZ
     }
     fn write(&mut self, samples: &[f32]) -> Result<(), Unavailable> {
-        assert!(!self.panics.swap(false, Ordering::AcqRel), "as a driver's wrapper may");
+        assert!(
+            !self.panics.swap(false, Ordering::AcqRel),
+            "as a driver's wrapper may"
+        );
         self.put(Played::Samples(samples.to_vec()))
     }
     fn finish(&mut self) -> Result<(), Unavailable> {
@@ -99,7 +102,8 @@ impl Bench {
         });
         let volume = options.volume;
         let mut player = Player::new(options, volume, Arc::clone(&talking), teller, open);
-        let thread = Supervised::start("speaker", move |controls: &_| player.run(controls)).unwrap();
+        let thread =
+            Supervised::start("speaker", move |controls: &_| player.run(controls)).unwrap();
         let bench = Bench {
             card,
             talking,
