@@ -40,8 +40,11 @@ impl Board {
         std::fs::write(place.join("gemmad.toml"), text).unwrap();
         let gemmad = Gemmad::spawn(&place, &[]);
         wait_until("the board listens", || {
-            let online = |n| bench.observer.on(&format!("gemmad/{name}/mic/m{n}/state"));
-            (0..MICROPHONES).all(|n| online(n).last().is_some_and(|it| it.text() == "online"))
+            let is_online = |topic: &str| {
+                let seen = bench.observer.on(&format!("gemmad/{name}/{topic}"));
+                seen.last().is_some_and(|last| last.text() == "online")
+            };
+            is_online("state") && (0..MICROPHONES).all(|n| is_online(&format!("mic/m{n}/state")))
         });
         Board { gemmad, ears }
     }

@@ -169,7 +169,11 @@ fn what_is_kept_is_for_the_daemons_user_only_whatever_the_umask() {
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
-            wait_until("the daemon is ready", || bench.on("health").len() > before);
+            wait_until("the daemon is ready and hears commands", || {
+                let state = bench.on("state");
+                let is_online = state.last().is_some_and(|last| last.payload == b"online");
+                bench.on("health").len() > before && is_online
+            });
             gemmad
         };
         let stop = |gemmad: std::process::Child| {
