@@ -155,7 +155,7 @@ fn whoever_comes_later_does_not_wait_for_whoever_is_as_urgent() {
 /// Whoever asks or says something while an hour is written down does not wait for its end.
 #[test]
 fn whoever_asks_or_speaks_while_a_long_recording_is_written_down_is_answered_meanwhile() {
-    const PIECES: usize = 6;
+    const PIECES: usize = 5;
     let bench = Bench::new();
     let door = start(&bench, "demo", "");
     let mut sound = Vec::new();
