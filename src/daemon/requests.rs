@@ -16,6 +16,9 @@ use crate::report::{
     ReplyEvent, ReplyTo, Report, Request, SpokenReply,
 };
 
+/// How long a job of another board may take: so long its payload is kept at the server.
+const MOST_FOR_OTHERS: Duration = Duration::from_secs(900);
+
 /// Requests that have not ended, of every door: whose they are, and where their answers go.
 #[derive(Debug, Default)]
 pub(super) struct Open {
@@ -345,7 +348,12 @@ impl Daemon {
     }
 
     fn admit(&mut self, asker: &Header, work: Work) {
-        self.admit_until(asker, work, Instant::now() + self.patience(asker.timeout));
+        let patience = match (&asker.origin, asker.timeout) {
+            // Its source ends it, and may give it longer than this board gives its own.
+            (Origin::Fleet { .. }, Some(asked)) => asked.min(MOST_FOR_OTHERS),
+            _ => self.patience(asker.timeout),
+        };
+        self.admit_until(asker, work, Instant::now() + patience);
     }
 
     /// Takes in what a program asks for over HTTP: it waits longer than people do, and says itself how long.

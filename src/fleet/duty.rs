@@ -74,6 +74,8 @@ impl Hand {
 pub(super) struct Duty {
     pub(super) hand: Arc<Hand>,
     pub(super) kind: Kind,
+    /// What the daemon calls it.
+    pub(super) request: String,
     pub(super) letter: Letter,
     pub(super) message: Message,
     /// Its source does not want it any more.
@@ -156,7 +158,7 @@ impl Duty {
             sender.send(update.clone()).ok();
         });
         let origin = origin(self.kind);
-        let mut request = Request::new(letter.id.clone(), origin, None, payload, reply);
+        let mut request = Request::new(self.request.clone(), origin, None, payload, reply);
         request.header.timeout = Some(letter.patience);
         let began = hand.requests.send(request).await;
         let end = match began {

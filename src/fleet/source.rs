@@ -135,12 +135,18 @@ impl Source {
 
     /// The other boards, as they told last.
     pub fn members(&self) -> Vec<Member> {
-        self.crew.members()
+        self.others(self.crew.members())
     }
 
-    /// The boards that work for others, as they told last.
+    /// The other boards that work for others, as they told last.
     pub fn workers(&self) -> Vec<Member> {
-        self.crew.workers()
+        self.others(self.crew.workers())
+    }
+
+    /// Without this board's own worker, which has a session of its own.
+    fn others(&self, mut members: Vec<Member>) -> Vec<Member> {
+        members.retain(|member| member.node != self.post.link.node);
+        members
     }
 
     /// The connection.

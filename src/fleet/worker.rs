@@ -35,6 +35,8 @@ type Idle = dyn Fn() -> bool + Send + Sync;
 /// A job that a worker has.
 struct Held {
     kind: Kind,
+    /// What the daemon calls it: it may be the same board's, where its own name is taken.
+    request: String,
     is_cancelled: Arc<AtomicBool>,
 }
 
@@ -173,10 +175,11 @@ impl Worker {
             if let Some((kind, message)) = self.next(&queues, may_take).await? {
                 let (worker, ended) = (Arc::clone(self), end_sender.clone());
                 if let Some(letter) = message.headers.as_ref().and_then(Letter::read) {
-                    if let Some(is_cancelled) = self.hold(&letter.id, kind) {
+                    if let Some((request, is_cancelled)) = self.hold(&letter.id, kind) {
                         let duty = Duty {
                             hand: Arc::clone(&self.hand),
                             kind,
+                            request,
                             letter,
                             message,
                             is_cancelled,
@@ -264,30 +267,32 @@ impl Worker {
     }
 
     /// Takes in that it has a job; nothing, where it has that already.
-    fn hold(&self, id: &str, kind: Kind) -> Option<Arc<AtomicBool>> {
+    fn hold(&self, id: &str, kind: Kind) -> Option<(String, Arc<AtomicBool>)> {
         let mut has = self.lock();
         if has.contains_key(id) {
             return None;
         }
         let is_cancelled = Arc::new(AtomicBool::new(false));
+        let request = Ulid::generate().to_string();
         let held = Held {
             kind,
+            request: request.clone(),
             is_cancelled: Arc::clone(&is_cancelled),
         };
         has.insert(id.to_owned(), held);
-        Some(is_cancelled)
+        Some((request, is_cancelled))
     }
 
     async fn cancel(&self, id: &[u8]) {
         let Ok(id) = std::str::from_utf8(id) else {
             return;
         };
-        let kind = self.lock().get(id).map(|held| {
+        let held = self.lock().get(id).map(|held| {
             // The daemon may not have been asked yet.
             held.is_cancelled.store(true, Ordering::SeqCst);
-            held.kind
+            (held.kind, Name::new("job", held.request.clone()))
         });
-        if let (Some(kind), Ok(name)) = (kind, Name::new("job", id.to_owned())) {
+        if let Some((kind, Ok(name))) = held {
             let payload = Payload::Cancel(Cancel::Job(name));
             let own = Ulid::generate().to_string();
             let request = Request::new(own, origin(kind), None, payload, ReplyTo::nobody());

@@ -16,12 +16,14 @@ use tokio::sync::mpsc;
 
 use super::DaemonError;
 use super::event::{Event, Loaded, WorkerNote};
+use super::job::{Job, Work};
 use super::queue::Queue;
 use super::reload::engine_options;
 use super::settings::Settings;
 use super::worker::{self, Heartbeat};
 use crate::config::Config;
 use crate::fleet::{Link, Member, Role, Source, Worker};
+use crate::report::chat::Said;
 use crate::report::{Ability, FleetBoard, FleetHealth, ModelCard, Request};
 use trip::Trip;
 
@@ -144,15 +146,15 @@ impl Fleet {
         let most = source.link().jobs();
         let body = move || {
             while !queue.is_closed() {
-                let others_are_idle = || {
-                    let mut workers = source.workers().into_iter();
-                    workers.any(|worker| !worker.busy)
-                };
-                if has_model && !others_are_idle() {
+                let mut idle = source.workers();
+                idle.retain(|worker| !worker.busy);
+                if has_model && idle.is_empty() {
                     std::thread::sleep(LOOK);
                     continue;
                 }
-                if let Some(job) = queue.pop_away(LOOK, most, has_model) {
+                let fits =
+                    |job: &Job| !has_model || idle.iter().any(|worker| can(worker, &job.work));
+                if let Some(job) = queue.pop_away(LOOK, most, has_model, fits) {
                     let (source, queue) = (Arc::clone(&source), Arc::clone(&queue));
                     let events = events.clone();
                     runtime.spawn(async move {
@@ -172,6 +174,33 @@ impl Fleet {
             .spawn(body)
             .map_err(no_thread)
     }
+}
+
+/// Whether a board's model takes what this is about.
+fn can(worker: &Member, work: &Work) -> bool {
+    let (sees, hears, thinks) = match work {
+        Work::Ask(ask) => (
+            ask.image.is_some(),
+            ask.audio.is_some(),
+            ask.thinking == Some(true),
+        ),
+        Work::Chat(chat) => {
+            let said = |is: fn(&Said) -> bool| {
+                let mut messages = chat.messages.iter();
+                messages.any(|message| message.said.iter().any(is))
+            };
+            let sees = said(|part| matches!(part, Said::Picture(_)));
+            (
+                sees,
+                said(|part| matches!(part, Said::Sound(_))),
+                chat.thinks,
+            )
+        }
+        Work::Caption(_) | Work::Describe { .. } => (true, false, false),
+        Work::Transcribe(_) | Work::Utterance(_) => (false, true, false),
+        Work::Recognize { .. } | Work::Worded(_) => (false, false, false),
+    };
+    (worker.sees || !sees) && (worker.hears || !hears) && (worker.thinks || !thinks)
 }
 
 fn board(member: Member) -> FleetBoard {

@@ -212,14 +212,29 @@ impl Queue {
     }
 
     /// The next job that may go to another board: one of which nothing is still to be said. Of a board with a model, only what waits
-    /// while the worker has something to do. `None` after `wait`, while `most` are away, and once the queue is closed.
-    pub(super) fn pop_away(&self, wait: Duration, most: usize, has_model: bool) -> Option<Job> {
+    /// while the worker has something to do. `None` after `wait`, while `most` are away, and once the queue is closed. What somebody says
+    /// goes whatever is away, and is bounded by itself; of the rest, what nobody waits for leaves room.
+    pub(super) fn pop_away(
+        &self,
+        wait: Duration,
+        most: usize,
+        has_model: bool,
+        fits: impl Fn(&Job) -> bool,
+    ) -> Option<Job> {
         let until = Instant::now() + wait;
         let mut inner = self.lock();
         loop {
             let worker_is_idle = has_model && inner.running.is_empty();
-            if inner.away.len() < most && !worker_is_idle && !inner.closed {
-                let at = inner.most_urgent(|job, _| job.may_go(has_model) && !inner.goes_on(job));
+            if !worker_is_idle && !inner.closed {
+                let at = inner.most_urgent(|job, turn| {
+                    let most = match turn.rank {
+                        Rank::Spoken | Rank::Speaking | Rank::Paused => usize::MAX,
+                        Rank::Request => most,
+                        Rank::Guest | Rank::Caption => most - most / 4,
+                    };
+                    let may_go = job.may_go(has_model) && !inner.goes_on(job);
+                    inner.away.len() < most && may_go && fits(job)
+                });
                 if let Some((job, running)) = at.and_then(|at| inner.take_out(at)) {
                     inner.away.push(running);
                     return Some(job);

@@ -90,6 +90,7 @@ impl Task<'_> {
         timing.prompt_tokens += more.prompt_tokens;
         timing.cached_tokens += more.cached_tokens;
         timing.tokens += more.tokens;
+        timing.passes += more.passes;
     }
 
     /// The engine's request for a clip of at most 30 s.
