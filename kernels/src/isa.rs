@@ -181,6 +181,18 @@ impl Isa {
     pub(crate) fn level(self) -> Level {
         self.0
     }
+
+    /// The instruction set whose integer products take so many tokens in the fewest instructions: itself, or one that this CPU has as well.
+    ///
+    /// `smmla` multiplies tokens by twos and its panels have four. Of few tokens that fill no panel, `sdot` takes each alone for less.
+    pub(crate) fn for_tokens(self, tokens: usize) -> Isa {
+        #[cfg(target_arch = "aarch64")]
+        if self.0 == Level::I8mm && (2..8).contains(&tokens) && tokens != 4 {
+            return Isa(Level::Dotprod);
+        }
+        let _ = tokens;
+        self
+    }
 }
 
 impl fmt::Display for Isa {

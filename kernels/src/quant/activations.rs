@@ -73,9 +73,9 @@ impl Q8Activations {
         size_of_val(&self.single[..]) + size_of_val(&self.panels[..])
     }
 
-    /// Sets the shape and makes room for it.
+    /// Sets the shape and makes room for it; what is multiplied on `isa` is in the form of [`Isa::for_tokens`].
     pub(crate) fn resize(&mut self, isa: Isa, tokens: usize, cols: usize) {
-        (self.isa, self.tokens, self.cols) = (isa, tokens, cols);
+        (self.isa, self.tokens, self.cols) = (isa.for_tokens(tokens), tokens, cols);
         let groups = cols.div_ceil(GROUP);
         let (single, panels) = if tokens == 1 {
             (groups, 0)

@@ -42,7 +42,7 @@ pub(crate) fn gelu_gated(
     );
     assert_eq!(
         (x.isa, x.cols),
-        (pool.isa(), gate.cols()),
+        (pool.isa().for_tokens(x.tokens), gate.cols()),
         "instruction set and columns of x"
     );
     assert_eq!(

@@ -17,12 +17,12 @@
 //! |---|---|---|---|---|---|---|---|
 //! | [`quantize_activations`] | reference | own | NEON | NEON | own | AVX2 | AVX2 |
 //! | [`matvec`](matvec::matvec) | reference | own | own | dotprod | own | AVX2 | own |
-//! | [`matmul`](matmul::matmul), 2 to 8 tokens | reference | own | own | own | own | AVX2 | own |
+//! | [`matmul`](matmul::matmul), 2 to 8 tokens | reference | own | own | own for 4 and 8, else dotprod | own | AVX2 | own |
 //! | [`matmul`](matmul::matmul), more | reference | own | own | own | own | AVX2 | own |
 //! | [`matvec_rows`](matvec_rows::matvec_rows) | reference | own | own | dotprod | own | AVX2 | AVX2 |
 //! | [`accumulate_rows`] | reference | own | NEON | NEON | own | AVX2 | AVX2 |
 //! | `row_scaled`, one token | reference | own | own | dotprod | own | AVX2 | own |
-//! | `row_scaled`, 2 to 8 tokens | reference | own | own | own | own | AVX2 | own |
+//! | `row_scaled`, 2 to 8 tokens | reference | own | own | own for 4 and 8, else dotprod | own | AVX2 | own |
 //! | `row_scaled`, more | reference | own | own | own | own | AVX2 | own |
 //!
 //! `row_scaled` is the product with one scale a row, which needs no sum in f32; the others are those with scales for groups.

@@ -77,7 +77,7 @@ pub fn matmul_within(pool: &Pool, w: Quantized, x: &Q8Activations, bounds: Bound
     assert!(x.tokens > 1, "one token goes to matvec");
     assert_eq!(
         (x.isa, x.cols),
-        (pool.isa(), w.cols()),
+        (pool.isa().for_tokens(x.tokens), w.cols()),
         "instruction set and columns of x"
     );
     assert_eq!(y.len(), x.tokens * w.rows(), "one output a token and row");

@@ -69,7 +69,7 @@ pub(super) fn with_activations(
 
 impl Activations {
     fn round(&mut self, pool: &Pool, x: &[f32], tokens: usize, cols: usize, scale: f32) {
-        (self.isa, self.groups) = (pool.isa(), cols.div_ceil(GROUP));
+        (self.isa, self.groups) = (pool.isa().for_tokens(tokens), cols.div_ceil(GROUP));
         let panels = tokens.div_ceil(PANEL);
         let (single, panels) = if tokens == 1 { (1, 0) } else { (0, panels) };
         self.single.resize(single * self.groups, [0; _]);
@@ -115,6 +115,11 @@ impl Activations {
         let four = &self.panels[token / PANEL * self.groups + group];
         let step = self.step();
         std::array::from_fn(|k| four[k / step * step * PANEL + token % PANEL * step + k % step])
+    }
+
+    /// What they are multiplied on.
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
     }
 
     /// The groups of the one token that there is; none where there are several.

@@ -196,7 +196,7 @@ fn multiply(isa: Isa, w: Quantized, x: Input, token: usize, row: usize, y: &mut 
         Input::Rounded(x) => {
             let first = row / TILE_ROWS;
             dispatch_integer(
-                isa,
+                x.isa(),
                 Tiles {
                     w,
                     x,
