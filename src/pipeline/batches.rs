@@ -1,7 +1,8 @@
 //! How much sound is encoded together while it is spoken, by what this machine was seen to take.
 //!
 //! Each batch reads all the weights of the encoder, and those of the text model for what it gives: large ones cost less. What has not filled
-//! one when the speaker stops is waited for: small ones are answered sooner. What comes of a clip is the same for any, up to rounding.
+//! one when the speaker stops is waited for: small ones are answered sooner. With weights that are integers, what comes of a clip is the
+//! same for any, bit by bit. Sums of floats are not, so an encoder of floats has batches that do not depend on time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -52,7 +53,12 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    pub(super) fn new(gathering: Gathering) -> Batches {
+    /// `in_integers`: the weights of the encoder are.
+    pub(super) fn new(gathering: Gathering, in_integers: bool) -> Batches {
+        let gathering = match gathering {
+            Gathering::Within(_) if !in_integers => Gathering::Frames(UNMEASURED),
+            gathering => gathering,
+        };
         Batches {
             gathering,
             ..Batches::default()
@@ -184,7 +190,7 @@ mod tests {
         }
 
         fn settles(&self, budget_ms: f64) -> usize {
-            let mut batches = Batches::new(Gathering::Within(budget_ms));
+            let mut batches = Batches::new(Gathering::Within(budget_ms), true);
             assert_eq!(batches.frames(false), UNMEASURED);
             for rest in [1, 3, 5, 9, 2, 7, 11, 6, 10, 4, 8, 12] {
                 self.hears(&mut batches, rest);
@@ -216,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_was_disturbed_changes_nothing() {
-        let mut batches = Batches::new(Gathering::default());
+        let mut batches = Batches::new(Gathering::default(), true);
         for rest in [1, 3, 5, 9, 2, 7] {
             PI_5_GEMMA_3N.hears(&mut batches, rest);
         }
@@ -227,8 +233,17 @@ mod tests {
     }
 
     #[test]
+    fn what_floats_give_does_not_depend_on_time() {
+        let mut batches = Batches::new(Gathering::default(), false);
+        PI_4_GEMMA_3N.hears(&mut batches, 3);
+        let frames = [false, true].map(|whole| batches.frames(whole));
+        assert_eq!(frames, [UNMEASURED; 2]);
+        assert_eq!(Batches::new(Gathering::Frames(7), false).frames(false), 7);
+    }
+
+    #[test]
     fn what_is_configured_stays() {
-        let mut batches = Batches::new(Gathering::Frames(7));
+        let mut batches = Batches::new(Gathering::Frames(7), true);
         PI_4_GEMMA_3N.hears(&mut batches, 3);
         assert_eq!((batches.frames(false), batches.frames(true)), (7, 7));
         assert_eq!(Batches::default().frames(true), WHOLE);

@@ -31,7 +31,7 @@ use crate::model::spec::Spec;
 use crate::model::tensor_table::EncoderTensor;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::tools::Tool;
-use crate::model::weights::{Checkpoint, DRAFTER_HEAD, Mapped, Residency};
+use crate::model::weights::{Checkpoint, DRAFTER_HEAD, Group, Mapped, Residency};
 
 /// The largest K/V cache: the real models need 0.5 GiB for their longest context, a board has 16 GiB at most.
 const MAX_CACHE_BYTES: u64 = 16 << 30;
@@ -158,6 +158,9 @@ impl Engine {
             residency.clone(),
             &mut warnings,
         )?;
+        let hears_in_integers = checkpoint
+            .tensors()
+            .any(|info| info.group == Some(Group::Audio) && info.blocks.is_some());
         let prefix_cache = PrefixCache::open(
             &options.prefix_cache,
             &checkpoint,
@@ -182,7 +185,7 @@ impl Engine {
             urgency: 0,
             seats: Seats::default(),
             encoders,
-            batches: Batches::new(options.encoders.gathering),
+            batches: Batches::new(options.encoders.gathering, hears_in_integers),
             residency,
             checkpoint,
             architecture,

@@ -6,9 +6,7 @@ use crate::heldout::{Clip, Demo, GEMMA3N, GEMMA4, clips};
 use gemmad::config::Config;
 use gemmad::model::decoder::kv_cache::KvType;
 use gemmad::pipeline::commands::CommandGrammar;
-use gemmad::pipeline::{
-    Answer, EncoderOptions, Engine, EngineOptions, Gathering, Generation, Speech,
-};
+use gemmad::pipeline::{Answer, Engine, EngineOptions, Generation, Speech};
 
 /// Samples that are heard together, as in the daemon.
 const PIECE: usize = 2560;
@@ -74,11 +72,6 @@ fn goes_on_as_if_nothing_had_been(model: &Demo, kv_type: KvType) {
         context: 512,
         threads: 2,
         kv_type,
-        // As much is gathered of each clip: the weights are floats, whose sums differ in their last bits.
-        encoders: EncoderOptions {
-            gathering: Gathering::Frames(12),
-            ..EncoderOptions::default()
-        },
         ..EngineOptions::default()
     };
     let mut engine = Engine::open(&model.path(), options).unwrap();
