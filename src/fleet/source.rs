@@ -76,6 +76,15 @@ impl Open {
         taker.map(|_| News::Left)
     }
 
+    /// A worker is about it. One that was cut off, so that another has it now, has not died of it.
+    fn works(&mut self, session: &str) -> Option<News> {
+        let news = self.news_of(session, News::Works);
+        if news.is_none() {
+            self.takers.retain(|taker| taker.session != session);
+        }
+        news
+    }
+
     /// News of a worker, where that is the one that has it.
     fn news_of(&self, session: &str, news: News) -> Option<News> {
         let is_its = self.taker.as_deref() == Some(session);
@@ -231,8 +240,8 @@ impl Source {
                 (id, left)
             }
             ToSource::Works { id, session } => {
-                let job = open.get(&id);
-                let news = job.and_then(|job| job.news_of(&session, News::Works));
+                let job = open.get_mut(&id);
+                let news = job.and_then(|job| job.works(&session));
                 (id, news)
             }
             ToSource::Misses { id, session, at } => {

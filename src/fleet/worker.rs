@@ -29,6 +29,9 @@ const LOOK_BUSY: Duration = Duration::from_millis(20);
 /// So long idle boards go first at an utterance that a busy one could take.
 const COURTESY: Duration = Duration::from_millis(150);
 
+/// From its third delivery on a job is done alone: were it to take this worker with it, others would seem to have done so.
+const ALONE_FROM: i64 = 3;
+
 /// Whether the board has nothing else to do.
 type Idle = dyn Fn() -> bool + Send + Sync;
 
@@ -38,6 +41,8 @@ struct Held {
     /// What the daemon calls it: it may be the same board's, where its own name is taken.
     request: String,
     is_cancelled: Arc<AtomicBool>,
+    /// Nothing is done beside it.
+    alone: bool,
 }
 
 /// A board that works for others.
@@ -129,6 +134,9 @@ impl Worker {
         let Some(most_urgent) = has.values().map(|held| held.kind).min() else {
             return if (self.is_idle)() { &Kind::ALL } else { &[] };
         };
+        if has.values().any(|held| held.alone) {
+            return &[];
+        }
         let room = has.len() < self.answers;
         match most_urgent {
             Kind::Voice if room => &[Kind::Voice],
@@ -174,8 +182,14 @@ impl Worker {
             };
             if let Some((kind, message)) = self.next(&queues, may_take).await? {
                 let (worker, ended) = (Arc::clone(self), end_sender.clone());
-                if let Some(letter) = message.headers.as_ref().and_then(Letter::read) {
-                    if let Some((request, is_cancelled)) = self.hold(&letter.id, kind) {
+                let alone = message
+                    .info()
+                    .is_ok_and(|info| info.delivered >= ALONE_FROM);
+                if alone && !self.lock().is_empty() {
+                    message.ack_with(AckKind::Nak(Some(LOOK))).await.ok();
+                    courtesy = Instant::now() + LOOK;
+                } else if let Some(letter) = message.headers.as_ref().and_then(Letter::read) {
+                    if let Some((request, is_cancelled)) = self.hold(&letter.id, kind, alone) {
                         let duty = Duty {
                             hand: Arc::clone(&self.hand),
                             kind,
@@ -267,7 +281,7 @@ impl Worker {
     }
 
     /// Takes in that it has a job; nothing, where it has that already.
-    fn hold(&self, id: &str, kind: Kind) -> Option<(String, Arc<AtomicBool>)> {
+    fn hold(&self, id: &str, kind: Kind, alone: bool) -> Option<(String, Arc<AtomicBool>)> {
         let mut has = self.lock();
         if has.contains_key(id) {
             return None;
@@ -278,6 +292,7 @@ impl Worker {
             kind,
             request: request.clone(),
             is_cancelled: Arc::clone(&is_cancelled),
+            alone,
         };
         has.insert(id.to_owned(), held);
         Some((request, is_cancelled))

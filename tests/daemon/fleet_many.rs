@@ -208,3 +208,44 @@ fn thoughts_come_while_they_are_thought_from_a_worker_that_thinks() {
     thinker.stop();
     board.gemmad.stop();
 }
+
+/// Alone it does all itself, however much is asked at once; beside another board it sends what waits, and may be the one that takes it.
+#[test]
+fn a_board_that_sends_and_works_is_answered_alone_and_beside_another() {
+    const AT_ONCE: usize = 5;
+    let bench = Bench::new();
+    let nats = Nats::start(bench.dir.path());
+    let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    let text = format!(
+        "[mqtt]\nenabled = true\nurl = \"mqtt://127.0.0.1:{}\"\nnode = \"pi\"\n[dbus]\nenabled = false\n[degrade]\nhot_c = 0\n\
+         memory_pressure_percent = 0\n[threads]\ncount = 1\n[model]\npath = {model:?}\n[queue]\nmax_tokens = 3000\nanswers = 1\n{}",
+        bench.broker.port,
+        fleet(&nats, "both", "")
+    );
+    std::fs::write(bench.dir.path().join("gemmad.toml"), text).unwrap();
+    let gemmad = bench.start();
+    let helper = Helper::new(&nats, "attic");
+    let mut beside = None;
+    for others in [0, 1] {
+        if others == 1 {
+            beside = Some(helper.start());
+        }
+        wait_until("it knows the others, and not itself", || {
+            let fleet = fleet_health(&bench);
+            fleet["connected"] == true && fleet["workers"] == others
+        });
+        for n in 0..AT_ONCE {
+            bench.long_question(&format!("{others}-{n}"), 40 + 10 * n);
+        }
+        for n in 0..AT_ONCE {
+            let response = bench.response("ask", &format!("{others}-{n}"));
+            assert_eq!(response["status"], "ok", "{response}");
+            assert_eq!(
+                words(response["data"]["text"].as_str().unwrap()),
+                40 + 10 * n
+            );
+        }
+    }
+    gemmad.stop();
+    drop(beside);
+}
