@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::utterance;
 
@@ -186,7 +187,10 @@ pub enum MicrophoneEvent {
     /// Somebody begins to speak: what is said comes this way, that from before the onset first.
     SpeechStarted(utterance::Receiver),
     /// Nobody speaks any more.
-    SpeechEnded,
+    SpeechEnded {
+        /// It was an utterance; otherwise it was too short to be one, or broke off, and does not count.
+        counts: bool,
+    },
     /// A push-to-talk request, or a wake word, was followed by no speech.
     ListenTimedOut,
     /// Nobody went on after an answer.
@@ -347,8 +351,13 @@ pub struct Speech {
 pub enum Audible {
     /// An audio file's bytes.
     File(Arc<[u8]>),
-    /// Stretches of sound as they are made, or why there are no more.
-    Stream(Receiver<Result<AudioClip, String>>),
+    /// Sound that is made while it is heard.
+    Stream {
+        /// Stretches of it as they are made, or why there are no more.
+        pieces: Receiver<Result<AudioClip, String>>,
+        /// Becomes true when its turn comes, which is when it is to be made; dropped when nobody wants it any more.
+        turn: watch::Sender<bool>,
+    },
 }
 
 /// How a speech ended.

@@ -111,7 +111,9 @@ fn an_utterance_comes_as_it_was_spoken() {
     let file = raw_file(PLACE.path(), "speech");
     write_speech(&file);
     let (microphone, events) = start("speech", "", false);
-    let seen = until(&events, |e| matches!(e, MicrophoneEvent::SpeechEnded));
+    let seen = until(&events, |e| {
+        matches!(e, MicrophoneEvent::SpeechEnded { .. })
+    });
     microphone.stop();
     assert!(matches!(
         seen[0],
@@ -120,7 +122,7 @@ fn an_utterance_comes_as_it_was_spoken() {
     let [
         _,
         MicrophoneEvent::SpeechStarted(sound),
-        MicrophoneEvent::SpeechEnded,
+        MicrophoneEvent::SpeechEnded { counts: true },
     ] = &seen[..]
     else {
         panic!("{seen:?}");
@@ -154,7 +156,9 @@ fn a_microphone_that_goes_comes_back() {
         seen.is_empty(),
         "a state is told once, not at each try: {seen:?}"
     );
-    until(&events, |e| matches!(e, MicrophoneEvent::SpeechEnded));
+    until(&events, |e| {
+        matches!(e, MicrophoneEvent::SpeechEnded { .. })
+    });
     // It is pulled out while it is closed.
     microphone.control(MicrophoneControl::Mute(true));
     until(&events, is_state(DeviceState::Off));

@@ -67,8 +67,8 @@ pub struct Segmenter {
     follows: bool,
     /// Less than a frame.
     pending: Vec<f32>,
-    /// What was heard last outside an utterance, the newest at the back; bounded by the longest lead, 10 s, and
-    /// what is in doubt, 3 s.
+    /// What was heard last outside an utterance, and within one where a wake word may be said; the newest at the back; bounded by the
+    /// longest lead, 10 s, and what is in doubt, 3 s.
     ring: VecDeque<f32>,
     utterance: Option<Utterance>,
 }
@@ -176,6 +176,11 @@ impl Segmenter {
         self.utterance.is_some()
     }
 
+    /// Whether that began with a wake word.
+    pub fn is_woken(&self) -> bool {
+        self.utterance.as_ref().is_some_and(|it| it.woken)
+    }
+
     /// Whether push-to-talk waits for an utterance, or takes one.
     pub fn is_listening(&self) -> bool {
         self.window.is_some() && !self.follows
@@ -199,18 +204,22 @@ impl Segmenter {
 
     /// The stream breaks off and what was heard of it is to be forgotten.
     pub fn forget(&mut self, tell: &mut dyn FnMut(SpeechEvent)) {
-        if self.utterance.take().is_some() {
-            tell(SpeechEvent::Cancelled);
-        }
+        self.give_up(tell);
         self.restart(tell);
     }
 
-    /// What follows does not belong to what was heard: ends the utterance that is going on; whoever waits for one goes on waiting.
+    /// What follows does not belong to what was heard: half of what somebody said does not count; whoever waits for an utterance goes
+    /// on waiting.
     pub fn cut(&mut self, tell: &mut dyn FnMut(SpeechEvent)) {
-        if let Some(utterance) = self.utterance.take() {
-            self.close(&utterance, true, tell);
-        }
+        self.give_up(tell);
         self.begin_anew();
+    }
+
+    /// The utterance that is going on does not count.
+    pub fn give_up(&mut self, tell: &mut dyn FnMut(SpeechEvent)) {
+        if self.utterance.take().is_some() {
+            tell(SpeechEvent::Cancelled);
+        }
     }
 
     fn restart(&mut self, tell: &mut dyn FnMut(SpeechEvent)) {
@@ -228,6 +237,12 @@ impl Segmenter {
 
     fn frame(&mut self, frame: &[f32], tell: &mut dyn FnMut(SpeechEvent)) {
         let likely = self.detector.is_likely(frame);
+        if self.utterance.is_none() || matches!(self.gate, Gate::WakeWord { .. }) {
+            let kept = self.lead + self.detector.doubtful_frames() * FRAME_SAMPLES;
+            let kept = kept.max(self.wake_lead);
+            self.ring.extend(frame);
+            self.ring.drain(..self.ring.len().saturating_sub(kept));
+        }
         match &mut self.utterance {
             Some(utterance) => {
                 utterance.given += FRAME_SAMPLES as u64;
@@ -266,10 +281,6 @@ impl Segmenter {
                 }
             }
             None => {
-                self.ring.extend(frame);
-                let kept = self.lead + self.detector.doubtful_frames() * FRAME_SAMPLES;
-                let kept = kept.max(self.wake_lead);
-                self.ring.drain(..self.ring.len().saturating_sub(kept));
                 let counts = self.gate == Gate::Open || self.window.is_some();
                 if let Some(speaking) = self.detector.speaking().filter(|_| counts && likely) {
                     let lead = self.lead + self.detector.doubtful_frames() * FRAME_SAMPLES;
@@ -303,6 +314,7 @@ impl Segmenter {
     }
 
     fn close(&mut self, utterance: &Utterance, truncated: bool, tell: &mut dyn FnMut(SpeechEvent)) {
+        self.ring.clear();
         if utterance.voiced < self.min_speech {
             if utterance.woken {
                 tell(SpeechEvent::ListenTimedOut);

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use ulid::Ulid;
 
-use super::job::{CaptionWork, Speaker, Ticket, Utterance, Work};
+use super::job::{
+    CaptionWork, NOTHING_SAID, NOTHING_SAID_TO_BUTTON, Speaker, Ticket, Utterance, Work,
+};
 use super::{Daemon, reports};
 use crate::media::{CameraEvent, CaptionTrigger, CaptureEvent, DeviceState, MicrophoneEvent, Sign};
 use crate::pipeline::Group;
@@ -44,7 +46,7 @@ impl Daemon {
                 log::info!(source = id.as_str(); "woken by {phrase:?} ({score:.2})");
                 self.record.queues.wake_words += 1;
                 microphone.woken = Some(phrase.clone());
-                microphone.conversation = None;
+                microphone.dialogue.close();
                 let id_of_score = id.clone();
                 self.doors.publish(&Report::WakeScore {
                     id: id_of_score,
@@ -65,9 +67,9 @@ impl Daemon {
                     .settings
                     .microphone(&id)
                     .is_some_and(|it| it.continue_s > 0);
-                let begun = microphone.conversation.take();
+                let begun = microphone.dialogue.begin(&job_id);
+                let goes_on = begun.is_some();
                 let begun = begun.unwrap_or_else(|| job_id.clone());
-                microphone.spoken = Some((job_id.clone(), begun.clone()));
                 let wake_word = microphone.woken.clone();
                 // What another board answers is heard to its end, and not worked on.
                 if self.is_left_to_others(&id, &job_id) {
@@ -77,6 +79,7 @@ impl Daemon {
                     speaker: Speaker::Microphone(id),
                     conversation: continues.then_some(begun),
                     wake_word,
+                    goes_on,
                     sound: Arc::new(sound),
                     heard: None,
                     hearing: None,
@@ -85,7 +88,8 @@ impl Daemon {
                 self.push(self.job(job_id, None, work, ticket));
                 self.duck();
             }
-            MicrophoneEvent::SpeechEnded => {
+            MicrophoneEvent::SpeechEnded { counts } => {
+                microphone.dialogue.end(counts);
                 microphone.utterance = None;
                 microphone.woken = None;
                 self.doors.publish(&Report::Speech {
@@ -94,13 +98,11 @@ impl Daemon {
                 });
                 self.duck();
             }
-            MicrophoneEvent::FollowTimedOut => microphone.conversation = None,
+            MicrophoneEvent::FollowTimedOut => microphone.dialogue.close(),
             MicrophoneEvent::ListenTimedOut => {
                 let reason = match microphone.state {
-                    DeviceState::Online if microphone.woken.take().is_some() => {
-                        "nothing was said after the wake word"
-                    }
-                    DeviceState::Online => "nothing was said after push-to-talk",
+                    DeviceState::Online if microphone.woken.take().is_some() => NOTHING_SAID,
+                    DeviceState::Online => NOTHING_SAID_TO_BUTTON,
                     DeviceState::Offline { .. } | DeviceState::Off => {
                         "the microphone does not listen"
                     }

@@ -1,7 +1,7 @@
 //! Wall-clock time as it is published.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Unit};
@@ -40,9 +40,26 @@ fn is_set(root: &Path) -> bool {
     by_network || by_hardware
 }
 
+/// How long ago a time was that another board published; nothing where it is none.
+pub(super) fn since(time: &str) -> Option<Duration> {
+    let then: Timestamp = time.parse().ok()?;
+    let past = Timestamp::now().duration_since(then);
+    Some(Duration::try_from(past).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_published_has_its_age() {
+        let ago = SystemTime::now() - Duration::from_secs(7);
+        let age = since(&rfc3339(ago)).unwrap();
+        assert!((7..60).contains(&age.as_secs()), "{age:?}");
+        let to_come = SystemTime::now() + Duration::from_secs(3600);
+        assert_eq!(since(&rfc3339(to_come)), Some(Duration::ZERO));
+        assert_eq!(since("yesterday"), None);
+    }
 
     #[test]
     fn the_clock_is_set_where_somebody_says_so() {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::dialogue::Dialogue;
 use super::event::Event;
 use super::settling::{Claims, Pending};
 use super::speaking::RunningSpeaker;
@@ -29,10 +30,7 @@ pub(super) struct RunningMicrophone {
     pub(super) state: DeviceState,
     /// The job of what somebody says now.
     pub(super) utterance: Option<String>,
-    /// The event with which the conversation began that somebody may go on with now.
-    pub(super) conversation: Option<String>,
-    /// The last event, and the one with which its conversation began.
-    pub(super) spoken: Option<(String, String)>,
+    pub(super) dialogue: Dialogue,
     /// A wake word of which it is not settled yet who answers.
     pub(super) pending: Option<Pending>,
     /// The wake word that was said last, until what followed it is over.
@@ -122,8 +120,7 @@ impl Devices {
                         utterance: None,
                         woken: None,
                         pending: None,
-                        conversation: None,
-                        spoken: None,
+                        dialogue: Dialogue::default(),
                     };
                     self.microphones.insert(id.clone(), microphone);
                 }

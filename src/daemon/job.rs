@@ -23,6 +23,17 @@ pub(super) const NO_WAKE_WORD: &str = "the wake word is not in the transcript";
 /// Why it does not count where it has to begin with a wake phrase.
 pub(super) const NO_WAKE_PHRASE: &str = "no wake phrase";
 
+/// Why it does not count where nothing follows the wake word.
+pub(super) const NOTHING_SAID: &str = "nothing was said after the wake word";
+
+/// Why it does not count where nothing follows the button.
+pub(super) const NOTHING_SAID_TO_BUTTON: &str = "nothing was said after push-to-talk";
+
+/// Whether speech was rejected for that nothing was said, which is no error.
+pub(super) fn is_silence(reason: &str) -> bool {
+    matches!(reason, NOTHING_SAID | NOTHING_SAID_TO_BUTTON)
+}
+
 /// Whether speech was rejected for that nobody spoke to the board.
 pub(super) fn is_not_meant(reason: &str) -> bool {
     matches!(reason, NO_WAKE_WORD | NO_WAKE_PHRASE)
@@ -109,6 +120,8 @@ pub(super) struct Utterance {
     pub(super) speaker: Speaker,
     /// The wake word that it began with.
     pub(super) wake_word: Option<String>,
+    /// It follows an answer, to which it needs no word.
+    pub(super) goes_on: bool,
     /// The event with which its conversation began.
     pub(super) conversation: Option<String>,
     pub(super) sound: Arc<utterance::Receiver>,

@@ -7,6 +7,7 @@ mod captured;
 mod clock;
 mod demands;
 mod devices;
+mod dialogue;
 mod directory;
 mod doors;
 mod error;
@@ -14,6 +15,7 @@ mod event;
 mod fleet;
 mod health;
 mod hearing;
+mod inputs;
 mod job;
 mod keeping;
 mod log_sink;
@@ -29,6 +31,7 @@ mod settling;
 mod speaking;
 mod state;
 mod switching;
+mod synthesis;
 mod systemd;
 mod vitals;
 mod wording;
@@ -39,18 +42,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::guard::lock::Lock;
 use crate::publish::Inside;
-use crate::report::{ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Report, Request};
+use crate::report::{ErrorBody, ErrorCode, EventType, JobState, JobUpdate, Report};
 use devices::Devices;
 use doors::Doors;
 use event::{Event, Loaded, Told, WorkerNote};
 use fleet::Fleet;
 use health::HealthMonitor;
+use inputs::Inputs;
 use job::{Job, NO_WAKE_WORD};
 use keeping::Keeping;
 use names::Household;
@@ -66,7 +70,7 @@ pub use error::DaemonError;
 pub use log_sink::install as install_log;
 pub use reload::engine_options;
 pub use reports::sources;
-pub use speaking::voice;
+pub use synthesis::voice;
 pub use vitals::Vitals;
 
 /// Events that may wait for the loop: more than a burst of all sources, less than memory minds.
@@ -126,29 +130,6 @@ pub fn run(config: Config, options: &Options) -> Result<(), DaemonError> {
     // What hangs in a driver or in a resolver ends with the process.
     runtime.shutdown_background();
     end
-}
-
-/// Where events come from.
-struct Inputs {
-    events: mpsc::Receiver<Event>,
-    requests: mpsc::Receiver<Request>,
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Inputs {
-    async fn next(&mut self, tick: &mut tokio::time::Interval) -> Event {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => Event::Terminate,
-            _ = self.interrupt.recv() => Event::Terminate,
-            _ = self.hang_up.recv() => Event::Reload,
-            _ = tick.tick() => Event::Tick,
-            Some(event) = self.events.recv() => event,
-            Some(request) = self.requests.recv() => Event::Requested(Box::new(request)),
-        }
-    }
 }
 
 struct Daemon {
@@ -254,6 +235,12 @@ impl Daemon {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let end = loop {
             let event = inputs.next(&mut tick).await;
+            if matches!(event, Event::Settled(..)) {
+                // A better claim may be among what came in time.
+                while let Ok(request) = inputs.requests.try_recv() {
+                    self.requested(request).await;
+                }
+            }
             if let ControlFlow::Break(end) = self.react(event).await {
                 break end;
             }
@@ -301,10 +288,13 @@ impl Daemon {
                 if event.reason.as_deref() == Some(NO_WAKE_WORD) {
                     self.record.queues.wake_rejects += 1;
                 }
+                let reason = event.reason.as_deref().unwrap_or_default();
                 // What was decoded and then not meant for the daemon is no error.
-                if event.event_type == EventType::Rejected && event.timing.tokens == 0 {
-                    self.record
-                        .error(event.reason.as_deref().unwrap_or_default());
+                if event.event_type == EventType::Rejected
+                    && event.timing.tokens == 0
+                    && !job::is_silence(reason)
+                {
+                    self.record.error(reason);
                 }
             }
             Report::Caption { event, .. } => {
@@ -383,6 +373,7 @@ impl Daemon {
         }
         self.doors.publish(&Report::Stopping);
         let error = worker::stopping;
+        self.settle_all();
         for asker in self.devices.stop().await {
             self.answered(JobUpdate::end(&asker, Err(error())));
         }

@@ -374,6 +374,7 @@ impl Daemon {
         self.loaded.prefetch(Group::Audio);
         let work = Work::Utterance(Utterance {
             wake_word: None,
+            goes_on: false,
             conversation: None,
             speaker: Speaker::Client {
                 manner: dictation.manner,

@@ -3,19 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::requests::{Source, error};
+use super::synthesis::{made_of_sentences, wanted_voice};
 use super::{Daemon, job, reports};
 use crate::capture::Speaker;
 use crate::capture::options::{SpeakerOptions, Trigger};
 use crate::media::{
-    Audible, AudioClip, DeviceState, MicrophoneControl, Sign, SpeakerControl, SpeakerEvent, Speech,
-    SpeechEnd,
+    Audible, DeviceState, MicrophoneControl, Sign, SpeakerControl, SpeakerEvent, Speech, SpeechEnd,
 };
 use crate::publish::wyoming::{Sentences, Voice};
 use crate::report::{
@@ -23,11 +21,8 @@ use crate::report::{
     VoiceEvent,
 };
 
-/// Stretches of sound that may wait for the speaker: some seconds.
-const PIECES: usize = 32;
-
-/// How often it is looked whether the speaker has room for more.
-const LOOK: Duration = Duration::from_millis(20);
+/// What a speech takes at least that waits.
+const LEAST_BYTES: usize = 16 << 10;
 
 /// The speaker's thread, what it was started with, and how it is.
 pub(super) struct RunningSpeaker {
@@ -55,6 +50,7 @@ struct Answer {
 /// Something that is said or waits.
 struct Said {
     asker: Header,
+    bytes: usize,
     /// The microphone and the event, of an answer to somebody there.
     answers: Option<(Name, Name)>,
 }
@@ -86,6 +82,20 @@ impl RunningSpeaker {
         is_there
     }
 
+    /// Whether so many bytes may wait, too. The speaker's thread drops the oldest where it gets to it; a device may hold it up.
+    fn has_room(&self, bytes: usize) -> bool {
+        let weight = |bytes: usize| bytes.max(LEAST_BYTES);
+        let waiting: usize = self.said.values().map(|said| weight(said.bytes)).sum();
+        let speeches = self.options.waiting + 2;
+        waiting + weight(bytes) <= speeches.saturating_mul(self.options.max_audio_bytes)
+    }
+
+    /// Ends what is said, and forgets what waits and what is to be said once it has been thought of.
+    fn silence_all(&mut self) {
+        self.answers.clear();
+        self.thread.control(SpeakerControl::Silence(None));
+    }
+
     /// Those whose speeches will not be heard any more.
     pub(super) fn askers(&mut self) -> impl Iterator<Item = Header> {
         std::mem::take(&mut self.said)
@@ -104,8 +114,16 @@ impl Daemon {
         if let Utterable::Text(text) = &say.what {
             self.check_prompt(text)?;
         }
+        let bytes = match &say.what {
+            Utterable::Audio(file) => file.0.len(),
+            Utterable::Text(text) => text.len(),
+        };
         let speaker = self.speaker()?;
         let options = &speaker.options;
+        if !speaker.has_room(bytes) {
+            let message = "the speaker is busy, and more waits than [speaker] waiting and max_audio_bytes let";
+            return Err(error(ErrorCode::QueueFull, message));
+        }
         let sound = match say.what {
             Utterable::Audio(file) if file.0.len() > options.max_audio_bytes => {
                 let (length, most) = (file.0.len(), options.max_audio_bytes);
@@ -126,6 +144,7 @@ impl Daemon {
         };
         let said = Said {
             asker: asker.clone(),
+            bytes,
             answers: say.microphone.zip(say.id),
         };
         speaker.said.insert(asker.id.clone(), said);
@@ -203,10 +222,8 @@ impl Daemon {
 
     /// Ends what is said, and forgets what waits.
     pub(super) fn silence(&mut self) -> Result<serde_json::Value, ErrorBody> {
-        match &self.devices.speaker {
-            Some(speaker) => speaker.thread.control(SpeakerControl::Silence(None)),
-            None => return Err(no_speaker()),
-        }
+        let speaker = self.devices.speaker.as_mut().ok_or_else(no_speaker)?;
+        speaker.silence_all();
         Ok(json!({}))
     }
 
@@ -257,9 +274,7 @@ impl Daemon {
             return;
         };
         if seconds > 0 && running.utterance.is_none() {
-            let last = running.spoken.as_ref().filter(|(last, _)| last == event);
-            let begun = last.map_or(event, |(_, begun)| begun);
-            running.conversation = Some(begun.to_owned());
+            running.dialogue.answer(event);
             let follow = MicrophoneControl::Follow(seconds);
             self.devices.control_microphone(microphone, follow);
             self.sign(Sign::Listening);
@@ -305,15 +320,9 @@ impl Daemon {
     pub(super) fn sign_of(&self, event: &VoiceEvent) {
         let microphone = self.settings.microphone(&event.source);
         let is_meant = microphone.is_some_and(|it| it.trigger != Trigger::Voice);
-        let reason = event.reason.as_deref();
-        let sign = match event.event_type {
-            EventType::Transcript | EventType::Command => Sign::Understood,
-            EventType::NotUnderstood => Sign::NotUnderstood,
-            // Nobody spoke to it after all.
-            EventType::Rejected if reason.is_some_and(job::is_not_meant) => return,
-            _ => Sign::Failed,
-        };
-        if is_meant {
+        if let Some(sign) = sign_for(event.event_type, event.reason.as_deref())
+            && is_meant
+        {
             self.sign(sign);
         }
     }
@@ -328,6 +337,17 @@ impl Daemon {
     }
 }
 
+/// What tells what came of something that was said to the board; nothing where nobody spoke to it after all.
+fn sign_for(event: EventType, reason: Option<&str>) -> Option<Sign> {
+    match event {
+        EventType::Transcript | EventType::Command => Some(Sign::Understood),
+        EventType::NotUnderstood => Some(Sign::NotUnderstood),
+        EventType::Rejected if reason.is_some_and(job::is_not_meant) => None,
+        EventType::Rejected if reason.is_some_and(job::is_silence) => Some(Sign::NotUnderstood),
+        _ => Some(Sign::Failed),
+    }
+}
+
 pub(super) fn no_speaker() -> ErrorBody {
     error(
         ErrorCode::NotFound,
@@ -335,66 +355,47 @@ pub(super) fn no_speaker() -> ErrorBody {
     )
 }
 
-/// Who makes sound of texts, where somebody does.
-pub fn voice(options: &SpeakerOptions) -> Option<Voice> {
-    Some(Voice {
-        address: options.tts_address()?.to_owned(),
-        name: options.tts_voice.clone(),
-        patience: Duration::from_secs(options.tts_patience_s.into()),
-    })
-}
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-fn wanted_voice(options: &SpeakerOptions) -> Result<Voice, ErrorBody> {
-    voice(options).ok_or_else(|| {
-        error(
-            ErrorCode::NotFound,
-            "texts cannot be said: [speaker] tts names no text-to-speech server",
-        )
-    })
-}
+    use super::*;
 
-/// Where sentences go that are to be made sound, no more than a prompt or an answer has; and that sound.
-fn made_of_sentences(voice: Voice) -> (UnboundedSender<String>, Audible) {
-    let (given, sentences) = unbounded_channel();
-    let (pieces, taken) = sync_channel(PIECES);
-    tokio::spawn(synthesize(voice, sentences, pieces));
-    (given, Audible::Stream(taken))
-}
-
-/// Has sentences made sound one by one, as they come and as fast as the speaker takes it.
-async fn synthesize(
-    voice: Voice,
-    mut sentences: UnboundedReceiver<String>,
-    pieces: SyncSender<Result<AudioClip, String>>,
-) {
-    while let Some(sentence) = sentences.recv().await {
-        let mut spoken = match voice.say(&sentence).await {
-            Ok(spoken) => spoken,
-            Err(reason) => {
-                give(&pieces, Err(reason)).await;
-                return;
-            }
-        };
-        while let Some(piece) = spoken.next().await {
-            let failed = piece.is_err();
-            if !give(&pieces, piece).await || failed {
-                return;
-            }
-        }
+    #[test]
+    fn silence_after_a_wake_word_sounds_as_not_understood_whoever_finds_it() {
+        let sound = |reason| sign_for(EventType::Rejected, Some(reason));
+        assert_eq!(sound(job::NOTHING_SAID), Some(Sign::NotUnderstood));
+        assert_eq!(
+            sound(job::NOTHING_SAID_TO_BUTTON),
+            Some(Sign::NotUnderstood)
+        );
+        assert_eq!(sound(job::NO_WAKE_WORD), None);
+        assert_eq!(sound("the model is gone"), Some(Sign::Failed));
+        assert_eq!(sign_for(EventType::Command, None), Some(Sign::Understood));
     }
-}
 
-/// Hands over a piece once there is room for it; false where nobody wants it any more.
-async fn give(
-    pieces: &SyncSender<Result<AudioClip, String>>,
-    mut piece: Result<AudioClip, String>,
-) -> bool {
-    loop {
-        match pieces.try_send(piece) {
-            Ok(()) => return true,
-            Err(TrySendError::Full(back)) => piece = back,
-            Err(TrySendError::Disconnected(_)) => return false,
-        }
-        tokio::time::sleep(LOOK).await;
+    /// An answer whose first sentence is not whole yet is known to nobody but this.
+    #[tokio::test]
+    async fn what_is_still_being_thought_of_is_silenced_too() {
+        let options = SpeakerOptions {
+            device: Some("no such device".to_owned()),
+            ..SpeakerOptions::default()
+        };
+        let thread = Speaker::start(options.clone(), 50, Arc::default(), Box::new(|_| true));
+        let mut speaker = RunningSpeaker::new(options, thread.unwrap(), Arc::default());
+        let answer = Answer {
+            text: Sentences::default(),
+            has_begun: false,
+            voice: Voice {
+                address: String::new(),
+                name: None,
+                patience: Duration::ZERO,
+            },
+            sentences: None,
+        };
+        speaker.answers.insert("a".to_owned(), answer);
+        speaker.silence_all();
+        assert!(speaker.answers.is_empty());
+        speaker.thread.control(SpeakerControl::Stop);
     }
 }

@@ -18,19 +18,27 @@ pub struct Claim {
     pub score: f64,
     /// How loud the word was (RMS of a second), dB full scale.
     pub dbfs: f64,
+    /// When the word was heard, RFC 3339; absent where the board's clock is not known to be right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
 }
 
 impl Claim {
-    /// Whether it is for this one to answer, of two microphones that heard the same word: the surer, else the louder, else the one whose
-    /// name comes first. A tenth of the score and a decibel make no difference.
+    /// Whether it is for this one to answer, of two microphones that heard the same word: the louder, which is the nearer one, else the
+    /// surer, else the one whose name comes first. Levels count in whole decibels and scores in tenths: both were sure enough to wake.
     pub fn beats(&self, other: &Claim) -> bool {
         self.phrase == other.phrase && self.rank() > other.rank()
+    }
+
+    /// Whether both are of the same microphone.
+    pub fn is_of(&self, other: &Claim) -> bool {
+        (&self.node, &self.microphone) == (&other.node, &other.microphone)
     }
 
     fn rank(&self) -> (i64, i64, Reverse<(&str, &str)>) {
         let tenths = (self.score.clamp(0.0, 1.0) * 10.0).round() as i64;
         let decibels = self.dbfs.clamp(-200.0, 0.0).round() as i64;
-        (tenths, decibels, Reverse((&self.node, &self.microphone)))
+        (decibels, tenths, Reverse((&self.node, &self.microphone)))
     }
 }
 
@@ -45,6 +53,7 @@ mod tests {
             phrase: "Okay Nabu".to_owned(),
             score,
             dbfs,
+            time: None,
         }
     }
 
@@ -78,6 +87,9 @@ mod tests {
             claim("c", 0.98, -20.2),
         ];
         assert_eq!(best(&three), [claim("b", 0.97, -20.0)]);
+        // The nearer one answers, though the other is a hair surer.
+        let near = claim("b", 0.949, -20.0);
+        assert_eq!(best(&[claim("a", 0.951, -40.0), near.clone()]), [near]);
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn of_three_boards_that_hear_a_word_one_answers_and_without_a_broker_at_least_on
     let answered: usize = (0..MICROPHONES).map(|n| events(&bench, n).len()).sum();
     assert_eq!(answered, rounds);
 
-    // Who answered was the surest, the loudest, the first by name, as everybody could hear.
+    // Who answered was the loudest, the surest, the first by name, as everybody could hear.
     let claims: Vec<Value> = bench
         .observer
         .on("gemmad/woken")
@@ -158,8 +158,8 @@ fn best<'v>(claims: &[&'v Value]) -> &'v str {
         let name = claim["node"].as_str().unwrap();
         let place = BOARDS.iter().position(|board| *board == name).unwrap();
         (
-            number(claim, "score", 10.0),
             number(claim, "dbfs", 1.0),
+            number(claim, "score", 10.0),
             3 - place,
         )
     };

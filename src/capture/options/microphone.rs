@@ -211,6 +211,7 @@ impl MicrophoneOptions {
         if self.trigger == Trigger::WakeWord {
             self.check_wake_words()?;
         }
+        between("wake.sensitivity", self.wake.sensitivity, -1.0, 1.0)?;
         if self.wake.stop_models.len() > MAX_WAKE_WORDS {
             return Err(format!(
                 "wake.stop_models has more than {MAX_WAKE_WORDS} models"
@@ -277,7 +278,6 @@ impl MicrophoneOptions {
                 "trigger is \"wake_word\", which needs 1 to {MAX_WAKE_WORDS} models in wake.models; docs/wake.md says where there are some"
             ));
         }
-        between("wake.sensitivity", wake.sensitivity, -1.0, 1.0)?;
         between("wake.settle_ms", wake.settle_ms, 0, 60_000)?;
         if wake.verify && self.answer == VoiceAnswer::Command {
             return Err(

@@ -6,8 +6,10 @@
 //! | `waiting` | what waits to be said: bounded, the newest stays |
 //! | `track` | the sound of one speech, a file's or one that is being made |
 //! | `signs` | the short sounds |
+//! | `output` | what it plays to |
 //! | `playback` | ALSA |
 
+mod output;
 mod playback;
 mod player;
 mod signs;

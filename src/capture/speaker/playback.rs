@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use alsa::pcm::{Access, Format, HwParams, PCM, State};
 use alsa::{Direction, ValueOr};
 
-use super::player::Output;
+use super::output::Output;
 use crate::capture::card::{explain_playback, keep_quiet};
 use crate::capture::supervise::Unavailable;
 

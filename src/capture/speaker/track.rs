@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::{Receiver, TryRecvError};
 
+use tokio::sync::watch;
+
 use crate::features::audio_file::{AudioLimits, AudioReader};
 use crate::features::resample::Resampler;
 use crate::media::{Audible, AudioClip, Speech, SpeechEnd};
@@ -24,6 +26,8 @@ enum Source {
     File(Box<AudioReader>),
     Stream {
         pieces: Receiver<Result<AudioClip, String>>,
+        /// Whoever makes it makes it as long as this is there.
+        _turn: watch::Sender<bool>,
         /// From the rate of the last piece.
         resampler: Option<(u32, Box<Resampler>)>,
     },
@@ -62,10 +66,14 @@ impl Track {
                 let reader = AudioReader::from_bytes_at("the audio", &bytes, &limits, rate_hz);
                 Source::File(Box::new(reader.map_err(|error| error.to_string())?))
             }
-            Audible::Stream(pieces) => Source::Stream {
-                pieces,
-                resampler: None,
-            },
+            Audible::Stream { pieces, turn } => {
+                turn.send_replace(true);
+                Source::Stream {
+                    pieces,
+                    _turn: turn,
+                    resampler: None,
+                }
+            }
         };
         Ok(Track {
             id: speech.id,
@@ -122,7 +130,9 @@ impl Source {
                 },
                 Err(error) => Err(error.to_string()),
             },
-            Source::Stream { pieces, resampler } => match pieces.try_recv() {
+            Source::Stream {
+                pieces, resampler, ..
+            } => match pieces.try_recv() {
                 Ok(Ok(clip)) => {
                     let from_hz = clip.sample_rate_hz;
                     if resampler.as_ref().is_none_or(|(rate, _)| *rate != from_hz) {

@@ -38,6 +38,11 @@ impl Waiting {
         self.speeches.pop_front()
     }
 
+    /// Whether that one is urgent.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.speeches.front().is_some_and(|speech| speech.urgent)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.speeches.is_empty()
     }

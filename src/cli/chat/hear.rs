@@ -103,7 +103,7 @@ fn utterance(
                 meter.says("speech begins");
                 speech = Some(sound);
             }
-            MicrophoneEvent::SpeechEnded => {
+            MicrophoneEvent::SpeechEnded { .. } => {
                 meter.says("speech ends");
                 let samples = speech.take().map(|sound| sound.take(usize::MAX));
                 // Of a sound that was none nothing is left, and what is said next still counts.

@@ -44,7 +44,12 @@ pub(super) fn meaning<'a>(
         return Meaning::Known(Understood::of(EventType::Rejected, slice, timing));
     };
     let heard = reply.text.as_deref().unwrap_or_default().trim();
-    let said = match meant(options, utterance.wake_word.as_deref(), heard) {
+    let said = match meant(
+        options,
+        utterance.wake_word.as_deref(),
+        utterance.goes_on,
+        heard,
+    ) {
         Ok(said) => said.to_owned(),
         // What was not meant for the daemon is not published.
         Err(reason) => {

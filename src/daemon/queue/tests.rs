@@ -51,6 +51,7 @@ fn speak(queue: &Arc<Queue>, id: &str) -> utterance::Sender {
     let (sender, sound) = utterance::channel();
     let work = Work::Utterance(Utterance {
         wake_word: None,
+        goes_on: false,
         conversation: None,
         speaker: Speaker::Microphone(id.to_owned()),
         sound: Arc::new(sound),
@@ -278,6 +279,7 @@ fn utterances_are_bounded_in_number_and_memory_and_cost_requests_no_room() {
         let (sender, sound) = utterance::channel();
         let work = Work::Utterance(Utterance {
             wake_word: None,
+            goes_on: false,
             conversation: None,
             speaker: Speaker::Microphone("c".to_owned()),
             sound: Arc::new(sound),

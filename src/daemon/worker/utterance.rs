@@ -227,7 +227,12 @@ impl Task<'_> {
             return Ok(Understood::of(EventType::Rejected, slice, timing));
         };
         let heard = answer.text.trim().to_owned();
-        let said = match meant(config, utterance.wake_word.as_deref(), &heard) {
+        let said = match meant(
+            config,
+            utterance.wake_word.as_deref(),
+            utterance.goes_on,
+            &heard,
+        ) {
             Ok(said) => said.to_owned(),
             // What was not meant for the daemon is not published.
             Err(reason) => return Ok(Understood::rejected(reason.to_owned(), slice, timing)),

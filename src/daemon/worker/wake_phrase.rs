@@ -1,21 +1,24 @@
 //! Whether what was heard begins with a wake phrase, or has a wake word in it.
 
 use crate::capture::options::{MicrophoneOptions, Trigger};
-use crate::daemon::job::{NO_WAKE_PHRASE, NO_WAKE_WORD};
+use crate::daemon::job::{NO_WAKE_PHRASE, NO_WAKE_WORD, NOTHING_SAID};
 
-/// What of a transcript is meant for the daemon; else why none of it is. `wake_word` is what a microphone was woken by.
+/// What of a transcript is meant for the daemon; else why none of it is. `wake_word` is what a microphone was woken by; what `goes_on`
+/// after an answer needs none, and no phrase.
 pub(in crate::daemon) fn meant<'a>(
     microphone: &MicrophoneOptions,
     wake_word: Option<&str>,
+    goes_on: bool,
     heard: &'a str,
 ) -> Result<&'a str, &'static str> {
     match (microphone.trigger, wake_word) {
-        (Trigger::WakePhrase, _) => {
-            after_wake_phrase(heard, &microphone.wake_phrases).ok_or(NO_WAKE_PHRASE)
-        }
+        (Trigger::WakePhrase, _) => match after_wake_phrase(heard, &microphone.wake_phrases) {
+            None if goes_on => Ok(heard),
+            said => said.ok_or(NO_WAKE_PHRASE),
+        },
         (Trigger::WakeWord, Some(word)) if microphone.wake.verify => {
             match after_wake_word(heard, word).ok_or(NO_WAKE_WORD) {
-                Ok("") => Err("nothing was said after the wake word"),
+                Ok("") => Err(NOTHING_SAID),
                 said => said,
             }
         }
@@ -130,6 +133,18 @@ mod tests {
         assert_eq!(rest("Computers are fun."), None);
         assert_eq!(rest("Turn on the light."), None);
         assert_eq!(rest("Hey"), None);
+    }
+
+    #[test]
+    fn whoever_goes_on_needs_no_wake_phrase() {
+        let microphone: MicrophoneOptions = toml::from_str(
+            "id = \"hall\"\ndevice = \"x\"\ntrigger = \"wake_phrase\"\nwake_phrases = [\"Computer\"]",
+        )
+        .unwrap();
+        let meant = |goes_on, heard| meant(&microphone, None, goes_on, heard);
+        assert_eq!(meant(false, "And the other one."), Err(NO_WAKE_PHRASE));
+        assert_eq!(meant(true, "And the other one."), Ok("And the other one."));
+        assert_eq!(meant(true, "Computer, that one."), Ok("that one."));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) enum Delivery {
     Control,
     /// QoS 1, not retained, in line with events: dropped.
     Fleeting,
+    /// QoS 0, not retained, before all that waits: dropped. It counts for a moment only.
+    AtOnce,
     /// QoS 0, the newest of a topic only: dropped.
     Newest {
         /// Whether the broker keeps it.
@@ -89,6 +91,7 @@ pub(super) struct Outbox {
     /// States that the broker has to be told, in order.
     unsaid: VecDeque<String>,
     control: VecDeque<Message>,
+    at_once: VecDeque<Message>,
     /// By topic: a newer picture takes the place of an older one, and so does a newer level.
     newest: VecDeque<Message>,
     next_token: u64,
@@ -106,6 +109,7 @@ impl Outbox {
             states: HashMap::new(),
             unsaid: VecDeque::new(),
             control: VecDeque::new(),
+            at_once: VecDeque::new(),
             newest: VecDeque::new(),
             next_token: 1,
             in_flight: HashSet::new(),
@@ -144,7 +148,11 @@ impl Outbox {
                 self.newest
                     .push_back(message(topic, payload, retain, false));
             }
-            Delivery::Fleeting | Delivery::Newest { .. } => {}
+            Delivery::AtOnce if self.connected => {
+                let message = message(topic, payload, false, false);
+                self.at_once.push_back(message);
+            }
+            Delivery::Fleeting | Delivery::AtOnce | Delivery::Newest { .. } => {}
             Delivery::Control => self.control.push_back(message(topic, payload, true, true)),
             Delivery::State | Delivery::Result => {
                 if !self.unsaid.contains(&topic) {
@@ -215,6 +223,7 @@ impl Outbox {
         self.in_flight.clear();
         self.newest.clear();
         self.control.clear();
+        self.at_once.clear();
         self.events
             .retain(|event| event.delivery != Delivery::Fleeting);
         for event in &mut self.events {
@@ -229,9 +238,14 @@ impl Outbox {
 
     /// The next message, with the token that [`Outbox::delivered`] wants back; none if `window` messages are on their way.
     ///
-    /// Pictures go before the events that tell of them, and results after. Answers come last: however many somebody asks for, no event
+    /// What counts for a moment only goes first, past those, too. Pictures go before the events that tell of them, and results after. Answers come last: however many somebody asks for, no event
     /// waits for them.
     pub(super) fn next(&mut self, window: usize) -> Option<(u64, Message)> {
+        if let Some(message) = self.at_once.pop_front() {
+            let token = self.token();
+            self.in_flight.insert(token);
+            return Some((token, message));
+        }
         if self.in_flight.len() >= window {
             return None;
         }
@@ -315,6 +329,7 @@ impl Outbox {
             && self.in_flight.is_empty()
             && self.unsaid.is_empty()
             && self.control.is_empty()
+            && self.at_once.is_empty()
             && self.newest.is_empty()
     }
 
@@ -350,5 +365,47 @@ impl Outbox {
     /// Messages that the broker has.
     pub(super) fn published(&self) -> u64 {
         self.published
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_counts_for_a_moment_goes_before_all_that_waits() {
+        let mut outbox = Outbox::new(10);
+        outbox.connected();
+        let outgoing = |delivery, topic: &str| Outgoing {
+            delivery,
+            topic: topic.to_owned(),
+            payload: Vec::new(),
+        };
+        outbox.push(outgoing(Delivery::Control, "discovery"));
+        assert!(outbox.next(1).is_some() && outbox.next(1).is_none());
+        for (delivery, topic) in [
+            (Delivery::Control, "discovery"),
+            (Delivery::State, "state"),
+            (Delivery::Newest { retain: false }, "picture"),
+            (Delivery::Event, "event"),
+            (Delivery::AtOnce, "woken"),
+            (Delivery::AtOnce, "woken"),
+        ] {
+            outbox.push(outgoing(delivery, topic));
+        }
+        // Both, though the broker has not acknowledged what was sent before.
+        for _ in 0..2 {
+            let (token, message) = outbox.next(1).unwrap();
+            assert_eq!(message.topic, "woken");
+            assert!(!message.acknowledged && !message.retain);
+            outbox.delivered(token);
+        }
+        assert!(outbox.next(1).is_none());
+        outbox.push(outgoing(Delivery::AtOnce, "woken"));
+        outbox.lost();
+        outbox.push(outgoing(Delivery::AtOnce, "woken"));
+        outbox.connected();
+        let topics = std::iter::from_fn(|| outbox.next(10).map(|(_, message)| message.topic));
+        assert_eq!(topics.collect::<Vec<_>>(), ["state", "event"]);
     }
 }

@@ -75,7 +75,7 @@ impl Composer {
                 let score = format!("{score:.2}");
                 vec![state(Source::Microphone, id, "wake_score", &score)]
             }
-            Report::Woken(claim) => vec![json(Delivery::Fleeting, topics.woken(), claim)],
+            Report::Woken(claim) => vec![json(Delivery::AtOnce, topics.woken(), claim)],
             Report::Speech { id, speaking } => {
                 vec![state(Source::Microphone, id, "speech", on_off(*speaking))]
             }

@@ -431,10 +431,14 @@ fn a_stream_that_breaks_off_ends_what_was_said_or_forgets_it() {
     segmenter.interrupt(&mut |event| told.push(event));
     segmenter.push(speaking, &mut |_| {});
     segmenter.forget(&mut |event| told.push(event));
+    // Half a command is none, where the board's own voice comes between.
+    segmenter.push(speaking, &mut |_| {});
+    segmenter.cut(&mut |event| told.push(event));
     assert_eq!(
         told,
         [
             SpeechEvent::Ended { truncated: true },
+            SpeechEvent::Cancelled,
             SpeechEvent::Cancelled
         ]
     );

@@ -97,3 +97,40 @@ fn a_wake_word_that_nothing_follows_is_told() {
     let seconds = said[0].len() as f64 / RATE_HZ as f64;
     assert!((9.0..12.0).contains(&seconds), "{seconds} s");
 }
+
+#[test]
+fn a_wake_word_within_what_is_said_after_an_answer_begins_it_anew() {
+    let clips = clips();
+    let word = &clips[0].1;
+    let mut stream = room(1.0);
+    stream.extend(&word[..audible(word).1]);
+    let woken = stream.len();
+    let (from, to) = audible(&clips[1].1);
+    stream.extend(&clips[1].1[from..to]);
+    stream.extend(room(4.0));
+    let mut segmenter = Segmenter::new(&SpeechDetection::default(), WITH_WORD);
+    segmenter.follow(8);
+    let (mut said, mut others): (Vec<Vec<f32>>, _) = (Vec::new(), Vec::new());
+    for (i, piece) in stream.chunks(320).enumerate() {
+        let mut tell = |event| match event {
+            SpeechEvent::Started => said.push(Vec::new()),
+            SpeechEvent::Samples(samples) => said.last_mut().unwrap().extend(samples),
+            other => others.push(other),
+        };
+        segmenter.push(piece, &mut tell);
+        if woken / 320 == i {
+            assert!(segmenter.is_speaking() && !segmenter.is_woken());
+            segmenter.give_up(&mut tell);
+            segmenter.wake(&mut tell);
+            assert!(segmenter.is_woken());
+        }
+    }
+    let wanted = [&[SpeechEvent::Cancelled], ENDED.as_slice()].concat();
+    assert_eq!(others, wanted);
+    let start = stream
+        .windows(1000)
+        .position(|window| window == &said[1][..1000])
+        .unwrap();
+    assert!(start + RATE_HZ <= woken, "the word is part of it");
+    assert_eq!(&stream[start..start + said[1].len()], said[1].as_slice());
+}

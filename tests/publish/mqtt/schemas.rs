@@ -76,6 +76,7 @@ fn real_messages_fit_their_schemas() {
         phrase: "Okay Nabu".to_owned(),
         score: 0.97,
         dbfs: -31.5,
+        time: Some("2026-11-20T12:00:00.000+01:00".to_owned()),
     }));
     broker.publish("gemmad/pi/ask", b"Why?", &[]);
     let request = node.request();

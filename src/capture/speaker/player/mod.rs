@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
+use super::output::{Open, Output};
 use super::signs::Signs;
 use super::track::{Flow, Track};
 use super::waiting::Waiting;
@@ -25,43 +26,24 @@ const DRY: Duration = Duration::from_millis(10);
 /// Controls that are obeyed between two blocks at most: a flood of them does not break off what is said.
 const AT_ONCE: usize = 32;
 
-/// An open device.
-pub(super) trait Output {
-    fn rate_hz(&self) -> u32;
+/// How long what is to be said waits for somebody who speaks.
+const HELD_BACK: Duration = Duration::from_secs(30);
 
-    /// Hands over samples, and waits while it has no room for them.
-    ///
-    /// # Errors
-    /// The device is gone.
-    fn write(&mut self, samples: &[f32]) -> Result<(), Unavailable>;
+/// Microphones are there longer than the speaker, and listen while it starts again after a panic.
+struct SilentAtLast(Arc<Talking>);
 
-    /// Waits until all has been heard.
-    ///
-    /// # Errors
-    /// The device is gone.
-    fn finish(&mut self) -> Result<(), Unavailable>;
-
-    /// Forgets what has not been heard yet.
-    ///
-    /// # Errors
-    /// The device is gone.
-    fn hush(&mut self) -> Result<(), Unavailable>;
-
-    /// Looks whether it is still there.
-    ///
-    /// # Errors
-    /// It is not.
-    fn check(&mut self) -> Result<(), Unavailable>;
+impl Drop for SilentAtLast {
+    fn drop(&mut self) {
+        self.0.set(Rest::Silent);
+    }
 }
-
-/// Opens what the speaker plays to.
-pub(super) type Open = Box<dyn FnMut(&str) -> Result<Box<dyn Output>, Unavailable> + Send>;
 
 /// What the speaker is to do, over unplugging and panics.
 pub(super) struct Player {
     options: SpeakerOptions,
     volume: u8,
-    ducked: bool,
+    /// Somebody is listened to, since then.
+    ducked: Option<Instant>,
     /// How loud the last sample was, of full scale.
     gain: f32,
     waiting: Waiting,
@@ -92,7 +74,7 @@ impl Player {
             waiting: Waiting::new(options.waiting),
             options,
             volume,
-            ducked: false,
+            ducked: None,
             gain: 0.0,
             now: None,
             sign: None,
@@ -110,10 +92,8 @@ impl Player {
     pub(super) fn run(&mut self, controls: &Receiver<SpeakerControl>) -> Result<(), Ended> {
         // After a panic: what was said then is not tried again.
         self.end_now(SpeechEnd::Failed("the speaker broke off".to_owned()))?;
-        let ended = self.open_and_play(controls);
-        // Microphones are there longer than the speaker.
-        self.talking.set(Rest::Silent);
-        ended
+        let _silent = SilentAtLast(Arc::clone(&self.talking));
+        self.open_and_play(controls)
     }
 
     fn open_and_play(&mut self, controls: &Receiver<SpeakerControl>) -> Result<(), Ended> {
@@ -172,14 +152,21 @@ impl Player {
     }
 
     fn is_idle(&self) -> bool {
-        self.now.is_none() && self.sign.is_none() && self.waiting.is_empty()
+        let waits = !self.waiting.is_empty() && !self.holds_back();
+        self.now.is_none() && self.sign.is_none() && !waits
+    }
+
+    /// Microphones would rest, and somebody speaks at one: what is to be said waits, unless it is urgent.
+    fn holds_back(&self) -> bool {
+        let waits_for = |since: Instant| since.elapsed() < HELD_BACK;
+        self.options.half_duplex && self.ducked.is_some_and(waits_for) && !self.waiting.is_urgent()
     }
 
     /// Nothing is to be heard; how long that may stay unwatched.
     fn rest(&mut self, output: &mut dyn Output) -> Result<Result<Duration, Unavailable>, Ended> {
         if self.speaking {
-            let tail = Duration::from_millis(self.options.tail_ms.into());
-            let until = *self.tail.get_or_insert_with(|| Instant::now() + tail);
+            let until = self.tail.unwrap_or_else(|| self.tail_end());
+            self.tail = Some(until);
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
                 return Ok(Ok(left));
@@ -187,6 +174,11 @@ impl Player {
             self.fall_silent()?;
         }
         Ok(output.check().map(|()| CHECK))
+    }
+
+    /// When the room is silent, if nothing sounds from now on.
+    fn tail_end(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.options.tail_ms.into())
     }
 
     /// Makes the next block, and hands it over; how long it is waited for more.
@@ -233,6 +225,9 @@ impl Player {
 
     /// Begins what waits; whether there was something that could be begun.
     fn begin_next(&mut self, rate_hz: u32) -> Result<bool, Ended> {
+        if self.holds_back() {
+            return Ok(false);
+        }
         let Some(speech) = self.waiting.next() else {
             return Ok(false);
         };
@@ -255,7 +250,7 @@ impl Player {
     /// Makes what is said as loud as it should be, without a jump.
     fn turn_down(&mut self, block: &mut [f32]) {
         let share = f32::from(self.volume) / 100.0;
-        let ducked = match self.ducked || self.sign.is_some() {
+        let ducked = match self.ducked.is_some() || self.sign.is_some() {
             true => f32::from(self.options.ducked) / 100.0,
             false => 1.0,
         };
@@ -293,11 +288,18 @@ impl Player {
         self.talking.set(match (&self.now, self.sign) {
             _ if !self.options.half_duplex => Rest::No,
             (Some(_), _) => Rest::Yes,
+            // The room still sounds of what was said.
+            (None, Some((Sign::Listening, _)))
+                if self.tail.is_some_and(|it| it > Instant::now()) =>
+            {
+                Rest::Yes
+            }
             // Whoever is asked to speak must not be missed.
             (None, Some((Sign::Listening, _))) => Rest::No,
             (None, _) => Rest::UnlessSpokenTo,
         });
-        self.tail = None;
+        let listens = matches!((&self.now, self.sign), (None, Some((Sign::Listening, _))));
+        self.tail = self.tail.filter(|it| listens && *it > Instant::now());
         if !self.speaking {
             self.speaking = true;
             self.tell(SpeakerEvent::Speaking(true))?;
@@ -347,10 +349,14 @@ impl Player {
                 }
             }
             SpeakerControl::Volume(volume) => self.volume = volume,
-            SpeakerControl::Duck(ducked) => self.ducked = ducked,
+            SpeakerControl::Duck(ducked) => self.duck(ducked),
             SpeakerControl::Stop => return Err(Ended),
         }
         Ok(Ok(()))
+    }
+
+    fn duck(&mut self, ducked: bool) {
+        self.ducked = ducked.then(|| self.ducked.unwrap_or_else(Instant::now));
     }
 
     fn enqueue(&mut self, speech: Speech) -> Result<(), Ended> {
@@ -369,7 +375,10 @@ impl Player {
 
     fn end_now(&mut self, end: SpeechEnd) -> Result<(), Ended> {
         match self.now.take() {
-            Some(track) => self.tell_end(track.id, end),
+            Some(track) => {
+                self.tail = Some(self.tail_end());
+                self.tell_end(track.id, end)
+            }
             None => Ok(()),
         }
     }
@@ -398,7 +407,7 @@ impl Player {
                     self.tell_end(speech.id, SpeechEnd::Failed(offline(reason)))?;
                 }
                 Ok(SpeakerControl::Volume(volume)) => self.volume = volume,
-                Ok(SpeakerControl::Duck(ducked)) => self.ducked = ducked,
+                Ok(SpeakerControl::Duck(ducked)) => self.duck(ducked),
                 Ok(SpeakerControl::Sign(_) | SpeakerControl::Silence(_)) => {}
                 Ok(SpeakerControl::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     return Err(Ended);

@@ -3,11 +3,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::capture::supervise::Supervised;
 use crate::media::{Audible, AudioClip};
 
 mod loudness;
+mod turns;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const RATE_HZ: u32 = 16_000;
@@ -139,7 +142,12 @@ impl Bench {
     /// Says what comes this way.
     fn stream(&self, id: &str, urgent: bool) -> Sender<Result<AudioClip, String>> {
         let (pieces, taken) = channel();
-        self.say(id, Audible::Stream(taken), urgent);
+        let (turn, _) = watch::channel(false);
+        let sound = Audible::Stream {
+            pieces: taken,
+            turn,
+        };
+        self.say(id, sound, urgent);
         pieces
     }
 
@@ -306,6 +314,8 @@ fn a_panic_ends_what_was_being_said_and_what_waits_is_said() {
         "a Failed(\"the speaker broke off\")",
         "b began",
     ]);
+    // Nothing has sounded since, so microphones have not rested.
+    assert!(!bench.talking.sounds());
     second.send(clip(vec![-0.5; 1000])).unwrap();
     drop(second);
     bench.told(&["b Heard", "speaking false"]);

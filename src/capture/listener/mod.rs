@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use super::level::{Loudness, Meter};
-use super::options::{MicrophoneOptions, Trigger};
-use super::speech::{Gate, Segmenter, SpeechEvent};
-use super::spotter::Spotter;
-use super::supervise::{Backoff, Ended, Teller, Unavailable};
+use crate::capture::level::{Loudness, Meter};
+use crate::capture::options::{MicrophoneOptions, Trigger};
+use crate::capture::speech::{Gate, Segmenter, SpeechEvent};
+use crate::capture::spotter::Spotter;
+use crate::capture::supervise::{Backoff, Ended, Teller, Unavailable};
 use crate::media::{CaptureEvent, DeviceState, MicrophoneControl, MicrophoneEvent, Talking};
 use crate::utterance;
 
@@ -22,8 +22,11 @@ const SILENT: Duration = Duration::from_secs(5);
 /// Samples after which it is looked whether a wake word was said: 20 ms.
 const SPOTTED_SAMPLES: usize = 320;
 
+/// Controls that are obeyed between two reads at most: more than any flood has for long, so that none delays a mute.
+const AT_ONCE: usize = 1024;
+
 /// An open source of sound.
-pub(super) trait Sound {
+pub(in crate::capture) trait Sound {
     /// Waits for sound up to `wait` and appends it to `samples`, 16 kHz mono.
     ///
     /// # Errors
@@ -33,19 +36,19 @@ pub(super) trait Sound {
 
 /// What a read brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
+pub(in crate::capture) struct Heard {
     /// There were samples.
-    pub(super) any: bool,
+    pub(in crate::capture) any: bool,
     /// Samples were lost before these.
-    pub(super) overrun: bool,
+    pub(in crate::capture) overrun: bool,
 }
 
 /// Opens what a microphone listens to.
-pub(super) type Open =
+pub(in crate::capture) type Open =
     Box<dyn FnMut(&MicrophoneOptions) -> Result<Box<dyn Sound>, Unavailable> + Send>;
 
 /// What a microphone is to do, over unplugging and panics.
-pub(super) struct Listener {
+pub(in crate::capture) struct Listener {
     config: MicrophoneOptions,
     muted: bool,
     /// The device gives sound.
@@ -73,7 +76,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(
+    pub(in crate::capture) fn new(
         config: MicrophoneOptions,
         muted: bool,
         talking: Arc<Talking>,
@@ -108,7 +111,10 @@ impl Listener {
     }
 
     /// Listens until the end.
-    pub(super) fn run(&mut self, controls: &Receiver<MicrophoneControl>) -> Result<(), Ended> {
+    pub(in crate::capture) fn run(
+        &mut self,
+        controls: &Receiver<MicrophoneControl>,
+    ) -> Result<(), Ended> {
         loop {
             self.listening = false;
             if self.muted {
@@ -155,10 +161,14 @@ impl Listener {
         let mut heard_at = Instant::now();
         let mut samples = Vec::new();
         loop {
-            match controls.try_recv() {
-                Ok(control) => self.obey(control)?,
-                Err(TryRecvError::Disconnected) => return Err(Ended),
-                Err(TryRecvError::Empty) => {}
+            let mut obeyed = 0;
+            while !self.muted && obeyed < AT_ONCE {
+                match controls.try_recv() {
+                    Ok(control) => self.obey(control)?,
+                    Err(TryRecvError::Disconnected) => return Err(Ended),
+                    Err(TryRecvError::Empty) => break,
+                }
+                obeyed += 1;
             }
             if self.muted {
                 // What was heard so far is not to be used. The device closes before anybody is told that it is.
@@ -263,7 +273,7 @@ impl Listener {
         self.spot(samples)
     }
 
-    /// Wakes, where a wake word has just been said and nothing is being said to it already.
+    /// Wakes, where a wake word has just been said and nothing that began with one is being said to it already.
     fn spot(&mut self, samples: &[f32]) -> Result<(), Ended> {
         if self.spotter.is_some() {
             self.loudness.push(samples);
@@ -275,9 +285,11 @@ impl Listener {
         if let Some(score) = spotter.score() {
             self.send(MicrophoneEvent::Score(score))?;
         }
-        let Some(woken) = woken.filter(|_| !self.segmenter.is_speaking()) else {
+        let Some(woken) = woken.filter(|_| !self.segmenter.is_woken()) else {
             return Ok(());
         };
+        // Whoever goes on after an answer, or after the button, may say the word all the same: it counts from there.
+        self.tell(Segmenter::give_up)?;
         self.send(MicrophoneEvent::Woken {
             phrase: woken.phrase,
             score: woken.score,
@@ -332,11 +344,11 @@ impl Listener {
                 if let Some(speech) = self.speech.take() {
                     speech.end(truncated);
                 }
-                self.send(MicrophoneEvent::SpeechEnded)
+                self.send(MicrophoneEvent::SpeechEnded { counts: true })
             }
             SpeechEvent::Cancelled => {
                 self.speech = None;
-                self.send(MicrophoneEvent::SpeechEnded)
+                self.send(MicrophoneEvent::SpeechEnded { counts: false })
             }
             SpeechEvent::ListenTimedOut => self.send(MicrophoneEvent::ListenTimedOut),
             SpeechEvent::FollowTimedOut => self.send(MicrophoneEvent::FollowTimedOut),
@@ -366,81 +378,4 @@ fn load_or_reset(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::channel;
-
-    use super::*;
-
-    /// Reads as they are listed, then as a device that was unplugged.
-    struct Script(Vec<Heard>);
-
-    impl Sound for Script {
-        fn read(&mut self, _: Duration, samples: &mut Vec<f32>) -> Result<Heard, Unavailable> {
-            let heard = self.0.pop().ok_or(Unavailable("it is gone".into()))?;
-            samples.extend([0.0; 160]);
-            Ok(heard)
-        }
-    }
-
-    /// ALSA's `file` plugin hides every error of its file, so what a card does when it is pulled out is played here.
-    #[test]
-    fn a_device_pulled_out_while_it_is_read_comes_back_and_overruns_are_told() {
-        let any = Heard {
-            any: true,
-            overrun: false,
-        };
-        let overrun = Heard {
-            any: false,
-            overrun: true,
-        };
-        let (tell, events) = channel();
-        let teller = Teller::new(
-            "hall".into(),
-            |id, state| CaptureEvent::Microphone {
-                id,
-                event: MicrophoneEvent::State(state),
-            },
-            Box::new(move |event| tell.send(event).is_ok()),
-        );
-        let mut scripts = vec![vec![any; 3], vec![], vec![any, overrun, any]];
-        let open: Open = Box::new(move |microphone| {
-            assert_eq!(microphone.device, "card");
-            let script = scripts.pop().ok_or(Unavailable("no more".into()))?;
-            Ok(Box::new(Script(script)))
-        });
-        let config = "id = \"hall\"\ndevice = \"card\"";
-        let mut listener = Listener::new(
-            toml::from_str(config).unwrap(),
-            false,
-            Arc::default(),
-            teller,
-            open,
-        );
-        let (control, controls) = channel();
-        let thread = std::thread::spawn(move || listener.run(&controls).is_err());
-        let gone = |reason: &str| {
-            MicrophoneEvent::State(DeviceState::Offline {
-                reason: reason.into(),
-            })
-        };
-        let online = || MicrophoneEvent::State(DeviceState::Online);
-        for wanted in [
-            online(),
-            MicrophoneEvent::Overrun,
-            gone("it is gone"),
-            // The second device is gone before it gives anything: the same state, told once.
-            online(),
-            gone("it is gone"),
-            gone("no more"),
-        ] {
-            match events.recv_timeout(Duration::from_secs(60)).unwrap() {
-                CaptureEvent::Microphone { event, .. } => {
-                    assert_eq!(format!("{event:?}"), format!("{wanted:?}"));
-                }
-                event => panic!("{event:?}"),
-            }
-        }
-        control.send(MicrophoneControl::Stop).unwrap();
-        assert!(thread.join().unwrap());
-    }
-}
+mod tests;

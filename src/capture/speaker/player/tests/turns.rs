@@ -1,0 +1,71 @@
+//! When it is whose turn: of a speech, and of whoever speaks at a microphone.
+
+use super::*;
+
+#[test]
+fn sound_is_made_when_its_turn_comes_and_until_nobody_wants_it() {
+    let bench = Bench::new("waiting = 1\ntail_ms = 0");
+    let mut turns = Vec::new();
+    let mut pieces = Vec::new();
+    for id in ["a", "b", "c"] {
+        let (given, taken) = channel();
+        let (turn, has_come) = watch::channel(false);
+        let sound = Audible::Stream {
+            pieces: taken,
+            turn,
+        };
+        bench.say(id, sound, false);
+        turns.push(has_come);
+        pieces.push(given);
+    }
+    bench.told(&["a began", "b Dropped"]);
+    assert!(*turns[0].borrow() && !*turns[1].borrow() && !*turns[2].borrow());
+    assert!(turns[1].has_changed().is_err(), "nobody wants it any more");
+    assert!(turns[2].has_changed().is_ok());
+    bench.control(SpeakerControl::Silence(Some("a".into())));
+    bench.told(&["a Stopped", "c began"]);
+    assert!(turns[0].has_changed().is_err());
+    assert!(*turns[2].borrow());
+}
+
+#[test]
+fn what_is_to_be_said_waits_for_whoever_speaks_unless_it_is_urgent() {
+    let bench = Bench::new("tail_ms = 0");
+    bench.control(SpeakerControl::Duck(true));
+    let said = bench.stream("a", false);
+    said.send(clip(vec![0.5; 1000])).unwrap();
+    let urgent = bench.stream("U", true);
+    urgent.send(clip(vec![0.5; 1000])).unwrap();
+    drop(urgent);
+    bench.told(&["U began", "speaking true", "U Heard", "speaking false"]);
+    assert!(!bench.talking.sounds(), "microphones do not rest");
+    bench.control(SpeakerControl::Duck(false));
+    bench.told(&["a began", "speaking true"]);
+    drop(said);
+    bench.told(&["a Heard", "speaking false"]);
+
+    let bench = Bench::new("tail_ms = 0\nhalf_duplex = false");
+    bench.control(SpeakerControl::Duck(true));
+    let _said = bench.stream("a", false);
+    bench.told(&["a began"]);
+}
+
+#[test]
+fn microphones_rest_until_the_room_is_silent_though_somebody_is_asked_to_go_on() {
+    let bench = Bench::new("tail_ms = 60000");
+    let said = bench.stream("a", false);
+    said.send(clip(vec![0.5; 1000])).unwrap();
+    drop(said);
+    bench.told(&["a began", "speaking true", "a Heard"]);
+    bench.control(SpeakerControl::Sign(Sign::Listening));
+    while bench.card.samples().len() < 2000 {
+        std::thread::sleep(DRY);
+    }
+    assert!(bench.talking.wants_rest(true));
+
+    // Whoever is asked first is not missed.
+    let bench = Bench::new("tail_ms = 60000");
+    bench.control(SpeakerControl::Sign(Sign::Listening));
+    bench.told(&["speaking true"]);
+    assert!(!bench.talking.wants_rest(false));
+}
