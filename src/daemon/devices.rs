@@ -168,13 +168,12 @@ impl Devices {
         }
     }
 
-    /// Jobs of what is being said at microphones that are configured no more, or otherwise.
-    pub(super) fn broken_off(&self, config: &Config) -> Vec<String> {
-        let goes =
-            |microphone: &&RunningMicrophone| !config.microphone.contains(&microphone.config);
-        let microphones = self.microphones.values().filter(goes);
+    /// Microphones that are configured no more, or otherwise.
+    pub(super) fn going(&self, config: &Config) -> Vec<String> {
+        let microphones = self.microphones.iter();
         microphones
-            .filter_map(|microphone| microphone.utterance.clone())
+            .filter(|(_, microphone)| !config.microphone.contains(&microphone.config))
+            .map(|(id, _)| id.clone())
             .collect()
     }
 

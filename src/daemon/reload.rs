@@ -201,8 +201,9 @@ impl Daemon {
             .map_err(|error| error.to_string())?;
         log::set_max_level(level);
         log_sink::keep_lines(new.config.log.publish);
-        for utterance in self.devices.broken_off(&new.config) {
-            self.break_off(&utterance);
+        for id in self.devices.going(&new.config) {
+            self.settle(&id, None);
+            self.break_off(&id);
         }
         self.settings = new;
         for asker in self.devices.close_others(&self.settings.config) {
@@ -216,10 +217,14 @@ impl Daemon {
     }
 
     /// Forgets what is being said at a microphone that goes: half a sentence is none. It is told as that.
-    fn break_off(&mut self, utterance: &str) {
+    fn break_off(&mut self, microphone: &str) {
         const WHY: &str =
             "the microphone was taken out of the configuration, or changed, while somebody spoke";
-        if let Cancelled::Waiting(job) = self.queue.cancel(utterance, WHY) {
+        let microphone = self.devices.microphones.get(microphone);
+        let Some(utterance) = microphone.and_then(|it| it.utterance.clone()) else {
+            return;
+        };
+        if let Cancelled::Waiting(job) = self.queue.cancel(&utterance, WHY) {
             let error = ErrorBody::new(ErrorCode::Cancelled, WHY);
             let told = reports::refused(&job, &self.loaded.model, error);
             told.into_iter().for_each(|told| self.told(told));

@@ -174,6 +174,10 @@ fn devices_that_cannot_be_are_refused() {
             ["wake_phrases", "no word"],
         ),
         (
+            format!("{microphone}wake.stop_models = [\"stop.json\"]\nwake.sensitivity = -400"),
+            ["wake.sensitivity", "-1"],
+        ),
+        (
             format!("{microphone}speech.threshold = 1.0"),
             ["speech.threshold", "between 0 and 1"],
         ),
