@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::sync::watch;
 
 use crate::utterance;
 
@@ -355,9 +354,30 @@ pub enum Audible {
     Stream {
         /// Stretches of it as they are made, or why there are no more.
         pieces: Receiver<Result<AudioClip, String>>,
-        /// Becomes true when its turn comes, which is when it is to be made; dropped when nobody wants it any more.
-        turn: watch::Sender<bool>,
+        /// It is to be made when this comes, and as long as this is there.
+        turn: Turn,
     },
+}
+
+/// The turn of sound that is made while it is heard. It is dropped when nobody wants the sound any more.
+pub struct Turn(Box<dyn Fn() + Send>);
+
+impl Turn {
+    /// One of which `has_come` tells whoever makes the sound.
+    pub fn new(has_come: impl Fn() + Send + 'static) -> Turn {
+        Turn(Box::new(has_come))
+    }
+
+    /// Tells that it has come.
+    pub fn comes(&self) {
+        (self.0)();
+    }
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Turn")
+    }
 }
 
 /// How a speech ended.

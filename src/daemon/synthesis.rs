@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::requests::error;
 use crate::capture::options::SpeakerOptions;
-use crate::media::{Audible, AudioClip};
+use crate::media::{Audible, AudioClip, Turn};
 use crate::publish::wyoming::Voice;
 use crate::report::{ErrorBody, ErrorCode};
 
@@ -41,6 +41,9 @@ pub(super) fn made_of_sentences(voice: Voice) -> (UnboundedSender<String>, Audib
     let (given, sentences) = unbounded_channel();
     let (pieces, taken) = sync_channel(PIECES);
     let (turn, has_come) = watch::channel(false);
+    let turn = Turn::new(move || {
+        turn.send_replace(true);
+    });
     tokio::spawn(in_turn(has_come, synthesize(voice, sentences, pieces)));
     let sound = Audible::Stream {
         pieces: taken,
@@ -133,7 +136,7 @@ mod tests {
             if n % 10 != 7 {
                 continue;
             }
-            turn.send_replace(true);
+            turn.comes();
             let (mut asked, _) = listener.accept().await.unwrap();
             let (mut read, mut text) = (vec![0; 4096], String::new());
             while !text.contains(&format!("This is {n}.")) {

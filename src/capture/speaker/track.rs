@@ -2,11 +2,9 @@
 
 use std::sync::mpsc::{Receiver, TryRecvError};
 
-use tokio::sync::watch;
-
 use crate::features::audio_file::{AudioLimits, AudioReader};
 use crate::features::resample::Resampler;
-use crate::media::{Audible, AudioClip, Speech, SpeechEnd};
+use crate::media::{Audible, AudioClip, Speech, SpeechEnd, Turn};
 
 /// A speech that is being said.
 pub(super) struct Track {
@@ -27,7 +25,7 @@ enum Source {
     Stream {
         pieces: Receiver<Result<AudioClip, String>>,
         /// Whoever makes it makes it as long as this is there.
-        _turn: watch::Sender<bool>,
+        _turn: Turn,
         /// From the rate of the last piece.
         resampler: Option<(u32, Box<Resampler>)>,
     },
@@ -67,7 +65,7 @@ impl Track {
                 Source::File(Box::new(reader.map_err(|error| error.to_string())?))
             }
             Audible::Stream { pieces, turn } => {
-                turn.send_replace(true);
+                turn.comes();
                 Source::Stream {
                     pieces,
                     _turn: turn,

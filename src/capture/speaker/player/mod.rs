@@ -56,6 +56,8 @@ pub(super) struct Player {
     speaking: bool,
     /// Until then the room goes on sounding.
     tail: Option<Instant>,
+    /// Until when the room sounds of the last speech.
+    said_until: Option<Instant>,
     talking: Arc<Talking>,
     backoff: Backoff,
     teller: Teller,
@@ -81,6 +83,7 @@ impl Player {
             next_sign: None,
             speaking: false,
             tail: None,
+            said_until: None,
             talking,
             backoff: Backoff::new(),
             teller,
@@ -165,7 +168,8 @@ impl Player {
     /// Nothing is to be heard; how long that may stay unwatched.
     fn rest(&mut self, output: &mut dyn Output) -> Result<Result<Duration, Unavailable>, Ended> {
         if self.speaking {
-            let until = self.tail.unwrap_or_else(|| self.tail_end());
+            let until = self.tail.or_else(|| self.room_sounds());
+            let until = until.unwrap_or_else(|| self.tail_end());
             self.tail = Some(until);
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
@@ -174,6 +178,11 @@ impl Player {
             self.fall_silent()?;
         }
         Ok(output.check().map(|()| CHECK))
+    }
+
+    /// Until when the room sounds of what was said, where it does.
+    fn room_sounds(&self) -> Option<Instant> {
+        self.said_until.filter(|it| *it > Instant::now())
     }
 
     /// When the room is silent, if nothing sounds from now on.
@@ -257,11 +266,14 @@ impl Player {
         // Loudness is heard as a power of the pressure: half of the way sounds half as loud.
         let wanted = share * share * ducked;
         let step = (wanted - self.gain) / block.len().max(1) as f32;
-        for sample in block {
+        for sample in &mut *block {
             self.gain += step;
             *sample *= self.gain;
         }
-        self.gain = wanted;
+        // While nothing is there, nothing becomes louder or quieter.
+        if !block.is_empty() {
+            self.gain = wanted;
+        }
     }
 
     /// Adds the next stretch of a short sound.
@@ -289,17 +301,12 @@ impl Player {
             _ if !self.options.half_duplex => Rest::No,
             (Some(_), _) => Rest::Yes,
             // The room still sounds of what was said.
-            (None, Some((Sign::Listening, _)))
-                if self.tail.is_some_and(|it| it > Instant::now()) =>
-            {
-                Rest::Yes
-            }
+            _ if self.room_sounds().is_some() => Rest::Yes,
             // Whoever is asked to speak must not be missed.
             (None, Some((Sign::Listening, _))) => Rest::No,
             (None, _) => Rest::UnlessSpokenTo,
         });
-        let listens = matches!((&self.now, self.sign), (None, Some((Sign::Listening, _))));
-        self.tail = self.tail.filter(|it| listens && *it > Instant::now());
+        self.tail = None;
         if !self.speaking {
             self.speaking = true;
             self.tell(SpeakerEvent::Speaking(true))?;
@@ -376,7 +383,7 @@ impl Player {
     fn end_now(&mut self, end: SpeechEnd) -> Result<(), Ended> {
         match self.now.take() {
             Some(track) => {
-                self.tail = Some(self.tail_end());
+                self.said_until = Some(self.tail_end());
                 self.tell_end(track.id, end)
             }
             None => Ok(()),

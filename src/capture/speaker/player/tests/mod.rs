@@ -3,11 +3,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
-use tokio::sync::watch;
-
 use super::*;
 use crate::capture::supervise::Supervised;
-use crate::media::{Audible, AudioClip};
+use crate::media::{Audible, AudioClip, Turn};
 
 mod loudness;
 mod turns;
@@ -142,7 +140,7 @@ impl Bench {
     /// Says what comes this way.
     fn stream(&self, id: &str, urgent: bool) -> Sender<Result<AudioClip, String>> {
         let (pieces, taken) = channel();
-        let (turn, _) = watch::channel(false);
+        let turn = Turn::new(|| {});
         let sound = Audible::Stream {
             pieces: taken,
             turn,

@@ -9,24 +9,23 @@ fn sound_is_made_when_its_turn_comes_and_until_nobody_wants_it() {
     let mut pieces = Vec::new();
     for id in ["a", "b", "c"] {
         let (given, taken) = channel();
-        let (turn, has_come) = watch::channel(false);
+        let (has_come, turns_come) = channel();
+        let turn = Turn::new(move || has_come.send(()).unwrap());
         let sound = Audible::Stream {
             pieces: taken,
             turn,
         };
         bench.say(id, sound, false);
-        turns.push(has_come);
+        turns.push(turns_come);
         pieces.push(given);
     }
     bench.told(&["a began", "b Dropped"]);
-    assert!(*turns[0].borrow() && !*turns[1].borrow() && !*turns[2].borrow());
-    assert!(turns[2].has_changed().is_ok());
+    // What nobody wants is dropped just behind what is told.
+    assert!(turns[0].try_recv().is_ok() && turns[1].recv().is_err());
+    assert_eq!(turns[2].try_recv(), Err(TryRecvError::Empty));
     bench.control(SpeakerControl::Silence(Some("a".into())));
     bench.told(&["a Stopped", "c began"]);
-    for nobody_wants in &turns[..2] {
-        assert!(nobody_wants.has_changed().is_err());
-    }
-    assert!(*turns[2].borrow());
+    assert!(turns[0].recv().is_err() && turns[2].try_recv().is_ok());
 }
 
 #[test]
