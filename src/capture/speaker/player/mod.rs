@@ -204,9 +204,10 @@ impl Player {
         let mut block = Vec::with_capacity(count);
         let flow = self.now.as_mut().map(|now| now.fill(count, &mut block));
         self.turn_down(&mut block);
+        let sign = self.sign.map(|(sign, _)| sign);
         self.add_sign(signs, count, &mut block);
         if !block.is_empty() {
-            self.sound_up()?;
+            self.sound_up(sign)?;
             if let Err(unavailable) = output.write(&block) {
                 return Ok(Err(unavailable));
             }
@@ -296,14 +297,14 @@ impl Player {
     }
 
     /// Sound begins, or goes on with something else: microphones rest as that wants it.
-    fn sound_up(&mut self) -> Result<(), Ended> {
-        self.talking.set(match (&self.now, self.sign) {
+    fn sound_up(&mut self, sign: Option<Sign>) -> Result<(), Ended> {
+        self.talking.set(match (&self.now, sign) {
             _ if !self.options.half_duplex => Rest::No,
             (Some(_), _) => Rest::Yes,
             // The room still sounds of what was said.
             _ if self.room_sounds().is_some() => Rest::Yes,
             // Whoever is asked to speak must not be missed.
-            (None, Some((Sign::Listening, _))) => Rest::No,
+            (None, Some(Sign::Listening)) => Rest::No,
             (None, _) => Rest::UnlessSpokenTo,
         });
         self.tail = None;
