@@ -121,7 +121,7 @@ impl Daemon {
         let speaker = self.speaker()?;
         let options = &speaker.options;
         if !speaker.has_room(bytes) {
-            let message = "the speaker is busy, and more waits than [speaker] waiting and max_audio_bytes let";
+            let message = "the speaker is busy and too much waits already: say it later, stop what is said, or raise [speaker] waiting";
             return Err(error(ErrorCode::QueueFull, message));
         }
         let sound = match say.what {

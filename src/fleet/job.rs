@@ -76,18 +76,12 @@ impl Work {
                 thinks: ask.thinking == Some(true),
                 ..Needs::TEXT
             },
-            Work::Chat(chat) => {
-                let said = |is: fn(&Said) -> bool| {
-                    let mut messages = chat.messages.iter();
-                    messages.any(|message| message.said.iter().any(is))
-                };
-                Needs {
-                    sees: said(|part| matches!(part, Said::Picture(_))),
-                    hears: said(|part| matches!(part, Said::Sound(_))),
-                    thinks: chat.thinks,
-                    ..Needs::TEXT
-                }
-            }
+            Work::Chat(chat) => Needs {
+                sees: chat.has(|part| matches!(part, Said::Picture(_))),
+                hears: chat.has(|part| matches!(part, Said::Sound(_))),
+                thinks: chat.thinks,
+                ..Needs::TEXT
+            },
             Work::Sentence(_) => Needs::TEXT,
             Work::Describe(_) => Needs::SEES,
             Work::Speech { sound: None, .. } => Needs::LIVE,

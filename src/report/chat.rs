@@ -146,3 +146,11 @@ pub struct Chat {
     /// The answer is told while it comes.
     pub stream: bool,
 }
+
+impl Chat {
+    /// Whether any message has such a part in it.
+    pub fn has(&self, is: fn(&Said) -> bool) -> bool {
+        let mut parts = self.messages.iter().flat_map(|message| &message.said);
+        parts.any(is)
+    }
+}

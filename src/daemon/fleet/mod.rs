@@ -184,18 +184,11 @@ fn can(worker: &Member, work: &Work) -> bool {
             ask.audio.is_some(),
             ask.thinking == Some(true),
         ),
-        Work::Chat(chat) => {
-            let said = |is: fn(&Said) -> bool| {
-                let mut messages = chat.messages.iter();
-                messages.any(|message| message.said.iter().any(is))
-            };
-            let sees = said(|part| matches!(part, Said::Picture(_)));
-            (
-                sees,
-                said(|part| matches!(part, Said::Sound(_))),
-                chat.thinks,
-            )
-        }
+        Work::Chat(chat) => (
+            chat.has(|part| matches!(part, Said::Picture(_))),
+            chat.has(|part| matches!(part, Said::Sound(_))),
+            chat.thinks,
+        ),
         Work::Caption(_) | Work::Describe { .. } => (true, false, false),
         Work::Transcribe(_) | Work::Utterance(_) => (false, true, false),
         Work::Recognize { .. } | Work::Worded(_) => (false, false, false),
