@@ -271,8 +271,8 @@ impl Player {
             self.gain += step;
             *sample *= self.gain;
         }
-        // While nothing is there, nothing becomes louder or quieter.
-        if !block.is_empty() {
+        // While nothing sounds, nothing becomes louder or quieter.
+        if !block.is_empty() || self.sign.is_some() {
             self.gain = wanted;
         }
     }
